@@ -1,0 +1,121 @@
+"""The topology document: the one thing the manager writes and everyone else follows.
+
+Frozen values.  Its succession rules stand in succession.py; the settings a program was started with are not in it.  A
+field on which a refusal depends (epoch, revision, incarnation, voters, w) never changes meaning without a new
+format_version; unknown fields are ignored, so that version N and N - 1 work together.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from pgtopology.epoch import Epoch, Revision
+from pgtopology.node import Address, Member, NodeName
+from pgtopology.quorum import Voters
+from pgtopology.timeline import Timeline, TimelineRecord
+
+FORMAT_VERSION = 1
+
+
+class Durability(StrEnum):
+    """What an acknowledged commit has survived."""
+
+    QUORUM = "quorum"
+    """It is on w voters; failover loses none and happens by itself."""
+    ASYNC = "async"
+    """It is on the writer. Failover happens by itself only when the old primary is known to have stopped."""
+    REDUCED = "reduced"
+    """An operator gave up voters (--allow-data-loss); it is on w of the voters that are left."""
+
+
+class TransitionKind(StrEnum):
+    """Why there is no writer just now."""
+
+    BOOTSTRAP = "bootstrap"
+    FAILOVER = "failover"
+    SWITCHOVER = "switchover"
+
+
+class Step(StrEnum):
+    """Where an unfinished transition stands: what must survive a manager's crash."""
+
+    INITIALISING = "initialising"
+    """Bootstrap only: the first node is making its data directory."""
+    RECRUITING = "recruiting"
+    """Promises of this epoch are being gathered; no candidate."""
+    PROMOTING = "promoting"
+    """The candidate and its timeline are claimed; followers are repointed, it is promoted and proven."""
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """The only node that may become the writer of this epoch, and the only timeline it may do so on."""
+
+    node: NodeName
+    timeline: Timeline | None = None
+
+
+class Transition(msgspec.Struct, frozen=True, kw_only=True):
+    """The unfinished business of this epoch."""
+
+    kind: TransitionKind
+    step: Step
+    cause: str
+    """The diagnosis that started it, for people."""
+    from_node: NodeName | None = None
+    """The writer that was given up; its rejoin is repair, not part of the transition."""
+    target: NodeName | None = None
+    """Whom the operator asked for."""
+    avoid_old: bool = False
+    """An operator wants the writer elsewhere: elect the old primary only if no safe set remains without it."""
+    first_epoch: Epoch
+    """The epoch in which this failure was found: one failure that needs several attempts keeps it."""
+    started_at: str
+    """Wall time, ISO 8601, for people only."""
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """What clients connect to."""
+
+    host: str
+    port: int
+    dns: str
+
+
+class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
+    """The two doors of the cluster."""
+
+    writer: Endpoint
+    reader: Endpoint
+
+
+class Topology(msgspec.Struct, frozen=True, kw_only=True):
+    """The document."""
+
+    format_version: int = FORMAT_VERSION
+    cluster: str
+    system_identifier: str | None = None
+    """PostgreSQL's, as text because it exceeds what JSON numbers carry; None until the first node has data."""
+    revision: Revision
+    epoch: Epoch
+    durability: Durability
+    voters: Voters | None
+    """None only before the first node was made."""
+    writer: NodeName | None = None
+    candidate: Candidate | None = None
+    timelines: tuple[TimelineRecord, ...] = ()
+    members: tuple[Member, ...] = ()
+    endpoints: Endpoints
+    transition: Transition | None = None
+    paused: bool = False
+
+    def member(self, name: str) -> Member | None:
+        """Return the member called *name*, or None."""
+        return next((member for member in self.members if member.name == name), None)
+
+    @property
+    def writer_address(self) -> Address | None:
+        """Where the writer listens, or None while there is none."""
+        member = self.member(self.writer) if self.writer is not None else None
+        return member.address if member is not None else None

@@ -1,0 +1,18 @@
+"""The two numbers that order everything the cluster agrees upon, and the greatest pair of them that somebody has seen.
+
+An epoch names one attempt to have a writer; a revision names one write of the topology document.  Together they order
+documents and orders: whoever has seen a pair refuses anything smaller.  Neither is ever compared with a timeline, which
+is PostgreSQL's own number; the three are distinct types so that a checker notices.
+"""
+
+from __future__ import annotations
+
+from typing import NewType
+
+Epoch = NewType("Epoch", int)
+Revision = NewType("Revision", int)
+
+NO_EPOCH = Epoch(0)
+"""Smaller than every epoch of a document: the first document has epoch 1."""
+
+NO_REVISION = Revision(0)

@@ -1,0 +1,147 @@
+"""What a noded says of its PostgreSQL: facts with ages, no judgement.
+
+Pushed on GET /events at every change and at least every 200 ms, and returned by GET /status.  All ages are durations
+measured on the node's own monotonic clock up to the moment of encoding; no wall time crosses a process boundary.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from pgtopology.document import FORMAT_VERSION
+from pgtopology.epoch import NO_EPOCH, NO_REVISION, Epoch, Revision
+from pgtopology.lsn import Lsn
+from pgtopology.node import Incarnation, NodeName, Role
+from pgtopology.quorum import Voters
+from pgtopology.timeline import Timeline
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """The greatest (epoch, revision) a node has acted on, with the voters that document recorded (S12)."""
+
+    epoch: Epoch = NO_EPOCH
+    revision: Revision = NO_REVISION
+    voters: Voters | None = None
+
+
+class PostmasterState(StrEnum):
+    """What the postmaster process is doing."""
+
+    STOPPED = "stopped"
+    """No process of the data directory is left."""
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    """Told to stop, or dead with children that are not gone yet."""
+
+
+class Postmaster(msgspec.Struct, frozen=True, kw_only=True):
+    """The one process noded owns."""
+
+    state: PostmasterState
+    pid: int | None = None
+    exit_status: int | None = None
+    """Of the last one that ended: its exit code, or minus the signal; None if none ended, or if it was adopted."""
+    unexpected_exit: bool = False
+    """It ended although nobody ordered it, and has not been started since."""
+    deaf_ms: int = 0
+    """How long fresh connections have gone unanswered; 0 while they are answered. Too many clients is an answer."""
+
+
+class Activity(StrEnum):
+    """The long work a node is busy with."""
+
+    IDLE = "idle"
+    INITIALISING = "initialising"
+    CLONING = "cloning"
+    REWINDING = "rewinding"
+    PROMOTING = "promoting"
+
+
+class Receiver(msgspec.Struct, frozen=True, kw_only=True):
+    """The WAL receiver of a standby."""
+
+    running: bool
+    """From the process table: the view hides a receiver that is still connecting (S2)."""
+    streaming: bool
+    upstream: NodeName | None
+    """Whom the configuration tells it to follow."""
+
+
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
+    """The primary's own commit through the real quorum, every 200 ms."""
+
+    epoch: Epoch
+    """Under which this node was promoted."""
+    acknowledged_age_ms: int | None = None
+    """Since the last one returned without a warning; None before the first."""
+    pending_ms: int = 0
+    """How long the present one has been waiting; 0 if none is."""
+    lsn: Lsn | None = None
+    """WAL end read after the last acknowledged one: at or past its commit record."""
+    error: str | None = None
+    """The SQL error of the last attempt. An error is no evidence of a dead primary (L6)."""
+
+
+class Walsender(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of pg_stat_replication, joined with the slot its process holds."""
+
+    name: str
+    """application_name."""
+    slot: str | None
+    streaming: bool
+    flush_lsn: Lsn | None
+    replay_lsn: Lsn | None
+    sync_priority: int
+    """0 for a name that is not in the list *that walsender* has read: the proof that it re-read its configuration."""
+
+
+class Disk(msgspec.Struct, frozen=True, kw_only=True):
+    """The file system of the data directory."""
+
+    free_bytes: int
+    total_bytes: int
+
+
+class Observation(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a noded knows of its node at one moment."""
+
+    format_version: int = FORMAT_VERSION
+    node: NodeName
+    noded_pid: int
+    sequence: int
+    """Counts the observations of this noded process."""
+
+    system_identifier: str | None = None
+    """None: there is no data directory."""
+    incarnation: Incarnation | None = None
+    whole: bool = False
+    """Its WAL counts: it has streamed past everything its predecessor may have acknowledged (S7)."""
+    promised: Epoch = NO_EPOCH
+    seen: Seen = msgspec.field(default_factory=Seen)
+    promoted_epoch: Epoch | None = None
+    """The epoch whose promotion this data directory carried out and has not been rewound from since."""
+
+    activity: Activity = Activity.IDLE
+    progress_percent: int | None = None
+    problem: str | None = None
+    """Why the last long work or start failed, until one succeeds."""
+
+    postmaster: Postmaster
+    role: Role = Role.NONE
+    timeline: Timeline | None = None
+    wal_end: Lsn | None = None
+    """On a primary what is flushed; on a standby max(received, replayed)."""
+    replayed_lsn: Lsn | None = None
+    receiver: Receiver | None = None
+    heartbeat: Heartbeat | None = None
+    walsenders: tuple[Walsender, ...] = ()
+    synchronous_standby_names: str | None = None
+    """As a new backend shows it."""
+
+    disk: Disk | None = None
+    data_dir: str
+    server_version: str | None = None
+    pending_restart: bool = False

@@ -1,0 +1,169 @@
+"""What the manager tells a noded to do, and what noded answers.
+
+Every order carries the (epoch, revision) of the document it follows from; noded makes the greatest pair durable and refuses
+smaller ones with 409 (S8).  Every order is idempotent: it may arrive twice, late, or again after an answer was lost.
+Deadlines are durations and advice; safety never rests on them.
+
+Quick orders (promise, follow, promote, settings, start, stop) answer when done.  Long ones (init, clone, rewind) answer
+when begun; their progress and outcome are in the next observations.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from pgtopology.document import FORMAT_VERSION
+from pgtopology.epoch import Epoch, Revision
+from pgtopology.lsn import Lsn
+from pgtopology.node import Address, Incarnation, NodeName, Position
+from pgtopology.observation import Seen
+from pgtopology.quorum import Voters
+from pgtopology.timeline import Timeline
+
+
+class Upstream(msgspec.Struct, frozen=True):
+    """Whom a standby streams from, or a copy is made from."""
+
+    name: NodeName
+    address: Address
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What all orders carry."""
+
+    format_version: int = FORMAT_VERSION
+    cluster: str
+    node: NodeName
+    """Whom the order is for: a noded refuses another's."""
+    system_identifier: str | None
+    """None before the cluster has data. A node with another identifier refuses everything."""
+    epoch: Epoch
+    revision: Revision
+    voters: Voters | None
+    """As recorded in that document: what synchronous_standby_names is made from, and what a promise reports as seen."""
+    slots: tuple[str, ...] = ()
+    """The sync names of all members: a slot exists for each on every node, except a node's own."""
+    deadline_ms: int = 5000
+
+
+class StopMode(StrEnum):
+    """PostgreSQL's own words."""
+
+    FAST = "fast"
+    IMMEDIATE = "immediate"
+
+
+class InitOrder(Order, frozen=True, kw_only=True):
+    """Make a data directory where there is none, and start it as a standby without upstream. Bootstrap only."""
+
+
+class PromiseOrder(Order, frozen=True, kw_only=True):
+    """Never again acknowledge a writer of an epoch below this one, and say how far your WAL reaches (DESIGN 4.3)."""
+
+    stop_mode: StopMode = StopMode.IMMEDIATE
+    """How a node that runs as a primary is stopped."""
+
+
+class FollowOrder(Order, frozen=True, kw_only=True):
+    """Stream from *upstream*; start PostgreSQL as its standby if it is down."""
+
+    upstream: Upstream
+
+
+class PromoteOrder(Order, frozen=True, kw_only=True):
+    """Become the primary of this epoch on *timeline*, which is claimed for you; on another number stop."""
+
+    timeline: Timeline
+
+
+class CloneOrder(Order, frozen=True, kw_only=True):
+    """Replace the data directory by a copy of *source*'s, then follow it."""
+
+    source: Upstream
+    destroys: Incarnation | None
+    """The data that goes: None if there is none. Another one than this is not touched."""
+
+
+class RewindOrder(Order, frozen=True, kw_only=True):
+    """Bring the data directory back to the point where it left *source*'s history, then follow it."""
+
+    source: Upstream
+    destroys: Incarnation
+    """The data whose diverged tail goes; it is kept aside."""
+
+
+class StartOrder(Order, frozen=True, kw_only=True):
+    """Start PostgreSQL as a standby, as the durable state says."""
+
+
+class StopOrder(Order, frozen=True, kw_only=True):
+    """Stop PostgreSQL and leave no process of its data directory."""
+
+    mode: StopMode = StopMode.FAST
+
+
+class SettingsOrder(Order, frozen=True, kw_only=True):
+    """Put *in_force*'s list of synchronous standbys in force on the writer, and prove it."""
+
+    in_force: Voters
+    """May differ from the recorded voters by one step: which of the two is wider is the manager's business."""
+
+
+class Acknowledged(msgspec.Struct, frozen=True, kw_only=True):
+    """The order is done, or for a long one: begun or already under way."""
+
+    format_version: int = FORMAT_VERSION
+    node: NodeName
+    done: bool = True
+    """False: begun, watch the observations."""
+    detail: str = ""
+
+
+class PromiseAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A durable promise, and what the node brings to the election."""
+
+    format_version: int = FORMAT_VERSION
+    node: NodeName
+    promised: Epoch
+    incarnation: Incarnation | None
+    system_identifier: str | None
+    whole: bool
+    seen: Seen
+    """The greatest it had seen *before* this order."""
+    position: Position | None = None
+    """None while unknown: the node is fenced, but does not count and is no candidate (S6)."""
+    unknown_because: str = ""
+    was_primary: bool = False
+    """It ran as a primary when it was asked, and is proven stopped now."""
+
+
+class SettingsAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The list is in force: a new backend shows it and the checkpointer has read it."""
+
+    format_version: int = FORMAT_VERSION
+    node: NodeName
+    in_force: Voters
+    barrier_lsn: Lsn
+    """WAL end after a commit made under the list: voters that have flushed it acknowledged under the list."""
+
+
+class Refusal(StrEnum):
+    """Why a noded answered 409; the message says more."""
+
+    STALE = "stale_order"
+    """It has seen a greater (epoch, revision), or has promised a greater epoch."""
+    WRONG_NODE = "wrong_node"
+    WRONG_CLUSTER = "wrong_cluster"
+    WRONG_INCARNATION = "wrong_incarnation"
+    RUNNING_PRIMARY = "running_primary"
+    """It will not destroy, or promise away, the data of the primary of this very epoch."""
+    BUSY = "busy"
+    """Long work of another kind is under way."""
+    NO_DATA = "no_data"
+    HAS_DATA = "has_data"
+    NOT_PROMISED = "not_promised"
+    """A promotion is ordered of a node that has not promised this epoch."""
+    FAILED = "failed"
+    """PostgreSQL did not do it; the node is left safe."""

@@ -1,0 +1,46 @@
+"""What manager and proxy say to each other on the one connection between them.
+
+The manager sends a frame at every new document and every 150 ms; the proxy answers with a report at every change and every
+500 ms.  A frame is the proxy's permission to serve the writer endpoint until *lease_ms* after its arrival (S14).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from pgtopology.document import FORMAT_VERSION, Topology
+from pgtopology.epoch import Epoch, Revision
+from pgtopology.node import NodeName
+
+
+class FeedFrame(msgspec.Struct, frozen=True, kw_only=True):
+    """One message of the document feed."""
+
+    format_version: int = FORMAT_VERSION
+    lease_ms: int
+    """For how long the document may be relied upon; 0 from a manager that does not hold the lease."""
+    epoch: Epoch
+    revision: Revision
+    document: Topology | None = None
+    """Sent when it changed and in the first frame; otherwise the one with this (epoch, revision) stays."""
+
+
+class BackendHealth(msgspec.Struct, frozen=True):
+    """Whether a proxy could last connect to a node."""
+
+    node: NodeName
+    answers: bool
+
+
+class ProxyReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a proxy tells of itself."""
+
+    format_version: int = FORMAT_VERSION
+    name: str
+    version: str
+    epoch: Epoch
+    """Of the document it routes by: no session of an earlier writer is left when this is published."""
+    revision: Revision
+    sessions: int
+    engine: str
+    backends: tuple[BackendHealth, ...] = ()

@@ -1,0 +1,129 @@
+"""What `endpointctl status --json` prints: the operator's contract, stable (DESIGN section 9).
+
+Made by the manager, printed by the CLI; tests and tools depend on the field names.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from pgtopology.document import FORMAT_VERSION
+from pgtopology.epoch import Epoch, Revision
+from pgtopology.node import NodeName, NodeState
+from pgtopology.timeline import Timeline
+
+
+class ManagerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The manager that answered."""
+
+    leader: str | None
+    store: str
+
+
+class VotersStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose WAL counts."""
+
+    names: tuple[NodeName, ...]
+    w: int
+    needed: int
+    """How many voters must promise before a failover."""
+    promisable: int
+    """How many could promise now."""
+
+
+class LastFailover(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest transition that ended with a writer."""
+
+    epoch: Epoch
+    cause: str
+    outage_ms: int
+    """From detection to the published writer, on the manager's monotonic clock."""
+    at: str
+
+
+class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Where clients connect."""
+
+    host: str
+    port: int
+    dns: str
+
+
+class EndpointsStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Both doors."""
+
+    writer: EndpointStatus
+    reader: EndpointStatus
+
+
+class TransitionStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The unfinished transition."""
+
+    kind: str
+    step: str
+    cause: str
+    candidate: NodeName | None
+
+
+class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One node."""
+
+    name: NodeName
+    zone: str
+    role: str
+    state: NodeState
+    since: str | None
+    """Wall time at which *state* began, ISO 8601."""
+    timeline: Timeline | None
+    lsn: str | None
+    lag_bytes: int | None
+    lag_ms: int | None
+    host: str
+    port: int
+    pid: int | None
+    """The postmaster's."""
+    data_dir: str | None
+    voter: bool
+    whole: bool
+    tier: int
+    server_version: str | None
+    pending_restart: bool
+    activity: str | None = None
+    progress_percent: int | None = None
+    problem: str | None = None
+
+
+class ProxyStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One proxy."""
+
+    name: str
+    epoch: Epoch
+    sessions: int
+    engine: str
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole."""
+
+    format_version: int = FORMAT_VERSION
+    cluster: str
+    revision: Revision
+    epoch: Epoch
+    timeline: Timeline | None
+    writer: NodeName | None
+    state: str
+    """healthy, degraded, at_risk, transition, stuck, paused or bootstrapping; `wait --state healthy` waits for the first."""
+    durability: str
+    diagnosis: str
+    reason: str
+    paused: bool
+    at_risk: str | None
+    """Why a failover would be impossible now, or None."""
+    transition: TransitionStatus | None
+    manager: ManagerStatus
+    voters: VotersStatus
+    last_failover: LastFailover | None
+    endpoints: EndpointsStatus
+    nodes: tuple[NodeStatus, ...]
+    proxies: tuple[ProxyStatus, ...]
+    versions: dict[str, str]

@@ -1,0 +1,130 @@
+"""Which document may follow which.
+
+The manager asks before each write, the simulator at every step; a reader that may have missed revisions asks the weaker
+question.  The rules are what the failover law says of epochs (DESIGN section 3, holes S3 and S5): an epoch has at most one
+candidate, one timeline and one writer; the writer never goes from one node to another directly.  The answer to "may it?"
+is the reason why not, or None.
+"""
+
+from __future__ import annotations
+
+from pgtopology.document import Durability, Topology
+from pgtopology.quorum import Voters
+
+
+def may_follow(old: Topology, new: Topology) -> str | None:
+    """Return why *new* may not be written directly after *old*, or None if it may."""
+    if new.cluster != old.cluster:
+        return f'the cluster went from "{old.cluster}" to "{new.cluster}"'
+    if old.system_identifier is not None and new.system_identifier != old.system_identifier:
+        return f"the system identifier went from {old.system_identifier} to {new.system_identifier}"
+    if new.revision != old.revision + 1:
+        return f"revision went from {old.revision} to {new.revision}, not up by one"
+    if new.epoch < old.epoch:
+        return f"epoch went back from {old.epoch} to {new.epoch}"
+    return _inconsistent(new) or _epoch_rules(old, new) or _timeline_rules(old, new) or _voter_rules(old, new)
+
+
+def may_replace(old: Topology, new: Topology) -> str | None:
+    """Return why a reader that holds *old* must not accept *new*, or None if it may; revisions in between may be missing."""
+    if new.cluster != old.cluster:
+        return f'the cluster went from "{old.cluster}" to "{new.cluster}"'
+    if (new.epoch, new.revision) == (old.epoch, old.revision):
+        return None if new == old else f"revision {new.revision} of epoch {new.epoch} exists with two contents"
+    if new.epoch < old.epoch or new.revision < old.revision:
+        return f"(epoch, revision) went from ({old.epoch}, {old.revision}) to ({new.epoch}, {new.revision})"
+    if old.epoch == new.epoch and old.writer is not None and new.writer != old.writer:
+        return f'epoch {new.epoch} has two writers, "{old.writer}" and "{new.writer}"'
+    return _inconsistent(new)
+
+
+def _inconsistent(new: Topology) -> str | None:
+    """Return what is wrong with *new* whatever came before, or None."""
+    if new.writer is not None and (new.candidate is None or new.candidate.node != new.writer):
+        return f'"{new.writer}" is the writer but not the candidate of epoch {new.epoch}'
+    if new.writer is None and new.transition is None:
+        return "there is neither a writer nor a transition"
+    if new.writer is not None and new.transition is not None:
+        return f'"{new.writer}" is the writer while a transition is unfinished'
+    if new.candidate is not None and new.candidate.timeline is not None:
+        record = next((r for r in new.timelines if r.timeline == new.candidate.timeline), None)
+        if record is None or record.epoch != new.epoch or record.node != new.candidate.node:
+            return f"timeline {new.candidate.timeline} is not claimed for epoch {new.epoch}"
+    names = [member.name for member in new.members]
+    if len(set(names)) != len(names):
+        return "two members have one name"
+    if new.voters is not None:
+        stranger = next((name for name in new.voters.names if new.member(name) is None), None)
+        if stranger is not None:
+            return f'voter "{stranger}" is not a member'
+    return None
+
+
+def _epoch_rules(old: Topology, new: Topology) -> str | None:
+    if new.epoch > old.epoch:
+        if new.writer is not None or new.candidate is not None:
+            return f"epoch {new.epoch} begins with a candidate or a writer"
+        return None
+    if old.writer is not None and new.writer != old.writer:
+        return f'the writer went from "{old.writer}" to "{new.writer}" within epoch {new.epoch}'
+    if old.writer is None and new.writer is not None and (old.candidate is None or old.candidate.timeline is None):
+        return f'"{new.writer}" was named writer without a claimed timeline'
+    if old.candidate is not None:
+        if new.candidate is None or new.candidate.node != old.candidate.node:
+            return f"epoch {new.epoch} has two candidates"
+        if old.candidate.timeline is not None and new.candidate.timeline != old.candidate.timeline:
+            return f"epoch {new.epoch} has two timelines"
+    return None
+
+
+def _timeline_rules(old: Topology, new: Topology) -> str | None:
+    greatest = max((record.timeline for record in old.timelines), default=1)
+    before = {record.timeline: record for record in old.timelines}
+    claims = 0
+    last = 0
+    for record in new.timelines:
+        if record.timeline <= last:
+            return "the timelines are not in ascending order"
+        last = record.timeline
+        known = before.get(record.timeline)
+        if known is None:
+            claims += 1
+            if record.timeline <= greatest or record.epoch != new.epoch:
+                return f"timeline {record.timeline} was claimed below {greatest} or for another epoch than {new.epoch}"
+        elif (known.epoch, known.node) != (record.epoch, record.node) or (known.opened and not record.opened):
+            return f"the record of timeline {record.timeline} was changed"
+    if claims > 1:
+        return "two timelines were claimed in one write"
+    kept = {record.timeline for record in new.timelines}
+    if before and max(before) not in kept:
+        return f"the record of timeline {max(before)} was dropped"
+    return None
+
+
+def _voter_rules(old: Topology, new: Topology) -> str | None:
+    if old.voters is None or new.voters == old.voters:
+        return None
+    if new.voters is None:
+        return "the voters were forgotten"
+    if new.epoch > old.epoch and new.durability is Durability.REDUCED:
+        return None
+    if new.epoch != old.epoch or new.writer is None:
+        return "the voters changed while there is no writer"
+    if not is_single_step(old.voters, new.voters):
+        return "the voters changed by more than one step"
+    return None
+
+
+def is_single_step(old: Voters, new: Voters) -> bool:
+    """Return whether *new* differs from *old* by at most one voter, and w by at most one.
+
+    A voter whose data was made anew under the same name is one step too.  The old incarnation can never promise again, so
+    no safe set of *old* leans on it; and the new one is counted only when it is whole, that is, when it holds everything
+    its predecessor ever acknowledged.
+    """
+    return len(set(old.names) ^ set(new.names)) + _replaced(old, new) <= 1 and abs(old.w - new.w) <= 1
+
+
+def _replaced(old: Voters, new: Voters) -> int:
+    """Count the names that stand in both with different incarnations."""
+    return sum(1 for voter in new.members if (before := old.find(voter.name)) is not None and before != voter)

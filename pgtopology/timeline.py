@@ -1,0 +1,52 @@
+"""PostgreSQL's timelines, and which epoch each belongs to.
+
+PostgreSQL numbers a new timeline one above the highest history file it can find, so two nodes promoted from the same
+position would both make timeline 2 with different contents, and neither pg_rewind nor streaming would notice (S3).
+Therefore a timeline belongs to one epoch: its number is claimed in the document before the promotion is ordered, greater
+than any ever claimed or seen, and a node on a timeline that is not recorded here is never counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NewType
+
+import msgspec
+
+from pgtopology.epoch import Epoch
+from pgtopology.lsn import Lsn
+
+Timeline = NewType("Timeline", int)
+
+FIRST_TIMELINE = Timeline(1)
+"""What initdb makes. It belongs to no epoch: nobody ever writes on it, for every writer is made by a promotion."""
+
+RECORDS_MAX = 512
+"""How many claimed timelines the document keeps, newest last; older ones cannot be a live node's timeline any more."""
+
+
+class TimelineRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One claimed timeline: whose it is, and what became of it."""
+
+    timeline: Timeline
+    epoch: Epoch
+    node: str
+    fork_lsn: Lsn | None = None
+    """Where it left its parent, known once the candidate was promoted."""
+    opened: bool = False
+    """Whether its node was ever published as the writer. What is on an unopened timeline was acknowledged to nobody."""
+
+
+def next_timeline(records: Iterable[TimelineRecord], seen: Iterable[Timeline]) -> Timeline:
+    """Return a number greater than any ever claimed in *records* or observed in *seen*."""
+    return Timeline(max([FIRST_TIMELINE, *(record.timeline for record in records), *seen]) + 1)
+
+
+def epoch_of(records: Iterable[TimelineRecord], timeline: Timeline) -> Epoch | None:
+    """Return the epoch *timeline* belongs to, 0 for initdb's own, or None if nobody ever claimed it."""
+    if timeline == FIRST_TIMELINE:
+        return Epoch(0)
+    for record in records:
+        if record.timeline == timeline:
+            return record.epoch
+    return None
