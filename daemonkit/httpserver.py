@@ -1,0 +1,282 @@
+"""The HTTP server inside each program: orders, status and metrics, for programs and people that hold the token.
+
+Every path needs the token except the few named open.  The Host header is checked before anything else, so that a page in a
+browser cannot reach a server on this machine through a name of its own (DNS rebinding).  Every error has one shape:
+``{"error": {"code", "message", ...detail}}``.  Nothing is logged per request: peers poll several times a second.
+
+A handler whose client goes away is not cancelled: an order that was begun is finished.  Streams and web sockets are ended
+when the server closes, at once; other requests get a moment to finish.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import ipaddress
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from types import TracebackType
+from typing import Self
+
+import msgspec
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+
+from daemonkit.logs import get_logger
+
+BODY_BYTES_MAX = 1 << 20
+CLOSE_TIMEOUT_S = 2.0
+"""For requests that are being answered when the server closes."""
+KEEPALIVE_TIMEOUT_S = 60.0
+WRITE_TIMEOUT_S = 5.0
+"""For a reader of a stream that does not take what it asked for."""
+HOSTS_REMEMBERED_MAX = 64
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class ApiError(Exception):
+    """A request that is refused, with the answer its sender gets."""
+
+    def __init__(self, status: int, code: str, message: str, **detail: object) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        """For programs: lower case, stable."""
+        self.message = message
+        """For people."""
+        self.detail = detail
+
+    def response(self) -> web.Response:
+        """Return the answer."""
+        error = {"code": self.code, "message": self.message, **self.detail}
+        return json_response(msgspec.json.encode({"error": error}), self.status)
+
+
+def json_response(body: bytes | msgspec.Struct, status: int = 200) -> web.Response:
+    """Return the answer that carries *body*: JSON already, or a Struct to be made so."""
+    data = body if isinstance(body, bytes) else msgspec.json.encode(body)
+    return web.Response(body=data, status=status, content_type="application/json")
+
+
+class HttpServer:
+    """A server that listens while the ``async with`` block runs. Raises OSError on entry if it cannot listen."""
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        token: str,
+        routes: Sequence[web.AbstractRouteDef],
+        open_paths: Collection[str] = ("/health",),
+        allowed_hosts: Collection[str] = (),
+    ) -> None:
+        if not token:
+            raise ValueError("the token is empty")
+        self._host = host
+        self._port = port
+        self._authorization = f"Bearer {token}".encode()
+        self._open_paths = frozenset(open_paths)
+        self._allowed_hosts = frozenset({"localhost", *(name.lower().rstrip(".") for name in allowed_hosts)})
+        self._good_hosts: set[str] = set()
+        self._long_lived: set[asyncio.Task[object]] = set()
+        self._log = get_logger()
+        # The order is the law: whoever is not let in learns nothing, not even whether a path exists.
+        self._app = web.Application(
+            middlewares=[self._answer_errors, self._check_host, self._check_token, self._end_with_server],
+            client_max_size=BODY_BYTES_MAX,
+        )
+        self._app[_LONG_LIVED] = self._long_lived
+        self._app.router.add_get("/metrics", _metrics)
+        self._app.router.add_routes(routes)
+        self._app.on_shutdown.append(self._end_long_lived)
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on, which differs from the one asked for if that was 0."""
+        assert self._runner is not None
+        return int(self._runner.addresses[0][1])
+
+    async def __aenter__(self) -> Self:
+        runner = web.AppRunner(
+            self._app,
+            handle_signals=False,
+            access_log=None,
+            keepalive_timeout=KEEPALIVE_TIMEOUT_S,
+            shutdown_timeout=CLOSE_TIMEOUT_S,
+        )
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, self._host, self._port).start()
+        except BaseException:
+            await runner.cleanup()
+            raise
+        self._runner = runner
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    @web.middleware
+    async def _answer_errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Give every failure its shape."""
+        try:
+            return await handler(request)
+        except ApiError as error:
+            response = error.response()
+            if error.status == 401:
+                response.headers["WWW-Authenticate"] = "Bearer"
+            return response
+        except web.HTTPException as error:
+            if error.status < 400:
+                raise
+            return _translate(error, request).response()
+        except (ConnectionError, TimeoutError):
+            raise  # the client went away, or stopped reading; there is nobody to answer
+        except Exception:
+            # The one broad except around one unit of work: a bug in a handler must not end the program.
+            self._log.exception("request failed", method=request.method, path=request.path)
+            return ApiError(500, "internal_error", "internal error").response()
+
+    @web.middleware
+    async def _check_host(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        host = request.headers.get("Host", "")
+        if host not in self._good_hosts:
+            name = _host_name(host)
+            if name not in self._allowed_hosts and not _is_ip_literal(name):
+                raise ApiError(403, "host_not_allowed", "the Host header names neither an address nor an allowed host")
+            if len(self._good_hosts) < HOSTS_REMEMBERED_MAX:
+                self._good_hosts.add(host)
+        return await handler(request)
+
+    @web.middleware
+    async def _check_token(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path not in self._open_paths:
+            given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
+            if not hmac.compare_digest(given, self._authorization):
+                raise ApiError(401, "unauthorized", "the token is missing or wrong")
+        return await handler(request)
+
+    @web.middleware
+    async def _end_with_server(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Remember requests that would otherwise hold up the end of the server: web sockets here, streams by themselves."""
+        if request.headers.get("Upgrade", "").lower() != "websocket":
+            return await handler(request)
+        with _Registered(self._long_lived):
+            return await handler(request)
+
+    async def _end_long_lived(self, _app: web.Application) -> None:
+        for task in list(self._long_lived):
+            task.cancel()
+
+
+_LONG_LIVED = web.AppKey("long_lived", set[asyncio.Task[object]])
+
+
+class _Registered:
+    """The current task, in a set, for the length of a block."""
+
+    def __init__(self, tasks: set[asyncio.Task[object]]) -> None:
+        self._tasks = tasks
+        self._task: asyncio.Task[object] | None = None
+
+    def __enter__(self) -> None:
+        self._task = asyncio.current_task()
+        if self._task is not None:
+            self._tasks.add(self._task)
+
+    def __exit__(self, *_error: object) -> None:
+        if self._task is not None:
+            self._tasks.discard(self._task)
+
+
+class LineStream:
+    """An answer of many lines, each delivered at once (application/x-ndjson).
+
+    ``async with await LineStream.open(request) as stream: ... await stream.write_line(line)``, then return
+    ``stream.response``.  An empty line is allowed and means nothing: it shows that the sender lives, and finds out whether
+    the reader does.
+    """
+
+    def __init__(self, request: web.Request, response: web.StreamResponse, write_timeout_s: float) -> None:
+        self.response = response
+        self._request = request
+        self._write_timeout_s = write_timeout_s
+        self._registered = _Registered(request.app[_LONG_LIVED])
+
+    @classmethod
+    async def open(cls, request: web.Request, *, write_timeout_s: float = WRITE_TIMEOUT_S) -> LineStream:
+        """Send the head of the answer to *request*."""
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"})
+        await response.prepare(request)
+        return cls(request, response, write_timeout_s)
+
+    async def __aenter__(self) -> Self:
+        self._registered.__enter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._registered.__exit__()
+        if kind is None and not self.gone:
+            async with asyncio.timeout(self._write_timeout_s):
+                await self.response.write_eof()
+
+    @property
+    def gone(self) -> bool:
+        """Whether the reader has closed the connection."""
+        transport = self._request.transport
+        return transport is None or transport.is_closing()
+
+    async def write_line(self, line: bytes) -> None:
+        """Send *line*, which has no line end.
+
+        Raises ConnectionError if the reader has gone, or did not take earlier lines in time and was therefore cut off.
+        """
+        if self.gone:
+            raise ConnectionResetError("the reader has closed the stream")
+        try:
+            async with asyncio.timeout(self._write_timeout_s):
+                await self.response.write(line + b"\n")
+        except TimeoutError as error:
+            if self._request.transport is not None:
+                self._request.transport.abort()
+            raise ConnectionAbortedError("the reader of the stream is too slow") from error
+
+
+async def _metrics(_request: web.Request) -> web.Response:
+    return web.Response(body=generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def _translate(error: web.HTTPException, request: web.Request) -> ApiError:
+    """Return our shape of an error that the HTTP library raised."""
+    match error.status:
+        case 404:
+            return ApiError(404, "not_found", f"there is nothing at {request.path}")
+        case 405:
+            return ApiError(405, "method_not_allowed", f"{request.method} is not possible at {request.path}")
+        case 413:
+            return ApiError(413, "body_too_large", f"the body is larger than {BODY_BYTES_MAX} bytes")
+        case status:
+            return ApiError(status, "bad_request" if status < 500 else "internal_error", error.reason)
+
+
+def _host_name(host: str) -> str:
+    """Return the name in a Host header, without port, brackets and final dot."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    name, _, port = host.rpartition(":")
+    return (name if name and port.isdigit() else host).lower().rstrip(".")
+
+
+def _is_ip_literal(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
