@@ -69,7 +69,7 @@ class _Forward(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            log = get_logger(logger=record.name)
+            log = get_logger(library=record.name)
             message = record.getMessage()
             if record.exc_info is not None and record.exc_info[0] is not None:
                 log.log(record.levelno, message, exc_info=record.exc_info)

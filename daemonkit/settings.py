@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 from msgspec import inspect
@@ -21,17 +22,11 @@ _AT = re.compile(r"^(?P<what>.*) - at `(?P<key>key in )?\$(?P<path>[^`]*)`$", re
 _STEP = re.compile(r"\.(?P<name>[^.\[\]]+)|\[(?P<index>\d+|\.\.\.)\]")
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<name>.*)`", re.DOTALL)
-_TYPES = re.compile(r"Expected `(?P<wanted>[^`]*)`, got `(?P<got>[^`]*)`")
+_GOT = re.compile(r", got `(?P<got>[^`]*)`$")
 
-_WORDS = {
-    "int": "an integer",
-    "float": "a number",
-    "str": "a string",
-    "bool": "true or false",
-    "array": "an array",
-    "object": "a table",
-    "null": "nothing",
-}
+_UNKNOWN_VALUE = object()
+SHOWN_MAX = 60
+"""How much of a wrong value an error message quotes."""
 
 
 class SettingsError(Exception):
@@ -53,50 +48,119 @@ def load_settings(path: Path, kind: type[T]) -> T:
     try:
         return msgspec.convert(tables, kind, dec_hook=_read_path)
     except msgspec.ValidationError as error:
-        raise SettingsError(f"{path}: {_explain(str(error), kind)}") from error
+        raise SettingsError(f"{path}: {_explain(str(error), kind, tables)}") from error
 
 
 def _read_path(kind: type, value: object) -> object:
     """Make the types msgspec does not know: paths."""
     if issubclass(kind, Path) and isinstance(value, str) and value:
         return Path(value).expanduser()
-    raise ValueError(f"expected a path in quotes, got {value!r}")
+    raise ValueError("expected a path in quotes")
 
 
-def _explain(message: str, kind: type) -> str:
+def _explain(message: str, kind: type, tables: Mapping[str, object]) -> str:
     """Return msgspec's *message* in the words of the settings file."""
     match = _AT.match(message)
     what, path = (match["what"], match["path"]) if match is not None else (message, "")
     steps = [step["name"] or step["index"] for step in _STEP.finditer(path)]
     here = _type_at(inspect.type_info(kind), steps)
     if (unknown := _UNKNOWN.match(what)) is not None:
-        return f"{_place([*steps, unknown['name']])}: unknown key{_known_keys(here)}"
+        name = unknown["name"]
+        steps, _ = _find(tables, steps, lambda value: isinstance(value, dict) and name in value)
+        return f"{_place([*steps, name])}: unknown key{_known_keys(here)}"
     if (missing := _MISSING.match(what)) is not None:
-        wanted = _accepted(_type_at(here, [missing["name"]]))
-        return f"{_place([*steps, missing['name']])}: missing{f'; expected {wanted}' if wanted else ''}"
+        name = missing["name"]
+        steps, _ = _find(tables, steps, lambda value: isinstance(value, dict) and name not in value)
+        there = _type_at(here, [name])
+        place = _place([*steps, name]) if not _is_table(there) else _table([*steps, name])
+        return f"{place}: missing; expected {_accepted(there)}"
+    got = _GOT.search(what)
+    steps, value = _find(tables, steps, lambda value: got is not None and _kind(value) == got["got"])
     wanted = _accepted(here)
-    got = _TYPES.match(what)
-    if wanted and got is not None:
-        return f"{_place(steps)}: expected {wanted}, got {_WORDS.get(got['got'], got['got'])}"
-    if wanted:
-        return f"{_place(steps)}: {what[:1].lower()}{what[1:]}; expected {wanted}"
-    return f"{_place(steps)}: {what[:1].lower()}{what[1:]}"
+    if not wanted:
+        return f"{_place(steps)}: {what[:1].lower()}{what[1:]}"
+    return f"{_place(steps)}: expected {wanted}, got {_shown(value)}"
+
+
+def _find(here: object, steps: list[str], is_wrong: Callable[[object], bool]) -> tuple[list[str], object]:
+    """Return *steps* with each ``...``, msgspec's word for "under some key", replaced by the key, and the value there."""
+    for count, step in enumerate(steps):
+        if step == "...":
+            if not isinstance(here, dict):
+                return steps, _UNKNOWN_VALUE
+            for key, value in cast("dict[str, object]", here).items():
+                rest, found = _find(value, steps[count + 1 :], is_wrong)
+                if "..." not in rest and found is not _UNKNOWN_VALUE and is_wrong(found):
+                    return [*steps[:count], key, *rest], found
+            return steps, _UNKNOWN_VALUE
+        if isinstance(here, dict) and step in here:
+            here = cast("dict[str, object]", here)[step]
+        elif isinstance(here, list) and step.isdigit() and int(step) < len(cast("list[object]", here)):
+            here = cast("list[object]", here)[int(step)]
+        else:
+            return steps, _UNKNOWN_VALUE
+    return steps, here
+
+
+def _kind(value: object) -> str:
+    """Return msgspec's word for the type of *value*."""
+    match value:
+        case bool():
+            return "bool"
+        case int():
+            return "int"
+        case float():
+            return "float"
+        case str():
+            return "str"
+        case list():
+            return "array"
+        case dict():
+            return "object"
+        case _:
+            return "date"
+
+
+def _shown(value: object) -> str:
+    """Return *value* as the reader of an error message wants to see it."""
+    match value:
+        case str():
+            return f'"{value}"' if len(value) <= SHOWN_MAX else f'"{value[:SHOWN_MAX]}…"'
+        case bool():
+            return str(value).lower()
+        case int() | float():
+            return str(value)
+        case list():
+            return "an array"
+        case dict():
+            return "a table"
+        case _:
+            return "something else"
 
 
 def _place(steps: list[str]) -> str:
-    """Return where *steps* lead, as it is written in TOML: ``[http].port`` or ``[[nodes]] 2, port``."""
+    """Return where *steps* lead, as it is written in TOML: ``[http].port``, or ``[[nodes]] 2, port``."""
     if not steps:
         return "the file"
     *tables, key = steps
+    if not tables:
+        return key
     if key.isdigit() or key == "...":
-        tables, key = steps, ""
-    place = ""
-    for step in tables:
-        if step.isdigit():
-            place = f"[{place}] {int(step) + 1}"  # people count from one
-        elif step != "...":
-            place = f"[{place[1:-1]}.{step}]" if place.endswith("]") else f"{place}.{step}" if place else f"[{step}]"
-    return f"{place}.{key}" if place and key else place or key
+        return _table(steps)
+    return f"{_table(tables)}, {key}" if tables[-1].isdigit() else f"{_table(tables)}.{key}"
+
+
+def _table(steps: list[str]) -> str:
+    """Return the table that *steps* lead to; one of an array of tables by its number, counted from one."""
+    number = next((index for index, step in enumerate(steps) if step.isdigit()), None)
+    if number is None:
+        return f"[{'.'.join(step for step in steps if step != '...')}]"
+    place = f"[[{'.'.join(steps[:number])}]] {int(steps[number]) + 1}"
+    return f"{place}, {'.'.join(steps[number + 1 :])}" if steps[number + 1 :] else place
+
+
+def _is_table(here: inspect.Type | None) -> bool:
+    return isinstance(here, inspect.StructType | inspect.DictType)
 
 
 def _type_at(here: inspect.Type | None, steps: list[str]) -> inspect.Type | None:
