@@ -1,0 +1,37 @@
+"""What can be wrong with a peer's bytes.
+
+* WireError: never raised itself
+  * ProtocolError: the bytes are not PostgreSQL's protocol, or break one of our limits
+  * VersionError: they are, of a version nobody here speaks
+  * AuthenticationError: a SCRAM exchange was well formed and did not convince, or was not well formed
+
+Each carries the SQLSTATE that fits an answer, if an answer can still be given.  The text follows PostgreSQL's style: lower
+case, no full stop, factual; it never contains a secret.
+"""
+
+from __future__ import annotations
+
+from pgwire.sqlstate import SqlState
+
+
+class WireError(ValueError):
+    """A peer's bytes cannot be used."""
+
+    sqlstate: SqlState = SqlState.PROTOCOL_VIOLATION
+    """A hint for the answer."""
+
+
+class ProtocolError(WireError):
+    """The peer broke the protocol, or a limit of ours."""
+
+
+class VersionError(WireError):
+    """The peer asked for a protocol version that nobody here speaks."""
+
+    sqlstate = SqlState.FEATURE_NOT_SUPPORTED
+
+
+class AuthenticationError(WireError):
+    """A SCRAM exchange failed."""
+
+    sqlstate = SqlState.INVALID_PASSWORD
