@@ -1,0 +1,1 @@
+"""Where the topology document is kept: one seam, and its implementations."""
