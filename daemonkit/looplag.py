@@ -28,11 +28,15 @@ class LoopLag:
         """Measure until cancelled; run it as a task of the program's TaskGroup."""
         try:
             while True:
-                self._due = self._clock() + self._interval_s
+                self.expect()
                 await asyncio.sleep(self._interval_s)
                 self.sample()
         finally:
             self._due = None
+
+    def expect(self) -> None:
+        """Record that the watching task goes to sleep now."""
+        self._due = self._clock() + self._interval_s
 
     def sample(self) -> None:
         """Record that the watching task woke now."""

@@ -72,7 +72,8 @@ def prepare(zone: Zone) -> Answers:
 def answer(wire: bytes, answers: Answers | None, *, turn: int, is_udp: bool) -> bytes | None:
     """Return the answer to the message *wire*, or None if it deserves none.
 
-    *turn* is a number that grows with each question: by it the addresses of `reader` change places.
+    *turn* is drawn at random for each question: by it the addresses of `reader` change places.  (A count would not do: clients
+    that ask for A and AAAA in turns would get the same address first every time.)
     """
     if len(wire) < HEADER_BYTES:
         return None
@@ -88,7 +89,6 @@ def answer(wire: bytes, answers: Answers | None, *, turn: int, is_udp: bool) -> 
     if not isinstance(query, dns.message.QueryMessage) or len(query.question) != 1:
         return _bare(identity, flags, dns.rcode.FORMERR)
     response = dns.message.make_response(query, our_payload=UDP_BYTES_MAX)
-    response.want_shuffle = False  # the order is ours
     if query.edns > 0:
         response.set_rcode(dns.rcode.BADVERS)
     else:
@@ -97,7 +97,7 @@ def answer(wire: bytes, answers: Answers | None, *, turn: int, is_udp: bool) -> 
     if is_udp:
         asked = query.payload if query.edns >= 0 else UDP_BYTES_MIN
         size = max(UDP_BYTES_MIN, min(asked, UDP_BYTES_MAX))
-    return response.to_wire(max_size=size, prefer_truncation=True)
+    return response.to_wire(max_size=size, prefer_truncation=True, want_shuffle=False)  # the order is ours
 
 
 def _fill(response: dns.message.Message, question: dns.rrset.RRset, answers: Answers | None, turn: int) -> None:
@@ -131,7 +131,7 @@ def _look_up(answers: Answers, name: dns.name.Name, kind: dns.rdatatype.RdataTyp
 
 
 def _rotated(rrset: dns.rrset.RRset, name: dns.name.Name, turn: int) -> dns.rrset.RRset:
-    """Return *rrset* under the very spelling that was asked for, another record first at each *turn*."""
+    """Return *rrset* under the very spelling that was asked for, with the record first whose *turn* it is."""
     rdatas = list(rrset)
     first = turn % len(rdatas)
     return dns.rrset.from_rdata_list(name, rrset.ttl, rdatas[first:] + rdatas[:first])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import secrets
 import struct
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -40,7 +41,6 @@ class DnsServer:
         self._newest: tuple[int, int] | None = None
         self._zone: Zone | None = None
         self._answers: Answers | None = None
-        self._turn = 0
         self._stack = AsyncExitStack()
         self._log = get_logger()
 
@@ -93,9 +93,8 @@ class DnsServer:
             return None
 
     def _respond(self, wire: bytes, is_udp: bool) -> bytes | None:
-        self._turn += 1
         try:
-            return answer(wire, self._answers, turn=self._turn, is_udp=is_udp)
+            return answer(wire, self._answers, turn=secrets.randbits(16), is_udp=is_udp)
         except Exception:
             # The broad except around one unit of work: one strange packet must not end the manager.
             self._log.exception("a DNS question could not be answered", question=wire[:512].hex())

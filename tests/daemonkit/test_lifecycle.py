@@ -1,0 +1,111 @@
+"""Lifecycle: signals, exit codes and what the service manager is told; each in a process of its own."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from daemonkit.looplag import LoopLag
+from daemonkit.version import VERSION
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = """
+import asyncio, sys
+from daemonkit.lifecycle import run
+from daemonkit.logs import configure_logs
+configure_logs(program="test")
+async def main(life):
+    life.on_reload(lambda: 1 / 0)
+    life.on_reload(lambda: print("reloaded", flush=True))
+    life.notify_ready()
+    print("ready", flush=True)
+    {body}
+sys.exit(run(main))
+"""
+
+
+@contextmanager
+def program(body: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM.format(body=body)],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT,
+        env={"PATH": "", "PYTHONPATH": str(ROOT), **environment},
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def expect_line(process: subprocess.Popen[str], line: str) -> None:
+    assert process.stdout is not None
+    assert process.stdout.readline() == line + "\n"
+
+
+def test_the_first_signal_asks_and_the_second_cancels() -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with program("await life.stopping.wait(); print('draining', flush=True); await asyncio.sleep(60)") as process:
+            expect_line(process, "ready")
+            process.send_signal(number)
+            expect_line(process, "draining")
+            process.send_signal(number)
+            assert process.wait(10) == 1
+
+
+def test_an_orderly_end_is_exit_code_0() -> None:
+    with program("await life.stopping.wait()") as process:
+        expect_line(process, "ready")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+
+
+def test_a_failure_is_exit_code_1() -> None:
+    with program("raise ExceptionGroup('x', [ValueError()])") as process:
+        assert process.wait(10) == 1
+
+
+def test_a_failing_reload_callback_does_not_keep_the_next_from_running() -> None:
+    with program("await life.stopping.wait()") as process:
+        expect_line(process, "ready")
+        process.send_signal(signal.SIGHUP)
+        expect_line(process, "reloaded")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+
+
+def test_the_service_manager_is_told(tmp_path: Path) -> None:
+    address = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(address)
+        listener.settimeout(10)
+        with program("await life.stopping.wait()", NOTIFY_SOCKET=address) as process:
+            assert listener.recv(100) == b"READY=1"
+            process.send_signal(signal.SIGTERM)
+            assert listener.recv(100) == b"STOPPING=1"
+            assert process.wait(10) == 0
+
+
+def test_the_lag_counts_wake_ups_that_are_overdue() -> None:
+    now = 0.0
+    lag = LoopLag(interval_s=0.05, clock=lambda: now)
+    lag.expect()
+    now = 0.06
+    assert round(lag.worst_ms(1.0)) == 10  # overdue, although the watcher has not run yet
+    now = 0.25
+    lag.sample()
+    lag.expect()
+    assert round(lag.worst_ms(1.0)) == 200
+    now = 0.29
+    assert round(lag.worst_ms(0.03)) == 0  # too old
+    assert round(lag.worst_ms(0.1)) == 200
+
+
+def test_the_version_is_the_one_of_the_distribution() -> None:
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == VERSION
