@@ -1,0 +1,120 @@
+"""Talking to the manager: one place that knows where it is, which token it wants, and how its refusals read.
+
+Imported by commands only when they run, because it brings the HTTP client with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import msgspec
+
+from daemonkit.httpclient import HttpClient, HttpError, HttpRefused, HttpTimeout, HttpUnavailable
+from daemonkit.secrets import SecretError, read_secret
+from endpointctl.exits import Failure, Unfinished
+from endpointctl.local.directory import read_plan
+from endpointctl.local.layout import Layout
+from endpointctl.options import Target
+from pgtopology.codec import MessageError, decode
+from pgtopology.status import Status
+
+REQUEST_TIMEOUT_S = 5.0
+POLL_S = 0.1
+TOKEN_VARIABLE = "ENDPOINTD_TOKEN_FILE"  # noqa: S105 - a variable's name
+
+STATUS_PATH = "/v1/status"
+
+
+def api_url(target: Target) -> str:
+    """Return the manager's URL. Raises Failure if the data directory holds no cluster."""
+    if target.api is not None:
+        return target.api
+    plan = read_plan(Layout(target.data_dir))
+    if plan is None:
+        raise Failure(
+            f"no cluster in {target.data_dir}",
+            hint="make one with `endpointctl up`, or name one with --data-dir or --api",
+        )
+    return plan.api
+
+
+def token(target: Target) -> str:
+    """Return the API's token. Raises Failure if it cannot be read."""
+    named = os.environ.get(TOKEN_VARIABLE)
+    path = Path(named).expanduser() if named else Layout(target.data_dir).token
+    try:
+        return read_secret(path)
+    except SecretError as error:
+        raise Failure(str(error), hint=f"name the file with the API's token in {TOKEN_VARIABLE}") from error
+
+
+@contextlib.asynccontextmanager
+async def manager(target: Target) -> AsyncIterator[HttpClient]:
+    """Give a client of the manager; its errors leave this block as Failure."""
+    url = api_url(target)
+    try:
+        async with HttpClient(url, token(target)) as client:
+            yield client
+    except HttpError as error:
+        raise as_failure(error, url) from error
+    except MessageError as error:
+        raise Failure(f"the manager at {url} speaks another version: {error}", hint="use its own endpointctl") from error
+
+
+def as_failure(error: HttpError, url: str) -> Failure:
+    """Return what *error* means to an operator."""
+    match error:
+        case HttpRefused():
+            return Failure(error.message or str(error), hint=_refusal_hint(error))
+        case HttpTimeout():
+            return Failure(f"the manager at {url} does not answer in time", hint="see `endpointctl logs cluster_manager`")
+        case HttpUnavailable(refused=True):
+            return Failure(f"no manager listens at {url}", hint="start the cluster with `endpointctl up`")
+        case _:
+            return Failure(f"the manager at {url} cannot be reached: {error}", hint="see `endpointctl doctor`")
+
+
+def _refusal_hint(error: HttpRefused) -> str | None:
+    if error.status in (401, 403):
+        return "check the token (run/token in the data directory)"
+    return None
+
+
+async def fetch_status(client: HttpClient, *, timeout_s: float = REQUEST_TIMEOUT_S) -> Status:
+    """Return the cluster's status."""
+    return decode(await client.get(STATUS_PATH, timeout_s=timeout_s), Status)
+
+
+async def wait_for_status(client: HttpClient, is_met: Callable[[Status], bool], *, timeout_s: float, wanted: str) -> Status:
+    """Return the first status for which *is_met*; a manager that is away for a while is waited for.
+
+    Raises Unfinished after *timeout_s*, saying *wanted* and what was seen last.
+    """
+    deadline = time.monotonic() + timeout_s
+    seen = "no manager answered"
+    while True:
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
+            raise Unfinished(f"not {wanted} within {timeout_s:g} s: {seen}", hint="look at `endpointctl status`")
+        try:
+            status = await fetch_status(client, timeout_s=min(REQUEST_TIMEOUT_S, left_s))
+        except HttpUnavailable:
+            await asyncio.sleep(min(POLL_S, left_s))
+            continue
+        if is_met(status):
+            return status
+        seen = f"{status.state} ({status.diagnosis}), epoch {status.epoch}: {status.reason}"
+        await asyncio.sleep(min(POLL_S, max(0.0, deadline - time.monotonic())))
+
+
+def parse_lines_json(line: bytes) -> dict[str, object]:
+    """Return one line of an event stream as a mapping. Raises MessageError."""
+    try:
+        return msgspec.json.decode(line, type=dict[str, object])
+    except msgspec.DecodeError as error:
+        raise MessageError(f"not an event: {error}") from error

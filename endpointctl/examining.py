@@ -1,0 +1,78 @@
+"""`logs` and `doctor`: what the processes wrote, and whether this machine can run a cluster."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from endpointctl.exits import ExitCode, Failure, WrongUsage
+from endpointctl.options import Target, command
+
+FOLLOW_S = 0.2
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands to *app*."""
+    command(app)(logs)
+    command(app)(doctor)
+
+
+def logs(
+    target: Target,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="A node, cluster_manager, endpointd or supervisor.")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Stay and print new lines until ^C.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many lines of the past.")] = 40,
+) -> None:
+    """Print the processes' logs."""
+    from endpointctl.local.layout import Layout
+    from endpointctl.local.logfiles import Follower, last_lines
+
+    layout = Layout(target.data_dir)
+    if not layout.logs.is_dir():
+        raise Failure(f"no logs in {layout.root}", hint="name a cluster's directory with --data-dir")
+    known = sorted(path.stem for path in layout.logs.glob("*.log"))
+    if name is not None and name not in known:
+        raise WrongUsage(f'there is no log "{name}"', hint=f"known are {', '.join(known)}")
+    names = known if name is None else [name]
+
+    def show(who: str, line: str) -> None:
+        print(line if name is not None else f"{who}: {line}", flush=True)
+
+    followers = [(who, Follower(layout.log(who))) for who in names]
+    for who in names:
+        for line in last_lines(layout.log(who), lines):
+            show(who, line)
+    if not follow:
+        return
+    import time
+
+    try:
+        while True:
+            for who, follower in followers:
+                for line in follower.new_lines():
+                    show(who, line)
+            time.sleep(FOLLOW_S)
+    except KeyboardInterrupt:
+        return
+
+
+def doctor(
+    target: Target, as_json: Annotated[bool, typer.Option("--json", help="Findings as an array of objects.")] = False
+) -> None:
+    """Check what could keep a cluster from running."""
+    import msgspec
+
+    from endpointctl.local.checkup import Grade, examine
+    from endpointctl.local.layout import Layout
+
+    findings = examine(Layout(target.data_dir))
+    if as_json:
+        typer.echo(msgspec.json.encode(findings).decode())
+    else:
+        for finding in findings:
+            typer.echo(f"{finding.grade:<7} {finding.subject}: {finding.text}")
+    if any(finding.grade is Grade.BAD for finding in findings):
+        raise typer.Exit(ExitCode.FAILED)

@@ -1,0 +1,137 @@
+"""`up` and `down`: the local cluster's beginning and end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from endpointctl.exits import Failure, WrongUsage
+from endpointctl.options import DEFAULT_DATA_DIR, Target, command
+
+UP_TIMEOUT_S = 120.0
+"""Three nodes take some seconds; a slow disk or a large clone gets its time."""
+DOWN_TIMEOUT_S = 90.0
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands to *app*."""
+    command(app)(up)
+    command(app)(down)
+
+
+def up(
+    target: Target,
+    nodes: Annotated[int | None, typer.Option("--nodes", help="PostgreSQL servers: 1, 2, 3 or 5 (3).")] = None,
+    config: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Preferences; see config/local.toml.")] = None,
+    base_port: Annotated[
+        str | None, typer.Option("--base-port", metavar="PORT|auto", help="First port of the cluster (6400); auto finds some.")
+    ] = None,
+    pg_bin: Annotated[
+        Path | None, typer.Option("--pg-bin", metavar="DIR", help="PostgreSQL's programs (bundled ones).")
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Return once the cluster is started; it runs on.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="With --detach: return only when it is usable.")] = False,
+) -> None:
+    """Start a local cluster, or bring it back.
+
+    In the foreground ^C stops it cleanly; with --detach `endpointctl down` does.
+    """
+    import asyncio
+    import os
+
+    from rich.console import Console
+
+    from endpointctl.local.foreground import Foreground, progress
+    from endpointctl.local.layout import Layout
+    from endpointctl.local.paste import paste_lines
+    from endpointctl.local.preferences import load_preferences
+    from endpointctl.local.starting import Wishes, start_cluster
+    from endpointctl.local.watching import until_usable
+
+    if target.api is not None:
+        raise WrongUsage("up starts a local cluster", hint="name its directory with --data-dir instead of --api")
+    os.umask(0o077)
+    layout = Layout(target.data_dir)
+    wishes = Wishes(
+        node_count=nodes,
+        base_port=_read_base_port(base_port),
+        pg_bin=pg_bin.expanduser() if pg_bin is not None else None,
+        preferences=load_preferences(config),
+    )
+    console = Console(highlight=False, soft_wrap=True)
+    timeout_s = target.timeout_or(UP_TIMEOUT_S)
+
+    async def run() -> None:
+        started = await start_cluster(layout, wishes)
+        plan = started.plan
+        options = [] if layout.root == DEFAULT_DATA_DIR.expanduser() else ["--data-dir", str(layout.root)]
+        welcome = ["", "The cluster is ready. To paste:", *paste_lines(layout, plan, options=options), ""]
+        if plan.durability == "async":
+            welcome.insert(1, _ASYNC_WARNING.format(count=len(plan.nodes)))
+        if started.already_ran:
+            console.print(f"the cluster in {layout.root} runs already; `endpointctl down` stops it", markup=False)
+        if not detach and not started.already_ran:
+            await Foreground(layout, plan, console, welcome).run(timeout_s=timeout_s)
+            return
+        if wait or not detach:
+            with progress(console) as say:
+                await until_usable(layout, plan, timeout_s=timeout_s, say=say)
+            for line in welcome:
+                console.print(line, markup=False)
+        elif not started.already_ran:
+            console.print("started; `endpointctl wait --state healthy` waits until it is usable", markup=False)
+
+    asyncio.run(run())
+
+
+_ASYNC_WARNING = (
+    "WARNING: {count} node(s) cannot make a quorum. Durability is async: an acknowledged commit is on the writer alone and is "
+    "lost if that node is lost. Use 3 or 5 nodes for commits that survive."
+)
+
+
+def _read_base_port(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if text == "auto":
+        return 0
+    if text.isdecimal() and int(text) <= 65_535:
+        return int(text)
+    raise WrongUsage(f'"{text}" is not a base port', hint='give a number from 1 to 65436, or "auto"')
+
+
+def down(
+    target: Target,
+    purge: Annotated[bool, typer.Option("--purge", help="Remove the data directory too: all data is gone.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --purge: do not ask.")] = False,
+) -> None:
+    """Stop the local cluster cleanly.
+
+    The data stays, unless --purge is given.
+    """
+    import asyncio
+
+    from endpointctl.local.directory import purge as purge_directory
+    from endpointctl.local.layout import Layout
+    from endpointctl.local.leaving import stop_local_cluster
+
+    if target.api is not None:
+        raise WrongUsage("down stops a local cluster", hint="name its directory with --data-dir instead of --api")
+    layout = Layout(target.data_dir)
+    if not layout.root.exists():
+        raise Failure(f"there is no cluster in {layout.root}", hint="name its directory with --data-dir")
+    if not layout.marker.is_file():
+        raise Failure(
+            f"{layout.root} does not carry our marker ({layout.marker.name}), nothing was touched",
+            hint="name the directory of a cluster with --data-dir",
+        )
+    if purge and not yes:
+        typer.confirm(f"Stop the cluster and remove {layout.root} with all data?", abort=True)
+    stopped = asyncio.run(stop_local_cluster(layout, typer.echo, timeout_s=target.timeout_or(DOWN_TIMEOUT_S)))
+    if not stopped:
+        typer.echo("nothing runs")
+    if purge:
+        purge_directory(layout)
+        typer.echo(f"removed {layout.root}")

@@ -1,0 +1,139 @@
+"""What `doctor` looks at: everything that could keep a local cluster from starting, or that runs and should not.
+
+Each finding is one line: what was looked at, how it is, and what to do if it is not well.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from enum import StrEnum
+
+import msgspec
+
+from endpointctl.exits import Failure
+from endpointctl.local.directory import inspect_directory, read_plan
+from endpointctl.local.layout import Layout
+from endpointctl.local.plan import DEFAULT_BASE_PORT, Plan, make_plan
+from endpointctl.local.ports import conflicts
+from endpointctl.local.process import find_recorded, postmaster_of
+from endpointctl.local.program import find_program, own_pids
+
+
+class Grade(StrEnum):
+    """How a finding is."""
+
+    GOOD = "ok"
+    NOTE = "note"
+    BAD = "problem"
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that was looked at."""
+
+    subject: str
+    grade: Grade
+    text: str
+
+
+def examine(layout: Layout) -> list[Finding]:
+    """Return every finding about this machine and the cluster in *layout*."""
+    findings = [_python(), _kernel(), _binaries(), _disk(layout), _directory(layout)]
+    try:
+        plan = read_plan(layout)
+    except Failure as failure:
+        return [*findings, Finding(subject="plan", grade=Grade.BAD, text=failure.line)]
+    findings.append(_ports(layout, plan))
+    return findings + (_processes(layout, plan) if plan is not None else [])
+
+
+def _python() -> Finding:
+    good = sys.version_info >= (3, 11)
+    text = f"{platform.python_version()} ({sys.executable})"
+    return Finding(
+        subject="python", grade=Grade.GOOD if good else Grade.BAD, text=text if good else f"{text}; 3.11 or newer is needed"
+    )
+
+
+def _kernel() -> Finding:
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (OSError, AttributeError):
+        return Finding(
+            subject="kernel", grade=Grade.BAD, text=f"{platform.release()} has no pidfd; Linux 5.3 or newer is needed"
+        )
+    return Finding(subject="kernel", grade=Grade.GOOD, text=platform.release())
+
+
+def _binaries() -> Finding:
+    from noded.binaries import BinariesError, find_binaries
+
+    try:
+        found = find_binaries(prefer_bundled=True)
+    except BinariesError as error:
+        return Finding(subject="postgresql", grade=Grade.BAD, text=f"{error}; `make install` installs the bundled one")
+    text = f"{found.version} in {found.directory}"
+    if found.wrapper:
+        text += ", run in a user namespace because we are root"
+    return Finding(subject="postgresql", grade=Grade.GOOD, text=text)
+
+
+def _disk(layout: Layout) -> Finding:
+    place = layout.root
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    grade = Grade.GOOD if free > 2 << 30 else Grade.NOTE if free > 512 << 20 else Grade.BAD
+    return Finding(subject="disk", grade=grade, text=f"{free >> 20} MB free at {place}")
+
+
+def _directory(layout: Layout) -> Finding:
+    try:
+        state = inspect_directory(layout)
+    except Failure as failure:
+        return Finding(subject="data directory", grade=Grade.BAD, text=failure.line)
+    if layout.root.exists() and layout.root.stat().st_mode & 0o077 and layout.marker.exists():
+        return Finding(subject="data directory", grade=Grade.BAD, text=f"{layout.root} is open to other users; chmod 700 it")
+    text = "holds a cluster" if state == "complete" else "is free for a new cluster"
+    return Finding(subject="data directory", grade=Grade.GOOD, text=f"{layout.root} {text}")
+
+
+def _ports(layout: Layout, plan: Plan | None) -> Finding:
+    wanted = plan or make_plan(node_count=3, base_port=DEFAULT_BASE_PORT, pg_bin="")
+    own = own_pids(layout, plan) if plan is not None else set[int]()
+    taken = [conflict for conflict in conflicts(wanted.ports) if conflict.holder.pid not in own]
+    if not taken:
+        return Finding(subject="ports", grade=Grade.GOOD, text=f"all ports from base {wanted.base_port} are ours or free")
+    text = "; ".join(
+        f"{conflict.use.port} ({conflict.use.purpose}) is held by {conflict.holder.description}" for conflict in taken
+    )
+    grade = Grade.BAD if plan is not None else Grade.NOTE
+    return Finding(subject="ports", grade=grade, text=f"{text}; choose others with --base-port")
+
+
+def _processes(layout: Layout, plan: Plan) -> list[Finding]:
+    findings: list[Finding] = []
+    supervisor = find_recorded(layout.record("supervisor"))
+    running: list[str] = []
+    for name in plan.programs:
+        process = find_program(layout, name)
+        if process is not None:
+            with process:
+                running.append(f"{name} {process.record.pid}")
+    if supervisor is not None:
+        with supervisor:
+            running.insert(0, f"supervisor {supervisor.record.pid}")
+    missing = len(plan.programs) + 1 - len(running)
+    if running and missing:
+        hint = "`endpointctl up` starts what is missing" if supervisor is not None else "`endpointctl up` adopts them"
+        findings.append(Finding(subject="processes", grade=Grade.BAD, text=f"{', '.join(running)}; {missing} missing; {hint}"))
+    else:
+        findings.append(Finding(subject="processes", grade=Grade.GOOD, text=", ".join(running) or "none run"))
+    if not running:
+        left = [node.name for node in plan.nodes if postmaster_of(layout.pgdata(node.name)) is not None]
+        if left:
+            text = f"PostgreSQL of {', '.join(left)} runs without its noded; `endpointctl down` stops it"
+            findings.append(Finding(subject="postgresql left behind", grade=Grade.BAD, text=text))
+    return findings

@@ -1,0 +1,158 @@
+"""`up` in the foreground: the cluster lives as long as the command; ^C stops it cleanly, a second ^C harshly.
+
+The processes are not in our session, so ^C reaches this command alone, and this command tells the supervisor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Coroutine, Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from daemonkit.httpclient import HttpClient, HttpError
+from daemonkit.secrets import read_secret
+from endpointctl.api import fetch_status
+from endpointctl.exits import Failure
+from endpointctl.local.control import Order, SupervisorGone, ask
+from endpointctl.local.layout import Layout
+from endpointctl.local.plan import Plan
+from endpointctl.local.watching import Say, hurry, shut_down, supervisor_ended, until_usable
+from endpointctl.render import progress_phrases, status_view
+from pgtopology.codec import MessageError
+
+REFRESH_S = 0.5
+
+
+class Foreground:
+    """One `up` in the foreground."""
+
+    def __init__(self, layout: Layout, plan: Plan, console: Console, welcome: list[str]) -> None:
+        self._layout = layout
+        self._plan = plan
+        self._console = console
+        self._welcome = welcome
+        self._stop = asyncio.Event()
+
+    async def run(self, *, timeout_s: float) -> None:
+        """Bring the cluster up, show it, and stop it when told to. Raises Failure."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self._stop.set)
+        failure: Failure | None = None
+        try:
+            with progress(self._console) as say:
+                came_up = await self._unless_stopped(until_usable(self._layout, self._plan, timeout_s=timeout_s, say=say))
+            if came_up:
+                for line in self._welcome:
+                    self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+                await self._unless_stopped(self._show())
+        except Failure as error:
+            failure = error
+        if not await self._answers():
+            raise failure or Failure(
+                "the supervisor has ended; the other processes may live on",
+                hint="`endpointctl up` adopts them, `endpointctl down` stops them",
+            )
+        await self._shut_down()
+        if failure is not None:
+            raise failure
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, Any]) -> bool:
+        """Do *work*; return False if the operator stopped it first."""
+        working, stopped = asyncio.create_task(work), asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                working.result()
+                return True
+            return False
+        finally:
+            for task in (working, stopped):
+                task.cancel()
+            await asyncio.gather(working, stopped, return_exceptions=True)
+
+    async def _show(self) -> None:
+        """Show the live status until the supervisor ends."""
+        showing = asyncio.create_task(self._show_live() if self._console.is_terminal else self._show_lines())
+        try:
+            await supervisor_ended(self._layout.control_socket)
+        finally:
+            showing.cancel()
+            await asyncio.gather(showing, return_exceptions=True)
+
+    async def _show_live(self) -> None:
+        with Live(console=self._console, auto_refresh=False, transient=True) as live:
+            async with HttpClient(self._plan.api, read_secret(self._layout.token)) as client:
+                while True:
+                    try:
+                        view = status_view(await fetch_status(client, timeout_s=2.0))
+                    except (HttpError, MessageError) as error:
+                        view = Text(f"the manager does not answer: {error}", style="red")
+                    live.update(view, refresh=True)
+                    await asyncio.sleep(REFRESH_S)
+
+    async def _show_lines(self) -> None:
+        told: dict[str, str] = {}
+        async with HttpClient(self._plan.api, read_secret(self._layout.token)) as client:
+            while True:
+                try:
+                    status = await fetch_status(client, timeout_s=2.0)
+                    phrases = {"state": f"cluster: {status.state}", **progress_phrases(status)}
+                except (HttpError, MessageError):
+                    phrases = {"state": "cluster: the manager does not answer"}
+                for key, text in phrases.items():
+                    if told and told.get(key) != text:
+                        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+                told = {**told, **phrases}
+                await asyncio.sleep(REFRESH_S)
+
+    async def _answers(self) -> bool:
+        try:
+            await ask(self._layout.control_socket, Order(do="list"))
+        except SupervisorGone:
+            return False
+        return True
+
+    async def _shut_down(self) -> None:
+        loop = asyncio.get_running_loop()
+        hurrying: list[asyncio.Task[None]] = []
+
+        def on_second() -> None:
+            self._console.print("stopping harshly", markup=False)
+            hurrying.append(asyncio.create_task(hurry(self._layout)))
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, on_second)
+        self._console.print("stopping (a second ^C is harsher)", markup=False)
+        try:
+            await shut_down(self._layout, self._say)
+        except SupervisorGone:
+            raise Failure(
+                "the supervisor ended while it was stopping the cluster", hint="`endpointctl down` stops what is left"
+            ) from None
+        finally:
+            await asyncio.gather(*hurrying, return_exceptions=True)
+        self._console.print("stopped; `endpointctl up` brings the cluster back", markup=False)
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def progress(console: Console) -> Iterator[Say]:
+    """Give a function that prints a line of progress, under a spinner on a terminal."""
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    if console.is_terminal:
+        with console.status("starting the cluster"):
+            yield say
+    else:
+        yield say

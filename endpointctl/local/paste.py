@@ -1,0 +1,84 @@
+"""How clients reach a local cluster: URIs and command lines, ready to paste.
+
+No password is shown: the URIs name the password file, which libpq, psycopg and asyncpg all read.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from endpointctl.exits import WrongUsage
+from endpointctl.local.layout import Layout
+from endpointctl.local.plan import DATABASE, HOST, USER, Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Door:
+    """One place clients connect to: an endpoint, or a node itself."""
+
+    name: str
+    host: str
+    port: int
+    passfile: Path
+
+    @property
+    def uri(self) -> str:
+        """The URI without a password."""
+        return f"postgresql://{USER}@{self.host}:{self.port}/{DATABASE}?passfile={quote(str(self.passfile), safe='/')}"
+
+    def uri_with_password(self, password: str) -> str:
+        """Return the URI for drivers that read no password file."""
+        return f"postgresql://{USER}:{quote(password, safe='')}@{self.host}:{self.port}/{DATABASE}"
+
+
+def doors(layout: Layout, plan: Plan) -> dict[str, Door]:
+    """Return every door of the cluster by its name: writer, reader and the nodes."""
+    ports = {"writer": plan.writer_port, "reader": plan.reader_port} | {node.name: node.port for node in plan.nodes}
+    return {name: Door(name=name, host=HOST, port=port, passfile=layout.passfile) for name, port in ports.items()}
+
+
+def find_door(layout: Layout, plan: Plan, name: str) -> Door:
+    """Return the door called *name*. Raises WrongUsage."""
+    known = doors(layout, plan)
+    if name not in known:
+        raise WrongUsage(f'there is no endpoint or node "{name}"', hint=f"known are {', '.join(known)}")
+    return known[name]
+
+
+def psql_arguments(plan: Plan, door: Door) -> list[str]:
+    """Return the psql command line for *door*."""
+    return [str(psql_path(plan)), door.uri]
+
+
+def psql_path(plan: Plan) -> Path:
+    """Return psql: the one beside PostgreSQL's binaries, else the one on PATH (by its bare name)."""
+    beside = Path(plan.pg_bin) / "psql"
+    return beside if beside.exists() else Path("psql")
+
+
+def paste_lines(layout: Layout, plan: Plan, *, options: list[str]) -> list[str]:
+    """Return the lines `up` prints when the cluster is usable; *options* name it for endpointctl, [] for the default one."""
+    known = doors(layout, plan)
+    endpoints = ("writer", "reader")
+    return [
+        *(f"  {shlex.join([*own_command(), 'psql', *options, name])}" for name in endpoints),
+        *(f"  {shlex.join(psql_arguments(plan, known[name]))}" for name in endpoints),
+        *(f"  {name}: {known[name].uri}" for name in endpoints),
+        f"  DNS: dig @{HOST} -p {plan.dns_port} writer.{plan.cluster}.{plan.zone}",
+    ]
+
+
+def own_command() -> list[str]:
+    """Return how to call endpointctl the way it was called now, relative to the working directory where that is shorter."""
+    script = Path(sys.argv[0])
+    if script.name != "endpointctl":
+        return [sys.executable, "-m", "endpointctl"]
+    path = script.absolute()
+    try:
+        return [str(path.relative_to(Path.cwd()))]
+    except ValueError:
+        return [str(path)]

@@ -1,0 +1,121 @@
+"""What was decided when a local cluster was made: its nodes, ports and binaries.
+
+Kept as cluster.json in the data directory, so that a later `up` brings back the same cluster whatever its own arguments'
+defaults are.  Ports follow DESIGN section 9: one base, fixed distances.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+DEFAULT_BASE_PORT = 6400
+NODE_COUNTS = (1, 2, 3, 5)
+CLUSTER = "local"
+ZONE = "endpointd.internal"
+HOST = "127.0.0.1"
+USER = "postgres"
+DATABASE = "postgres"
+PROXY = "proxy-1"
+
+MANAGER_PROGRAM = "cluster_manager"
+PROXY_PROGRAM = "endpointd"
+
+
+@dataclass(frozen=True, slots=True)
+class PortUse:
+    """One port the cluster will listen on."""
+
+    port: int
+    purpose: str
+    udp: bool = False
+
+
+class PlannedNode(msgspec.Struct, frozen=True, kw_only=True):
+    """One PostgreSQL server with its noded."""
+
+    name: str
+    zone: str
+    port: int
+    noded_port: int
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """The cluster as `up` laid it out."""
+
+    format_version: int = 1
+    cluster: str = CLUSTER
+    zone: str = ZONE
+    base_port: int
+    pg_bin: str
+    """Directory of PostgreSQL's programs."""
+    nodes: tuple[PlannedNode, ...]
+
+    @property
+    def writer_port(self) -> int:
+        """The writer endpoint."""
+        return self.base_port + 32
+
+    @property
+    def reader_port(self) -> int:
+        """The reader endpoint."""
+        return self.base_port + 33
+
+    @property
+    def dns_port(self) -> int:
+        """The authoritative name server, UDP and TCP."""
+        return self.base_port + 53
+
+    @property
+    def manager_port(self) -> int:
+        """The manager's HTTP API."""
+        return self.base_port + 80
+
+    @property
+    def proxy_port(self) -> int:
+        """The proxy's health and metrics."""
+        return self.base_port + 90
+
+    @property
+    def api(self) -> str:
+        """URL of the manager."""
+        return f"http://{HOST}:{self.manager_port}"
+
+    @property
+    def durability(self) -> str:
+        """A quorum needs three nodes."""
+        return "quorum" if len(self.nodes) >= 3 else "async"
+
+    @property
+    def programs(self) -> tuple[str, ...]:
+        """Names of the processes, in the order in which they are started."""
+        return (*(node.name for node in self.nodes), MANAGER_PROGRAM, PROXY_PROGRAM)
+
+    @property
+    def ports(self) -> tuple[PortUse, ...]:
+        """Every port that must be free before anything starts."""
+        return (
+            PortUse(self.writer_port, "the writer endpoint"),
+            PortUse(self.reader_port, "the reader endpoint"),
+            PortUse(self.dns_port, "DNS"),
+            PortUse(self.dns_port, "DNS", udp=True),
+            PortUse(self.manager_port, "the manager's API"),
+            PortUse(self.proxy_port, "the proxy's health and metrics"),
+            *(PortUse(node.port, f"PostgreSQL of {node.name}") for node in self.nodes),
+            *(PortUse(node.noded_port, f"noded of {node.name}") for node in self.nodes),
+        )
+
+
+def make_plan(*, node_count: int, base_port: int, pg_bin: str) -> Plan:
+    """Return the plan of a new cluster: nodes n1, n2, … spread over the zones az1, az2 and az3."""
+    nodes = tuple(
+        PlannedNode(
+            name=f"n{index + 1}",
+            zone=f"az{index % 3 + 1}",
+            port=base_port + 10 + index,
+            noded_port=base_port + 60 + index,
+        )
+        for index in range(node_count)
+    )
+    return Plan(base_port=base_port, pg_bin=pg_bin, nodes=nodes)

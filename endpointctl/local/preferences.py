@@ -1,0 +1,55 @@
+"""What an operator may choose for a local cluster in a file: `up --config FILE`, for which config/local.toml is the model.
+
+Everything has a default; a command line option wins over the file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from endpointctl.exits import WrongUsage
+
+
+class PostgresPreferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Given to every node."""
+
+    settings: dict[str, str] = {}
+    hba: tuple[str, ...] = ()
+
+
+class LogPreferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Given to every daemon."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    style: Literal["console", "json"] = "console"
+
+
+class ClusterPreferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the command line can say too."""
+
+    nodes: int | None = None
+    base_port: int | None = None
+    pg_bin: str | None = None
+
+
+class Preferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole file."""
+
+    cluster: ClusterPreferences = ClusterPreferences()
+    postgres: PostgresPreferences = PostgresPreferences()
+    logs: LogPreferences = LogPreferences()
+
+
+def load_preferences(path: Path | None) -> Preferences:
+    """Return the preferences in *path*, or the defaults if none was given."""
+    if path is None:
+        return Preferences()
+    from daemonkit.settings import SettingsError, load_settings
+
+    try:
+        return load_settings(path, Preferences)
+    except SettingsError as error:
+        raise WrongUsage(str(error)) from error

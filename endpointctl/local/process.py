@@ -1,0 +1,181 @@
+"""A process of ours, remembered so that it can be found again after whoever started it is gone.
+
+A pid alone names nobody: it is used again.  So a record holds pid, start time (clock ticks since boot), boot and command
+line, and is believed only if all of them agree after the process has been pinned by a pidfd; signals go through that
+descriptor and can never reach a stranger.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+from pathlib import Path
+
+import msgspec
+
+from daemonkit.durable import write_durably
+
+_ZOMBIE_STATES = ("Z", "X")
+
+
+class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Enough to recognise a process."""
+
+    name: str
+    pid: int
+    start_ticks: int
+    boot_id: str
+    command: tuple[str, ...]
+
+
+class PinnedProcess:
+    """A live process behind a pidfd. Close it, or use it as a context manager."""
+
+    def __init__(self, record: ProcessRecord, pidfd: int) -> None:
+        self.record = record
+        self._pidfd = pidfd
+
+    def __enter__(self) -> PinnedProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def fileno(self) -> int:
+        """Return the pidfd: readable once the process has ended."""
+        return self._pidfd
+
+    def close(self) -> None:
+        """Let go of the process; it lives on."""
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has exited (a zombie has)."""
+        return self.wait(0.0)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until it has ended; return whether it did. Blocks the thread."""
+        readable, _, _ = select.select([self._pidfd], [], [], timeout_s)
+        return bool(readable)
+
+    def send(self, number: signal.Signals) -> None:
+        """Signal the process; one that has ended already is no error."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, number)
+
+
+def describe_process(name: str, pid: int) -> ProcessRecord | None:
+    """Return the record of the live process *pid*, or None if there is none."""
+    start_ticks = start_ticks_of(pid)
+    command = command_of(pid)
+    if start_ticks is None or not command:
+        return None
+    return ProcessRecord(name=name, pid=pid, start_ticks=start_ticks, boot_id=boot_id(), command=command)
+
+
+def pin(record: ProcessRecord) -> PinnedProcess | None:
+    """Return the process of *record* pinned, or None if it is gone or the pid is somebody else's by now."""
+    try:
+        pidfd = os.pidfd_open(record.pid)
+    except OSError:
+        return None
+    if describe_process(record.name, record.pid) != record:
+        os.close(pidfd)
+        return None
+    return PinnedProcess(record, pidfd)
+
+
+def find_by_command(name: str, command: tuple[str, ...]) -> ProcessRecord | None:
+    """Return the process of this user whose command line is exactly *command*, or None.
+
+    Covers the moment between a start and its record.
+    """
+    wanted = b"\0".join(os.fsencode(word) for word in command) + b"\0"
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            if process.stat().st_uid == os.getuid() and (process / "cmdline").read_bytes() == wanted:
+                return describe_process(name, int(process.name))
+    return None
+
+
+def write_record(path: Path, record: ProcessRecord) -> None:
+    """Remember *record* in *path*."""
+    write_durably(path, msgspec.json.encode(record) + b"\n")
+
+
+def read_record(path: Path) -> ProcessRecord | None:
+    """Return the record in *path*; None if there is none or it cannot be understood."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=ProcessRecord)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def find_recorded(path: Path) -> PinnedProcess | None:
+    """Return the live process that *path* remembers, pinned, or None."""
+    record = read_record(path)
+    return pin(record) if record is not None else None
+
+
+def boot_id() -> str:
+    """Return the kernel's identifier of this boot: start times of another one mean nothing."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def start_ticks_of(pid: int) -> int | None:
+    """Return when *pid* was started, in clock ticks since boot; None if it is gone or a zombie."""
+    fields = _stat(pid)
+    if fields is None or fields[0] in _ZOMBIE_STATES:
+        return None
+    return int(fields[19])
+
+
+def command_of(pid: int) -> tuple[str, ...]:
+    """Return the command line of *pid*; empty if it is gone."""
+    try:
+        data = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return ()
+    return tuple(os.fsdecode(word) for word in data.split(b"\0")[:-1])
+
+
+def session_members(session: int) -> list[int]:
+    """Return the pids of every live process in the session led by *session*, the leader's own left out."""
+    members: list[int] = []
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit() or int(process.name) == session:
+            continue
+        fields = _stat(int(process.name))
+        if fields is not None and fields[0] not in _ZOMBIE_STATES and int(fields[3]) == session:
+            members.append(int(process.name))
+    return members
+
+
+def postmaster_of(pgdata: Path) -> int | None:
+    """Return the pid of the postmaster that runs in *pgdata*, or None.
+
+    postmaster.pid outlives a crash, so the process must also have the directory as its working directory: PostgreSQL's
+    server changes into it and stays there.
+    """
+    try:
+        pid = int((pgdata / "postmaster.pid").read_text().split("\n", 1)[0])
+        working_directory = Path(f"/proc/{pid}/cwd").resolve(strict=True)
+    except (OSError, ValueError):
+        return None
+    return pid if working_directory == pgdata.resolve() and start_ticks_of(pid) is not None else None
+
+
+def _stat(pid: int) -> list[str] | None:
+    """Return the fields of /proc/PID/stat from the third on: state, ppid, pgrp, session, …"""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    return text.rpartition(")")[2].split()

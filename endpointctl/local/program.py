@@ -1,0 +1,242 @@
+"""One supervised program: started, adopted, restarted with growing pauses, stopped.
+
+A program that ended with exit code 2 was given settings it refuses: starting it again would change nothing, so it stays
+down and is reported as failed.  Every other end is followed by a restart, the first one at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+
+import endpointctl
+from daemonkit.logs import get_logger
+from endpointctl.local.layout import Layout
+from endpointctl.local.plan import MANAGER_PROGRAM, PROXY_PROGRAM, Plan
+from endpointctl.local.process import (
+    PinnedProcess,
+    ProcessRecord,
+    describe_process,
+    find_by_command,
+    find_recorded,
+    pin,
+    write_record,
+)
+
+EXIT_USAGE = 2
+FIRST_PAUSE_S = 0.1
+PAUSE_MAX_S = 10.0
+SETTLED_S = 30.0
+"""A program that lived this long is forgiven its earlier restarts."""
+
+
+class ProgramState(StrEnum):
+    """What a program is doing."""
+
+    RUNNING = "running"
+    PAUSING = "pausing"
+    """It ended and is about to be started again."""
+    STOPPED = "stopped"
+    FAILED = "failed"
+    """It refuses its settings."""
+
+
+class ProgramReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What the supervisor tells of a program."""
+
+    name: str
+    state: ProgramState
+    pid: int | None
+    restarts: int
+    adopted: bool
+    last_exit: int | None
+    """Exit code of the last end, minus the signal if one ended it; None if unknown."""
+
+
+def program_command(layout: Layout, name: str) -> tuple[str, ...]:
+    """Return the command line of the program called *name*: a node's name, the manager or the proxy."""
+    module = {MANAGER_PROGRAM: "cluster_manager.daemon", PROXY_PROGRAM: "endpointd.daemon"}.get(name, "noded.daemon")
+    # -P: the working directory must not shadow modules.
+    return (sys.executable, "-P", "-m", module, "--config", str(layout.settings_file(name)))
+
+
+def program_environment() -> dict[str, str]:
+    """Return the environment of every process of ours: the caller's without what would steer PostgreSQL's clients."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "ENDPOINTD_"))}
+    # A source tree that nobody installed works too.
+    environment["PYTHONPATH"] = str(Path(endpointctl.__file__).parents[1])
+    return environment
+
+
+def find_program(layout: Layout, name: str) -> PinnedProcess | None:
+    """Return the running process of the program called *name*, pinned, or None."""
+    recorded = find_recorded(layout.record(name))
+    if recorded is not None:
+        return recorded
+    found = find_by_command(name, program_command(layout, name))
+    return pin(found) if found is not None else None
+
+
+def own_pids(layout: Layout, plan: Plan) -> set[int]:
+    """Return the pids of every program of the cluster that runs now, and of its PostgreSQL servers."""
+    from endpointctl.local.process import postmaster_of
+
+    pids: set[int] = set()
+    for name in plan.programs:
+        process = find_program(layout, name)
+        if process is not None:
+            with process:
+                pids.add(process.record.pid)
+    postmasters = (postmaster_of(layout.pgdata(node.name)) for node in plan.nodes)
+    return pids | {pid for pid in postmasters if pid is not None}
+
+
+class Program:
+    """The supervisor's view of one program; `live` is its task."""
+
+    def __init__(self, layout: Layout, name: str, environment: Mapping[str, str], on_reaped: Callable[[], None]) -> None:
+        self.name = name
+        self._layout = layout
+        self._command = program_command(layout, name)
+        self._environment = environment
+        self._on_reaped = on_reaped
+        self._wanted = asyncio.Event()
+        self._wanted.set()
+        self._changed = asyncio.Event()
+        self._state = ProgramState.STOPPED
+        self._process: PinnedProcess | None = None
+        self._child: subprocess.Popen[bytes] | None = None
+        self._restarts = 0
+        self._last_exit: int | None = None
+        self._log = get_logger(name=name)
+
+    @property
+    def pid(self) -> int | None:
+        """The pid while it runs."""
+        return self._process.record.pid if self._process is not None else None
+
+    @property
+    def report(self) -> ProgramReport:
+        """What there is to tell."""
+        return ProgramReport(
+            name=self.name,
+            state=self._state,
+            pid=self.pid,
+            restarts=self._restarts,
+            adopted=self._process is not None and self._child is None,
+            last_exit=self._last_exit,
+        )
+
+    def start(self) -> None:
+        """Want it running."""
+        self._wanted.set()
+        self._changed.set()
+
+    def let_end(self) -> None:
+        """Want it stopped: do not start it again when it ends. Does not signal it."""
+        self._wanted.clear()
+        self._changed.set()
+
+    async def live(self) -> None:
+        """Keep the program running as long as it is wanted; ends only by cancellation."""
+        pause_s = 0.0
+        while True:
+            await self._wanted.wait()
+            self._changed.clear()
+            process = find_program(self._layout, self.name)
+            self._child = None
+            if process is not None:
+                self._log.info("adopted", pid=process.record.pid)
+            else:
+                process = self._spawn()
+            self._process, self._state = process, ProgramState.RUNNING
+            started_at = time.monotonic()
+            self._remember(process.record)
+            try:
+                await ended(process)
+            finally:
+                process.close()
+                self._process = None
+            self._last_exit = self._reap()
+            self._layout.record(self.name).unlink(missing_ok=True)
+            if not self._wanted.is_set():
+                self._state = ProgramState.STOPPED
+                self._log.info("stopped", exit_status=self._last_exit)
+            elif self._last_exit == EXIT_USAGE:
+                self._wanted.clear()
+                self._state = ProgramState.FAILED
+                self._log.error("refuses its settings and is not started again", exit_status=self._last_exit)
+            else:
+                lived_s = time.monotonic() - started_at
+                pause_s = FIRST_PAUSE_S if lived_s > SETTLED_S or not pause_s else min(pause_s * 2, PAUSE_MAX_S)
+                self._restarts += 1
+                self._state = ProgramState.PAUSING
+                self._log.warning("ended unexpectedly", exit_status=self._last_exit, restart_in_s=pause_s)
+                await self._pause(pause_s)
+
+    def _remember(self, record: ProcessRecord) -> None:
+        try:
+            write_record(self._layout.record(self.name), record)
+        except OSError as error:
+            # A full disk must not end the supervision; without its record a program is still found by its command line.
+            self._log.error("cannot be recorded", reason=str(error))
+
+    async def _pause(self, pause_s: float) -> None:
+        try:
+            async with asyncio.timeout(pause_s):
+                await self._changed.wait()
+        except TimeoutError:
+            return
+        if not self._wanted.is_set():
+            self._state = ProgramState.STOPPED
+
+    def _spawn(self) -> PinnedProcess:
+        with self._layout.log(self.name).open("ab", buffering=0) as log:
+            self._child = subprocess.Popen(
+                self._command,
+                cwd=self._layout.root,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        pid = self._child.pid
+        self._log.info("started", pid=pid)
+        # Our own child cannot vanish before we reap it, so the pid is safe to open.
+        record = describe_process(self.name, pid)
+        if record is None:
+            record = ProcessRecord(name=self.name, pid=pid, start_ticks=0, boot_id="", command=self._command)
+        return PinnedProcess(record, os.pidfd_open(pid))
+
+    def _reap(self) -> int | None:
+        """Return the exit status of our child, or None for an adopted process, whose parent is another."""
+        status = self._child.wait() if self._child is not None else None
+        self._child = None
+        self._on_reaped()
+        return status
+
+
+async def ended(process: PinnedProcess) -> None:
+    """Wait until *process* has ended."""
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+    descriptor = process.fileno()
+
+    def note() -> None:
+        if not done.done():
+            done.set_result(None)
+
+    loop.add_reader(descriptor, note)
+    try:
+        await done
+    finally:
+        loop.remove_reader(descriptor)

@@ -1,0 +1,160 @@
+"""The TOML files the daemons of a local cluster are started with.
+
+Pure text from a plan and a layout; daemonkit's strict loader is the judge of it.  A JSON string without escapes of
+non-ASCII characters is a TOML basic string, which is all the quoting there is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from endpointctl.local.layout import Layout
+from endpointctl.local.plan import HOST, MANAGER_PROGRAM, PROXY, PROXY_PROGRAM, Plan, PlannedNode
+from endpointctl.local.preferences import Preferences
+
+SECRET_NAMES = ("superuser", "control", "replication", "probe")
+NODES_TOKEN = "nodes-token"  # noqa: S105 - a file's name
+
+
+def settings_files(plan: Plan, layout: Layout, preferences: Preferences) -> dict[Path, str]:
+    """Return the text of every settings file by its path."""
+    files = {layout.settings_file(node.name): _noded(plan, layout, preferences, node) for node in plan.nodes}
+    files[layout.settings_file(MANAGER_PROGRAM)] = _manager(plan, layout, preferences)
+    files[layout.settings_file(PROXY_PROGRAM)] = _proxy(plan, layout, preferences)
+    return files
+
+
+def _noded(plan: Plan, layout: Layout, preferences: Preferences, node: PlannedNode) -> str:
+    secrets = "\n".join(f"{name} = {_text(layout.secret(name))}" for name in SECRET_NAMES)
+    return f"""\
+[node]
+cluster = {_text(plan.cluster)}
+name = {_text(node.name)}
+dir = {_text(layout.node(node.name))}
+socket_dir = {_text(layout.sockets / node.name)}
+pg_bin = {_text(plan.pg_bin)}
+
+[postgres]
+host = {_text(HOST)}
+port = {node.port}
+settings = {_table(preferences.postgres.settings)}
+hba = {_list(preferences.postgres.hba)}
+
+[http]
+host = {_text(HOST)}
+port = {node.noded_port}
+token_file = {_text(layout.secret(NODES_TOKEN))}
+
+[secrets]
+{secrets}
+
+{_logs(preferences)}"""
+
+
+def _manager(plan: Plan, layout: Layout, preferences: Preferences) -> str:
+    nodes = "\n".join(
+        f"""\
+[[nodes]]
+name = {_text(node.name)}
+zone = {_text(node.zone)}
+host = {_text(HOST)}
+port = {node.port}
+noded_host = {_text(HOST)}
+noded_port = {node.noded_port}
+tier = 1
+"""
+        for node in plan.nodes
+    )
+    return f"""\
+[cluster]
+name = {_text(plan.cluster)}
+zone = {_text(plan.zone)}
+durability = {_text(plan.durability)}
+bootstrap = true
+
+[http]
+host = {_text(HOST)}
+port = {plan.manager_port}
+token_file = {_text(layout.token)}
+
+[dns]
+host = {_text(HOST)}
+port = {plan.dns_port}
+ttl_s = 1
+
+[store]
+kind = "embedded"
+path = {_text(layout.store)}
+
+[journal]
+path = {_text(layout.manager / "journal.jsonl")}
+
+[nodeds]
+token_file = {_text(layout.secret(NODES_TOKEN))}
+
+[endpoints.writer]
+host = {_text(HOST)}
+port = {plan.writer_port}
+
+[endpoints.reader]
+host = {_text(HOST)}
+port = {plan.reader_port}
+
+{nodes}
+{_logs(preferences)}"""
+
+
+def _proxy(plan: Plan, layout: Layout, preferences: Preferences) -> str:
+    return f"""\
+[proxy]
+name = {_text(PROXY)}
+engine = "asyncio"
+cache = {_text(layout.proxy / "topology.json")}
+
+[feed]
+urls = [{_text(plan.api)}]
+token_file = {_text(layout.token)}
+
+[nodeds]
+token_file = {_text(layout.secret(NODES_TOKEN))}
+
+[writer]
+host = {_text(HOST)}
+port = {plan.writer_port}
+
+[reader]
+host = {_text(HOST)}
+port = {plan.reader_port}
+fallback_to_writer = true
+
+[limits]
+sessions_max = 1000
+startup_timeout_s = 15.0
+dial_timeout_s = 3.0
+hold_s = 10.0
+hold_max = 1000
+
+[http]
+host = {_text(HOST)}
+port = {plan.proxy_port}
+token_file = {_text(layout.token)}
+
+{_logs(preferences)}"""
+
+
+def _logs(preferences: Preferences) -> str:
+    return f"[logs]\nlevel = {_text(preferences.logs.level)}\nstyle = {_text(preferences.logs.style)}\n"
+
+
+def _text(value: str | Path) -> str:
+    return json.dumps(str(value), ensure_ascii=False)
+
+
+def _list(values: Sequence[str]) -> str:
+    return "[" + ", ".join(_text(value) for value in values) + "]"
+
+
+def _table(values: Mapping[str, str]) -> str:
+    return "{ " + ", ".join(f"{_text(key)} = {_text(value)}" for key, value in sorted(values.items())) + " }"

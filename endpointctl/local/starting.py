@@ -1,0 +1,239 @@
+"""From the wish for a cluster to its running supervisor.
+
+Everything that can be refused is refused before anything starts or is written: the directory, the programs, the disk, the
+ports.  The lock on the data directory is taken here and handed to the supervisor as an open descriptor, so that there is no
+moment in which two `up` could both go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from daemonkit.durable import write_durably
+from endpointctl.exits import Failure, WrongUsage
+from endpointctl.local.control import Order, SupervisorGone, ask
+from endpointctl.local.directory import (
+    DirectoryState,
+    inspect_directory,
+    lock,
+    make_directories,
+    make_files,
+    make_root,
+    read_plan,
+    require_disk,
+    write_settings,
+)
+from endpointctl.local.layout import Layout
+from endpointctl.local.logfiles import last_lines, rotate
+from endpointctl.local.plan import DEFAULT_BASE_PORT, NODE_COUNTS, Plan, make_plan
+from endpointctl.local.ports import conflicts, free_base_port
+from endpointctl.local.preferences import Preferences
+from endpointctl.local.program import own_pids, program_environment
+from endpointctl.local.settings_files import settings_files
+
+AUTO = 0
+"""As a base port: find a free block."""
+SUPERVISOR_START_S = 10.0
+_BASE_PORT_MAX = 65_535 - 99
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What the operator asked `up` for; None where nothing was said."""
+
+    node_count: int | None
+    base_port: int | None
+    pg_bin: Path | None
+    preferences: Preferences
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """A cluster whose supervisor runs."""
+
+    plan: Plan
+    already_ran: bool
+
+
+async def start_cluster(layout: Layout, wishes: Wishes) -> Started:
+    """Lay the cluster out if it is new, and start its supervisor if none runs. Raises Failure."""
+    state = inspect_directory(layout)
+    if state is DirectoryState.NEW:
+        plan = _new_plan(layout, wishes)
+        _require_ports(plan, own=set())
+        make_root(layout)
+        descriptor = _lock_or_refuse(layout)
+        make_files(layout, plan)
+    else:
+        known = read_plan(layout)
+        assert known is not None, "inspect_directory has seen the plan"
+        plan = _confirm_plan(layout, known, wishes)
+        free = lock(layout)
+        if free is None:
+            await _require_supervisor(layout)
+            return Started(plan=known, already_ran=True)
+        descriptor = free
+        _require_ports(plan, own=own_pids(layout, plan))
+        make_directories(layout)
+        if plan != known:
+            write_durably(layout.plan, msgspec.json.format(msgspec.json.encode(plan)) + b"\n")
+    try:
+        write_settings(settings_files(plan, layout, wishes.preferences))
+        await _start_supervisor(layout, descriptor)
+    finally:
+        os.close(descriptor)
+    return Started(plan=plan, already_ran=False)
+
+
+def _new_plan(layout: Layout, wishes: Wishes) -> Plan:
+    preferred = wishes.preferences.cluster
+    count = wishes.node_count or preferred.nodes or 3
+    if count not in NODE_COUNTS:
+        raise WrongUsage(f"{count} nodes cannot be started", hint=f"possible are {', '.join(map(str, NODE_COUNTS))}")
+    named = preferred.pg_bin
+    pg_bin = find_pg_bin(wishes.pg_bin or (Path(named).expanduser() if named else None))
+    require_disk(layout)
+    base_port = wishes.base_port if wishes.base_port is not None else preferred.base_port
+    if base_port is None:
+        base_port = DEFAULT_BASE_PORT
+    if base_port == AUTO:
+        try:
+            base_port = free_base_port(make_plan(node_count=count, base_port=0, pg_bin="").ports)
+        except OSError as error:
+            raise Failure(str(error), hint="name a block with --base-port") from error
+    if not 1 <= base_port <= _BASE_PORT_MAX:
+        raise WrongUsage(f"base port {base_port} is outside 1 to {_BASE_PORT_MAX}")
+    return make_plan(node_count=count, base_port=base_port, pg_bin=str(pg_bin))
+
+
+def _confirm_plan(layout: Layout, known: Plan, wishes: Wishes) -> Plan:
+    """Return *known*, with its binaries brought up to date; refuse wishes that contradict it."""
+    preferred = wishes.preferences.cluster
+    count = wishes.node_count or preferred.nodes
+    if count is not None and count != len(known.nodes):
+        raise Failure(
+            f"the cluster in {layout.root} has {len(known.nodes)} nodes, not {count}",
+            hint="leave --nodes out, or make another cluster with --data-dir",
+        )
+    base_port = wishes.base_port if wishes.base_port is not None else preferred.base_port
+    if base_port not in (None, AUTO, known.base_port):
+        raise Failure(
+            f"the cluster in {layout.root} was made with base port {known.base_port}, not {base_port}",
+            hint="leave --base-port out, or make another cluster with --data-dir",
+        )
+    named = wishes.pg_bin or (Path(preferred.pg_bin).expanduser() if preferred.pg_bin else None)
+    if named is None and (Path(known.pg_bin) / "postgres").exists():
+        return known
+    pg_bin = find_pg_bin(named)
+    _require_same_major(layout, known, pg_bin)
+    return msgspec.structs.replace(known, pg_bin=str(pg_bin))
+
+
+def find_pg_bin(named: Path | None) -> Path:
+    """Return the directory of PostgreSQL's programs: the one named, else the bundled one, else the system's."""
+    from noded.binaries import BinariesError, find_binaries
+
+    try:
+        return find_binaries(named.absolute() if named else None, prefer_bundled=True).directory
+    except BinariesError as error:
+        hint = "`make install` installs the bundled one" if named is None else "name another with --pg-bin"
+        raise Failure(str(error), hint=hint) from error
+
+
+def _require_same_major(layout: Layout, plan: Plan, pg_bin: Path) -> None:
+    from noded.binaries import find_binaries
+
+    major = find_binaries(pg_bin).major
+    for node in plan.nodes:
+        version_file = layout.pgdata(node.name) / "PG_VERSION"
+        if version_file.exists() and (found := version_file.read_text().strip()) != str(major):
+            raise Failure(
+                f"the data of {node.name} was made by PostgreSQL {found}, and {pg_bin} holds version {major}",
+                hint=f"name the programs of PostgreSQL {found} with --pg-bin",
+            )
+
+
+def _require_ports(plan: Plan, *, own: set[int]) -> None:
+    taken = [conflict for conflict in conflicts(plan.ports) if conflict.holder.pid not in own]
+    if not taken:
+        return
+    first = taken[0]
+    more = f" (and {len(taken) - 1} more ports of the cluster are taken)" if len(taken) > 1 else ""
+    kind = "UDP" if first.use.udp else "TCP"
+    raise Failure(
+        f"{kind} port {first.use.port} for {first.use.purpose} is held by {first.holder.description}{more}",
+        hint="end that, or choose other ports with --base-port N or --base-port auto",
+    )
+
+
+def _lock_or_refuse(layout: Layout) -> int:
+    descriptor = lock(layout)
+    if descriptor is None:
+        raise Failure(f"another `endpointctl up` is at work in {layout.root}", hint="wait for it")
+    return descriptor
+
+
+async def _require_supervisor(layout: Layout) -> None:
+    """Make sure that the lock is held by a supervisor that answers, not by a command at work."""
+    deadline = time.monotonic() + SUPERVISOR_START_S
+    while True:
+        try:
+            answer = await ask(layout.control_socket, Order(do="list"))
+        except SupervisorGone:
+            if time.monotonic() > deadline:
+                raise Failure(
+                    f"another `endpointctl up` or `down` is at work in {layout.root}", hint="wait for it, then try again"
+                ) from None
+            await asyncio.sleep(0.1)
+            continue
+        for program in answer.programs:
+            if program.state not in ("running", "pausing"):
+                await ask(layout.control_socket, Order(do="start", name=program.name))
+        return
+
+
+async def _start_supervisor(layout: Layout, lock_descriptor: int) -> None:
+    log_path = layout.log("supervisor")
+    rotate(log_path)
+    layout.control_socket.unlink(missing_ok=True)
+    process = _spawn_supervisor(layout, log_path, lock_descriptor)
+    deadline = time.monotonic() + SUPERVISOR_START_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        try:
+            await ask(layout.control_socket, Order(do="list"))
+        except SupervisorGone:
+            await asyncio.sleep(0.02)
+            continue
+        # It outlives this command on purpose; without this Python would complain that it was not waited for.
+        process.returncode = 0
+        return
+    said = " ".join(last_lines(log_path, 1))
+    raise Failure(f"the supervisor did not start: {said}", hint=f"see {log_path}")
+
+
+def _spawn_supervisor(layout: Layout, log_path: Path, lock_descriptor: int) -> subprocess.Popen[bytes]:
+    command = (
+        *(sys.executable, "-P", "-m", "endpointctl.local.supervisor"),
+        *("--data-dir", str(layout.root), "--lock-fd", str(lock_descriptor)),
+    )
+    with log_path.open("ab", buffering=0) as log:
+        return subprocess.Popen(
+            command,
+            cwd=layout.root,
+            env=program_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            pass_fds=(lock_descriptor,),
+        )

@@ -1,0 +1,223 @@
+"""The supervisor: one process per local cluster, parent of every other process of it.
+
+It holds the lock on the data directory, starts nodeds, manager and proxy each in a session of its own, restarts what ends,
+and takes orders on a Unix socket.  It is a child subreaper, so that a PostgreSQL whose noded was killed becomes its child and
+is reaped at once.  It knows processes and files; it knows nothing of PostgreSQL, epochs or who leads.
+
+Killed with SIGKILL it leaves the others alive; the next `up` starts a new supervisor, which adopts them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from pathlib import Path
+
+import msgspec
+
+from daemonkit.logs import configure_logs, get_logger
+from endpointctl.exits import Failure
+from endpointctl.local.control import LINE_BYTES_MAX, Answer, Order, peer_uid
+from endpointctl.local.directory import read_plan
+from endpointctl.local.layout import Layout
+from endpointctl.local.logfiles import rotate
+from endpointctl.local.plan import Plan
+from endpointctl.local.process import describe_process, write_record
+from endpointctl.local.program import Program, program_environment
+from endpointctl.local.stopping import ask_writer, stop_cluster
+
+NAME = "supervisor"
+_LOG_CHECK_S = 5.0
+_PR_SET_CHILD_SUBREAPER = 36
+"""<linux/prctl.h>"""
+_ORDER_READ_S = 5.0
+
+
+class Supervisor:
+    """The programs of one cluster and the orders about them."""
+
+    def __init__(self, layout: Layout, plan: Plan) -> None:
+        self._layout = layout
+        self._plan = plan
+        environment = program_environment()
+        self._programs = {name: Program(layout, name, environment, self._reap_orphans) for name in plan.programs}
+        self._stopping = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._harsh = asyncio.Event()
+        self._progress: list[str] = []
+        """What has been done of the shutdown; a handful of lines."""
+        self._followers = 0
+        """Connections that are still being told of the shutdown."""
+        self._progressed = asyncio.Condition()
+        self._log = get_logger()
+
+    async def run(self) -> None:
+        """Supervise until a shutdown was ordered and carried out."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGCHLD, self._reap_orphans)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_stop_signal)
+        self._layout.control_socket.unlink(missing_ok=True)
+        server = await asyncio.start_unix_server(self._serve, self._layout.control_socket, limit=LINE_BYTES_MAX)
+        self._layout.control_socket.chmod(0o600)
+        me = describe_process(NAME, os.getpid())
+        assert me is not None
+        write_record(self._layout.record(NAME), me)
+        async with server, asyncio.TaskGroup() as group:
+            lives = [group.create_task(program.live()) for program in self._programs.values()]
+            chores = group.create_task(self._rotate_logs())
+            self._log.info("supervising", programs=list(self._programs), pid=os.getpid())
+            await self._stopping.wait()
+            await self._shut_down()
+            for task in (*lives, chores):
+                task.cancel()
+        self._layout.control_socket.unlink(missing_ok=True)
+        self._layout.record(NAME).unlink(missing_ok=True)
+
+    def _on_stop_signal(self) -> None:
+        if self._stopping.is_set():
+            self._harsh.set()
+        self._stopping.set()
+
+    async def _shut_down(self) -> None:
+        writer = await ask_writer(self._layout, self._plan)
+        for program in self._programs.values():
+            program.let_end()
+        lines: asyncio.Queue[str | None] = asyncio.Queue()
+
+        async def publish() -> None:
+            while (line := await lines.get()) is not None:
+                self._log.info("shutting down", step=line)
+                async with self._progressed:
+                    self._progress.append(line)
+                    self._progressed.notify_all()
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(publish())
+            await stop_cluster(self._layout, self._plan, writer, lines.put_nowait, self._harsh)
+            lines.put_nowait(None)
+        async with self._progressed:
+            self._stopped.set()
+            self._progressed.notify_all()
+            # Whoever waits on the socket gets the last line before the loop ends.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_ORDER_READ_S):
+                    await self._progressed.wait_for(lambda: self._followers == 0)
+
+    async def _rotate_logs(self) -> None:
+        while True:
+            await asyncio.sleep(_LOG_CHECK_S)
+            for path in (*(self._layout.log(name) for name in self._programs), self._layout.log(NAME)):
+                if await asyncio.to_thread(rotate, path):
+                    self._log.info("log file rotated", file=path.name)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            if peer_uid(writer.get_extra_info("socket")) not in (os.getuid(), 0):
+                return
+            async with asyncio.timeout(_ORDER_READ_S):
+                line = await reader.readline()
+            try:
+                wanted = msgspec.json.decode(line, type=Order)
+            except msgspec.DecodeError as error:
+                await self._answer(writer, Answer(error=f"not an order: {error}"))
+                return
+            await self._obey(wanted, writer)
+        except (OSError, TimeoutError, ValueError) as error:
+            self._log.debug("a control connection ended", reason=str(error))
+        finally:
+            writer.close()
+
+    async def _obey(self, wanted: Order, writer: asyncio.StreamWriter) -> None:
+        match wanted.do:
+            case "list":
+                reports = tuple(program.report for program in self._programs.values())
+                await self._answer(writer, Answer(done=True, pid=os.getpid(), programs=reports))
+            case "start" | "stop":
+                program = self._programs.get(wanted.name or "")
+                if program is None:
+                    await self._answer(writer, Answer(error=f'no program is called "{wanted.name}"'))
+                    return
+                if wanted.do == "start":
+                    program.start()
+                else:
+                    program.let_end()
+                    if program.pid is not None:
+                        os.kill(program.pid, signal.SIGTERM)
+                await self._answer(writer, Answer(done=True, programs=(program.report,)))
+            case "hurry":
+                self._harsh.set()
+                await self._answer(writer, Answer(done=True))
+            case "shutdown":
+                self._stopping.set()
+                await self._follow_shutdown(writer)
+
+    async def _follow_shutdown(self, writer: asyncio.StreamWriter) -> None:
+        self._followers += 1
+        try:
+            told = 0
+            while True:
+                async with self._progressed:
+                    await self._progressed.wait_for(lambda: len(self._progress) > told or self._stopped.is_set())  # noqa: B023
+                    fresh, finished = self._progress[told:], self._stopped.is_set()
+                for line in fresh:
+                    await self._answer(writer, Answer(progress=line))
+                told += len(fresh)
+                if finished:
+                    await self._answer(writer, Answer(done=True))
+                    return
+        finally:
+            async with self._progressed:
+                self._followers -= 1
+                self._progressed.notify_all()
+
+    @staticmethod
+    async def _answer(writer: asyncio.StreamWriter, answer: Answer) -> None:
+        writer.write(msgspec.json.encode(answer) + b"\n")
+        async with asyncio.timeout(_ORDER_READ_S):
+            await writer.drain()
+
+    def _reap_orphans(self) -> None:
+        """Reap processes that became ours when their parents died; programs are reaped by their own tasks."""
+        ours = {program.pid for program in self._programs.values()}
+        while True:
+            try:
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if found is None or found.si_pid in ours:
+                return
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(found.si_pid, 0)
+            self._log.info("reaped an orphan", pid=found.si_pid)
+
+
+def main() -> int:
+    """Run the supervisor of one data directory; started by `endpointctl up` and by nobody else."""
+    parser = argparse.ArgumentParser(prog="endpointctl-supervisor", description="supervise the processes of a local cluster")
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--lock-fd", type=int, required=True, help="descriptor that holds the lock on the data directory")
+    arguments = parser.parse_args()
+    os.umask(0o077)
+    os.set_inheritable(arguments.lock_fd, False)
+    configure_logs(program=NAME)
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    layout = Layout(arguments.data_dir)
+    try:
+        plan = read_plan(layout)
+        if plan is None:
+            raise Failure(f"{layout.root} holds no cluster")
+        asyncio.run(Supervisor(layout, plan).run())
+    except Failure as failure:
+        print(failure.line, file=sys.stderr)
+        return int(failure.exit_code)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""Watching a local cluster come up, run and go down, on the terminal of `up` and `down`.
+
+What is shown comes from two places: the manager says how the cluster is, the supervisor how its processes are.  A line is
+printed when what it says has changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from daemonkit.httpclient import HttpClient, HttpError, HttpUnavailable
+from daemonkit.secrets import read_secret
+from endpointctl.api import fetch_status
+from endpointctl.exits import Failure, Unfinished
+from endpointctl.local.control import Order, SupervisorGone, ask, order
+from endpointctl.local.layout import Layout
+from endpointctl.local.logfiles import last_lines
+from endpointctl.local.plan import Plan
+from endpointctl.local.program import ProgramReport, ProgramState
+from endpointctl.render import progress_phrases
+from pgtopology.codec import MessageError
+from pgtopology.node import NodeState
+from pgtopology.status import Status
+
+POLL_S = 0.1
+RESTARTS_MAX = 6
+"""A program that ended so often while the cluster came up will not do better by itself."""
+
+Say = Callable[[str], None]
+
+_SETTLED = (NodeState.RUNNING, NodeState.STREAMING)
+
+
+def is_usable(status: Status, plan: Plan) -> bool:
+    """Return whether both endpoints serve every node of *plan* in the durability it is meant to have."""
+    if status.writer is None or status.durability != plan.durability or len(status.nodes) != len(plan.nodes):
+        return False
+    if any(node.state not in _SETTLED for node in status.nodes):
+        return False
+    # One or two nodes never become healthy in the sense of surviving a loss; they are as good as they get.
+    if status.state != "healthy" and len(plan.nodes) >= 3:
+        return False
+    return any(proxy.epoch == status.epoch for proxy in status.proxies)
+
+
+async def until_usable(layout: Layout, plan: Plan, *, timeout_s: float, say: Say) -> Status:
+    """Tell what happens until the cluster is usable and return its status. Raises Unfinished or Failure."""
+    deadline = time.monotonic() + timeout_s
+    told: dict[str, str] = {}
+    last = "no manager has answered"
+
+    def tell(phrases: dict[str, str]) -> None:
+        for key, text in phrases.items():
+            if told.get(key) != text:
+                told[key] = text
+                say(text)
+
+    async with HttpClient(plan.api, read_secret(layout.token)) as client:
+        while time.monotonic() < deadline:
+            await _require_programs(layout)
+            try:
+                status = await fetch_status(client, timeout_s=2.0)
+            except HttpUnavailable:
+                tell({"manager": "manager: starting"})
+            except (HttpError, MessageError) as error:
+                raise Failure(
+                    f"the manager does not tell its status: {error}", hint="see `endpointctl logs cluster_manager`"
+                ) from error
+            else:
+                tell({"manager": "manager: answers", **progress_phrases(status)})
+                if is_usable(status, plan):
+                    return status
+                last = f"{status.state} ({status.diagnosis}): {status.reason}"
+            await asyncio.sleep(POLL_S)
+    raise Unfinished(f"the cluster is not usable within {timeout_s:g} s: {last}", hint=f"see the logs in {layout.logs}")
+
+
+async def _require_programs(layout: Layout) -> None:
+    try:
+        answer = await ask(layout.control_socket, Order(do="list"))
+    except SupervisorGone:
+        raise Failure("the supervisor has ended", hint=f"see {layout.log('supervisor')}") from None
+    for program in answer.programs:
+        if program.state is ProgramState.FAILED or program.restarts >= RESTARTS_MAX:
+            raise Failure(_failure_text(layout, program), hint=f"see {layout.log(program.name)}")
+
+
+def _failure_text(layout: Layout, program: ProgramReport) -> str:
+    said = " ".join(last_lines(layout.log(program.name), 1)) or "it left no word"
+    verb = "refuses to start" if program.state is ProgramState.FAILED else "keeps ending"
+    return f"{program.name} {verb}: {said}"
+
+
+async def shut_down(layout: Layout, say: Say) -> None:
+    """Order the supervisor to stop everything and tell its progress until it has. Raises SupervisorGone, Failure."""
+    async for answer in order(layout.control_socket, Order(do="shutdown")):
+        if answer.progress is not None:
+            say(answer.progress)
+
+
+async def hurry(layout: Layout) -> None:
+    """Make a shutdown under way harsher; a supervisor that is gone needs none."""
+    try:
+        await ask(layout.control_socket, Order(do="hurry"))
+    except SupervisorGone:
+        return
+
+
+async def supervisor_ended(path: Path) -> None:
+    """Return once nobody listens on the supervisor's socket at *path*."""
+    misses = 0
+    while misses < 3:
+        try:
+            await ask(path, Order(do="list"))
+            misses = 0
+        except SupervisorGone:
+            misses += 1
+        await asyncio.sleep(0.5)

@@ -1,0 +1,75 @@
+"""The command `endpointctl`: puts the groups together and turns how they end into exit codes.
+
+Each group of commands is one file; what they need is imported when they run, so that `--help` stays quick and imports no
+daemon.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from endpointctl import connecting, examining, lifecycle, steering, watching
+from endpointctl.exits import ExitCode, Failure
+from endpointctl.options import VersionOption
+
+_USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
+"""Typer's base of every complaint about arguments; it has no public name that stayed the same over its versions."""
+_ANY_ERROR: type[Exception] = _USAGE_ERROR.__mro__[1]
+
+app = typer.Typer(
+    name="endpointctl",
+    help="Operate a PostgreSQL cluster with a writer and a reader endpoint.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+@app.callback()
+def _common(version: VersionOption = False) -> None:  # pyright: ignore[reportUnusedFunction]
+    del version
+
+
+for _group in (lifecycle, watching, connecting, steering, examining):
+    _group.register(app)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code of the process."""
+    try:
+        result = app(
+            args=list(sys.argv[1:] if arguments is None else arguments), prog_name="endpointctl", standalone_mode=False
+        )
+    except Failure as failure:
+        return _complain(failure.line, failure.exit_code)
+    except _USAGE_ERROR as error:
+        return _complain(f"{_text(error)}; see `endpointctl --help`", ExitCode.USAGE)
+    except _ANY_ERROR as error:
+        return _complain(_text(error), ExitCode.FAILED)
+    except (typer.Abort, KeyboardInterrupt):
+        return _complain("interrupted", ExitCode.FAILED)
+    except BrokenPipeError:
+        # The reader of our output has seen enough; Python must not complain about it at exit either.
+        sys.stdout = None
+        return ExitCode.DONE
+    return result if isinstance(result, int) else ExitCode.DONE
+
+
+def _complain(line: str, code: ExitCode) -> int:
+    print(f"endpointctl: {line}", file=sys.stderr)
+    return code
+
+
+def _text(error: Exception) -> str:
+    describe = getattr(error, "format_message", None)
+    text = describe() if callable(describe) else str(error)
+    return " ".join(str(text).split()).rstrip(".")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
