@@ -1,0 +1,163 @@
+"""Tells the story of each failover: the steps with their times, as events in the journal and lines in the log.
+
+Times are milliseconds on the manager's monotonic clock since the failure was detected, that is, since the first plan that
+called for another writer.  Knows what was written and observed; influences nothing.  A manager that finds a transition begun
+by an earlier one counts from its own beginning, and says so.
+"""
+
+from __future__ import annotations
+
+from cluster_manager.decision.elect import tally
+from cluster_manager.decision.plan import Plan
+from cluster_manager.decision.view import View
+from cluster_manager.journal import Event, Journal
+from daemonkit.logs import get_logger
+from pgtopology.document import Topology, Transition, TransitionKind
+from pgtopology.epoch import Epoch
+from pgtopology.lsn import format_lsn
+from pgtopology.node import NodeName, Role
+from pgtopology.status import LastFailover
+
+
+class Chronicle:
+    """One story at a time."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._log = get_logger()
+        self._detected_ms: float | None = None
+        self._kind = TransitionKind.FAILOVER
+        self._told: set[str] = set()
+        self._rejoining: NodeName | None = None
+        self._last_plan: tuple[object, ...] = ()
+        self.last_failover = _last_failover(journal)
+
+    def planned(self, view: View, plan: Plan) -> None:
+        """Record the plan, unless it is the one recorded last; and the moment of detection."""
+        what = (
+            plan.diagnosis,
+            plan.finding.cause,
+            tuple((type(one).__name__, getattr(one, "node", "")) for one in plan.actions),
+        )
+        if what != self._last_plan:
+            self._last_plan = what
+            actions = [f"{name} {node}".strip() for name, node in what[2]] or ["nothing to do"]
+            self._journal.append("plan", plan.reason, epoch=_epoch(view), diagnosis=str(plan.diagnosis), actions=actions)
+        if plan.finding.failed and self._detected_ms is None:
+            self._detected_ms = view.now_ms
+
+    def written(self, old: Topology | None, new: Topology, view: View, because: str, now: float) -> None:
+        """Record what the write of *new* over *old* means."""
+        if new.transition is not None and (old is None or new.epoch > old.epoch):
+            self._begun(old, new, new.transition, view, because, now)
+        elif new.transition is not None and new.candidate is not None and old is not None and old.candidate is None:
+            votes = tally(old, view.promises)
+            safe_ms = sorted(one.promise.at_ms for one in votes.counted)
+            size = old.voters.safe_set_size if old.voters is not None else 1
+            recruited_ms = safe_ms[size - 1] if len(safe_ms) >= size else now
+            positions = {
+                one.voter.name: f"{format_lsn(one.position.lsn)}, timeline {one.position.timeline}, epoch {one.position.epoch}"
+                for one in votes.counted
+            }
+            self._step(
+                "recruited", f"{len(safe_ms)} voters promised, {size} were needed", new, recruited_ms, positions=positions
+            )
+            self._step("elected", because, new, now, node=new.candidate.node, passed_over=dict(votes.passed_over))
+        elif new.writer is not None and old is not None and old.writer is None:
+            self._opened(old, new, because, now)
+        elif old is not None and new.voters != old.voters and new.voters is not None:
+            self._journal.append(
+                "voters.changed",
+                because,
+                epoch=new.epoch,
+                names=list(new.voters.names),
+                w=new.voters.w,
+                durability=new.durability,
+            )
+            self._log.info("voters changed", names=",".join(new.voters.names), w=new.voters.w, durability=str(new.durability))
+        elif old is not None and new.paused != old.paused:
+            self._journal.append("paused" if new.paused else "resumed", because, epoch=new.epoch)
+
+    def observed(self, view: View) -> None:
+        """Record the steps that are seen rather than written."""
+        document = view.document
+        if document is None:
+            return
+        candidate = view.node(document.candidate.node) if document.candidate is not None else None
+        if document.transition is not None and candidate is not None and candidate.observation is not None:
+            observation = candidate.observation
+            if observation.role is Role.PRIMARY and observation.promoted_epoch == document.epoch:
+                self._step("promoted", f'"{candidate.name}" runs as the primary', document, view.now_ms, node=candidate.name)
+            followers = [
+                node.name
+                for node in view.nodes
+                if node.observation is not None
+                and (receiver := node.observation.receiver) is not None
+                and receiver.streaming
+                and (receiver.upstream, receiver.upstream_epoch) == (candidate.name, document.epoch)
+            ]
+            needed = document.voters.others_needed(candidate.name) if document.voters is not None else 0
+            if needed and len(followers) >= needed:
+                self._step("repointed", f"{', '.join(followers)} follow", document, view.now_ms, node=candidate.name)
+        if self._rejoining is not None and document.writer is not None:
+            node = view.node(self._rejoining)
+            receiver = node.observation.receiver if node is not None and node.observation is not None else None
+            if receiver is not None and receiver.streaming and receiver.upstream == document.writer:
+                self._step(
+                    "rejoined", f'"{self._rejoining}" follows "{document.writer}"', document, view.now_ms, node=self._rejoining
+                )
+                self._rejoining = None
+                self._detected_ms = None
+
+    def _begun(self, old: Topology | None, new: Topology, transition: Transition, view: View, because: str, now: float) -> None:
+        first = new.epoch == transition.first_epoch
+        self._kind = transition.kind
+        self._told.clear()
+        if first or self._detected_ms is None:
+            if self._detected_ms is None or not first:
+                self._detected_ms = view.now_ms
+            self._rejoining = transition.from_node
+        if first and transition.kind is not TransitionKind.BOOTSTRAP:
+            self._step("detected", because, new, self._detected_ms, node=transition.from_node, cause=transition.cause)
+            self._step("published", f"no writer; epoch {new.epoch} begins", new, now)
+        else:
+            self._step("begun", because, new, now, cause=transition.cause)
+
+    def _opened(self, old: Topology, new: Topology, because: str, now: float) -> None:
+        started = self._detected_ms if self._detected_ms is not None else now
+        outage_ms = round(now - started)
+        transition = old.transition
+        cause = transition.cause if transition is not None else ""
+        self._step("promoted", f'"{new.writer}" runs as the primary', new, now, node=new.writer)
+        event = self._step("opened", because, new, now, node=new.writer, cause=cause, transition=str(self._kind))
+        if self._kind is not TransitionKind.BOOTSTRAP:
+            self.last_failover = LastFailover(epoch=new.epoch, cause=cause, outage_ms=outage_ms, at=event.at if event else "")
+        if self._rejoining in (None, new.writer):
+            self._rejoining = None
+            self._detected_ms = None
+
+    def _step(
+        self, step: str, message: str, document: Topology, at_ms: float, *, node: str | None = None, **fields: object
+    ) -> Event | None:
+        if step in self._told:
+            return None
+        self._told.add(step)
+        prefix = "bootstrap" if self._kind is TransitionKind.BOOTSTRAP else "failover"
+        elapsed_ms = max(0, round(at_ms - self._detected_ms)) if self._detected_ms is not None else None
+        self._log.info(f"{prefix} {step}", epoch=document.epoch, node=node, elapsed_ms=elapsed_ms, what=message)
+        return self._journal.append(
+            f"{prefix}.{step}", message, epoch=document.epoch, node=node, elapsed_ms=elapsed_ms, **fields
+        )
+
+
+def _epoch(view: View) -> Epoch:
+    return view.document.epoch if view.document is not None else Epoch(0)
+
+
+def _last_failover(journal: Journal) -> LastFailover | None:
+    """Return the newest failover the journal remembers."""
+    for event in reversed(journal.since(0)):
+        if event.kind == "failover.opened":
+            cause = str(event.fields.get("cause", ""))
+            return LastFailover(epoch=Epoch(event.epoch), cause=cause, outage_ms=event.elapsed_ms or 0, at=event.at)
+    return None

@@ -1,0 +1,204 @@
+"""The manager's HTTP API: what operators and their tools see and may order.
+
+Knows requests and answers; decides nothing.  Reads are made from the newest view and plan, so that what an operator is shown
+is what was decided upon.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from aiohttp import web
+
+from cluster_manager.chronicle import Chronicle
+from cluster_manager.decision.actions import WriteDocument
+from cluster_manager.decision.plan import Plan
+from cluster_manager.decision.view import Request, RequestKind
+from cluster_manager.feed import Feed
+from cluster_manager.journal import Event, Journal, encode_event
+from cluster_manager.reconciler import Reconciler
+from cluster_manager.statusview import make_status
+from cluster_manager.store.store import Store
+from daemonkit.httpserver import ApiError, LineStream, json_response
+from daemonkit.version import VERSION
+from pgtopology.document import FORMAT_VERSION, Topology
+from pgtopology.node import NodeName
+from pgtopology.status import ManagerStatus
+
+FOLLOW_WAIT_S = 5.0
+"""An empty line is sent to those who follow when nothing has happened for so long."""
+
+HISTORY_KINDS = ("bootstrap.opened", "failover.opened", "voters.changed", "paused", "resumed")
+
+EXPLAINED_EVENTS = 40
+
+
+class FailoverBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What POST /v1/failover carries."""
+
+    to: Annotated[str, msgspec.Meta(min_length=1)] | None = None
+    allow_data_loss: str | None = None
+
+
+class Begun(msgspec.Struct, frozen=True):
+    """The answer to an accepted order."""
+
+    epoch: int
+    """The epoch at which the order was accepted: the order is done when there is a writer of a greater one."""
+    format_version: int = FORMAT_VERSION
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """Why the cluster is as it is: the plan of this moment, what each repair waits for, and the last decisions."""
+
+    format_version: int = FORMAT_VERSION
+    diagnosis: str
+    reason: str
+    actions: tuple[str, ...]
+    repairs: tuple[dict[str, str], ...]
+    in_flight: tuple[str, ...]
+    failures: tuple[dict[str, str], ...]
+    recent: tuple[Event, ...]
+
+
+class Events(msgspec.Struct, frozen=True):
+    """A list of events."""
+
+    events: tuple[Event, ...]
+    format_version: int = FORMAT_VERSION
+
+
+class Control:
+    """The routes and what they need."""
+
+    def __init__(self, reconciler: Reconciler, store: Store, feed: Feed, journal: Journal, chronicle: Chronicle) -> None:
+        self._reconciler = reconciler
+        self._store = store
+        self._feed = feed
+        self._journal = journal
+        self._chronicle = chronicle
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return the API's paths."""
+        return [
+            web.get("/health", self._health),
+            web.get("/v1/status", self._status),
+            web.get("/v1/topology", self._topology),
+            web.get("/v1/feed", self._feed.handle),
+            web.get("/v1/events", self._events),
+            web.get("/v1/explain", self._explain),
+            web.get("/v1/history", self._history),
+            web.post("/v1/failover", self._failover),
+            web.post("/v1/pause", self._pause),
+            web.post("/v1/resume", self._resume),
+        ]
+
+    async def _health(self, _request: web.Request) -> web.Response:
+        lease = self._store.lease
+        body = {"status": "ok" if self._reconciler.plan is not None else "starting", "leader": lease.held}
+        return json_response(msgspec.json.encode(body), 200 if self._reconciler.plan is not None else 503)
+
+    async def _status(self, _request: web.Request) -> web.Response:
+        plan = self._plan()
+        view = self._reconciler.view
+        assert view is not None
+        lease = self._store.lease
+        status = make_status(
+            view,
+            plan,
+            manager=ManagerStatus(leader=lease.holder, store="embedded"),
+            last_failover=self._chronicle.last_failover,
+            proxies=self._feed.proxies(),
+            since={name: wall for name, (_, wall) in self._reconciler.since.items()},
+            version=VERSION,
+        )
+        return json_response(status)
+
+    async def _topology(self, _request: web.Request) -> web.Response:
+        document = self._reconciler.document
+        if document is None:
+            raise ApiError(404, "no_cluster", "there is no cluster yet")
+        return json_response(document)
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        after = _whole_number(request, "after", 0)
+        follow = request.query.get("follow", "0") == "1"
+        async with await LineStream.open(request) as stream:
+            while True:
+                for event in self._journal.since(after):
+                    await stream.write_line(encode_event(event))
+                    after = event.sequence
+                if not follow:
+                    break
+                if not await self._journal.wait_since(after, timeout_s=FOLLOW_WAIT_S):
+                    await stream.write_line(b"")
+        return stream.response
+
+    async def _explain(self, _request: web.Request) -> web.Response:
+        plan = self._plan()
+        view = self._reconciler.view
+        assert view is not None
+        return json_response(
+            Explanation(
+                diagnosis=str(plan.diagnosis),
+                reason=plan.reason,
+                actions=tuple(_say(action) for action in plan.actions) or ("nothing to do",),
+                repairs=tuple(
+                    {"node": one.node, "diagnosis": str(one.diagnosis), "reason": one.reason} for one in plan.repairs
+                ),
+                in_flight=tuple(sorted(f"{kind} {node}" for kind, node in view.in_flight)),
+                failures=tuple(
+                    {"order": str(kind), "node": node, "code": failure.code, "message": failure.message}
+                    for (kind, node), failure in sorted(view.failures.items())
+                ),
+                recent=tuple(self._journal.since(self._journal.last_sequence - EXPLAINED_EVENTS)),
+            )
+        )
+
+    async def _history(self, _request: web.Request) -> web.Response:
+        return json_response(Events(tuple(event for event in self._journal.since(0) if event.kind in HISTORY_KINDS)))
+
+    async def _failover(self, request: web.Request) -> web.Response:
+        try:
+            body = msgspec.json.decode(await request.read() or b"{}", type=FailoverBody)
+        except msgspec.DecodeError as error:
+            raise ApiError(400, "bad_request", f"the body is not what a failover takes: {error}") from error
+        if body.allow_data_loss is not None:
+            raise ApiError(501, "not_supported", "giving up acknowledged commits is not supported by this version")
+        self._reconciler.ask(Request(kind=RequestKind.FAILOVER, to=NodeName(body.to) if body.to is not None else None))
+        document = self._reconciler.document
+        return json_response(Begun(document.epoch if document is not None else 0), 202)
+
+    async def _pause(self, _request: web.Request) -> web.Response:
+        return self._set_paused(True)
+
+    async def _resume(self, _request: web.Request) -> web.Response:
+        return self._set_paused(False)
+
+    def _set_paused(self, paused: bool) -> web.Response:
+        def change(document: Topology) -> Topology:
+            return msgspec.structs.replace(document, paused=paused)
+
+        self._reconciler.edit(change, "the operator's order")
+        document = self._reconciler.document
+        return json_response(Begun(document.epoch if document is not None else 0), 202)
+
+    def _plan(self) -> Plan:
+        plan = self._reconciler.plan
+        if plan is None:
+            raise ApiError(503, "starting", "the manager has not decided anything yet")
+        return plan
+
+
+def _say(action: object) -> str:
+    if isinstance(action, WriteDocument):
+        return f"write revision {action.document.revision}: {action.because}"
+    return f"{getattr(action, 'kind', type(action).__name__)} {getattr(action, 'node', '')}".strip()
+
+
+def _whole_number(request: web.Request, name: str, default: int) -> int:
+    text = request.query.get(name, str(default))
+    if not text.isdecimal():
+        raise ApiError(400, "bad_request", f'{name} must be a whole number, not "{text}"')
+    return int(text)

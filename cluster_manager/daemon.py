@@ -1,0 +1,103 @@
+"""The manager's program: puts the parts together and lets them run until it is told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import socket
+import sys
+from pathlib import Path
+
+from cluster_manager.chronicle import Chronicle
+from cluster_manager.control import Control
+from cluster_manager.dns.server import DnsServer
+from cluster_manager.executor import Executor
+from cluster_manager.feed import Feed
+from cluster_manager.journal import Journal
+from cluster_manager.observer import Observer
+from cluster_manager.reconciler import Reconciler
+from cluster_manager.settings import ManagerSettings, read_settings
+from cluster_manager.store.embedded import EmbeddedStore
+from cluster_manager.store.store import StoreError
+from daemonkit.httpserver import HttpServer
+from daemonkit.lifecycle import Lifecycle, run
+from daemonkit.logs import configure_logs, get_logger
+from daemonkit.secrets import read_secret
+from daemonkit.settings import SettingsError
+from daemonkit.version import VERSION
+from pgtopology.document import Topology
+
+LEASE_KEEP_S = 0.5
+
+
+async def serve(settings: ManagerSettings, token: str, noded_token: str, life: Lifecycle) -> None:
+    """Manage the cluster until *life* says stop. Raises StoreError if the store cannot be had, OSError for a taken port."""
+    specs = settings.specs()
+    holder = f"{socket.gethostname()}:{os.getpid()}"
+    dns = DnsServer(host=settings.dns.host, port=settings.dns.port, ttl_s=settings.dns.ttl_s)
+    settings.journal.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    async with EmbeddedStore(settings.store.path) as store, dns:
+        await store.acquire(holder)
+        feed = Feed(lambda: store.lease.remaining_ms)
+        observer = Observer(specs, noded_token)
+
+        def publish(document: Topology) -> None:
+            feed.publish(document)
+            dns.update(document)
+
+        with Journal(settings.journal.path) as journal:
+            chronicle = Chronicle(journal)
+            async with Executor(specs, noded_token, observer, observer.changed) as executor:
+                reconciler = Reconciler(settings, store, observer, executor, chronicle, publish)
+                control = Control(reconciler, store, feed, journal, chronicle)
+                async with (
+                    HttpServer(
+                        host=settings.http.host,
+                        port=settings.http.port,
+                        token=token,
+                        routes=control.routes(),
+                        allowed_hosts=settings.http.allowed_hosts,
+                    ),
+                    asyncio.TaskGroup() as tasks,
+                ):
+                    parts = [
+                        tasks.create_task(observer.run(), name="observer"),
+                        tasks.create_task(reconciler.run(), name="reconciler"),
+                        tasks.create_task(_keep_lease(store), name="lease"),
+                    ]
+                    life.notify_ready()
+                    get_logger().info("manager serves", cluster=settings.cluster.name, port=settings.http.port)
+                    await life.stopping.wait()
+                    for part in parts:
+                        part.cancel()
+
+
+async def _keep_lease(store: EmbeddedStore) -> None:
+    """Renew the lease; end the program when it is lost, because somebody else may lead now."""
+    while True:
+        await asyncio.sleep(LEASE_KEEP_S)
+        lease = await store.keep()
+        if not lease.held:
+            raise StoreError("the lease on the store is lost")
+
+
+def main() -> None:
+    """Run the program."""
+    parser = argparse.ArgumentParser(prog="endpointd-manager", description="The cluster's manager.")
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="settings file (TOML)")
+    parser.add_argument("--version", action="version", version=VERSION)
+    arguments = parser.parse_args()
+    try:
+        settings = read_settings(arguments.config)
+        token = read_secret(settings.http.token_file)
+        noded_token = read_secret(settings.nodeds.token_file)
+        configure_logs(program="manager", level=settings.logs.level, style=settings.logs.style)
+    except (SettingsError, ValueError) as error:
+        print(error, file=sys.stderr)  # noqa: T201 - the logs are not set up yet
+        sys.exit(2)
+    sys.exit(run(lambda life: serve(settings, token, noded_token, life)))
+
+
+if __name__ == "__main__":
+    main()

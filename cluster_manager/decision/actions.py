@@ -1,0 +1,95 @@
+"""What a plan asks the executor to do: the vocabulary of effects, without the effects.
+
+Every action is idempotent, because its outcome is only ever learnt from a later observation or answer; the executor keeps at
+most one of a kind per node under way.  Whatever an order must carry besides (epoch, revision, voters, slots) the executor
+takes from the document the plan was made from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cluster_manager.decision.view import ActionKind
+from pgtopology.document import Topology
+from pgtopology.node import Incarnation, NodeName
+from pgtopology.orders import StopMode, Upstream
+from pgtopology.quorum import Voters
+from pgtopology.timeline import Timeline
+
+
+@dataclass(frozen=True, slots=True)
+class WriteDocument:
+    """Write the next revision. Alone in its plan: everything else waits for the outcome."""
+
+    document: Topology
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class Init:
+    """Make the first data directory of the cluster."""
+
+    node: NodeName
+    kind = ActionKind.INIT
+
+
+@dataclass(frozen=True, slots=True)
+class AskPromise:
+    """Ask for a promise of the document's epoch."""
+
+    node: NodeName
+    stop_mode: StopMode = StopMode.IMMEDIATE
+    kind = ActionKind.PROMISE
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """Stream from another node."""
+
+    node: NodeName
+    upstream: Upstream
+    kind = ActionKind.FOLLOW
+
+
+@dataclass(frozen=True, slots=True)
+class Promote:
+    """Become the primary of the document's epoch."""
+
+    node: NodeName
+    timeline: Timeline
+    kind = ActionKind.PROMOTE
+
+
+@dataclass(frozen=True, slots=True)
+class Clone:
+    """Make a node's data anew from the writer's."""
+
+    node: NodeName
+    source: Upstream
+    destroys: Incarnation | None
+    because: str
+    kind = ActionKind.CLONE
+
+
+@dataclass(frozen=True, slots=True)
+class Rewind:
+    """Take a node's data back to where it left the writer's history."""
+
+    node: NodeName
+    source: Upstream
+    destroys: Incarnation
+    because: str
+    kind = ActionKind.REWIND
+
+
+@dataclass(frozen=True, slots=True)
+class PutInForce:
+    """Have the writer wait for another list of voters, and prove it."""
+
+    node: NodeName
+    voters: Voters
+    kind = ActionKind.SETTINGS
+
+
+NodeAction = Init | AskPromise | Follow | Promote | Clone | Rewind | PutInForce
+Action = WriteDocument | NodeAction

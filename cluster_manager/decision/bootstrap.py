@@ -1,0 +1,84 @@
+"""Making a cluster where there is none: only on explicit order, and never over data that exists (S12).
+
+The first node's data is made by initdb and started as a standby like any other; its first primary is made by a promotion under
+epoch 1, so that there is one way to become a writer and not two (S18).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from cluster_manager.decision.actions import Action, Init, WriteDocument
+from cluster_manager.decision.diagnose import Diagnosis, Finding
+from cluster_manager.decision.view import View, is_fresh
+from pgtopology.document import Durability, Step, Topology, Transition, TransitionKind
+from pgtopology.epoch import Epoch, Revision
+from pgtopology.node import Member, Role
+from pgtopology.observation import PostmasterState
+from pgtopology.quorum import Voters
+
+
+def found(view: View) -> tuple[Finding, tuple[Action, ...]]:
+    """Return what to do while there is no document at all."""
+    if not view.bootstrap_ordered:
+        return Finding(Diagnosis.NO_CLUSTER, "the store is empty, and no order was given to make a new cluster"), ()
+    unheard = [node.name for node in view.nodes if not is_fresh(node, view.timings)]
+    if unheard:
+        return Finding(Diagnosis.NO_CLUSTER, f"waiting to hear from {', '.join(unheard)}: it may have data"), ()
+    holding = [node.name for node in view.nodes if node.observation is not None and node.observation.system_identifier]
+    if holding:
+        return (
+            Finding(Diagnosis.NO_CLUSTER, f"the store is empty, but {', '.join(holding)} has data; nothing is made over it"),
+            (),
+        )
+    first = view.specs[0].name
+    document = Topology(
+        cluster=view.cluster,
+        revision=Revision(1),
+        epoch=Epoch(1),
+        durability=Durability.ASYNC,
+        voters=None,
+        members=tuple(
+            Member(name=s.name, zone=s.zone, address=s.address, noded=s.noded, dns=s.dns, tier=s.tier) for s in view.specs
+        ),
+        endpoints=view.endpoints,
+        transition=Transition(
+            kind=TransitionKind.BOOTSTRAP,
+            step=Step.INITIALISING,
+            cause="bootstrap",
+            target=first,
+            first_epoch=Epoch(1),
+            started_at=view.wall_time,
+        ),
+    )
+    return Finding(Diagnosis.BOOTSTRAPPING, f'a new cluster begins on "{first}"'), (
+        WriteDocument(document, f'a new cluster begins on "{first}"'),
+    )
+
+
+def initialise(view: View, document: Topology, transition: Transition) -> tuple[Finding, tuple[Action, ...]]:
+    """Return what to do until the first node has data and runs as a standby: then it is the only voter."""
+    node = view.node(transition.target)
+    if node is None:
+        return Finding(Diagnosis.BOOTSTRAPPING, f'the first node "{transition.target}" is gone from the settings'), ()
+    observation = node.observation
+    voter = node.voter()
+    if observation is None or not is_fresh(node, view.timings):
+        return Finding(Diagnosis.BOOTSTRAPPING, f'waiting to hear from "{node.name}"'), ()
+    ready = observation.role is Role.STANDBY and observation.postmaster.state is PostmasterState.RUNNING
+    if voter is None or observation.system_identifier is None or not ready:
+        trouble = f" ({observation.problem})" if observation.problem is not None else ""
+        return Finding(Diagnosis.BOOTSTRAPPING, f'"{node.name}" makes its data directory{trouble}'), (Init(node.name),)
+    members = tuple(
+        msgspec.structs.replace(member, incarnation=voter.incarnation) if member.name == node.name else member
+        for member in document.members
+    )
+    made = msgspec.structs.replace(
+        document,
+        revision=Revision(document.revision + 1),
+        system_identifier=observation.system_identifier,
+        voters=Voters((voter,), 1),
+        members=members,
+        transition=msgspec.structs.replace(transition, step=Step.RECRUITING),
+    )
+    return Finding(Diagnosis.BOOTSTRAPPING, f'"{node.name}" has data'), (WriteDocument(made, f'"{node.name}" has data'),)

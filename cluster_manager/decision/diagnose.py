@@ -1,0 +1,238 @@
+"""Names the situation, before anybody chooses a remedy.
+
+A diagnosis is one word for what the observations together say of the cluster, with the sentence an operator reads beside it.
+Only the diagnoses in FAILURES call for another writer; what is done about the rest is `repair`'s business.  The order of the
+questions is the law's (DESIGN 4.1): hard evidence first, then the soft kind with its veto, then whether a safe set could
+promise at all, for without one nothing is touched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from cluster_manager.decision.suspicion import Health, has_lost_writer, health, is_running, promisable
+from cluster_manager.decision.view import NodeView, Port, View, is_fresh
+from pgtopology.document import Durability, Topology
+from pgtopology.node import Role
+from pgtopology.observation import Observation, PostmasterState
+
+
+class Diagnosis(StrEnum):
+    """What is going on."""
+
+    HEALTHY = "HEALTHY"
+    NO_CLUSTER = "NO_CLUSTER"
+    """There is no document, and no order to make a cluster or no means to."""
+    BOOTSTRAPPING = "BOOTSTRAPPING"
+    STORE_BEHIND = "STORE_BEHIND"
+    """A node has acted on a newer document than the store holds."""
+    TRANSITION_IN_FLIGHT = "TRANSITION_IN_FLIGHT"
+    PRIMARY_SUSPECT = "PRIMARY_SUSPECT"
+    PRIMARY_FAILED = "PRIMARY_FAILED"
+    POSTMASTER_HUNG = "POSTMASTER_HUNG"
+    COMMIT_STUCK = "COMMIT_STUCK"
+    MANAGER_ISOLATED = "MANAGER_ISOLATED"
+    NO_SAFE_SET = "NO_SAFE_SET"
+    NO_CANDIDATE = "NO_CANDIDATE"
+    TWO_PRIMARIES = "TWO_PRIMARIES"
+    REPLICA_MISSING = "REPLICA_MISSING"
+    REPLICA_DIVERGED = "REPLICA_DIVERGED"
+    VOTERS_CHANGING = "VOTERS_CHANGING"
+    SWITCHOVER_REQUESTED = "SWITCHOVER_REQUESTED"
+    PAUSED = "PAUSED"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A diagnosis and why."""
+
+    diagnosis: Diagnosis
+    reason: str
+    failed: bool = False
+    """Whether the law calls for another writer, and lets the manager look for one."""
+    cause: Diagnosis | None = None
+    """What is wrong with the primary, where *diagnosis* says why nothing can be done about it."""
+
+
+def diagnose_store(view: View) -> Finding | None:
+    """Return STORE_BEHIND if any node has seen a greater (epoch, revision) than the document's, or has data unknown to it.
+
+    Whoever acts on an old document would order the past: nothing may be ordered then (S12).
+    """
+    document = view.document
+    for node in view.nodes:
+        observation = node.observation
+        if observation is None:
+            continue
+        seen = observation.seen
+        if document is None:
+            if observation.system_identifier is not None and seen.epoch > 0:
+                return Finding(
+                    Diagnosis.STORE_BEHIND,
+                    f'the store is empty, but "{node.name}" has seen epoch {seen.epoch}, revision {seen.revision}',
+                )
+        elif (seen.epoch, seen.revision) > (document.epoch, document.revision) or observation.promised > document.epoch:
+            return Finding(
+                Diagnosis.STORE_BEHIND,
+                f"the store holds epoch {document.epoch}, revision {document.revision}, but "
+                f'"{node.name}" has seen epoch {max(seen.epoch, observation.promised)}, revision {seen.revision}',
+            )
+    return None
+
+
+def diagnose_writer(view: View, document: Topology) -> Finding:
+    """Return what is the matter with the published writer; HEALTHY if nothing is."""
+    writer = view.node(document.writer)
+    if writer is None:
+        return Finding(Diagnosis.PRIMARY_SUSPECT, f'the writer "{document.writer}" is not among the configured nodes')
+    suspicion = _hard_evidence(writer, document, view) or _soft_evidence(writer, document, view)
+    if suspicion is None:
+        return Finding(Diagnosis.HEALTHY, f'"{writer.name}" is the writer of epoch {document.epoch}')
+    if not suspicion.failed:
+        return suspicion
+    able, missing = promisable(view, document)
+    if document.voters is None or not document.voters.is_safe_set(able):
+        needed = document.voters.safe_set_size if document.voters is not None else 0
+        who = "; ".join(f'"{name}" {why}' for name, why in missing.items())
+        return Finding(
+            Diagnosis.NO_SAFE_SET,
+            f"{suspicion.reason}; only {len(able)} of the {needed} voters needed could promise: {who}",
+            cause=suspicion.diagnosis,
+        )
+    if document.paused:
+        return Finding(Diagnosis.PAUSED, f"{suspicion.reason}; automatic failover is paused", cause=suspicion.diagnosis)
+    return suspicion
+
+
+def _hard_evidence(writer: NodeView, document: Topology, view: View) -> Finding | None:
+    """Return a failure that needs no patience, or None."""
+    observation = writer.observation
+    if observation is not None and is_fresh(writer, view.timings):
+        gone = _not_the_primary(observation, document)
+        if gone is not None:
+            return Finding(Diagnosis.PRIMARY_FAILED, f'on "{writer.name}" {gone}', failed=True)
+        if observation.postmaster.deaf_ms >= view.timings.deaf_ms:
+            return Finding(
+                Diagnosis.POSTMASTER_HUNG,
+                f'PostgreSQL on "{writer.name}" has answered no new connection for {observation.postmaster.deaf_ms} ms',
+                failed=True,
+            )
+        return None
+    if writer.port is Port.REFUSED:
+        witnesses = _witnesses_who_lost_it(writer, document, view)
+        if witnesses:
+            return Finding(
+                Diagnosis.PRIMARY_FAILED,
+                f'the PostgreSQL port of "{writer.name}" refuses, and {_names(witnesses)} lost it too',
+                failed=True,
+            )
+    return None
+
+
+def _not_the_primary(observation: Observation, document: Topology) -> str | None:
+    """Return why the node's own noded says that it is not the primary of this epoch, or None."""
+    match observation.postmaster.state:
+        case PostmasterState.STOPPED | PostmasterState.STOPPING if observation.postmaster.unexpected_exit:
+            return f"PostgreSQL ended unexpectedly (status {observation.postmaster.exit_status})"
+        case PostmasterState.STOPPED:
+            return "PostgreSQL is stopped"
+        case PostmasterState.RUNNING if observation.role is Role.STANDBY:
+            return "PostgreSQL runs as a standby"
+        case PostmasterState.RUNNING if observation.role is Role.PRIMARY and observation.promoted_epoch != document.epoch:
+            return f"PostgreSQL runs as the primary of epoch {observation.promoted_epoch}, not {document.epoch}"
+        case PostmasterState.STARTING:
+            return "PostgreSQL is starting as a standby"
+        case PostmasterState.RUNNING | PostmasterState.STOPPING:
+            return None
+    return None
+
+
+def _soft_evidence(writer: NodeView, document: Topology, view: View) -> Finding | None:
+    """Return what silence or an unanswered heartbeat says, with the veto, or None."""
+    timings = view.timings
+    observation = writer.observation
+    if health(writer, timings) is Health.ALIVE and observation is not None:
+        return _stuck_commit(writer, observation, document, view)
+    if health(writer, timings) is Health.UNSEEN and view.now_ms - view.started_at_ms < timings.silence_ms:
+        return Finding(Diagnosis.PRIMARY_SUSPECT, f'"{writer.name}" has not been heard yet, and this manager has just begun')
+    silence = f'"{writer.name}" has been silent for {min(writer.age_ms, view.now_ms - view.started_at_ms) / 1000:.1f} s'
+    advancing = _advancing_voters(writer, document, view)
+    needed = document.voters.others_needed(writer.name) if document.voters is not None else 1
+    if needed and len(advancing) >= needed:
+        if health(writer, timings) is Health.LATE:
+            return None
+        return Finding(
+            Diagnosis.MANAGER_ISOLATED,
+            f"{silence}, but its WAL still reaches {_names(advancing)}: this manager is cut off from it, not the cluster",
+        )
+    if health(writer, timings) is Health.LATE:
+        return Finding(Diagnosis.PRIMARY_SUSPECT, silence)
+    if writer.port is Port.ANSWERS:
+        return Finding(Diagnosis.PRIMARY_SUSPECT, f"{silence}, but its PostgreSQL answers: only its noded is away")
+    if document.durability is Durability.ASYNC:
+        return Finding(
+            Diagnosis.PRIMARY_SUSPECT,
+            f"{silence}; durability is async, so only its noded's word that it stopped, or an operator's, lets another lead",
+        )
+    witnesses = _witnesses_who_lost_it(writer, document, view)
+    if not witnesses:
+        return Finding(Diagnosis.PRIMARY_SUSPECT, f"{silence}, but no majority of the other voters has lost it")
+    return Finding(Diagnosis.PRIMARY_FAILED, f"{silence}, and {_names(witnesses)} lost it too", failed=True)
+
+
+def _stuck_commit(writer: NodeView, observation: Observation, document: Topology, view: View) -> Finding | None:
+    """Return COMMIT_STUCK if the writer's heartbeat waits too long. One that fails with an SQL error is no evidence (L6)."""
+    heartbeat = observation.heartbeat
+    timings = view.timings
+    if heartbeat is None or heartbeat.pending_ms < timings.stuck_ms:
+        return None
+    waits = f'the quorum heartbeat of "{writer.name}" has waited for {heartbeat.pending_ms} ms'
+    needed = document.voters.others_needed(writer.name) if document.voters is not None else 0
+    advancing = _advancing_voters(writer, document, view)
+    if needed and len(advancing) >= needed:
+        return Finding(Diagnosis.COMMIT_STUCK, f"{waits}, but its WAL still reaches {_names(advancing)}: slow, not dead")
+    settled = [
+        node
+        for node in _other_voters(writer, document, view)
+        if is_running(node)
+        and is_fresh(node, timings)
+        and node.running_for_ms >= timings.settled_ms
+        and node.not_streaming_for_ms < node.running_for_ms - timings.fresh_ms
+    ]
+    # A standby that has not streamed since it runs may be unable to; only one that did stream says something of the writer.
+    if len(settled) < needed:
+        absent = [node for node in _other_voters(writer, document, view) if node not in settled]
+        return Finding(
+            Diagnosis.COMMIT_STUCK,
+            f"{waits}: {needed} of the other voters must acknowledge, and {_names(absent)} cannot",
+        )
+    return Finding(Diagnosis.COMMIT_STUCK, f"{waits}, and no WAL reaches {_names(settled)}", failed=True)
+
+
+def _other_voters(writer: NodeView, document: Topology, view: View) -> list[NodeView]:
+    names = document.voters.names if document.voters is not None else ()
+    return [node for node in view.nodes if node.name in names and node.name != writer.name]
+
+
+def _advancing_voters(writer: NodeView, document: Topology, view: View) -> list[NodeView]:
+    """Return the other voters whose WAL end grew within the veto's time and that still follow the writer."""
+    return [
+        node
+        for node in _other_voters(writer, document, view)
+        if node.wal_advanced_age_ms < view.timings.veto_ms
+        and node.observation is not None
+        and node.observation.receiver is not None
+        and node.observation.receiver.upstream == writer.name
+    ]
+
+
+def _witnesses_who_lost_it(writer: NodeView, document: Topology, view: View) -> list[NodeView]:
+    """Return the other voters that get nothing from the writer, if they are a majority of the other voters; else none."""
+    others = _other_voters(writer, document, view)
+    witnesses = [node for node in others if has_lost_writer(node, view.timings)]
+    return witnesses if len(witnesses) * 2 > len(others) else []
+
+
+def _names(nodes: list[NodeView]) -> str:
+    return ", ".join(f'"{node.name}"' for node in nodes) or "nobody"

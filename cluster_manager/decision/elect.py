@@ -1,0 +1,146 @@
+"""Who becomes the writer: the total order over the positions of the voters that promised.
+
+The greatest (epoch of the timeline, LSN) among a safe set holds every acknowledged commit; the epoch comes first, never the
+LSN alone (DESIGN 4.4).  Ties are broken by what was replayed, then promotion tier, then name.  Who was passed over and why is
+part of the result, because that is the first question of whoever reads about a failover at night.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cluster_manager.decision.view import Promise
+from pgtopology.document import Topology
+from pgtopology.epoch import Epoch
+from pgtopology.lsn import format_lsn
+from pgtopology.node import NodeName, Position
+from pgtopology.quorum import Voter
+from pgtopology.timeline import epoch_of
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """A promise that counts."""
+
+    voter: Voter
+    position: Position
+    """With the epoch that the document gives its timeline."""
+    promise: Promise
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Which promises count, and why the others do not."""
+
+    counted: tuple[Counted, ...]
+    passed_over: Mapping[str, str]
+
+    @property
+    def voters(self) -> tuple[Voter, ...]:
+        """The voters whose promise counts."""
+        return tuple(one.voter for one in self.counted)
+
+
+@dataclass(frozen=True, slots=True)
+class Elected:
+    """The winner."""
+
+    node: NodeName
+    position: Position
+    passed_over: Mapping[str, str]
+    """Every other voter, with the reason."""
+    because: str
+
+
+def tally(document: Topology, promises: Mapping[NodeName, Promise]) -> Tally:
+    """Return which of *promises* count for a safe set of the document's voters.
+
+    Only a recorded voter with the recorded incarnation, whole, with a known position, on a timeline that the document knows.
+    A node that was itself promoted onto a timeline that was never opened is made anew rather than counted; one that merely
+    followed it counts, because the timeline has one epoch and one parent like any other (S3, S6, S7).
+    """
+    counted: list[Counted] = []
+    passed: dict[str, str] = {}
+    for voter in document.voters.members if document.voters is not None else ():
+        promise = promises.get(voter.name)
+        if promise is None:
+            passed[voter.name] = "has not promised"
+            continue
+        answer = promise.answer
+        position = answer.position
+        epoch = epoch_of(document.timelines, position.timeline) if position is not None else None
+        if answer.promised != document.epoch:
+            passed[voter.name] = f"promised epoch {answer.promised}, not {document.epoch}"
+        elif answer.incarnation != voter.incarnation:
+            passed[voter.name] = "has other data than the voter that was recorded"
+        elif not answer.whole:
+            passed[voter.name] = "is not whole"
+        elif position is None:
+            passed[voter.name] = f"does not know its position: {answer.unknown_because or 'no reason given'}"
+        elif epoch is None:
+            passed[voter.name] = f"is on timeline {position.timeline}, which nobody claimed"
+        elif _made_unopened(document, voter.name, position):
+            passed[voter.name] = f"was promoted onto timeline {position.timeline}, which was never opened"
+        else:
+            placed = Position(
+                timeline=position.timeline, lsn=position.lsn, replayed_lsn=position.replayed_lsn, epoch=Epoch(epoch)
+            )
+            counted.append(Counted(voter, placed, promise))
+    return Tally(tuple(counted), passed)
+
+
+def elect(document: Topology, votes: Tally) -> Elected | None:
+    """Return the node to promote, or None if the promises that count are no safe set.
+
+    An operator's wish is heard where it costs nothing: the asked-for node wins if nobody who counts reaches further, and the
+    old primary is left aside only if the others are a safe set without it.
+    """
+    voters = document.voters
+    if voters is None or not voters.is_safe_set(votes.voters):
+        return None
+    wish = document.transition
+    field = votes.counted
+    passed = dict(votes.passed_over)
+    if wish is not None and wish.avoid_old:
+        rest = tuple(one for one in field if one.voter.name != wish.from_node)
+        if voters.is_safe_set([one.voter for one in rest]):
+            for one in field:
+                if one not in rest:
+                    passed[one.voter.name] = "is the old primary, and the operator wants another"
+            field = rest
+    tiers = {member.name: member.tier for member in document.members}
+    ranked = sorted(field, key=lambda one: one.voter.name)
+    ranked.sort(key=lambda one: tiers.get(one.voter.name, 15))
+    ranked.sort(key=lambda one: one.position.replayed_lsn, reverse=True)
+    ranked.sort(key=_reach, reverse=True)
+    winner = ranked[0]
+    because = f"its WAL reaches furthest, to {format_lsn(winner.position.lsn)} on timeline {winner.position.timeline}"
+    if wish is not None and wish.target is not None and wish.target != winner.voter.name:
+        asked = next((one for one in ranked if one.voter.name == wish.target), None)
+        if asked is not None and _reach(asked) == _reach(winner):
+            winner, because = asked, "the operator asked for it, and nobody's WAL reaches further"
+    for one in ranked:
+        if one is not winner:
+            passed[one.voter.name] = _why_passed_over(one, winner)
+    return Elected(winner.voter.name, winner.position, passed, because)
+
+
+def _reach(one: Counted) -> tuple[int, int]:
+    return one.position.epoch, one.position.lsn
+
+
+def _made_unopened(document: Topology, name: str, position: Position) -> bool:
+    return any(
+        record.timeline == position.timeline and record.node == name and not record.opened for record in document.timelines
+    )
+
+
+def _why_passed_over(one: Counted, winner: Counted) -> str:
+    if one.position.epoch != winner.position.epoch:
+        return f"its timeline is of epoch {one.position.epoch}, the winner's of {winner.position.epoch}"
+    if one.position.lsn != winner.position.lsn:
+        return f"its WAL ends {winner.position.lsn - one.position.lsn} bytes earlier"
+    if one.position.replayed_lsn != winner.position.replayed_lsn:
+        return f"it has replayed {winner.position.replayed_lsn - one.position.replayed_lsn} bytes less"
+    return "equal; tier, name or the operator's wish decided"

@@ -1,0 +1,127 @@
+"""Voters change one step at a time, in the order that keeps every recorded safe set meeting every possible commit.
+
+A wider list is recorded first and put in force afterwards; a greater w (async to quorum is one) is put in force first, proven
+by a new backend, by walsenders that re-read their configuration and by a barrier commit flushed on w voters, and recorded
+then (S9).  So a cluster of three grows {n1} w=1, {n1,n2} w=2, {n1,n2,n3} w=2.  A voter whose data was made anew is recorded
+under its new incarnation once it is whole.  The set does not change at a failover and never shrinks because a node is away.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from cluster_manager.decision.actions import Action, PutInForce, WriteDocument
+from cluster_manager.decision.view import NodeView, View, is_fresh, slots_of
+from pgtopology.document import Durability, Topology
+from pgtopology.epoch import Revision
+from pgtopology.node import NodeState
+from pgtopology.observation import Observation
+from pgtopology.orders import SettingsAnswer
+from pgtopology.quorum import Voter, Voters, majority, make_voters, synchronous_standby_names
+
+
+def next_step(view: View, document: Topology) -> tuple[str, Action | None] | None:
+    """Return what is being changed about the voters and the action that is due, or None if nothing is to change."""
+    writer = view.node(document.writer)
+    if writer is None or writer.observation is None or document.voters is None or not is_fresh(writer, view.timings):
+        return None
+    recorded = document.voters
+    replaced = _made_anew(view, document, recorded)
+    if replaced is not None:
+        voter, voters = replaced
+        return f'"{voter.name}" votes with its new data', _record(document, voters, f'"{voter.name}" is whole again')
+    if view.slots_in_force != frozenset(slots_of(document)):
+        wanted = view.in_force.in_force if view.in_force is not None and _growing(view, recorded) else recorded
+        return "the writer learns whose WAL it keeps", PutInForce(writer.name, wanted)
+    if _differs(writer.observation, recorded, document) and not _growing(view, recorded):
+        return "the recorded voters are put in force", PutInForce(writer.name, recorded)
+    grown = _grown(view, document, recorded)
+    if grown is None:
+        return None if _is_proven(view, recorded) else ("the voters are proven", PutInForce(writer.name, recorded))
+    if grown.w == recorded.w:
+        added = next(voter.name for voter in grown.members if recorded.find(voter.name) is None)
+        return f'"{added}" becomes a voter', _record(document, grown, f'"{added}" streams and is whole')
+    proof = view.in_force
+    if proof is None or proof.in_force != grown:
+        return f"w={grown.w} is put in force", PutInForce(writer.name, grown)
+    if not _is_flushed(writer.observation, document, proof):
+        return f"w={grown.w} is in force; waiting for its barrier commit", None
+    return f"w={grown.w} is recorded", _record(document, grown, f"w={grown.w} is in force and proven")
+
+
+def _grown(view: View, document: Topology, recorded: Voters) -> Voters | None:
+    """Return the voters one step closer to all configured nodes, or None."""
+    if view.wanted_durability is not Durability.QUORUM or len(view.specs) < 3:
+        return None
+    joining = next((node for node in view.nodes if recorded.find(node.name) is None and _is_ready(node, document)), None)
+    voter = joining.voter() if joining is not None else None
+    if voter is not None and len(recorded.members) == 1:
+        return make_voters([*recorded.members, voter], 2)
+    wanted_w = majority(len(recorded.members))
+    if recorded.w < wanted_w:
+        return Voters(recorded.members, recorded.w + 1)
+    if voter is not None:
+        return make_voters([*recorded.members, voter], recorded.w)
+    return None
+
+
+def _growing(view: View, recorded: Voters) -> bool:
+    """Return whether a greater w is in force on purpose, ahead of its record."""
+    return view.in_force is not None and view.in_force.in_force.w > recorded.w
+
+
+def _is_ready(node: NodeView, document: Topology) -> bool:
+    member = document.member(node.name)
+    observation = node.observation
+    return (
+        observation is not None
+        and observation.whole
+        and member is not None
+        and member.state is NodeState.STREAMING
+        and member.incarnation == observation.incarnation
+    )
+
+
+def _made_anew(view: View, document: Topology, recorded: Voters) -> tuple[Voter, Voters] | None:
+    for node in view.nodes:
+        before = recorded.find(node.name)
+        voter = node.voter()
+        if before is None or voter is None or voter == before or not _is_ready(node, document):
+            continue
+        others = [one for one in recorded.members if one != before]
+        return voter, make_voters([*others, voter], recorded.w)
+    return None
+
+
+def _differs(observation: Observation, recorded: Voters, document: Topology) -> bool:
+    shown = observation.synchronous_standby_names
+    return shown is not None and document.writer is not None and shown != synchronous_standby_names(recorded, document.writer)
+
+
+def _is_proven(view: View, recorded: Voters) -> bool:
+    return view.in_force is not None and view.in_force.in_force == recorded
+
+
+def _is_flushed(observation: Observation, document: Topology, proof: SettingsAnswer) -> bool:
+    """Return whether the barrier commit is on w voters, by walsenders that have read the list it was made under."""
+    names = {voter.sync_name for voter in proof.in_force.members}
+    flushed = [
+        sender
+        for sender in observation.walsenders
+        if sender.name in names
+        and sender.slot == sender.name
+        and sender.sync_priority > 0
+        and sender.flush_lsn is not None
+        and sender.flush_lsn >= proof.barrier_lsn
+    ]
+    return document.writer is not None and len(flushed) >= proof.in_force.others_needed(document.writer)
+
+
+def _record(document: Topology, voters: Voters, because: str) -> WriteDocument:
+    durability = Durability.QUORUM if voters.w > 1 else Durability.ASYNC
+    if document.durability is Durability.REDUCED and voters.w <= 1:
+        durability = Durability.REDUCED
+    return WriteDocument(
+        msgspec.structs.replace(document, revision=Revision(document.revision + 1), voters=voters, durability=durability),
+        because,
+    )

@@ -1,0 +1,111 @@
+"""The pipeline: a view in, a plan out. Total and deterministic.
+
+    observations -> suspicion (per node) -> diagnosis -> election / transition / repair -> Plan
+
+Each step stands in its own file; this one only says in which order the questions are asked.  A plan with a WriteDocument has
+nothing else in it: what follows from a document is decided after it was written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from cluster_manager.decision import bootstrap, membership, transition
+from cluster_manager.decision.actions import Action, Clone, Rewind, WriteDocument
+from cluster_manager.decision.diagnose import Diagnosis, Finding, diagnose_store, diagnose_writer
+from cluster_manager.decision.members import refreshed
+from cluster_manager.decision.repair import Repair, repairs
+from cluster_manager.decision.request import refusal
+from cluster_manager.decision.view import View
+from pgtopology.document import Step, Topology, TransitionKind
+from pgtopology.epoch import Revision
+
+CALM_WAKE_MS = 100
+"""How long nothing may happen before the ages are looked at again: a third of what makes an observation stale."""
+
+_WRITER_IS_THERE = (Diagnosis.COMMIT_STUCK,)
+"""Besides HEALTHY: the writer answers, so that a node may be made anew from it, which may be just what it waits for."""
+
+BUSY_WAKE_MS = 10
+"""The same while a transition is under way: a third of the wait for stragglers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is the case, what is to be done, and when to look again."""
+
+    finding: Finding
+    actions: tuple[Action, ...]
+    wake_at_ms: float
+    repairs: tuple[Repair, ...] = ()
+
+    @property
+    def diagnosis(self) -> Diagnosis:
+        """The name of the situation."""
+        return self.finding.diagnosis
+
+    @property
+    def reason(self) -> str:
+        """The sentence beside it."""
+        return self.finding.reason
+
+
+def decide(view: View) -> Plan:
+    """Return the plan for *view*."""
+    finding = diagnose_store(view)
+    if finding is not None:
+        return _plan(view, finding, ())
+    document = view.document
+    if document is None:
+        return _plan(view, *bootstrap.found(view))
+    if document.transition is not None:
+        if document.transition.step is Step.INITIALISING:
+            return _plan(view, *bootstrap.initialise(view, document, document.transition))
+        return _plan(view, *transition.proceed(view, document, document.transition))
+    finding = diagnose_writer(view, document)
+    if finding.failed:
+        kind = TransitionKind.FAILOVER
+        return _plan(view, finding, (transition.begin(view, document, finding, kind=kind),))
+    if view.request is not None and refusal(view, view.request) is None:
+        asked = Finding(Diagnosis.SWITCHOVER_REQUESTED, f'the operator asks "{document.writer}" to hand over')
+        kind = TransitionKind.SWITCHOVER if finding.diagnosis is Diagnosis.HEALTHY else TransitionKind.FAILOVER
+        return _plan(view, asked, (transition.begin(view, document, asked, kind=kind, target=view.request.to),))
+    return _beside_the_writer(view, document, finding)
+
+
+def _beside_the_writer(view: View, document: Topology, finding: Finding) -> Plan:
+    """Keep the rest of the cluster in order, whatever little is the matter with the writer."""
+    found = repairs(view, document)
+    calm = finding.diagnosis is Diagnosis.HEALTHY
+    if calm and found:
+        finding = Finding(found[0].diagnosis, "; ".join(repair.reason for repair in found))
+    current = refreshed(document, view)
+    if current != document:
+        written = msgspec.structs.replace(current, revision=Revision(document.revision + 1))
+        return _plan(view, finding, (WriteDocument(written, "the members changed"),), found)
+    trusted = finding.diagnosis in _WRITER_IS_THERE or calm
+    actions = [repair.action for repair in found if repair.action is not None and (trusted or not _destroys(repair.action))]
+    change = membership.next_step(view, document) if calm else None
+    if change is not None:
+        what, action = change
+        if isinstance(action, WriteDocument):
+            return _plan(view, Finding(Diagnosis.VOTERS_CHANGING, what), (action,), found)
+        if action is not None:
+            actions.append(action)
+        if not found:
+            finding = Finding(Diagnosis.VOTERS_CHANGING, what)
+    if document.paused and finding.diagnosis is Diagnosis.HEALTHY:
+        finding = Finding(Diagnosis.PAUSED, f"{finding.reason}; automatic failover is paused")
+    return _plan(view, finding, tuple(actions), found)
+
+
+def _destroys(action: Action) -> bool:
+    return isinstance(action, Rewind) or (isinstance(action, Clone) and action.destroys is not None)
+
+
+def _plan(view: View, finding: Finding, actions: tuple[Action, ...], found: tuple[Repair, ...] = ()) -> Plan:
+    in_transition = view.document is not None and view.document.transition is not None
+    wake_ms = BUSY_WAKE_MS if in_transition or finding.failed else CALM_WAKE_MS
+    return Plan(finding, actions, view.now_ms + wake_ms, found)

@@ -1,0 +1,165 @@
+"""What is to be done about the nodes beside a working writer.
+
+A node without data is cloned; one that runs as a primary, or went down after it had been one, is asked for a promise, which
+makes it a standby without upstream and tells how far its history reaches; then it follows if its history is a prefix of the
+writer's, is rewound if it went past the point where the writer's left it, and is made anew if it is on a timeline that is no
+ancestor of the writer's, or if rewinding did not help (DESIGN 4.7, S3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cluster_manager.decision.actions import Action, AskPromise, Clone, Follow, Rewind
+from cluster_manager.decision.diagnose import Diagnosis
+from cluster_manager.decision.suspicion import Health, health
+from cluster_manager.decision.view import NodeView, View
+from pgtopology.document import Topology
+from pgtopology.node import Role
+from pgtopology.observation import Activity, Observation, PostmasterState
+from pgtopology.orders import Upstream
+from pgtopology.timeline import Timeline, fork_from
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What is wrong with one node, and the order that mends it, if one does."""
+
+    node: str
+    diagnosis: Diagnosis
+    reason: str
+    action: Action | None = None
+
+
+def repairs(view: View, document: Topology) -> tuple[Repair, ...]:
+    """Return what is wrong with each node beside the writer, gravest first."""
+    writer = view.node(document.writer)
+    if writer is None or document.candidate is None or document.candidate.timeline is None:
+        return ()
+    source = Upstream(writer.name, writer.spec.address)
+    found = [
+        repair
+        for node in view.nodes
+        if node.name != writer.name
+        and (repair := _repair(node, view, document, source, document.candidate.timeline)) is not None
+    ]
+    gravity = [Diagnosis.TWO_PRIMARIES, Diagnosis.REPLICA_DIVERGED, Diagnosis.REPLICA_MISSING]
+    return tuple(sorted(found, key=lambda repair: (gravity.index(repair.diagnosis), repair.node)))
+
+
+def _repair(node: NodeView, view: View, document: Topology, source: Upstream, current: Timeline) -> Repair | None:
+    observation = node.observation
+    if observation is None or health(node, view.timings) in (Health.SILENT, Health.UNSEEN):
+        return Repair(node.name, Diagnosis.REPLICA_MISSING, f'"{node.name}" does not answer')
+    if observation.system_identifier is not None and observation.system_identifier != document.system_identifier:
+        return Repair(
+            node.name,
+            Diagnosis.REPLICA_MISSING,
+            f'"{node.name}" holds data of another cluster ({observation.system_identifier}) and is left alone',
+        )
+    if observation.activity is not Activity.IDLE:
+        progress = f", {observation.progress_percent} %" if observation.progress_percent is not None else ""
+        return Repair(node.name, Diagnosis.REPLICA_MISSING, f'"{node.name}" is {observation.activity}{progress}')
+    if observation.system_identifier is None:
+        return Repair(
+            node.name,
+            Diagnosis.REPLICA_MISSING,
+            f'"{node.name}" has no data' + _trouble(observation),
+            Clone(node.name, source, None, "it has no data"),
+        )
+    match observation.postmaster.state:
+        case PostmasterState.STOPPED:
+            return _stopped(node, observation, source)
+        case PostmasterState.STARTING | PostmasterState.STOPPING:
+            return Repair(node.name, Diagnosis.REPLICA_MISSING, f'"{node.name}" is {observation.postmaster.state}')
+        case PostmasterState.RUNNING:
+            return _running(node, observation, view, document, source, current)
+
+
+def _stopped(node: NodeView, observation: Observation, source: Upstream) -> Repair:
+    reason = f'PostgreSQL on "{node.name}" is stopped' + _trouble(observation)
+    was_primary = observation.promoted_epoch is not None or observation.problem is not None
+    action = AskPromise(node.name) if was_primary else Follow(node.name, source)
+    return Repair(node.name, Diagnosis.REPLICA_MISSING, reason, action)
+
+
+def _running(
+    node: NodeView, observation: Observation, view: View, document: Topology, source: Upstream, current: Timeline
+) -> Repair | None:
+    if observation.role is Role.PRIMARY:
+        return Repair(
+            node.name,
+            Diagnosis.TWO_PRIMARIES,
+            f'"{node.name}" runs as a primary too (epoch {observation.promoted_epoch}); '
+            f'the writer of epoch {document.epoch} is "{document.writer}"',
+            AskPromise(node.name),
+        )
+    if observation.role is Role.NONE or observation.timeline is None or observation.replayed_lsn is None:
+        return Repair(node.name, Diagnosis.REPLICA_MISSING, f'"{node.name}" does not say yet how far its WAL reaches')
+    receiver = observation.receiver
+    if receiver is not None and receiver.streaming and receiver.upstream == source.name:
+        return None
+    away = _why_diverged(observation, document, current)
+    if away is not None:
+        return _diverged(node, observation, document, source, away)
+    if receiver is None or receiver.upstream != source.name or receiver.upstream_epoch != document.epoch:
+        return Repair(
+            node.name,
+            Diagnosis.REPLICA_MISSING,
+            f'"{node.name}" does not follow "{source.name}" yet',
+            Follow(node.name, source),
+        )
+    reason = f'"{node.name}" follows "{source.name}" but has not been streaming for {node.not_streaming_for_ms / 1000:.1f} s'
+    if node.not_streaming_for_ms >= view.timings.lost_stream_ms and _quorum_does_without(node, view, document):
+        return _anew(node, observation, source, Diagnosis.REPLICA_MISSING, reason)
+    return Repair(node.name, Diagnosis.REPLICA_MISSING, reason)
+
+
+def _why_diverged(observation: Observation, document: Topology, current: Timeline) -> str | None:
+    """Return how the node's history leaves the writer's, or None if it is a prefix of it."""
+    timeline, replayed = observation.timeline, observation.replayed_lsn
+    if timeline is None or replayed is None or timeline == current:
+        return None
+    fork = fork_from(document.timelines, current, timeline)
+    if fork is None:
+        return f"its timeline {timeline} is no ancestor of the writer's {current}"
+    return f"its WAL goes {replayed - fork} bytes past the fork" if replayed > fork else None
+
+
+def _diverged(node: NodeView, observation: Observation, document: Topology, source: Upstream, away: str) -> Repair:
+    reason = f'"{node.name}" has diverged: {away}' + _trouble(observation)
+    record = next((r for r in document.timelines if r.timeline == observation.timeline), None)
+    unregistered = observation.timeline != 1 and record is None
+    unopened = record is not None and not record.opened
+    if unregistered or unopened or observation.problem is not None or observation.incarnation is None:
+        return _anew(node, observation, source, Diagnosis.REPLICA_DIVERGED, reason)
+    return Repair(
+        node.name,
+        Diagnosis.REPLICA_DIVERGED,
+        reason,
+        Rewind(node.name, source, observation.incarnation, away),
+    )
+
+
+def _anew(node: NodeView, observation: Observation, source: Upstream, diagnosis: Diagnosis, reason: str) -> Repair:
+    return Repair(node.name, diagnosis, reason, Clone(node.name, source, observation.incarnation, reason))
+
+
+def _quorum_does_without(node: NodeView, view: View, document: Topology) -> bool:
+    """Return whether enough other voters stream, so that making this one anew costs no acknowledgement."""
+    if document.voters is None or document.writer is None:
+        return False
+    streaming = [
+        other
+        for other in view.nodes
+        if other.name not in (node.name, document.writer)
+        and document.voters.find(other.name) is not None
+        and other.observation is not None
+        and other.observation.receiver is not None
+        and other.observation.receiver.streaming
+    ]
+    return len(streaming) >= document.voters.others_needed(document.writer)
+
+
+def _trouble(observation: Observation) -> str:
+    return f" ({observation.problem})" if observation.problem is not None else ""

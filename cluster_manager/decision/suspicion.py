@@ -1,0 +1,78 @@
+"""Has this node stopped answering, and could it promise?
+
+Pure arithmetic over the ages in a view.  It knows nothing of roles or remedies; `diagnose` does.  One missed observation
+proves nothing; three in a row (600 ms) are silence.  A noded whose port refuses is silent like any other: that its
+PostgreSQL is gone does not follow (the port probe says that).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from cluster_manager.decision.view import NodeView, Timings, View, is_fresh
+from pgtopology.document import Topology
+from pgtopology.observation import PostmasterState
+from pgtopology.quorum import Voter
+
+
+class Health(StrEnum):
+    """What the ages of a node's observations say."""
+
+    ALIVE = "alive"
+    LATE = "late"
+    """Older than what may be acted upon, not yet silence."""
+    SILENT = "silent"
+    UNSEEN = "unseen"
+    """Never heard since this manager began."""
+
+
+def health(node: NodeView, timings: Timings) -> Health:
+    """Return what the age of the node's newest observation says."""
+    if node.observation is None:
+        return Health.UNSEEN
+    if node.age_ms < timings.fresh_ms:
+        return Health.ALIVE
+    return Health.LATE if node.age_ms < timings.silence_ms else Health.SILENT
+
+
+def promisable(view: View, document: Topology) -> tuple[tuple[Voter, ...], dict[str, str]]:
+    """Return the voters that could promise now, and why each of the others could not.
+
+    A crashed or stopped PostgreSQL is no obstacle: its noded starts it as a standby to learn how far it reaches.
+    """
+    able: list[Voter] = []
+    missing: dict[str, str] = {}
+    for voter in document.voters.members if document.voters is not None else ():
+        node = view.node(voter.name)
+        if node is None:
+            missing[voter.name] = "is not configured"
+        elif not is_fresh(node, view.timings) or node.observation is None:
+            missing[voter.name] = f"has not been heard for {_age(node)}"
+        elif node.observation.incarnation != voter.incarnation:
+            missing[voter.name] = "has other data than the voter that was recorded"
+        elif not node.observation.whole:
+            missing[voter.name] = "is not whole yet"
+        else:
+            able.append(voter)
+    return tuple(able), missing
+
+
+def has_lost_writer(node: NodeView, timings: Timings) -> bool:
+    """Return whether a standby, itself heard, gets nothing from its upstream: no receiver, or no WAL for the time of silence.
+
+    The writer's heartbeat makes WAL flow at least every 200 ms, so its absence means something.
+    """
+    if not is_fresh(node, timings) or node.observation is None:
+        return False
+    receiver = node.observation.receiver
+    connected = receiver is not None and receiver.running and receiver.streaming
+    return not connected or node.wal_advanced_age_ms >= timings.silence_ms
+
+
+def is_running(node: NodeView) -> bool:
+    """Return whether the newest observation says that PostgreSQL runs."""
+    return node.observation is not None and node.observation.postmaster.state is PostmasterState.RUNNING
+
+
+def _age(node: NodeView) -> str:
+    return "any time since this manager began" if node.observation is None else f"{node.age_ms / 1000:.1f} s"

@@ -1,0 +1,208 @@
+"""Everything a decision may depend on, as one frozen value.
+
+The reconciler builds a view from the document, the newest observations and what it remembers of its own orders; `decide`
+turns it into a plan.  All times are milliseconds on the manager's one monotonic clock, or ages on it: nothing here is wall
+time.  What must survive the manager's death is in the document; what is only here may be forgotten at any moment.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from pgtopology.document import Durability, Endpoints, Topology
+from pgtopology.epoch import Epoch
+from pgtopology.node import Address, NodeName, sync_name
+from pgtopology.observation import Observation
+from pgtopology.orders import PromiseAnswer, SettingsAnswer
+from pgtopology.quorum import Voter
+
+NEVER_MS = math.inf
+"""An age: it has not happened."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """The manager's patience, in milliseconds. Reasons: DESIGN section 4 and reference values of section 13."""
+
+    fresh_ms: float = 300
+    """An observation older than this is no basis for touching anything (L4)."""
+    silence_ms: float = 600
+    """Three missed observations: a node that said nothing for so long is silent."""
+    veto_ms: float = 300
+    """WAL that reached enough voters this recently says that the writer works and that we are cut off (L3)."""
+    deaf_ms: float = 1500
+    """Fresh connections unanswered for so long: 3 probes of 500 ms."""
+    stuck_ms: float = 600
+    """A quorum heartbeat unacknowledged for so long."""
+    settled_ms: float = 1500
+    """A standby that runs for less may still be connecting: no evidence that its upstream is cut off from it."""
+    straggler_ms: float = 30
+    """After the first safe set wait so long for better nodes."""
+    reader_lease_ms: float = 600
+    """Whoever served the old writer by its heartbeat has stopped by then (S14)."""
+    replay_progress_ms: float = 2000
+    """A candidate whose replay stands still for so long is given up (L5)."""
+    opening_ms: float = 10_000
+    """A promoted candidate that gets no quorum for so long is given up, if others could do better."""
+    handover_ms: float = 3000
+    """How long a planned handover waits for the old primary to stop in good order."""
+    retry_ms: float = 1000
+    """A refused or failed order is given again after this."""
+    lost_stream_ms: float = 30_000
+    """A follower that never streams for so long is made anew, if the quorum does without it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSpec:
+    """A node as the manager's settings name it."""
+
+    name: NodeName
+    zone: str
+    address: Address
+    noded: Address
+    dns: str
+    tier: int = 1
+
+
+class Port(StrEnum):
+    """What the manager's own connection to a PostgreSQL port met."""
+
+    UNKNOWN = "unknown"
+    """Not tried: its noded answers."""
+    ANSWERS = "answers"
+    REFUSED = "refused"
+    SILENT = "silent"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeView:
+    """What the manager knows of one node."""
+
+    spec: NodeSpec
+    observation: Observation | None = None
+    age_ms: float = NEVER_MS
+    """Since the newest observation arrived; what the manager's own lag made it miss is already taken off."""
+    wal_advanced_age_ms: float = NEVER_MS
+    """Since its WAL end was last seen to grow."""
+    replay_advanced_age_ms: float = NEVER_MS
+    running_for_ms: float = 0
+    """How long its PostgreSQL has been observed to run in its present role without a break."""
+    not_streaming_for_ms: float = 0
+    """How long its receiver has not been streaming; 0 while it is, or on a primary."""
+    port: Port = Port.UNKNOWN
+
+    @property
+    def name(self) -> NodeName:
+        """The node's name."""
+        return self.spec.name
+
+    def voter(self) -> Voter | None:
+        """Return who this node votes as with the data it has now, or None without data."""
+        if self.observation is None or self.observation.incarnation is None:
+            return None
+        return Voter(self.spec.name, self.observation.incarnation)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promise:
+    """An answered promise of the document's epoch."""
+
+    answer: PromiseAnswer
+    at_ms: float
+    wal_advanced_at_ms: float
+    """When that node's WAL had last been seen to grow, before it was cut."""
+
+
+class RequestKind(StrEnum):
+    """What an operator may ask for."""
+
+    FAILOVER = "failover"
+    DATA_LOSS = "allow_data_loss"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """An operator's order that has not begun."""
+
+    kind: RequestKind
+    to: NodeName | None = None
+
+
+class ActionKind(StrEnum):
+    """The orders a node may be given."""
+
+    INIT = "init"
+    PROMISE = "promise"
+    FOLLOW = "follow"
+    PROMOTE = "promote"
+    CLONE = "clone"
+    REWIND = "rewind"
+    START = "start"
+    STOP = "stop"
+    SETTINGS = "settings"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """The last outcome of an order that did not succeed, until one of its kind does."""
+
+    count: int
+    age_ms: float
+    code: str
+    """The refusal's code, "timeout" or "unreachable"."""
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """The whole."""
+
+    now_ms: float
+    started_at_ms: float = 0
+    """When this manager began: what it has not seen since then proves nothing."""
+    cluster: str
+    specs: tuple[NodeSpec, ...]
+    """In the order of the settings: the first is the one a new cluster begins with."""
+    endpoints: Endpoints
+    wanted_durability: Durability
+    bootstrap_ordered: bool = False
+    document: Topology | None = None
+    epoch_is_ours: bool = False
+    """Whether this manager process began the document's epoch: only then does it know every promise it asked for."""
+    epoch_began_at_ms: float = 0
+    nodes: tuple[NodeView, ...] = ()
+    """One for each spec, in the same order."""
+    promises: Mapping[NodeName, Promise] = field(default_factory=dict[NodeName, Promise])
+    """Of the document's epoch only, the newest of each node."""
+    request: Request | None = None
+    in_flight: frozenset[tuple[ActionKind, NodeName]] = frozenset()
+    failures: Mapping[tuple[ActionKind, NodeName], Failure] = field(default_factory=dict[tuple[ActionKind, NodeName], Failure])
+    in_force: SettingsAnswer | None = None
+    """The list the writer of this epoch has proven to be in force since this manager runs."""
+    slots_in_force: frozenset[str] | None = None
+    """The slots the writer was last told to keep, in this epoch since this manager runs."""
+    wall_time: str = ""
+    """ISO 8601, only to be written into what people read."""
+    timings: Timings = field(default_factory=Timings)
+
+    def node(self, name: str | None) -> NodeView | None:
+        """Return the view of the node called *name*, or None."""
+        return next((node for node in self.nodes if node.name == name), None)
+
+
+def is_fresh(node: NodeView, timings: Timings) -> bool:
+    """Return whether the node was heard so recently that one may act on what it said."""
+    return node.observation is not None and node.age_ms < timings.fresh_ms
+
+
+def current_epoch(view: View) -> Epoch:
+    """Return the document's epoch, 0 without a document."""
+    return view.document.epoch if view.document is not None else Epoch(0)
+
+
+def slots_of(document: Topology) -> tuple[str, ...]:
+    """Return the slots every node keeps: one for each member that has data."""
+    return tuple(sync_name(member.name, member.incarnation) for member in document.members if member.incarnation is not None)

@@ -1,0 +1,256 @@
+"""Carries out what a plan asks of the nodes, and remembers the answers.
+
+At most one order of a kind per node is under way, and the same one is not repeated faster than its pace.  What is remembered
+here (promises, failures, which list is in force) belongs to one epoch and is forgotten with it; nothing of it needs to survive
+the process, because every order is idempotent and every outcome can be observed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypedDict, TypeVar, assert_never
+
+from cluster_manager.decision.actions import (
+    AskPromise,
+    Clone,
+    Follow,
+    Init,
+    NodeAction,
+    Promote,
+    PutInForce,
+    Rewind,
+)
+from cluster_manager.decision.view import ActionKind, Failure, NodeSpec, Promise, slots_of
+from cluster_manager.observer import now_ms
+from daemonkit.httpclient import HttpClient, HttpError, HttpRefused
+from daemonkit.logs import get_logger
+from pgtopology.codec import MessageError, decode, encode
+from pgtopology.document import Topology
+from pgtopology.epoch import NO_EPOCH, Epoch, Revision
+from pgtopology.node import NodeName
+from pgtopology.orders import (
+    Acknowledged,
+    CloneOrder,
+    FollowOrder,
+    InitOrder,
+    Order,
+    PromiseAnswer,
+    PromiseOrder,
+    PromoteOrder,
+    RewindOrder,
+    SettingsAnswer,
+    SettingsOrder,
+)
+from pgtopology.quorum import Voters
+
+T = TypeVar("T")
+
+Key = tuple[ActionKind, NodeName]
+
+PACE_MS = {
+    ActionKind.INIT: 2000.0,
+    ActionKind.PROMISE: 50.0,
+    ActionKind.FOLLOW: 300.0,
+    ActionKind.PROMOTE: 200.0,
+    ActionKind.CLONE: 2000.0,
+    ActionKind.REWIND: 2000.0,
+    ActionKind.START: 1000.0,
+    ActionKind.STOP: 1000.0,
+    ActionKind.SETTINGS: 300.0,
+}
+"""How soon after it ended an order of the same kind may go to the same node again."""
+
+DEADLINE_S = {
+    ActionKind.INIT: 5.0,
+    ActionKind.PROMISE: 5.0,
+    ActionKind.FOLLOW: 5.0,
+    ActionKind.PROMOTE: 5.0,
+    ActionKind.CLONE: 5.0,
+    ActionKind.REWIND: 5.0,
+    ActionKind.START: 10.0,
+    ActionKind.STOP: 10.0,
+    ActionKind.SETTINGS: 8.0,
+}
+
+
+class AdvanceClock(Protocol):
+    """Who knows when a node's WAL was last seen to grow."""
+
+    def wal_advanced_at_ms(self, name: NodeName) -> float:
+        """Return the time on the manager's clock."""
+        ...
+
+
+@dataclass(slots=True)
+class _Outcome:
+    failures: int
+    ended_ms: float
+    code: str
+    message: str
+
+
+class Executor:
+    """The manager's hands. Use as an asynchronous context manager; orders run as its own tasks."""
+
+    def __init__(self, specs: Sequence[NodeSpec], token: str, clock: AdvanceClock, changed: asyncio.Event) -> None:
+        self._specs = {spec.name: spec for spec in specs}
+        self._token = token
+        self._clock = clock
+        self._changed = changed
+        self._clients: dict[NodeName, HttpClient] = {}
+        self._stack = contextlib.AsyncExitStack()
+        self._tasks: asyncio.TaskGroup | None = None
+        self._in_flight: dict[Key, tuple[asyncio.Task[None], NodeAction]] = {}
+        self._ended: dict[Key, _Outcome] = {}
+        self._log = get_logger()
+        self.epoch: Epoch = NO_EPOCH
+        self.promises: dict[NodeName, Promise] = {}
+        self.in_force: SettingsAnswer | None = None
+        self.slots_in_force: frozenset[str] | None = None
+
+    async def __aenter__(self) -> Executor:
+        for spec in self._specs.values():
+            client = HttpClient(f"http://{spec.noded}", self._token)
+            self._clients[spec.name] = await self._stack.enter_async_context(client)
+        self._tasks = asyncio.TaskGroup()
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        for task, _ in self._in_flight.values():
+            task.cancel()
+        if self._tasks is not None:
+            await self._tasks.__aexit__(None, None, None)
+        await self._stack.aclose()
+
+    @property
+    def in_flight(self) -> frozenset[Key]:
+        """What is under way."""
+        return frozenset(self._in_flight)
+
+    def failures(self, now: float) -> dict[Key, Failure]:
+        """Return the orders whose last outcome was not success."""
+        return {
+            key: Failure(count=end.failures, age_ms=now - end.ended_ms, code=end.code, message=end.message)
+            for key, end in self._ended.items()
+            if end.failures
+        }
+
+    def enter_epoch(self, epoch: Epoch) -> None:
+        """Forget what belongs to an earlier epoch, and end its orders: their answers would count for nothing."""
+        if epoch == self.epoch:
+            return
+        self.epoch = epoch
+        self.promises.clear()
+        self._ended.clear()
+        self.in_force = None
+        self.slots_in_force = None
+        for task, _ in self._in_flight.values():
+            task.cancel()
+
+    def start(self, actions: Sequence[NodeAction], document: Topology, now: float) -> None:
+        """Begin those of *actions* that are not under way and whose pace allows it."""
+        assert self._tasks is not None
+        for action in actions:
+            key = (action.kind, action.node)
+            if key in self._in_flight or action.node not in self._clients:
+                continue
+            end = self._ended.get(key)
+            if end is not None and now - end.ended_ms < PACE_MS[action.kind] * (1 + min(end.failures, 4)):
+                continue
+            task = self._tasks.create_task(self._carry_out(key, action, document), name=f"{action.kind} {action.node}")
+            self._in_flight[key] = task, action
+
+    async def _carry_out(self, key: Key, action: NodeAction, document: Topology) -> None:
+        epoch = document.epoch
+        try:
+            await self._order(action, document)
+            outcome = _Outcome(0, now_ms(), "", "")
+        except HttpRefused as refused:
+            outcome = self._failed(key, refused.code or str(refused.status), refused.message)
+        except HttpError as unavailable:
+            outcome = self._failed(key, "unavailable", str(unavailable))
+        except MessageError as error:
+            outcome = self._failed(key, "message", str(error))
+        finally:
+            self._in_flight.pop(key, None)
+            self._changed.set()
+        if self.epoch == epoch:
+            self._ended[key] = outcome
+
+    def _failed(self, key: Key, code: str, message: str) -> _Outcome:
+        before = self._ended.get(key)
+        count = before.failures + 1 if before is not None else 1
+        if before is None or (before.code, before.message) != (code, message):
+            self._log.warning("order failed", order=key[0], node=key[1], code=code, reason=message)
+        return _Outcome(count, now_ms(), code, message)
+
+    async def _order(self, action: NodeAction, document: Topology) -> None:
+        common = _common(action, document)
+        match action:
+            case Init():
+                await self._post(action, InitOrder(**common), Acknowledged)
+            case AskPromise():
+                order = PromiseOrder(**common, stop_mode=action.stop_mode)
+                answer = await self._post(action, order, PromiseAnswer)
+                if self.epoch == document.epoch and answer.promised == document.epoch:
+                    advanced = self._clock.wal_advanced_at_ms(action.node)
+                    earlier = self.promises.get(action.node)
+                    if earlier is not None:
+                        # Asked again after the cut: what its WAL does since then says nothing of the old writer.
+                        advanced = earlier.wal_advanced_at_ms
+                    self.promises[action.node] = Promise(answer=answer, at_ms=now_ms(), wal_advanced_at_ms=advanced)
+            case Follow():
+                await self._post(action, FollowOrder(**common, upstream=action.upstream), Acknowledged)
+            case Promote():
+                await self._post(action, PromoteOrder(**common, timeline=action.timeline), Acknowledged)
+            case Clone():
+                self._log.info("node is made anew", node=action.node, because=action.because)
+                order = CloneOrder(**common, source=action.source, destroys=action.destroys)
+                await self._post(action, order, Acknowledged)
+            case Rewind():
+                self._log.info("node is rewound", node=action.node, because=action.because)
+                order = RewindOrder(**common, source=action.source, destroys=action.destroys)
+                await self._post(action, order, Acknowledged)
+            case PutInForce():
+                order = SettingsOrder(**common, in_force=action.voters)
+                answer = await self._post(action, order, SettingsAnswer)
+                if self.epoch == document.epoch:
+                    self.in_force = answer
+                    self.slots_in_force = frozenset(slots_of(document))
+            case _:
+                assert_never(action)
+
+    async def _post(self, action: NodeAction, order: Order, answer: type[T]) -> T:
+        client = self._clients[action.node]
+        body = await client.post(f"/{action.kind}", encode(order), timeout_s=DEADLINE_S[action.kind])
+        return decode(body, answer)
+
+
+class _Common(TypedDict):
+    """What all orders carry."""
+
+    cluster: str
+    node: NodeName
+    system_identifier: str | None
+    epoch: Epoch
+    revision: Revision
+    voters: Voters | None
+    slots: tuple[str, ...]
+    deadline_ms: int
+
+
+def _common(action: NodeAction, document: Topology) -> _Common:
+    return {
+        "cluster": document.cluster,
+        "node": action.node,
+        "system_identifier": document.system_identifier,
+        "epoch": document.epoch,
+        "revision": document.revision,
+        "voters": document.voters,
+        "slots": slots_of(document),
+        "deadline_ms": int(DEADLINE_S[action.kind] * 1000),
+    }

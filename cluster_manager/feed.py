@@ -1,0 +1,118 @@
+"""The connection to the proxies: the document down at once and a sign of life every 150 ms, reports up.
+
+Knows frames and reports, not how a document came to be.  A frame lends the proxy the writer endpoint for 600 ms (S14), so it
+is sent only while this manager holds the lease on the store.  A proxy that does not take its frames is cut off; it holds its
+writers then, which is what it must do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from aiohttp import WSMsgType, web
+
+from daemonkit.httpserver import ApiError
+from daemonkit.logs import get_logger
+from pgtopology.codec import MessageError, decode, encode
+from pgtopology.document import Topology
+from pgtopology.epoch import NO_EPOCH, NO_REVISION
+from pgtopology.report import FeedFrame, ProxyReport
+from pgtopology.status import ProxyStatus
+
+FRAME_EVERY_S = 0.15
+LEASE_MS = 600
+"""A proxy may rely on a frame for so long: four frames may be lost."""
+SEND_TIMEOUT_S = 2.0
+PROXIES_MAX = 256
+NAME_CHARACTERS_MAX = 64
+
+
+@dataclass(eq=False, slots=True)
+class _Connected:
+    """One proxy's connection."""
+
+    name: str
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    report: ProxyReport | None = None
+
+
+class Feed:
+    """All proxies that are connected."""
+
+    def __init__(self, lease_ms: Callable[[], int]) -> None:
+        self._lease_ms = lease_ms
+        self._document: Topology | None = None
+        self._connected: list[_Connected] = []
+        self._log = get_logger()
+
+    def publish(self, document: Topology) -> None:
+        """Send *document* to every proxy now."""
+        self._document = document
+        for connected in self._connected:
+            connected.changed.set()
+
+    def proxies(self) -> tuple[ProxyStatus, ...]:
+        """Return what the proxies last reported, by name."""
+        reports = [connected.report for connected in self._connected if connected.report is not None]
+        return tuple(
+            ProxyStatus(name=report.name, epoch=report.epoch, sessions=report.sessions, engine=report.engine)
+            for report in sorted(reports, key=lambda report: report.name)
+        )
+
+    async def handle(self, request: web.Request) -> web.WebSocketResponse:
+        """Serve GET /v1/feed?proxy=NAME."""
+        name = request.query.get("proxy", "")
+        if not 0 < len(name) <= NAME_CHARACTERS_MAX:
+            raise ApiError(400, "bad_request", f"the query needs proxy=NAME, 1 to {NAME_CHARACTERS_MAX} characters")
+        if len(self._connected) >= PROXIES_MAX:
+            raise ApiError(503, "too_many_proxies", f"{PROXIES_MAX} proxies are connected already")
+        socket = web.WebSocketResponse(autoping=True, max_msg_size=1 << 16, compress=False)
+        await socket.prepare(request)
+        connected = _Connected(name)
+        self._connected.append(connected)
+        self._log.info("proxy connected", proxy=name)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                sender = tasks.create_task(self._send(socket, connected), name=f"feed to {name}")
+                await self._receive(socket, connected)
+                sender.cancel()
+        except* (ConnectionError, TimeoutError):
+            pass
+        finally:
+            self._connected.remove(connected)
+            self._log.info("proxy disconnected", proxy=name)
+        return socket
+
+    async def _send(self, socket: web.WebSocketResponse, connected: _Connected) -> None:
+        sent: Topology | None = None
+        while True:
+            connected.changed.clear()
+            document = self._document
+            frame = FeedFrame(
+                lease_ms=min(LEASE_MS, self._lease_ms()),
+                epoch=document.epoch if document is not None else NO_EPOCH,
+                revision=document.revision if document is not None else NO_REVISION,
+                document=document if document is not sent else None,
+            )
+            async with asyncio.timeout(SEND_TIMEOUT_S):
+                await socket.send_str(encode(frame).decode())
+            sent = document
+            try:
+                async with asyncio.timeout(FRAME_EVERY_S):
+                    await connected.changed.wait()
+            except TimeoutError:
+                continue
+
+    async def _receive(self, socket: web.WebSocketResponse, connected: _Connected) -> None:
+        async for message in socket:
+            if message.type is not WSMsgType.TEXT:
+                break
+            try:
+                connected.report = decode(message.data, ProxyReport)
+            except MessageError as error:
+                self._log.warning("a proxy's report cannot be read", proxy=connected.name, error=str(error))
+                break
+        # A sender that waits for a reader who is gone would keep the connection open.
+        await socket.close()

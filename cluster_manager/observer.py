@@ -1,0 +1,180 @@
+"""What the nodes say, with the time it arrived: one task per node that follows its noded's stream of observations.
+
+Knows arrival times on the manager's monotonic clock and what changed since; judges nothing.  When the manager's own loop was
+late, messages lay unread in the meantime, so that time is taken off every node's age.  While the published writer's noded is
+not heard, its PostgreSQL port is tried directly: a noded that is away says nothing about its PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from cluster_manager.decision.view import NEVER_MS, NodeSpec, NodeView, Port
+from daemonkit.httpclient import HttpClient, HttpError
+from daemonkit.logs import get_logger
+from daemonkit.looplag import LoopLag
+from pgtopology.codec import MessageError, decode
+from pgtopology.lsn import Lsn
+from pgtopology.node import NodeName, Role
+from pgtopology.observation import Observation, PostmasterState
+
+IDLE_TIMEOUT_S = 2.0
+"""A stream this quiet is broken: a noded pushes every 200 ms."""
+RECONNECT_S = 0.1
+PROBE_AFTER_MS = 250.0
+PROBE_EVERY_S = 0.1
+PROBE_TIMEOUT_S = 0.25
+LAG_MS = 100.0
+"""A loop later than this has been deaf, not the nodes silent."""
+
+
+def now_ms() -> float:
+    """Return the manager's one clock, in milliseconds."""
+    return time.monotonic() * 1000
+
+
+@dataclass(slots=True)
+class _Watched:
+    """What is remembered of one node. Owned by the observer."""
+
+    spec: NodeSpec
+    observation: Observation | None = None
+    arrived_ms: float = -NEVER_MS
+    wal_end: Lsn | None = None
+    wal_advanced_ms: float = -NEVER_MS
+    replayed: Lsn | None = None
+    replay_advanced_ms: float = -NEVER_MS
+    running_since_ms: float | None = None
+    streamed_ms: float = -NEVER_MS
+    port: Port = Port.UNKNOWN
+
+
+class Observer:
+    """The newest word of every node."""
+
+    def __init__(self, specs: tuple[NodeSpec, ...], token: str) -> None:
+        self._watched = {spec.name: _Watched(spec) for spec in specs}
+        self._token = token
+        self._lag = LoopLag()
+        self._discounted_ms = -NEVER_MS
+        self._log = get_logger()
+        self.writer: NodeName | None = None
+        """Whose port is tried while its noded is silent; the reconciler says."""
+        self.changed = asyncio.Event()
+        """Set at every arrival; the reconciler clears it."""
+
+    async def run(self) -> None:
+        """Follow all nodes until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._lag.watch(), name="loop lag")
+            tasks.create_task(self._try_port(), name="port probe")
+            for watched in self._watched.values():
+                tasks.create_task(self._follow(watched), name=f"observe {watched.spec.name}")
+
+    def views(self, now: float) -> tuple[NodeView, ...]:
+        """Return every node as known at *now*."""
+        self._discount(now)
+        return tuple(_view(watched, now) for watched in self._watched.values())
+
+    def wal_advanced_at_ms(self, name: NodeName) -> float:
+        """Return when the WAL of *name* was last seen to grow."""
+        return self._watched[name].wal_advanced_ms
+
+    def _discount(self, now: float) -> None:
+        """Take off what this process itself was too late to hear."""
+        window_s = min(1.0, (now - self._discounted_ms) / 1000)
+        lag = self._lag.worst_ms(window_s)
+        if lag <= LAG_MS:
+            return
+        self._discounted_ms = now
+        for watched in self._watched.values():
+            watched.arrived_ms = min(now, watched.arrived_ms + lag)
+        self._log.warning("the manager itself was late and discounts what it missed", lag_ms=round(lag))
+
+    async def _follow(self, watched: _Watched) -> None:
+        name, noded = watched.spec.name, watched.spec.noded
+        heard = True
+        async with HttpClient(f"http://{noded}", self._token) as client:
+            while True:
+                try:
+                    async for line in client.lines("/events", idle_timeout_s=IDLE_TIMEOUT_S):
+                        self._take(watched, decode(line, Observation))
+                        if not heard:
+                            heard = True
+                            self._log.info("node heard again", node=name)
+                except (HttpError, MessageError) as error:
+                    if heard:
+                        self._log.info("node not heard", node=name, error=str(error))
+                    heard = False
+                await asyncio.sleep(RECONNECT_S)
+
+    def _take(self, watched: _Watched, observation: Observation) -> None:
+        if observation.node != watched.spec.name:
+            raise MessageError(f'"{observation.node}" answers where "{watched.spec.name}" should')
+        now = now_ms()
+        before, watched.observation = watched.observation, observation
+        watched.arrived_ms = now
+        watched.port = Port.UNKNOWN
+        # The first position seen proves no growth.
+        if observation.wal_end is not None and watched.wal_end is not None and observation.wal_end > watched.wal_end:
+            watched.wal_advanced_ms = now
+        watched.wal_end = observation.wal_end
+        if observation.replayed_lsn is not None and observation.replayed_lsn != watched.replayed:
+            watched.replay_advanced_ms = now
+        watched.replayed = observation.replayed_lsn
+        running = observation.postmaster.state is PostmasterState.RUNNING
+        same = before is not None and before.role is observation.role and before.postmaster.pid == observation.postmaster.pid
+        if not running or observation.role is Role.NONE:
+            watched.running_since_ms = None
+        elif watched.running_since_ms is None or not same:
+            watched.running_since_ms = now
+        if observation.role is Role.PRIMARY or (observation.receiver is not None and observation.receiver.streaming):
+            watched.streamed_ms = now
+        self.changed.set()
+
+    async def _try_port(self) -> None:
+        """Try the silent writer's PostgreSQL port."""
+        while True:
+            await asyncio.sleep(PROBE_EVERY_S)
+            watched = self._watched.get(self.writer) if self.writer is not None else None
+            if watched is None or now_ms() - watched.arrived_ms < PROBE_AFTER_MS:
+                continue
+            met = await _knock(watched.spec.address.host, watched.spec.address.port)
+            if now_ms() - watched.arrived_ms >= PROBE_AFTER_MS:
+                watched.port = met
+                self.changed.set()
+
+
+async def _knock(host: str, port: int) -> Port:
+    """Ask PostgreSQL for TLS and see whether anybody answers: the cheapest question that needs a living postmaster."""
+    try:
+        async with asyncio.timeout(PROBE_TIMEOUT_S):
+            reader, writer = await asyncio.open_connection(host, port)
+            try:
+                writer.write(b"\x00\x00\x00\x08\x04\xd2\x16\x2f")
+                return Port.ANSWERS if await reader.read(1) else Port.SILENT
+            finally:
+                writer.close()
+    except ConnectionRefusedError:
+        return Port.REFUSED
+    except (TimeoutError, OSError):
+        return Port.SILENT
+
+
+def _view(watched: _Watched, now: float) -> NodeView:
+    since = watched.running_since_ms
+    running_for_ms = now - since if since is not None else 0.0
+    not_streaming_ms = 0.0 if since is None else min(now - watched.streamed_ms, running_for_ms)
+    streaming_now = watched.streamed_ms == watched.arrived_ms
+    return NodeView(
+        spec=watched.spec,
+        observation=watched.observation,
+        age_ms=now - watched.arrived_ms,
+        wal_advanced_age_ms=now - watched.wal_advanced_ms,
+        replay_advanced_age_ms=now - watched.replay_advanced_ms,
+        running_for_ms=running_for_ms,
+        not_streaming_for_ms=0.0 if streaming_now else not_streaming_ms,
+        port=watched.port,
+    )

@@ -1,0 +1,210 @@
+"""The manager's loop: look, decide, write or order, and look again.
+
+Owns the document of this process: it is read from the store once and changed only by this loop's writes.  A write is awaited
+and its outcome decides what comes next; orders to nodes run beside the loop.  The loop runs at its own pace: it is woken by
+arrivals, answers and the plan's own alarm, and decides on the whole view each time, never on what the wake-up was about.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import msgspec
+
+from cluster_manager.chronicle import Chronicle
+from cluster_manager.decision.actions import WriteDocument
+from cluster_manager.decision.members import node_state
+from cluster_manager.decision.plan import Plan, decide
+from cluster_manager.decision.request import refusal
+from cluster_manager.decision.view import Request, Timings, View
+from cluster_manager.executor import Executor
+from cluster_manager.observer import Observer, now_ms
+from cluster_manager.settings import ManagerSettings
+from cluster_manager.store.store import Store, StoreError, StoreUnavailable
+from daemonkit.httpserver import ApiError
+from daemonkit.logs import get_logger
+from pgtopology.document import Topology
+from pgtopology.epoch import Epoch, Revision
+from pgtopology.node import NodeName, NodeState
+from pgtopology.succession import may_follow
+
+STORE_RETRY_S = 0.2
+
+
+class Reconciler:
+    """Drives the cluster towards what the document and the operator want."""
+
+    def __init__(
+        self,
+        settings: ManagerSettings,
+        store: Store,
+        observer: Observer,
+        executor: Executor,
+        chronicle: Chronicle,
+        publish: Callable[[Topology], None],
+        timings: Timings | None = None,
+    ) -> None:
+        self._settings = settings
+        self._specs = settings.specs()
+        self._store = store
+        self._observer = observer
+        self._executor = executor
+        self._chronicle = chronicle
+        self._publish = publish
+        self._timings = timings if timings is not None else Timings()
+        self._document: Topology | None = None
+        self._started_ms = now_ms()
+        self._epoch_is_ours = False
+        self._epoch_began_ms = self._started_ms
+        self._request: Request | None = None
+        self._edits: list[tuple[Callable[[Topology], Topology], str]] = []
+        self._log = get_logger()
+        self.plan: Plan | None = None
+        """The newest plan."""
+        self.view: View | None = None
+        """What it was made from."""
+        self.since: dict[NodeName, tuple[NodeState, str]] = {}
+        """Since when, in wall time, each node has been in its state."""
+
+    @property
+    def document(self) -> Topology | None:
+        """The document as this manager last read or wrote it."""
+        return self._document
+
+    async def run(self) -> None:
+        """Reconcile until cancelled."""
+        await self._read()
+        while True:
+            self._observer.changed.clear()
+            self._executor.enter_epoch(self._document.epoch if self._document is not None else Epoch(0))
+            self._observer.writer = self._document.writer if self._document is not None else None
+            view = self._look()
+            plan = decide(view)
+            self.view, self.plan = view, plan
+            self._note_states(view)
+            self._chronicle.planned(view, plan)
+            self._chronicle.observed(view)
+            if await self._write(view, plan):
+                continue
+            if self._document is not None:
+                orders = [action for action in plan.actions if not isinstance(action, WriteDocument)]
+                self._executor.start(orders, self._document, view.now_ms)
+            await self._rest(plan)
+
+    def ask(self, request: Request) -> None:
+        """Take an operator's order. Raises ApiError if it cannot be carried out now."""
+        view = self._look()
+        why_not = refusal(view, request)
+        if why_not is not None:
+            raise ApiError(409, "refused", why_not)
+        self._request = request
+        self._observer.changed.set()
+
+    def edit(self, change: Callable[[Topology], Topology], because: str) -> None:
+        """Have *change* applied to the document between two decisions. Raises ApiError without a document."""
+        if self._document is None:
+            raise ApiError(409, "refused", "there is no cluster yet")
+        self._edits.append((change, because))
+        self._observer.changed.set()
+
+    def _look(self) -> View:
+        now = now_ms()
+        return View(
+            now_ms=now,
+            started_at_ms=self._started_ms,
+            cluster=self._settings.cluster.name,
+            specs=self._specs,
+            endpoints=self._settings.document_endpoints(),
+            wanted_durability=self._settings.wanted_durability(),
+            bootstrap_ordered=self._settings.cluster.bootstrap,
+            document=self._document,
+            epoch_is_ours=self._epoch_is_ours,
+            epoch_began_at_ms=self._epoch_began_ms,
+            nodes=self._observer.views(now),
+            promises=dict(self._executor.promises),
+            request=self._request,
+            in_flight=self._executor.in_flight,
+            failures=self._executor.failures(now),
+            in_force=self._executor.in_force,
+            slots_in_force=self._executor.slots_in_force,
+            wall_time=wall_time(),
+            timings=self._timings,
+        )
+
+    async def _write(self, view: View, plan: Plan) -> bool:
+        """Write what the plan, or else an operator, wants written. Return whether to decide anew at once."""
+        write = next((action for action in plan.actions if isinstance(action, WriteDocument)), None)
+        if write is None:
+            if not self._edits or self._document is None:
+                return False
+            change, because = self._edits.pop(0)
+            changed = change(self._document)
+            if changed == self._document:
+                return True
+            revision = Revision(self._document.revision + 1)
+            write = WriteDocument(msgspec.structs.replace(changed, revision=revision), because)
+        old, new = self._document, write.document
+        why_not = may_follow(old, new) if old is not None else None
+        if why_not is not None:
+            raise AssertionError(f"the plan breaks the rules of succession: {why_not}")
+        try:
+            result = await self._store.write(new, expected=old.revision if old is not None else None)
+        except StoreUnavailable as error:
+            self._log.error("the document could not be written", error=str(error))
+            await asyncio.sleep(STORE_RETRY_S)
+            await self._read()
+            return True
+        if not result:
+            self._log.warning("another manager wrote the document", revision=new.revision)
+            await self._read()
+            return True
+        now = now_ms()
+        self._document = new
+        if old is None or new.epoch > old.epoch:
+            self._epoch_is_ours = True
+            self._epoch_began_ms = now
+            self._request = None
+        self._publish(new)
+        self._chronicle.written(old, new, view, write.because, now)
+        return True
+
+    async def _read(self) -> None:
+        """Take the document from the store, as one that somebody else may have written."""
+        while True:
+            try:
+                self._document = await self._store.read()
+            except StoreUnavailable as error:
+                self._log.error("the store does not answer", error=str(error))
+                await asyncio.sleep(STORE_RETRY_S)
+                continue
+            except StoreError:
+                raise
+            break
+        self._epoch_is_ours = False
+        self._epoch_began_ms = now_ms()
+        if self._document is not None:
+            self._publish(self._document)
+
+    async def _rest(self, plan: Plan) -> None:
+        """Wait for news, at most until the plan's own alarm."""
+        delay_s = max(0.0, (plan.wake_at_ms - now_ms()) / 1000)
+        try:
+            async with asyncio.timeout(delay_s):
+                await self._observer.changed.wait()
+        except TimeoutError:
+            return
+
+    def _note_states(self, view: View) -> None:
+        for node in view.nodes:
+            state = node_state(node, view.document, view)
+            if node.name not in self.since or self.since[node.name][0] is not state:
+                if node.name in self.since:
+                    self._log.info("node state changed", node=node.name, old=str(self.since[node.name][0]), new=str(state))
+                self.since[node.name] = state, view.wall_time
+
+
+def wall_time() -> str:
+    """Return the wall time for people."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,169 @@
+"""The manager's settings file. Strict: an unknown key is an error that names it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from cluster_manager.decision.view import NodeSpec
+from daemonkit.settings import SettingsError, load_settings
+from pgtopology.document import Durability, Endpoint, Endpoints
+from pgtopology.node import Address, NodeName
+
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+Label = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
+"""What may stand in a DNS name: 1 to 40 characters of a-z, 0-9 and hyphens between them."""
+
+NODES_MAX = 16
+"""One writer and 15 replicas."""
+
+
+class WantedDurability(StrEnum):
+    """What the operator asks for; "reduced" only happens."""
+
+    QUORUM = "quorum"
+    ASYNC = "async"
+
+
+class ClusterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Table [cluster]."""
+
+    name: Label
+    zone: str = "endpointd.internal"
+    durability: WantedDurability = WantedDurability.QUORUM
+    bootstrap: bool = False
+
+
+class HttpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Table [http]."""
+
+    host: str
+    port: Port
+    token_file: Path
+    allowed_hosts: tuple[str, ...] = ()
+
+
+class DnsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Table [dns]."""
+
+    host: str
+    port: Port
+    ttl_s: Annotated[int, msgspec.Meta(ge=0, le=86400)] = 1
+
+
+class StoreKind(StrEnum):
+    """Where the document lives."""
+
+    EMBEDDED = "embedded"
+
+
+class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Table [store]."""
+
+    path: Path
+    kind: StoreKind = StoreKind.EMBEDDED
+
+
+class JournalSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Table [journal]."""
+
+    path: Path
+
+
+class NodedsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Table [nodeds]."""
+
+    token_file: Path
+
+
+class EndpointSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Tables [endpoints.writer] and [endpoints.reader]."""
+
+    host: str
+    port: Port
+
+
+class EndpointsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Table [endpoints]."""
+
+    writer: EndpointSettings
+    reader: EndpointSettings
+
+
+class NodeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One [[nodes]] table."""
+
+    name: Label
+    zone: str
+    host: str
+    port: Port
+    noded_host: str
+    noded_port: Port
+    tier: Annotated[int, msgspec.Meta(ge=0, le=15)] = 1
+
+
+class LogsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Table [logs]."""
+
+    level: str = "info"
+    style: str = "console"
+
+
+class ManagerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole file."""
+
+    cluster: ClusterSettings
+    http: HttpSettings
+    dns: DnsSettings
+    store: StoreSettings
+    journal: JournalSettings
+    nodeds: NodedsSettings
+    endpoints: EndpointsSettings
+    nodes: Annotated[tuple[NodeSettings, ...], msgspec.Meta(min_length=1, max_length=NODES_MAX)]
+    logs: LogsSettings = LogsSettings()
+
+    @property
+    def domain(self) -> str:
+        """What the cluster's DNS names end in, without a trailing dot."""
+        return f"{self.cluster.name}.{self.cluster.zone}"
+
+    def specs(self) -> tuple[NodeSpec, ...]:
+        """Return the nodes as decisions know them."""
+        return tuple(
+            NodeSpec(
+                name=NodeName(node.name),
+                zone=node.zone,
+                address=Address(node.host, node.port),
+                noded=Address(node.noded_host, node.noded_port),
+                dns=f"{node.name}.{self.domain}",
+                tier=node.tier,
+            )
+            for node in self.nodes
+        )
+
+    def document_endpoints(self) -> Endpoints:
+        """Return the endpoints as the document names them."""
+        writer, reader = self.endpoints.writer, self.endpoints.reader
+        return Endpoints(
+            writer=Endpoint(host=writer.host, port=writer.port, dns=f"writer.{self.domain}"),
+            reader=Endpoint(host=reader.host, port=reader.port, dns=f"reader.{self.domain}"),
+        )
+
+    def wanted_durability(self) -> Durability:
+        """Return the durability the operator asks for."""
+        return Durability(self.cluster.durability)
+
+
+def read_settings(path: Path) -> ManagerSettings:
+    """Return the settings in *path*. Raises SettingsError, also for names and ports that clash."""
+    settings = load_settings(path, ManagerSettings)
+    names = [node.name for node in settings.nodes]
+    for index, name in enumerate(names):
+        if name in ("writer", "reader"):
+            raise SettingsError(f'{path}: nodes[{index}].name: "{name}" is the name of an endpoint')
+        if name in names[:index]:
+            raise SettingsError(f'{path}: nodes[{index}].name: "{name}" is the name of an earlier node too')
+    return settings
