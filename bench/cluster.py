@@ -1,0 +1,174 @@
+"""A local cluster of our own for tests and benchmarks: started, watched, hurt and removed through what operators have.
+
+Everything goes through `endpointctl` and the manager's API; the only thing done behind their backs is killing processes,
+by the pids that status and the supervisor's records name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from pgtopology.codec import decode
+from pgtopology.status import NodeStatus, Status
+
+ROOT = Path(__file__).parents[1]
+UP_TIMEOUT_S = 90.0
+
+
+class Cluster:
+    """One cluster in *data_dir*, on ports of its own."""
+
+    def __init__(self, data_dir: Path, *, nodes: int = 3, options: tuple[str, ...] = ()) -> None:
+        self.data_dir = data_dir
+        self._nodes = nodes
+        self._options = options
+
+    def ctl(self, *arguments: str, check: bool = True, timeout_s: float = 120.0) -> subprocess.CompletedProcess[str]:
+        """Run endpointctl on this cluster and return what came of it; with *check*, an exit code but 0 is an error."""
+        done = subprocess.run(
+            [sys.executable, "-m", "endpointctl", *arguments],
+            cwd=ROOT,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+        if check and done.returncode != 0:
+            said = f"{done.stdout}\n{done.stderr}".strip()
+            raise AssertionError(f"endpointctl {' '.join(arguments)} ended with {done.returncode}: {said}")
+        return done
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment in which endpointctl means this cluster."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "ENDPOINTD_"))}
+        return kept | {"ENDPOINTD_DATA_DIR": str(self.data_dir)}
+
+    def up(self) -> None:
+        """Start it, or bring it back, and wait until it is usable."""
+        arguments = ["up", "--detach", "--wait", "--base-port", "auto", "--timeout", f"{UP_TIMEOUT_S:g}"]
+        if not (self.data_dir / "cluster.json").exists():
+            arguments += ["--nodes", str(self._nodes)]
+        self.ctl(*arguments, *self._options, timeout_s=UP_TIMEOUT_S + 30.0)
+
+    def down(self) -> None:
+        """Stop it and keep the data."""
+        self.ctl("down")
+
+    def remove(self) -> None:
+        """Stop it and remove everything."""
+        if self.data_dir.exists():
+            self.ctl("down", "--purge", "--yes")
+
+    def plan(self) -> dict[str, object]:
+        """Return what was decided when the cluster was made."""
+        return json.loads((self.data_dir / "cluster.json").read_text())
+
+    def port(self, offset: int) -> int:
+        """Return the port at *offset* from the base port."""
+        base = self.plan()["base_port"]
+        assert isinstance(base, int)
+        return base + offset
+
+    @property
+    def api(self) -> str:
+        """URL of the manager."""
+        return f"http://127.0.0.1:{self.port(80)}"
+
+    @property
+    def token(self) -> str:
+        """The API's token."""
+        return (self.data_dir / "run" / "token").read_text().strip()
+
+    def get(self, path: str, *, timeout_s: float = 5.0) -> bytes:
+        """Return the manager's answer to GET *path*. Raises OSError."""
+        request = urllib.request.Request(self.api + path, headers={"Authorization": f"Bearer {self.token}"})  # noqa: S310 - http
+        with urllib.request.urlopen(request, timeout=timeout_s) as answer:  # noqa: S310 - http to 127.0.0.1
+            return answer.read()
+
+    def status(self) -> Status:
+        """Return the cluster's status. Raises OSError while no manager answers."""
+        return decode(self.get("/v1/status"), Status)
+
+    def events(self, *, after: int = 0) -> list[dict[str, object]]:
+        """Return the events so far."""
+        lines = self.get(f"/v1/events?after={after}&follow=0").splitlines()
+        return [msgspec.json.decode(line, type=dict[str, object]) for line in lines if line]
+
+    def wait(self, is_met: Callable[[Status], bool], wanted: str, *, timeout_s: float = 30.0) -> Status:
+        """Return the first status for which *is_met*; a manager that is away is waited for. Raises TimeoutError."""
+        deadline = time.monotonic() + timeout_s
+        last = "no status"
+        while time.monotonic() < deadline:
+            try:
+                status = self.status()
+            except OSError as error:
+                last = f"no answer: {error}"
+            else:
+                if is_met(status):
+                    return status
+                nodes = ", ".join(f"{node.name} {node.role} {node.state}" for node in status.nodes)
+                last = f"{status.state} ({status.diagnosis}: {status.reason}), epoch {status.epoch}, {nodes}"
+            time.sleep(0.05)
+        raise TimeoutError(f"not {wanted} within {timeout_s:g} s; last seen: {last}")
+
+    def wait_healthy(self, *, timeout_s: float = 60.0) -> Status:
+        """Wait until everything is as it should be, the proxy included."""
+        return self.wait(is_healthy, "healthy", timeout_s=timeout_s)
+
+    def wait_for_epoch_after(self, epoch: int, *, timeout_s: float = 30.0) -> Status:
+        """Wait until there is a writer of an epoch greater than *epoch*."""
+        return self.wait(
+            lambda status: status.epoch > epoch and status.writer is not None,
+            f"in an epoch after {epoch} with a writer",
+            timeout_s=timeout_s,
+        )
+
+    def writer(self) -> NodeStatus:
+        """Return the writer as status shows it."""
+        status = self.status()
+        assert status.writer is not None, "there is no writer"
+        return self.node(status.writer, status)
+
+    def node(self, name: str, status: Status | None = None) -> NodeStatus:
+        """Return the node called *name*."""
+        return next(node for node in (status or self.status()).nodes if node.name == name)
+
+    def kill_postgres(self, name: str, number: signal.Signals = signal.SIGKILL) -> float:
+        """Signal the postmaster of node *name*; return when, on the monotonic clock."""
+        pid = self.node(name).pid
+        assert pid is not None, f"{name} has no postmaster"
+        at = time.monotonic()
+        os.kill(pid, number)
+        return at
+
+    def pid_of(self, program: str) -> int:
+        """Return the pid of a program: a node's noded, cluster_manager, endpointd or supervisor."""
+        record = json.loads((self.data_dir / "run" / f"{program}.pid").read_text())
+        return int(record["pid"])
+
+    def kill(self, program: str, number: signal.Signals = signal.SIGKILL) -> int:
+        """Signal a program and return its pid."""
+        pid = self.pid_of(program)
+        os.kill(pid, number)
+        return pid
+
+    def dsn(self, door: str) -> str:
+        """Return the URI of an endpoint or a node, with the password."""
+        return self.ctl("dsn", door, "--with-password").stdout.strip()
+
+
+def is_healthy(status: Status) -> bool:
+    """Return whether *status* is healthy and a proxy routes by it."""
+    return status.state == "healthy" and any(proxy.epoch == status.epoch for proxy in status.proxies)

@@ -1,0 +1,112 @@
+"""The cluster the end-to-end tests run against, and what is kept of it when one of them fails.
+
+Starting three PostgreSQL servers takes seconds, so the tests share a cluster.  Each test gets it healthy and must leave it
+able to become healthy again; when a test fails, everything the cluster wrote is copied to test-logs/TEST, and the next test
+gets a new cluster.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import subprocess
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.cluster import ROOT, Cluster
+
+LOGS = ROOT / "test-logs"
+_KEPT = ("logs", "settings", "manager/journal.jsonl", "cluster.json")
+
+
+class Shared:
+    """The cluster of this run, replaced when a test broke it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._made = 0
+        self._cluster: Cluster | None = None
+
+    def get(self) -> Cluster:
+        """Return the cluster, healthy."""
+        if self._cluster is None:
+            self._made += 1
+            self._cluster = Cluster(self._folder / f"c{self._made}")
+            self._cluster.up()
+        self._cluster.wait_healthy()
+        return self._cluster
+
+    def discard(self) -> None:
+        """Remove the cluster."""
+        if self._cluster is not None:
+            cluster, self._cluster = self._cluster, None
+            cluster.remove()
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    holder = Shared(tmp_path_factory.mktemp("e"))
+    yield holder
+    holder.discard()
+
+
+@pytest.fixture
+def cluster(shared: Shared, request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """A healthy cluster of three nodes that other tests used before and will use after."""
+    found = shared.get()
+    request.node.stash[_clusters] = [found]
+    yield found
+    if request.node.stash.get(_failed, False):
+        shared.discard()
+
+
+@pytest.fixture
+def make_cluster(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[type[Cluster]]:
+    """Makes clusters for one test alone; they are removed after it."""
+    made: list[Cluster] = []
+    request.node.stash[_clusters] = made
+
+    class Own(Cluster):
+        def __init__(self, *, nodes: int = 3, options: tuple[str, ...] = ()) -> None:
+            super().__init__(tmp_path_factory.mktemp("o") / "c", nodes=nodes, options=options)
+            made.append(self)
+
+    yield Own
+    for one in made:
+        one.remove()
+
+
+_clusters: pytest.StashKey[list[Cluster]] = pytest.StashKey()
+_failed: pytest.StashKey[bool] = pytest.StashKey()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        item.stash[_failed] = True
+        for number, cluster in enumerate(item.stash.get(_clusters, [])):
+            folder = LOGS / re.sub(r"[^\w.-]+", "_", f"{item.name}-{report.when}-{number}")
+            with contextlib.suppress(OSError, subprocess.SubprocessError):
+                _keep(cluster, folder)
+                report.sections.append(("cluster", f"its logs were kept in {folder}"))
+    return report
+
+
+def _keep(cluster: Cluster, folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name in _KEPT:
+        source = cluster.data_dir / name
+        if source.is_dir():
+            shutil.copytree(source, folder / source.name)
+        elif source.exists():
+            shutil.copy(source, folder)
+    for log in cluster.data_dir.glob("nodes/*/*.log"):
+        shutil.copy(log, folder / f"{log.parent.name}-{log.name}")
+    for arguments in (("status", "--json"), ("status",), ("events",), ("explain",), ("doctor",)):
+        done = cluster.ctl(*arguments, check=False, timeout_s=20.0)
+        (folder / ("-".join(arguments).replace("--", "") + ".txt")).write_text(done.stdout + done.stderr)
