@@ -188,13 +188,20 @@ class EmbeddedStore:
         self._check_kind(database)
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
-        database.execute(
-            "CREATE TABLE IF NOT EXISTS document"
-            " (only INTEGER PRIMARY KEY CHECK (only = 1),"
-            " revision INTEGER NOT NULL, sha256 BLOB NOT NULL, content BLOB NOT NULL)"
+        database.executescript(
+            f"""
+            BEGIN;
+            CREATE TABLE IF NOT EXISTS document (
+                only INTEGER PRIMARY KEY CHECK (only = 1),
+                revision INTEGER NOT NULL,
+                sha256 BLOB NOT NULL,
+                content BLOB NOT NULL
+            );
+            PRAGMA application_id = {APPLICATION_ID};
+            PRAGMA user_version = {FORMAT};
+            COMMIT;
+            """
         )
-        database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        database.execute(f"PRAGMA user_version = {FORMAT}")
         if is_new:
             fsync_dir(self._path.parent)
         self._inodes = (self._path.stat().st_ino, self._lock_path.stat().st_ino)
@@ -223,8 +230,8 @@ class EmbeddedStore:
         version: int = database.execute("PRAGMA user_version").fetchone()[0]
         tables: int = database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if (application, version, tables) == (0, 0, 0):
-            return  # new, or its maker died before the first table
-        if application not in (0, APPLICATION_ID):
+            return  # new, or its maker died before it had made the table
+        if application != APPLICATION_ID:
             raise StoreCorrupt(f"{self._path}: this SQLite file belongs to another program")
         if version > FORMAT:
             raise StoreCorrupt(f"{self._path}: written by a newer version (format {version}, known here up to {FORMAT})")

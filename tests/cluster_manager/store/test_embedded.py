@@ -1,0 +1,206 @@
+"""The embedded store beyond the contract: its files, its lock, and damage."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from cluster_manager.store.embedded import EmbeddedStore
+from cluster_manager.store.store import LeaseLost, StoreCorrupt, StoreHeld, StoreUnavailable
+from pgtopology.document import Durability, Endpoint, Endpoints, Topology
+from pgtopology.epoch import Epoch, Revision
+
+ROOT = Path(__file__).parents[3]
+HOLDER = """
+import asyncio, sys
+from pathlib import Path
+from cluster_manager.store.embedded import EmbeddedStore
+from cluster_manager.store.store import StoreHeld
+from tests.cluster_manager.store.test_embedded import document
+async def main():
+    async with EmbeddedStore(Path(sys.argv[1])) as store:
+        await store.acquire("m1")
+        await store.write(document(1), expected=None)
+        print("held", flush=True)
+        await asyncio.sleep(60)
+asyncio.run(main())
+"""
+
+
+def document(revision: int) -> Topology:
+    endpoint = Endpoint(host="127.0.0.1", port=6432, dns="writer.local.endpointd.internal")
+    return Topology(
+        cluster="local",
+        revision=Revision(revision),
+        epoch=Epoch(1),
+        durability=Durability.ASYNC,
+        voters=None,
+        endpoints=Endpoints(writer=endpoint, reader=endpoint),
+    )
+
+
+@contextmanager
+def other_manager(path: Path) -> Iterator[int]:
+    """A process that holds the store at *path* until it is killed at the end of the block."""
+    command = [sys.executable, "-c", HOLDER, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}) as holder:
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "held\n"
+            yield holder.pid
+        finally:
+            holder.kill()
+
+
+async def write_first(path: Path) -> None:
+    async with EmbeddedStore(path) as store:
+        await store.acquire("m1")
+        assert await store.write(document(1), expected=None)
+
+
+async def test_the_files_are_private_from_the_first_moment(tmp_path: Path) -> None:
+    path = tmp_path / "manager" / "store.sqlite"
+    before = os.umask(0)
+    try:
+        async with EmbeddedStore(path) as store:
+            await store.acquire("m1")
+            await store.write(document(1), expected=None)
+            modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+    finally:
+        os.umask(before)
+    assert set(modes.values()) == {0o600}
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+async def test_another_process_is_named_and_its_death_frees_the_store(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    with other_manager(path) as pid, pytest.raises(StoreHeld, match=f"process {pid} holds this store"):
+        async with EmbeddedStore(path):
+            pass
+    async with EmbeddedStore(path) as store:
+        assert (await store.acquire("m2")).held
+        assert await store.read() == document(1)  # acknowledged, hence there after kill -9
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 10, b"not a database at all" * 1000, bytes(8192)])
+async def test_a_file_that_is_no_store_is_an_error_unless_it_is_empty(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "store.sqlite"
+    path.write_bytes(content)
+    if not content:
+        await write_first(path)
+        return
+    with pytest.raises(StoreCorrupt, match=r"store\.sqlite: damaged"):
+        async with EmbeddedStore(path):
+            pass
+    assert path.read_bytes() == content
+
+
+async def test_a_flipped_byte_in_the_document_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    await write_first(path)
+    content = path.read_bytes()
+    assert content.count(b'"cluster":"local"') == 1
+    path.write_bytes(content.replace(b'"cluster":"local"', b'"cluster":"lokal"'))
+    with pytest.raises(StoreCorrupt, match="checksum differs"):
+        async with EmbeddedStore(path):
+            pass
+
+
+async def test_a_damaged_page_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    await write_first(path)
+    content = bytearray(path.read_bytes())
+    content[4096:4104] = b"\xff" * 8  # the head of the table's page
+    path.write_bytes(content)
+    with pytest.raises(StoreCorrupt):
+        async with EmbeddedStore(path):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("pragma", "error"),
+    [("application_id = 7", "belongs to another program"), ("user_version = 99", "written by a newer version")],
+)
+async def test_a_file_of_another_kind_is_not_touched(tmp_path: Path, pragma: str, error: str) -> None:
+    path = tmp_path / "store.sqlite"
+    await write_first(path)
+    with sqlite3.connect(path) as database:
+        database.execute(f"PRAGMA {pragma}")
+    database.close()
+    with pytest.raises(StoreCorrupt, match=error):
+        async with EmbeddedStore(path):
+            pass
+
+
+async def test_a_file_with_foreign_tables_is_not_touched(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE theirs (x)")
+    database.close()
+    with pytest.raises(StoreCorrupt, match="belongs to another program"):
+        async with EmbeddedStore(path):
+            pass
+
+
+async def test_a_document_of_a_newer_format_is_not_used(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    newer = msgspec.structs.replace(document(1), format_version=99)
+    async with EmbeddedStore(path) as store:
+        await store.acquire("m1")
+        await store.write(newer, expected=None)
+    with pytest.raises(StoreCorrupt, match="format_version 99 is newer"):
+        async with EmbeddedStore(path):
+            pass
+
+
+@pytest.mark.parametrize("name", ["store.sqlite", "store.sqlite.lock"])
+async def test_files_removed_under_a_manager_cost_it_the_lease(tmp_path: Path, name: str) -> None:
+    async with EmbeddedStore(tmp_path / "store.sqlite") as store:
+        await store.acquire("m1")
+        await store.write(document(1), expected=None)
+        (tmp_path / name).unlink()
+        with pytest.raises(LeaseLost, match="removed or replaced"):
+            await store.write(document(2), expected=Revision(1))
+        assert not store.lease.held
+    async with EmbeddedStore(tmp_path / "other.sqlite") as store:
+        await store.acquire("m1")
+        (tmp_path / "other.sqlite").rename(tmp_path / "moved.sqlite")
+        assert not (await store.keep()).held
+
+
+async def test_a_late_write_is_unknown_and_the_next_read_tells(tmp_path: Path) -> None:
+    async with EmbeddedStore(tmp_path / "store.sqlite", deadline_s=0.2) as store:
+        await store.acquire("m1")
+        release = threading.Event()
+        thread = store._thread  # pyright: ignore[reportPrivateUsage]
+        assert thread is not None
+        thread.submit(release.wait)  # a disk that does not answer
+        with pytest.raises(StoreUnavailable, match="no answer within"):
+            await store.write(document(1), expected=None)
+        release.set()
+        assert await store.read() == document(1)
+        assert await anext(store.watch(None)) == document(1)
+
+
+async def test_a_closed_store_says_so(tmp_path: Path) -> None:
+    async with EmbeddedStore(tmp_path / "store.sqlite") as store:
+        pass
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await store.read()
+
+
+async def test_a_place_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreUnavailable, match=r"File exists|Not a directory"):
+        async with EmbeddedStore(tmp_path / "file" / "store.sqlite"):
+            pass
