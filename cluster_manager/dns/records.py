@@ -28,6 +28,10 @@ REFRESH_S, RETRY_S, EXPIRE_S = 60, 10, 7 * 86_400
 """For secondary servers, if somebody sets one up. What is old beyond a week is given up."""
 
 
+STRING_BYTES_MAX = 255
+"""Of one string in a TXT record."""
+
+
 class RecordKind(StrEnum):
     """The types of records in use."""
 
@@ -117,7 +121,12 @@ def _endpoint(name: str, members: list[Member], text: str) -> set[Record]:
     if hosts and not addresses:
         # A CNAME is alone at its name, and there can be only one: no text, and no spreading. RFC 1034, section 3.6.2.
         return {_host_record(name, min(hosts)), *services}
-    return {Record(name, RecordKind.TXT, f'"{text}"'), *addresses, *services}
+    return {Record(name, RecordKind.TXT, _quoted(text)), *addresses, *services}
+
+
+def _quoted(text: str) -> str:
+    """Return *text* as the strings of a TXT record, which readers put together again. RFC 1035, section 3.3.14."""
+    return " ".join(f'"{text[start : start + STRING_BYTES_MAX]}"' for start in range(0, len(text), STRING_BYTES_MAX))
 
 
 def _host_record(name: str, host: str) -> Record:
