@@ -68,6 +68,8 @@ class Receiver(msgspec.Struct, frozen=True, kw_only=True):
     streaming: bool
     upstream: NodeName | None
     """Whom the configuration tells it to follow."""
+    upstream_epoch: Epoch = NO_EPOCH
+    """The epoch of the order that told so."""
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,6 +138,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """On a primary what is flushed; on a standby max(received, replayed)."""
     replayed_lsn: Lsn | None = None
     receiver: Receiver | None = None
+    """Present on every standby, also on one without upstream."""
     heartbeat: Heartbeat | None = None
     walsenders: tuple[Walsender, ...] = ()
     synchronous_standby_names: str | None = None

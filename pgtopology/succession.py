@@ -8,6 +8,8 @@ is the reason why not, or None.
 
 from __future__ import annotations
 
+import msgspec
+
 from pgtopology.document import Durability, Topology
 from pgtopology.quorum import Voters
 
@@ -22,7 +24,7 @@ def may_follow(old: Topology, new: Topology) -> str | None:
         return f"revision went from {old.revision} to {new.revision}, not up by one"
     if new.epoch < old.epoch:
         return f"epoch went back from {old.epoch} to {new.epoch}"
-    return _inconsistent(new) or _epoch_rules(old, new) or _timeline_rules(old, new) or _voter_rules(old, new)
+    return inconsistency(new) or _epoch_rules(old, new) or _timeline_rules(old, new) or _voter_rules(old, new)
 
 
 def may_replace(old: Topology, new: Topology) -> str | None:
@@ -35,11 +37,11 @@ def may_replace(old: Topology, new: Topology) -> str | None:
         return f"(epoch, revision) went from ({old.epoch}, {old.revision}) to ({new.epoch}, {new.revision})"
     if old.epoch == new.epoch and old.writer is not None and new.writer != old.writer:
         return f'epoch {new.epoch} has two writers, "{old.writer}" and "{new.writer}"'
-    return _inconsistent(new)
+    return inconsistency(new)
 
 
-def _inconsistent(new: Topology) -> str | None:
-    """Return what is wrong with *new* whatever came before, or None."""
+def inconsistency(new: Topology) -> str | None:
+    """Return what is wrong with *new* whatever came before it, or None."""
     if new.writer is not None and (new.candidate is None or new.candidate.node != new.writer):
         return f'"{new.writer}" is the writer but not the candidate of epoch {new.epoch}'
     if new.writer is None and new.transition is None:
@@ -91,7 +93,7 @@ def _timeline_rules(old: Topology, new: Topology) -> str | None:
             claims += 1
             if record.timeline <= greatest or record.epoch != new.epoch:
                 return f"timeline {record.timeline} was claimed below {greatest} or for another epoch than {new.epoch}"
-        elif (known.epoch, known.node) != (record.epoch, record.node) or (known.opened and not record.opened):
+        elif known not in (record, msgspec.structs.replace(record, opened=False)):
             return f"the record of timeline {record.timeline} was changed"
     if claims > 1:
         return "two timelines were claimed in one write"

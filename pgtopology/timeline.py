@@ -31,8 +31,10 @@ class TimelineRecord(msgspec.Struct, frozen=True, kw_only=True):
     timeline: Timeline
     epoch: Epoch
     node: str
-    fork_lsn: Lsn | None = None
-    """Where it left its parent, known once the candidate was promoted."""
+    parent: Timeline
+    """The timeline the candidate was on when it was elected."""
+    fork_lsn: Lsn
+    """Where the candidate's WAL ended when it was elected: what others hold of *parent* beyond this is not its history."""
     opened: bool = False
     """Whether its node was ever published as the writer. What is on an unopened timeline was acknowledged to nobody."""
 
@@ -40,6 +42,17 @@ class TimelineRecord(msgspec.Struct, frozen=True, kw_only=True):
 def next_timeline(records: Iterable[TimelineRecord], seen: Iterable[Timeline]) -> Timeline:
     """Return a number greater than any ever claimed in *records* or observed in *seen*."""
     return Timeline(max([FIRST_TIMELINE, *(record.timeline for record in records), *seen]) + 1)
+
+
+def fork_from(records: Iterable[TimelineRecord], current: Timeline, other: Timeline) -> Lsn | None:
+    """Return where the history of *current* left *other*, or None if *other* is no ancestor of it."""
+    by_timeline = {record.timeline: record for record in records}
+    timeline = current
+    while (record := by_timeline.get(timeline)) is not None and record.parent < timeline:
+        if record.parent == other:
+            return record.fork_lsn
+        timeline = record.parent
+    return None
 
 
 def epoch_of(records: Iterable[TimelineRecord], timeline: Timeline) -> Epoch | None:

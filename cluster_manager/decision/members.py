@@ -66,6 +66,8 @@ def _refresh(node: NodeView, document: Topology, view: View) -> Member:
     spec = node.spec
     before = document.member(spec.name)
     observation = node.observation
+    if before is not None and observation is None and view.now_ms - view.started_at_ms < view.timings.silence_ms:
+        return before  # this manager has only begun: that it has heard nothing yet says nothing
     state = node_state(node, document, view)
     role, timeline, incarnation = Role.NONE, None, before.incarnation if before is not None else None
     if observation is not None:
@@ -99,7 +101,7 @@ def _is_streaming(node: NodeView, observation: Observation, document: Topology |
     receiver = observation.receiver
     if document is None or document.writer is None or receiver is None or not receiver.streaming:
         return False
-    if receiver.upstream != document.writer:
+    if receiver.upstream != document.writer or observation.system_identifier != document.system_identifier:
         return False
     before = document.member(node.name)
     was_streaming = before is not None and before.state is NodeState.STREAMING

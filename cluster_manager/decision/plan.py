@@ -22,6 +22,9 @@ from cluster_manager.decision.view import View
 from pgtopology.document import Step, Topology, TransitionKind
 from pgtopology.epoch import Revision
 
+MEMBERS_CHANGED = "the members changed"
+"""The reason of a write that only notes down what was observed of the nodes."""
+
 CALM_WAKE_MS = 100
 """How long nothing may happen before the ages are looked at again: a third of what makes an observation stale."""
 
@@ -84,7 +87,7 @@ def _beside_the_writer(view: View, document: Topology, finding: Finding) -> Plan
     current = refreshed(document, view)
     if current != document:
         written = msgspec.structs.replace(current, revision=Revision(document.revision + 1))
-        return _plan(view, finding, (WriteDocument(written, "the members changed"),), found)
+        return _plan(view, finding, (WriteDocument(written, MEMBERS_CHANGED),), found)
     trusted = finding.diagnosis in _WRITER_IS_THERE or calm
     actions = [repair.action for repair in found if repair.action is not None and (trusted or not _destroys(repair.action))]
     change = membership.next_step(view, document) if calm else None

@@ -1,0 +1,98 @@
+"""LSNs, timelines and the codec: what is read is what was written, and nonsense is refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pgtopology.codec import MessageError, decode, encode
+from pgtopology.epoch import Epoch
+from pgtopology.lsn import Lsn, format_lsn, parse_lsn
+from pgtopology.node import Incarnation, NodeName, sync_name
+from pgtopology.observation import Observation, Postmaster, PostmasterState
+from pgtopology.timeline import Timeline, TimelineRecord, epoch_of, fork_from, next_timeline
+
+
+@given(st.integers(0, 2**64 - 1))
+def test_an_lsn_survives_being_written(lsn: int) -> None:
+    assert parse_lsn(format_lsn(Lsn(lsn))) == lsn
+
+
+def test_an_lsn_is_written_as_postgresql_writes_it() -> None:
+    assert format_lsn(Lsn(0x16_B3748)) == "0/16B3748"
+    assert parse_lsn("16/B374D848") == 0x16_B374D848
+
+
+@pytest.mark.parametrize("text", ["", "0", "0/", "/0", "0/0/0", "0/G", "123456789/0", " 0/0", "0/0\n"])
+def test_what_is_no_lsn_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="invalid LSN"):
+        parse_lsn(text)
+
+
+@pytest.mark.parametrize("lsn", [-1, 2**64])
+def test_an_lsn_out_of_range_is_refused(lsn: int) -> None:
+    with pytest.raises(ValueError, match="outside"):
+        format_lsn(Lsn(lsn))
+
+
+def test_a_slot_name_has_no_hyphen() -> None:
+    assert sync_name(NodeName("db-1"), Incarnation("7f3a")) == "db_1_7f3a"
+
+
+def record(timeline: int, parent: int, epoch: int, fork: int) -> TimelineRecord:
+    return TimelineRecord(
+        timeline=Timeline(timeline), parent=Timeline(parent), epoch=Epoch(epoch), node="n", fork_lsn=Lsn(fork)
+    )
+
+
+HISTORY = (record(2, 1, 1, 100), record(3, 2, 2, 200), record(4, 2, 3, 150), record(6, 4, 5, 300))
+
+
+def test_the_fork_is_where_the_history_left_the_other_timeline() -> None:
+    assert fork_from(HISTORY, Timeline(6), Timeline(4)) == 300
+    assert fork_from(HISTORY, Timeline(6), Timeline(2)) == 150
+    assert fork_from(HISTORY, Timeline(6), Timeline(1)) == 100
+
+
+def test_a_timeline_beside_the_history_has_no_fork() -> None:
+    assert fork_from(HISTORY, Timeline(6), Timeline(3)) is None
+    assert fork_from(HISTORY, Timeline(6), Timeline(9)) is None
+
+
+def test_a_claimed_timeline_is_greater_than_any_claimed_or_seen() -> None:
+    assert next_timeline((), ()) == 2
+    assert next_timeline(HISTORY, ()) == 7
+    assert next_timeline(HISTORY, (Timeline(11), Timeline(2))) == 12
+
+
+def test_a_timeline_belongs_to_the_epoch_that_claimed_it() -> None:
+    assert epoch_of(HISTORY, Timeline(4)) == 3
+    assert epoch_of(HISTORY, Timeline(1)) == 0
+    assert epoch_of(HISTORY, Timeline(5)) is None
+
+
+OBSERVATION = Observation(
+    node=NodeName("n1"), noded_pid=1, sequence=2, postmaster=Postmaster(state=PostmasterState.STOPPED), data_dir="/d"
+)
+
+
+def test_unknown_fields_are_ignored() -> None:
+    told = json.loads(encode(OBSERVATION))
+    told["of_a_later_version"] = {"x": 1}
+    told["postmaster"]["also_new"] = True
+    assert decode(json.dumps(told), Observation) == OBSERVATION
+
+
+def test_a_newer_format_is_refused() -> None:
+    told = json.loads(encode(OBSERVATION)) | {"format_version": 2}
+    with pytest.raises(MessageError, match="format_version 2 is newer than 1"):
+        decode(json.dumps(told), Observation)
+
+
+@pytest.mark.parametrize("data", ["", "[]", "{", '{"node": 5}', '{"format_version": "x"}'])
+def test_what_is_no_observation_is_refused_with_the_place(data: str) -> None:
+    with pytest.raises(MessageError, match="not a Observation"):
+        decode(data, Observation)
