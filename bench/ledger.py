@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -107,8 +108,7 @@ class Recorder:
         """Return the longest time without an acknowledgement that ended after *since* (monotonic clock)."""
         with self._lock:
             times = list(self._memory.acknowledged_at)
-        pairs = zip(times, times[1:], strict=False)
-        return max((later - earlier for earlier, later in pairs if later > since), default=float("inf"))
+        return max((later - earlier for earlier, later in itertools.pairwise(times) if later > since), default=float("inf"))
 
     def check(self, dsn: str) -> Verdict:
         """Compare what was acknowledged with what *dsn* shows. Call it after `stop`."""
@@ -136,7 +136,7 @@ class Recorder:
     def _run(self) -> None:
         try:
             asyncio.run(self._write_all())
-        except BaseException as error:  # noqa: BLE001 - carried over to the thread that waits
+        except BaseException as error:  # it is carried over to the thread that waits
             self._failure = error
 
     async def _write_all(self) -> None:
@@ -147,22 +147,17 @@ class Recorder:
     async def _write(self, client: int) -> None:
         n = 0
         while not self._stop.is_set():
-            connection: asyncpg.Connection | None = None
             try:
-                async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                    connection = await asyncpg.connect(self._dsn, statement_cache_size=0)
-                while not self._stop.is_set():
-                    row = (client, n)
-                    n += 1
-                    await self._insert(connection, row)
-                    await asyncio.sleep(PACE_S)
+                async with _connected(self._dsn) as connection:
+                    while not self._stop.is_set():
+                        row = (client, n)
+                        n += 1
+                        await self._insert(connection, row)
+                        await asyncio.sleep(PACE_S)
             except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 with self._lock:
                     self._memory.errors.append(f"{type(error).__name__}: {error}")
                 await asyncio.sleep(RECONNECT_PAUSE_S)
-            finally:
-                if connection is not None:
-                    connection.terminate()
 
     async def _insert(self, connection: asyncpg.Connection, row: tuple[int, int]) -> None:
         with self._lock:
@@ -174,20 +169,24 @@ class Recorder:
             self._memory.acknowledged_at.append(time.monotonic())
 
 
-async def _make_table(dsn: str) -> None:
-    connection = await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT_S)
+@contextlib.asynccontextmanager
+async def _connected(dsn: str) -> AsyncIterator[asyncpg.Connection]:
+    async with asyncio.timeout(CONNECT_TIMEOUT_S):
+        connection = await asyncpg.connect(dsn, statement_cache_size=0)
     try:
+        yield connection
+    finally:
+        # No goodbye: after a failure nobody may be there to answer it.
+        connection.terminate()
+
+
+async def _make_table(dsn: str) -> None:
+    async with _connected(dsn) as connection:
         await connection.execute(f"DROP TABLE IF EXISTS {TABLE}")
         await connection.execute(f"CREATE TABLE {TABLE} (client int, n int, PRIMARY KEY (client, n))")
-    finally:
-        await connection.close()
 
 
 async def _read_table(dsn: str) -> set[tuple[int, int]]:
-    connection = await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT_S)
-    try:
+    async with _connected(dsn) as connection:
         rows = await connection.fetch(f"SELECT client, n FROM {TABLE}")
-    finally:
-        with contextlib.suppress(OSError):
-            await connection.close()
     return {(row["client"], row["n"]) for row in rows}

@@ -36,7 +36,8 @@ def last_lines(path: Path, count: int, *, bytes_max: int = 1 << 20) -> list[str]
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return []
-    return lines[1:][-count:] if start else lines[-count:]
+    whole = lines[1:] if start else lines
+    return whole[-count:] if count else []
 
 
 class Follower:

@@ -90,7 +90,7 @@ async def _stop_program(layout: Layout, name: str, deadline_s: float, report: Re
     with process:
         pid = process.record.pid
         process.send(signal.SIGTERM)
-        if not await _ends_within(process, deadline_s, harsh):
+        if not await ends_within(process, deadline_s, harsh):
             report(f"{name} did not stop in time and is killed")
             process.send(signal.SIGKILL)
             await ended(process)
@@ -99,7 +99,7 @@ async def _stop_program(layout: Layout, name: str, deadline_s: float, report: Re
     return True
 
 
-async def _ends_within(process: PinnedProcess, deadline_s: float, harsh: asyncio.Event) -> bool:
+async def ends_within(process: PinnedProcess, deadline_s: float, harsh: asyncio.Event) -> bool:
     """Wait for the end of *process*; False if the deadline, or the shorter one after *harsh*, has passed."""
     end = asyncio.create_task(ended(process))
     hurry = asyncio.create_task(harsh.wait())

@@ -1,0 +1,313 @@
+"""The command line: exit codes, one line on stderr that says what to do, and no daemon behind --help."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from aiohttp import web
+
+from daemonkit.httpserver import ApiError, HttpServer, json_response
+from endpointctl.exits import ExitCode
+from endpointctl.local.directory import make_files, make_root
+from endpointctl.local.layout import Layout
+from endpointctl.local.plan import make_plan
+from endpointctl.main import main
+from pgtopology.status import Status
+from tests.endpointctl.test_render import make_status
+
+TOKEN = "a token of the tests"
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ENDPOINTD_API", "ENDPOINTD_DATA_DIR", "ENDPOINTD_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+class Manager:
+    """An HTTP server with the manager's paths and answers of the test's choice, in a thread of its own."""
+
+    def __init__(self) -> None:
+        self.status: Status = make_status()
+        self.orders: list[tuple[str, dict[str, object]]] = []
+        self.refusal: ApiError | None = None
+        self.on_order: Callable[[], None] = lambda: None
+        self.events: list[dict[str, object]] = []
+        self.url = ""
+        self._ready = threading.Event()
+        self._stop = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
+
+    def __enter__(self) -> Manager:
+        self._thread.start()
+        assert self._ready.wait(10.0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10.0)
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        routes = [
+            web.get("/v1/status", self._tell_status),
+            web.get("/v1/explain", self._tell_explanation),
+            web.get("/v1/events", self._tell_events),
+            *(web.post(f"/v1/{name}", self._take_order) for name in ("failover", "pause", "resume")),
+        ]
+        async with HttpServer(host="127.0.0.1", port=0, token=TOKEN, routes=routes) as server:
+            self.url = f"http://127.0.0.1:{server.port}"
+            self._ready.set()
+            await self._stop.wait()
+
+    async def _tell_status(self, _: web.Request) -> web.Response:
+        return json_response(self.status)
+
+    async def _tell_explanation(self, _: web.Request) -> web.Response:
+        return json_response(b'{"diagnosis":"HEALTHY","waits_for":null}')
+
+    async def _tell_events(self, _: web.Request) -> web.Response:
+        return web.Response(body=b"".join(msgspec.json.encode(event) + b"\n" for event in self.events))
+
+    async def _take_order(self, request: web.Request) -> web.Response:
+        if self.refusal is not None:
+            raise self.refusal
+        body = await request.read()
+        self.orders.append((request.path, json.loads(body) if body else {}))
+        self.on_order()
+        return json_response(b'{"epoch":4}', status=202)
+
+
+@pytest.fixture
+def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Manager]:
+    token = tmp_path / "token"
+    token.touch(mode=0o600)
+    token.write_text(TOKEN)
+    monkeypatch.setenv("ENDPOINTD_TOKEN_FILE", str(token))
+    with Manager() as found:
+        monkeypatch.setenv("ENDPOINTD_API", found.url)
+        yield found
+
+
+def complaint(capsys: pytest.CaptureFixture[str]) -> str:
+    error = capsys.readouterr().err
+    assert error.startswith("endpointctl: ")
+    assert error.count("\n") == 1, f"more than one line: {error}"
+    return error
+
+
+def test_help_is_quick_because_it_imports_neither_daemons_nor_the_http_client() -> None:
+    code = "import sys; from endpointctl.main import main; main(['--help']); print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
+    )
+    assert "failover" in done.stdout
+    imported = {name.partition(".")[0] for name in done.stderr.split()}
+    assert not imported & {"noded", "cluster_manager", "endpointd", "asyncio", "aiohttp", "asyncpg", "msgspec", "uvloop"}
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["status", "--version"]])
+def test_every_command_tells_its_version(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == ExitCode.DONE
+    assert capsys.readouterr().out.startswith("endpointctl 0.")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["fly"],
+        ["status", "--fly"],
+        ["up", "--nodes", "four"],
+        ["up", "--nodes", "4", "--data-dir", "/tmp/endpointctl-test-none"],
+        ["up", "--base-port", "many"],
+        ["up", "--base-port", "99999"],
+        ["up", "--api", "http://127.0.0.1:1"],
+        ["down", "--api", "http://127.0.0.1:1"],
+        ["wait"],
+        ["wait", "--state", "healthy", "--epoch", "3"],
+        ["dsn"],
+        ["status", "--json", "--watch"],
+    ],
+)
+def test_wrong_usage_is_two(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == ExitCode.USAGE
+    complaint(capsys)
+
+
+@pytest.mark.parametrize(
+    "command", [["status"], ["events"], ["explain"], ["dsn", "writer"], ["psql", "writer"], ["failover"], ["logs"], ["down"]]
+)
+def test_without_a_cluster_one_line_says_so(command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        main(
+            [*command, "--data-dir", str(tmp_path / "none")]
+            if command[0] != "psql"
+            else [command[0], "--data-dir", str(tmp_path / "none"), "writer"]
+        )
+        == ExitCode.FAILED
+    )
+    complaint(capsys)
+
+
+def test_a_manager_that_is_not_there_is_said_with_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        layout = Layout(tmp_path / "c")
+        make_root(layout)
+        make_files(layout, make_plan(node_count=3, base_port=unused.getsockname()[1] - 80, pg_bin="/bin"))
+        assert main(["status", "--data-dir", str(layout.root)]) == ExitCode.FAILED
+    assert "endpointctl up" in complaint(capsys)
+
+
+def test_a_wrong_token_is_said(manager: Manager, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    del manager
+    (tmp_path / "token").write_text("wrong")
+    assert main(["status"]) == ExitCode.FAILED
+    assert "token" in complaint(capsys)
+
+
+def test_status_as_json_is_the_managers_own_document(manager: Manager, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "--json"]) == ExitCode.DONE
+    assert json.loads(capsys.readouterr().out) == json.loads(msgspec.json.encode(manager.status))
+
+
+def test_status_for_people_names_the_writer(manager: Manager, capsys: pytest.CaptureFixture[str]) -> None:
+    del manager
+    assert main(["status"]) == ExitCode.DONE
+    assert "writer n1" in capsys.readouterr().out
+
+
+def test_explain_is_an_outline_or_json(manager: Manager, capsys: pytest.CaptureFixture[str]) -> None:
+    del manager
+    assert main(["explain"]) == ExitCode.DONE
+    assert "diagnosis: HEALTHY" in capsys.readouterr().out
+    assert main(["explain", "--json"]) == ExitCode.DONE
+    assert json.loads(capsys.readouterr().out)["diagnosis"] == "HEALTHY"
+
+
+def test_events_are_lines_of_json(manager: Manager, capsys: pytest.CaptureFixture[str]) -> None:
+    manager.events = [{"sequence": 1, "kind": "failover.detected", "epoch": 3}]
+    assert main(["events", "--json"]) == ExitCode.DONE
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == manager.events
+
+
+def test_wait_is_done_when_the_state_is_there(manager: Manager) -> None:
+    del manager
+    assert main(["wait", "--state", "healthy", "--timeout", "10"]) == ExitCode.DONE
+    assert main(["wait", "--epoch", "3", "--timeout", "10"]) == ExitCode.DONE
+
+
+def test_wait_in_vain_is_three(manager: Manager, capsys: pytest.CaptureFixture[str]) -> None:
+    manager.status = make_status(state="stuck")
+    assert main(["wait", "--state", "healthy", "--timeout", "0.3"]) == ExitCode.UNFINISHED
+    assert "stuck" in complaint(capsys)
+
+
+def test_a_failover_ends_when_the_new_epoch_has_a_writer(manager: Manager, capsys: pytest.CaptureFixture[str]) -> None:
+    def move() -> None:
+        manager.status = msgspec.structs.replace(make_status(writer="n2"), epoch=4)
+        manager.events = [{"sequence": 5, "kind": "failover.promoted", "epoch": 4, "elapsed_ms": 120, "node": "n2"}]
+
+    manager.on_order = move
+    assert main(["failover", "--to", "n2", "--timeout", "10"]) == ExitCode.DONE
+    assert manager.orders == [("/v1/failover", {"to": "n2", "allow_data_loss": None})]
+    out = capsys.readouterr().out
+    assert "n1 -> n2" in out
+    assert "120 ms" in out
+
+
+def test_a_failover_that_does_not_end_in_time_is_three(manager: Manager, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["failover", "--timeout", "0.3"]) == ExitCode.UNFINISHED
+    complaint(capsys)
+    assert main(["failover", "--no-wait"]) == ExitCode.DONE
+    assert len(manager.orders) == 2
+
+
+def test_a_refused_failover_is_one_with_the_managers_reason(manager: Manager, capsys: pytest.CaptureFixture[str]) -> None:
+    manager.refusal = ApiError(409, "no_safe_set", "n2 and n3 are missing")
+    assert main(["failover"]) == ExitCode.FAILED
+    assert "n2 and n3 are missing" in complaint(capsys)
+
+
+def test_pause_and_resume_are_orders(manager: Manager) -> None:
+    assert main(["pause"]) == ExitCode.DONE
+    assert main(["resume"]) == ExitCode.DONE
+    assert [path for path, _ in manager.orders] == ["/v1/pause", "/v1/resume"]
+
+
+def test_a_taken_port_is_named_with_its_holder_before_anything_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        root = tmp_path / "c"
+        assert main(["up", "--detach", "--data-dir", str(root), "--base-port", str(port - 32)]) == ExitCode.FAILED
+        line = complaint(capsys)
+    assert str(port) in line
+    assert str(os.getpid()) in line
+    assert not root.exists()
+
+
+def test_another_number_of_nodes_or_base_port_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layout = Layout(tmp_path / "c")
+    make_root(layout)
+    make_files(layout, make_plan(node_count=3, base_port=6400, pg_bin="/bin"))
+    assert main(["up", "--nodes", "5", "--data-dir", str(layout.root)]) == ExitCode.FAILED
+    assert "has 3 nodes, not 5" in complaint(capsys)
+    assert main(["up", "--base-port", "7000", "--data-dir", str(layout.root)]) == ExitCode.FAILED
+    assert "base port 6400, not 7000" in complaint(capsys)
+
+
+def test_dsn_shows_no_password_unless_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layout = Layout(tmp_path / "c")
+    make_root(layout)
+    make_files(layout, make_plan(node_count=3, base_port=6400, pg_bin="/bin"))
+    password = layout.secret("superuser").read_text().strip()
+    where = ["--data-dir", str(layout.root)]
+    assert main(["dsn", "writer", *where]) == ExitCode.DONE
+    out = capsys.readouterr().out
+    assert ":6432/" in out
+    assert password not in out
+    assert main(["dsn", "n2", "--with-password", *where]) == ExitCode.DONE
+    assert f":{password}@127.0.0.1:6411/" in capsys.readouterr().out
+    assert main(["dsn", "reader", "--json", *where]) == ExitCode.DONE
+    described = json.loads(capsys.readouterr().out)
+    assert (described["port"], described["user"], described["dbname"]) == (6433, "postgres", "postgres")
+    assert main(["dsn", "n9", *where]) == ExitCode.USAGE
+    assert "writer, reader, n1, n2, n3" in complaint(capsys)
+
+
+def test_purge_asks_and_a_no_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = Layout(tmp_path / "c")
+    make_root(layout)
+    make_files(layout, make_plan(node_count=3, base_port=6400, pg_bin="/bin"))
+    where = ["--data-dir", str(layout.root)]
+    monkeypatch.setattr("typer.confirm", _say_no)
+    assert main(["down", "--purge", *where]) == ExitCode.FAILED
+    assert layout.plan.exists()
+    assert main(["down", "--purge", "--yes", *where]) == ExitCode.DONE
+    assert not layout.root.exists()
+    capsys.readouterr()
+
+
+def _say_no(text: str, *, abort: bool) -> bool:
+    import typer
+
+    assert abort, text
+    raise typer.Abort

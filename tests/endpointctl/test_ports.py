@@ -1,0 +1,50 @@
+"""Free and taken ports, and who holds them, on real sockets."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from endpointctl.local.plan import PortUse, make_plan
+from endpointctl.local.ports import conflicts, find_holder, free_base_port, is_free
+
+
+@pytest.fixture(params=[socket.SOCK_STREAM, socket.SOCK_DGRAM], ids=["tcp", "udp"])
+def taken(request: pytest.FixtureRequest) -> Iterator[PortUse]:
+    with socket.socket(socket.AF_INET, request.param) as holder:
+        holder.bind(("127.0.0.1", 0))
+        if request.param == socket.SOCK_STREAM:
+            holder.listen()
+        yield PortUse(holder.getsockname()[1], "a test", udp=request.param == socket.SOCK_DGRAM)
+
+
+def test_a_held_port_is_not_free_and_its_holder_is_named(taken: PortUse) -> None:
+    assert not is_free(taken)
+    holder = find_holder(taken)
+    assert holder.pid == os.getpid()
+    assert "python" in holder.description or "pytest" in holder.description
+
+
+def test_a_port_held_for_one_protocol_is_free_for_the_other(taken: PortUse) -> None:
+    assert is_free(PortUse(taken.port, "a test", udp=not taken.udp))
+
+
+def test_a_released_port_is_free_again(taken: PortUse) -> None:
+    [conflict] = conflicts([taken])
+    assert conflict.use == taken
+
+
+def test_a_listener_on_every_address_takes_ours_too() -> None:
+    with socket.socket() as holder:
+        holder.bind(("0.0.0.0", 0))  # noqa: S104 - the case under test
+        holder.listen()
+        assert not is_free(PortUse(holder.getsockname()[1], "a test"))
+
+
+def test_a_free_block_lies_below_the_ports_of_outgoing_connections() -> None:
+    base = free_base_port(make_plan(node_count=5, base_port=0, pg_bin="").ports)
+    assert base % 100 == 0
+    assert not conflicts(make_plan(node_count=5, base_port=base, pg_bin="").ports)

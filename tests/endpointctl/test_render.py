@@ -1,0 +1,158 @@
+"""What people read: the status table, progress lines, events, outlines."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from endpointctl.render import event_line, outline, progress_phrases, status_view, warnings
+from pgtopology.epoch import Epoch, Revision
+from pgtopology.node import NodeName, NodeState
+from pgtopology.status import (
+    EndpointsStatus,
+    EndpointStatus,
+    LastFailover,
+    ManagerStatus,
+    NodeStatus,
+    ProxyStatus,
+    Status,
+    TransitionStatus,
+    VotersStatus,
+)
+from pgtopology.timeline import Timeline
+
+
+def make_node(name: str, state: NodeState, *, activity: str | None = None, percent: int | None = None) -> NodeStatus:
+    return NodeStatus(
+        name=NodeName(name),
+        zone="az1",
+        role="primary" if state is NodeState.RUNNING else "standby",
+        state=state,
+        since=None,
+        timeline=Timeline(2),
+        lsn="0/3000148",
+        lag_bytes=0,
+        lag_ms=1,
+        host="127.0.0.1",
+        port=6410,
+        pid=4711,
+        data_dir="/data",
+        voter=True,
+        whole=True,
+        tier=1,
+        server_version="18.6",
+        pending_restart=False,
+        activity=activity,
+        progress_percent=percent,
+    )
+
+
+def make_status(
+    *nodes: NodeStatus,
+    writer: str | None = "n1",
+    state: str = "healthy",
+    durability: str = "quorum",
+    transition: TransitionStatus | None = None,
+    proxies: tuple[ProxyStatus, ...] = (),
+    at_risk: str | None = None,
+    paused: bool = False,
+) -> Status:
+    return Status(
+        cluster="local",
+        revision=Revision(9),
+        epoch=Epoch(3),
+        timeline=Timeline(2),
+        writer=NodeName(writer) if writer else None,
+        state=state,
+        durability=durability,
+        diagnosis="HEALTHY",
+        reason="all nodes stream",
+        paused=paused,
+        at_risk=at_risk,
+        transition=transition,
+        manager=ManagerStatus(leader="m", store="embedded"),
+        voters=VotersStatus(names=tuple(node.name for node in nodes), w=2, needed=2, promisable=3),
+        last_failover=LastFailover(epoch=Epoch(3), cause="PRIMARY_FAILED", outage_ms=312, at="2026-11-23T10:00:00Z"),
+        endpoints=EndpointsStatus(
+            writer=EndpointStatus(host="127.0.0.1", port=6432, dns="writer.local.endpointd.internal"),
+            reader=EndpointStatus(host="127.0.0.1", port=6433, dns="reader.local.endpointd.internal"),
+        ),
+        nodes=nodes,
+        proxies=proxies,
+        versions={},
+    )
+
+
+def shown(status: Status) -> str:
+    out = io.StringIO()
+    Console(file=out, width=200).print(status_view(status))
+    return out.getvalue()
+
+
+def test_the_table_names_writer_nodes_quorum_endpoints_and_the_last_failover() -> None:
+    text = shown(make_status(make_node("n1", NodeState.RUNNING), make_node("n2", NodeState.CATCHING_UP)))
+    for expected in ("writer n1", "epoch 3", "n2", "catching up", "0/3000148", "2 of 2 nodes vote", "127.0.0.1:6432", "312 ms"):
+        assert expected in text
+
+
+def test_a_missing_proxy_is_said() -> None:
+    assert "no proxy reports" in shown(make_status())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"durability": "async"}, "durability is async"),
+        ({"durability": "reduced"}, "durability was reduced"),
+        ({"at_risk": "n3 is missing"}, "n3 is missing"),
+        ({"paused": True}, "paused"),
+    ],
+)
+def test_what_must_not_be_overlooked_is_said(arguments: dict[str, object], expected: str) -> None:
+    [line] = warnings(make_status(**arguments))  # type: ignore[arg-type]
+    assert expected in line
+    assert line in shown(make_status(**arguments))  # type: ignore[arg-type]
+
+
+def test_progress_tells_what_a_node_is_busy_with() -> None:
+    busy = make_node("n2", NodeState.CLONING, activity="cloning", percent=40)
+    starting = make_node("n1", NodeState.STOPPED, activity="initialising")
+    phrases = progress_phrases(make_status(starting, busy, writer=None))
+    assert phrases["n1"] == "n1: initialising"
+    assert phrases["n2"] == "n2: cloning 40 %"
+    assert phrases["quorum"] == "quorum: 2 of 2"
+
+
+def test_progress_tells_the_writer_or_why_there_is_none() -> None:
+    assert progress_phrases(make_status())["writer"] == "writer: n1 (epoch 3)"
+    transition = TransitionStatus(kind="failover", step="recruiting", cause="PRIMARY_FAILED", candidate=None)
+    assert progress_phrases(make_status(writer=None, transition=transition))["writer"] == "writer: none (failover, recruiting)"
+
+
+def test_progress_tells_by_what_the_proxy_routes() -> None:
+    proxy = ProxyStatus(name="proxy-1", epoch=Epoch(3), sessions=0, engine="asyncio")
+    assert progress_phrases(make_status(proxies=(proxy,)))["proxy"] == "proxy: routes by epoch 3"
+
+
+def test_an_event_is_one_line_with_its_step_time() -> None:
+    line = event_line(
+        {"at": "T", "sequence": 7, "epoch": 2, "kind": "failover.promoted", "node": "n2", "elapsed_ms": 131, "message": "m"}
+    )
+    assert "failover.promoted" in line
+    assert "131 ms" in line
+    assert "\n" not in line
+
+
+def test_an_outline_shows_nested_documents() -> None:
+    document = {"diagnosis": "HEALTHY", "paused": False, "nodes": [{"name": "n1", "lag": None}, "x"], "none": []}
+    assert outline(document) == [
+        "diagnosis: HEALTHY",
+        "paused: no",
+        "nodes:",
+        "  - name: n1",
+        "    lag: -",
+        "  - x",
+        "none: none",
+    ]

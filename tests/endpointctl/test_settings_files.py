@@ -1,0 +1,80 @@
+"""The settings files `up` writes are accepted by the strict loaders of the very daemons that read them."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from cluster_manager.settings import ManagerSettings
+from daemonkit.settings import load_settings
+from endpointctl.exits import WrongUsage
+from endpointctl.local.directory import write_settings
+from endpointctl.local.layout import Layout
+from endpointctl.local.plan import make_plan
+from endpointctl.local.preferences import Preferences, load_preferences
+from endpointctl.local.settings_files import settings_files
+from noded.settings import NodedSettings
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    found = Layout(tmp_path / 'a "quoted" plächen')
+    found.settings.mkdir(parents=True)
+    return found
+
+
+def _write(layout: Layout, preferences: Preferences) -> None:
+    plan = make_plan(node_count=3, base_port=6400, pg_bin="/opt/pg/bin")
+    write_settings(settings_files(plan, layout, preferences))
+
+
+def test_every_daemon_accepts_its_file(layout: Layout) -> None:
+    _write(layout, Preferences())
+    noded = load_settings(layout.settings_file("n2"), NodedSettings)
+    assert (noded.node.name, noded.postgres.port, noded.http.port) == ("n2", 6411, 6461)
+    assert noded.node.dir == layout.node("n2")
+    manager = load_settings(layout.settings_file("cluster_manager"), ManagerSettings)
+    assert [node.name for node in manager.nodes] == ["n1", "n2", "n3"]
+    assert manager.endpoints.writer.port == 6432
+
+
+def test_what_the_operator_prefers_reaches_the_nodes(layout: Layout, tmp_path: Path) -> None:
+    chosen = tmp_path / "p.toml"
+    chosen.write_text(
+        '[postgres]\nsettings = { work_mem = "8MB" }\nhba = ["host all all ::1/128 scram-sha-256"]\n[logs]\nlevel = "debug"\n'
+    )
+    _write(layout, load_preferences(chosen))
+    noded = load_settings(layout.settings_file("n1"), NodedSettings)
+    assert noded.postgres.settings == {"work_mem": "8MB"}
+    assert noded.postgres.hba == ("host all all ::1/128 scram-sha-256",)
+    assert noded.logs.level == "debug"
+
+
+def test_the_example_of_preferences_means_the_defaults() -> None:
+    assert load_preferences(ROOT / "config" / "local.toml") == Preferences()
+
+
+def test_everything_the_example_mentions_is_understood(tmp_path: Path) -> None:
+    lines = (ROOT / "config" / "local.toml").read_text().splitlines()
+    active = [line.removeprefix("# ") if line.startswith("# ") and " = " in line else line for line in lines]
+    path = tmp_path / "all.toml"
+    path.write_text("\n".join(active))
+    assert load_preferences(path).cluster.base_port == 6400
+
+
+def test_a_misspelt_preference_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "p.toml"
+    path.write_text("[postgres]\nsetings = {}\n")
+    with pytest.raises(WrongUsage, match="setings"):
+        load_preferences(path)
+
+
+def test_the_proxy_knows_where_the_manager_is(layout: Layout) -> None:
+    _write(layout, Preferences())
+    proxy = tomllib.loads(layout.settings_file("endpointd").read_text())
+    assert proxy["feed"]["urls"] == ["http://127.0.0.1:6480"]
+    assert (proxy["writer"]["port"], proxy["reader"]["port"]) == (6432, 6433)
