@@ -73,6 +73,15 @@ async def serve(settings: ManagerSettings, token: str, noded_token: str, life: L
                         part.cancel()
 
 
+async def _serve_or_say(settings: ManagerSettings, token: str, noded_token: str, life: Lifecycle) -> None:
+    """Serve; what an operator can mend (a taken port, a held store) is one line, not a traceback."""
+    try:
+        await serve(settings, token, noded_token, life)
+    except (StoreError, OSError) as error:
+        get_logger().error("the manager cannot serve", reason=str(error))
+        raise SystemExit(1) from error
+
+
 async def _keep_lease(store: EmbeddedStore) -> None:
     """Renew the lease; end the program when it is lost, because somebody else may lead now."""
     while True:
@@ -96,7 +105,7 @@ def main() -> None:
     except (SettingsError, ValueError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - the logs are not set up yet
         sys.exit(2)
-    sys.exit(run(lambda life: serve(settings, token, noded_token, life)))
+    sys.exit(run(lambda life: _serve_or_say(settings, token, noded_token, life)))
 
 
 if __name__ == "__main__":

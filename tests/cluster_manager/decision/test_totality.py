@@ -13,7 +13,9 @@ from cluster_manager.decision.view import View
 from pgtopology.succession import inconsistency, may_follow
 from tests.cluster_manager.decision.storyboard import read_view
 
-STORIES = [path.read_text(encoding="utf-8").partition("----\n")[0] for path in Path(__file__).with_name("scenarios").glob("*.txt")]
+STORIES = [
+    path.read_text(encoding="utf-8").partition("----\n")[0] for path in Path(__file__).with_name("scenarios").glob("*.txt")
+]
 LINES = sorted({line for story in STORIES for line in story.splitlines() if line and not line.startswith("#")})
 SETTINGS_LINES = sorted(line for line in LINES if line.split()[0] in ("document", "transition", "manager"))
 FACT_LINES = sorted(set(LINES) - set(SETTINGS_LINES))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections.abc import Callable, Coroutine
+from inspect import iscoroutinefunction, signature
 
 import dns.asyncquery
 import dns.flags
@@ -12,6 +14,7 @@ import dns.message
 import dns.rcode
 import msgspec
 import pytest
+import uvloop
 
 from cluster_manager.dns import server as server_module
 from cluster_manager.dns.backend import NameBackend
@@ -226,3 +229,13 @@ async def test_ipv6_is_served_too() -> None:
     response = await dns.asyncquery.udp(query, "::1", port=server.port, timeout=DEADLINE_S)
     assert last_words(response) == ["::1"]
     await server.__aexit__(None, None, None)
+
+
+SCENARIOS = [test for name, test in list(globals().items()) if name.startswith("test_") and not signature(test).parameters]
+
+
+@pytest.mark.parametrize("scenario", [test for test in SCENARIOS if iscoroutinefunction(test)])
+def test_all_of_this_holds_on_uvloop_too(scenario: Callable[[], Coroutine[None, None, None]]) -> None:
+    """The daemons run on uvloop where it can be imported, and its transports are other code."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(scenario())

@@ -1,0 +1,135 @@
+"""The manager as a process: what it refuses, what it shows before there is a cluster, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from daemonkit.httpclient import HttpClient, HttpRefused, HttpUnavailable
+
+DEADLINE_S = 20.0
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def write_settings(folder: Path, port: int, more: str = "") -> Path:
+    token = folder / "token"
+    token.write_text("secret")
+    token.chmod(0o600)
+    path = folder / "manager.toml"
+    path.write_text(
+        f"""
+{more}
+[cluster]
+name = "test"
+[http]
+host = "127.0.0.1"
+port = {port}
+token_file = "{token}"
+[dns]
+host = "127.0.0.1"
+port = {free_port()}
+[store]
+path = "{folder}/store.sqlite"
+[journal]
+path = "{folder}/journal.jsonl"
+[nodeds]
+token_file = "{token}"
+[endpoints.writer]
+host = "127.0.0.1"
+port = 6432
+[endpoints.reader]
+host = "127.0.0.1"
+port = 6433
+[[nodes]]
+name = "n1"
+zone = "az1"
+host = "127.0.0.1"
+port = {free_port()}
+noded_host = "127.0.0.1"
+noded_port = {free_port()}
+"""
+    )
+    return path
+
+
+async def start(path: Path) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "cluster_manager.daemon", "--config", str(path), stderr=asyncio.subprocess.PIPE
+    )
+
+
+@asynccontextmanager
+async def running(folder: Path, port: int | None = None) -> AsyncIterator[HttpClient]:
+    """Run a manager, and give a client once it has decided something."""
+    port = port if port is not None else free_port()
+    process = await start(write_settings(folder, port))
+    try:
+        async with HttpClient(f"http://127.0.0.1:{port}", "secret") as client:
+            async with asyncio.timeout(DEADLINE_S):
+                while True:
+                    try:
+                        await client.get("/health", timeout_s=DEADLINE_S)
+                        break
+                    except (HttpUnavailable, HttpRefused):
+                        await asyncio.sleep(0.05)
+            yield client
+    finally:
+        process.terminate()
+        async with asyncio.timeout(DEADLINE_S):
+            _, log = await process.communicate()
+    assert process.returncode == 0, log.decode()
+
+
+async def test_without_a_cluster_it_says_so_and_refuses_orders(tmp_path: Path) -> None:
+    async with running(tmp_path) as client:
+        status = json.loads(await client.get("/v1/status", timeout_s=DEADLINE_S))
+        with pytest.raises(HttpRefused) as refused:
+            await client.post("/v1/failover", b'{"to": "n1"}', timeout_s=DEADLINE_S)
+        with pytest.raises(HttpRefused) as misspelt:
+            await client.post("/v1/failover", b'{"too": "n1"}', timeout_s=DEADLINE_S)
+    assert (status["diagnosis"], status["writer"], status["nodes"][0]["state"]) == ("NO_CLUSTER", None, "unreachable")
+    assert (refused.value.status, refused.value.message) == (409, "there is no cluster yet")
+    assert misspelt.value.status == 400
+    assert "too" in misspelt.value.message
+
+
+@pytest.mark.parametrize("path", ["/v1/status", "/v1/topology", "/v1/events", "/v1/explain", "/v1/history", "/metrics"])
+async def test_nothing_but_health_is_told_without_the_token(tmp_path: Path, path: str) -> None:
+    port = free_port()
+    base = f"http://127.0.0.1:{port}"
+    async with running(tmp_path, port):
+        async with aiohttp.ClientSession() as stranger, stranger.get(base + path) as answer:
+            assert answer.status == 401
+        async with aiohttp.ClientSession() as stranger, stranger.get(base + "/health", headers={"Host": "evil.test"}) as answer:
+            assert answer.status == 403
+
+
+async def test_a_second_manager_on_the_same_store_is_told_who_holds_it(tmp_path: Path) -> None:
+    async with running(tmp_path):
+        second = await start(write_settings(tmp_path, free_port()))
+        async with asyncio.timeout(DEADLINE_S):
+            _, log = await second.communicate()
+    assert second.returncode == 1
+    assert b"holds this store" in log
+
+
+async def test_a_misspelt_setting_is_named_and_nothing_starts(tmp_path: Path) -> None:
+    process = await start(write_settings(tmp_path, free_port(), more="[clutser]\n"))
+    async with asyncio.timeout(DEADLINE_S):
+        _, log = await process.communicate()
+    assert process.returncode == 2
+    assert b"clutser" in log
+    assert log.count(b"\n") == 1
