@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import secrets
+import socket
 import struct
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -25,6 +26,8 @@ TCP_CONNECTIONS_MAX = 64
 TCP_IDLE_S = 10.0
 TCP_UNSENT_BYTES_MAX = 1 << 18
 """Of answers that a client asked for and does not read."""
+RESOLVE_S = 5.0
+"""To find the address of a host given by name, at the start."""
 PORT_ATTEMPTS = 20
 """To find one free port for both UDP and TCP, when the kernel may choose it."""
 
@@ -105,13 +108,35 @@ class DnsServer:
         loop = asyncio.get_running_loop()
         async with AsyncExitStack() as stack:
             connections: set[_Tcp] = set()
-            server = await loop.create_server(lambda: _Tcp(self._respond, connections), self._host, port)
+            tcp_socket = await _bound(self._host, port, socket.SOCK_STREAM)
+            stack.callback(tcp_socket.close)
+            port = int(tcp_socket.getsockname()[1])
+            udp_socket = await _bound(self._host, port, socket.SOCK_DGRAM)
+            stack.callback(udp_socket.close)
+            server = await loop.create_server(lambda: _Tcp(self._respond, connections), sock=tcp_socket)
             stack.callback(_close_all, server, connections)
-            port = int(server.sockets[0].getsockname()[1])
-            udp, _ = await loop.create_datagram_endpoint(lambda: _Udp(self._respond), (self._host, port))
+            udp, _ = await loop.create_datagram_endpoint(lambda: _Udp(self._respond), sock=udp_socket)
             stack.callback(udp.close)
             self._stack = stack.pop_all()
         return port
+
+
+async def _bound(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
+    """Return a socket bound to *host* and *port*. The loops' own functions name the port in some of their errors only."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(RESOLVE_S):
+        found = await loop.getaddrinfo(host, port, type=kind, flags=socket.AI_PASSIVE)
+    family, _, _, _, address = found[0]
+    bound = socket.socket(family, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    try:
+        if kind == socket.SOCK_STREAM:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of a former server may linger
+        bound.bind(address)
+    except OSError as error:
+        bound.close()
+        protocol = "tcp" if kind == socket.SOCK_STREAM else "udp"
+        raise OSError(error.errno, f"cannot listen on {host} port {port} ({protocol}): {error.strerror}") from error
+    return bound
 
 
 def _close_all(server: asyncio.Server, connections: set[_Tcp]) -> None:

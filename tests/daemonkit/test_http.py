@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from inspect import iscoroutinefunction, signature
 
 import msgspec
 import pytest
+import uvloop
 from aiohttp import WSMsgType, web
 
+from daemonkit import httpserver
 from daemonkit.httpclient import HttpClient, HttpError, HttpRefused, HttpTimeout, HttpUnavailable
 from daemonkit.httpserver import ApiError, HttpServer, LineStream, json_response
 
@@ -255,7 +258,7 @@ async def test_a_silent_stream_is_a_timeout_and_its_server_notices() -> None:
             async for _ in client.lines("/endless", idle_timeout_s=0.1):
                 pass
         async with asyncio.timeout(DEADLINE_S):
-            while site.stream is None or not site.stream.gone:  # noqa: ASYNC110 - the transport tells nobody
+            while site.stream is None or not site.stream.gone:
                 await asyncio.sleep(0.005)
             site.release.set()
             await site.stream_ended.wait()
@@ -334,6 +337,12 @@ async def test_closing_ends_streams_and_web_sockets_at_once() -> None:
 
 async def test_closing_does_not_wait_long_for_a_request() -> None:
     site = Site()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(httpserver, "CLOSE_TIMEOUT_S", 0.2)
+        await close_during_a_request(site)
+
+
+async def close_during_a_request(site: Site) -> None:
     async with asyncio.TaskGroup() as group:
         async with serving(site) as server, HttpClient(f"http://127.0.0.1:{server.port}", TOKEN) as client:
             request = group.create_task(attempt(client.get("/wait", timeout_s=DEADLINE_S)))
@@ -424,3 +433,13 @@ async def test_connections_are_kept_and_answered_without_delay() -> None:
             await client.get("/health", timeout_s=5)
         # Nagle's algorithm against delayed acknowledgements would cost 40 ms each.
         assert asyncio.get_running_loop().time() - began < 1.5
+
+
+SCENARIOS = [test for name, test in list(globals().items()) if name.startswith("test_") and not signature(test).parameters]
+
+
+@pytest.mark.parametrize("scenario", [test for test in SCENARIOS if iscoroutinefunction(test)])
+def test_all_of_this_holds_on_uvloop_too(scenario: Callable[[], Coroutine[None, None, None]]) -> None:
+    """The daemons run on uvloop where it can be imported, and its transports are other code."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(scenario())
