@@ -1,0 +1,41 @@
+"""What pg_controldata says of a data directory that is not running.
+
+Only what noded acts upon.  The timeline in a control file may lie behind the WAL (S6), so it is never a position.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pgtopology.timeline import Timeline
+
+
+@dataclass(frozen=True, slots=True)
+class ControlData:
+    """The identity of a data directory, and how it was left."""
+
+    system_identifier: str
+    state: str
+    """PostgreSQL's words, for example ``shut down in recovery`` or ``in production``."""
+    checkpoint_timeline: Timeline
+    wal_segment_bytes: int
+
+    @property
+    def was_shut_down(self) -> bool:
+        """Whether the last server ended in an orderly way."""
+        return self.state.startswith("shut down")
+
+
+def parse_controldata(text: str) -> ControlData:
+    """Return what *text*, the output of pg_controldata in the C locale, says. Raises ValueError if a line is missing."""
+    lines = (line.partition(":") for line in text.splitlines())
+    values = {key.strip(): value.strip() for key, _, value in lines}
+    try:
+        return ControlData(
+            system_identifier=values["Database system identifier"],
+            state=values["Database cluster state"],
+            checkpoint_timeline=Timeline(int(values["Latest checkpoint's TimeLineID"])),
+            wal_segment_bytes=int(values["Bytes per WAL segment"]),
+        )
+    except KeyError as error:
+        raise ValueError(f"pg_controldata did not report {error}") from error

@@ -1,0 +1,89 @@
+"""Long work on the data directory: made anew, copied, rewound.
+
+One at a time, as a task of its own; what it destroys is marked in the durable state before it begins (S7), so that after a
+crash nothing half-made is taken for data.  An outcome is an observation: `whole`, `activity`, `problem`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Mapping
+
+from msgspec.structs import replace
+
+from daemonkit.logs import get_logger
+from noded import clone, promise
+from noded.bootstrap import make_data_directory
+from noded.conf import UserSettingError
+from noded.instance import Instance
+from noded.postmaster import PostmasterError
+from noded.promise import Work
+from noded.reporter import Doing
+from noded.rewind import rewind
+from noded.tools import ToolError
+from pgtopology.node import Incarnation, sync_name
+from pgtopology.orders import StopMode, Upstream
+
+FAILURES = (ToolError, PostmasterError, UserSettingError, OSError, ValueError)
+"""What the world can do to long work; anything else is our bug and ends the program."""
+
+
+class Copies:
+    """Makes and remakes the data directory of one node."""
+
+    def __init__(self, instance: Instance, doing: Doing, turn: asyncio.Lock, passwords: Mapping[str, str]) -> None:
+        self._instance = instance
+        self._doing = doing
+        self._turn = turn
+        self._passwords = passwords
+        self._log = get_logger()
+
+    async def initialise(self) -> None:
+        """Make a new cluster's data, and start it as a standby without upstream."""
+        instance, state = self._instance, self._instance.state
+        state.store(promise.begin(state.value, Work.INIT))
+        layout = instance.layout
+        await clone.remove_tree(layout.partial)
+        await make_data_directory(instance.binaries, layout.partial, passwords=dict(self._passwords), scratch=layout.conf)
+        identifier = (await instance.control_data(layout.partial)).system_identifier
+        clone.put_in_place(instance)
+        bound = promise.new_data(state.value, _draw_incarnation(), identifier)
+        # Nothing was ever acknowledged in this cluster, so the first node's data is all there is.
+        state.store(replace(promise.finish(bound, whole=True), wanted=True))
+        await self._start()
+
+    async def clone(self, source: Upstream) -> None:
+        """Replace the data by a copy of *source*'s, and follow it unless a promise was given meanwhile."""
+        instance, state = self._instance, self._instance.state
+        async with self._turn:
+            await instance.stop(StopMode.IMMEDIATE)
+        incarnation = _draw_incarnation()
+
+        def progress(percent: int) -> None:
+            self._doing.progress_percent = percent
+
+        await clone.copy_from(instance, source, sync_name(state.value.node, incarnation), progress)
+        identifier = (await instance.control_data(instance.layout.partial)).system_identifier
+        clone.put_in_place(instance)
+        state.store(promise.finish(promise.new_data(state.value, incarnation, identifier)))
+        await self._start()
+        await clone.remove_tree(instance.layout.replaced)
+
+    async def rewind(self, source: Upstream) -> None:
+        """Rewind the data to *source*'s history, and follow it unless a promise was given meanwhile."""
+        instance, state = self._instance, self._instance.state
+        async with self._turn:
+            await instance.stop(StopMode.FAST)
+        await rewind(instance, source)
+        state.store(promise.finish(state.value))
+        await self._start()
+
+    async def _start(self) -> None:
+        async with self._turn:
+            if not self._instance.running and self._instance.state.value.wanted:
+                self._instance.start()
+
+
+def _draw_incarnation() -> Incarnation:
+    return Incarnation(secrets.token_hex(3))

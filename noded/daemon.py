@@ -1,0 +1,161 @@
+"""Starts a noded: reads settings and secrets, finds PostgreSQL, opens the HTTP interface.
+
+Everything that can be wrong with the settings ends it here, with one line on standard error and exit status 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import fcntl
+import os
+import sys
+from pathlib import Path
+
+from daemonkit.httpserver import HttpServer
+from daemonkit.lifecycle import EXIT_USAGE, Lifecycle, run
+from daemonkit.logs import configure_logs, get_logger
+from daemonkit.secrets import read_secret
+from daemonkit.settings import SettingsError, load_settings
+from daemonkit.version import VERSION
+from noded import conf
+from noded.binaries import Binaries, BinariesError, find_binaries
+from noded.durable_state import DurableState, StateError
+from noded.heartbeat import Heartbeat
+from noded.instance import Instance, Server
+from noded.layout import Layout
+from noded.node import Node
+from noded.postmaster import Postmaster
+from noded.processes import become_subreaper
+from noded.reporter import Doing, Reporter
+from noded.server import OPEN_PATHS, make_routes
+from noded.sessions import Sessions
+from noded.settings import NodedSettings
+from pgtopology.node import NodeName
+
+UMASK = 0o077
+"""Everything that noded and PostgreSQL write is private to the user."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a noded until it is told to stop, and return its exit status."""
+    parser = argparse.ArgumentParser(prog="endpointd-noded", description="the daemon beside one PostgreSQL server")
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="settings, TOML")
+    parser.add_argument("--version", action="version", version=f"endpointd {VERSION}")
+    options = parser.parse_args(arguments)
+    os.umask(UMASK)
+    try:
+        settings = load_settings(options.config, NodedSettings)
+        conf.check_user_settings(settings.postgres.settings)
+        conf.check_user_hba(settings.postgres.hba)
+        token = read_secret(settings.http.token_file)
+        passwords = read_passwords(settings)
+        layout = Layout(settings.node.dir.absolute())
+        layout.make()
+        lock = _lock(layout.lock)
+        binaries = find_binaries(settings.node.pg_bin, prefer_bundled=settings.node.prefer_bundled)
+        state = DurableState(layout.state, cluster=settings.node.cluster, node=NodeName(settings.node.name))
+    except (SettingsError, conf.UserSettingError, BinariesError, StateError, OSError) as error:
+        sys.stderr.write(f"endpointd-noded: {error}\n")
+        return EXIT_USAGE
+    configure_logs(program="noded", level=settings.logs.level, style=settings.logs.style)
+
+    async def serve(life: Lifecycle) -> None:
+        await _serve(settings, layout, binaries, state, passwords, token, life)
+
+    try:
+        return run(serve)
+    finally:
+        os.close(lock)
+
+
+def read_passwords(settings: NodedSettings) -> dict[str, str]:
+    """Return the passwords of the roles that a new cluster has."""
+    secrets = settings.secrets
+    return {
+        "postgres": read_secret(secrets.superuser),
+        conf.CONTROL_ROLE: read_secret(secrets.control),
+        conf.REPLICATION_ROLE: read_secret(secrets.replication),
+        conf.PROBE_ROLE: read_secret(secrets.probe),
+    }
+
+
+async def _serve(
+    settings: NodedSettings,
+    layout: Layout,
+    binaries: Binaries,
+    state: DurableState,
+    passwords: dict[str, str],
+    token: str,
+    life: Lifecycle,
+) -> None:
+    log = get_logger(node=settings.node.name)
+    log.info("noded starts", version=VERSION, postgresql=binaries.version, binaries=str(binaries.directory))
+    if not become_subreaper():
+        log.warning("orphans of a dead postmaster will not be reaped here")
+    node = make_node(settings, layout, binaries, state, passwords)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(node.run(life.stopping))
+        ready = tasks.create_task(node.taken_up.wait())
+        await asyncio.wait([running, ready], return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        server = HttpServer(
+            host=settings.http.host,
+            port=settings.http.port,
+            token=token,
+            routes=make_routes(node),
+            open_paths=OPEN_PATHS,
+        )
+        async with server:
+            log.info("noded serves", port=server.port)
+            life.notify_ready()
+            await asyncio.wait([running])
+
+
+def make_node(
+    settings: NodedSettings, layout: Layout, binaries: Binaries, state: DurableState, passwords: dict[str, str]
+) -> Node:
+    """Put a node together. An event loop must be running."""
+    reporters: list[Reporter] = []
+
+    def poke() -> None:
+        for reporter in reporters:
+            reporter.poke()
+
+    sessions = Sessions(socket_dir=settings.node.socket_dir, port=settings.postgres.port, password=passwords[conf.CONTROL_ROLE])
+    instance = Instance(
+        layout=layout,
+        binaries=binaries,
+        server=Server(
+            name=settings.node.name,
+            host=settings.postgres.host,
+            port=settings.postgres.port,
+            socket_dir=settings.node.socket_dir,
+            user_settings=settings.postgres.settings,
+            user_hba=settings.postgres.hba,
+            replication_password=passwords[conf.REPLICATION_ROLE],
+        ),
+        state=state,
+        postmaster=Postmaster(layout, poke),
+        sessions=sessions,
+    )
+    heartbeat = Heartbeat(sessions.heartbeat, poke)
+    doing = Doing()
+    reporter = Reporter(instance, heartbeat, doing)
+    reporters.append(reporter)
+    return Node(instance=instance, heartbeat=heartbeat, reporter=reporter, doing=doing, passwords=passwords)
+
+
+def _lock(path: Path) -> int:
+    """Return a lock that only one noded of this directory can hold. Raises BlockingIOError."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise BlockingIOError(f"another noded works in {path.parent.parent}") from error
+    return descriptor
+
+
+if __name__ == "__main__":
+    sys.exit(main())

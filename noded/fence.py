@@ -1,0 +1,128 @@
+"""Keeps a promise: nobody's WAL but the elected one's comes in any more, and says how far local WAL reaches.
+
+The order of the steps is the law (DESIGN 4.3): the promise is durable before this file is called; then the password goes,
+then the configuration, then the receiver, and the process table has the last word.  A primary, and whatever cannot be
+proven a standby, is stopped and started as a standby.  Every request runs all of it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from dataclasses import dataclass
+
+from noded import processes
+from noded.instance import Instance
+from noded.promise import standby_configuration
+from noded.sessions import SessionError
+from noded.walsender import WalsenderError
+from pgtopology.lsn import Lsn
+from pgtopology.node import Position, Role
+from pgtopology.orders import StopMode
+
+RECEIVER_GONE_S = 0.2
+RECEIVER_POLL_S = 0.001
+POSITION_POLL_S = 0.003
+ASK_TIMEOUT_S = 0.5
+RESCANNED_S = 0.15
+"""Longer than wal_retrieve_retry_interval: a startup process that sleeps between attempts has looked at pg_wal again."""
+
+AT_END_OF_WAL = "RecoveryRetrieveRetryInterval"
+"""What the startup process waits for when it has read all local WAL and has nobody to stream from. PostgreSQL,
+"Wait Events of Type Timeout"."""
+
+_SAMPLE = """
+SELECT pg_is_in_recovery() AS standby,
+       (pg_last_wal_receive_lsn() - '0/0')::int8 AS received,
+       (pg_last_wal_replay_lsn() - '0/0')::int8 AS replayed,
+       (SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'startup' LIMIT 1) AS waits_for
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The position cannot be told yet; the node is fenced all the same."""
+
+    reason: str
+
+
+async def cut(instance: Instance, *, promoting: bool, stop_mode: StopMode) -> bool:
+    """Cut this node off from every upstream, and end it as a primary. Return whether it was one, or may have been.
+
+    Raises PostmasterError or OSError if that cannot be done: then nothing was promised to anybody.
+    """
+    if not instance.running:
+        await instance.stop(StopMode.IMMEDIATE)
+        instance.start()
+        return False
+    if promoting or await instance.role() is not Role.STANDBY:
+        await instance.stop(StopMode.IMMEDIATE if promoting else stop_mode)
+        instance.start()
+        return not promoting
+    instance.configure(standby_configuration(instance.state.value))
+    instance.postmaster.reload()
+    if not await _receiver_is_gone(instance):
+        await instance.stop(StopMode.IMMEDIATE)
+        instance.start()
+    return False
+
+
+async def read_position(instance: Instance, *, timeout_s: float) -> Position | Unknown:
+    """Return the end of local WAL, once it was reached (S6)."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_s
+    quiet_since: tuple[Lsn, float] | None = None
+    reason = "PostgreSQL is starting"
+    while loop.time() < deadline:
+        if not instance.running:
+            return Unknown("PostgreSQL ended")
+        if not instance.note_readiness():
+            await asyncio.sleep(POSITION_POLL_S)
+            continue
+        try:
+            row = await instance.sessions.control.row(_SAMPLE, timeout_s=ASK_TIMEOUT_S)
+            end = await instance.sessions.walsender.identify(timeout_s=ASK_TIMEOUT_S)
+        except (SessionError, WalsenderError) as error:
+            reason = f"PostgreSQL does not answer: {error}"
+            await asyncio.sleep(POSITION_POLL_S)
+            continue
+        if not row["standby"]:
+            return Unknown("PostgreSQL is not a standby")
+        replayed = Lsn(row["replayed"] or 0)
+        position = Position(timeline=end.timeline, lsn=end.lsn, replayed_lsn=replayed)
+        if row["waits_for"] != AT_END_OF_WAL:
+            quiet_since = None
+            reason = f"local WAL is being replayed ({row['waits_for'] or 'working'})"
+        elif replayed and (row["received"] or 0) <= replayed:
+            return position
+        elif quiet_since is None or quiet_since[0] != replayed:
+            quiet_since = (replayed, loop.time())
+            reason = "received WAL is not replayed yet"
+        elif loop.time() - quiet_since[1] >= RESCANNED_S:
+            # What was received behind the replayed position is the beginning of a record that never came whole.
+            return position
+        await asyncio.sleep(POSITION_POLL_S)
+    return Unknown(reason)
+
+
+async def _receiver_is_gone(instance: Instance) -> bool:
+    """Signal the receiver and return whether none is seen within the time allowed."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + RECEIVER_GONE_S
+    signalled: set[int] = set()
+    while (postmaster := instance.postmaster.pid) is not None:
+        left = processes.receivers(postmaster)
+        if not left:
+            return True
+        if loop.time() >= deadline:
+            return False
+        for pid in left:
+            # A child that has not named itself yet may be anybody's backend and is only waited for.
+            if pid not in signalled and "walreceiver" in (processes.title(pid) or ""):
+                signalled.add(pid)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
+        await asyncio.sleep(RECEIVER_POLL_S)
+    return False

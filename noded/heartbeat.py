@@ -1,0 +1,108 @@
+"""The writer's own commit through the real quorum, every 200 ms.
+
+A transactional logical message needs no table, so no lock, bloat or user can stand in its way; it waits for the quorum as
+every commit does (L6).  Acknowledged means: it returned, without a warning (a cancelled wait returns success with one), on
+the epoch that is being proven.  A statement in flight is never cancelled by a request; its connection is cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from noded.sessions import Session, SessionError
+from pgtopology import observation
+from pgtopology.epoch import Epoch
+from pgtopology.lsn import Lsn
+
+INTERVAL_S = 0.2
+RETRY_S = 0.05
+ASK_TIMEOUT_S = 1.0
+
+PREFIX = "endpointd"
+EMIT = f"SELECT pg_logical_emit_message(true, '{PREFIX}', $1::text)"
+WAL_END = "SELECT (pg_current_wal_flush_lsn() - '0/0')::int8 AS lsn"
+
+
+class Heartbeat:
+    """Beats while this node is the writer."""
+
+    def __init__(self, session: Session, on_change: Callable[[], None]) -> None:
+        self._session = session
+        self._on_change = on_change
+        self._epoch: Epoch | None = None
+        self._active = asyncio.Event()
+        self._acknowledged_at: float | None = None
+        self._pending_since: float | None = None
+        self._lsn: Lsn | None = None
+        self._error: str | None = None
+
+    @property
+    def epoch(self) -> Epoch | None:
+        """The epoch that is being proven, or None."""
+        return self._epoch
+
+    def begin(self, epoch: Epoch) -> None:
+        """Beat from now on for *epoch*."""
+        if self._epoch != epoch:
+            self.end()
+            self._epoch = epoch
+            self._active.set()
+
+    def end(self) -> None:
+        """Stop: this node is the writer no longer."""
+        self._epoch = None
+        self._active.clear()
+        self._acknowledged_at = None
+        self._lsn = None
+        self._error = None
+        self._session.drop()
+
+    def report(self, now: float) -> observation.Heartbeat | None:
+        """Return what the observation says of it at *now*, of the loop's clock."""
+        if self._epoch is None:
+            return None
+        acknowledged, pending = self._acknowledged_at, self._pending_since
+        return observation.Heartbeat(
+            epoch=self._epoch,
+            acknowledged_age_ms=int((now - acknowledged) * 1000) if acknowledged is not None else None,
+            pending_ms=int((now - pending) * 1000) if pending is not None else 0,
+            lsn=self._lsn,
+            error=self._error,
+        )
+
+    async def run(self) -> None:
+        """Beat for ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._active.wait()
+            begun = loop.time()
+            if await self._beat(loop):
+                await asyncio.sleep(max(0.0, begun + INTERVAL_S - loop.time()))
+            else:
+                await asyncio.sleep(RETRY_S)
+
+    async def _beat(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Make one commit and note what became of it. Return whether it was acknowledged."""
+        epoch = self._epoch
+        if epoch is None:
+            return False
+        self._pending_since = loop.time()
+        try:
+            await self._session.rows(EMIT, f"heartbeat of epoch {epoch}", timeout_s=None)
+            warning = next(iter(self._session.warnings), None)
+            lsn = (await self._session.row(WAL_END, timeout_s=ASK_TIMEOUT_S))["lsn"]
+        except SessionError as error:
+            if self._epoch == epoch:
+                self._error = str(error)
+            return False
+        finally:
+            self._pending_since = None
+        if self._epoch != epoch:
+            return False
+        self._error = warning
+        if warning is None:
+            self._acknowledged_at = loop.time()
+            self._lsn = Lsn(lsn)
+        self._on_change()
+        return warning is None

@@ -1,0 +1,62 @@
+"""Placeholder history files: how a promotion gets the timeline number that was claimed for it.
+
+PostgreSQL takes the number above the highest history file it finds.  Files for the numbers below the claimed one are
+planted just before a promotion; a standby that restarts with some above its own timeline could never stream (L8), so they
+go when the promotion does not happen.  Below a real history file they stay: followers ask for every number in between.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from daemonkit.durable import fsync_dir
+from pgtopology.lsn import Lsn, parse_lsn
+from pgtopology.timeline import FIRST_TIMELINE, Timeline
+
+_MARK = b"# endpointd: this timeline was claimed and never used here\n"
+_NAME = re.compile(r"([0-9A-F]{8})\.history")
+
+
+def plant_placeholders(wal: Path, timeline: Timeline) -> None:
+    """Make every timeline below *timeline* look taken."""
+    for number in range(FIRST_TIMELINE + 1, timeline):
+        path = wal / f"{number:08X}.history"
+        if not path.exists():
+            path.write_bytes(_MARK)
+            path.chmod(0o600)
+    fsync_dir(wal)
+
+
+def remove_placeholders(wal: Path) -> None:
+    """Remove the placeholders above the highest real history file."""
+    real: list[int] = [FIRST_TIMELINE]
+    planted: list[tuple[int, Path]] = []
+    for path in wal.glob("*.history"):
+        match = _NAME.fullmatch(path.name)
+        if match is not None:
+            number = int(match[1], 16)
+            if path.read_bytes() == _MARK:
+                planted.append((number, path))
+            else:
+                real.append(number)
+    doomed = [path for number, path in planted if number > max(real)]
+    for path in doomed:
+        path.unlink()
+    if doomed:
+        fsync_dir(wal)
+
+
+def fork_point(history: str, timeline: Timeline) -> Lsn | None:
+    """Return where the owner of *history* left *timeline*, or None if it never was on it.
+
+    Each line is: timeline, LSN at which it was left, reason. PostgreSQL, timeline.c.
+    """
+    for line in history.splitlines():
+        words = line.split()
+        if len(words) >= 2 and words[0] == str(timeline):
+            try:
+                return parse_lsn(words[1])
+            except ValueError:
+                return None
+    return None

@@ -1,0 +1,182 @@
+"""This node's PostgreSQL with its configuration: written, started, reloaded, asked what it is, stopped.
+
+Every start writes the whole managed configuration from the durable state and makes it durable first, and every start is
+that of a standby (S10, S18).  The one file that knows both the postmaster and the configuration.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from daemonkit.durable import fsync_dir, read_or_none, write_durably
+from noded import conf, history
+from noded.binaries import Binaries
+from noded.controldata import ControlData, parse_controldata
+from noded.durable_state import DurableState
+from noded.layout import Layout
+from noded.postmaster import Postmaster, remove_socket
+from noded.promise import Configuration, standby_configuration
+from noded.sessions import SessionError, Sessions
+from noded.tools import run_tool
+from pgtopology.node import Role
+from pgtopology.observation import PostmasterState
+from pgtopology.orders import StopMode
+
+READY_POLL_S = 0.005
+ASK_TIMEOUT_S = 0.3
+CONTROL_FILE_TIMEOUT_S = 20.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """What of the settings concerns PostgreSQL."""
+
+    name: str
+    host: str
+    port: int
+    socket_dir: Path
+    user_settings: Mapping[str, str]
+    user_hba: Sequence[str]
+    replication_password: str = field(repr=False)
+
+
+class Instance:
+    """The PostgreSQL of one node."""
+
+    def __init__(
+        self,
+        *,
+        layout: Layout,
+        binaries: Binaries,
+        server: Server,
+        state: DurableState,
+        postmaster: Postmaster,
+        sessions: Sessions,
+    ) -> None:
+        self.layout = layout
+        self.binaries = binaries
+        self.server = server
+        self.state = state
+        self.postmaster = postmaster
+        self.sessions = sessions
+        self._written: bytes | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether there is a postmaster."""
+        return self.postmaster.pid is not None
+
+    def has_data(self) -> bool:
+        """Return whether there is a data directory."""
+        return (self.layout.pgdata / "global" / "pg_control").exists()
+
+    async def control_data(self, directory: Path | None = None) -> ControlData:
+        """Return what the control file of *directory*, or of PGDATA, says. Raises ToolError or ValueError."""
+        command = self.binaries.command("pg_controldata", str(directory or self.layout.pgdata))
+        return parse_controldata(await run_tool(command, timeout_s=CONTROL_FILE_TIMEOUT_S))
+
+    def configure(self, configuration: Configuration) -> None:
+        """Write the two changing settings, and let the password be where it is needed and nowhere else. Durable."""
+        sync_name = self.state.value.sync_name
+        assert sync_name is not None
+        if configuration.upstream is None:
+            # First of all: no receiver that starts from now on can log in (S2).
+            self.forget_password()
+        else:
+            line = conf.passfile_line(self.server.replication_password)
+            if read_or_none(self.layout.passfile) != line:
+                write_durably(self.layout.passfile, line)
+        text = conf.auto_conf(configuration, sync_name=sync_name, passfile=self.layout.passfile)
+        if read_or_none(self.layout.auto_conf) != text:
+            write_durably(self.layout.auto_conf, text)
+        self._written = text
+
+    def forget_password(self) -> None:
+        """Take the replication password away from PostgreSQL."""
+        if self.layout.passfile.exists():
+            self.layout.passfile.unlink()
+            fsync_dir(self.layout.conf)
+
+    def configuration_was_changed(self) -> bool:
+        """Return whether somebody else has written our file."""
+        return self.running and self._written is not None and read_or_none(self.layout.auto_conf) != self._written
+
+    def start(self) -> None:
+        """Start PostgreSQL as a standby, as the durable state says. Raises PostmasterError, OSError.
+
+        No process of the data directory may be left.
+        """
+        state = self.state.value
+        layout = self.layout
+        assert state.sync_name is not None
+        server = self.server
+        place = conf.Place(
+            name=server.name,
+            major=self.binaries.major,
+            host=server.host,
+            port=server.port,
+            socket_dir=server.socket_dir,
+            hba_file=layout.hba,
+            sync_name=state.sync_name,
+        )
+        options = conf.command_line(place, server.user_settings)
+        text = layout.main_conf.read_text()
+        kept = conf.without_settings(text, {option.partition("=")[0] for option in options})
+        if kept != text:
+            write_durably(layout.main_conf, kept.encode())
+        if not layout.standby_signal.exists():
+            write_durably(layout.standby_signal, b"")
+        for name in ("recovery.signal", "promote"):
+            (layout.pgdata / name).unlink(missing_ok=True)
+        history.remove_placeholders(layout.wal)
+        self.configure(standby_configuration(state))
+        write_durably(layout.hba, conf.hba(server.user_hba))
+        fsync_dir(layout.pgdata)
+        server.socket_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        remove_socket(server.socket_dir, server.port)
+        self.sessions.drop()
+        self.postmaster.start(self.binaries.command("postgres", "-D", str(layout.pgdata), *options))
+
+    async def stop(self, mode: StopMode) -> None:
+        """Stop PostgreSQL; no process of its data directory is left. Raises PostmasterError."""
+        if mode is StopMode.IMMEDIATE:
+            self.sessions.drop()
+        await self.postmaster.stop(mode)
+        self.sessions.drop()
+
+    def note_readiness(self) -> bool:
+        """Return whether PostgreSQL accepts connections."""
+        if not self.postmaster.ready_seen and self.postmaster.is_ready():
+            self.postmaster.ready_seen = True
+        return self.postmaster.state is PostmasterState.RUNNING
+
+    async def wait_ready(self, timeout_s: float) -> bool:
+        """Return whether PostgreSQL accepts connections, after at most *timeout_s*; at once if it ends."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        while not self.note_readiness():
+            if not self.running or loop.time() >= deadline:
+                return False
+            await asyncio.sleep(READY_POLL_S)
+        return True
+
+    async def role(self) -> Role:
+        """Return what PostgreSQL is now.
+
+        Whoever cannot be proven a standby is a primary. PostgreSQL removes standby.signal when it ends recovery, and we
+        never start it without.
+        """
+        if not self.running:
+            return Role.NONE
+        if not self.layout.standby_signal.exists():
+            return Role.PRIMARY
+        if not self.note_readiness():
+            return Role.STANDBY
+        try:
+            row = await self.sessions.control.row("SELECT pg_is_in_recovery() AS standby", timeout_s=ASK_TIMEOUT_S)
+        except SessionError:
+            return Role.PRIMARY if self.running else Role.NONE
+        return Role.STANDBY if row["standby"] else Role.PRIMARY

@@ -1,0 +1,103 @@
+"""Where the files of a node are.
+
+Everything lies below one directory.  What must survive a wipe of the data (promise, incarnation, kept WAL) lies beside
+PGDATA, never inside: pg_rewind deletes foreign files in it and pg_basebackup copies them to other nodes (S7).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The paths of the node whose directory is *root*."""
+
+    root: Path
+
+    @property
+    def pgdata(self) -> Path:
+        """The data directory."""
+        return self.root / "pgdata"
+
+    @property
+    def partial(self) -> Path:
+        """A data directory in the making; it becomes `pgdata` by a rename when it is complete."""
+        return self.root / "pgdata.partial"
+
+    @property
+    def replaced(self) -> Path:
+        """The data directory that a finished copy has replaced, until it is deleted."""
+        return self.root / "pgdata.replaced"
+
+    @property
+    def state(self) -> Path:
+        """The durable state of this noded."""
+        return self.root / "state" / "state.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one noded of this directory."""
+        return self.root / "state" / "lock"
+
+    @property
+    def conf(self) -> Path:
+        """Files that PostgreSQL reads and that are not data."""
+        return self.root / "conf"
+
+    @property
+    def hba(self) -> Path:
+        """Who may log in, and how."""
+        return self.conf / "pg_hba.conf"
+
+    @property
+    def passfile(self) -> Path:
+        """The replication password: PostgreSQL's only way to it, and absent while nobody may be followed (S2)."""
+        return self.conf / "replication.pgpass"
+
+    @property
+    def tool_passfile(self) -> Path:
+        """The same password for pg_basebackup and pg_rewind, which acknowledge nothing."""
+        return self.conf / "tools.pgpass"
+
+    @property
+    def log(self) -> Path:
+        """What PostgreSQL says."""
+        return self.root / "log" / "postgresql.log"
+
+    @property
+    def kept(self) -> Path:
+        """WAL that a rewind would destroy."""
+        return self.root / "kept"
+
+    @property
+    def auto_conf(self) -> Path:
+        """The two settings that change while PostgreSQL runs, and nothing else."""
+        return self.pgdata / "postgresql.auto.conf"
+
+    @property
+    def main_conf(self) -> Path:
+        """What initdb found out about the system; nothing of ours, nothing of the users'."""
+        return self.pgdata / "postgresql.conf"
+
+    @property
+    def standby_signal(self) -> Path:
+        """Makes PostgreSQL start as a standby."""
+        return self.pgdata / "standby.signal"
+
+    @property
+    def pid_file(self) -> Path:
+        """PostgreSQL's own lock file."""
+        return self.pgdata / "postmaster.pid"
+
+    @property
+    def wal(self) -> Path:
+        """The write-ahead log."""
+        return self.pgdata / "pg_wal"
+
+    def make(self) -> None:
+        """Make the directories beside PGDATA, private to the user."""
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in (self.state.parent, self.conf, self.log.parent, self.kept):
+            path.mkdir(mode=0o700, exist_ok=True)

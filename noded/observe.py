@@ -1,0 +1,176 @@
+"""Gathers the facts of an observation, and gives them to whoever listens.
+
+One SQL statement, one IDENTIFY_SYSTEM on a standby and one look at the process table per round, at least every 200 ms; no
+process is started for it.  What is known without asking (the postmaster's end, a promise) goes out at once, joined with the
+last facts gathered.  Slow listeners miss observations, never the newest one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from noded import processes
+from noded.instance import Instance
+from noded.sessions import SessionError
+from noded.walsender import WalsenderError
+from pgtopology.lsn import Lsn
+from pgtopology.node import Role
+from pgtopology.observation import Disk, Walsender
+from pgtopology.timeline import Timeline
+
+ASK_TIMEOUT_S = 1.0
+PENDING_RESTART_EVERY = 25
+"""Rounds between two looks at pg_settings, which is costly."""
+
+_SAMPLE = """
+SELECT pg_is_in_recovery() AS standby,
+       CASE WHEN pg_is_in_recovery() THEN NULL ELSE (pg_current_wal_flush_lsn() - '0/0')::int8 END AS flushed,
+       CASE WHEN pg_is_in_recovery() THEN NULL
+            ELSE ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int4 END AS timeline,
+       CASE WHEN pg_is_in_recovery() THEN (pg_last_wal_replay_lsn() - '0/0')::int8 END AS replayed,
+       current_setting('synchronous_standby_names') AS names,
+       EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming') AS streaming,
+       (SELECT json_agg(json_build_object(
+                   'name', r.application_name, 'slot', s.slot_name, 'streaming', r.state = 'streaming',
+                   'flush_lsn', (r.flush_lsn - '0/0')::int8, 'replay_lsn', (r.replay_lsn - '0/0')::int8,
+                   'sync_priority', coalesce(r.sync_priority, 0)))
+          FROM pg_stat_replication r LEFT JOIN pg_replication_slots s ON s.active_pid = r.pid
+         WHERE r.application_name NOT LIKE 'endpointd %')::text AS walsenders
+"""
+
+_PENDING_RESTART = "SELECT EXISTS (SELECT FROM pg_settings WHERE pending_restart) AS pending"
+
+_walsenders_decoder = msgspec.json.Decoder(tuple[Walsender, ...])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What a round found out."""
+
+    role: Role = Role.NONE
+    timeline: Timeline | None = None
+    wal_end: Lsn | None = None
+    replayed_lsn: Lsn | None = None
+    receiver_running: bool = False
+    receiver_streaming: bool = False
+    walsenders: tuple[Walsender, ...] = ()
+    synchronous_standby_names: str | None = None
+    pending_restart: bool = False
+
+
+NOTHING = Facts()
+
+
+class Gatherer:
+    """Asks this node's PostgreSQL, round after round."""
+
+    def __init__(self, instance: Instance) -> None:
+        self._instance = instance
+        self._rounds = 0
+        self.facts = NOTHING
+
+    def forget(self) -> None:
+        """PostgreSQL is gone: nothing that was found out holds."""
+        self.facts = NOTHING
+
+    async def gather(self) -> None:
+        """Do one round."""
+        instance = self._instance
+        pid = instance.postmaster.pid
+        if pid is None:
+            self.forget()
+            return
+        running = bool(processes.receivers(pid))
+        if not instance.note_readiness():
+            self.facts = replace(NOTHING, role=self.facts.role, receiver_running=running)
+            return
+        try:
+            facts = await self._ask(receiver_running=running)
+        except (SessionError, WalsenderError):
+            # The last facts stand; an old position is not a wrong one, and ages show in what depends on time.
+            facts = replace(self.facts, receiver_running=running)
+        if instance.postmaster.pid == pid:
+            self.facts = facts
+
+    async def _ask(self, *, receiver_running: bool) -> Facts:
+        sessions = self._instance.sessions
+        row = await sessions.observer.row(_SAMPLE, timeout_s=ASK_TIMEOUT_S)
+        pending = self.facts.pending_restart
+        if self._rounds % PENDING_RESTART_EVERY == 0:
+            pending = (await sessions.observer.row(_PENDING_RESTART, timeout_s=ASK_TIMEOUT_S))["pending"]
+        self._rounds += 1
+        facts = Facts(
+            walsenders=_walsenders_decoder.decode(row["walsenders"]) if row["walsenders"] else (),
+            synchronous_standby_names=row["names"],
+            pending_restart=pending,
+        )
+        if not row["standby"]:
+            return replace(facts, role=Role.PRIMARY, timeline=Timeline(row["timeline"]), wal_end=Lsn(row["flushed"]))
+        end = await sessions.walsender.identify(timeout_s=ASK_TIMEOUT_S)
+        return replace(
+            facts,
+            role=Role.STANDBY,
+            timeline=end.timeline,
+            wal_end=end.lsn,
+            replayed_lsn=Lsn(row["replayed"]) if row["replayed"] is not None else None,
+            receiver_running=receiver_running,
+            receiver_streaming=row["streaming"],
+        )
+
+
+def disk_of(instance: Instance) -> Disk | None:
+    """Return how full the file system of the data is."""
+    try:
+        status = os.statvfs(instance.layout.root)
+    except OSError:
+        return None
+    return Disk(free_bytes=status.f_bavail * status.f_frsize, total_bytes=status.f_blocks * status.f_frsize)
+
+
+class Deafness:
+    """Knocks at PostgreSQL's door as a new client would, and counts how long nobody has opened.
+
+    An SSLRequest is answered by every forked backend, before any limit on clients counts; only a postmaster that does not
+    fork any more leaves it unanswered.
+    """
+
+    INTERVAL_S = 0.5
+    TIMEOUT_S = 0.5
+    _SSL_REQUEST = bytes((0, 0, 0, 8, 4, 210, 22, 47))
+
+    def __init__(self, instance: Instance) -> None:
+        self._instance = instance
+        self._since: float | None = None
+
+    def milliseconds(self, now: float) -> int:
+        """Return for how long fresh connections have gone unanswered."""
+        return int((now - self._since) * 1000) if self._since is not None else 0
+
+    async def run(self) -> None:
+        """Knock for ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            begun = loop.time()
+            if self._instance.postmaster.ready_seen and not await self._knock():
+                self._since = self._since if self._since is not None else begun
+            else:
+                self._since = None
+            await asyncio.sleep(max(0.0, begun + self.INTERVAL_S - loop.time()))
+
+    async def _knock(self) -> bool:
+        server = self._instance.server
+        writer: asyncio.StreamWriter | None = None
+        try:
+            async with asyncio.timeout(self.TIMEOUT_S):
+                reader, writer = await asyncio.open_unix_connection(str(server.socket_dir / f".s.PGSQL.{server.port}"))
+                writer.write(self._SSL_REQUEST)
+                return bool(await reader.read(1))
+        except (TimeoutError, OSError):
+            return False
+        finally:
+            if writer is not None:
+                writer.close()

@@ -1,0 +1,264 @@
+"""The durable state of a node, and the pure rules on it.
+
+May this order be accepted?  What follows from the state for PostgreSQL's configuration?  No clock, no file, no process:
+`durable_state` stores the value, `node` acts on it.  Every function returns a new state; the caller makes it durable
+before it acts.  Sources: DESIGN sections 4 and 5; failover-holes S2 to S8, S10, S12.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import msgspec
+from msgspec.structs import replace
+
+from pgtopology.epoch import NO_EPOCH, Epoch
+from pgtopology.node import Incarnation, NodeName, sync_name
+from pgtopology.observation import Seen
+from pgtopology.orders import (
+    CloneOrder,
+    FollowOrder,
+    InitOrder,
+    Order,
+    PromiseOrder,
+    PromoteOrder,
+    Refusal,
+    RewindOrder,
+    SettingsOrder,
+    Upstream,
+)
+from pgtopology.quorum import Voters, synchronous_standby_names
+from pgtopology.timeline import Timeline
+
+STATE_FORMAT_VERSION = 1
+
+
+class Work(StrEnum):
+    """Long work that destroys data; found at start, it was interrupted."""
+
+    INIT = "init"
+    CLONE = "clone"
+    REWIND = "rewind"
+
+
+class Following(msgspec.Struct, frozen=True):
+    """Whom to stream from, and under which epoch that was ordered."""
+
+    upstream: Upstream
+    epoch: Epoch
+
+
+class Promotion(msgspec.Struct, frozen=True):
+    """A promotion that was begun on this data; it counts as carried out from the moment it is written here."""
+
+    epoch: Epoch
+    timeline: Timeline
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """What a noded must still know after a power failure."""
+
+    format_version: int = STATE_FORMAT_VERSION
+    cluster: str
+    node: NodeName
+    system_identifier: str | None = None
+    """Of the data the rest speaks of; None while there is none."""
+    incarnation: Incarnation | None = None
+    whole: bool = False
+    promised: Epoch = NO_EPOCH
+    seen: Seen = msgspec.field(default_factory=Seen)
+    following: Following | None = None
+    promotion: Promotion | None = None
+    """Kept until this data is rewound or replaced."""
+    in_force: Voters | None = None
+    """Whose acknowledgements a commit waits for while this node is the writer."""
+    work: Work | None = None
+    wanted: bool = True
+    """Whether PostgreSQL should run: False after an ordered stop, until an order needs it again."""
+
+    @property
+    def sync_name(self) -> str | None:
+        """The name under which this node acknowledges; None without data."""
+        return sync_name(self.node, self.incarnation) if self.incarnation is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why an order is not accepted."""
+
+    reason: Refusal
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What a rule needs to know of the present, besides the state."""
+
+    primary: bool
+    """PostgreSQL runs as a primary, or nobody can say that it does not."""
+    busy: Work | None = None
+    """Long work that is under way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """The two settings that change while PostgreSQL runs."""
+
+    upstream: Upstream | None
+    synchronous_standby_names: str
+
+
+def refusal(state: State, order: Order, now: Circumstances) -> Refused | None:
+    """Return why *order* is not accepted in *state*, or None if it is."""
+    return _not_ours(state, order) or _stale(state, order) or _unfit(state, order, now)
+
+
+def see(state: State, order: Order) -> State:
+    """Return *state* with the document that *order* follows from remembered, if it is newer (S8, S12)."""
+    if (order.epoch, order.revision) <= (state.seen.epoch, state.seen.revision):
+        return state
+    voters = order.voters if order.voters is not None else state.seen.voters
+    return replace(state, seen=Seen(epoch=order.epoch, revision=order.revision, voters=voters))
+
+
+def promise(state: State, epoch: Epoch) -> State:
+    """Return *state* after the promise of *epoch*: nobody is followed until a later order says so."""
+    return replace(state, promised=Epoch(max(state.promised, epoch)), following=None, wanted=True)
+
+
+def follow(state: State, upstream: Upstream, epoch: Epoch) -> State:
+    """Return *state* with *upstream* followed."""
+    return replace(state, following=Following(upstream, epoch), wanted=True)
+
+
+def begin(state: State, work: Work) -> State:
+    """Return *state* from the moment on in which *work* may have damaged the data: its WAL does not count (S7)."""
+    return replace(state, work=work, whole=False)
+
+
+def new_data(state: State, incarnation: Incarnation, system_identifier: str | None) -> State:
+    """Return *state* bound to a data directory that is being made; of the former one nothing holds any more."""
+    return replace(
+        state, incarnation=incarnation, system_identifier=system_identifier, promotion=None, in_force=None, whole=False
+    )
+
+
+def no_data(state: State) -> State:
+    """Return *state* without a data directory: it is gone, or what is left of it must not be used."""
+    return replace(
+        state, incarnation=None, system_identifier=None, whole=False, following=None, promotion=None, in_force=None, work=None
+    )
+
+
+def finish(state: State, *, whole: bool | None = None) -> State:
+    """Return *state* after long work has ended well."""
+    return replace(state, work=None, promotion=None, whole=state.whole if whole is None else whole)
+
+
+def standby_configuration(state: State) -> Configuration:
+    """Return how a standby is configured, and how every server starts (S10).
+
+    The list is never empty, so that a promotion only replaces one list by another (S1); nobody is followed under an epoch
+    below the promise.
+    """
+    following = state.following
+    upstream = following.upstream if following is not None and following.epoch >= state.promised else None
+    return Configuration(upstream, synchronous_standby_names(None, state.node))
+
+
+def writer_configuration(state: State) -> Configuration:
+    """Return how the writer is configured: nobody upstream, and the list in force."""
+    return Configuration(None, synchronous_standby_names(state.in_force, state.node))
+
+
+def may_remain_primary(state: State) -> bool:
+    """Return whether a server found running as a primary is the one this node was told to make (S10)."""
+    return state.promotion is not None and state.promotion.epoch >= state.promised
+
+
+def is_newest_upstream(state: State, read_from: Following) -> bool:
+    """Return whether *read_from* is still followed, under the newest epoch seen: only its flush LSN proves wholeness (S7)."""
+    return state.following == read_from and read_from.epoch >= max(state.promised, state.seen.epoch)
+
+
+def _not_ours(state: State, order: Order) -> Refused | None:
+    if order.cluster != state.cluster:
+        return Refused(Refusal.WRONG_CLUSTER, f'this node belongs to cluster "{state.cluster}", not "{order.cluster}"')
+    if order.node != state.node:
+        return Refused(Refusal.WRONG_NODE, f'this is node "{state.node}", not "{order.node}"')
+    if state.system_identifier is None or order.system_identifier == state.system_identifier:
+        return None
+    if isinstance(order, InitOrder):
+        return Refused(Refusal.HAS_DATA, f"there is data, of system {state.system_identifier}")
+    return Refused(
+        Refusal.WRONG_CLUSTER, f"the data is of system {state.system_identifier}, the order of {order.system_identifier}"
+    )
+
+
+def _stale(state: State, order: Order) -> Refused | None:
+    if (order.epoch, order.revision) < (state.seen.epoch, state.seen.revision):
+        return Refused(
+            Refusal.STALE,
+            f"the order follows from epoch {order.epoch} revision {order.revision}, "
+            f"but epoch {state.seen.epoch} revision {state.seen.revision} was seen",
+        )
+    if order.epoch < state.promised:
+        return Refused(Refusal.STALE, f"the order is of epoch {order.epoch}, but epoch {state.promised} was promised")
+    return None
+
+
+def _unfit(state: State, order: Order, now: Circumstances) -> Refused | None:
+    """Return why this kind of order cannot be carried out now."""
+    match order:
+        case PromiseOrder():
+            if state.promotion is not None and state.promotion.epoch >= order.epoch:
+                return Refused(Refusal.RUNNING_PRIMARY, f"this node was itself promoted in epoch {state.promotion.epoch}")
+            return None
+        case InitOrder():
+            return _busy(now, Work.INIT)
+        case CloneOrder():
+            if now.busy is Work.CLONE:
+                return None
+            return _busy(now, Work.CLONE) or _would_destroy(state, order.destroys, now)
+        case RewindOrder():
+            if now.busy is Work.REWIND:
+                return None
+            return _busy(now, Work.REWIND) or _no_data(state) or _would_destroy(state, order.destroys, now)
+        case FollowOrder():
+            return _busy(now, None) or _no_data(state) or _primary(now)
+        case PromoteOrder():
+            if state.promised != order.epoch:
+                return Refused(Refusal.NOT_PROMISED, f"epoch {order.epoch} was not promised here, but epoch {state.promised}")
+            return _busy(now, None) or _no_data(state)
+        case SettingsOrder():
+            if state.promotion is None or state.promotion.epoch != order.epoch or not now.primary:
+                return Refused(Refusal.FAILED, f"this node is not the writer of epoch {order.epoch}")
+            return _busy(now, None)
+        case _:
+            return _busy(now, None) or _no_data(state)
+
+
+def _busy(now: Circumstances, allowed: Work | None) -> Refused | None:
+    if now.busy is None or now.busy is allowed:
+        return None
+    return Refused(Refusal.BUSY, f"{now.busy} is under way")
+
+
+def _no_data(state: State) -> Refused | None:
+    return Refused(Refusal.NO_DATA, "there is no data directory") if state.system_identifier is None else None
+
+
+def _primary(now: Circumstances) -> Refused | None:
+    return Refused(Refusal.RUNNING_PRIMARY, "this node runs as a primary; it must promise first") if now.primary else None
+
+
+def _would_destroy(state: State, destroys: Incarnation | None, now: Circumstances) -> Refused | None:
+    if now.primary:
+        return Refused(Refusal.RUNNING_PRIMARY, "the data of a running primary is not destroyed")
+    if destroys != state.incarnation:
+        return Refused(
+            Refusal.WRONG_INCARNATION,
+            f"the order destroys incarnation {destroys or 'none'}, here is {state.incarnation or 'none'}",
+        )
+    return None

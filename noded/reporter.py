@@ -1,0 +1,152 @@
+"""Makes observations of everything known and hands them to listeners.
+
+Whoever changes something calls `poke`, and the news goes out at once with the last facts gathered; then a round of
+gathering begins, whose result goes out as well.  A listener that is slow misses observations, never the newest one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from noded.durable_state import DurableState
+from noded.heartbeat import Heartbeat
+from noded.instance import Instance
+from noded.observe import Deafness, Gatherer, disk_of
+from noded.promise import Work
+from pgtopology.epoch import NO_EPOCH
+from pgtopology.node import Role
+from pgtopology.observation import Activity, Observation, Postmaster, PostmasterState, Receiver
+
+ROUND_S = 0.2
+STARTING_ROUND_S = 0.02
+"""While PostgreSQL is starting, and nothing but its pid file is read."""
+SOONEST_S = 0.01
+"""Between two rounds, however often somebody pokes."""
+
+_ACTIVITIES = {Work.INIT: Activity.INITIALISING, Work.CLONE: Activity.CLONING, Work.REWIND: Activity.REWINDING}
+
+
+@dataclass(slots=True)
+class Doing:
+    """What this node is busy with. One owner: `node`."""
+
+    work: Work | None = None
+    promoting: bool = False
+    progress_percent: int | None = None
+    problem: str | None = None
+    """Why the last long work or start failed, until one succeeds."""
+    blocked: str | None = None
+    """Why PostgreSQL is not touched at all: state and data do not belong together."""
+
+    @property
+    def activity(self) -> Activity:
+        """What the observation calls it."""
+        if self.work is not None:
+            return _ACTIVITIES[self.work]
+        return Activity.PROMOTING if self.promoting else Activity.IDLE
+
+
+class Reporter:
+    """The observations of one node."""
+
+    def __init__(self, instance: Instance, heartbeat: Heartbeat, doing: Doing) -> None:
+        self._instance = instance
+        self._heartbeat = heartbeat
+        self._doing = doing
+        self._state: DurableState = instance.state
+        self._sequence = 0
+        self._poked = asyncio.Event()
+        self._news = asyncio.Event()
+        self.gatherer = Gatherer(instance)
+        self.deafness = Deafness(instance)
+        self.latest = self.compose()
+
+    def poke(self) -> None:
+        """Something has changed: tell it now, and look again."""
+        if not self._instance.running:
+            self.gatherer.forget()
+        self._publish()
+        self._poked.set()
+
+    async def run(self) -> None:
+        """Gather and publish for ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            begun = loop.time()
+            self._poked.clear()
+            await self.gatherer.gather()
+            self._publish()
+            starting = self._instance.postmaster.state is PostmasterState.STARTING
+            wait = STARTING_ROUND_S if starting else ROUND_S
+            try:
+                async with asyncio.timeout_at(begun + wait):
+                    await self._poked.wait()
+            except TimeoutError:
+                continue
+            await asyncio.sleep(max(0.0, begun + SOONEST_S - loop.time()))
+
+    async def observations(self) -> AsyncIterator[Observation]:
+        """Yield the present observation, and each new one that the caller is quick enough for."""
+        told = self.compose()
+        while True:
+            yield told
+            while self.latest.sequence <= told.sequence:
+                await self._news.wait()
+            told = self.latest
+
+    def _publish(self) -> None:
+        self.latest = self.compose()
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    def compose(self) -> Observation:
+        """Return what is known at this moment."""
+        now = asyncio.get_running_loop().time()
+        self._sequence += 1
+        instance, state, facts, doing = self._instance, self._state.value, self.gatherer.facts, self._doing
+        postmaster = instance.postmaster
+        running = postmaster.state in (PostmasterState.RUNNING, PostmasterState.STARTING)
+        standby = running and facts.role is not Role.PRIMARY
+        return Observation(
+            node=state.node,
+            noded_pid=os.getpid(),
+            sequence=self._sequence,
+            system_identifier=state.system_identifier,
+            incarnation=state.incarnation,
+            whole=state.whole,
+            promised=state.promised,
+            seen=state.seen,
+            promoted_epoch=state.promotion.epoch if state.promotion is not None else None,
+            activity=doing.activity,
+            progress_percent=doing.progress_percent if doing.work is not None else None,
+            problem=doing.blocked or doing.problem,
+            postmaster=Postmaster(
+                state=postmaster.state,
+                pid=postmaster.pid,
+                exit_status=postmaster.exit_status,
+                unexpected_exit=postmaster.unexpected_exit,
+                deaf_ms=self.deafness.milliseconds(now),
+            ),
+            role=facts.role if running else Role.NONE,
+            timeline=facts.timeline,
+            wal_end=facts.wal_end,
+            replayed_lsn=facts.replayed_lsn,
+            receiver=Receiver(
+                running=facts.receiver_running,
+                streaming=facts.receiver_streaming,
+                upstream=state.following.upstream.name if state.following is not None else None,
+                upstream_epoch=state.following.epoch if state.following is not None else NO_EPOCH,
+            )
+            if standby
+            else None,
+            heartbeat=self._heartbeat.report(now),
+            walsenders=facts.walsenders,
+            synchronous_standby_names=facts.synchronous_standby_names,
+            disk=disk_of(instance),
+            data_dir=str(instance.layout.pgdata),
+            server_version=instance.binaries.version,
+            pending_restart=facts.pending_restart,
+        )

@@ -1,0 +1,98 @@
+"""noded's HTTP interface: orders in, observations out.
+
+Knows paths and shapes; what an order does is `node`'s business.  A refusal is a 409 whose code says why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import msgspec
+from aiohttp import web
+
+from daemonkit.httpserver import ApiError, LineStream, json_response
+from noded import patroni
+from noded.node import Node, OrderRefused
+from pgtopology.codec import MessageError, decode, encode
+from pgtopology.orders import (
+    CloneOrder,
+    FollowOrder,
+    InitOrder,
+    Order,
+    PromiseOrder,
+    PromoteOrder,
+    RewindOrder,
+    SettingsOrder,
+    StartOrder,
+    StopOrder,
+)
+
+OPEN_PATHS = patroni.PATHS
+
+_O = TypeVar("_O", bound=Order)
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def make_routes(node: Node) -> list[web.RouteDef]:
+    """Return the routes of *node*."""
+
+    async def status(_request: web.Request) -> web.StreamResponse:
+        return json_response(encode(node.reporter.compose()))
+
+    async def events(request: web.Request) -> web.StreamResponse:
+        stream = await LineStream.open(request)
+        # A listener that goes away is nothing to report.
+        with contextlib.suppress(ConnectionError):
+            async with stream:
+                async for observation in node.reporter.observations():
+                    await stream.write_line(encode(observation))
+        return stream.response
+
+    async def restart(order: StartOrder) -> msgspec.Struct:
+        return await node.start(order, restart=True)
+
+    routes = [
+        web.get("/status", status),
+        web.get("/events", events),
+        web.post("/init", _order(node, InitOrder, node.init)),
+        web.post("/promise", _order(node, PromiseOrder, node.promise)),
+        web.post("/follow", _order(node, FollowOrder, node.follow)),
+        web.post("/promote", _order(node, PromoteOrder, node.promote)),
+        web.post("/clone", _order(node, CloneOrder, node.clone)),
+        web.post("/rewind", _order(node, RewindOrder, node.rewind)),
+        web.post("/start", _order(node, StartOrder, node.start)),
+        web.post("/stop", _order(node, StopOrder, node.stop)),
+        web.post("/restart", _order(node, StartOrder, restart)),
+        web.post("/settings", _order(node, SettingsOrder, node.settings)),
+    ]
+    for path in patroni.PATHS:
+        # HEAD is answered by aiohttp's GET route; OPTIONS is what some balancers send.
+        routes += [web.get(path, _health(node)), web.options(path, _health(node))]
+    return routes
+
+
+def _order(node: Node, kind: type[_O], carry_out: Callable[[_O], Awaitable[msgspec.Struct]]) -> _Handler:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        try:
+            order = decode(await request.read(), kind)
+        except MessageError as error:
+            raise ApiError(400, "bad_order", str(error)) from error
+        try:
+            answer = await carry_out(order)
+        except OrderRefused as refused:
+            seen = msgspec.to_builtins(node.instance.state.value.seen)
+            raise ApiError(409, refused.reason.value, refused.message, seen=seen) from refused
+        return json_response(encode(answer))
+
+    return handle
+
+
+def _health(node: Node) -> _Handler:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        observation = node.reporter.compose()
+        status = 200 if patroni.is_yes(request.path, observation) else 503
+        return json_response(patroni.health(observation), status)
+
+    return handle

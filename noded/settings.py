@@ -1,0 +1,70 @@
+"""The settings file of a noded: strict TOML, read once at start.
+
+Secrets are named by file and read by daemonkit.secrets; nothing secret stands here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Name = Annotated[str, msgspec.Meta(pattern="^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
+
+
+class NodeTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[node]"""
+
+    cluster: Name
+    name: Name
+    dir: Path
+    socket_dir: Path
+    """Short, because the path of a unix socket may have 107 bytes only, and private to the user."""
+    pg_bin: Path | None = None
+    prefer_bundled: bool = False
+    """Whether the bundled PostgreSQL comes before one that is installed on the system."""
+
+
+class PostgresTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[postgres]"""
+
+    host: str
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
+    settings: dict[str, str] = {}
+    hba: tuple[str, ...] = ()
+
+
+class HttpTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[http]"""
+
+    host: str
+    port: Port
+    token_file: Path
+
+
+class SecretsTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[secrets]: files, mode 0600"""
+
+    superuser: Path
+    control: Path
+    replication: Path
+    probe: Path
+
+
+class LogsTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[logs]"""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    style: Literal["console", "json"] = "console"
+
+
+class NodedSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The file."""
+
+    node: NodeTable
+    postgres: PostgresTable
+    http: HttpTable
+    secrets: SecretsTable
+    logs: LogsTable = LogsTable()

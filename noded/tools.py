@@ -1,0 +1,87 @@
+"""Runs PostgreSQL's own programs (initdb, pg_basebackup, pg_rewind …) to their end.
+
+They run in a session of their own, so that ^C at a terminal reaches noded alone, and are killed when the caller is
+cancelled.  What they print is kept up to a limit; lines can be watched for progress.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+
+OUTPUT_BYTES_MAX = 1 << 16
+_CHUNK_BYTES = 1 << 12
+
+
+class ToolError(Exception):
+    """A program failed; the text is the last of what it said."""
+
+
+async def run_tool(
+    command: Sequence[str],
+    *,
+    timeout_s: float,
+    stdin: bytes = b"",
+    environment: Mapping[str, str] | None = None,
+    watch: Callable[[str], None] | None = None,
+) -> str:
+    """Run *command* and return what it printed. Raises ToolError, also when it takes longer than *timeout_s*."""
+    name = next((word.rpartition("/")[2] for word in command if "/" in word), command[0])
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={**os.environ, "LC_ALL": "C", **(environment or {})},
+        start_new_session=True,
+    )
+    output = bytearray()
+    try:
+        async with asyncio.timeout(timeout_s):
+            if stdin:
+                await _feed(process, stdin)
+            await _collect(process, output, watch)
+            status = await process.wait()
+    except TimeoutError as error:
+        raise ToolError(f"{name} did not end within {timeout_s:.0f} s") from error
+    finally:
+        await _end(process)
+    text = output.decode(errors="replace")
+    if status != 0:
+        raise ToolError(f"{name} failed: {last_words(text) or f'exit status {status}'}")
+    return text
+
+
+def last_words(text: str) -> str:
+    """Return the last lines of *text* that say something, as one line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return "; ".join(lines[-3:])
+
+
+async def _feed(process: asyncio.subprocess.Process, stdin: bytes) -> None:
+    assert process.stdin is not None
+    # A program that ended at once says why in its output; a loop's own words for a closed pipe differ.
+    with contextlib.suppress(ConnectionError, RuntimeError):
+        process.stdin.write(stdin)
+        await process.stdin.drain()
+        process.stdin.close()
+
+
+async def _collect(process: asyncio.subprocess.Process, output: bytearray, watch: Callable[[str], None] | None) -> None:
+    assert process.stdout is not None
+    while chunk := await process.stdout.read(_CHUNK_BYTES):
+        output += chunk
+        del output[:-OUTPUT_BYTES_MAX]
+        if watch is not None:
+            watch(chunk.decode(errors="replace"))
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Leave nothing behind: the program's whole session goes, also when we were cancelled."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
