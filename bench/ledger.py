@@ -26,6 +26,15 @@ INSERT_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 30.0
 RECONNECT_PAUSE_S = 0.02
 
+_CONNECTION_LOST = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    # What asyncpg raises when a statement is sent in the moment between the server's farewell and the end of the connection.
+    asyncpg.InternalClientError,
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
@@ -154,7 +163,7 @@ class Recorder:
                         n += 1
                         await self._insert(connection, row)
                         await asyncio.sleep(PACE_S)
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except _CONNECTION_LOST as error:
                 with self._lock:
                     self._memory.errors.append(f"{type(error).__name__}: {error}")
                 await asyncio.sleep(RECONNECT_PAUSE_S)

@@ -165,6 +165,19 @@ def _or_dash(value: object) -> str:
     return "-" if value is None else str(value)
 
 
+def document_lines(document: Mapping[str, object]) -> list[str]:
+    """Return the manager's explanation or history as lines: its lists of events one event a line."""
+    lines: list[str] = []
+    for key, value in document.items():
+        if key == "format_version":
+            continue
+        if key in ("recent", "events") and isinstance(value, list) and value:
+            lines += [f"{key}:", *(f"  {event_line(event)}" for event in value)]
+        else:
+            lines += outline({key: value})
+    return lines
+
+
 def outline(document: object, indent: int = 0) -> list[str]:
     """Return a JSON document as indented lines, for answers whose shape is for people."""
     space = "  " * indent

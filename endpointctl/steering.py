@@ -41,7 +41,9 @@ def failover(
         async with manager(target) as client:
             before = await fetch_status(client)
             answer = await client.post("/v1/failover", order, timeout_s=REQUEST_TIMEOUT_S)
-            epoch = msgspec.json.decode(answer, type=dict[str, int]).get("epoch", before.epoch + 1)
+            named = msgspec.json.decode(answer, type=dict[str, int]).get("epoch", 0)
+            # A writer never changes within an epoch, so whatever the answer names, the new one has a greater epoch.
+            epoch = max(named, before.epoch + 1)
             if no_wait:
                 typer.echo(answer.decode().rstrip() if as_json else f"accepted: epoch {epoch}")
                 return

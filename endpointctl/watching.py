@@ -147,7 +147,7 @@ def _print_document(target: Target, path: str, *, as_json: bool) -> None:
     import msgspec
 
     from endpointctl.api import REQUEST_TIMEOUT_S, manager
-    from endpointctl.render import outline
+    from endpointctl.render import document_lines
 
     async def run() -> None:
         async with manager(target) as client:
@@ -155,7 +155,7 @@ def _print_document(target: Target, path: str, *, as_json: bool) -> None:
             if as_json:
                 typer.echo(body.decode().rstrip())
                 return
-            for line in outline(msgspec.json.decode(body)):
+            for line in document_lines(msgspec.json.decode(body, type=dict[str, object])):
                 typer.echo(line)
 
     asyncio.run(run())
