@@ -152,3 +152,26 @@ class Scanner:
         payload = bytes(self._part) if self._part is not None else b""
         self._part = None
         return Frame(kind, begin, end, payload)
+
+
+class Message(NamedTuple):
+    """One whole message, out of bytes that are few enough to be kept."""
+
+    kind: int
+    payload: bytes
+    end: int
+    """Offset just behind it."""
+
+
+def read_message(data: bytes | bytearray, pos: int, *, bytes_max: int) -> Message | None:
+    """Return the message at *pos* of *data*, or None while it is not complete.
+
+    Raises ProtocolError if its length is impossible, or if it is longer than *bytes_max*.
+    """
+    if len(data) < pos + HEADER_BYTES:
+        return None
+    kind, length = _unpack_header(data, pos)
+    if not 4 <= length < bytes_max:
+        raise ProtocolError(f"invalid message length {length} for message type 0x{kind:02X}")
+    end = pos + length + 1
+    return Message(kind, bytes(data[pos + HEADER_BYTES : end]), end) if end <= len(data) else None

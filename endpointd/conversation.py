@@ -1,0 +1,364 @@
+"""What a proxy says between a client's first byte and the first ReadyForQuery, as a state machine.
+
+Events go in, commands come out, in order; the shell does them.  Nothing here waits, dials or closes.
+
+The client's first packet is read, encryption is declined, and its startup packet is kept as it came.  A server is asked
+for, gets the packet unchanged, and both sides' words in the login are relayed unchanged.  Until the first word of a server
+has reached the client, another server can take its place: the client never learns that the first one was starting up,
+stopping, gone, or no longer what the endpoint stands for.  A login, once begun, is bound to its server.
+
+From AuthenticationOk on the server's words are kept back until its ReadyForQuery, because one of them may tell that a
+server taken for the writer is a standby.
+
+    OPENING → CONNECTING → ANSWERING → AUTHENTICATING → SETTLING → RELAYING
+                  ↑____________|______________________________|  (only while the client has heard nothing)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import assert_never
+
+from endpointd import refusal
+from endpointd.refusal import Refusal
+from endpointd.routing import Backend
+from endpointd.safepoint import SafePoint
+from pgwire import startup
+from pgwire.errors import ProtocolError, WireError
+from pgwire.framing import read_message
+from pgwire.messages import (
+    AuthenticationKind,
+    BackendKey,
+    decode_authentication,
+    decode_backend_key,
+    decode_parameter_status,
+    decode_report,
+    message,
+)
+from pgwire.messages import Backend as Kind
+from pgwire.sqlstate import SqlState
+
+LOGIN_BYTES_MAX = 1 << 16
+"""Of a server's words that are kept back, and of one message of a login. A hundred reported parameters fit."""
+
+_STARTING_OR_STOPPING = frozenset({SqlState.CANNOT_CONNECT_NOW, SqlState.ADMIN_SHUTDOWN, SqlState.CRASH_SHUTDOWN})
+
+
+class State(StrEnum):
+    """Where the conversation stands."""
+
+    OPENING = "opening"
+    CONNECTING = "connecting"
+    ANSWERING = "answering"
+    """A server has the startup packet, and has not said anything that counts."""
+    AUTHENTICATING = "authenticating"
+    SETTLING = "settling"
+    """The server is content with the client and tells of itself."""
+    RELAYING = "relaying"
+    CANCELLING = "cancelling"
+    CLOSED = "closed"
+
+
+# Events
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSent:
+    """Bytes from the client."""
+
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientGone:
+    """The client will say no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A connection to a server stands."""
+
+    backend: Backend
+
+
+@dataclass(frozen=True, slots=True)
+class NotConnected:
+    """No server was found in time."""
+
+    refusal: Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSent:
+    """Bytes from the server."""
+
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerGone:
+    """The server went away, or the endpoint does not stand for it any more."""
+
+    refusal: Refusal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """Time is over, or the daemon ends."""
+
+    refusal: Refusal
+
+
+Event = ClientSent | ClientGone | Connected | NotConnected | ServerSent | ServerGone | Stopped
+
+# Commands
+
+
+@dataclass(frozen=True, slots=True)
+class ToClient:
+    """Send this to the client."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ToServer:
+    """Send this to the server."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """Find a server and answer Connected or NotConnected; the connection to a former one, if any, is to be closed."""
+
+    failed: Backend | None = None
+    """Who was tried last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Take the request to where the key belongs, then close."""
+
+    key: BackendKey
+    packet: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """The session stands: move bytes from now on."""
+
+    key: BackendKey | None
+    server_rest: bytes
+    """What the server said behind its ReadyForQuery."""
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Close both connections when what is to be sent is sent."""
+
+    reason: str
+
+
+Command = ToClient | ToServer | Connect | Cancel | Relay | Close
+
+
+class Conversation:
+    """One client's way to a session."""
+
+    def __init__(self) -> None:
+        self.state = State.OPENING
+        self.point = SafePoint()
+        """Follows the session from the login on; the relay goes on with it."""
+        self.startup: startup.StartupMessage | None = None
+        """Known from CONNECTING on."""
+        self._packet = b""
+        self._rest = b""
+        self._declined: set[type[startup.FirstPacket]] = set()
+        self._client = bytearray()
+        self._server = bytearray()
+        self._kept_back = bytearray()
+        self._client_has_heard = False
+        self._backend: Backend | None = None
+        self._key: BackendKey | None = None
+
+    @property
+    def wants_client(self) -> bool:
+        """Whether it is the client's turn; else its bytes stay where they are."""
+        return self.state in (State.OPENING, State.AUTHENTICATING)
+
+    def handle(self, event: Event) -> list[Command]:
+        """Return what *event* calls for. The conversation is over after Relay or Close."""
+        if self.state in (State.CLOSED, State.RELAYING):
+            return []
+        match event:
+            case ClientSent(data):
+                return self._client_sent(data)
+            case ClientGone():
+                return self._close("the client went away")
+            case Connected(backend):
+                return self._connected(backend)
+            case NotConnected(why) | Stopped(why):
+                return self._refuse(why)
+            case ServerSent(data):
+                return self._server_sent(data)
+            case ServerGone(why):
+                return self._server_gone(why)
+            case _:
+                assert_never(event)
+
+    # The client's side
+
+    def _client_sent(self, data: bytes) -> list[Command]:
+        if self.state is State.AUTHENTICATING:
+            try:
+                self.point.client_sent(data)
+            except ProtocolError as error:
+                return self._refuse(refusal.not_understood(error))
+            return [ToServer(data)]
+        assert self.state is State.OPENING, f"the client's bytes were not wanted while {self.state}"
+        self._client += data
+        commands: list[Command] = []
+        try:
+            while self.state is State.OPENING and (packet := self._take_packet()) is not None:
+                commands += self._first_packet(packet)
+        except WireError as error:
+            return commands + self._refuse(refusal.not_understood(error))
+        return commands
+
+    def _take_packet(self) -> bytes | None:
+        if startup.is_direct_tls(self._client):
+            return bytes(self._client)
+        size = startup.packet_size(self._client)
+        if size is None or len(self._client) < size:
+            return None
+        packet = bytes(self._client[:size])
+        del self._client[:size]
+        return packet
+
+    def _first_packet(self, packet: bytes) -> list[Command]:
+        first = startup.decode_first_packet(packet)
+        match first:
+            case startup.SslRequest() | startup.GssEncRequest():
+                if type(first) in self._declined:
+                    raise ProtocolError("encryption was requested twice")
+                self._declined.add(type(first))
+                return [ToClient(startup.REFUSED)]
+            case startup.DirectTls():
+                # Whoever begins so understands nothing but TLS: there is no way to tell it anything.
+                return self._close("direct TLS is not spoken here")
+            case startup.CancelRequest(key):
+                self.state = State.CANCELLING
+                return [Cancel(key, packet)]
+            case startup.StartupMessage():
+                self.startup = first
+                # A client that does not wait for the login may have gone on already; the server is the judge of that.
+                self._packet = packet
+                self._rest = bytes(self._client)
+                self.state = State.CONNECTING
+                return [Connect()]
+            case _:
+                assert_never(first)
+
+    # The server's side
+
+    def _connected(self, backend: Backend) -> list[Command]:
+        try:
+            self.point.client_sent(self._rest)
+        except ProtocolError as error:
+            return self._refuse(refusal.not_understood(error))
+        self._backend = backend
+        self.state = State.ANSWERING
+        return [ToServer(self._packet + self._rest)]
+
+    def _server_sent(self, data: bytes) -> list[Command]:
+        self._server += data
+        commands: list[Command] = []
+        pos = 0
+        try:
+            while self.state in (State.ANSWERING, State.AUTHENTICATING, State.SETTLING):
+                found = read_message(self._server, pos, bytes_max=LOGIN_BYTES_MAX)
+                if found is None:
+                    break
+                commands += self._server_said(found.kind, found.payload)
+                pos = found.end
+            if len(self._kept_back) > LOGIN_BYTES_MAX:
+                raise ProtocolError("the server says too much during startup")
+        except ProtocolError as error:
+            return commands + self._refuse(refusal.not_understood(error))
+        del self._server[:pos]
+        if self.state is State.RELAYING:
+            commands.append(Relay(self._key, bytes(self._server)))
+            self._server.clear()
+        return commands
+
+    def _server_said(self, kind: int, payload: bytes) -> list[Command]:
+        match kind:
+            case Kind.AUTHENTICATION:
+                if decode_authentication(payload).kind == AuthenticationKind.OK:
+                    self.state = State.SETTLING
+                elif self.state is not State.SETTLING:
+                    self.state = State.AUTHENTICATING
+            case Kind.ERROR_RESPONSE:
+                return self._server_refused(kind, payload)
+            case Kind.PARAMETER_STATUS:
+                if self._is_standby_in_disguise(payload):
+                    return self._server_gone(None)
+            case Kind.BACKEND_KEY_DATA:
+                self._key = decode_backend_key(payload)
+            case Kind.READY_FOR_QUERY:
+                self.point.server_sent(message(kind, payload))
+                self.state = State.RELAYING
+            case _:
+                pass
+        self._kept_back += message(kind, payload)
+        return self._tell() if self.state in (State.AUTHENTICATING, State.RELAYING) else []
+
+    def _server_refused(self, kind: int, payload: bytes) -> list[Command]:
+        report = decode_report(payload)
+        if report.sqlstate in _STARTING_OR_STOPPING and not self._client_has_heard:
+            return self._server_gone(None)
+        self._kept_back += message(kind, payload)
+        return [*self._tell(), *self._close(f"the server refused the login: {report.sqlstate}")]
+
+    def _is_standby_in_disguise(self, payload: bytes) -> bool:
+        """Return whether a server that the endpoint takes for the writer says that it is not one (S19)."""
+        return (
+            self._backend is not None
+            and self._backend.is_writer
+            and decode_parameter_status(payload) == ("in_hot_standby", "on")
+        )
+
+    def _server_gone(self, why: Refusal | None) -> list[Command]:
+        if self.state in (State.OPENING, State.CONNECTING, State.CANCELLING):
+            return []
+        failed = self._backend
+        assert failed is not None
+        if self._client_has_heard:
+            return self._refuse(why if why is not None else self._lost(failed))
+        self._backend = self._key = None
+        self._server.clear()
+        self._kept_back.clear()
+        self.point = SafePoint()
+        self.state = State.CONNECTING
+        return [Connect(failed)]
+
+    def _lost(self, failed: Backend) -> Refusal:
+        return refusal.no_primary("writer") if failed.is_writer else refusal.startup_lost(failed.node)
+
+    # The end
+
+    def _tell(self) -> list[Command]:
+        """Give the client what was kept back."""
+        told = bytes(self._kept_back)
+        self._kept_back.clear()
+        self._client_has_heard = True
+        return [ToClient(told)]
+
+    def _refuse(self, why: Refusal) -> list[Command]:
+        return [ToClient(why.encode()), *self._close(why.message)]
+
+    def _close(self, reason: str) -> list[Command]:
+        self.state = State.CLOSED
+        return [Close(reason)]

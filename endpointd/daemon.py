@@ -1,0 +1,128 @@
+"""The proxy as a program: puts the parts together, and takes them apart again when it is told to end."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import secrets
+import sys
+from pathlib import Path
+
+from daemonkit.httpserver import HttpServer
+from daemonkit.lifecycle import EXIT_FAILED, EXIT_USAGE, Lifecycle, run
+from daemonkit.logs import configure_logs, get_logger
+from daemonkit.secrets import read_secret
+from daemonkit.settings import SettingsError, load_settings
+from daemonkit.version import VERSION
+from endpointd import refusal
+from endpointd.admin import routes
+from endpointd.feed import DocumentCache, Feed
+from endpointd.house import House
+from endpointd.link import LINGER_S
+from endpointd.listener import Listener, ListenError
+from endpointd.relay.asyncio_engine import AsyncioEngine
+from endpointd.routing import Door
+from endpointd.session import Surroundings
+from endpointd.settings import Settings
+from endpointd.switchboard import Switchboard
+from endpointd.witness import Witness
+
+DRAIN_S = 3.0
+"""After SIGTERM sessions may go on until their safe points for this long."""
+
+
+async def serve(settings: Settings, life: Lifecycle) -> None:
+    """Run the proxy until it is told to stop, and end its sessions."""
+    board = Switchboard(settings.limits, fallback_to_writer=settings.reader.fallback_to_writer, draw=secrets.randbelow)
+    engine = AsyncioEngine()
+    around = Surroundings(board, engine, settings.limits)
+    house = House()
+    cache = DocumentCache(settings.proxy.cache)
+    token = read_secret(settings.http.token_file)
+    feed_token = read_secret(settings.feed.token_file)
+    noded_token = read_secret(settings.nodeds.token_file)
+    kept = cache.load()
+    if kept is not None:
+        get_logger().info("routing by the cached document", epoch=kept.epoch, revision=kept.revision)
+        board.set_topology(kept)
+    async with asyncio.TaskGroup() as group:
+        listeners = [
+            Listener(Door.WRITER, settings.writer.host, settings.writer.port, around, group, house),
+            Listener(Door.READER, settings.reader.host, settings.reader.port, around, group, house),
+        ]
+        background = [
+            cache.run(),
+            Witness(board, noded_token).run(),
+            *(
+                Feed(url, feed_token, settings.proxy.name, board, cache, engine=engine.name, count=lambda: len(house)).run()
+                for url in settings.feed.urls
+            ),
+        ]
+        server = HttpServer(
+            host=settings.http.host,
+            port=settings.http.port,
+            token=token,
+            routes=routes(settings.proxy.name, engine.name, board, house),
+        )
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            async with server:
+                for listener in listeners:
+                    await listener.open()
+                tasks += [group.create_task(work) for work in background]
+                background.clear()
+                life.notify_ready()
+                await life.stopping.wait()
+                for listener in listeners:
+                    listener.close()
+                await _drain(house)
+        finally:
+            for listener in listeners:
+                listener.close()
+            for work in background:
+                work.close()
+            for task in tasks:
+                task.cancel()
+
+
+async def _drain(house: House) -> None:
+    """End all sessions: at their safe points, then at once, and give their last words time to arrive."""
+    for session in house:
+        session.drain(refusal.shutting_down())
+    if not await house.wait_until_empty(DRAIN_S):
+        for session in house:
+            session.end(refusal.shutting_down())
+        await house.wait_until_empty(LINGER_S)
+
+
+def main() -> None:
+    """Run the program."""
+    parser = argparse.ArgumentParser(prog="endpointd", description="The proxy of a PostgreSQL cluster.")
+    parser.add_argument("--config", required=True, type=Path, metavar="FILE", help="settings file (TOML)")
+    parser.add_argument("--version", action="version", version=f"endpointd {VERSION}")
+    arguments = parser.parse_args()
+    try:
+        settings = load_settings(arguments.config, Settings)
+        configure_logs(program=settings.proxy.name, level=settings.logs.level, style=settings.logs.style)
+        for path in (settings.http.token_file, settings.feed.token_file, settings.nodeds.token_file):
+            read_secret(path)
+    except SettingsError as error:
+        print(f"endpointd: {error}", file=sys.stderr)  # noqa: T201 - before there are logs
+        sys.exit(EXIT_USAGE)
+    reasons: list[str] = []
+
+    async def live(life: Lifecycle) -> None:
+        """Serve; a port that is taken is one clear line, not a traceback."""
+        try:
+            await serve(settings, life)
+        except* (ListenError, OSError) as errors:
+            reasons.extend(str(error) for error in errors.exceptions)
+
+    code = run(live)
+    for reason in reasons:
+        get_logger().error("cannot serve", reason=reason)
+    sys.exit(EXIT_FAILED if reasons else code)
+
+
+if __name__ == "__main__":
+    main()

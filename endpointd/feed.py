@@ -1,0 +1,162 @@
+"""The document feed: listens to every manager, reports to each, and keeps the last document on disk.
+
+All managers are listened to at once, so that a new leader is heard the moment it speaks; only one that holds the lease
+vouches for the writer.  A document is taken only if it may replace the present one: an old manager cannot take us back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import aiohttp
+
+from daemonkit.durable import read_or_none, write_durably
+from daemonkit.httpclient import HttpClient, HttpError
+from daemonkit.logs import get_logger
+from daemonkit.version import VERSION
+from endpointd.freshness import lease_until
+from endpointd.switchboard import Switchboard
+from pgtopology.codec import MessageError, decode, encode
+from pgtopology.document import Topology
+from pgtopology.report import FeedFrame, ProxyReport
+from pgtopology.succession import may_replace
+
+CONNECT_TIMEOUT_S = 2.0
+SILENCE_S = 2.0
+"""A manager speaks every 150 ms; one that has been silent for this long is called anew."""
+RECONNECT_S = 0.2
+REPORT_S = 0.5
+SEND_TIMEOUT_S = 2.0
+
+
+class DocumentCache:
+    """The last document, on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._newest: Topology | None = None
+        self._changed = asyncio.Event()
+        self._log = get_logger()
+
+    def load(self) -> Topology | None:
+        """Return the document that was kept, or None if there is none that can be used."""
+        try:
+            data = read_or_none(self._path)
+            return decode(data, Topology) if data is not None else None
+        except (OSError, MessageError) as error:
+            self._log.warning("the cached document cannot be used", path=str(self._path), reason=str(error))
+            return None
+
+    def keep(self, topology: Topology) -> None:
+        """Have *topology* written soon."""
+        self._newest = topology
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Write what is to be kept, the newest only, in a thread: a slow disk must not stop the relay."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            if self._newest is not None:
+                try:
+                    await asyncio.to_thread(write_durably, self._path, encode(self._newest))
+                except OSError as error:
+                    self._log.warning("the document could not be cached", path=str(self._path), reason=str(error))
+
+
+class Feed:
+    """The connection to one manager."""
+
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        name: str,
+        board: Switchboard,
+        cache: DocumentCache,
+        *,
+        engine: str,
+        count: Callable[[], int],
+    ) -> None:
+        """*count* returns the number of sessions."""
+        self._url = url
+        self._token = token
+        self._name = name
+        self._board = board
+        self._cache = cache
+        self._engine = engine
+        self._count = count
+        self._loop = asyncio.get_running_loop()
+        self._log = get_logger(manager=url)
+        self._is_connected = False
+        self._reported: ProxyReport | None = None
+        self._report_due = 0.0
+        self._refused: tuple[int, int] | None = None
+
+    async def run(self) -> None:
+        """Listen for ever."""
+        async with HttpClient(self._url, self._token) as client:
+            while True:
+                try:
+                    await self._listen(client)
+                    reason = "the manager closed the connection"
+                except (HttpError, OSError, TimeoutError, aiohttp.ClientError, MessageError) as error:
+                    reason = str(error) or type(error).__name__
+                if self._is_connected:
+                    self._log.warning("feed lost", reason=reason)
+                self._is_connected = False
+                await asyncio.sleep(RECONNECT_S)
+
+    async def _listen(self, client: HttpClient) -> None:
+        async with client.websocket(f"/v1/feed?proxy={self._name}", timeout_s=CONNECT_TIMEOUT_S) as socket:
+            self._reported = None
+            while True:
+                async with asyncio.timeout(SILENCE_S):
+                    message = await socket.receive()
+                if message.type is not aiohttp.WSMsgType.TEXT:
+                    return
+                self._take(decode(message.data, FeedFrame), self._loop.time())
+                await self._report(socket)
+
+    def _take(self, frame: FeedFrame, arrived_at: float) -> None:
+        """Do what *frame* says."""
+        if not self._is_connected:
+            self._is_connected = True
+            self._log.info("feed connected", epoch=frame.epoch, revision=frame.revision, leads=frame.lease_ms > 0)
+        if frame.document is not None:
+            self._take_document(frame.document)
+        self._board.vouch(lease_until=lease_until(frame, self._board.topology, arrived_at))
+
+    def _take_document(self, document: Topology) -> None:
+        held = self._board.topology
+        if held == document:
+            return
+        why_not = may_replace(held, document) if held is not None else None
+        if why_not is None:
+            self._board.set_topology(document)
+            self._cache.keep(document)
+        elif self._refused != (document.epoch, document.revision):
+            self._refused = (document.epoch, document.revision)
+            self._log.warning("document refused", reason=why_not)
+
+    async def _report(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        """Say how things stand, if that is news or due."""
+        board = self._board
+        now = self._loop.time()
+        report = ProxyReport(
+            name=self._name,
+            version=VERSION,
+            epoch=board.settled_epoch,
+            revision=board.table.revision,
+            sessions=self._count(),
+            engine=self._engine,
+            backends=board.backends(),
+        )
+        if report == self._reported and now < self._report_due:
+            return
+        self._reported = report
+        self._report_due = now + REPORT_S
+        async with asyncio.timeout(SEND_TIMEOUT_S):
+            await socket.send_str(encode(report).decode())

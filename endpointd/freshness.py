@@ -1,0 +1,64 @@
+"""Until when the writer we know may be served, and on whose word (S14).
+
+A proxy that is cut off together with an old primary would show old data for ever.  Therefore somebody must vouch for the
+writer all the time: the manager that holds the lease, by each frame of the feed; or, while no manager answers, the writer's
+own noded, by a commit that w nodes have acknowledged, which it could not get if another writer stood.  All times are on the
+caller's monotonic clock.  Pure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pgtopology.document import Topology
+from pgtopology.node import Role
+from pgtopology.observation import Observation
+from pgtopology.report import FeedFrame
+
+HEARTBEAT_VALID_S = 0.6
+"""How old a quorum heartbeat may be: as long as failover waits after the old primary's last sign of life (DESIGN 4.6)."""
+
+NEVER = float("-inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """Two words for the writer, and until when each is good."""
+
+    lease_until: float = NEVER
+    heartbeat_until: float = NEVER
+
+    @property
+    def until(self) -> float:
+        """When the writer may not be served any longer unless somebody vouches again."""
+        return max(self.lease_until, self.heartbeat_until)
+
+    def is_valid(self, now: float) -> bool:
+        """Return whether the writer may be served."""
+        return now < self.until
+
+
+def lease_until(frame: FeedFrame, held: Topology | None, arrived_at: float) -> float:
+    """Return until when *frame* vouches for the document *held*: not at all if it speaks of another one."""
+    if held is None or (frame.epoch, frame.revision) != (held.epoch, held.revision) or frame.lease_ms <= 0:
+        return NEVER
+    return arrived_at + frame.lease_ms / 1000
+
+
+def heartbeat_until(seen: Observation, held: Topology, asked_at: float) -> float | str:
+    """Return until when what the writer's noded says vouches for the writer of *held*, or why it does not.
+
+    The age it states is counted from *asked_at*, before the answer was made, so the result is never too late.
+    """
+    if seen.node != held.writer:
+        return f'"{seen.node}" is not the writer'
+    if seen.role is not Role.PRIMARY:
+        return f'"{seen.node}" does not run as a primary'
+    if seen.promised > held.epoch or seen.seen.epoch > held.epoch:
+        return f'"{seen.node}" knows of a newer epoch than {held.epoch}'
+    heartbeat = seen.heartbeat
+    if heartbeat is None or heartbeat.acknowledged_age_ms is None:
+        return f'"{seen.node}" has no acknowledged heartbeat'
+    if heartbeat.epoch != held.epoch:
+        return f"the heartbeat is of epoch {heartbeat.epoch}, not {held.epoch}"
+    return asked_at - heartbeat.acknowledged_age_ms / 1000 + HEARTBEAT_VALID_S

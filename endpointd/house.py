@@ -1,0 +1,50 @@
+"""The sessions that live, of all doors, by number."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+from endpointd.session import Session
+
+
+class House:
+    """Whoever is in."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[int, Session] = {}
+        self._numbers = 0
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def __iter__(self) -> Iterator[Session]:
+        """Return those who are in now; they may leave meanwhile."""
+        return iter(tuple(self._sessions.values()))
+
+    def next_number(self) -> int:
+        """Return a number that no session has had."""
+        self._numbers += 1
+        return self._numbers
+
+    def enter(self, session: Session) -> None:
+        """Let *session* in."""
+        self._sessions[session.number] = session
+        self._empty.clear()
+
+    def leave(self, session: Session) -> None:
+        """*session* has ended."""
+        del self._sessions[session.number]
+        if not self._sessions:
+            self._empty.set()
+
+    async def wait_until_empty(self, timeout_s: float) -> bool:
+        """Wait until everybody has left, or the time is over; return whether they have."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._empty.wait()
+        except TimeoutError:
+            return False
+        return True

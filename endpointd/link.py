@@ -1,0 +1,260 @@
+"""One TCP connection, ours at one end. The only file that touches a transport.
+
+Bytes go up to a Receiver as a view of a buffer that all links share: whoever wants to keep them copies them before it
+returns.  Writing is never refused and never waits; the transport holds what the kernel does not take, and the receiver is
+told when that is too much (`writable`), so that it stops reading from where the bytes come from.  Memory per link is
+therefore bounded by WRITE_BYTES_HIGH and one read.
+
+While a login is under way nobody relays yet: then an Inbox is the receiver, which keeps a bounded number of bytes and stops
+reading when it is full.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Protocol, cast
+
+READ_BYTES = 1 << 16
+"""What one read takes at most. More gains nothing over loopback, and the copy stays in a core's cache."""
+
+WRITE_BYTES_HIGH = 1 << 17
+"""Unsent bytes beyond which the other side is not read any longer."""
+
+LINGER_S = 5.0
+"""A peer that does not take our last words within this time is cut off."""
+
+KEEPALIVE_IDLE_S = 10
+KEEPALIVE_INTERVAL_S = 3
+KEEPALIVE_PROBES = 3
+"""A silent peer is given up after about 20 s. There is deliberately no TCP_USER_TIMEOUT: Linux applies it to a peer that is
+alive and merely does not read, and would cut off every client that pauses in the middle of a result, and every COPY that
+waits for a lock. A dead server is noticed by the manager long before."""
+
+_buffer = memoryview(bytearray(READ_BYTES))
+# Shared by all links of the process: the loop fills it and hands it to `buffer_updated` in one go, and all run on one loop.
+
+
+class Receiver(Protocol):
+    """Who gets what a link hears."""
+
+    def received(self, data: memoryview) -> None:
+        """Take bytes; the view is valid only during the call."""
+        ...
+
+    def ended(self) -> None:
+        """The peer will send no more; or the link is broken. Called once."""
+        ...
+
+    def writable(self, is_writable: bool) -> None:
+        """There is room for more, or too much is waiting to be sent."""
+        ...
+
+
+class Inbox:
+    """Keeps what a peer says until somebody asks, up to a limit, and pokes its owner."""
+
+    def __init__(self, link: Link, poke: Callable[[], None], *, bytes_max: int = READ_BYTES) -> None:
+        self._link = link
+        self._poke = poke
+        self._bytes_max = bytes_max
+        self._data = bytearray()
+        self.has_ended = False
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def take(self) -> bytes:
+        """Return what has come, and go on reading."""
+        data = bytes(self._data)
+        self._data.clear()
+        self._link.resume_reading()
+        return data
+
+    def received(self, data: memoryview) -> None:
+        """Keep *data*; one read more than the limit may be kept, because it has already happened."""
+        self._data += data
+        if len(self._data) >= self._bytes_max:
+            self._link.pause_reading()
+        self._poke()
+
+    def ended(self) -> None:
+        """Remember that nothing more will come."""
+        self.has_ended = True
+        self._poke()
+
+    def writable(self, is_writable: bool) -> None:
+        """A login is too small to fill a buffer."""
+
+
+class _Deaf:
+    """The receiver of a link that is being closed, or is not yet anybody's."""
+
+    def received(self, data: memoryview) -> None:
+        pass
+
+    def ended(self) -> None:
+        pass
+
+    def writable(self, is_writable: bool) -> None:
+        pass
+
+
+DEAF: Receiver = _Deaf()
+
+
+class Link(asyncio.BufferedProtocol):
+    """A connection."""
+
+    def __init__(self, on_open: Callable[[Link], None] | None = None) -> None:
+        self._on_open = on_open
+        self._on_closed: Callable[[], None] | None = None
+        self._transport: asyncio.Transport | None = None
+        self._receiver: Receiver = DEAF
+        self._is_reading = True
+        self._has_ended = False
+        self._linger: asyncio.TimerHandle | None = None
+        self.is_writable = True
+        self.bytes_received = 0
+        self.bytes_sent = 0
+
+    # What the owner does
+
+    @property
+    def receiver(self) -> Receiver:
+        """Who gets what this link hears. To change it is to hand the link over; an end that has come already is told."""
+        return self._receiver
+
+    @receiver.setter
+    def receiver(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+        if self._has_ended:
+            receiver.ended()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the peer will send no more."""
+        return self._has_ended
+
+    @property
+    def unsent(self) -> int:
+        """How many bytes wait for the kernel to take them."""
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
+    @property
+    def peer(self) -> str:
+        """Who is at the other end, for people."""
+        name = self._transport.get_extra_info("peername") if self._transport is not None else None
+        return _format(name)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Send *data*, which must not change afterwards. On a link that is broken or closing this is nothing."""
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            self.bytes_sent += len(data)
+            transport.write(data)
+
+    def pause_reading(self) -> None:
+        """Leave what comes in the kernel, whose window tells the peer to stop."""
+        if self._is_reading and self._transport is not None and not self._transport.is_closing():
+            self._is_reading = False
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Take what comes."""
+        if not self._is_reading and self._transport is not None and not self._transport.is_closing():
+            self._is_reading = True
+            self._transport.resume_reading()
+
+    def close(self) -> None:
+        """Send what waits to be sent, for LINGER_S at most, and close. What the peer still says is not heard."""
+        self._receiver = DEAF
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        transport.close()
+        if self._transport is not None:
+            self._linger = asyncio.get_running_loop().call_later(LINGER_S, transport.abort)
+
+    def abort(self) -> None:
+        """Close at once; the peer sees a reset."""
+        self._receiver = DEAF
+        if self._transport is not None:
+            self._transport.abort()
+
+    def on_closed(self, callback: Callable[[], None]) -> None:
+        """Call *callback* when nothing of the connection is left."""
+        self._on_closed = callback
+
+    # What the event loop does
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Set the connection up."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=WRITE_BYTES_HIGH)
+        _tune(self._transport.get_extra_info("socket"))
+        if self._on_open is not None:
+            self._on_open(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Lend the shared buffer."""
+        return _buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Hand on what was read."""
+        self.bytes_received += nbytes
+        self._receiver.received(_buffer[:nbytes])
+
+    def eof_received(self) -> bool:
+        """Keep the other direction open: who owns the link may have last words."""
+        self._end()
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the transport."""
+        self._transport = None
+        if self._linger is not None:
+            self._linger.cancel()
+        self._end()
+        if self._on_closed is not None:
+            self._on_closed()
+
+    def pause_writing(self) -> None:
+        """Too much waits to be sent."""
+        self.is_writable = False
+        self._receiver.writable(False)
+
+    def resume_writing(self) -> None:
+        """There is room again."""
+        self.is_writable = True
+        self._receiver.writable(True)
+
+    def _end(self) -> None:
+        if not self._has_ended:
+            self._has_ended = True
+            self._receiver.ended()
+
+
+def _tune(sock: socket.socket | None) -> None:
+    """Send small messages at once, and notice a peer that vanished."""
+    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", KEEPALIVE_IDLE_S),
+        ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL_S),
+        ("TCP_KEEPCNT", KEEPALIVE_PROBES),
+    ):
+        option = getattr(socket, name, None)
+        if option is not None:  # macOS calls the first one otherwise
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def _format(name: object) -> str:
+    match name:
+        case (str(host), int(port), *_):
+            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        case _:
+            return "unknown"

@@ -1,0 +1,82 @@
+"""A door: accepts clients and owns their sessions.
+
+Sessions run in the task group of whoever opened the door, and every one of them is known here by number until it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from daemonkit.logs import get_logger
+from endpointd import metrics, refusal
+from endpointd.house import House
+from endpointd.link import Link
+from endpointd.routing import Door
+from endpointd.session import Session, Surroundings
+
+BACKLOG = 1024
+
+CROWD_MAX = 256
+"""Clients beyond sessions_max that are still listened to, so that each is told in its own words, and can cancel."""
+
+
+class ListenError(Exception):
+    """A port cannot be listened on; the text says which and why."""
+
+
+class Listener:
+    """One endpoint's port."""
+
+    def __init__(self, door: Door, host: str, port: int, around: Surroundings, group: asyncio.TaskGroup, house: House) -> None:
+        """*house*: the sessions of all doors, which share the limits."""
+        self.door = door
+        self._host = host
+        self._port = port
+        self._around = around
+        self._group = group
+        self._house = house
+        self._server: asyncio.Server | None = None
+        self._log = get_logger(endpoint=door)
+
+    @property
+    def port(self) -> int:
+        """The port listened on, which differs from the one asked for if that was 0."""
+        assert self._server is not None
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def open(self) -> None:
+        """Listen. Raises ListenError."""
+        loop = asyncio.get_running_loop()
+        try:
+            self._server = await loop.create_server(
+                lambda: Link(self._welcome), self._host, self._port, reuse_address=True, backlog=BACKLOG
+            )
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ListenError(f"cannot listen on {self._host}:{self._port} for endpoint {self.door}: {reason}") from error
+        self._log.info("endpoint open", host=self._host, port=self.port)
+
+    def close(self) -> None:
+        """Accept nobody any more. The sessions go on."""
+        if self._server is not None:
+            self._server.close()
+
+    def _welcome(self, link: Link) -> None:
+        limit = self._around.limits.sessions_max
+        unwelcome = refusal.too_many_connections(self.door) if len(self._house) >= limit else None
+        if len(self._house) >= limit + CROWD_MAX:
+            link.write(refusal.too_many_connections(self.door).encode())
+            link.close()
+            return
+        session = Session(self._house.next_number(), self.door, link, self._around, unwelcome=unwelcome)
+        self._house.enter(session)
+        metrics.SESSIONS.labels(self.door).inc()
+        self._group.create_task(self._serve(session), name=f"session {session.number}")
+
+    async def _serve(self, session: Session) -> None:
+        try:
+            await session.run()
+        finally:
+            self._house.leave(session)
+            metrics.SESSIONS.labels(self.door).dec()
+            self._log.debug("session ended", session=session.number, reason=session.reason)

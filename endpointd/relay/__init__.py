@@ -1,0 +1,1 @@
+"""Moving the bytes of sessions that stand: one seam, several engines."""

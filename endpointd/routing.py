@@ -1,0 +1,84 @@
+"""Which servers an endpoint stands for: an immutable table, made whole from one topology document.
+
+It knows documents, not whether they are still true: that is freshness.  It lists candidates and leaves the choice among
+them to balance.  The node that is being promoted is nobody's candidate (S19).  Pure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pgtopology.document import Topology, TransitionKind
+from pgtopology.epoch import NO_EPOCH, NO_REVISION, Epoch, Revision
+from pgtopology.node import Address, Member, NodeName, NodeState, Role
+
+
+class Door(StrEnum):
+    """The two endpoints of a cluster."""
+
+    WRITER = "writer"
+    READER = "reader"
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A PostgreSQL server that may serve a session, and in which capacity."""
+
+    node: NodeName
+    address: Address
+    is_writer: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """What the doors lead to, as of one document."""
+
+    epoch: Epoch = NO_EPOCH
+    revision: Revision = NO_REVISION
+    writer: Backend | None = None
+    readers: tuple[Backend, ...] = ()
+    """Sorted by name."""
+    promoted: NodeName | None = None
+    """The writer, or while there is none the candidate: no place for sessions that were promised a replica."""
+    members: frozenset[NodeName] = frozenset()
+    is_planned: bool = False
+    """The writer went away by an operator's wish: sessions may finish what they are doing."""
+
+
+EMPTY = Table()
+"""Before the first document."""
+
+
+def make_table(topology: Topology) -> Table:
+    """Return the table that *topology* asks for."""
+    writer_member = topology.member(topology.writer) if topology.writer is not None else None
+    promoted = topology.writer
+    if promoted is None and topology.candidate is not None:
+        promoted = topology.candidate.node
+    readers = sorted(
+        (member for member in topology.members if member.name != promoted and _may_be_read(member)),
+        key=lambda member: member.name,
+    )
+    transition = topology.transition
+    return Table(
+        epoch=topology.epoch,
+        revision=topology.revision,
+        writer=Backend(writer_member.name, writer_member.address, True) if writer_member is not None else None,
+        readers=tuple(Backend(member.name, member.address, False) for member in readers),
+        promoted=promoted,
+        members=frozenset(member.name for member in topology.members),
+        is_planned=transition is not None and transition.kind is TransitionKind.SWITCHOVER,
+    )
+
+
+def candidates(table: Table, door: Door, *, fallback_to_writer: bool) -> tuple[Backend, ...]:
+    """Return whom *door* stands for now, best first in groups: a reader's door falls back to the writer if asked to."""
+    writer = (table.writer,) if table.writer is not None else ()
+    if door is Door.WRITER:
+        return writer
+    return table.readers or (writer if fallback_to_writer else ())
+
+
+def _may_be_read(member: Member) -> bool:
+    return member.reader_eligible and member.role is Role.STANDBY and member.state is NodeState.STREAMING

@@ -1,0 +1,152 @@
+"""What a session is doing, told from message headers of both directions: idle, in a transaction, or busy.
+
+A safe point is the moment when the session is idle: the server has answered everything, no transaction is open, and neither
+side is in the middle of a message.  There a session can be ended without harm, and later moved.
+
+Each Query, FunctionCall and Sync of the client is answered by one ReadyForQuery, so a queue of them counts what is
+outstanding, pipelines included.  COPY from the client is the exception: a Sync sent before CopyDone is swallowed by the
+server (PostgreSQL documentation, "COPY Operations").
+
+The server's direction also shows the two things of payload that we read: whether the server said goodbye itself, and a
+notice from SyncRepWaitForLSN, that is, a commit whose wait for copies was cancelled (S15).  Pure.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pgwire.errors import ProtocolError
+from pgwire.framing import Scanner
+from pgwire.messages import Backend, Frontend, decode_report
+
+SYNC_WAIT_ROUTINE = "SyncRepWaitForLSN"
+_SYNC_WAIT = SYNC_WAIT_ROUTINE.encode()
+
+_ANSWERED = frozenset({Frontend.QUERY, Frontend.FUNCTION_CALL, Frontend.SYNC})
+_CLOSING = frozenset(
+    {
+        0,
+        *_ANSWERED,
+        Frontend.AUTHENTICATION_RESPONSE,
+        Frontend.COPY_DATA,
+        Frontend.COPY_DONE,
+        Frontend.COPY_FAIL,
+        Frontend.TERMINATE,
+    }
+)
+"""A client that stops behind one of these has nothing unfinished, as far as its own direction tells."""
+
+
+class Doing(StrEnum):
+    """What a session is doing."""
+
+    IDLE = "idle"
+    IN_TRANSACTION = "in_transaction"
+    """Open, but no statement is running: it is lost with the server, and certainly not committed."""
+    BUSY = "busy"
+
+
+class SafePoint:
+    """The state of one session, fed with what each side sends. Begins behind the startup packet."""
+
+    __slots__ = ("_client", "_copying_in", "_outstanding", "_server", "_status", "_unsynced", "has_left", "server_said_goodbye")
+
+    def __init__(self) -> None:
+        self._client = Scanner(
+            told=(*_ANSWERED, Frontend.COPY_DONE, Frontend.COPY_FAIL, Frontend.TERMINATE),
+        )
+        self._server = Scanner(
+            told=(Backend.COPY_IN_RESPONSE, Backend.COPY_BOTH_RESPONSE),
+            collected=(Backend.READY_FOR_QUERY, Backend.NOTICE_RESPONSE, Backend.ERROR_RESPONSE),
+        )
+        self._outstanding = bytearray()
+        self._copying_in = False
+        self._unsynced = False
+        self._status = 0
+        self.has_left = False
+        """The client said Terminate."""
+        self.server_said_goodbye = False
+        """The server's last word was an error that ends the session."""
+
+    def client_sent(self, chunk: bytes | bytearray | memoryview) -> None:
+        """Take in what the client sent. Raises ProtocolError if it is no chain of messages."""
+        for kind, _, _, _ in self._client.feed(chunk):
+            if kind in _ANSWERED:
+                self._outstanding.append(kind)
+            elif kind == Frontend.TERMINATE:
+                self.has_left = True
+            elif self._copying_in:
+                # CopyDone or CopyFail. What was outstanding is the command itself and Syncs that the server swallowed.
+                self._copying_in = False
+                if self._outstanding and self._outstanding[0] != Frontend.SYNC:
+                    del self._outstanding[1:]
+                else:
+                    self._outstanding.clear()
+                    self._unsynced = True
+
+    def server_sent(self, chunk: bytes | bytearray | memoryview) -> int | None:
+        """Take in what the server sent.
+
+        Return where in *chunk* a notice ends that says a commit's wait was cancelled, or None.  Nothing behind it may reach
+        the client.  Raises ProtocolError if it is no chain of messages.
+        """
+        unconfirmed: int | None = None
+        for kind, _, end, payload in self._server.feed(chunk):
+            self.server_said_goodbye = False
+            if kind == Backend.READY_FOR_QUERY:
+                self._status = payload[0] if payload else 0
+                self._copying_in = self._unsynced = False
+                if self._outstanding:
+                    del self._outstanding[:1]
+            elif kind == Backend.ERROR_RESPONSE:
+                self.server_said_goodbye = _is_fatal(payload)
+                if self._copying_in and self._outstanding[:1] == bytes((Frontend.SYNC,)):
+                    self._outstanding.clear()
+                    self._unsynced = True
+                self._copying_in = False
+            elif kind == Backend.NOTICE_RESPONSE:
+                if unconfirmed is None and _SYNC_WAIT in payload and _routine(payload) == SYNC_WAIT_ROUTINE:
+                    unconfirmed = end
+            else:
+                self._copying_in = True
+        return unconfirmed
+
+    @property
+    def boundary(self) -> int:
+        """Where in the server's last chunk its last complete message ended; 0 if none did."""
+        return self._server.boundary
+
+    @property
+    def missing(self) -> int:
+        """How many bytes the server's unfinished message still lacks, as far as is known."""
+        return self._server.missing
+
+    @property
+    def doing(self) -> Doing:
+        """What the session is doing, as far as its bytes have been seen."""
+        if (
+            self._outstanding
+            or self._copying_in
+            or self._unsynced
+            or not self._client.at_boundary
+            or self._client.last_kind not in _CLOSING
+            or not self._server.at_boundary
+        ):
+            return Doing.BUSY
+        if self._status == ord("I"):
+            return Doing.IDLE
+        return Doing.IN_TRANSACTION if self._status else Doing.BUSY
+
+
+def _is_fatal(payload: bytes) -> bool:
+    try:
+        return decode_report(payload).is_fatal
+    except ProtocolError:
+        return False
+
+
+def _routine(payload: bytes) -> str | None:
+    try:
+        return decode_report(payload).routine
+    except ProtocolError:
+        return None

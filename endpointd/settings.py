@@ -1,0 +1,90 @@
+"""What an operator can set, and what holds if nothing is said. Strict: an unknown key is an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
+Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+
+
+class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[proxy]"""
+
+    name: str
+    engine: Literal["asyncio"] = "asyncio"
+    cache: Path
+    """Where the last document is kept, so that a restarted proxy routes while all managers are dead."""
+
+
+class FeedSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[feed]: the managers, all of which are listened to."""
+
+    urls: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=7)]
+    token_file: Path
+
+
+class NodedSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[nodeds]: who are asked only while no manager answers."""
+
+    token_file: Path
+
+
+class WriterSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[writer]"""
+
+    host: str = "127.0.0.1"
+    port: Port
+
+
+class ReaderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[reader]"""
+
+    host: str = "127.0.0.1"
+    port: Port
+    fallback_to_writer: bool = True
+    """With no replica left the door leads to the writer, as Aurora's does; else clients wait and are refused."""
+
+
+class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[limits]"""
+
+    sessions_max: Count = 1000
+    startup_timeout_s: Seconds = 15.0
+    """For the first packet, and again for the login."""
+    dial_timeout_s: Seconds = 3.0
+    hold_s: Seconds = 10.0
+    """How long a client waits for somebody to connect to."""
+    hold_max: Count = 1000
+
+
+class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[http]: health, metrics and who is connected where."""
+
+    host: str = "127.0.0.1"
+    port: Port
+    token_file: Path
+
+
+class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[logs]"""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    style: Literal["console", "json"] = "console"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole file."""
+
+    proxy: ProxySettings
+    feed: FeedSettings
+    nodeds: NodedSettings
+    writer: WriterSettings
+    reader: ReaderSettings
+    limits: LimitSettings = LimitSettings()
+    http: HttpSettings
+    logs: LogSettings = LogSettings()

@@ -1,0 +1,133 @@
+"""The proxy as a process of its own, as it is run in life."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from daemonkit.httpclient import HttpClient, HttpError
+from endpointd.admin import Health, Sessions
+from tests.endpointd.feedserver import TOKEN
+from tests.endpointd.servers import free_port
+
+
+@dataclass
+class Proxy:
+    """A running proxy."""
+
+    process: asyncio.subprocess.Process
+    writer_port: int
+    reader_port: int
+    http_port: int
+    log: Path
+
+    async def get(self, path: str) -> bytes:
+        async with HttpClient(f"http://127.0.0.1:{self.http_port}", TOKEN) as client:
+            return await client.get(path, timeout_s=2)
+
+    async def health(self) -> Health:
+        return msgspec.json.decode(await self.get("/health"), type=Health)
+
+    async def sessions(self) -> Sessions:
+        return msgspec.json.decode(await self.get("/v1/sessions"), type=Sessions)
+
+    async def wait_for_health(self, **fields: object) -> Health:
+        """Wait until *fields* of /health are so."""
+        health: Health | None = None
+        try:
+            async with asyncio.timeout(10):
+                while True:
+                    with contextlib.suppress(HttpError):
+                        health = await self.health()
+                        if all(getattr(health, name) == value for name, value in fields.items()):
+                            return health
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            raise AssertionError(f"{health}\n{self.log.read_text()}") from None
+
+    @property
+    def rss_bytes(self) -> int:
+        """The memory of the process."""
+        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+        raise AssertionError("no VmRSS")
+
+    @property
+    def rss_peak_bytes(self) -> int:
+        """The most it ever had."""
+        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+        raise AssertionError("no VmHWM")
+
+
+@contextlib.asynccontextmanager
+async def proxy(
+    directory: Path,
+    feed_ports: Sequence[int],
+    *,
+    limits: str = "",
+    fallback_to_writer: bool = True,
+    ports: tuple[int, int, int] | None = None,
+) -> AsyncIterator[Proxy]:
+    """Run a proxy that follows the feeds at *feed_ports*."""
+    directory.mkdir(exist_ok=True)
+    writer_port, reader_port, http_port = ports or (free_port(), free_port(), free_port())
+    token = directory / "token"
+    token.write_text(TOKEN)
+    token.chmod(0o600)
+    config = directory / "endpointd.toml"
+    urls = ", ".join(f'"http://127.0.0.1:{port}"' for port in feed_ports)
+    config.write_text(f"""
+[proxy]
+name = "proxy-1"
+engine = "asyncio"
+cache = "{directory / "topology.json"}"
+[feed]
+urls = [{urls}]
+token_file = "{token}"
+[nodeds]
+token_file = "{token}"
+[writer]
+host = "127.0.0.1"
+port = {writer_port}
+[reader]
+host = "127.0.0.1"
+port = {reader_port}
+fallback_to_writer = {str(fallback_to_writer).lower()}
+[limits]
+{limits}
+[http]
+host = "127.0.0.1"
+port = {http_port}
+token_file = "{token}"
+[logs]
+level = "debug"
+""")
+    log = directory / "log"
+    with log.open("ab") as output:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "endpointd.daemon", "--config", config,
+            stdout=output, stderr=output, cwd=Path(__file__).parents[2],
+            env={**os.environ, "PYTHONASYNCIODEBUG": ""},
+        )  # fmt: skip
+    running = Proxy(process, writer_port, reader_port, http_port, log)
+    try:
+        await running.wait_for_health()
+        yield running
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(20):
+            await process.wait()
+        text = log.read_text()
+        assert "Traceback" not in text, text
