@@ -144,8 +144,9 @@ class HttpServer:
 
     @web.middleware
     async def _check_host(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        host = request.headers.get("Host", "")
-        if host not in self._good_hosts:
+        host = request.headers.get("Host")
+        # Without the header no browser sent this, but perhaps a load balancer's health check, in HTTP/1.0.
+        if host is not None and host not in self._good_hosts:
             name = _host_name(host)
             if name not in self._allowed_hosts and not _is_ip_literal(name):
                 raise ApiError(403, "host_not_allowed", "the Host header names neither an address nor an allowed host")

@@ -145,8 +145,10 @@ def _place(steps: list[str]) -> str:
     *tables, key = steps
     if not tables:
         return key
-    if key.isdigit() or key == "...":
-        return _table(steps)
+    if key == "...":
+        return _table(tables)
+    if key.isdigit():
+        return f"{_place(tables)}, item {int(key) + 1}"
     return f"{_table(tables)}, {key}" if tables[-1].isdigit() else f"{_table(tables)}.{key}"
 
 
@@ -181,6 +183,8 @@ def _type_at(here: inspect.Type | None, steps: list[str]) -> inspect.Type | None
 
 
 def _known_keys(here: inspect.Type | None) -> str:
+    if isinstance(here, inspect.UnionType):
+        here = next((option for option in here.types if isinstance(option, inspect.StructType)), None)
     if not isinstance(here, inspect.StructType):
         return ""
     return f"; known keys are {', '.join(sorted(field.encode_name for field in here.fields))}"

@@ -238,6 +238,15 @@ async def test_the_host_must_be_an_address_or_a_known_name(host: str, status: in
             assert answer.split()[1] == str(status)
 
 
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_a_health_check_without_a_host_is_answered(version: str) -> None:
+    async with serving(Site()) as server:
+        answer = await raw(server.port, f"GET /health HTTP/{version}\nConnection: close\n\n")
+        assert answer.split()[1] == "200"
+        answer = await raw(server.port, f"GET /struct HTTP/{version}\nConnection: close\n\n")
+        assert answer.split()[1] == "401"
+
+
 async def test_metrics_are_served_to_the_token() -> None:
     async with talking() as (_, _, client):
         assert b"process_resident_memory_bytes" in await client.get("/metrics", timeout_s=5)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -105,6 +107,20 @@ def test_the_lag_counts_wake_ups_that_are_overdue() -> None:
     now = 0.29
     assert round(lag.worst_ms(0.03)) == 0  # too old
     assert round(lag.worst_ms(0.1)) == 200
+
+
+async def test_a_blocked_loop_is_noticed_while_it_is_watched() -> None:
+    lag = LoopLag(interval_s=0.01)
+    task = asyncio.create_task(lag.watch())
+    async with asyncio.timeout(10):
+        await asyncio.sleep(0)  # the watcher begins
+        time.sleep(0.2)  # noqa: ASYNC251 - to block the loop is the point
+        assert lag.worst_ms(60) > 150
+        while lag.worst_ms(60) < 150 or lag.worst_ms(0.001) > 150:
+            await asyncio.sleep(0.005)
+    task.cancel()
+    await asyncio.wait([task])
+    assert lag.worst_ms(60) > 150
 
 
 def test_the_version_is_the_one_of_the_distribution() -> None:
