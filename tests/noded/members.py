@@ -20,6 +20,7 @@ import asyncpg
 import msgspec
 
 from daemonkit.httpclient import HttpClient, HttpError
+from noded import processes
 from pgtopology.codec import decode, encode
 from pgtopology.epoch import Epoch, Revision
 from pgtopology.node import Address, NodeName, sync_name
@@ -170,7 +171,7 @@ class Cluster:
             "voters": self.voters,
             "slots": tuple(v.sync_name for v in self.voters.members) if self.voters is not None else (),
         }
-        return kind(**{**common, **fields})
+        return msgspec.convert({**common, **fields}, kind)
 
     async def send(self, order: Order, member: Member, answer: type[_T]) -> _T:
         """Send *order* as it is."""
@@ -274,11 +275,6 @@ def _kill_left(member: Member) -> None:
     """Kill what a failed test left of *member*, by the data directory it works in."""
     if member.process is not None and member.process.returncode is None:
         member.process.kill()
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            with contextlib.suppress(OSError):
-                if os.readlink(f"/proc/{entry}/cwd").startswith(str(member.directory)):
-                    os.kill(int(entry), signal.SIGKILL)
-
-
-__all__ = ["Cluster", "Member", "msgspec", "running_members"]
+    for pid in processes.members(member.directory / "pgdata"):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

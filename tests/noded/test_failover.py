@@ -1,0 +1,140 @@
+"""The life of a cluster as its nodeds see it, on real PostgreSQL: founded, grown, killed, promoted, rewound."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from noded import processes
+from pgtopology.node import Role
+from pgtopology.observation import PostmasterState
+from pgtopology.orders import Acknowledged, RewindOrder
+from tests.noded.members import Cluster, Member, running_members, slot_of
+
+pytestmark = pytest.mark.integration
+
+
+async def grow(cluster: Cluster) -> None:
+    """Make three voters of three nodeds without data, w = 2, as the manager would."""
+    first, second, third = cluster.members
+    await cluster.found()
+    await cluster.clone(second, first)
+    await cluster.clone(third, first)
+    two = await cluster.voters_of([first, second], 2)
+    await cluster.settings(first, two)
+    cluster.voters = await cluster.voters_of([first, second, third], 2)
+    await cluster.settings(first, cluster.voters)
+
+
+async def kill_postmaster(member: Member) -> int:
+    """Kill the postmaster of *member*, and return how many milliseconds later an observation told it."""
+    pid = (await member.observe()).postmaster.pid
+    assert pid is not None
+    loop = asyncio.get_running_loop()
+    told = asyncio.create_task(member.until(lambda o: o.postmaster.unexpected_exit))
+    await member.until(lambda o: o.postmaster.pid == pid)
+    begun = loop.time()
+    os.kill(pid, signal.SIGKILL)
+    await told
+    return int((loop.time() - begun) * 1000)
+
+
+async def test_a_killed_primary_is_replaced_and_comes_back_by_a_rewind() -> None:
+    async with running_members(3) as cluster:
+        await grow(cluster)
+        first, second, third = cluster.members
+        await cluster.sql(first, "CREATE TABLE t (i int)")
+        await cluster.sql(first, "INSERT INTO t VALUES (1)")
+
+        assert await kill_postmaster(first) < 1000
+        gone = await first.until(lambda o: o.postmaster.state == PostmasterState.STOPPED)
+        assert gone.postmaster.exit_status == -signal.SIGKILL
+        assert gone.role is Role.NONE
+
+        cluster.epoch = 2
+        answers = await asyncio.gather(cluster.promise(second), cluster.promise(third))
+        positions = [answer.position for answer in answers]
+        assert all(position is not None and position.timeline == 2 for position in positions), answers
+        assert all(answer.whole and answer.promised == 2 and not answer.was_primary for answer in answers)
+        best, other = second, third
+        if positions[0] is not None and positions[1] is not None and positions[1].lsn > positions[0].lsn:
+            best, other = third, second
+        await cluster.follow(other, best)
+        # Timelines 3 and 4 were claimed by attempts that came to nothing.
+        promoted = await cluster.promote(best, 5)
+        assert promoted.timeline == 5
+        assert promoted.promoted_epoch == 2
+        await cluster.streaming(other)
+        assert [row["i"] for row in await cluster.sql(best, "SELECT i FROM t")] == [1]
+        await cluster.sql(best, "INSERT INTO t VALUES (2)")
+
+        answer = await cluster.promise(first)
+        assert answer.position is not None
+        assert answer.position.timeline == 2
+        before = await first.observe()
+        await cluster.order(RewindOrder, first, Acknowledged, source=best.upstream, destroys=before.incarnation)
+        back = await first.until(lambda o: o.whole and o.receiver and o.receiver.streaming)
+        assert back.incarnation == before.incarnation
+        assert back.timeline == 5
+        assert back.promoted_epoch is None
+        assert list((first.directory / "kept").iterdir())
+        await cluster.sql(best, "INSERT INTO t VALUES (3)")
+        end = (await best.observe()).wal_end or 0
+        await first.until(lambda o: (o.replayed_lsn or 0) >= end)
+        assert len(await cluster.sql(first, "SELECT i FROM t")) == 3
+
+
+async def test_a_promise_stops_a_primary_and_its_data_goes_on_under_the_next_epoch() -> None:
+    async with running_members(1) as cluster:
+        await cluster.found()
+        (only,) = cluster.members
+        await cluster.sql(only, "CREATE TABLE t AS SELECT 1 AS i")
+        writer = await only.observe()
+        cluster.epoch = 2
+        answer = await cluster.promise(only)
+        assert answer.was_primary
+        assert answer.position is not None
+        assert writer.wal_end is not None
+        assert answer.position.lsn >= writer.wal_end
+        assert answer.position.timeline == 2
+        await only.until(lambda o: o.role is Role.STANDBY)
+        await cluster.promote(only, 3)
+        assert [row["i"] for row in await cluster.sql(only, "SELECT i FROM t")] == [1]
+
+
+async def test_a_noded_that_was_killed_adopts_the_running_writer() -> None:
+    async with running_members(1) as cluster:
+        await cluster.found()
+        (only,) = cluster.members
+        pid = (await only.observe()).postmaster.pid
+        await only.stop(signal.SIGKILL)
+        assert pid is not None
+        assert processes.is_alive(pid)
+        await only.start()
+        adopted = await only.until(lambda o: o.heartbeat and o.heartbeat.acknowledged_age_ms is not None)
+        assert adopted.postmaster.pid == pid
+        assert adopted.role is Role.PRIMARY
+        os.kill(pid, signal.SIGKILL)
+        await only.until(lambda o: o.postmaster.unexpected_exit and o.postmaster.state == PostmasterState.STOPPED)
+
+
+async def test_slots_for_all_members_exist_on_writer_and_standby() -> None:
+    async with running_members(2) as cluster:
+        first, second = cluster.members
+        await cluster.found()
+        copied = await cluster.clone(second, first)
+        cluster.voters = await cluster.voters_of([first, second], 2)
+        await cluster.settings(first, cluster.voters)
+        await cluster.follow(second, first)
+        names = await cluster.sql(first, "SELECT slot_name::text AS name FROM pg_replication_slots")
+        assert [row["name"] for row in names] == [slot_of(copied)]
+        expected = slot_of(await first.observe())
+
+        async with asyncio.timeout(10):
+            while True:
+                names = await cluster.sql(second, "SELECT slot_name::text AS name FROM pg_replication_slots")
+                if [row["name"] for row in names] == [expected]:
+                    break
