@@ -104,6 +104,7 @@ class Node:
                 epoch = await take_up(self.instance, self._doing)
             if epoch is not None:
                 self._heartbeat.begin(epoch)
+            await self.reporter.gatherer.gather()
             loops = (
                 self.reporter.run(),
                 self.reporter.deafness.run(),
