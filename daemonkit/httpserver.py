@@ -13,12 +13,14 @@ from __future__ import annotations
 import asyncio
 import hmac
 import ipaddress
+import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from types import TracebackType
 from typing import Self
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
 from daemonkit.logs import get_logger
@@ -99,6 +101,7 @@ class HttpServer:
         return int(self._runner.addresses[0][1])
 
     async def __aenter__(self) -> Self:
+        logging.getLogger("aiohttp.server").addFilter(_is_worth_a_line)
         runner = web.AppRunner(
             self._app,
             handle_signals=False,
@@ -135,9 +138,9 @@ class HttpServer:
             if error.status < 400:
                 raise
             return _translate(error, request).response()
-        except (ConnectionError, TimeoutError):
-            raise  # the client went away, or stopped reading; there is nobody to answer
-        except Exception:
+        except Exception as error:
+            if isinstance(error, ConnectionError) and _is_gone(request):
+                raise  # there is nobody to answer
             # The one broad except around one unit of work: a bug in a handler must not end the program.
             self._log.exception("request failed", method=request.method, path=request.path)
             return ApiError(500, "internal_error", "internal error").response()
@@ -225,14 +228,12 @@ class LineStream:
     ) -> None:
         self._registered.__exit__()
         if kind is None and not self.gone:
-            async with asyncio.timeout(self._write_timeout_s):
-                await self.response.write_eof()
+            await self._in_time(self.response.write_eof())
 
     @property
     def gone(self) -> bool:
         """Whether the reader has closed the connection."""
-        transport = self._request.transport
-        return transport is None or transport.is_closing()
+        return _is_gone(self._request)
 
     async def write_line(self, line: bytes) -> None:
         """Send *line*, which has no line end.
@@ -241,9 +242,12 @@ class LineStream:
         """
         if self.gone:
             raise ConnectionResetError("the reader has closed the stream")
+        await self._in_time(self.response.write(line + b"\n"))
+
+    async def _in_time(self, write: Awaitable[None]) -> None:
         try:
             async with asyncio.timeout(self._write_timeout_s):
-                await self.response.write(line + b"\n")
+                await write
         except TimeoutError as error:
             if self._request.transport is not None:
                 self._request.transport.abort()
@@ -252,6 +256,16 @@ class LineStream:
 
 async def _metrics(_request: web.Request) -> web.Response:
     return web.Response(body=generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def _is_gone(request: web.Request) -> bool:
+    """Return whether the client of *request* has closed the connection, or was cut off."""
+    return request.transport is None or request.transport.is_closing()
+
+
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    """Return whether what the HTTP library logs is about us: what a client sends that is not HTTP is the client's affair."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
 
 
 def _translate(error: web.HTTPException, request: web.Request) -> ApiError:

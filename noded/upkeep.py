@@ -49,21 +49,23 @@ class Upkeep:
     async def run(self) -> None:
         """Do the chores for ever."""
         rounds = 0
+        due = False
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(INTERVAL_S):
                     await self._wanted_now.wait()
+            due = due or self._wanted_now.is_set() or rounds % SLOTS_EVERY == 0
+            self._wanted_now.clear()
             rounds += 1
             self._reap()
             await self._restore_configuration()
-            if self._wanted_now.is_set() or rounds % SLOTS_EVERY == 0:
-                self._wanted_now.clear()
-                await self._keep_slots()
-                rotate_log(self._instance.layout.log)
+            rotate_log(self._instance.layout.log)
+            due = due and not await self._keep_slots()
 
-    async def _keep_slots(self) -> None:
+    async def _keep_slots(self) -> bool:
+        """Return whether it was done."""
         if self._doing.work is not None or not self._instance.note_readiness():
-            return
+            return False
         observer = self._instance.sessions.observer
         try:
             if self.slots is not None:
@@ -74,6 +76,8 @@ class Upkeep:
                 await advance_slots(observer)
         except SessionError as error:
             self._log.debug("slots could not be looked after", error=str(error))
+            return False
+        return True
 
     async def _restore_configuration(self) -> None:
         """Undo what ALTER SYSTEM or an editor did to the file that is ours (S11)."""

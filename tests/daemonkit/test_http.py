@@ -41,6 +41,7 @@ class Site:
             web.post("/echo", self.echo),
             web.get("/stale", self.stale),
             web.get("/bug", self.bug),
+            web.get("/weather", self.weather),
             web.get("/text503", self.text503),
             web.get("/wait", self.wait),
             web.get("/finite", self.finite),
@@ -63,6 +64,9 @@ class Site:
 
     async def bug(self, _request: web.Request) -> web.Response:
         raise RuntimeError("a secret detail")
+
+    async def weather(self, request: web.Request) -> web.Response:
+        raise {"refused": ConnectionRefusedError, "timeout": TimeoutError}[request.query["kind"]]("of another peer")
 
     async def text503(self, _request: web.Request) -> web.Response:
         return web.Response(status=503, text="not now")
@@ -173,6 +177,8 @@ async def test_a_refusal_carries_code_message_and_detail() -> None:
         ("get", "/none", 404, "not_found"),
         ("post", "/health", 405, "method_not_allowed"),
         ("get", "/bug", 500, "internal_error"),
+        ("get", "/weather?kind=refused", 500, "internal_error"),
+        ("get", "/weather?kind=timeout", 500, "internal_error"),
         ("get", "/text503", 503, ""),
     ],
 )
@@ -238,13 +244,17 @@ async def test_the_host_must_be_an_address_or_a_known_name(host: str, status: in
             assert answer.split()[1] == str(status)
 
 
-@pytest.mark.parametrize("version", ["1.0", "1.1"])
-async def test_a_health_check_without_a_host_is_answered(version: str) -> None:
+async def test_a_health_check_without_a_host_is_answered() -> None:
     async with serving(Site()) as server:
-        answer = await raw(server.port, f"GET /health HTTP/{version}\nConnection: close\n\n")
-        assert answer.split()[1] == "200"
-        answer = await raw(server.port, f"GET /struct HTTP/{version}\nConnection: close\n\n")
-        assert answer.split()[1] == "401"
+        assert (await raw(server.port, "GET /health HTTP/1.0\n\n")).split()[1] == "200"
+        assert (await raw(server.port, "GET /struct HTTP/1.0\n\n")).split()[1] == "401"
+
+
+async def test_what_is_not_http_is_refused_and_not_logged_as_our_failure(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(Site()) as server:
+        for request in ("nonsense\n\n", "GET /health HTTP/1.1\n\n", f"GET /{'x' * 20_000} HTTP/1.1\nHost: localhost\n\n"):
+            assert (await raw(server.port, request)).split()[1] == "400"
+    assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
 
 
 async def test_metrics_are_served_to_the_token() -> None:
