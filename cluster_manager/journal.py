@@ -11,6 +11,7 @@ stop the manager.  The numbers of events only grow, over restarts too.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import time
 from collections import deque
@@ -172,15 +173,21 @@ class Journal:
 
     def _write(self, line: bytes) -> None:
         try:
-            if self._file is None or self._file_bytes + len(line) > self._file_bytes_max:
+            if self._file is None:
+                self._open_file()
+            if self._file_bytes + len(line) > self._file_bytes_max:
                 self._rotate()
             assert self._file is not None
-            self._file_bytes += os.write(self._file, line)
+            written = os.write(self._file, line)
+            self._file_bytes += written
+            if written < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._file_failed = False
         except OSError as error:
             if not self._file_failed:
                 get_logger().error("the journal cannot be written, events are kept in memory only", error=str(error))
             self._file_failed = True
+            self._close_file()  # the next event opens it again, and ends a line that was cut off
 
     def _rotate(self) -> None:
         """Put the full file away and begin a new one."""

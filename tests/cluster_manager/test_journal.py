@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import stat
 from datetime import UTC, datetime
 from pathlib import Path
+
+import pytest
 
 from cluster_manager.journal import FILES_KEPT, Event, Journal, encode_event
 from pgtopology.epoch import Epoch
@@ -122,6 +125,19 @@ def test_a_file_that_cannot_be_written_does_not_stop_the_manager(tmp_path: Path)
         (tmp_path / "journal.jsonl.2").write_text("")  # neither can be renamed over the other
         add(events, 5)
         assert numbers(events.since(0)) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_full_disk_costs_the_lines_that_did_not_fit_and_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.write
+    with journal(tmp_path) as events:
+        add(events)
+        monkeypatch.setattr(os, "write", lambda file, line: real(file, line[:10]) if len(line) > 1 else real(file, line))
+        add(events, 2)
+        monkeypatch.setattr(os, "write", real)
+        add(events)
+        assert numbers(events.since(0)) == [1, 2, 3, 4]
+    with journal(tmp_path) as events:
+        assert numbers(events.since(0)) == [1, 4]
 
 
 async def test_whoever_waits_is_woken_by_the_next_event(tmp_path: Path) -> None:

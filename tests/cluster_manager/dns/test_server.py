@@ -108,6 +108,16 @@ async def test_rubbish_does_not_stop_the_answers() -> None:
         assert last_words(await ask(server)) == ["127.0.0.1"]
 
 
+async def test_a_bug_in_an_answer_costs_that_answer_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving() as server:
+        server.update(document(writer="n1"))
+        with monkeypatch.context() as patch:
+            patch.setattr(server_module, "answer", lambda *_arguments, **_options: 1 // 0)
+            with pytest.raises((EOFError, ConnectionError)):
+                await ask(server, tcp=True)
+        assert last_words(await ask(server, tcp=True)) == ["127.0.0.1"]
+
+
 def framed(count: int = 1, name: str = "writer", kind: str = "A") -> bytes:
     wire = dns.message.make_query(f"{name}.{ORIGIN}", kind, id=7).to_wire()
     return (struct.pack("!H", len(wire)) + wire) * count
