@@ -97,7 +97,8 @@ class Member:
         config = self.directory.parent / f"{self.name}.toml"
         config.write_text(
             f'[node]\ncluster = "test"\nname = "{self.name}"\ndir = "{self.directory}"\nsocket_dir = "{self.sockets}"\n'
-            f'prefer_bundled = true\n[postgres]\nhost = "127.0.0.1"\nport = {self.pg_port}\n'
+            f"{self._binaries()}\n"
+            f'[postgres]\nhost = "127.0.0.1"\nport = {self.pg_port}\n'
             f'[http]\nhost = "127.0.0.1"\nport = {self.http_port}\ntoken_file = "{self.secrets / "token"}"\n[secrets]\n'
             + "".join(f'{name} = "{self.secrets / name}"\n' for name in names)
         )
@@ -106,6 +107,12 @@ class Member:
                 sys.executable, "-m", "noded.daemon", "--config", str(config), stdout=log, stderr=log, cwd=ROOT
             )
         await self.until(lambda _observation: True)
+
+    @staticmethod
+    def _binaries() -> str:
+        """Return which PostgreSQL the tests use: the bundled one, or the one ENDPOINTD_TEST_PG_BIN names."""
+        named = os.environ.get("ENDPOINTD_TEST_PG_BIN")
+        return f'pg_bin = "{named}"' if named else "prefer_bundled = true"
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Signal the daemon and wait for its end."""

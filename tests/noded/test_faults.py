@@ -1,0 +1,242 @@
+"""What nodeds do when something is in the way: frozen processes, foreign hands, stale orders, interrupted copies."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import asyncpg
+import pytest
+
+from daemonkit.httpclient import HttpRefused
+from noded import processes
+from pgtopology.epoch import Epoch, Revision
+from pgtopology.node import Incarnation, Role
+from pgtopology.observation import PostmasterState
+from pgtopology.orders import (
+    Acknowledged,
+    CloneOrder,
+    FollowOrder,
+    InitOrder,
+    PromiseAnswer,
+    PromiseOrder,
+    PromoteOrder,
+    RewindOrder,
+    StartOrder,
+    StopOrder,
+)
+from pgtopology.timeline import Timeline
+from tests.noded.members import Cluster, Member, running_members
+
+pytestmark = pytest.mark.integration
+
+
+async def child(member: Member, word: str) -> int:
+    """Return the pid of the PostgreSQL process of *member* that calls itself *word*."""
+    pid = (await member.observe()).postmaster.pid
+    assert pid is not None
+    return next(found for found in processes.children(pid) if word in (processes.title(found) or ""))
+
+
+async def pair(cluster: Cluster) -> tuple[Member, Member]:
+    """Make a writer and a standby, both voters, w = 2."""
+    first, second = cluster.members
+    await cluster.found()
+    await cluster.clone(second, first)
+    cluster.voters = await cluster.voters_of([first, second], 2)
+    await cluster.settings(first, cluster.voters)
+    return first, second
+
+
+async def refused(answer: asyncio.Future[object] | object) -> HttpRefused:
+    """Return the refusal that *answer* ends with."""
+    with pytest.raises(HttpRefused) as caught:
+        await answer  # type: ignore[misc]
+    assert caught.value.status == 409
+    return caught.value
+
+
+async def test_a_frozen_receiver_does_not_survive_a_promise() -> None:
+    async with running_members(2) as cluster:
+        first, second = await pair(cluster)
+        receiver = await child(second, "walreceiver")
+        postmaster = (await second.observe()).postmaster.pid
+        os.kill(receiver, signal.SIGSTOP)
+        cluster.epoch = 2
+        answer = await cluster.promise(second)
+        assert answer.position is not None
+        assert not processes.is_alive(receiver)
+        assert (await second.observe()).postmaster.pid != postmaster
+        # The old writer's commits hang from now on.
+        with pytest.raises(TimeoutError):
+            await cluster.sql(first, "CREATE TABLE lost ()", timeout_s=1)
+
+
+async def test_a_frozen_startup_process_is_fenced_but_tells_no_position() -> None:
+    async with running_members(2) as cluster:
+        first, second = await pair(cluster)
+        startup = await child(second, "startup")
+        os.kill(startup, signal.SIGSTOP)
+        cluster.epoch = 2
+        answer = await cluster.promise(second, deadline_ms=600)
+        assert answer.position is None
+        assert answer.unknown_because
+        pid = (await second.observe()).postmaster.pid
+        assert pid is not None
+        assert not processes.receivers(pid)
+        with pytest.raises(TimeoutError):
+            await cluster.sql(first, "CREATE TABLE lost ()", timeout_s=1)
+        os.kill(startup, signal.SIGCONT)
+        assert (await cluster.promise(second)).position is not None
+
+
+async def test_a_frozen_primary_is_stopped_by_a_promise() -> None:
+    async with running_members(1) as cluster:
+        await cluster.found()
+        (only,) = cluster.members
+        pid = (await only.observe()).postmaster.pid
+        assert pid is not None
+        for process in (pid, *processes.children(pid)):
+            os.kill(process, signal.SIGSTOP)
+        await only.until(lambda o: o.postmaster.deaf_ms > 0)
+        cluster.epoch = 2
+        answer = await cluster.promise(only)
+        assert answer.was_primary
+        assert answer.position is not None
+        assert not processes.is_alive(pid)
+
+
+async def test_a_promotion_by_hand_is_undone() -> None:
+    async with running_members(2) as cluster:
+        _, second = await pair(cluster)
+        await cluster.sql(second, "SELECT pg_promote(wait => false)")
+        after = await second.until(lambda o: o.role is Role.STANDBY and not o.whole)
+        assert after.receiver is not None
+        assert after.receiver.upstream is None
+
+
+async def test_a_strange_hand_in_the_configuration_is_undone() -> None:
+    async with running_members(2) as cluster:
+        first, second = await pair(cluster)
+        path = first.directory / "pgdata" / "postgresql.auto.conf"
+        before = path.read_bytes()
+        path.write_text("synchronous_standby_names = ''\n")
+        async with asyncio.timeout(10):
+            while path.read_bytes() != before:
+                await second.observe()
+        row = await cluster.sql(first, "SELECT current_setting('synchronous_standby_names') AS names")
+        assert row[0]["names"].startswith("ANY 1")
+
+
+async def test_a_list_nobody_can_satisfy_is_refused_and_stays_in_force() -> None:
+    async with running_members(2) as cluster:
+        first, second = await pair(cluster)
+        await cluster.order(StopOrder, second, Acknowledged)
+        assert cluster.voters is not None
+        refusal = await refused(cluster.settings(first, cluster.voters))
+        assert refusal.code == "failed"
+        assert "quorum" in refusal.message
+        pending = await first.until(lambda o: o.heartbeat and o.heartbeat.pending_ms > 500)
+        assert pending.role is Role.PRIMARY
+        await cluster.order(StartOrder, second, Acknowledged)
+        await first.until(lambda o: o.heartbeat and (o.heartbeat.acknowledged_age_ms or 9999) < 300)
+
+
+async def test_orders_of_the_past_and_of_others_are_refused() -> None:
+    async with running_members(1) as cluster:
+        await cluster.found()
+        (only,) = cluster.members
+        seen = (await only.observe()).seen
+
+        async def code(order: InitOrder | PromiseOrder | FollowOrder | PromoteOrder | CloneOrder | RewindOrder) -> str:
+            return (await refused(cluster.send(order, only, Acknowledged))).code
+
+        make = cluster.make
+        assert await code(make(PromiseOrder, only, revision=Revision(seen.revision - 1))) == "stale_order"
+        assert await code(make(PromiseOrder, only)) == "running_primary"
+        assert await code(make(PromiseOrder, only, cluster="other")) == "wrong_cluster"
+        assert await code(make(PromiseOrder, only, system_identifier="1")) == "wrong_cluster"
+        assert await code(make(PromiseOrder, only, node="n9")) == "wrong_node"
+        assert await code(make(InitOrder, only, system_identifier=None)) == "has_data"
+        assert await code(make(FollowOrder, only, upstream=only.upstream)) == "running_primary"
+        before = (await only.observe()).incarnation
+        assert await code(make(CloneOrder, only, source=only.upstream, destroys=before)) == "running_primary"
+        assert await code(make(RewindOrder, only, source=only.upstream, destroys=before)) == "running_primary"
+        assert await code(make(PromoteOrder, only, timeline=Timeline(3), epoch=Epoch(2))) == "not_promised"
+        cluster.epoch = 3
+        await cluster.promise(only)
+        wrong = make(CloneOrder, only, source=only.upstream, destroys=Incarnation("ffff"))
+        assert await code(wrong) == "wrong_incarnation"
+        assert await code(make(PromiseOrder, only, epoch=Epoch(2))) == "stale_order"
+
+
+async def test_a_promise_repeated_after_a_restart_of_noded_still_holds() -> None:
+    async with running_members(2) as cluster:
+        _, second = await pair(cluster)
+        cluster.epoch = 2
+        await cluster.promise(second)
+        for number in (signal.SIGKILL, signal.SIGTERM):
+            await second.stop(number)
+            await second.start()
+            after = await second.until(lambda o: o.role is Role.STANDBY and o.postmaster.state == PostmasterState.RUNNING)
+            assert after.promised == 2
+            assert after.receiver is not None
+            assert not after.receiver.running
+        again = await cluster.send(cluster.make(PromiseOrder, second), second, PromiseAnswer)
+        assert again.position is not None
+
+
+async def test_an_interrupted_copy_leaves_no_data_behind() -> None:
+    async with running_members(2) as cluster:
+        first, second = cluster.members
+        await cluster.found()
+        # The copy waits for a source that answers nothing.
+        pid = (await first.observe()).postmaster.pid
+        assert pid is not None
+        for process in (pid, *processes.children(pid)):
+            os.kill(process, signal.SIGSTOP)
+        await cluster.order(CloneOrder, second, Acknowledged, source=first.upstream, destroys=None)
+        await second.until(lambda o: o.activity == "cloning")
+        await second.stop(signal.SIGKILL)
+        await second.start()
+        after = await second.observe()
+        assert after.system_identifier is None
+        assert after.problem == "an earlier clone was interrupted"
+        assert not (second.directory / "pgdata").exists()
+        for process in (*processes.children(pid), pid):
+            os.kill(process, signal.SIGCONT)
+        await cluster.clone(second, first)
+
+
+async def test_an_orderly_end_leaves_a_clean_data_directory_and_no_process() -> None:
+    async with running_members(1) as cluster:
+        await cluster.found()
+        (only,) = cluster.members
+        assert await only.stop() == 0
+        assert not processes.members(only.directory / "pgdata")
+        assert (only.directory / "pgdata" / "backup_label").exists() is False
+        await only.start()
+        after = await only.until(lambda o: o.role is Role.STANDBY)
+        assert after.promoted_epoch == 1
+
+
+async def test_passwords_are_wanted_everywhere_and_the_control_role_stays_inside() -> None:
+    async with running_members(1) as cluster:
+        await cluster.found()
+        (only,) = cluster.members
+        for user, password in (("endpointd", cluster.passwords["control"]), ("postgres", "wrong"), ("postgres", None)):
+            with pytest.raises(asyncpg.PostgresError):
+                await asyncpg.connect(
+                    host="127.0.0.1",
+                    port=only.pg_port,
+                    user=user,
+                    password=password,
+                    database="postgres",
+                    ssl=False,
+                    passfile="/nonexistent",
+                )
+        hba = (only.directory / "conf" / "pg_hba.conf").read_text()
+        assert "trust" not in hba
+        for path in (only.directory, only.directory / "state" / "state.json", only.sockets):
+            assert path.stat().st_mode & 0o077 == 0
