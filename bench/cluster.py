@@ -6,6 +6,8 @@ by the pids that status and the supervisor's records name.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -16,9 +18,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
+from endpointctl.local.control import Order, ask
+from endpointctl.local.layout import Layout
+from endpointctl.local.process import postmaster_of
+from endpointctl.local.program import ProgramReport
 from pgtopology.codec import decode
 from pgtopology.status import NodeStatus, Status
 
@@ -163,6 +170,38 @@ class Cluster:
         pid = self.pid_of(program)
         os.kill(pid, number)
         return pid
+
+    def kill_pid(self, pid: int) -> None:
+        """Kill one process of this cluster; one that went by itself is no error."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+    def program(self, do: Literal["start", "stop", "list"], name: str | None = None) -> tuple[ProgramReport, ...]:
+        """Tell the supervisor to start or stop one program, or to list all."""
+        answer = asyncio.run(ask(Layout(self.data_dir).control_socket, Order(do=do, name=name)))
+        return answer.programs
+
+    def stop_node(self, name: str) -> None:
+        """Stop a node's noded, and PostgreSQL with it, and wait until both are gone."""
+        self.program("stop", name)
+        layout = Layout(self.data_dir)
+        self._until(lambda: not layout.record(name).exists() and postmaster_of(layout.pgdata(name)) is None, f"{name} stopped")
+
+    def start_node(self, name: str) -> None:
+        """Start a node's noded again."""
+        self.program("start", name)
+
+    def pg(self, program: str) -> str:
+        """Return the path of one of PostgreSQL's programs."""
+        return str(Path(str(self.plan()["pg_bin"])) / program)
+
+    @staticmethod
+    def _until(is_met: Callable[[], bool], wanted: str, timeout_s: float = 45.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not is_met():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not {wanted} within {timeout_s:g} s")
+            time.sleep(0.02)
 
     def dsn(self, door: str) -> str:
         """Return the URI of an endpoint or a node, with the password."""

@@ -41,6 +41,8 @@ def main() -> int:
     parser.add_argument("--nodes", type=int, default=3, choices=(3, 5))
     arguments = parser.parse_args()
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=140)
     with tempfile.TemporaryDirectory(prefix="endpointd-bench-") as folder:
         cluster = Cluster(Path(folder) / "c", nodes=arguments.nodes)
         try:

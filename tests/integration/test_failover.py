@@ -23,11 +23,13 @@ def test_writes_survive_the_death_of_the_primary(cluster: Cluster) -> None:
     verdict = recorder.check(dsn)
     assert verdict.is_clean, f"{verdict}; lost {verdict.lost[:10]}, fabricated {verdict.fabricated[:10]}"
     assert verdict.acknowledged >= 100
-    assert after.writer != before.writer
+    assert after.epoch > before.epoch
     assert recorder.outage_s(killed_at) < OUTAGE_MAX_S
     healed = cluster.wait_healthy()
+    # The law elects whoever holds most, and a primary that recovers quickly enough may be that one again.
     old = cluster.node(before.writer, healed)
-    assert (old.role, old.state) == ("standby", "streaming"), "the old primary did not come back by itself"
+    wanted = ("primary", "running") if after.writer == before.writer else ("standby", "streaming")
+    assert (old.role, old.state) == wanted, "the old primary did not come back by itself"
     assert recorder.check(dsn).is_clean, "a row vanished after the old primary had rejoined"
 
 

@@ -1,0 +1,261 @@
+"""What operators do and what goes wrong around them: ordered failovers, lost nodes, a lost manager, a restart of the whole."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import psycopg
+import pytest
+
+from bench.cluster import Cluster
+from bench.ledger import Recorder
+from pgtopology.codec import decode
+from pgtopology.status import Status
+
+STEPS = ["detected", "published", "recruited", "elected", "promoted", "opened"]
+
+
+def test_status_as_json_has_the_documented_fields(cluster: Cluster) -> None:
+    text = cluster.ctl("status", "--json").stdout
+    status = decode(text, Status)
+    assert (status.cluster, status.state, status.durability) == ("local", "healthy", "quorum")
+    assert (status.voters.names, status.voters.w, status.voters.needed) == (("n1", "n2", "n3"), 2, 2)
+    assert sorted(node.zone for node in status.nodes) == ["az1", "az2", "az3"]
+    assert sorted(node.state for node in status.nodes) == ["running", "streaming", "streaming"]
+    assert all(node.pid for node in status.nodes)
+    assert not any(node.pending_restart for node in status.nodes)
+    assert [proxy.name for proxy in status.proxies] == ["proxy-1"]
+    fields = set(json.loads(text))
+    assert fields >= {"format_version", "revision", "epoch", "timeline", "writer", "diagnosis", "reason", "paused", "at_risk"}
+    assert fields >= {"transition", "manager", "last_failover", "endpoints", "versions"}
+
+
+def test_an_ordered_failover_goes_where_it_was_told(cluster: Cluster) -> None:
+    before = cluster.status()
+    target = next(node.name for node in before.nodes if node.name != before.writer)
+    dsn = cluster.dsn("writer")
+    with Recorder(dsn) as recorder:
+        recorder.wait_for_more(50, timeout_s=30.0)
+        said = cluster.ctl("failover", "--to", target).stdout
+        recorder.wait_for_more(50, timeout_s=30.0)
+    assert f"-> {target}" in said
+    assert cluster.status().writer == target
+    verdict = recorder.check(dsn)
+    assert verdict.is_clean, str(verdict)
+    with psycopg.connect(dsn) as connection:
+        row = connection.execute("SHOW port").fetchone()
+    assert row == (str(cluster.node(target).port),)
+    cluster.wait_healthy()
+
+
+def test_the_steps_of_a_failover_are_told_with_their_times(cluster: Cluster) -> None:
+    before = cluster.status()
+    assert before.writer is not None
+    last = max((int(str(event["sequence"])) for event in cluster.events()), default=0)
+    cluster.kill_postgres(before.writer)
+    after = cluster.wait_for_epoch_after(before.epoch)
+    cluster.wait_healthy()
+    lines = cluster.ctl("events", "--json", "--after", str(last)).stdout.splitlines()
+    events = [json.loads(line) for line in lines]
+    steps = {
+        event["kind"].removeprefix("failover."): event["elapsed_ms"]
+        for event in events
+        if event["kind"].startswith("failover.") and event["epoch"] == after.epoch
+    }
+    assert set(STEPS) <= set(steps), f"steps: {steps}"
+    times = [steps[name] for name in STEPS]
+    assert times == sorted(times)
+    assert times[0] == 0
+    assert "rejoined" in steps
+    assert cluster.status().last_failover is not None
+
+
+def test_an_impossible_failover_is_refused_with_a_reason(cluster: Cluster) -> None:
+    done = cluster.ctl("failover", "--to", "n9", check=False)
+    assert done.returncode == 1
+    assert "n9" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_pause_holds_failovers_back_until_it_ends(cluster: Cluster) -> None:
+    before = cluster.status()
+    assert before.writer is not None
+    cluster.ctl("pause")
+    try:
+        cluster.wait(lambda status: status.paused, "paused")
+        cluster.kill_postgres(before.writer)
+        cluster.wait(lambda status: cluster.node(str(before.writer), status).state == "stopped", "seen stopped")
+        assert cluster.status().epoch == before.epoch
+    finally:
+        cluster.ctl("resume")
+    cluster.wait_for_epoch_after(before.epoch)
+    cluster.wait_healthy()
+
+
+@pytest.mark.timeout(240)
+def test_a_manager_killed_in_the_middle_of_a_failover_is_followed_by_one_that_completes_it(cluster: Cluster) -> None:
+    before = cluster.status()
+    assert before.writer is not None
+    dsn = cluster.dsn("writer")
+    with Recorder(dsn) as recorder:
+        recorder.wait_for_more(50, timeout_s=30.0)
+        cluster.kill_postgres(before.writer)
+        cluster.wait(lambda status: status.epoch > before.epoch, "in transition", timeout_s=10.0)
+        cluster.kill("cluster_manager")
+        cluster.wait_for_epoch_after(before.epoch)
+        recorder.wait_for_more(50, timeout_s=30.0)
+    assert recorder.check(dsn).is_clean
+    cluster.wait_healthy()
+
+
+@pytest.mark.timeout(240)
+def test_supervisor_and_manager_killed_in_the_middle_of_a_failover_and_up_again_completes_it(cluster: Cluster) -> None:
+    before = cluster.status()
+    assert before.writer is not None
+    dsn = cluster.dsn("writer")
+    with Recorder(dsn) as recorder:
+        recorder.wait_for_more(50, timeout_s=30.0)
+        cluster.kill("supervisor")
+        cluster.kill_postgres(before.writer)
+        cluster.wait(lambda status: status.epoch > before.epoch, "in transition", timeout_s=10.0)
+        cluster.kill("cluster_manager")
+        cluster.up()
+        after = cluster.wait_for_epoch_after(before.epoch)
+        recorder.wait_for_more(50, timeout_s=30.0)
+    assert recorder.check(dsn).is_clean
+    assert after.epoch > before.epoch
+    cluster.wait_healthy()
+
+
+@pytest.mark.timeout(240)
+def test_writes_go_on_while_the_manager_is_away(cluster: Cluster) -> None:
+    dsn = cluster.dsn("writer")
+    with Recorder(dsn) as recorder:
+        recorder.wait_for_more(50, timeout_s=30.0)
+        cluster.kill("cluster_manager", signal.SIGSTOP)
+        try:
+            recorder.wait_for_more(1000, timeout_s=60.0)
+        finally:
+            cluster.kill("cluster_manager", signal.SIGCONT)
+    assert recorder.check(dsn).is_clean
+    cluster.wait_healthy()
+
+
+@pytest.mark.timeout(240)
+def test_without_writer_and_one_replica_nothing_is_promoted_and_it_heals(cluster: Cluster) -> None:
+    before = cluster.status()
+    assert before.writer is not None
+    first, second = (node.name for node in before.nodes if node.name != before.writer)
+    dsn = cluster.dsn("writer")
+    with Recorder(dsn) as recorder:
+        recorder.wait_for_more(50, timeout_s=30.0)
+        cluster.stop_node(second)
+        cluster.stop_node(before.writer)
+        stuck = cluster.wait(lambda status: status.diagnosis == "NO_SAFE_SET", "without a safe set")
+        said = f"{stuck.reason} {stuck.at_risk}"
+        assert second in said, said
+        assert before.writer in said, said
+        assert cluster.node(first, stuck).role == "standby"
+        acknowledged = recorder.acknowledgements
+        cluster.start_node(second)
+        after = cluster.wait_for_epoch_after(before.epoch)
+        assert after.writer in (first, second)
+        recorder.wait_for_more(50, timeout_s=60.0)
+        assert recorder.acknowledgements >= acknowledged + 50
+        cluster.start_node(before.writer)
+        cluster.wait_healthy()
+    verdict = recorder.check(dsn)
+    assert verdict.is_clean, str(verdict)
+
+
+@pytest.mark.timeout(240)
+def test_without_both_replicas_commits_wait_and_nothing_moves(cluster: Cluster) -> None:
+    before = cluster.status()
+    replicas = [node.name for node in before.nodes if node.name != before.writer]
+    dsn = cluster.dsn("writer")
+    with Recorder(dsn) as recorder:
+        recorder.wait_for_more(50, timeout_s=30.0)
+        for name in replicas:
+            cluster.stop_node(name)
+        missing = cluster.wait(
+            lambda status: (
+                all(cluster.node(name, status).state in ("stopped", "unreachable") for name in replicas)
+                and status.voters.promisable < status.voters.needed
+            ),
+            "seen without replicas",
+        )
+        assert missing.state != "healthy"
+        said = f"{missing.reason} {missing.at_risk}"
+        assert all(name in said for name in replicas), said
+        with psycopg.connect(cluster.dsn(str(before.writer)), autocommit=True) as connection:
+            connection.execute("SET synchronous_commit = local")
+            waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+            row = connection.execute(waiting).fetchone()
+        assert row is not None
+        assert int(row[0]) > 0, "no commit waits for the quorum"
+        for name in replicas:
+            cluster.start_node(name)
+        cluster.wait_healthy()
+        recorder.wait_for_more(50, timeout_s=60.0)
+    verdict = recorder.check(dsn)
+    assert verdict.is_clean, str(verdict)
+
+
+@pytest.mark.timeout(240)
+def test_a_killed_noded_and_a_killed_proxy_come_back(cluster: Cluster) -> None:
+    before = cluster.status()
+    assert before.writer is not None
+    dsn = cluster.dsn("writer")
+    with Recorder(dsn) as recorder:
+        for program in (before.writer, "endpointd", "cluster_manager"):
+            recorder.wait_for_more(25, timeout_s=30.0)
+            old = cluster.kill(program)
+            cluster.wait(lambda _, name=program, pid=old: _has_another_pid(cluster, name, pid), f"{program} restarted")
+            recorder.wait_for_more(25, timeout_s=60.0)
+            cluster.wait_healthy()
+    verdict = recorder.check(dsn)
+    assert verdict.is_clean, str(verdict)
+
+
+@pytest.mark.timeout(240)
+def test_a_stopped_cluster_comes_back_with_its_data(cluster: Cluster) -> None:
+    before = cluster.status()
+    dsn = cluster.dsn("writer")
+    with Recorder(dsn) as recorder:
+        recorder.wait_for_more(100, timeout_s=30.0)
+    cluster.down()
+    assert cluster.ctl("status", check=False).returncode == 1
+    cluster.up()
+    after = cluster.wait_healthy()
+    assert after.epoch >= before.epoch
+    verdict = recorder.check(dsn)
+    assert verdict.is_clean, str(verdict)
+    assert verdict.in_doubt == 0
+    with Recorder(dsn) as recorder:
+        recorder.wait_for_more(25, timeout_s=30.0)
+
+
+@pytest.mark.timeout(240)
+def test_everything_killed_at_once_comes_back_with_its_data(cluster: Cluster) -> None:
+    dsn = cluster.dsn("writer")
+    recorder = Recorder(dsn)
+    with recorder:
+        recorder.wait_for_more(100, timeout_s=30.0)
+        nodes = cluster.status().nodes
+        for program in ("supervisor", "cluster_manager", "endpointd", *(node.name for node in nodes)):
+            cluster.kill(program)
+        for node in nodes:
+            assert node.pid is not None
+            cluster.kill_pid(node.pid)
+        cluster.up()
+        recorder.wait_for_more(50, timeout_s=60.0)
+    verdict = recorder.check(dsn)
+    assert verdict.is_clean, str(verdict)
+
+
+def _has_another_pid(cluster: Cluster, program: str, old: int) -> bool:
+    try:
+        return cluster.pid_of(program) != old
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,231 @@
+"""The local cluster's own life: ^C, restarts, adoption, and everything that is refused before anything starts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from bench.cluster import ROOT, Cluster
+from bench.ledger import Recorder
+
+MakeCluster = Callable[..., Cluster]
+
+
+class Foreground:
+    """`endpointctl up` without --detach, its output in a file."""
+
+    def __init__(self, cluster: Cluster, output: Path) -> None:
+        self._cluster = cluster
+        self._output = output
+        with output.open("wb") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "endpointctl", "up", "--base-port", "auto"],
+                cwd=ROOT,
+                env=cluster.environment(),
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def output(self) -> str:
+        return self._output.read_text()
+
+    def wait_for(self, text: str, *, timeout_s: float = 90.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while text not in self.output:
+            assert self.process.poll() is None, f"up ended with {self.process.returncode}: {self.output}"
+            assert time.monotonic() < deadline, f'no "{text}" in: {self.output}'
+            time.sleep(0.05)
+
+    def interrupt(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+
+    def wait(self, timeout_s: float = 60.0) -> int:
+        return self.process.wait(timeout_s)
+
+
+@pytest.fixture
+def run_up(tmp_path: Path) -> Iterator[Callable[[Cluster], Foreground]]:
+    started: list[Foreground] = []
+
+    def run(cluster: Cluster) -> Foreground:
+        found = Foreground(cluster, tmp_path / f"up{len(started)}.txt")
+        started.append(found)
+        return found
+
+    yield run
+    for one in started:
+        if one.process.poll() is None:
+            one.process.kill()
+            one.process.wait()
+
+
+def processes_of(cluster: Cluster) -> list[str]:
+    """Return the command line of every process that has to do with the cluster's directory."""
+    found: list[str] = []
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit() or int(process.name) == os.getpid():
+            continue
+        try:
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            directory = str((process / "cwd").readlink())
+        except OSError:
+            continue
+        if str(cluster.data_dir) in command or directory.startswith(str(cluster.data_dir)):
+            found.append(f"{process.name} {command}")
+    return found
+
+
+@pytest.mark.timeout(240)
+def test_up_in_the_foreground_tells_what_to_paste_and_an_interrupt_stops_everything(
+    make_cluster: MakeCluster, run_up: Callable[[Cluster], Foreground]
+) -> None:
+    cluster = make_cluster()
+    up = run_up(cluster)
+    up.wait_for("The cluster is ready")
+    up.wait_for("DNS:")
+    lines = up.output.splitlines()
+    assert any(line.startswith("n2: cloning") for line in lines)
+    assert "quorum: 3 of 3" in lines
+    pasted = [line.strip() for line in lines[lines.index("The cluster is ready. To paste:") + 1 :]]
+    assert " psql " in pasted[0]
+    assert pasted[0].endswith("writer")
+    shown = subprocess.run(f"{pasted[2]} -Atc 'select 6 * 7'", shell=True, capture_output=True, text=True, check=True)  # noqa: S602
+    assert shown.stdout.strip() == "42"
+    with Recorder(cluster.dsn("writer")) as recorder:
+        recorder.wait_for_more(100, timeout_s=30.0)
+    up.interrupt()
+    assert up.wait() == 0
+    assert "stopped" in up.output
+    assert processes_of(cluster) == []
+    again = run_up(cluster)
+    again.wait_for("The cluster is ready")
+    verdict = recorder.check(cluster.dsn("writer"))
+    assert verdict.is_clean, str(verdict)
+    again.interrupt()
+    assert again.wait() == 0
+    assert processes_of(cluster) == []
+
+
+@pytest.mark.timeout(240)
+def test_an_interrupt_while_it_starts_and_a_second_one_leave_nothing_behind(
+    make_cluster: MakeCluster, run_up: Callable[[Cluster], Foreground]
+) -> None:
+    cluster = make_cluster()
+    up = run_up(cluster)
+    up.wait_for("manager: answers")
+    up.interrupt()
+    up.wait_for("stopping")
+    up.interrupt()
+    up.wait()
+    assert processes_of(cluster) == []
+    cluster.up()
+    cluster.wait_healthy()
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(("nodes", "voters"), [(1, 1), (2, 2), (5, 5)])
+def test_other_numbers_of_nodes(make_cluster: MakeCluster, nodes: int, voters: int) -> None:
+    cluster = make_cluster(nodes=nodes)
+    cluster.up()
+    status = cluster.status()
+    assert len(status.nodes) == nodes
+    assert status.durability == ("quorum" if nodes >= 3 else "async")
+    assert len(status.voters.names) == voters
+    shown = cluster.ctl("status").stdout
+    assert ("durability is async" in shown) == (nodes < 3)
+    for door in ("writer", "reader"):
+        with psycopg.connect(cluster.dsn(door)) as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+@pytest.mark.timeout(240)
+def test_a_killed_supervisor_leaves_the_cluster_alive_and_the_next_up_adopts_it(cluster: Cluster) -> None:
+    programs = ("cluster_manager", "endpointd", "n1", "n2", "n3")
+    before = {name: cluster.pid_of(name) for name in programs}
+    dsn = cluster.dsn("writer")
+    with Recorder(dsn) as recorder:
+        cluster.kill("supervisor")
+        recorder.wait_for_more(100, timeout_s=30.0)
+        cluster.up()
+        assert {name: cluster.pid_of(name) for name in programs} == before
+        assert all(program.adopted for program in cluster.program("list"))
+        recorder.wait_for_more(100, timeout_s=30.0)
+    assert recorder.errors == []
+    cluster.kill("endpointd")
+    cluster.wait(lambda _: _pid_or_none(cluster, "endpointd") not in (None, before["endpointd"]), "the proxy restarted")
+    cluster.wait_healthy()
+
+
+@pytest.mark.timeout(240)
+def test_down_works_without_a_supervisor(cluster: Cluster) -> None:
+    dsn = cluster.dsn("writer")
+    with Recorder(dsn) as recorder:
+        recorder.wait_for_more(100, timeout_s=30.0)
+    cluster.kill("supervisor")
+    assert "supervisor is gone" in cluster.ctl("down").stdout
+    assert processes_of(cluster) == []
+    cluster.up()
+    assert recorder.check(dsn).is_clean
+
+
+def test_up_again_while_it_runs_is_harmless(cluster: Cluster) -> None:
+    before = cluster.pid_of("supervisor")
+    assert "runs already" in cluster.ctl("up", "--detach", "--wait").stdout
+    assert "runs already" in cluster.ctl("up").stdout
+    assert cluster.pid_of("supervisor") == before
+
+
+def test_a_second_cluster_on_taken_ports_is_refused_before_anything_is_made(cluster: Cluster, tmp_path: Path) -> None:
+    other = Cluster(tmp_path / "c")
+    done = other.ctl("up", "--detach", "--base-port", str(cluster.port(0)), check=False)
+    assert done.returncode == 1
+    assert str(cluster.port(32)) in done.stderr
+    assert str(cluster.pid_of("endpointd")) in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not other.data_dir.exists()
+
+
+@pytest.mark.timeout(240)
+def test_the_preferences_reach_postgresql(make_cluster: MakeCluster, tmp_path: Path) -> None:
+    config = tmp_path / "local.toml"
+    config.write_text('[cluster]\nnodes = 1\n[postgres]\nsettings = { work_mem = "9MB" }\n')
+    cluster = make_cluster(nodes=1, options=("--config", str(config)))
+    cluster.up()
+    with psycopg.connect(cluster.dsn("writer")) as connection:
+        assert connection.execute("SHOW work_mem").fetchone() == ("9MB",)
+
+
+@pytest.mark.timeout(240)
+def test_a_setting_of_ours_is_refused_with_the_reason(make_cluster: MakeCluster, tmp_path: Path) -> None:
+    config = tmp_path / "local.toml"
+    config.write_text('[postgres]\nsettings = { synchronous_standby_names = "" }\n')
+    cluster = make_cluster(options=("--config", str(config)))
+    done = cluster.ctl("up", "--detach", "--wait", "--base-port", "auto", *("--config", str(config)), check=False)
+    assert done.returncode in (1, 2)
+    assert "synchronous_standby_names" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_doctor_and_logs_tell_of_a_running_cluster(cluster: Cluster) -> None:
+    said = cluster.ctl("doctor").stdout
+    assert f"supervisor {cluster.pid_of('supervisor')}" in said
+    assert "problem" not in said
+    assert "noded serves" in cluster.ctl("logs", "n1", "-n", "1000").stdout
+    assert cluster.ctl("logs", "nobody", check=False).returncode == 2
+
+
+def _pid_or_none(cluster: Cluster, program: str) -> int | None:
+    try:
+        return cluster.pid_of(program)
+    except (OSError, ValueError):
+        return None
