@@ -42,6 +42,10 @@ from endpointd.settings import LimitSettings
 from endpointd.switchboard import Switchboard
 from pgwire.messages import BackendKey
 
+BREATH_S = 0.05
+"""Between a server's last answer and our farewell. libpq takes an error that it reads together with a ReadyForQuery for a mere
+notice; a moment later it is the answer to the next query, SQLSTATE and all."""
+
 CANCEL_TIMEOUT_S = 5.0
 """PostgreSQL answers a cancel request by closing; nobody waits for it longer than this."""
 
@@ -85,6 +89,7 @@ class Session:
         self._stop: Refusal | None = None
         self._is_relaying = False
         self._is_paused = False
+        self._is_at_safe_point = False
         self._is_over = False
         client.receiver = self._client_inbox
 
@@ -113,8 +118,7 @@ class Session:
         elif eviction.when is When.NOW:
             self._say_farewell(eviction.refusal)
         else:
-            self._stop = eviction.refusal
-            self._around.engine.pause(self.number)
+            self._end_when_safe(eviction.refusal)
 
     def pause(self) -> None:
         """Let the client wait: see Evictable."""
@@ -124,16 +128,16 @@ class Session:
 
     def resume(self) -> None:
         """Let the client go on: see Evictable."""
-        self._is_paused = False
+        self._is_paused = self._is_at_safe_point = False
         if self._is_relaying and self._stop is None:
             self._around.engine.resume(self.number)
 
     def drain(self, why: Refusal) -> None:
         """End at the next safe point, and if it has no server's word yet, now."""
-        self._stop = why
         if self._is_relaying:
-            self._around.engine.pause(self.number)
+            self._end_when_safe(why)
         else:
+            self._stop = why
             self._poke()
 
     def end(self, why: Refusal) -> None:
@@ -303,8 +307,9 @@ class Session:
         point = self.conversation.point
         match happening:
             case Happening.PAUSED:
+                self._is_at_safe_point = True
                 if self._stop is not None:
-                    self._say_farewell(self._stop)
+                    self._loop.call_later(BREATH_S, self._say_farewell, self._stop)
             case Happening.CLIENT_ENDED:
                 self._end_relay(None, "the client went away")
             case Happening.SERVER_ENDED:
@@ -317,7 +322,16 @@ class Session:
             case _:
                 assert_never(happening)
 
+    def _end_when_safe(self, why: Refusal) -> None:
+        self._stop = why
+        if self._is_at_safe_point:
+            self._say_farewell(why)
+        else:
+            self._around.engine.pause(self.number)
+
     def _say_farewell(self, because: Refusal | None) -> None:
+        if not self._is_relaying:
+            return
         assert self._backend is not None
         doing = self.conversation.point.doing
         why = farewell(doing, is_writer=self._backend.is_writer, because=because)
