@@ -133,7 +133,7 @@ def test_an_interrupt_while_it_starts_and_a_second_one_leave_nothing_behind(
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize(("nodes", "voters"), [(1, 1), (2, 2), (5, 5)])
+@pytest.mark.parametrize(("nodes", "voters"), [(1, 1), (2, 1), (5, 5)])
 def test_other_numbers_of_nodes(make_cluster: MakeCluster, nodes: int, voters: int) -> None:
     cluster = make_cluster(nodes=nodes)
     cluster.up()
