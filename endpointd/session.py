@@ -270,6 +270,8 @@ class Session:
             self._server.abort()
         self._server = self._server_inbox = self._backend = None
         self._evicted = None
+        # It was the lost server's session that had to wait; whether the next one's has to is asked when it begins.
+        self._is_paused = False
         self._deadline = None
 
     # The relay
