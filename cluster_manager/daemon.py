@@ -75,11 +75,15 @@ async def serve(settings: ManagerSettings, token: str, noded_token: str, life: L
 
 async def _serve_or_say(settings: ManagerSettings, token: str, noded_token: str, life: Lifecycle) -> None:
     """Serve; what an operator can mend (a taken port, a held store) is one line, not a traceback."""
+    failed = False
     try:
         await serve(settings, token, noded_token, life)
-    except (StoreError, OSError) as error:
-        get_logger().error("the manager cannot serve", reason=str(error))
-        raise SystemExit(1) from error
+    except* (StoreError, OSError) as group:
+        for error in group.exceptions:
+            get_logger().error("the manager cannot serve", reason=str(error))
+        failed = True
+    if failed:
+        raise SystemExit(1)
 
 
 async def _keep_lease(store: EmbeddedStore) -> None:
