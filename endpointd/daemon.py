@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import secrets
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ from endpointd.admin import routes
 from endpointd.feed import DocumentCache, Feed
 from endpointd.house import House
 from endpointd.link import LINGER_S
-from endpointd.listener import Listener, ListenError
+from endpointd.listener import Listener, ListenError, listen_error
 from endpointd.relay.asyncio_engine import AsyncioEngine
 from endpointd.routing import Door
 from endpointd.session import Surroundings
@@ -66,9 +67,13 @@ async def serve(settings: Settings, life: Lifecycle) -> None:
         )
         tasks: list[asyncio.Task[None]] = []
         try:
-            async with server:
+            async with contextlib.AsyncExitStack() as stack:
                 for listener in listeners:
                     await listener.open()
+                try:
+                    await stack.enter_async_context(server)
+                except OSError as error:
+                    raise listen_error(settings.http.host, settings.http.port, "HTTP", error) from error
                 tasks += [group.create_task(work) for work in background]
                 background.clear()
                 life.notify_ready()
@@ -115,7 +120,7 @@ def main() -> None:
         """Serve; a port that is taken is one clear line, not a traceback."""
         try:
             await serve(settings, life)
-        except* (ListenError, OSError) as errors:
+        except* ListenError as errors:
             reasons.extend(str(error) for error in errors.exceptions)
 
     code = run(live)

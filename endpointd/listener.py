@@ -6,6 +6,7 @@ Sessions run in the task group of whoever opened the door, and every one of them
 from __future__ import annotations
 
 import asyncio
+import os
 
 from daemonkit.logs import get_logger
 from endpointd import metrics, refusal
@@ -22,6 +23,12 @@ CROWD_MAX = 256
 
 class ListenError(Exception):
     """A port cannot be listened on; the text says which and why."""
+
+
+def listen_error(host: str, port: int, what: str, error: OSError) -> ListenError:
+    """Return what *error* means to an operator: the loop's own words name the address in a form nobody asked for."""
+    reason = os.strerror(error.errno) if error.errno is not None else str(error)
+    return ListenError(f"cannot listen on {host}:{port} for {what}: {reason}")
 
 
 class Listener:
@@ -52,8 +59,7 @@ class Listener:
                 lambda: Link(self._welcome), self._host, self._port, reuse_address=True, backlog=BACKLOG
             )
         except OSError as error:
-            reason = error.strerror or str(error)
-            raise ListenError(f"cannot listen on {self._host}:{self._port} for endpoint {self.door}: {reason}") from error
+            raise listen_error(self._host, self._port, f"endpoint {self.door}", error) from error
         self._log.info("endpoint open", host=self._host, port=self.port)
 
     def close(self) -> None:

@@ -1,0 +1,259 @@
+"""Conversations as plays: what happens goes in, what is to be done must come out, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from endpointd import refusal
+from endpointd.conversation import (
+    LOGIN_BYTES_MAX,
+    Cancel,
+    ClientGone,
+    ClientSent,
+    Close,
+    Command,
+    Connect,
+    Connected,
+    Conversation,
+    Event,
+    NotConnected,
+    Relay,
+    ServerGone,
+    ServerSent,
+    State,
+    Stopped,
+    ToClient,
+    ToServer,
+)
+from endpointd.routing import Backend
+from endpointd.safepoint import Doing
+from pgtopology.node import Address, NodeName
+from pgwire import messages as m
+from pgwire import startup
+
+HELLO = startup.encode_startup(startup.make_startup("u", "d", application_name="a"))
+WRITER = Backend(NodeName("n1"), Address("h", 1), True)
+READER = Backend(NodeName("n2"), Address("h", 2), False)
+KEY = m.BackendKey(77, b"secret-of-32-bytes-or-of-four")
+OK = m.encode_authentication(m.Authentication(m.AuthenticationKind.OK))
+SASL = m.sasl_offer("SCRAM-SHA-256")
+CHALLENGE = m.encode_authentication(m.Authentication(m.AuthenticationKind.SASL_CONTINUE, b"r=1"))
+FINAL = m.encode_authentication(m.Authentication(m.AuthenticationKind.SASL_FINAL, b"v=1"))
+ABOUT = m.parameter_status("in_hot_standby", "off") + m.backend_key_data(KEY)
+STANDBY = m.parameter_status("in_hot_standby", "on")
+READY = m.ready_for_query("I")
+STARTING = m.error_response("FATAL", "57P03", "the database system is starting up")
+PASSWORD = m.sasl_initial_response("SCRAM-SHA-256", b"n,,n=,r=x")
+
+
+class Play:
+    """A conversation and the script it is held against."""
+
+    def __init__(self) -> None:
+        self.conversation = Conversation()
+
+    def on(self, event: Event, *expected: Command) -> Play:
+        """Let *event* happen; exactly *expected* must be commanded."""
+        assert self.conversation.handle(event) == list(expected)
+        return self
+
+    def sent(self, *data: bytes) -> Play:
+        """Bring the conversation to a server that has the startup packet."""
+        return self.on(ClientSent(HELLO), Connect()).on(Connected(WRITER), ToServer(HELLO))
+
+
+def refused(why: refusal.Refusal) -> tuple[Command, ...]:
+    return ToClient(why.encode()), Close(why.message)
+
+
+def test_a_login_without_password() -> None:
+    play = Play().sent().on(ServerSent(OK + ABOUT + READY), ToClient(OK + ABOUT + READY), Relay(KEY, b""))
+    assert play.conversation.state is State.RELAYING
+    assert play.conversation.point.doing is Doing.IDLE
+    assert play.conversation.startup is not None
+    assert play.conversation.startup.user == "u"
+
+
+def test_a_login_by_scram_is_relayed_word_by_word() -> None:
+    play = Play().sent()
+    assert not play.conversation.wants_client
+    play.on(ServerSent(SASL), ToClient(SASL))
+    assert play.conversation.wants_client
+    play.on(ClientSent(PASSWORD), ToServer(PASSWORD)).on(ServerSent(CHALLENGE), ToClient(CHALLENGE))
+    play.on(ClientSent(m.sasl_response(b"p=1")), ToServer(m.sasl_response(b"p=1"))).on(ServerSent(FINAL), ToClient(FINAL))
+    play.on(ServerSent(OK)).on(ServerSent(ABOUT)).on(ServerSent(READY), ToClient(OK + ABOUT + READY), Relay(KEY, b""))
+    assert play.conversation.point.doing is Doing.IDLE
+
+
+def test_what_follows_ready_for_query_is_handed_to_the_relay() -> None:
+    rest = m.parameter_status("TimeZone", "UTC")[:-3]
+    Play().sent().on(ServerSent(OK + READY + rest), ToClient(OK + READY), Relay(None, rest))
+
+
+def test_encryption_is_declined_and_the_client_goes_on() -> None:
+    play = Play().on(ClientSent(startup.GSSENC_REQUEST), ToClient(b"N")).on(ClientSent(startup.SSL_REQUEST), ToClient(b"N"))
+    play.on(ClientSent(HELLO), Connect())
+
+
+def test_encryption_and_startup_in_one_breath() -> None:
+    Play().on(ClientSent(startup.SSL_REQUEST + HELLO), ToClient(b"N"), Connect())
+
+
+def test_encryption_asked_for_twice_is_a_violation() -> None:
+    play = Play().on(ClientSent(startup.SSL_REQUEST), ToClient(b"N"))
+    commands = play.conversation.handle(ClientSent(startup.SSL_REQUEST))
+    assert commands[-1] == Close("encryption was requested twice")
+
+
+def test_direct_tls_is_closed_at_its_first_byte() -> None:
+    Play().on(ClientSent(b"\x16"), Close("direct TLS is not spoken here"))
+
+
+def test_a_cancel_request_is_carried_on() -> None:
+    packet = startup.encode_cancel(KEY)
+    play = Play().on(ClientSent(packet), Cancel(KEY, packet))
+    assert not play.conversation.wants_client
+    play.on(ServerGone()).on(ClientGone(), Close("the client went away"))
+
+
+def test_a_client_that_does_not_wait_is_taken_as_it_is() -> None:
+    eager = m.query("select 1")
+    play = Play().on(ClientSent(HELLO + eager), Connect()).on(Connected(WRITER), ToServer(HELLO + eager))
+    play.on(ServerSent(OK + READY), ToClient(OK + READY), Relay(None, b""))
+    garbled = b"Q\0\0\0\0"
+    play = Play().on(ClientSent(HELLO + garbled), Connect())
+    assert play.conversation.handle(Connected(WRITER))[-1] == Close("invalid message length 0 for message type 0x51")
+
+
+def test_what_is_no_packet_is_refused() -> None:
+    commands = Conversation().handle(ClientSent(b"GET / HTTP/1.1\r\n"))
+    assert commands[-1] == Close("invalid length of startup packet")
+
+
+def test_nobody_to_connect_to() -> None:
+    why = refusal.no_primary("writer")
+    Play().on(ClientSent(HELLO), Connect()).on(NotConnected(why), *refused(why)).on(ClientSent(b"x"))
+
+
+@pytest.mark.parametrize("state", ["57P03", "57P01", "57P02"])
+def test_a_server_that_starts_or_stops_is_replaced_unseen(state: str) -> None:
+    words = m.error_response("FATAL", state, "not now")
+    play = Play().sent().on(ServerSent(words), Connect(WRITER)).on(Connected(READER), ToServer(HELLO))
+    play.on(ServerSent(OK + READY), ToClient(OK + READY), Relay(None, b""))
+
+
+def test_a_server_that_goes_away_before_its_first_word_is_replaced() -> None:
+    play = Play().sent().on(ServerSent(OK[:3])).on(ServerGone(), Connect(WRITER)).on(Connected(WRITER), ToServer(HELLO))
+    play.on(ServerSent(SASL), ToClient(SASL))
+
+
+def test_a_negotiation_is_not_heard_twice() -> None:
+    offer = m.negotiate_protocol_version(0)
+    play = Play().sent().on(ServerSent(offer)).on(ServerSent(STARTING), Connect(WRITER)).on(Connected(WRITER), ToServer(HELLO))
+    play.on(ServerSent(offer + SASL), ToClient(offer + SASL))
+
+
+def test_a_standby_taken_for_the_writer_is_replaced_while_the_client_has_heard_nothing() -> None:
+    Play().sent().on(ServerSent(OK)).on(ServerSent(STANDBY), Connect(WRITER))
+
+
+def test_a_standby_taken_for_the_writer_is_refused_after_a_login() -> None:
+    play = Play().sent().on(ServerSent(SASL), ToClient(SASL)).on(ClientSent(PASSWORD), ToServer(PASSWORD))
+    play.on(ServerSent(OK)).on(ServerSent(STANDBY), *refused(refusal.no_primary("writer")))
+
+
+def test_a_standby_is_what_the_readers_door_wants() -> None:
+    play = Play().on(ClientSent(HELLO), Connect()).on(Connected(READER), ToServer(HELLO))
+    play.on(ServerSent(OK + STANDBY + READY), ToClient(OK + STANDBY + READY), Relay(None, b""))
+
+
+@pytest.mark.parametrize("state", ["28P01", "3D000", "53300"])
+@pytest.mark.parametrize("before", [b"", OK])
+def test_a_servers_refusal_is_passed_on(state: str, before: bytes) -> None:
+    words = m.error_response("FATAL", state, "no")
+    Play().sent().on(ServerSent(before + words), ToClient(before + words), Close(f"the server refused the login: {state}"))
+
+
+@pytest.mark.parametrize(("backend", "why"), [(WRITER, refusal.no_primary("writer")), (READER, refusal.startup_lost("n2"))])
+def test_a_server_lost_during_the_login_is_told(backend: Backend, why: refusal.Refusal) -> None:
+    play = Play().on(ClientSent(HELLO), Connect()).on(Connected(backend), ToServer(HELLO))
+    play.on(ServerSent(SASL), ToClient(SASL)).on(ServerGone(), *refused(why))
+
+
+def test_a_session_evicted_during_the_login_is_told_why() -> None:
+    play = Play().sent().on(ServerSent(SASL), ToClient(SASL))
+    play.on(ServerGone(refusal.primary_changed()), *refused(refusal.primary_changed()))
+
+
+def test_a_login_evicted_before_the_servers_first_word_begins_anew() -> None:
+    Play().sent().on(ServerGone(refusal.primary_changed()), Connect(WRITER))
+
+
+@pytest.mark.parametrize("words", [[], [ClientSent(HELLO)], [ClientSent(HELLO), Connected(WRITER)]])
+def test_time_is_over(words: list[Event]) -> None:
+    play = Play()
+    for event in words:
+        play.conversation.handle(event)
+    play.on(Stopped(refusal.startup_timeout()), *refused(refusal.startup_timeout()))
+    for event in (ClientSent(b"x"), ServerSent(b"x"), ServerGone(), ClientGone(), Stopped(refusal.internal_error())):
+        play.on(event)
+
+
+def test_a_client_that_leaves_is_not_mourned() -> None:
+    Play().on(ClientGone(), Close("the client went away"))
+    Play().sent().on(ClientGone(), Close("the client went away"))
+
+
+def test_a_client_that_breaks_the_protocol_in_the_login_is_told() -> None:
+    play = Play().sent().on(ServerSent(SASL), ToClient(SASL))
+    assert play.conversation.handle(ClientSent(b"p\0\0\0\1"))[-1] == Close("invalid message length 1 for message type 0x70")
+
+
+def test_a_server_that_breaks_the_protocol_or_says_too_much_is_left() -> None:
+    play = Play().sent()
+    assert isinstance(play.conversation.handle(ServerSent(b"R\xff\xff\xff\xff"))[-1], Close)
+    play = Play().sent().on(ServerSent(OK))
+    notice = m.message(m.Backend.NOTICE_RESPONSE, bytes(30_000))
+    play.on(ServerSent(notice)).on(ServerSent(notice))
+    assert play.conversation.handle(ServerSent(notice))[-1] == Close("the server says too much during startup")
+    assert len(notice) * 3 > LOGIN_BYTES_MAX
+
+
+@given(st.data())
+def test_any_chunking_gives_the_same_words(data: st.DataObject) -> None:
+    """Whatever the network does to the chunks, both sides are told the same bytes in the same order."""
+    script: list[tuple[Any, bytes]] = [
+        (ClientSent, startup.SSL_REQUEST + HELLO),
+        (ServerSent, SASL),
+        (ClientSent, PASSWORD),
+        (ServerSent, CHALLENGE + FINAL + OK + ABOUT + READY),
+    ]
+    conversation = Conversation()
+    to_client, to_server, others = b"", b"", list[Command]()
+
+    def take(commands: list[Command]) -> None:
+        nonlocal to_client, to_server
+        for command in commands:
+            match command:
+                case ToClient(words):
+                    to_client += words
+                case ToServer(words):
+                    to_server += words
+                case Connect():
+                    others.append(command)
+                    take(conversation.handle(Connected(WRITER)))
+                case _:
+                    others.append(command)
+
+    for kind, words in script:
+        while words:
+            size = data.draw(st.integers(1, len(words)))
+            take(conversation.handle(kind(words[:size])))
+            words = words[size:]
+    assert to_client == b"N" + SASL + CHALLENGE + FINAL + OK + ABOUT + READY
+    assert to_server == HELLO + PASSWORD
+    assert others == [Connect(), Relay(KEY, b"")]

@@ -1,0 +1,73 @@
+"""What the doors lead to, by document."""
+
+from __future__ import annotations
+
+import pytest
+
+from endpointd.routing import EMPTY, Backend, Door, candidates, make_table
+from pgtopology.document import Topology, TransitionKind
+from pgtopology.node import NodeState, Role
+from tests.endpointd.feedserver import document, member
+
+
+def names(topology: Topology, door: Door, *, fallback_to_writer: bool = True) -> list[str]:
+    return [backend.node for backend in candidates(make_table(topology), door, fallback_to_writer=fallback_to_writer)]
+
+
+def test_the_writers_door_leads_to_the_writer_and_the_readers_to_the_replicas() -> None:
+    topology = document(member("n3"), member("n1", role=Role.PRIMARY), member("n2"), writer="n1")
+    assert names(topology, Door.WRITER) == ["n1"]
+    assert names(topology, Door.READER) == ["n2", "n3"]
+    table = make_table(topology)
+    assert table.writer == Backend(topology.members[1].name, topology.members[1].address, True)
+    assert not any(backend.is_writer for backend in table.readers)
+    assert table.members == {"n1", "n2", "n3"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"reader_eligible": False}, {"state": NodeState.CATCHING_UP}, {"state": NodeState.UNREACHABLE}, {"role": Role.NONE}],
+)
+def test_only_healthy_replicas_are_read(changes: dict[str, object]) -> None:
+    role = changes.pop("role", Role.STANDBY)
+    assert isinstance(role, Role)
+    topology = document(
+        member("n1", role=Role.PRIMARY),
+        member("n2", role=role, **{"reader_eligible": True, **changes}),
+        member("n3"),
+        writer="n1",
+    )
+    assert names(topology, Door.READER) == ["n3"]
+
+
+def test_with_no_replica_left_readers_fall_back_to_the_writer_if_they_may() -> None:
+    topology = document(member("n1", role=Role.PRIMARY), writer="n1")
+    assert names(topology, Door.READER) == ["n1"]
+    assert names(topology, Door.READER, fallback_to_writer=False) == []
+
+
+def test_without_a_writer_the_writers_door_leads_nowhere() -> None:
+    topology = document(member("n1"), member("n2"))
+    assert names(topology, Door.WRITER) == []
+    assert names(topology, Door.READER) == ["n1", "n2"]
+
+
+def test_the_node_that_is_being_promoted_is_no_reader() -> None:
+    topology = document(member("n1"), member("n2"), candidate="n2")
+    assert names(topology, Door.READER) == ["n1"]
+    assert make_table(topology).promoted == "n2"
+
+
+def test_a_writer_that_still_looks_like_a_standby_is_no_reader() -> None:
+    """The document names the writer before its member says so."""
+    assert names(document(member("n1"), member("n2"), writer="n2"), Door.READER) == ["n1"]
+
+
+def test_only_a_switchover_is_planned() -> None:
+    assert make_table(document(member("n1"), kind=TransitionKind.SWITCHOVER)).is_planned
+    assert not make_table(document(member("n1"), kind=TransitionKind.FAILOVER)).is_planned
+    assert not make_table(document(member("n1"), writer="n1")).is_planned
+
+
+def test_before_the_first_document_both_doors_lead_nowhere() -> None:
+    assert [candidates(EMPTY, door, fallback_to_writer=True) for door in Door] == [(), ()]

@@ -1,0 +1,143 @@
+"""What a session is doing, by transcripts: `c` the client sends, `s` the server sends, then what is believed."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from endpointd.safepoint import SYNC_WAIT_ROUTINE, Doing, SafePoint
+from pgwire.errors import ProtocolError
+from pgwire.messages import Backend, encode_report, error_response, make_report, message, ready_for_query
+
+IDLE, IN_TRANSACTION, BUSY = Doing.IDLE, Doing.IN_TRANSACTION, Doing.BUSY
+
+Step = tuple[str, str] | Doing
+"""A side and the messages it sends, or what is believed then. Z is followed by the status."""
+
+
+def frames(side: str, text: str) -> bytes:
+    data = b""
+    kinds = iter(text)
+    for kind in kinds:
+        if side == "s" and kind == "Z":
+            data += ready_for_query(next(kinds))
+        elif side == "s" and kind == "E":
+            data += error_response("ERROR", "22P02", "no")
+        else:
+            data += message(ord(kind), b"payload")
+    return data
+
+
+PLAYS: dict[str, list[Step]] = {
+    "before the server is ready a session is busy": [BUSY, ("c", "p"), BUSY],
+    "a query": [("s", "ZI"), IDLE, ("c", "Q"), BUSY, ("s", "TDDC"), BUSY, ("s", "ZI"), IDLE],
+    "a transaction": [("s", "ZI"), ("c", "Q"), ("s", "CZT"), IN_TRANSACTION, ("c", "Q"), BUSY, ("s", "CZI"), IDLE],
+    "a failed transaction": [("s", "ZI"), ("c", "Q"), ("s", "EZE"), IN_TRANSACTION],
+    "extended protocol": [("s", "ZI"), ("c", "PBDE"), BUSY, ("c", "S"), BUSY, ("s", "12TDC"), BUSY, ("s", "ZI"), IDLE],
+    "work that is not synced yet": [("s", "ZI"), ("c", "PBDEH"), ("s", "12TDC"), BUSY, ("c", "S"), ("s", "ZI"), IDLE],
+    "a pipeline": [("s", "ZI"), ("c", "PBES" * 3), ("s", "12CZI"), BUSY, ("s", "12CZI"), BUSY, ("s", "12CZI"), IDLE],
+    "an error in a pipeline": [("s", "ZI"), ("c", "PBESPBES"), ("s", "EZI"), BUSY, ("s", "12CZI"), IDLE],
+    "a function call": [("s", "ZI"), ("c", "F"), BUSY, ("s", "VZI"), IDLE],
+    "notifications do not matter": [("s", "ZI"), ("s", "A"), IDLE, ("s", "SN"), IDLE],
+    "copy out": [("s", "ZI"), ("c", "Q"), ("s", "Hddd"), BUSY, ("s", "cCZI"), IDLE],
+    "copy in": [("s", "ZI"), ("c", "Q"), ("s", "G"), BUSY, ("c", "ddd"), BUSY, ("c", "c"), BUSY, ("s", "CZI"), IDLE],
+    "copy in given up by the client": [("s", "ZI"), ("c", "Q"), ("s", "G"), ("c", "df"), ("s", "EZI"), IDLE],
+    "copy in refused by the server": [("s", "ZI"), ("c", "Q"), ("s", "G"), ("c", "d"), ("s", "EZI"), ("c", "ddc"), IDLE],
+    "copy in by the extended protocol, with the Sync that is swallowed": [
+        ("s", "ZI"), ("c", "PBDES"), ("s", "12nG"), BUSY, ("c", "ddc"), BUSY, ("c", "S"), ("s", "C"), BUSY, ("s", "ZI"), IDLE,
+    ],
+    "copy in by the extended protocol, without an early Sync": [
+        ("s", "ZI"), ("c", "PBEH"), ("s", "12G"), ("c", "dc"), BUSY, ("s", "C"), BUSY, ("c", "S"), BUSY, ("s", "ZI"), IDLE,
+    ],
+    "copy in by the extended protocol, refused by the server": [
+        ("s", "ZI"), ("c", "PBDES"), ("s", "12nG"), ("c", "d"), ("s", "E"), BUSY, ("c", "dc"), BUSY, ("c", "S"),
+        ("s", "ZI"), IDLE,
+    ],
+    "replication streams both ways": [
+        ("s", "ZI"), ("c", "Q"), ("s", "Wdd"), BUSY, ("c", "d"), BUSY, ("c", "c"), ("s", "cCZI"), IDLE,
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PLAYS)
+@pytest.mark.parametrize("trickle", [False, True])
+def test_plays(name: str, trickle: bool) -> None:
+    point = SafePoint()
+    for step in PLAYS[name]:
+        if isinstance(step, Doing):
+            assert point.doing is step
+            continue
+        side, text = step
+        data = frames(side, text)
+        feed = point.client_sent if side == "c" else point.server_sent
+        for part in [data[i : i + 1] for i in range(len(data))] if trickle else [data]:
+            feed(part)
+
+
+@given(st.sampled_from(sorted(PLAYS)), st.data())
+def test_the_middle_of_a_message_is_never_a_safe_point(name: str, data: st.DataObject) -> None:
+    point = SafePoint()
+    for step in PLAYS[name]:
+        if isinstance(step, Doing):
+            continue
+        side, text = step
+        sent = frames(side, text)
+        cut = data.draw(st.integers(1, len(sent) - 1))
+        feed = point.client_sent if side == "c" else point.server_sent
+        feed(sent[:cut])
+        pos = 0
+        while pos < cut:
+            pos += 1 + int.from_bytes(sent[pos + 1 : pos + 5], "big")
+        if pos != cut:
+            assert point.doing is BUSY
+        feed(sent[cut:])
+
+
+def test_the_servers_boundary_is_told() -> None:
+    point = SafePoint()
+    data = message(ord("D"), bytes(10))
+    point.server_sent(data + data[:7])
+    assert point.boundary == 15
+    assert point.missing == 8
+    point.server_sent(data[7:10])
+    assert point.boundary == 0
+
+
+def test_terminate_is_noticed() -> None:
+    point = SafePoint()
+    assert not point.has_left
+    point.client_sent(message(ord("X")))
+    assert point.has_left
+
+
+def test_a_servers_own_goodbye_is_noticed_as_long_as_it_is_the_last_word() -> None:
+    point = SafePoint()
+    point.server_sent(error_response("ERROR", "22012", "division by zero"))
+    assert not point.server_said_goodbye
+    point.server_sent(error_response("FATAL", "57P01", "bye"))
+    assert point.server_said_goodbye
+    point.server_sent(ready_for_query("I"))
+    assert not point.server_said_goodbye
+    point.server_sent(message(Backend.ERROR_RESPONSE, b"torn"))
+    assert not point.server_said_goodbye
+
+
+def notice(routine: str, text: str = "canceling wait for synchronous replication due to user request") -> bytes:
+    report = make_report("WARNING", "01000", text)
+    return encode_report(Backend.NOTICE_RESPONSE, type(report)((*report.fields, ("R", routine))))
+
+
+def test_a_commit_whose_wait_was_cancelled_is_noticed_by_the_routine() -> None:
+    before, after = message(ord("D"), b"x"), message(ord("C"), b"INSERT 0 1\0") + ready_for_query("I")
+    warning = notice(SYNC_WAIT_ROUTINE)
+    assert SafePoint().server_sent(before + warning + after) == len(before + warning)
+    assert SafePoint().server_sent(before + notice("exec_stmt_raise", SYNC_WAIT_ROUTINE) + after) is None
+    assert SafePoint().server_sent(before + message(Backend.NOTICE_RESPONSE, b"torn " + SYNC_WAIT_ROUTINE.encode())) is None
+
+
+def test_bytes_that_are_no_messages_are_refused() -> None:
+    with pytest.raises(ProtocolError):
+        SafePoint().client_sent(b"Q\0\0\0\0")
+    with pytest.raises(ProtocolError):
+        SafePoint().server_sent(b"D\xff\xff\xff\xff")
