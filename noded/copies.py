@@ -7,6 +7,7 @@ crash nothing half-made is taken for data.  An outcome is an observation: `whole
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Mapping
 
@@ -68,7 +69,9 @@ class Copies:
         clone.put_in_place(instance)
         state.store(promise.finish(promise.new_data(state.value, incarnation, identifier)))
         await self._start()
-        await clone.remove_tree(instance.layout.replaced)
+        with contextlib.suppress(OSError):
+            # What cannot be removed now goes at the next start.
+            await clone.remove_tree(instance.layout.replaced)
 
     async def rewind(self, source: Upstream) -> None:
         """Rewind the data to *source*'s history, and follow it unless a promise was given meanwhile."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from noded import processes
 from noded.instance import Instance
+from noded.postmaster import FAST_STOP_S
 from noded.promise import standby_configuration
 from noded.sessions import SessionError
 from noded.walsender import WalsenderError
@@ -33,6 +34,9 @@ AT_END_OF_WAL = "RecoveryRetrieveRetryInterval"
 """What the startup process waits for when it has read all local WAL and has nobody to stream from. PostgreSQL,
 "Wait Events of Type Timeout"."""
 
+REPLAY_PAUSED = "RecoveryPause"
+"""Somebody called pg_wal_replay_pause(); an election is no time for that."""
+
 _SAMPLE = """
 SELECT pg_is_in_recovery() AS standby,
        (pg_last_wal_receive_lsn() - '0/0')::int8 AS received,
@@ -48,8 +52,8 @@ class Unknown:
     reason: str
 
 
-async def cut(instance: Instance, *, promoting: bool, stop_mode: StopMode) -> bool:
-    """Cut this node off from every upstream, and end it as a primary. Return whether it was one, or may have been.
+async def cut(instance: Instance, *, promoting: bool, stop_mode: StopMode, fast_s: float = FAST_STOP_S) -> bool:
+    """Cut this node off from every upstream, and end it as a primary. Return whether it was one.
 
     Raises PostmasterError or OSError if that cannot be done: then nothing was promised to anybody.
     """
@@ -58,9 +62,10 @@ async def cut(instance: Instance, *, promoting: bool, stop_mode: StopMode) -> bo
         instance.start()
         return False
     if promoting or await instance.role() is not Role.STANDBY:
-        await instance.stop(StopMode.IMMEDIATE if promoting else stop_mode)
+        was_primary = not instance.layout.standby_signal.exists()
+        await instance.stop(StopMode.IMMEDIATE if promoting else stop_mode, fast_s=fast_s)
         instance.start()
-        return not promoting
+        return was_primary
     instance.configure(standby_configuration(instance.state.value))
     instance.postmaster.reload()
     if not await _receiver_is_gone(instance):
@@ -95,6 +100,9 @@ async def read_position(instance: Instance, *, timeout_s: float) -> Position | U
         if row["waits_for"] != AT_END_OF_WAL:
             quiet_since = None
             reason = f"local WAL is being replayed ({row['waits_for'] or 'working'})"
+            if row["waits_for"] == REPLAY_PAUSED:
+                with contextlib.suppress(SessionError):
+                    await instance.sessions.control.rows("SELECT pg_wal_replay_resume()", timeout_s=ASK_TIMEOUT_S)
         elif replayed and (row["received"] or 0) <= replayed:
             return position
         elif quiet_since is None or quiet_since[0] != replayed:

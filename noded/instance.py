@@ -17,7 +17,7 @@ from noded.binaries import Binaries
 from noded.controldata import ControlData, parse_controldata
 from noded.durable_state import DurableState
 from noded.layout import Layout
-from noded.postmaster import Postmaster, remove_socket
+from noded.postmaster import FAST_STOP_S, Postmaster, remove_socket
 from noded.promise import Configuration, standby_configuration
 from noded.sessions import SessionError, Sessions
 from noded.tools import run_tool
@@ -140,11 +140,11 @@ class Instance:
         self.sessions.drop()
         self.postmaster.start(self.binaries.command("postgres", "-D", str(layout.pgdata), *options))
 
-    async def stop(self, mode: StopMode) -> None:
+    async def stop(self, mode: StopMode, *, fast_s: float = FAST_STOP_S) -> None:
         """Stop PostgreSQL; no process of its data directory is left. Raises PostmasterError."""
         if mode is StopMode.IMMEDIATE:
             self.sessions.drop()
-        await self.postmaster.stop(mode)
+        await self.postmaster.stop(mode, fast_s=fast_s)
         self.sessions.drop()
 
     def note_readiness(self) -> bool:

@@ -19,6 +19,7 @@ from pathlib import Path
 from daemonkit.logs import get_logger
 from noded import processes
 from noded.layout import Layout
+from noded.tools import environment
 from pgtopology.observation import PostmasterState
 from pgtopology.orders import StopMode
 
@@ -26,11 +27,12 @@ POLL_S = 0.002
 KILL_AFTER_S = 0.4
 """An immediate stop gives the processes this long before they are killed: PostgreSQL itself would wait 5 s, and the two
 differ in nothing that survives."""
-FAST_STOP_S = 60.0
-"""A fast stop writes a checkpoint; one that takes longer becomes an immediate stop."""
+FAST_STOP_S = 25.0
+"""A fast stop writes a checkpoint; one that takes longer becomes an immediate stop. Whoever stops noded waits longer."""
 GONE_S = 10.0
 """For killed processes to vanish. One in an uninterruptible wait (a hung disk) may not."""
 LOG_BYTES_MAX = 16 << 20
+LOG_TAIL_BYTES = 1 << 14
 
 
 class PostmasterError(Exception):
@@ -63,6 +65,7 @@ class Postmaster:
         self.exited = asyncio.Event()
         """Set at an exit that nobody ordered: whoever waits for it cleans up and clears it."""
         self.ready_seen = False
+        self.ended_while_starting = False
 
     @property
     def pid(self) -> int | None:
@@ -103,7 +106,7 @@ class Postmaster:
                     stderr=log,
                     cwd=self._layout.pgdata,
                     start_new_session=True,
-                    env={**os.environ, "LC_ALL": "C"},
+                    env=environment(),
                 )
             except OSError as error:
                 raise PostmasterError(f"cannot start {command[0]}: {error}") from error
@@ -133,10 +136,11 @@ class Postmaster:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._process.descriptor, number)
 
-    async def stop(self, mode: StopMode) -> None:
+    async def stop(self, mode: StopMode, *, fast_s: float = FAST_STOP_S) -> None:
         """Stop PostgreSQL and return when no process of its data directory is left.
 
-        A fast stop that takes too long becomes an immediate one. Raises PostmasterError if processes cannot be killed.
+        A fast stop that takes longer than *fast_s* becomes an immediate one. Raises PostmasterError if processes cannot be
+        killed.
         """
         process = self._process
         if process is not None:
@@ -146,7 +150,7 @@ class Postmaster:
                 self.signal(signal.SIGCONT)
                 self.signal(signal.SIGINT)
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(FAST_STOP_S):
+                    async with asyncio.timeout(fast_s):
                         await process.ended.wait()
             if not process.ended.is_set():
                 self.signal(signal.SIGQUIT)
@@ -202,6 +206,7 @@ class Postmaster:
         os.close(process.descriptor)
         self.exit_status = process.child.wait() if process.child is not None else None
         self._process = None
+        self.ended_while_starting = not self.ready_seen
         self.ready_seen = False
         if not process.stop_ordered:
             self.unexpected_exit = True
@@ -225,6 +230,17 @@ class Postmaster:
         if processes.members(self._layout.pgdata):
             raise PostmasterError("processes of the data directory are still running")
         self._layout.pid_file.unlink(missing_ok=True)
+
+
+def last_complaint(path: Path) -> str | None:
+    """Return the last fatal message in PostgreSQL's log, or None."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - LOG_TAIL_BYTES))
+        for line in reversed(file.read().decode(errors="replace").splitlines()):
+            for word in ("FATAL:", "PANIC:"):
+                if word in line:
+                    return line.partition(word)[2].strip()
+    return None
 
 
 def remove_socket(socket_dir: Path, port: int) -> None:

@@ -172,9 +172,12 @@ def writer_configuration(state: State) -> Configuration:
     return Configuration(None, synchronous_standby_names(state.in_force, state.node))
 
 
-def may_remain_primary(state: State) -> bool:
-    """Return whether a server found running as a primary is the one this node was told to make (S10)."""
-    return state.promotion is not None and state.promotion.epoch >= state.promised
+def may_remain_primary(state: State, timeline: Timeline | None = None) -> bool:
+    """Return whether a server found running as a primary, on *timeline* if that is known, is the one that was ordered (S10)."""
+    promotion = state.promotion
+    if promotion is None or promotion.epoch < state.promised:
+        return False
+    return timeline is None or timeline == promotion.timeline
 
 
 def is_newest_upstream(state: State, read_from: Following) -> bool:

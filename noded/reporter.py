@@ -7,6 +7,7 @@ gathering begins, whose result goes out as well.  A listener that is slow misses
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -73,6 +74,11 @@ class Reporter:
 
     async def run(self) -> None:
         """Gather and publish for ever."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._gather())
+            tasks.create_task(self._tick())
+
+    async def _gather(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             begun = loop.time()
@@ -80,13 +86,18 @@ class Reporter:
             await self.gatherer.gather()
             self._publish()
             starting = self._instance.postmaster.state is PostmasterState.STARTING
-            wait = STARTING_ROUND_S if starting else ROUND_S
-            try:
-                async with asyncio.timeout_at(begun + wait):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(begun + (STARTING_ROUND_S if starting else ROUND_S)):
                     await self._poked.wait()
-            except TimeoutError:
-                continue
             await asyncio.sleep(max(0.0, begun + SOONEST_S - loop.time()))
+
+    async def _tick(self) -> None:
+        """Publish also while a PostgreSQL that hangs keeps the round of gathering waiting: ages grow, and noded is alive."""
+        while True:
+            before = self._sequence
+            await asyncio.sleep(ROUND_S)
+            if self._sequence == before:
+                self._publish()
 
     async def observations(self) -> AsyncIterator[Observation]:
         """Yield the present observation, and each new one that the caller is quick enough for."""

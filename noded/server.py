@@ -14,7 +14,8 @@ from aiohttp import web
 
 from daemonkit.httpserver import ApiError, LineStream, json_response
 from noded import patroni
-from noded.node import Node, OrderRefused
+from noded.node import Node
+from noded.orders import OrderRefused, Orders
 from pgtopology.codec import MessageError, decode, encode
 from pgtopology.orders import (
     CloneOrder,
@@ -37,6 +38,7 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 def make_routes(node: Node) -> list[web.RouteDef]:
     """Return the routes of *node*."""
+    orders = Orders(node)
 
     async def status(_request: web.Request) -> web.StreamResponse:
         return json_response(encode(node.reporter.compose()))
@@ -51,21 +53,21 @@ def make_routes(node: Node) -> list[web.RouteDef]:
         return stream.response
 
     async def restart(order: StartOrder) -> msgspec.Struct:
-        return await node.start(order, restart=True)
+        return await orders.start(order, restart=True)
 
     routes = [
         web.get("/status", status),
         web.get("/events", events),
-        web.post("/init", _order(node, InitOrder, node.init)),
-        web.post("/promise", _order(node, PromiseOrder, node.promise)),
-        web.post("/follow", _order(node, FollowOrder, node.follow)),
-        web.post("/promote", _order(node, PromoteOrder, node.promote)),
-        web.post("/clone", _order(node, CloneOrder, node.clone)),
-        web.post("/rewind", _order(node, RewindOrder, node.rewind)),
-        web.post("/start", _order(node, StartOrder, node.start)),
-        web.post("/stop", _order(node, StopOrder, node.stop)),
+        web.post("/init", _order(node, InitOrder, orders.init)),
+        web.post("/promise", _order(node, PromiseOrder, orders.promise)),
+        web.post("/follow", _order(node, FollowOrder, orders.follow)),
+        web.post("/promote", _order(node, PromoteOrder, orders.promote)),
+        web.post("/clone", _order(node, CloneOrder, orders.clone)),
+        web.post("/rewind", _order(node, RewindOrder, orders.rewind)),
+        web.post("/start", _order(node, StartOrder, orders.start)),
+        web.post("/stop", _order(node, StopOrder, orders.stop)),
         web.post("/restart", _order(node, StartOrder, restart)),
-        web.post("/settings", _order(node, SettingsOrder, node.settings)),
+        web.post("/settings", _order(node, SettingsOrder, orders.settings)),
     ]
     for path in patroni.PATHS:
         # HEAD is answered by aiohttp's GET route; OPTIONS is what some balancers send.

@@ -9,6 +9,7 @@ walsender's priority fits; and a commit passes under the list.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from noded import heartbeat
 from noded.instance import Instance
@@ -23,11 +24,20 @@ class SynchronousError(Exception):
     """The list is not proven to be in force; the text says what is missing."""
 
 
-async def prove_in_force(instance: Instance, wanted: Voters, *, was_empty: bool, bounce: bool, timeout_s: float) -> Lsn:
+async def prove_in_force(
+    instance: Instance,
+    wanted: Voters,
+    *,
+    was_empty: bool,
+    bounce: bool,
+    timeout_s: float,
+    on_read: Callable[[], None],
+) -> Lsn:
     """Return the WAL end after a commit under *wanted*'s list, which is written already and is being reloaded.
 
     *was_empty*: the list before may have been empty. *bounce*: more copies are needed than before, so walsenders must begin
-    anew, because nothing shows which list they go by. Raises SynchronousError.
+    anew, because nothing shows which list they go by. *on_read* is called when the checkpointer has read the list. Raises
+    SynchronousError.
     """
     names = synchronous_standby_names(wanted, instance.state.value.node)
     what = "the list was not taken up in time"
@@ -40,6 +50,7 @@ async def prove_in_force(instance: Instance, wanted: Voters, *, was_empty: bool,
                     what = "the checkpointer did not prove in time that it has read the list"
                     for _ in range(2):
                         await session.rows("CHECKPOINT", timeout_s=None)
+                on_read()
                 if bounce:
                     what = "the walsenders did not begin anew in time"
                     await _bounce(session)

@@ -18,7 +18,6 @@ from noded.copies import FAILURES
 from noded.instance import Instance
 from noded.promise import Work
 from noded.reporter import Doing
-from pgtopology.epoch import Epoch
 from pgtopology.node import Role
 from pgtopology.orders import StopMode
 
@@ -26,26 +25,23 @@ TOOL_GONE_S = 5.0
 READY_S = 1.0
 
 
-async def take_up(instance: Instance, doing: Doing) -> Epoch | None:
-    """Leave PostgreSQL as the durable state says. Return the epoch this node goes on being the writer of, or None.
-
-    What cannot be done stands in *doing* afterwards.
-    """
+async def take_up(instance: Instance, doing: Doing) -> None:
+    """Leave PostgreSQL as the durable state says. What cannot be done stands in *doing* afterwards."""
     instance.layout.make()
     try:
         await _end_tools(instance)
         await _clear_unfinished(instance, doing)
         if not await _data_is_ours(instance, doing):
-            return None
+            return
         if instance.postmaster.adopt():
-            return await _adopted(instance)
+            await _adopted(instance)
+            return
         await instance.stop(StopMode.IMMEDIATE)
         if instance.state.value.wanted and instance.state.value.work is None:
             instance.start()
     except FAILURES as error:
         get_logger().error("postgresql was not started", error=str(error))
         doing.problem = f"PostgreSQL was not started: {error}"
-    return None
 
 
 async def _end_tools(instance: Instance) -> None:
@@ -98,26 +94,24 @@ async def _data_is_ours(instance: Instance, doing: Doing) -> bool:
     return True
 
 
-async def _adopted(instance: Instance) -> Epoch | None:
-    """Bring a PostgreSQL that is running already into agreement with the state."""
+async def _adopted(instance: Instance) -> None:
+    """Bring a PostgreSQL that is running already into agreement with the state.
+
+    A writer that may remain one is left as it is; it beats again when its timeline was seen to be the claimed one.
+    """
     state = instance.state.value
     if not state.wanted or state.work is not None:
         await instance.stop(StopMode.FAST)
-        return None
+        return
     await instance.wait_ready(READY_S)
-    if await instance.role() is Role.PRIMARY:
-        if promise.may_remain_primary(state) and state.promotion is not None:
-            instance.configure(promise.writer_configuration(state))
-            instance.postmaster.reload()
-            return state.promotion.epoch
-        await fence.cut(instance, promoting=True, stop_mode=StopMode.IMMEDIATE)
-        return None
+    may_remain = promise.may_remain_primary(state)
     configuration = promise.standby_configuration(state)
-    if configuration.upstream is None:
+    if await instance.role() is Role.PRIMARY and may_remain:
+        instance.configure(promise.writer_configuration(state))
+        instance.postmaster.reload()
+    elif configuration.upstream is None or await instance.role() is Role.PRIMARY:
         # A promotion may have been on its way when the other noded died; then only a stop is a proof.
-        under_way = promise.may_remain_primary(state)
-        await fence.cut(instance, promoting=under_way, stop_mode=StopMode.IMMEDIATE)
+        await fence.cut(instance, promoting=may_remain, stop_mode=StopMode.IMMEDIATE)
     else:
         instance.configure(configuration)
         instance.postmaster.reload()
-    return None

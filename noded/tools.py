@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 OUTPUT_BYTES_MAX = 1 << 16
 _CHUNK_BYTES = 1 << 12
@@ -25,7 +25,6 @@ async def run_tool(
     *,
     timeout_s: float,
     stdin: bytes = b"",
-    environment: Mapping[str, str] | None = None,
     watch: Callable[[str], None] | None = None,
 ) -> str:
     """Run *command* and return what it printed. Raises ToolError, also when it takes longer than *timeout_s*."""
@@ -35,7 +34,7 @@ async def run_tool(
         stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
-        env={**os.environ, "LC_ALL": "C", **(environment or {})},
+        env=environment(),
         start_new_session=True,
     )
     output = bytearray()
@@ -53,6 +52,11 @@ async def run_tool(
     if status != 0:
         raise ToolError(f"{name} failed: {last_words(text) or f'exit status {status}'}")
     return text
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of PostgreSQL and its programs: ours, without what libpq and the server would take from it."""
+    return {**{name: value for name, value in os.environ.items() if not name.startswith("PG")}, "LC_ALL": "C"}
 
 
 def last_words(text: str) -> str:
