@@ -128,7 +128,10 @@ class Chronicle:
         outage_ms = round(now - started)
         transition = old.transition
         cause = transition.cause if transition is not None else ""
+        # Steps that were over before anybody looked: the opening proves them.
         self._step("promoted", f'"{new.writer}" runs as the primary', new, now, node=new.writer)
+        if new.voters is not None and new.writer is not None and new.voters.others_needed(new.writer):
+            self._step("repointed", "the quorum follows", new, now, node=new.writer)
         event = self._step("opened", because, new, now, node=new.writer, cause=cause, transition=str(self._kind))
         if self._kind is not TransitionKind.BOOTSTRAP:
             self.last_failover = LastFailover(epoch=new.epoch, cause=cause, outage_ms=outage_ms, at=event.at if event else "")

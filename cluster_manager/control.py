@@ -45,7 +45,7 @@ class Begun(msgspec.Struct, frozen=True):
     """The answer to an accepted order."""
 
     epoch: int
-    """The epoch at which the order was accepted: the order is done when there is a writer of a greater one."""
+    """The order is done when there is a writer of this epoch, or of a greater one if an attempt failed."""
     format_version: int = FORMAT_VERSION
 
 
@@ -168,7 +168,7 @@ class Control:
             raise ApiError(501, "not_supported", "giving up acknowledged commits is not supported by this version")
         self._reconciler.ask(Request(kind=RequestKind.FAILOVER, to=NodeName(body.to) if body.to is not None else None))
         document = self._reconciler.document
-        return json_response(Begun(document.epoch if document is not None else 0), 202)
+        return json_response(Begun(document.epoch + 1 if document is not None else 1), 202)
 
     async def _pause(self, _request: web.Request) -> web.Response:
         return self._set_paused(True)
