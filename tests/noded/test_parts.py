@@ -1,0 +1,159 @@
+"""Small parts of noded by themselves: durable state, the process table, programs, finding PostgreSQL, health answers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from noded import patroni, processes
+from noded.binaries import BinariesError, find_binaries
+from noded.durable_state import DurableState, StateError
+from noded.layout import Layout
+from noded.postmaster import last_complaint, rotate_log
+from noded.tools import ToolError, environment, run_tool
+from pgtopology.epoch import Epoch
+from pgtopology.node import NodeName, Role
+from pgtopology.observation import Heartbeat, Observation, Postmaster, PostmasterState, Receiver
+
+N1 = NodeName("n1")
+
+
+def test_the_state_survives_and_belongs_to_one_node(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    told: list[int] = []
+    state = DurableState(path, cluster="c", node=N1)
+    state.on_change(lambda: told.append(state.value.promised))
+    state.store(replace(state.value, promised=Epoch(7)))
+    state.store(state.value)
+    assert told == [7]
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert DurableState(path, cluster="c", node=N1).value.promised == 7
+    with pytest.raises(StateError, match="belongs to node"):
+        DurableState(path, cluster="c", node=NodeName("n2"))
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"format_version":99,"cluster":"c","node":"n1"}'])
+def test_a_state_that_cannot_be_read_is_never_taken_for_an_empty_one(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "state.json"
+    path.write_text(text)
+    with pytest.raises(StateError):
+        DurableState(path, cluster="c", node=N1)
+    assert path.read_text() == text
+
+
+def test_processes_of_a_directory_are_found_by_where_they_work(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], cwd=tmp_path, stdin=subprocess.PIPE) as process:
+        try:
+            assert processes.members(tmp_path) == [process.pid]
+            assert process.pid in processes.children(os.getpid())
+            assert processes.is_alive(process.pid)
+            assert processes.start_time(process.pid) is not None
+            # It has not named itself as PostgreSQL's processes do, so it might become a receiver.
+            assert process.pid in processes.receivers(os.getpid())
+        finally:
+            process.kill()
+    assert processes.members(tmp_path) == []
+    assert processes.title(process.pid) is None
+    assert processes.start_time(process.pid) is None
+
+
+async def test_a_zombie_is_dead(tmp_path: Path) -> None:
+    process = subprocess.Popen(["true"], cwd=tmp_path)  # noqa: ASYNC220 - it must not be reaped
+    try:
+        async with asyncio.timeout(5):
+            while not processes.is_zombie(process.pid):
+                await asyncio.sleep(0)
+        assert not processes.is_alive(process.pid)
+        assert processes.members(tmp_path) == []
+    finally:
+        process.wait()
+
+
+async def test_a_program_is_watched_fed_and_its_failure_told() -> None:
+    seen: list[str] = []
+    assert await run_tool(["/bin/cat"], stdin=b"hello\n", timeout_s=5, watch=seen.append) == "hello\n"
+    assert seen == ["hello\n"]
+    with pytest.raises(ToolError, match=r"sh failed: first; second"):
+        await run_tool(["/bin/sh", "-c", "echo first; echo second >&2; exit 3"], timeout_s=5)
+    with pytest.raises(ToolError, match="exit status 1"):
+        await run_tool(["/bin/false"], timeout_s=5)
+
+
+async def test_a_program_that_takes_too_long_is_killed_with_its_children(tmp_path: Path) -> None:
+    with pytest.raises(ToolError, match="did not end"):
+        await run_tool(["/bin/sh", "-c", f"cd {tmp_path}; sleep 60 & sleep 60"], timeout_s=0.5)
+    async with asyncio.timeout(5):
+        while processes.members(tmp_path):
+            await asyncio.sleep(0)
+
+
+def test_libpq_settings_of_the_environment_do_not_reach_postgresql(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGSSLMODE", "require")
+    assert "PGSSLMODE" not in environment()
+    assert environment()["LC_ALL"] == "C"
+
+
+def test_a_named_place_is_the_only_one_tried(tmp_path: Path) -> None:
+    with pytest.raises(BinariesError, match="has no postgres, initdb"):
+        find_binaries(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("version", "said"), [("14.9", "not supported"), ("19.1", "not supported"), ("x", "cannot read the version")]
+)
+def test_versions_nobody_has_tried_are_refused(tmp_path: Path, version: str, said: str) -> None:
+    for name in ("postgres", "initdb", "pg_basebackup", "pg_rewind", "pg_controldata"):
+        path = tmp_path / name
+        path.write_text(f"#!/bin/sh\necho 'postgres (PostgreSQL) {version}'\n")
+        path.chmod(0o755)
+    with pytest.raises(BinariesError, match=said):
+        find_binaries(tmp_path)
+
+
+def test_the_bundled_postgresql_is_found_and_can_be_preferred() -> None:
+    found = find_binaries(prefer_bundled=True)
+    assert found.directory.parent.name == "pginstall"
+    assert found.command("postgres", "-V")[-2:] == [str(found.directory / "postgres"), "-V"]
+
+
+def test_the_log_is_begun_anew_when_it_is_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = Layout(tmp_path)
+    layout.make()
+    rotate_log(layout.log)
+    layout.log.write_text("LOG:  fine\n2026 [1] FATAL:  it is broken\nHINT:  mend it\n")
+    assert last_complaint(layout.log) == "it is broken"
+    monkeypatch.setattr("noded.postmaster.LOG_BYTES_MAX", 10)
+    rotate_log(layout.log)
+    assert layout.log.read_text() == ""
+    assert "broken" in layout.log.with_suffix(".log.1").read_text()
+    assert last_complaint(layout.log) is None
+
+
+RUNNING = Postmaster(state=PostmasterState.RUNNING, pid=1)
+BASE = Observation(node=N1, noded_pid=1, sequence=1, postmaster=RUNNING, data_dir="/d")
+WRITER = replace(BASE, role=Role.PRIMARY, heartbeat=Heartbeat(epoch=Epoch(1), acknowledged_age_ms=100))
+STREAMING = replace(BASE, role=Role.STANDBY, receiver=Receiver(running=True, streaming=True, upstream=N1))
+
+
+@pytest.mark.parametrize(
+    ("observation", "yes"),
+    [
+        (WRITER, {"/primary", "/read-write", "/read-only", "/readiness", "/health", "/liveness"}),
+        (replace(WRITER, heartbeat=Heartbeat(epoch=Epoch(1), acknowledged_age_ms=700)), {"/health", "/liveness"}),
+        (replace(WRITER, heartbeat=Heartbeat(epoch=Epoch(1))), {"/health", "/liveness"}),
+        (replace(WRITER, heartbeat=None), {"/health", "/liveness"}),
+        (STREAMING, {"/replica", "/read-only", "/readiness", "/health", "/liveness"}),
+        (replace(STREAMING, receiver=None), {"/health", "/liveness"}),
+        (replace(WRITER, postmaster=Postmaster(state=PostmasterState.STOPPED)), {"/liveness"}),
+    ],
+)
+def test_load_balancers_get_the_answers_they_know(observation: Observation, yes: set[str]) -> None:
+    assert {path for path in patroni.PATHS if patroni.is_yes(path, observation)} == yes
+    expected = "replica" if observation.role is Role.STANDBY else "primary"
+    assert patroni.health(observation).role == expected

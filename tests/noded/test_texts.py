@@ -1,0 +1,200 @@
+"""Texts that noded writes for PostgreSQL, or reads from its programs."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from noded import conf, history
+from noded.bootstrap import role_statements
+from noded.controldata import parse_controldata
+from noded.promise import Configuration
+from pgtopology.lsn import parse_lsn
+from pgtopology.node import Address, NodeName
+from pgtopology.orders import Upstream
+from pgtopology.timeline import Timeline
+
+PLACE = conf.Place(
+    name="n1",
+    major=18,
+    host="127.0.0.1",
+    port=6410,
+    socket_dir=Path("/tmp/s"),
+    hba_file=Path("/d/conf/pg_hba.conf"),
+    sync_name="n1_aaaa",
+)
+UPSTREAM = Upstream(NodeName("n2"), Address("127.0.0.1", 6411))
+
+
+def options(user: dict[str, str], place: conf.Place = PLACE) -> dict[str, str]:
+    words = conf.command_line(place, user)
+    assert words[::2] == ["-c"] * (len(words) // 2)
+    return dict(word.split("=", 1) for word in words[1::2])
+
+
+def test_what_carries_the_promises_of_the_cluster_is_on_the_command_line() -> None:
+    given = options({})
+    expected = {
+        "restart_after_crash": "off",
+        "fsync": "on",
+        "full_page_writes": "on",
+        "synchronous_commit": "on",
+        "password_encryption": "scram-sha-256",
+        "wal_log_hints": "on",
+        "hot_standby": "on",
+        "primary_slot_name": "n1_aaaa",
+        "allow_alter_system": "off",
+        "restore_command": "",
+    }
+    assert expected.items() <= given.items()
+    assert "primary_conninfo" not in given
+    assert "synchronous_standby_names" not in given
+
+
+def test_older_versions_get_no_setting_they_do_not_know() -> None:
+    place = conf.Place(name="n1", major=16, host="h", port=1, socket_dir=Path("/s"), hba_file=Path("/h"), sync_name="n1_aaaa")
+    assert "allow_alter_system" not in options({}, place)
+
+
+def test_users_settings_are_taken_over_whatever_their_case() -> None:
+    given = options({"Shared_Buffers": "64MB", "work_mem": "8MB", "wal_level": "logical"})
+    assert given["shared_buffers"] == "64MB"
+    assert given["work_mem"] == "8MB"
+    assert given["wal_level"] == "logical"
+
+
+@pytest.mark.parametrize("name", [*conf.OURS, "FSYNC", "Synchronous_Standby_Names"])
+def test_settings_that_are_ours_are_refused_with_the_reason(name: str) -> None:
+    with pytest.raises(conf.UserSettingError, match="cannot be set") as caught:
+        conf.check_user_settings({name: "x"})
+    assert conf.OURS[name.lower()] in str(caught.value)
+
+
+@pytest.mark.parametrize("settings", [{"wal_level": "minimal"}, {"a b": "1"}, {"": "1"}, {"work_mem": "1\nfsync=off"}])
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, str]) -> None:
+    with pytest.raises(conf.UserSettingError):
+        conf.check_user_settings(settings)
+
+
+def test_every_fixed_setting_is_refused_from_users_unless_it_is_theirs_to_choose() -> None:
+    theirs = {"shared_buffers", "max_connections", "wal_level", "log_line_prefix"}
+    assert set(options({})) - theirs <= set(conf.OURS)
+
+
+def test_the_automatic_configuration_holds_the_two_changing_settings_only() -> None:
+    text = conf.auto_conf(Configuration(None, "ANY 1 (x)"), sync_name="n1_aaaa", passfile=Path("/p")).decode()
+    assert text.splitlines()[1:] == ["primary_conninfo = ''", "synchronous_standby_names = 'ANY 1 (x)'"]
+
+
+def test_the_password_is_never_in_the_configuration() -> None:
+    text = conf.auto_conf(Configuration(UPSTREAM, ""), sync_name="n1_aaaa", passfile=Path("/d/a b'c")).decode()
+    assert "password" not in text
+    assert "host=127.0.0.1 port=6411 user=endpointd_replication" in text
+    assert "application_name=n1_aaaa" in text
+    # Quoted twice: for libpq, and for the configuration file.
+    assert "passfile=''/d/a b\\\\''c''" in text
+
+
+def test_values_are_quoted() -> None:
+    assert conf.quote_setting("a'b\\c") == "'a''b\\\\c'"
+    assert conf.quote_literal("it's") == "'it''s'"
+    assert conf.quote_literal("a\\b").strip() == "E'a\\\\b'"
+    assert conf.passfile_line("a:b\\c") == b"*:*:*:endpointd_replication:a\\:b\\\\c\n"
+
+
+def test_settings_of_the_command_line_leave_the_file() -> None:
+    text = "# a comment\n\nshared_buffers = 128MB # too\nPort=5432\n\ttimezone = 'UTC'\n"
+    assert conf.without_settings(text, {"shared_buffers", "port"}) == "\ttimezone = 'UTC'\n"
+
+
+def test_users_lines_stand_between_ours_and_the_closing_ones() -> None:
+    lines = conf.hba(["host app app 10.0.0.0/8 scram-sha-256"]).decode().splitlines()
+    user = lines.index("host app app 10.0.0.0/8 scram-sha-256")
+    assert lines.index(f"host  all         {conf.CONTROL_ROLE} all reject") < user
+    assert lines[user + 1 :] == ["host  all all 0.0.0.0/0 scram-sha-256", "host  all all ::/0      scram-sha-256"]
+    assert "trust" not in "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "host all all 0.0.0.0/0 trust",
+        'local all all "trust"',
+        "include /etc/passwd",
+        "include_dir /x",
+        "host all all all md5\nlocal all all trust",
+        "host all all all \\",
+    ],
+)
+def test_users_lines_that_let_anybody_in_are_refused(line: str) -> None:
+    with pytest.raises(conf.UserSettingError):
+        conf.hba([line])
+
+
+def test_comments_in_users_lines_do_not_count() -> None:
+    conf.check_user_hba(["# trust nobody", "", "host all all all scram-sha-256 # not trust"])
+
+
+def test_roles_get_what_they_need_and_passwords_are_quoted() -> None:
+    passwords = {"postgres": "p", conf.CONTROL_ROLE: "it's", conf.REPLICATION_ROLE: "r", conf.PROBE_ROLE: "q"}
+    statements = role_statements(passwords)
+    assert statements[0] == "CREATE ROLE endpointd LOGIN SUPERUSER PASSWORD 'it''s';"
+    assert all("\n" not in statement and statement.endswith(";") for statement in statements)
+    assert not any("SUPERUSER" in statement for statement in statements[1:])
+
+
+CONTROL = """\
+pg_control version number:            1300
+Database system identifier:           7711305365621355795
+Database cluster state:               {state}
+Latest checkpoint's TimeLineID:       5
+Bytes per WAL segment:                16777216
+"""
+
+
+@pytest.mark.parametrize(("state", "clean"), [("shut down", True), ("shut down in recovery", True), ("in production", False)])
+def test_a_control_file_says_whose_data_it_is_and_how_it_was_left(state: str, clean: bool) -> None:
+    control = parse_controldata(CONTROL.format(state=state))
+    assert control.system_identifier == "7711305365621355795"
+    assert control.checkpoint_timeline == 5
+    assert control.wal_segment_bytes == 16 << 20
+    assert control.was_shut_down is clean
+
+
+def test_a_control_file_without_the_expected_lines_is_an_error() -> None:
+    with pytest.raises(ValueError, match="system identifier"):
+        parse_controldata("pg_control version number: 1300\n")
+
+
+HISTORY = "1\t0/3000000\tno recovery target specified\n\n4\t0/5021038\tno recovery target specified\n"
+
+
+def test_a_history_tells_where_a_timeline_was_left() -> None:
+    assert history.fork_point(HISTORY, Timeline(4)) == parse_lsn("0/5021038")
+    assert history.fork_point(HISTORY, Timeline(3)) is None
+    assert history.fork_point("4 nonsense", Timeline(4)) is None
+
+
+def test_placeholders_are_planted_below_the_claimed_timeline_and_go_when_nothing_was_made_of_them(tmp_path: Path) -> None:
+    (tmp_path / "00000002.history").write_text(HISTORY)
+    history.plant_placeholders(tmp_path, Timeline(5))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"0000000{n}.history" for n in (2, 3, 4)]
+    assert (tmp_path / "00000002.history").read_text() == HISTORY
+    # The promotion to 3 or above never came: those above the real file go.
+    history.remove_placeholders(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["00000002.history"]
+
+
+def test_placeholders_below_a_real_history_stay_for_followers(tmp_path: Path) -> None:
+    history.plant_placeholders(tmp_path, Timeline(5))
+    (tmp_path / "00000005.history").write_text(HISTORY)
+    history.remove_placeholders(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"0000000{n}.history" for n in (2, 3, 4, 5)]
+
+
+def test_a_file_that_is_no_history_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "note.history").write_text("x")
+    history.remove_placeholders(tmp_path)
+    assert subprocess.run(["ls", str(tmp_path)], capture_output=True, text=True, check=True).stdout == "note.history\n"
