@@ -116,24 +116,25 @@ def _ports(layout: Layout, plan: Plan | None) -> Finding:
 def _processes(layout: Layout, plan: Plan) -> list[Finding]:
     findings: list[Finding] = []
     supervisor = find_recorded(layout.record("supervisor"))
-    running: list[str] = []
+    pids: dict[str, int] = {}
+    if supervisor is not None:
+        with supervisor:
+            pids["supervisor"] = supervisor.record.pid
     for name in plan.programs:
         process = find_program(layout, name)
         if process is not None:
             with process:
-                running.append(f"{name} {process.record.pid}")
-    if supervisor is not None:
-        with supervisor:
-            running.insert(0, f"supervisor {supervisor.record.pid}")
-    missing = len(plan.programs) + 1 - len(running)
-    if running and missing:
-        hint = "`endpointctl up` starts what is missing" if supervisor is not None else "`endpointctl up` adopts them"
-        findings.append(Finding(subject="processes", grade=Grade.BAD, text=f"{', '.join(running)}; {missing} missing; {hint}"))
+                pids[name] = process.record.pid
+    running = ", ".join(f"{name} {pid}" for name, pid in pids.items())
+    missing = [name for name in ("supervisor", *plan.programs) if name not in pids]
+    if pids and missing:
+        hint = "`endpointctl up` starts what is missing and adopts the rest"
+        text = f"{running} run, {', '.join(missing)} not; {hint}"
+        findings.append(Finding(subject="processes", grade=Grade.BAD, text=text))
     else:
-        findings.append(Finding(subject="processes", grade=Grade.GOOD, text=", ".join(running) or "none run"))
-    if not running:
-        left = [node.name for node in plan.nodes if postmaster_of(layout.pgdata(node.name)) is not None]
-        if left:
-            text = f"PostgreSQL of {', '.join(left)} runs without its noded; `endpointctl down` stops it"
-            findings.append(Finding(subject="postgresql left behind", grade=Grade.BAD, text=text))
+        findings.append(Finding(subject="processes", grade=Grade.GOOD, text=running or "none run"))
+    left = [node.name for node in plan.nodes if node.name in missing and postmaster_of(layout.pgdata(node.name)) is not None]
+    if left:
+        text = f"PostgreSQL of {', '.join(left)} runs without its noded; `endpointctl up` takes it over, `down` stops it"
+        findings.append(Finding(subject="postgresql left behind", grade=Grade.BAD, text=text))
     return findings

@@ -11,7 +11,7 @@ import signal
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
@@ -91,7 +91,8 @@ class Foreground:
             async with HttpClient(self._plan.api, read_secret(self._layout.token)) as client:
                 while True:
                     try:
-                        view = status_view(await fetch_status(client, timeout_s=2.0))
+                        status = await fetch_status(client, timeout_s=2.0)
+                        view = Group(status_view(status), Text("^C stops the cluster", style="dim"))
                     except (HttpError, MessageError) as error:
                         view = Text(f"the manager does not answer: {error}", style="red")
                     live.update(view, refresh=True)
