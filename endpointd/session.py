@@ -88,7 +88,6 @@ class Session:
         self._evicted: Refusal | None = None
         self._stop: Refusal | None = None
         self._is_relaying = False
-        self._is_paused = False
         self._is_at_safe_point = False
         self._is_over = False
         client.receiver = self._client_inbox
@@ -121,15 +120,14 @@ class Session:
             self._end_when_safe(eviction.refusal)
 
     def pause(self) -> None:
-        """Let the client wait: see Evictable."""
-        self._is_paused = True
+        """Let the client wait: see Evictable. A login goes on; whether its session has to wait is asked when it begins."""
         if self._is_relaying:
             self._around.engine.pause(self.number)
 
     def resume(self) -> None:
         """Let the client go on: see Evictable."""
-        self._is_paused = self._is_at_safe_point = False
         if self._is_relaying and self._stop is None:
+            self._is_at_safe_point = False
             self._around.engine.resume(self.number)
 
     def drain(self, why: Refusal) -> None:
@@ -199,7 +197,9 @@ class Session:
         before = self.conversation.state
         for command in self.conversation.handle(event):
             self._do(command)
-        if before is State.ANSWERING and self.conversation.state in (State.AUTHENTICATING, State.SETTLING, State.RELAYING):
+        after = self.conversation.state
+        if before is State.ANSWERING and isinstance(event, ServerSent) and after not in (State.ANSWERING, State.CONNECTING):
+            # A login that it refused counts too: it serves.
             self._around.board.answered(self.number)
 
     def _do(self, command: Command) -> None:
@@ -270,8 +270,6 @@ class Session:
             self._server.abort()
         self._server = self._server_inbox = self._backend = None
         self._evicted = None
-        # It was the lost server's session that had to wait; whether the next one's has to is asked when it begins.
-        self._is_paused = False
         self._deadline = None
 
     # The relay
@@ -282,7 +280,7 @@ class Session:
         assert inbox is not None
         assert backend is not None
         self._deadline = None
-        if not around.board.stands(self.number, self):
+        if not around.board.stands(self.number):
             # The table changed in the very moment of the login's end.
             self._client.write(refusal.primary_changed().encode())
             self.reason = "evicted"
@@ -302,7 +300,7 @@ class Session:
             server_rest=server_rest + inbox.take(),
             client_rest=self._client_inbox.take(),
         )
-        if self._is_relaying and (self._is_paused or self._stop is not None):
+        if self._is_relaying and (self._stop is not None or around.board.must_wait(self.number)):
             around.engine.pause(self.number)
 
     def _told(self, happening: Happening) -> None:

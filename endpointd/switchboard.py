@@ -282,17 +282,15 @@ class Switchboard:
             if self._failing.pop(assignment.backend.node, None) is not None:
                 self._notify()
 
-    def stands(self, number: int, session: Evictable) -> bool:
-        """Return whether session *number* may begin to relay: its server is still what it was given as.
-
-        A session that may is told of everything from now on; a writer's session may have to begin with a pause.
-        """
+    def stands(self, number: int) -> bool:
+        """Return whether session *number* may begin to relay: its server is still what it was given as."""
         assignment = self._assignments.get(number)
-        if assignment is None or evictions(self.table, (assignment,)):
-            return False
-        if assignment.backend.is_writer and not self.is_vouched:
-            session.pause()
-        return True
+        return assignment is not None and not evictions(self.table, (assignment,))
+
+    def must_wait(self, number: int) -> bool:
+        """Return whether session *number* has the writer, and nobody vouches for it now."""
+        assignment = self._assignments.get(number)
+        return assignment is not None and assignment.backend.is_writer and not self.is_vouched
 
     def release(self, number: int) -> None:
         """The session *number* has no server any more."""

@@ -1,0 +1,326 @@
+"""What every relay engine has to do, over real sockets. A second engine is one more parameter."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from endpointd.link import WRITE_BYTES_HIGH, Link
+from endpointd.relay.asyncio_engine import HELD_BYTES_MAX, AsyncioEngine
+from endpointd.relay.seam import Engine, Happening
+from endpointd.safepoint import SYNC_WAIT_ROUTINE, Doing, SafePoint
+from pgwire.messages import (
+    Backend,
+    Report,
+    encode_report,
+    error_response,
+    message,
+    query,
+    ready_for_query,
+)
+
+TOKEN = 7
+BYE = error_response("FATAL", "57P01", "bye")
+ROW = message(Backend.DATA_ROW, b"row")
+
+
+class Peer:
+    """The other end of one of the engine's links."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._loop = asyncio.get_running_loop()
+
+    async def send(self, data: bytes) -> None:
+        async with asyncio.timeout(20):
+            await self._loop.sock_sendall(self.sock, data)
+
+    async def receive(self, size: int) -> bytes:
+        data = bytearray()
+        async with asyncio.timeout(20):
+            while len(data) < size:
+                part = await self._loop.sock_recv(self.sock, min(size - len(data), 1 << 20))
+                if not part:
+                    break
+                data += part
+        return bytes(data)
+
+    async def receive_all(self) -> bytes:
+        with contextlib.suppress(ConnectionResetError):
+            return await self.receive(1 << 40)
+        return b"reset"
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+class Bench:
+    """An engine with one pair."""
+
+    def __init__(self, engine: Engine, client: Peer, server: Peer) -> None:
+        self.engine = engine
+        self.client = client
+        self.server = server
+        self.told: list[Happening] = []
+        self.answer: Callable[[Happening], None] = lambda _happening: None
+        self._news = asyncio.Event()
+
+    def tell(self, happening: Happening) -> None:
+        self.told.append(happening)
+        self._news.set()
+        self.answer(happening)
+
+    async def wait_for(self, happening: Happening) -> None:
+        async with asyncio.timeout(10):
+            while happening not in self.told:
+                await self._news.wait()
+                self._news.clear()
+
+    @property
+    def doing(self) -> Doing:
+        return self.engine.stats(TOKEN).doing
+
+    async def wait_until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not condition():
+                await asyncio.sleep(0.005)
+
+    async def become_idle(self) -> None:
+        await self.server.send(ready_for_query("I"))
+        assert await self.client.receive(6) == ready_for_query("I")
+
+
+async def connected() -> tuple[Link, Peer]:
+    """Return a link and its other end."""
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setblocking(False)
+        _, link = await loop.create_connection(Link, *listening.getsockname())
+        sock, _ = await loop.sock_accept(listening)
+    sock.setblocking(False)
+    return link, Peer(sock)
+
+
+@asynccontextmanager
+async def bench(engine: Engine, *, server_rest: bytes = b"", client_rest: bytes = b"") -> AsyncIterator[Bench]:
+    client_link, client = await connected()
+    server_link, server = await connected()
+    made = Bench(engine, client, server)
+    engine.add(TOKEN, client_link, server_link, SafePoint(), made.tell, server_rest=server_rest, client_rest=client_rest)
+    try:
+        yield made
+    finally:
+        engine.drop(TOKEN)
+        client.close()
+        server.close()
+
+
+@pytest.fixture(params=[AsyncioEngine], ids=lambda kind: kind.name)
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """Each engine there is."""
+    return request.param()
+
+
+async def test_bytes_pass_both_ways_unchanged(engine: Engine) -> None:
+    """Messages of all sizes, in both directions at once, in chunks of all sizes."""
+    chance = random.Random(5)
+    parts = [message(Backend.DATA_ROW, chance.randbytes(chance.choice((0, 1, 100, 5000, 70_000, 300_000)))) for _ in range(300)]
+    rows = b"".join(parts)
+    copied = b"".join(message(ord("d"), chance.randbytes(chance.choice((10, 9000, 100_000)))) for _ in range(300))
+
+    async def send_cut(peer: Peer, data: bytes) -> None:
+        pos = 0
+        while pos < len(data):
+            size = chance.choice((1, 7, 1000, 65_536, 1_000_000))
+            await peer.send(data[pos : pos + size])
+            pos += size
+
+    async with bench(engine) as b:
+        *_, to_client, to_server = await asyncio.gather(
+            send_cut(b.server, rows), send_cut(b.client, copied), b.client.receive(len(rows)), b.server.receive(len(copied))
+        )
+        assert to_client == rows
+        assert to_server == copied
+        stats = engine.stats(TOKEN)
+        assert (stats.to_client_bytes, stats.to_server_bytes, stats.held_bytes) == (len(rows), len(copied), 0)
+
+
+async def test_what_was_read_before_the_hand_over_comes_first(engine: Engine) -> None:
+    async with bench(engine, server_rest=ROW + ROW[:3], client_rest=query("a")) as b:
+        await b.server.send(ROW[3:] + BYE)
+        await b.client.send(query("b"))
+        assert await b.client.receive(len(ROW) * 2 + len(BYE)) == ROW + ROW + BYE
+        assert await b.server.receive(len(query("a")) * 2) == query("a") + query("b")
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+async def test_a_side_that_does_not_read_stops_the_other(engine: Engine, side: str) -> None:
+    async with bench(engine) as b:
+        sender, receiver = (b.server, b.client) if side == "client" else (b.client, b.server)
+        kind = Backend.DATA_ROW if side == "client" else ord("d")
+        data = message(kind, bytes(9000)) * 10_000
+        sending = asyncio.create_task(sender.send(data))
+
+        async def stalled() -> int:
+            before = -1
+            while True:
+                stats = engine.stats(TOKEN)
+                now = stats.to_client_bytes + stats.to_server_bytes
+                if now and now == before:
+                    return stats.held_bytes
+                before = now
+                await asyncio.sleep(0.2)
+
+        async with asyncio.timeout(20):
+            held = await stalled()
+        assert not sending.done()
+        assert 0 < held <= WRITE_BYTES_HIGH + 2 * HELD_BYTES_MAX
+        assert await receiver.receive(len(data)) == data
+        await sending
+
+
+async def test_the_end_of_a_side_is_told_after_its_last_words_were_passed_on(engine: Engine) -> None:
+    async with bench(engine) as b:
+        b.answer = lambda _happening: engine.drop(TOKEN, BYE)
+        await b.server.send(ROW * 100_000 + ROW[:-1])
+        b.server.close()
+        # The row that was not finished is not passed on, so that the error stands between two messages.
+        assert await b.client.receive_all() == ROW * 100_000 + BYE
+        assert b.told == [Happening.SERVER_ENDED]
+
+
+async def test_a_client_that_terminates_and_leaves_is_heard_by_the_server(engine: Engine) -> None:
+    async with bench(engine) as b:
+        b.answer = lambda _happening: engine.drop(TOKEN)
+        last = query("select 1") + message(ord("X"))
+        await b.client.send(last)
+        b.client.close()
+        assert await b.server.receive_all() == last
+        assert b.told == [Happening.CLIENT_ENDED]
+
+
+async def test_a_reset_is_an_end(engine: Engine) -> None:
+    async with bench(engine) as b:
+        b.answer = lambda _happening: engine.drop(TOKEN, BYE)
+        b.server.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        b.server.close()
+        assert await b.client.receive_all() == BYE
+
+
+async def test_a_message_too_long_to_be_held_is_passed_on_and_never_broken_by_an_error(engine: Engine) -> None:
+    async with bench(engine) as b:
+        long = message(Backend.DATA_ROW, bytes(HELD_BYTES_MAX * 3))
+        await b.server.send(long[: HELD_BYTES_MAX * 2])
+        assert await b.client.receive(HELD_BYTES_MAX * 2) == long[: HELD_BYTES_MAX * 2]
+        await b.server.send(long[HELD_BYTES_MAX * 2 :] + long[:HELD_BYTES_MAX])
+        assert await b.client.receive(HELD_BYTES_MAX + 5) == long[HELD_BYTES_MAX * 2 :]
+        await b.wait_until(lambda: engine.stats(TOKEN).to_client_bytes == len(long) + HELD_BYTES_MAX)
+        engine.drop(TOKEN, BYE)
+        assert await b.client.receive_all() == long[:HELD_BYTES_MAX]
+
+
+async def test_after_a_long_message_errors_are_possible_again(engine: Engine) -> None:
+    async with bench(engine) as b:
+        long = message(Backend.DATA_ROW, bytes(HELD_BYTES_MAX * 3))
+        await b.server.send(long + ROW[:4])
+        assert await b.client.receive(len(long)) == long
+        engine.drop(TOKEN, BYE)
+        assert await b.client.receive_all() == BYE
+
+
+async def test_a_pause_waits_for_the_safe_point_and_keeps_what_the_client_says(engine: Engine) -> None:
+    async with bench(engine) as b:
+        await b.become_idle()
+        await b.client.send(query("select 1"))
+        await b.server.receive(len(query("select 1")))
+        engine.pause(TOKEN)
+        engine.pause(TOKEN)
+        assert b.told == []
+        await b.server.send(ROW)
+        await b.client.receive(len(ROW))
+        assert b.told == []
+        await b.server.send(ready_for_query("T"))
+        await b.client.receive(6)
+        await b.client.send(query("commit"))
+        assert await b.server.receive(len(query("commit"))) == query("commit")
+        assert b.told == []
+        await b.server.send(ready_for_query("I"))
+        await b.wait_for(Happening.PAUSED)
+        await b.client.receive(6)
+        await b.client.send(query("select 2"))
+        await b.server.send(ROW)
+        assert await b.client.receive(len(ROW)) == ROW
+        assert engine.stats(TOKEN).to_server_bytes == len(query("select 1") + query("commit"))
+        engine.resume(TOKEN)
+        assert await b.server.receive(len(query("select 2"))) == query("select 2")
+        assert b.told == [Happening.PAUSED]
+
+
+async def test_an_idle_session_pauses_at_once_and_can_be_ended_there(engine: Engine) -> None:
+    async with bench(engine) as b:
+        await b.become_idle()
+        engine.pause(TOKEN)
+        assert b.told == [Happening.PAUSED]
+        engine.drop(TOKEN, BYE)
+        assert await b.client.receive_all() == BYE
+        assert await b.server.receive_all() == b""
+
+
+async def test_a_paused_session_notices_the_end_of_its_server(engine: Engine) -> None:
+    async with bench(engine) as b:
+        await b.become_idle()
+        engine.pause(TOKEN)
+        b.server.close()
+        await b.wait_for(Happening.SERVER_ENDED)
+
+
+async def test_a_commit_that_is_not_confirmed_is_held_back(engine: Engine) -> None:
+    warning = encode_report(
+        Backend.NOTICE_RESPONSE, Report((("S", "WARNING"), ("V", "WARNING"), ("M", "x"), ("R", SYNC_WAIT_ROUTINE)))
+    )
+    done = message(Backend.COMMAND_COMPLETE, b"COMMIT\0") + ready_for_query("I")
+    for cut in (1, len(ROW) + 3, len(ROW + warning) - 1, len(ROW + warning), len(ROW + warning) + 1):
+        async with bench(engine) as b:
+            b.answer = lambda _happening: engine.drop(TOKEN, BYE)
+            stream = ROW + warning + done
+            await b.server.send(stream[:cut])
+
+            with contextlib.suppress(ConnectionError):
+                await b.server.send(stream[cut:])
+            assert await b.client.receive_all() == ROW + warning + BYE
+            assert b.told == [Happening.COMMIT_UNCONFIRMED]
+
+
+async def test_a_client_that_sends_nonsense_is_gone(engine: Engine) -> None:
+    async with bench(engine) as b:
+        await b.client.send(b"Q\0\0\0\0nonsense")
+        await b.wait_for(Happening.CLIENT_ENDED)
+        assert b.doing is Doing.BUSY
+
+
+async def test_a_server_that_sends_nonsense_is_gone(engine: Engine) -> None:
+    async with bench(engine) as b:
+        await b.server.send(b"D\xff\xff\xff\xff")
+        await b.wait_for(Happening.SERVER_ENDED)
+
+
+async def test_a_side_that_is_gone_before_the_hand_over_is_told(engine: Engine) -> None:
+    client_link, client = await connected()
+    server_link, server = await connected()
+    server.close()
+    async with asyncio.timeout(5):
+        while not server_link.has_ended:
+            await asyncio.sleep(0.005)
+    told: list[Happening] = []
+    engine.add(TOKEN, client_link, server_link, SafePoint(), told.append, server_rest=ROW)
+    assert told == [Happening.SERVER_ENDED]
+    engine.drop(TOKEN, BYE)
+    assert await client.receive_all() == ROW + BYE
+    engine.drop(TOKEN)
+    client.close()
