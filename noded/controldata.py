@@ -27,11 +27,11 @@ class ControlData:
 
 
 def parse_controldata(text: str) -> ControlData:
-    """Return what *text*, the output of pg_controldata in the C locale, says. Raises ValueError if a line is missing."""
+    """Return what *text*, the output of pg_controldata in the C locale, says. Raises ValueError if a line is missing or senseless."""
     lines = (line.partition(":") for line in text.splitlines())
     values = {key.strip(): value.strip() for key, _, value in lines}
     try:
-        return ControlData(
+        control = ControlData(
             system_identifier=values["Database system identifier"],
             state=values["Database cluster state"],
             checkpoint_timeline=Timeline(int(values["Latest checkpoint's TimeLineID"])),
@@ -39,3 +39,6 @@ def parse_controldata(text: str) -> ControlData:
         )
     except KeyError as error:
         raise ValueError(f"pg_controldata did not report {error}") from error
+    if control.wal_segment_bytes <= 0 or control.checkpoint_timeline <= 0:
+        raise ValueError("the control file is damaged")
+    return control

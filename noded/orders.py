@@ -243,11 +243,11 @@ class Orders:
         """Raise OrderRefused if *order* may not be carried out; else make durable that it was seen, and *change*."""
         if self.node.closing:
             raise OrderRefused(Refusal.FAILED, "noded is stopping")
+        if self._doing.blocked is not None and not isinstance(order, PromiseOrder):
+            raise OrderRefused(Refusal.FAILED, self._doing.blocked)
         refused = promise.refusal(self._state.value, order, Circumstances(primary=primary, busy=self._doing.work))
         if refused is not None:
             raise OrderRefused(refused.reason, refused.message)
-        if self._doing.blocked is not None and not isinstance(order, PromiseOrder):
-            raise OrderRefused(Refusal.FAILED, self._doing.blocked)
         self._state.store(change(promise.see(self._state.value, order)))
         self.node.upkeep.learn_slots(order.slots)
 

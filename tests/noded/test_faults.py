@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
+import socket
 
 import asyncpg
 import pytest
@@ -240,3 +242,126 @@ async def test_passwords_are_wanted_everywhere_and_the_control_role_stays_inside
         assert "trust" not in hba
         for path in (only.directory, only.directory / "state" / "state.json", only.sockets):
             assert path.stat().st_mode & 0o077 == 0
+
+
+async def test_a_promotion_that_waits_for_replay_gives_way_to_a_newer_promise() -> None:
+    async with running_members(2) as cluster:
+        _, second = await pair(cluster)
+        cluster.epoch = 2
+        await cluster.promise(second)
+        startup = await child(second, "startup")
+        os.kill(startup, signal.SIGSTOP)
+        order = cluster.make(PromoteOrder, second, timeline=Timeline(3), deadline_ms=400)
+        begun = await cluster.send(order, second, Acknowledged)
+        assert not begun.done
+        assert (await second.observe()).activity == "promoting"
+        cluster.epoch = 3
+        answer = await cluster.promise(second)
+        assert answer.position is not None
+        assert answer.position.timeline == 2
+        assert not answer.was_primary
+        assert not processes.is_alive(startup)
+        cluster.voters = await cluster.voters_of([second], 1)
+        # What was planted for timeline 3 is no obstacle to timeline 4.
+        assert (await cluster.promote(second, 4)).timeline == 4
+
+
+async def test_a_crashed_primary_is_rewound_as_it_lies() -> None:
+    async with running_members(2) as cluster:
+        first, second = await pair(cluster)
+        await cluster.sql(first, "CREATE TABLE t (i int)")
+        pid = (await first.observe()).postmaster.pid
+        assert pid is not None
+        # The standby goes first, so that the primary has a tail that nobody else has.
+        cluster.epoch = 2
+        await cluster.promise(second)
+        with pytest.raises(TimeoutError):
+            await cluster.sql(first, "INSERT INTO t VALUES (1)", timeout_s=1)
+        os.kill(pid, signal.SIGKILL)
+        await first.until(lambda o: o.postmaster.state == PostmasterState.STOPPED)
+        cluster.voters = await cluster.voters_of([second], 1)
+        await cluster.promote(second, 3)
+        before = (await first.observe()).incarnation
+        await cluster.order(RewindOrder, first, Acknowledged, source=second.upstream, destroys=before)
+        await first.until(lambda o: o.whole and o.timeline == 3)
+        assert await cluster.sql(first, "SELECT i FROM t") == []
+        kept = list((first.directory / "kept").glob("*/*"))
+        assert kept
+        assert all(path.name.startswith("00000002") for path in kept)
+
+
+async def test_a_rewind_that_fails_leaves_data_that_is_only_good_for_a_copy() -> None:
+    async with running_members(2) as cluster:
+        first, second = await pair(cluster)
+        before = (await second.observe()).incarnation
+        await cluster.order(StopOrder, second, Acknowledged)
+        (second.directory / "pgdata" / "global" / "pg_control").write_bytes(b"\0" * 8192)
+        await cluster.order(RewindOrder, second, Acknowledged, source=first.upstream, destroys=before)
+        after = await second.until(lambda o: o.problem and o.activity == "idle")
+        assert not after.whole
+        assert after.incarnation == before
+        assert (await refused(cluster.order(StartOrder, second, Acknowledged))).code == "failed"
+        cluster.epoch = 2
+        answer = await cluster.promise(second)
+        assert answer.position is None
+        assert "unfinished rewind" in answer.unknown_because
+        await cluster.promise(first)
+        cluster.voters = await cluster.voters_of([first], 1)
+        await cluster.promote(first, 3)
+        assert (await cluster.clone(second, first)).problem is None
+
+
+async def test_replay_that_somebody_paused_goes_on_when_an_epoch_is_promised() -> None:
+    async with running_members(2) as cluster:
+        first, second = await pair(cluster)
+        await cluster.sql(second, "SELECT pg_wal_replay_pause()")
+        await cluster.sql(first, "CREATE TABLE t ()")
+        cluster.epoch = 2
+        answer = await cluster.promise(second)
+        assert answer.position is not None
+        assert answer.position.replayed_lsn == answer.position.lsn
+
+
+async def test_a_server_that_cannot_start_says_why() -> None:
+    async with running_members(1) as cluster:
+        await cluster.found()
+        (only,) = cluster.members
+        await cluster.order(StopOrder, only, Acknowledged)
+        with socket.socket() as holder:
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            holder.bind(("127.0.0.1", only.pg_port))
+            holder.listen()
+            await cluster.order(StartOrder, only, Acknowledged)
+            failed = await only.until(lambda o: o.problem)
+            assert "could not create any TCP/IP sockets" in (failed.problem or "")
+            assert failed.postmaster.unexpected_exit
+        await cluster.order(StartOrder, only, Acknowledged)
+        assert (await only.until(lambda o: o.role is Role.STANDBY)).problem is None
+
+
+async def test_data_and_state_that_do_not_belong_together_are_not_touched() -> None:
+    async with running_members(1) as cluster:
+        await cluster.found()
+        (only,) = cluster.members
+        await only.stop()
+        state = only.directory / "state" / "state.json"
+        kept = state.read_bytes()
+        state.unlink()
+        await only.start()
+        lost = await only.observe()
+        assert "knows nothing of" in (lost.problem or "")
+        assert lost.postmaster.state is PostmasterState.STOPPED
+        cluster.epoch = 2
+        assert (await cluster.promise(only)).position is None
+        assert (await refused(cluster.order(StartOrder, only, Acknowledged))).code == "failed"
+        await only.stop()
+        state.write_bytes(kept.replace(str(cluster.system_identifier).encode(), b"1"))
+        await only.start()
+        assert "speaks of system 1" in ((await only.observe()).problem or "")
+        await only.stop()
+        state.write_bytes(kept)
+        shutil.rmtree(only.directory / "pgdata")
+        await only.start()
+        gone = await only.observe()
+        assert "is gone" in (gone.problem or "")
+        assert (gone.incarnation, gone.whole) == (None, False)
