@@ -6,7 +6,8 @@ is what was decided upon.
 
 from __future__ import annotations
 
-from typing import Annotated
+from statistics import median
+from typing import Annotated, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -14,6 +15,7 @@ from aiohttp import web
 from cluster_manager.chronicle import Chronicle
 from cluster_manager.decision.actions import WriteDocument
 from cluster_manager.decision.plan import Plan
+from cluster_manager.decision.request import heir, refusal
 from cluster_manager.decision.view import Request, RequestKind
 from cluster_manager.feed import Feed
 from cluster_manager.journal import Event, Journal, encode_event
@@ -39,6 +41,28 @@ class FailoverBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     to: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     allow_data_loss: str | None = None
+
+
+class SwitchoverBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What POST /v1/switchover carries."""
+
+    to: Annotated[str, msgspec.Meta(min_length=1)] | None = None
+    dry_run: bool = False
+
+
+class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
+    """What a switchover would do now."""
+
+    format_version: int = FORMAT_VERSION
+    possible: bool
+    obstacle: str | None
+    """What stands in the way, or None."""
+    from_node: str | None
+    to: str | None
+    """Who would take over, as far as can be told."""
+    expected_ms: int | None
+    """The median pause of the switchovers so far, else of the failovers; None before the first."""
+    steps: tuple[str, ...]
 
 
 class Begun(msgspec.Struct, frozen=True):
@@ -90,6 +114,7 @@ class Control:
             web.get("/v1/explain", self._explain),
             web.get("/v1/history", self._history),
             web.post("/v1/failover", self._failover),
+            web.post("/v1/switchover", self._switchover),
             web.post("/v1/pause", self._pause),
             web.post("/v1/resume", self._resume),
         ]
@@ -160,15 +185,46 @@ class Control:
         return json_response(Events(tuple(event for event in self._journal.since(0) if event.kind in HISTORY_KINDS)))
 
     async def _failover(self, request: web.Request) -> web.Response:
-        try:
-            body = msgspec.json.decode(await request.read() or b"{}", type=FailoverBody)
-        except msgspec.DecodeError as error:
-            raise ApiError(400, "bad_request", f"the body is not what a failover takes: {error}") from error
+        body = await _body(request, FailoverBody)
         if body.allow_data_loss is not None:
             raise ApiError(501, "not_supported", "giving up acknowledged commits is not supported by this version")
         self._reconciler.ask(Request(kind=RequestKind.FAILOVER, to=NodeName(body.to) if body.to is not None else None))
         document = self._reconciler.document
         return json_response(Begun(document.epoch + 1 if document is not None else 1), 202)
+
+    async def _switchover(self, request: web.Request) -> web.Response:
+        body = await _body(request, SwitchoverBody)
+        asked = Request(kind=RequestKind.SWITCHOVER, to=NodeName(body.to) if body.to is not None else None)
+        if body.dry_run:
+            return json_response(self._rehearse(asked))
+        self._reconciler.ask(asked)
+        document = self._reconciler.document
+        return json_response(Begun(document.epoch + 1 if document is not None else 1), 202)
+
+    def _rehearse(self, asked: Request) -> Rehearsal:
+        """Return what *asked* would do now, without doing anything."""
+        view = self._reconciler.look()
+        obstacle = refusal(view, asked)
+        document = view.document
+        to = asked.to if asked.to is not None or document is None else heir(view, document)
+        writer = document.writer if document is not None else None
+        opened = [event for event in self._journal.since(0) if event.kind == "failover.opened" and event.elapsed_ms is not None]
+        planned = [event for event in opened if event.fields.get("transition") == "switchover"]
+        pauses_ms = [event.elapsed_ms or 0 for event in planned or opened]
+        return Rehearsal(
+            possible=obstacle is None,
+            obstacle=obstacle,
+            from_node=writer,
+            to=to,
+            expected_ms=round(median(pauses_ms)) if pauses_ms else None,
+            steps=(
+                f'a checkpoint on "{writer}"',
+                f"new writers are held, sessions may finish for up to {view.timings.drain_ms / 1000:g} s",
+                f'PostgreSQL on "{writer}" is stopped in good order and started as a standby',
+                f'"{to}" is promoted, because it holds everything; else "{writer}" is promoted again',
+                "writers go on; readers and the old primary follow",
+            ),
+        )
 
     async def _pause(self, _request: web.Request) -> web.Response:
         return self._set_paused(True)
@@ -189,6 +245,17 @@ class Control:
         if plan is None:
             raise ApiError(503, "starting", "the manager has not decided anything yet")
         return plan
+
+
+B = TypeVar("B")
+
+
+async def _body(request: web.Request, kind: type[B]) -> B:
+    """Return the request's body. Raises ApiError if it is not a *kind*."""
+    try:
+        return msgspec.json.decode(await request.read() or b"{}", type=kind)
+    except msgspec.DecodeError as error:
+        raise ApiError(400, "bad_request", f"the body is not what {request.path} takes: {error}") from error
 
 
 def _say(action: object) -> str:

@@ -39,8 +39,8 @@ async def serve(settings: ManagerSettings, token: str, noded_token: str, life: L
     settings.journal.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     async with EmbeddedStore(settings.store.path) as store, dns:
         await store.acquire(holder)
-        feed = Feed(lambda: store.lease.remaining_ms)
         observer = Observer(specs, noded_token)
+        feed = Feed(lambda: store.lease.remaining_ms, observer.changed.set)
 
         def publish(document: Topology) -> None:
             feed.publish(document)
@@ -49,7 +49,7 @@ async def serve(settings: ManagerSettings, token: str, noded_token: str, life: L
         with Journal(settings.journal.path) as journal:
             chronicle = Chronicle(journal)
             async with Executor(specs, noded_token, observer, observer.changed) as executor:
-                reconciler = Reconciler(settings, store, observer, executor, chronicle, publish)
+                reconciler = Reconciler(settings, store, observer, executor, chronicle, publish, feed.are_settled)
                 control = Control(reconciler, store, feed, journal, chronicle)
                 async with (
                     HttpServer(

@@ -15,6 +15,7 @@ from typing import Protocol, TypedDict, TypeVar, assert_never
 
 from cluster_manager.decision.actions import (
     AskPromise,
+    Checkpoint,
     Clone,
     Follow,
     Init,
@@ -33,6 +34,7 @@ from pgtopology.epoch import NO_EPOCH, Epoch, Revision
 from pgtopology.node import NodeName
 from pgtopology.orders import (
     Acknowledged,
+    CheckpointOrder,
     CloneOrder,
     FollowOrder,
     InitOrder,
@@ -60,6 +62,7 @@ PACE_MS = {
     ActionKind.START: 1000.0,
     ActionKind.STOP: 1000.0,
     ActionKind.SETTINGS: 300.0,
+    ActionKind.CHECKPOINT: 1000.0,
 }
 """How soon after it ended an order of the same kind may go to the same node again."""
 
@@ -73,6 +76,7 @@ DEADLINE_S = {
     ActionKind.START: 10.0,
     ActionKind.STOP: 10.0,
     ActionKind.SETTINGS: 8.0,
+    ActionKind.CHECKPOINT: 60.0,
 }
 
 
@@ -110,6 +114,7 @@ class Executor:
         self.promises: dict[NodeName, Promise] = {}
         self.in_force: SettingsAnswer | None = None
         self.slots_in_force: frozenset[str] | None = None
+        self.checkpointed_at_ms: float | None = None
 
     async def __aenter__(self) -> Executor:
         for spec in self._specs.values():
@@ -148,6 +153,7 @@ class Executor:
         self._ended.clear()
         self.in_force = None
         self.slots_in_force = None
+        self.checkpointed_at_ms = None
         for task, _ in self._in_flight.values():
             task.cancel()
 
@@ -221,6 +227,10 @@ class Executor:
                 if self.epoch == document.epoch:
                     self.in_force = answer
                     self.slots_in_force = frozenset(slots_of(document))
+            case Checkpoint():
+                await self._post(action, CheckpointOrder(**common), Acknowledged)
+                if self.epoch == document.epoch:
+                    self.checkpointed_at_ms = now_ms()
             case _:
                 assert_never(action)
 

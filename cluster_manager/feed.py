@@ -17,7 +17,7 @@ from daemonkit.httpserver import ApiError
 from daemonkit.logs import get_logger
 from pgtopology.codec import MessageError, decode, encode
 from pgtopology.document import Topology
-from pgtopology.epoch import NO_EPOCH, NO_REVISION
+from pgtopology.epoch import NO_EPOCH, NO_REVISION, Epoch
 from pgtopology.report import FeedFrame, ProxyReport
 from pgtopology.status import ProxyStatus
 
@@ -41,8 +41,10 @@ class _Connected:
 class Feed:
     """All proxies that are connected."""
 
-    def __init__(self, lease_ms: Callable[[], int]) -> None:
+    def __init__(self, lease_ms: Callable[[], int], reported: Callable[[], None] = lambda: None) -> None:
+        """*reported* is called at every report that arrives."""
         self._lease_ms = lease_ms
+        self._reported = reported
         self._document: Topology | None = None
         self._connected: list[_Connected] = []
         self._log = get_logger()
@@ -60,6 +62,10 @@ class Feed:
             ProxyStatus(name=report.name, epoch=report.epoch, sessions=report.sessions, engine=report.engine)
             for report in sorted(reports, key=lambda report: report.name)
         )
+
+    def are_settled(self, epoch: Epoch) -> bool:
+        """Return whether every connected proxy has reported *epoch*: none has a session of an earlier writer left."""
+        return all(connected.report is not None and connected.report.epoch >= epoch for connected in self._connected)
 
     async def handle(self, request: web.Request) -> web.WebSocketResponse:
         """Serve GET /v1/feed?proxy=NAME."""
@@ -110,7 +116,9 @@ class Feed:
             if message.type is not WSMsgType.TEXT:
                 break
             try:
-                connected.report = decode(message.data, ProxyReport)
+                before, connected.report = connected.report, decode(message.data, ProxyReport)
+                if before is None or before.epoch != connected.report.epoch:
+                    self._reported()
             except MessageError as error:
                 self._log.warning("a proxy's report cannot be read", proxy=connected.name, error=str(error))
                 break

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import msgspec
@@ -44,6 +45,7 @@ class Reconciler:
         executor: Executor,
         chronicle: Chronicle,
         publish: Callable[[Topology], None],
+        proxies_settled: Callable[[Epoch], bool],
         timings: Timings | None = None,
     ) -> None:
         self._settings = settings
@@ -53,6 +55,7 @@ class Reconciler:
         self._executor = executor
         self._chronicle = chronicle
         self._publish = publish
+        self._proxies_settled = proxies_settled
         self._timings = timings if timings is not None else Timings()
         self._document: Topology | None = None
         self._started_ms = now_ms()
@@ -80,7 +83,7 @@ class Reconciler:
             self._observer.changed.clear()
             self._executor.enter_epoch(self._document.epoch if self._document is not None else Epoch(0))
             self._observer.writer = self._document.writer if self._document is not None else None
-            view = self._look()
+            view = self.look()
             plan = decide(view)
             self.view, self.plan = view, plan
             self._note_states(view)
@@ -95,11 +98,11 @@ class Reconciler:
 
     def ask(self, request: Request) -> None:
         """Take an operator's order. Raises ApiError if it cannot be carried out now."""
-        view = self._look()
+        view = self.look()
         why_not = refusal(view, request)
         if why_not is not None:
             raise ApiError(409, "refused", why_not)
-        self._request = request
+        self._request = replace(request, asked_at_ms=view.now_ms)
         self._observer.changed.set()
 
     def edit(self, change: Callable[[Topology], Topology], because: str) -> None:
@@ -109,7 +112,8 @@ class Reconciler:
         self._edits.append((change, because))
         self._observer.changed.set()
 
-    def _look(self) -> View:
+    def look(self) -> View:
+        """Return everything a decision at this moment would depend on."""
         now = now_ms()
         return View(
             now_ms=now,
@@ -125,6 +129,8 @@ class Reconciler:
             nodes=self._observer.views(now),
             promises=dict(self._executor.promises),
             request=self._request,
+            checkpointed_at_ms=self._executor.checkpointed_at_ms,
+            proxies_settled=self._proxies_settled(self._document.epoch if self._document is not None else Epoch(0)),
             in_flight=self._executor.in_flight,
             failures=self._executor.failures(now),
             in_force=self._executor.in_force,

@@ -104,6 +104,10 @@ class StopOrder(Order, frozen=True, kw_only=True):
     mode: StopMode = StopMode.FAST
 
 
+class CheckpointOrder(Order, frozen=True, kw_only=True):
+    """Write dirty pages out now. Answers when it is done."""
+
+
 class SettingsOrder(Order, frozen=True, kw_only=True):
     """Put *in_force*'s list of synchronous standbys in force on the writer, and prove it."""
 

@@ -91,5 +91,13 @@ class PutInForce:
     kind = ActionKind.SETTINGS
 
 
-NodeAction = Init | AskPromise | Follow | Promote | Clone | Rewind | PutInForce
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Write dirty pages out now, so that a stop that follows is short."""
+
+    node: NodeName
+    kind = ActionKind.CHECKPOINT
+
+
+NodeAction = Checkpoint | Init | AskPromise | Follow | Promote | Clone | Rewind | PutInForce
 Action = WriteDocument | NodeAction

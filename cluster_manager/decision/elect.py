@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cluster_manager.decision.view import Promise
-from pgtopology.document import Topology
+from pgtopology.document import Topology, Transition
 from pgtopology.epoch import Epoch
 from pgtopology.lsn import format_lsn
 from pgtopology.node import NodeName, Position
@@ -93,8 +93,9 @@ def tally(document: Topology, promises: Mapping[NodeName, Promise]) -> Tally:
 def elect(document: Topology, votes: Tally) -> Elected | None:
     """Return the node to promote, or None if the promises that count are no safe set.
 
-    An operator's wish is heard where it costs nothing: the asked-for node wins if nobody who counts reaches further, and the
-    old primary is left aside only if the others are a safe set without it.
+    A planned handover goes to a node that holds the old primary's whole WAL, its shutdown checkpoint included: the one that
+    was asked for, if one was; else the old primary is promoted again.  If the old primary did not answer it is no handover
+    any more, and the wish is heard where it costs nothing.
     """
     voters = document.voters
     if voters is None or not voters.is_safe_set(votes.voters):
@@ -102,13 +103,15 @@ def elect(document: Topology, votes: Tally) -> Elected | None:
     wish = document.transition
     field = votes.counted
     passed = dict(votes.passed_over)
-    if wish is not None and wish.avoid_old:
-        rest = tuple(one for one in field if one.voter.name != wish.from_node)
-        if voters.is_safe_set([one.voter for one in rest]):
-            for one in field:
-                if one not in rest:
-                    passed[one.voter.name] = "is the old primary, and the operator wants another"
-            field = rest
+    old = next((one for one in field if wish is not None and one.voter.name == wish.from_node), None)
+    if wish is not None and wish.avoid_old and old is not None:
+        heirs = tuple(one for one in field if one is not old and _reach(one) >= _reach(old) and _is_wanted(one, wish))
+        passed.update({one.voter.name: _why_no_heir(one, old, wish) for one in field if one not in heirs})
+        if not heirs:
+            del passed[old.voter.name]
+            because = "nobody who may take over holds its shutdown checkpoint; it is promoted again"
+            return Elected(old.voter.name, old.position, passed, because)
+        field = heirs
     tiers = {member.name: member.tier for member in document.members}
     ranked = sorted(field, key=lambda one: one.voter.name)
     ranked.sort(key=lambda one: tiers.get(one.voter.name, 15))
@@ -116,7 +119,7 @@ def elect(document: Topology, votes: Tally) -> Elected | None:
     ranked.sort(key=_reach, reverse=True)
     winner = ranked[0]
     because = f"its WAL reaches furthest, to {format_lsn(winner.position.lsn)} on timeline {winner.position.timeline}"
-    if wish is not None and wish.target is not None and wish.target != winner.voter.name:
+    if wish is not None and wish.target is not None:
         asked = next((one for one in ranked if one.voter.name == wish.target), None)
         if asked is not None and _reach(asked) == _reach(winner):
             winner, because = asked, "the operator asked for it, and nobody's WAL reaches further"
@@ -124,6 +127,18 @@ def elect(document: Topology, votes: Tally) -> Elected | None:
         if one is not winner:
             passed[one.voter.name] = _why_passed_over(one, winner)
     return Elected(winner.voter.name, winner.position, passed, because)
+
+
+def _is_wanted(one: Counted, wish: Transition) -> bool:
+    return wish.target is None or wish.target == one.voter.name
+
+
+def _why_no_heir(one: Counted, old: Counted, wish: Transition) -> str:
+    if one is old:
+        return "is the old primary, and hands over"
+    if _reach(one) < _reach(old):
+        return "does not hold the old primary's shutdown checkpoint"
+    return f'the operator asked for "{wish.target}"'
 
 
 def _reach(one: Counted) -> tuple[int, int]:

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import msgspec
 
 from cluster_manager.decision import bootstrap, membership, transition
-from cluster_manager.decision.actions import Action, Clone, Rewind, WriteDocument
+from cluster_manager.decision.actions import Action, Checkpoint, Clone, Rewind, WriteDocument
 from cluster_manager.decision.diagnose import Diagnosis, Finding, diagnose_store, diagnose_writer
 from cluster_manager.decision.members import refreshed
 from cluster_manager.decision.repair import Repair, repairs
 from cluster_manager.decision.request import refusal
-from cluster_manager.decision.view import View
+from cluster_manager.decision.view import Request, RequestKind, View
 from pgtopology.document import Step, Topology, TransitionKind
 from pgtopology.epoch import Revision
 
@@ -72,10 +72,25 @@ def decide(view: View) -> Plan:
         kind = TransitionKind.FAILOVER
         return _plan(view, finding, (transition.begin(view, document, finding, kind=kind),))
     if view.request is not None and refusal(view, view.request) is None:
-        asked = Finding(Diagnosis.SWITCHOVER_REQUESTED, f'the operator asks "{document.writer}" to hand over')
-        kind = TransitionKind.SWITCHOVER if finding.diagnosis is Diagnosis.HEALTHY else TransitionKind.FAILOVER
-        return _plan(view, asked, (transition.begin(view, document, asked, kind=kind, target=view.request.to),))
+        return _asked(view, document, view.request, finding)
     return _beside_the_writer(view, document, finding)
+
+
+def _asked(view: View, document: Topology, request: Request, finding: Finding) -> Plan:
+    """Begin what the operator asks for: in good order if the writer is well, else as a failover."""
+    asked = Finding(Diagnosis.SWITCHOVER_REQUESTED, f'the operator asks "{document.writer}" to hand over')
+    kind = TransitionKind.SWITCHOVER if finding.diagnosis is Diagnosis.HEALTHY else TransitionKind.FAILOVER
+    if request.kind is RequestKind.SWITCHOVER and document.writer is not None and not _is_checkpointed(view, request):
+        waiting = Finding(asked.diagnosis, f'{asked.reason}; "{document.writer}" writes a checkpoint first')
+        return _plan(view, waiting, (Checkpoint(document.writer),))
+    return _plan(view, asked, (transition.begin(view, document, asked, kind=kind, target=request.to),))
+
+
+def _is_checkpointed(view: View, request: Request) -> bool:
+    """Return whether the writer's stop will be short, or has been waited for long enough."""
+    at_ms = view.checkpointed_at_ms
+    fresh = at_ms is not None and view.now_ms - at_ms < view.timings.checkpointed_ms
+    return fresh or view.now_ms - request.asked_at_ms >= view.timings.checkpoint_ms
 
 
 def _beside_the_writer(view: View, document: Topology, finding: Finding) -> Plan:

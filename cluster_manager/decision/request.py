@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from cluster_manager.decision.members import node_state
+from cluster_manager.decision.diagnose import Diagnosis, diagnose_writer
+from cluster_manager.decision.members import lag_bytes, node_state
 from cluster_manager.decision.suspicion import promisable
-from cluster_manager.decision.view import Request, View
+from cluster_manager.decision.view import Request, RequestKind, View
 from pgtopology.document import Topology
-from pgtopology.node import NodeState
+from pgtopology.node import NodeName, NodeState
 
 
 def refusal(view: View, request: Request) -> str | None:
@@ -22,6 +23,14 @@ def refusal(view: View, request: Request) -> str | None:
             return trouble
     if document.voters is None or len(document.voters.members) < 2:
         return "there is no other voter to hand over to: durability is async"
+    if request.kind is RequestKind.SWITCHOVER:
+        finding = diagnose_writer(view, document)
+        if finding.diagnosis not in (Diagnosis.HEALTHY, Diagnosis.PAUSED) or finding.cause is not None:
+            return f"the writer is not well enough to hand over in good order: {finding.reason}"
+        if not _beats(view, document):
+            return f'the quorum heartbeat of "{document.writer}" is not acknowledged'
+        if request.to is None and heir(view, document) is None:
+            return "no other voter is streaming"
     able, missing = promisable(view, document)
     if not document.voters.is_safe_set(able):
         who = "; ".join(f'"{name}" {why}' for name, why in missing.items())
@@ -30,6 +39,26 @@ def refusal(view: View, request: Request) -> str | None:
     if not document.voters.is_safe_set(others):
         return f'without "{document.writer}" the voters that answer are no safe set: the writer could not leave it'
     return None
+
+
+def heir(view: View, document: Topology) -> NodeName | None:
+    """Return the node that a switchover without a wish would most likely go to, or None if there is none."""
+    fit = [
+        (lag_bytes(node, document, view) or 0, node.spec.tier, node.name)
+        for node in view.nodes
+        if _unfit(view, document, node.name) is None
+    ]
+    return min(fit)[2] if fit else None
+
+
+def _beats(view: View, document: Topology) -> bool:
+    writer = view.node(document.writer)
+    heartbeat = writer.observation.heartbeat if writer is not None and writer.observation is not None else None
+    return (
+        heartbeat is not None
+        and heartbeat.acknowledged_age_ms is not None
+        and heartbeat.acknowledged_age_ms < view.timings.stuck_ms
+    )
 
 
 def _unfit(view: View, document: Topology, name: str) -> str | None:

@@ -13,7 +13,7 @@ import msgspec
 from cluster_manager.decision.actions import Action, AskPromise, Follow, Promote, WriteDocument
 from cluster_manager.decision.diagnose import Diagnosis, Finding
 from cluster_manager.decision.elect import Elected, Tally, elect, tally
-from cluster_manager.decision.suspicion import Health, health, promisable
+from cluster_manager.decision.suspicion import Health, health, is_running, promisable
 from cluster_manager.decision.view import NodeView, View, is_fresh
 from pgtopology.document import Candidate, Step, Topology, Transition, TransitionKind
 from pgtopology.epoch import Epoch, Revision
@@ -59,7 +59,8 @@ def _recruiting(view: View, document: Topology, transition: Transition) -> tuple
     if elected is not None:
         safe_since_ms = _safe_since_ms(document, votes)
         everybody = len(votes.counted) == len(document.voters.members if document.voters is not None else ())
-        if everybody or view.now_ms - safe_since_ms >= view.timings.straggler_ms:
+        patience_ms = view.timings.heir_ms if _finds_no_heir(transition, elected) else view.timings.straggler_ms
+        if everybody or view.now_ms - safe_since_ms >= patience_ms:
             claim = _claim(view, document, transition, elected)
             return _in_flight(transition, f'"{elected.node}" is elected: {elected.because}'), (claim,)
         return _in_flight(transition, "a safe set promised; waiting a moment for better nodes"), _ask(
@@ -72,6 +73,8 @@ def _recruiting(view: View, document: Topology, transition: Transition) -> tuple
         who = "; ".join(f'"{name}" {why}' for name, why in missing.items())
         reason = f"{len(votes.counted)} of the {needed} voters needed promised epoch {document.epoch}: {who}"
         return Finding(Diagnosis.NO_SAFE_SET, reason, cause=Diagnosis.TRANSITION_IN_FLIGHT), actions
+    if not actions and not view.promises:
+        return _in_flight(transition, f'sessions of "{transition.from_node}" finish what they are doing'), actions
     waiting = "; ".join(f'"{name}" {why}' for name, why in votes.passed_over.items())
     if _all_answered(view, document) and document.voters is not None:
         reason = f"every voter answered, but only {len(votes.counted)} of the {needed} needed count: {waiting}"
@@ -79,21 +82,25 @@ def _recruiting(view: View, document: Topology, transition: Transition) -> tuple
     return _in_flight(transition, f"gathering promises of epoch {document.epoch}: {waiting}"), actions
 
 
+def _finds_no_heir(transition: Transition, elected: Elected) -> bool:
+    """Return whether a handover would go back to where it came from."""
+    return transition.avoid_old and elected.node == transition.from_node
+
+
 def _ask(view: View, document: Topology, transition: Transition) -> tuple[Action, ...]:
     """Ask every node that has data for its promise, until it is known how far the node reaches.
 
-    A planned handover asks the old primary first: it stops in good order, which sends all its WAL to everybody, so that the
-    others are level when they are asked.
+    A planned handover lets sessions finish first, and then asks the old primary before the others: it stops in good order,
+    which sends all its WAL to everybody, so that the others are level when they are asked.
     """
     old = view.node(transition.from_node)
-    if (
-        transition.kind is TransitionKind.SWITCHOVER
-        and old is not None
-        and old.name not in view.promises
-        and view.now_ms - view.epoch_began_at_ms < view.timings.handover_ms
-        and health(old, view.timings) is not Health.SILENT
-    ):
-        return (AskPromise(old.name, StopMode.FAST),)
+    if transition.kind is TransitionKind.SWITCHOVER and old is not None and old.name not in view.promises:
+        since_ms = view.now_ms - view.epoch_began_at_ms
+        alive = health(old, view.timings) is not Health.SILENT and is_running(old)
+        if alive and not view.proxies_settled and since_ms < view.timings.drain_ms:
+            return ()
+        if alive and since_ms < view.timings.drain_ms + view.timings.handover_ms:
+            return (AskPromise(old.name, StopMode.FAST),)
     return tuple(AskPromise(node.name) for node in view.nodes if _worth_asking(view, document, node))
 
 

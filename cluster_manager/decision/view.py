@@ -47,8 +47,16 @@ class Timings:
     """A candidate whose replay stands still for so long is given up (L5)."""
     opening_ms: float = 10_000
     """A promoted candidate that gets no quorum for so long is given up, if others could do better."""
+    drain_ms: float = 2000
+    """How long a planned handover lets sessions finish what they are doing."""
     handover_ms: float = 3000
-    """How long a planned handover waits for the old primary to stop in good order."""
+    """How long a planned handover then waits for the old primary to stop in good order."""
+    heir_ms: float = 2000
+    """How long a stopped primary then waits for the promise of somebody who can take over, before it is promoted again."""
+    checkpoint_ms: float = 60_000
+    """How long a planned handover waits for the checkpoint that shortens the stop."""
+    checkpointed_ms: float = 10_000
+    """A checkpoint younger than this is good enough."""
     retry_ms: float = 1000
     """A refused or failed order is given again after this."""
     lost_stream_ms: float = 30_000
@@ -120,7 +128,9 @@ class RequestKind(StrEnum):
     """What an operator may ask for."""
 
     FAILOVER = "failover"
-    DATA_LOSS = "allow_data_loss"
+    """Another writer now; in good order if the present one is well."""
+    SWITCHOVER = "switchover"
+    """Another writer in good order, or none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +139,7 @@ class Request:
 
     kind: RequestKind
     to: NodeName | None = None
+    asked_at_ms: float = 0
 
 
 class ActionKind(StrEnum):
@@ -143,6 +154,7 @@ class ActionKind(StrEnum):
     START = "start"
     STOP = "stop"
     SETTINGS = "settings"
+    CHECKPOINT = "checkpoint"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +190,10 @@ class View:
     promises: Mapping[NodeName, Promise] = field(default_factory=dict[NodeName, Promise])
     """Of the document's epoch only, the newest of each node."""
     request: Request | None = None
+    checkpointed_at_ms: float | None = None
+    """When the writer of this epoch last completed a checkpoint that was ordered."""
+    proxies_settled: bool = True
+    """Whether every connected proxy has reported this epoch, and so has no session of an earlier writer left."""
     in_flight: frozenset[tuple[ActionKind, NodeName]] = frozenset()
     failures: Mapping[tuple[ActionKind, NodeName], Failure] = field(default_factory=dict[tuple[ActionKind, NodeName], Failure])
     in_force: SettingsAnswer | None = None

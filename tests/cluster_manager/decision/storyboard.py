@@ -9,8 +9,8 @@ n1 n2 n3 voters with w=2; each line changes one thing.  Ages are milliseconds.
     node n2 age=700 role=primary postmaster=stopped ...
     promise n2 wal=0/5000000 [timeline=5] [at=-50] [unknown=reason] [not-whole]
     in-force n1,n2/2 barrier=0/5000000
-    request [to=n3]
-    manager started=-100 not-ours bootstrap empty-store wanted=async began=-1000
+    request [switchover] [to=n3]
+    manager started=-100 not-ours bootstrap empty-store wanted=async began=-1000 proxies-busy checkpointed=-500
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import msgspec
 from cluster_manager.decision.actions import (
     Action,
     AskPromise,
+    Checkpoint,
     Clone,
     Follow,
     Init,
@@ -235,8 +236,10 @@ def _apply(view: View, verb: str, words: list[str]) -> View:
                 view, in_force=SettingsAnswer(node=NodeName("n1"), in_force=voters_of(words[0]), barrier_lsn=barrier)
             )
         case "request":
-            to = _options(words).get("to")
-            return replace(view, request=Request(kind=RequestKind.FAILOVER, to=NodeName(to) if to else None))
+            options = _options(words)
+            kind = RequestKind.SWITCHOVER if "switchover" in options else RequestKind.FAILOVER
+            to = NodeName(options["to"]) if "to" in options else None
+            return replace(view, request=Request(kind=kind, to=to, asked_at_ms=NOW_MS - 10))
         case "manager":
             return _edit_manager(view, words)
         case _:
@@ -311,6 +314,10 @@ def _edit_manager(view: View, words: list[str]) -> View:
                 view = replace(view, epoch_began_at_ms=NOW_MS + float(value))
             case "not-ours":
                 view = replace(view, epoch_is_ours=False)
+            case "proxies-busy":
+                view = replace(view, proxies_settled=False)
+            case "checkpointed":
+                view = replace(view, checkpointed_at_ms=NOW_MS + float(value))
             case "bootstrap":
                 view = replace(view, bootstrap_ordered=True)
             case "empty-store":
@@ -501,6 +508,8 @@ def _tell(view: View, action: Action) -> str:
             return f"write: {_tell_document(view.document, document)}\n  because {because}"
         case Init(node=node):
             return f"init {node}"
+        case Checkpoint(node=node):
+            return f"checkpoint {node}"
         case AskPromise(node=node, stop_mode=mode):
             return f"promise {node}" + (" (stop fast)" if mode is StopMode.FAST else "")
         case Follow(node=node, upstream=upstream):
