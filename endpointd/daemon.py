@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import resource
 import secrets
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ from endpointd.admin import routes
 from endpointd.feed import DocumentCache, Feed
 from endpointd.house import House
 from endpointd.link import LINGER_S
-from endpointd.listener import Listener, ListenError, listen_error
+from endpointd.listener import CROWD_MAX, Listener, ListenError, listen_error
 from endpointd.relay.asyncio_engine import AsyncioEngine
 from endpointd.routing import Door
 from endpointd.session import Surroundings
@@ -30,6 +31,10 @@ from endpointd.witness import Witness
 
 DRAIN_S = 3.0
 """After SIGTERM sessions may go on until their safe points for this long."""
+
+
+OWN_FILES = 64
+"""Sockets and files of our own: doors, feeds, HTTP, the cache."""
 
 
 async def serve(settings: Settings, life: Lifecycle) -> None:
@@ -100,6 +105,18 @@ async def _drain(house: House) -> None:
         await house.wait_until_empty(LINGER_S)
 
 
+def _allow_files(settings: Settings) -> None:
+    """Raise the soft limit of open files to what all sessions need at once, as far as the hard limit lets us."""
+    needed = 2 * (settings.limits.sessions_max + CROWD_MAX) + OWN_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    possible = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (possible, hard))
+    if possible < needed:
+        get_logger().warning("too few open files are allowed for sessions_max", needed=needed, allowed=possible)
+
+
 def main() -> None:
     """Run the program."""
     parser = argparse.ArgumentParser(prog="endpointd", description="The proxy of a PostgreSQL cluster.")
@@ -114,6 +131,7 @@ def main() -> None:
     except SettingsError as error:
         print(f"endpointd: {error}", file=sys.stderr)  # noqa: T201 - before there are logs
         sys.exit(EXIT_USAGE)
+    _allow_files(settings)
     reasons: list[str] = []
 
     async def live(life: Lifecycle) -> None:

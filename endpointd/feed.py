@@ -15,6 +15,7 @@ import aiohttp
 from daemonkit.durable import read_or_none, write_durably
 from daemonkit.httpclient import HttpClient, HttpError
 from daemonkit.logs import get_logger
+from daemonkit.looplag import LoopLag
 from daemonkit.version import VERSION
 from endpointd.freshness import lease_until
 from endpointd.switchboard import Switchboard
@@ -28,6 +29,7 @@ SILENCE_S = 2.0
 """A manager speaks every 150 ms; one that has been silent for this long is called anew."""
 RECONNECT_S = 0.2
 REPORT_S = 0.5
+LAG_WINDOW_S = 1.0
 SEND_TIMEOUT_S = 2.0
 
 
@@ -66,6 +68,10 @@ class DocumentCache:
                     self._log.warning("the document could not be cached", path=str(self._path), reason=str(error))
 
 
+class FeedLost(Exception):  # noqa: N818 - the name says what happened
+    """The connection to a manager is of no use any longer; the text says why."""
+
+
 class Feed:
     """The connection to one manager."""
 
@@ -89,41 +95,52 @@ class Feed:
         self._engine = engine
         self._count = count
         self._loop = asyncio.get_running_loop()
+        self._lag = LoopLag(clock=self._loop.time)
         self._log = get_logger(manager=url)
-        self._is_connected = False
-        self._reported: ProxyReport | None = None
-        self._report_due = 0.0
+        self._reason: str | None = None
         self._refused: tuple[int, int] | None = None
 
     async def run(self) -> None:
         """Listen for ever."""
-        async with HttpClient(self._url, self._token) as client:
+        async with HttpClient(self._url, self._token) as client, asyncio.TaskGroup() as group:
+            group.create_task(self._lag.watch())
             while True:
                 try:
                     await self._listen(client)
-                    reason = "the manager closed the connection"
-                except (HttpError, OSError, TimeoutError, aiohttp.ClientError, MessageError) as error:
-                    reason = str(error) or type(error).__name__
-                if self._is_connected:
-                    self._log.warning("feed lost", reason=reason)
-                self._is_connected = False
+                except (HttpError, FeedLost) as error:
+                    if self._reason != str(error):
+                        self._reason = str(error)
+                        self._log.warning("no feed", reason=self._reason)
                 await asyncio.sleep(RECONNECT_S)
 
     async def _listen(self, client: HttpClient) -> None:
+        """Take frames and send reports until that is not possible any more. Raises HttpError or FeedLost."""
+        lost: list[str] = []
         async with client.websocket(f"/v1/feed?proxy={self._name}", timeout_s=CONNECT_TIMEOUT_S) as socket:
-            self._reported = None
-            while True:
-                async with asyncio.timeout(SILENCE_S):
-                    message = await socket.receive()
-                if message.type is not aiohttp.WSMsgType.TEXT:
-                    return
-                self._take(decode(message.data, FeedFrame), self._loop.time())
-                await self._report(socket)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._report(socket))
+                    await self._receive(socket)
+            except* TimeoutError:
+                lost.append("the manager is silent")
+            except* (OSError, aiohttp.ClientError, MessageError, FeedLost) as errors:
+                lost += [str(error) or type(error).__name__ for error in errors.exceptions]
+        raise FeedLost(", ".join(lost))
+
+    async def _receive(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        while True:
+            async with asyncio.timeout(SILENCE_S):
+                message = await socket.receive()
+            if message.type is not aiohttp.WSMsgType.TEXT:
+                raise FeedLost("the manager closed the connection")
+            frame = decode(message.data, FeedFrame)
+            # A process that was stopped finds frames that have waited for it: they are as old as it was late.
+            self._take(frame, self._loop.time() - self._lag.worst_ms(LAG_WINDOW_S) / 1000)
 
     def _take(self, frame: FeedFrame, arrived_at: float) -> None:
         """Do what *frame* says."""
-        if not self._is_connected:
-            self._is_connected = True
+        if self._reason != "":
+            self._reason = ""
             self._log.info("feed connected", epoch=frame.epoch, revision=frame.revision, leads=frame.lease_ms > 0)
         if frame.document is not None:
             self._take_document(frame.document)
@@ -142,21 +159,23 @@ class Feed:
             self._log.warning("document refused", reason=why_not)
 
     async def _report(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        """Say how things stand, if that is news or due."""
+        """Say how things stand, at every change and every half second."""
         board = self._board
-        now = self._loop.time()
-        report = ProxyReport(
-            name=self._name,
-            version=VERSION,
-            epoch=board.settled_epoch,
-            revision=board.table.revision,
-            sessions=self._count(),
-            engine=self._engine,
-            backends=board.backends(),
-        )
-        if report == self._reported and now < self._report_due:
-            return
-        self._reported = report
-        self._report_due = now + REPORT_S
-        async with asyncio.timeout(SEND_TIMEOUT_S):
-            await socket.send_str(encode(report).decode())
+        reported: ProxyReport | None = None
+        due = 0.0
+        while True:
+            report = ProxyReport(
+                name=self._name,
+                version=VERSION,
+                epoch=board.settled_epoch,
+                revision=board.table.revision,
+                sessions=self._count(),
+                engine=self._engine,
+                backends=board.backends(),
+            )
+            now = self._loop.time()
+            if report != reported or now >= due:
+                reported, due = report, now + REPORT_S
+                async with asyncio.timeout(SEND_TIMEOUT_S):
+                    await socket.send_str(encode(report).decode())
+            await board.wait_for_change(due - self._loop.time())

@@ -25,6 +25,10 @@ WRITE_BYTES_HIGH = 1 << 17
 LINGER_S = 5.0
 """A peer that does not take our last words within this time is cut off."""
 
+HEAR_OUT_S = 1.0
+"""How long a peer that was told goodbye is heard, and ignored. A socket closed with unread bytes in it resets the connection,
+and a reset can overtake the goodbye."""
+
 KEEPALIVE_IDLE_S = 10
 KEEPALIVE_INTERVAL_S = 3
 KEEPALIVE_PROBES = 3
@@ -114,6 +118,7 @@ class Link(asyncio.BufferedProtocol):
         self._receiver: Receiver = DEAF
         self._is_reading = True
         self._has_ended = False
+        self._is_finishing = False
         self._linger: asyncio.TimerHandle | None = None
         self.is_writable = True
         self.bytes_received = 0
@@ -151,7 +156,7 @@ class Link(asyncio.BufferedProtocol):
     def write(self, data: bytes | memoryview) -> None:
         """Send *data*, which must not change afterwards. On a link that is broken or closing this is nothing."""
         transport = self._transport
-        if transport is not None and not transport.is_closing():
+        if transport is not None and not transport.is_closing() and not self._is_finishing:
             self.bytes_sent += len(data)
             transport.write(data)
 
@@ -167,6 +172,20 @@ class Link(asyncio.BufferedProtocol):
             self._is_reading = True
             self._transport.resume_reading()
 
+    def finish(self) -> None:
+        """Send what waits to be sent and say that no more will come; close when the peer does, or soon."""
+        self._receiver = DEAF
+        transport = self._transport
+        if transport is None or transport.is_closing() or self._is_finishing:
+            return
+        if self._has_ended:
+            self.close()
+            return
+        self._is_finishing = True
+        transport.write_eof()
+        self.resume_reading()
+        self._linger = asyncio.get_running_loop().call_later(HEAR_OUT_S, self.close)
+
     def close(self) -> None:
         """Send what waits to be sent, for LINGER_S at most, and close. What the peer still says is not heard."""
         self._receiver = DEAF
@@ -174,6 +193,8 @@ class Link(asyncio.BufferedProtocol):
         if transport is None or transport.is_closing():
             return
         transport.close()
+        if self._linger is not None:
+            self._linger.cancel()
         if self._transport is not None:
             self._linger = asyncio.get_running_loop().call_later(LINGER_S, transport.abort)
 
@@ -209,6 +230,8 @@ class Link(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """Keep the other direction open: who owns the link may have last words."""
         self._end()
+        if self._is_finishing:
+            self.close()
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:

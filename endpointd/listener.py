@@ -72,7 +72,7 @@ class Listener:
         unwelcome = refusal.too_many_connections(self.door) if len(self._house) >= limit else None
         if len(self._house) >= limit + CROWD_MAX:
             link.write(refusal.too_many_connections(self.door).encode())
-            link.close()
+            link.finish()
             return
         session = Session(self._house.next_number(), self.door, link, self._around, unwelcome=unwelcome)
         self._house.enter(session)

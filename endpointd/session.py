@@ -40,6 +40,7 @@ from endpointd.relay.seam import Engine, Happening, Stats
 from endpointd.routing import Backend, Door
 from endpointd.settings import LimitSettings
 from endpointd.switchboard import Switchboard
+from pgwire.errors import ProtocolError
 from pgwire.messages import BackendKey
 
 BREATH_S = 0.05
@@ -312,6 +313,9 @@ class Session:
                     self._loop.call_later(BREATH_S, self._say_farewell, self._stop)
             case Happening.CLIENT_ENDED:
                 self._end_relay(None, "the client went away")
+            case Happening.CLIENT_NOT_UNDERSTOOD:
+                why = refusal.not_understood(ProtocolError("invalid message length"))
+                self._end_relay(why, why.message)
             case Happening.SERVER_ENDED:
                 if point.has_left or point.server_said_goodbye:
                     self._end_relay(None, "the server ended the session")
@@ -344,6 +348,7 @@ class Session:
         self.reason = reason
         self._count(why)
         self._around.engine.drop(self.number, why.encode() if why is not None else b"")
+        self._around.board.release(self.number)
         self._is_over = True
         self._wake.set()
 
@@ -382,7 +387,7 @@ class Session:
             metrics.BYTES.labels(self.door, "to_server").inc(self._server.bytes_sent)
             self._server.close()
         metrics.BYTES.labels(self.door, "to_client").inc(self._client.bytes_sent)
-        self._client.close()
+        self._client.finish()
         if self._key is not None:
             board.keys.remove(self._key, self.number)
         board.release(self.number)

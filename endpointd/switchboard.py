@@ -296,7 +296,10 @@ class Switchboard:
         """The session *number* has no server any more."""
         assignment = self._assignments.pop(number, None)
         self._sessions.pop(number, None)
-        self._leaving.discard(number)
+        if number in self._leaving:
+            self._leaving.remove(number)
+            if not self._leaving:
+                self._notify()  # the managers may be waiting for it
         if assignment is not None:
             node = assignment.backend.node
             self._load[node] -= 1

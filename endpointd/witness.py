@@ -16,6 +16,10 @@ from pgtopology.document import Topology
 from pgtopology.node import Member
 from pgtopology.observation import Observation
 
+SILENCE_S = 0.3
+"""A lease that will run out in so short a time was not renewed twice: the managers are silent. Asking begins before it is over,
+so that a manager that dies does not make the writers wait."""
+
 ASK_EVERY_S = 0.15
 """Several times within a heartbeat's validity, so that one lost answer does not stop the writers."""
 
@@ -35,18 +39,22 @@ class Witness:
         while True:
             topology = self._board.topology
             member = topology.member(topology.writer) if topology is not None and topology.writer is not None else None
-            silent_s = self._loop.time() - self._board.freshness.lease_until
+            ask_in_s = self._ask_at - self._loop.time()
             if topology is None or member is None:
                 await self._board.wait_for_change(60.0)
-            elif silent_s < 0:
-                await asyncio.sleep(-silent_s)
+            elif ask_in_s > 0:
+                await asyncio.sleep(ask_in_s)
             else:
                 await self._ask(topology, member)
+
+    @property
+    def _ask_at(self) -> float:
+        return self._board.freshness.lease_until - SILENCE_S
 
     async def _ask(self, topology: Topology, member: Member) -> None:
         """Ask the noded of *member* until a manager vouches again or the document changes."""
         async with HttpClient(f"http://{member.noded}", self._token) as client:
-            while self._board.topology == topology and self._board.freshness.lease_until <= self._loop.time():
+            while self._board.topology == topology and self._ask_at <= self._loop.time():
                 asked_at = self._loop.time()
                 try:
                     seen = decode(await client.get("/status", timeout_s=HEARTBEAT_VALID_S), Observation)

@@ -118,7 +118,7 @@ class _Pair:
         self._is_stopped = True
         if farewell and not self._client_is_mid_message:
             self._client.write(farewell)
-        self._client.close()
+        self._client.finish()
         self._server.close()
 
     def stats(self) -> Stats:
@@ -135,8 +135,7 @@ class _Pair:
         try:
             self._point.client_sent(data)
         except ProtocolError:
-            # What it said before is complete and has been passed on; this is nothing a server could read.
-            self._stop(Happening.CLIENT_ENDED)
+            self._stop(Happening.CLIENT_NOT_UNDERSTOOD)
             return
         self._server.write(bytes(data))
         if not self._server.is_writable:

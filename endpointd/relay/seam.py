@@ -20,6 +20,8 @@ class Happening(StrEnum):
     """What an engine tells the owner of a pair. Except for PAUSED, the pair moves no bytes from then on."""
 
     CLIENT_ENDED = "client_ended"
+    CLIENT_NOT_UNDERSTOOD = "client_not_understood"
+    """The client sent what is no message. What it said before has been passed on."""
     SERVER_ENDED = "server_ended"
     COMMIT_UNCONFIRMED = "commit_unconfirmed"
     """The server said that a commit's wait was cancelled (S15). What it said next is held back for ever."""

@@ -297,11 +297,15 @@ async def test_a_commit_that_is_not_confirmed_is_held_back(engine: Engine) -> No
             assert b.told == [Happening.COMMIT_UNCONFIRMED]
 
 
-async def test_a_client_that_sends_nonsense_is_gone(engine: Engine) -> None:
+async def test_a_client_that_sends_nonsense_is_told(engine: Engine) -> None:
     async with bench(engine) as b:
+        b.answer = lambda _happening: engine.drop(TOKEN, BYE)
+        await b.client.send(query("select 1"))
+        await b.server.receive(len(query("select 1")))
         await b.client.send(b"Q\0\0\0\0nonsense")
-        await b.wait_for(Happening.CLIENT_ENDED)
-        assert b.doing is Doing.BUSY
+        assert await b.client.receive_all() == BYE
+        assert b.told == [Happening.CLIENT_NOT_UNDERSTOOD]
+        assert await b.server.receive_all() == b""
 
 
 async def test_a_server_that_sends_nonsense_is_gone(engine: Engine) -> None:
@@ -324,3 +328,25 @@ async def test_a_side_that_is_gone_before_the_hand_over_is_told(engine: Engine) 
     assert await client.receive_all() == ROW + BYE
     engine.drop(TOKEN)
     client.close()
+
+
+async def test_a_goodbye_is_not_overtaken_by_a_reset(engine: Engine) -> None:
+    """The client is in the middle of sending when it is told; it can finish that and then reads why, and a clean end."""
+    async with bench(engine) as b:
+        await b.become_idle()
+        engine.pause(TOKEN)
+        await b.client.send(query("x" * 100_000))
+        engine.drop(TOKEN, BYE)
+        await b.client.send(query("y" * 100_000))
+        assert await b.client.receive_all() == BYE
+
+
+async def test_a_client_that_never_closes_is_closed(engine: Engine) -> None:
+    async with bench(engine) as b:
+        engine.drop(TOKEN, BYE)
+        assert await b.client.receive_all() == BYE
+        with pytest.raises(ConnectionError):  # noqa: PT012 - one of many sends finds out
+            async with asyncio.timeout(10):
+                while True:
+                    await b.client.send(b"still here")
+                    await asyncio.sleep(0.05)
