@@ -24,12 +24,11 @@ REWIND_FUNCTIONS = (
 """What pg_rewind calls on its source. Source: PostgreSQL documentation, pg_rewind, "Notes"."""
 
 
-async def make_data_directory(binaries: Binaries, target: Path, *, passwords: dict[str, str], scratch: Path) -> None:
+async def make_data_directory(binaries: Binaries, target: Path, *, passwords: dict[str, str], passfile: Path) -> None:
     """Make a data directory at *target* with our roles in it, durable when this returns. Raises ToolError.
 
-    *passwords*: of the roles postgres and ours. *scratch*: a private directory for the moment.
+    *passwords*: of the roles postgres and ours. *passfile*: where initdb may read the superuser's, for the moment.
     """
-    passfile = scratch / "initdb.password"
     write_durably(passfile, f"{passwords['postgres']}\n".encode())
     try:
         await run_tool(

@@ -27,7 +27,10 @@ class ControlData:
 
 
 def parse_controldata(text: str) -> ControlData:
-    """Return what *text*, the output of pg_controldata in the C locale, says. Raises ValueError if a line is missing or senseless."""
+    """Return what *text*, the output of pg_controldata in the C locale, says.
+
+    Raises ValueError if a line is missing or senseless.
+    """
     lines = (line.partition(":") for line in text.splitlines())
     values = {key.strip(): value.strip() for key, _, value in lines}
     try:

@@ -46,7 +46,9 @@ class Copies:
         state.store(promise.begin(state.value, Work.INIT))
         layout = instance.layout
         await clone.remove_tree(layout.partial)
-        await make_data_directory(instance.binaries, layout.partial, passwords=dict(self._passwords), scratch=layout.conf)
+        await make_data_directory(
+            instance.binaries, layout.partial, passwords=dict(self._passwords), passfile=layout.init_passfile
+        )
         identifier = (await instance.control_data(layout.partial)).system_identifier
         clone.put_in_place(instance)
         bound = promise.new_data(state.value, _draw_incarnation(), identifier)

@@ -121,16 +121,15 @@ async def _receiver_is_gone(instance: Instance) -> bool:
     deadline = loop.time() + RECEIVER_GONE_S
     signalled: set[int] = set()
     while (postmaster := instance.postmaster.pid) is not None:
-        left = processes.receivers(postmaster)
+        left = processes.possible_receivers(postmaster)
         if not left:
             return True
         if loop.time() >= deadline:
             return False
-        for pid in left:
-            # A child that has not named itself yet may be anybody's backend and is only waited for.
-            if pid not in signalled and "walreceiver" in (processes.title(pid) or ""):
-                signalled.add(pid)
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGTERM)
+        # A child that has not named itself yet may be anybody's backend and is only waited for.
+        for pid in set(processes.receivers(postmaster)) - signalled:
+            signalled.add(pid)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
         await asyncio.sleep(RECEIVER_POLL_S)
     return False

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from daemonkit.durable import fsync_dir
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -62,6 +64,11 @@ class Layout:
         return self.conf / "tools.pgpass"
 
     @property
+    def init_passfile(self) -> Path:
+        """The superuser's password for initdb, for the moment it runs."""
+        return self.conf / "initdb.password"
+
+    @property
     def log(self) -> Path:
         """What PostgreSQL says."""
         return self.root / "log" / "postgresql.log"
@@ -97,7 +104,8 @@ class Layout:
         return self.pgdata / "pg_wal"
 
     def make(self) -> None:
-        """Make the directories beside PGDATA, private to the user."""
+        """Make the directories beside PGDATA, private to the user, durably."""
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in (self.state.parent, self.conf, self.log.parent, self.kept):
             path.mkdir(mode=0o700, exist_ok=True)
+        fsync_dir(self.root)

@@ -28,7 +28,7 @@ from noded.upkeep import Upkeep
 from noded.wholeness import watch_wholeness
 from pgtopology.node import Role
 from pgtopology.orders import PromoteOrder, StopMode
-from pgtopology.quorum import synchronous_standby_names
+from pgtopology.quorum import Voters, synchronous_standby_names
 
 SLOTS_TIMEOUT_S = 1.0
 POLICE_S = 0.2
@@ -60,6 +60,8 @@ class Node:
         """No order is accepted any more."""
         self.list_is_proven = False
         """That the checkpointer goes by a list that is not empty."""
+        self.proven_list: Voters | None = None
+        """What every walsender is known to go by; None while that is not known."""
         self.promotion: asyncio.Task[None] | None = None
         """The newest promotion, finished or not."""
         self._long_task: asyncio.Task[None] | None = None
@@ -143,6 +145,8 @@ class Node:
                 self.state.store(replace(state, promotion=promotion, in_force=order.voters, following=None))
                 # The list before, a standby's, was not empty: the checkpointer only goes from one to the other (S1).
                 self.list_is_proven = bool(synchronous_standby_names(order.voters, state.node))
+                # Walsenders that have not read the new list go by a standby's, under which nobody is released.
+                self.proven_list = order.voters
                 await promote(self.instance, order.timeline, lambda: self.state.value.promised == order.epoch)
                 self.heartbeat.begin(order.epoch)
                 self._log.info("promoted", epoch=order.epoch, timeline=order.timeline)

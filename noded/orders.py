@@ -20,7 +20,7 @@ from noded.postmaster import PostmasterError
 from noded.promise import Circumstances, State, Work
 from noded.synchronous import SynchronousError, prove_in_force
 from pgtopology.epoch import NO_EPOCH, Epoch
-from pgtopology.node import Position
+from pgtopology.node import NodeName, Position
 from pgtopology.orders import (
     Acknowledged,
     CloneOrder,
@@ -38,7 +38,7 @@ from pgtopology.orders import (
     StopMode,
     StopOrder,
 )
-from pgtopology.quorum import synchronous_standby_names
+from pgtopology.quorum import Voters, synchronous_standby_names
 
 ANSWER_RESERVE_S = 0.05
 """An answer leaves this long before the deadline its order carries."""
@@ -137,10 +137,11 @@ class Orders:
         name, wanted = self._state.value.node, order.in_force
         async with node.turn:
             self._check_not_overtaken(order)
-            before, was_empty = self._state.value.in_force, not node.list_is_proven
-            bounce = before is not None and 0 < before.others_needed(name) < wanted.others_needed(name)
+            was_empty = not node.list_is_proven
+            bounce = _needs_bounce(node.proven_list, wanted, name)
             self._state.store(replace(self._state.value, in_force=wanted))
             node.list_is_proven = False
+            node.proven_list = node.proven_list if node.proven_list == wanted else None
             await self._guard(self._start_or_reload(writer=True))
 
         def is_read() -> None:
@@ -159,6 +160,8 @@ class Orders:
         except SynchronousError as error:
             raise OrderRefused(Refusal.FAILED, str(error)) from error
         self._check_not_overtaken(order)
+        if self._state.value.in_force == wanted:
+            node.proven_list = wanted
         node.reporter.poke()
         return SettingsAnswer(node=name, in_force=wanted, barrier_lsn=lsn)
 
@@ -288,6 +291,15 @@ class Orders:
 
     def _done(self, *, done: bool = True, detail: str = "") -> Acknowledged:
         return Acknowledged(node=self._state.value.node, done=done, detail=detail)
+
+
+def _needs_bounce(proven: Voters | None, wanted: Voters, writer: NodeName) -> bool:
+    """Return whether walsenders must begin anew: one of them may still release commits that fewer copies have (E8).
+
+    One that knows of no list, or only of names not in the new one, releases nobody or shows it by its priority.
+    """
+    needed = wanted.others_needed(writer)
+    return needed > 1 and (proven is None or proven.others_needed(writer) < needed)
 
 
 def _patience_s(order: Order) -> float:

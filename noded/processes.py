@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 from pathlib import Path
 
 _PROC = Path("/proc")
+_RECEIVER = re.compile(r"postgres: (\S+: )?walreceiver\b")
 _PR_SET_CHILD_SUBREAPER = 36
 _TOOLS = (b"pg_basebackup", b"pg_rewind", b"initdb", b"postgres", b"unshare")
 
@@ -86,14 +88,19 @@ def tools_on(path: Path) -> list[int]:
 
 
 def receivers(postmaster: int) -> list[int]:
-    """Return the children of *postmaster* that are WAL receivers, or that are too young to say what they are (S2)."""
+    """Return the children of *postmaster* that call themselves WAL receivers."""
+    return [pid for pid in children(postmaster) if _RECEIVER.match(title(pid) or "")]
+
+
+def possible_receivers(postmaster: int) -> list[int]:
+    """Return the children of *postmaster* that are WAL receivers, or too young to say what they are (S2).
+
+    A child carries the postmaster's own command line until it has named itself.
+    """
     found: list[int] = []
     for pid in children(postmaster):
         text = title(pid)
-        if not text:
-            continue
-        # A child carries the postmaster's own command line until it has named itself.
-        if "walreceiver" in text or not text.startswith("postgres: "):
+        if text and (_RECEIVER.match(text) or not text.startswith("postgres: ")):
             found.append(pid)
     return found
 

@@ -94,9 +94,9 @@ class Reporter:
     async def _tick(self) -> None:
         """Publish also while a PostgreSQL that hangs keeps the round of gathering waiting: ages grow, and noded is alive."""
         while True:
-            before = self._sequence
+            before = self.latest
             await asyncio.sleep(ROUND_S)
-            if self._sequence == before:
+            if self.latest is before:
                 self._publish()
 
     async def observations(self) -> AsyncIterator[Observation]:

@@ -85,11 +85,10 @@ async def _shown(instance: Instance, names: str) -> None:
 
 async def _bounce(session: Session) -> None:
     """End every walsender that streams now, and return when all of them are gone; their standbys come back at once."""
-    rows = await session.rows(
-        "SELECT pid FROM pg_stat_replication WHERE state IN ('streaming', 'catchup') AND pg_terminate_backend(pid)",
-        timeout_s=None,
-    )
+    rows = await session.rows("SELECT pid FROM pg_stat_replication WHERE state IN ('streaming', 'catchup')", timeout_s=None)
     old = [row["pid"] for row in rows]
+    # In a statement of its own: among the conditions of the other, PostgreSQL might evaluate it first, for every process.
+    await session.rows("SELECT pg_terminate_backend(pid) FROM unnest($1::int4[]) AS pid", old, timeout_s=None)
     while True:
         row = await session.row("SELECT count(*) AS n FROM pg_stat_replication WHERE pid = ANY($1)", old, timeout_s=None)
         if row["n"] == 0:

@@ -73,6 +73,8 @@ async def _clear_unfinished(instance: Instance, doing: Doing) -> None:
         doing.problem = f"an earlier {work} was interrupted"
     await remove_tree(layout.partial)
     await remove_tree(layout.replaced)
+    layout.tool_passfile.unlink(missing_ok=True)
+    layout.init_passfile.unlink(missing_ok=True)
 
 
 async def _data_is_ours(instance: Instance, doing: Doing) -> bool:

@@ -214,9 +214,9 @@ class Cluster:
         await self.order(CloneOrder, member, Acknowledged, source=source.upstream, destroys=before.incarnation)
         return await member.until(lambda o: o.whole and o.incarnation != before.incarnation)
 
-    async def settings(self, writer: Member, voters: Voters) -> SettingsAnswer:
+    async def settings(self, writer: Member, voters: Voters, **fields: object) -> SettingsAnswer:
         """Put *voters*' list in force on *writer*."""
-        return await self.order(SettingsOrder, writer, SettingsAnswer, in_force=voters)
+        return await self.order(SettingsOrder, writer, SettingsAnswer, in_force=voters, **fields)
 
     async def voters_of(self, members: list[Member], w: int) -> Voters:
         """Return *members* as voters with their present data."""

@@ -121,6 +121,27 @@ async def test_a_noded_that_was_killed_adopts_the_running_writer() -> None:
         await only.until(lambda o: o.postmaster.unexpected_exit and o.postmaster.state == PostmasterState.STOPPED)
 
 
+async def test_more_copies_are_proven_by_walsenders_that_began_anew() -> None:
+    async with running_members(3) as cluster:
+        await grow(cluster)
+        first = cluster.members[0]
+
+        async def walsenders() -> set[int]:
+            rows = await cluster.sql(first, "SELECT pid FROM pg_stat_replication WHERE state = 'streaming'")
+            return {row["pid"] for row in rows}
+
+        assert cluster.voters is not None
+        before = await walsenders()
+        await cluster.settings(first, cluster.voters)
+        assert await walsenders() == before
+        answer = await cluster.settings(first, await cluster.voters_of(cluster.members, 3))
+        assert answer.in_force.w == 3
+        assert not before & await walsenders()
+        shown = await cluster.sql(first, "SELECT current_setting('synchronous_standby_names') AS names")
+        assert shown[0]["names"].startswith("ANY 2 (")
+        await cluster.settings(first, cluster.voters)
+
+
 async def test_slots_for_all_members_exist_on_writer_and_standby() -> None:
     async with running_members(2) as cluster:
         first, second = cluster.members

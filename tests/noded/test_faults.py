@@ -136,7 +136,7 @@ async def test_a_list_nobody_can_satisfy_is_refused_and_stays_in_force() -> None
         first, second = await pair(cluster)
         await cluster.order(StopOrder, second, Acknowledged)
         assert cluster.voters is not None
-        refusal = await refused(cluster.settings(first, cluster.voters))
+        refusal = await refused(cluster.settings(first, cluster.voters, deadline_ms=800))
         assert refusal.code == "failed"
         assert "quorum" in refusal.message
         pending = await first.until(lambda o: o.heartbeat and o.heartbeat.pending_ms > 500)

@@ -55,7 +55,8 @@ def test_processes_of_a_directory_are_found_by_where_they_work(tmp_path: Path) -
             assert processes.is_alive(process.pid)
             assert processes.start_time(process.pid) is not None
             # It has not named itself as PostgreSQL's processes do, so it might become a receiver.
-            assert process.pid in processes.receivers(os.getpid())
+            assert process.pid in processes.possible_receivers(os.getpid())
+            assert process.pid not in processes.receivers(os.getpid())
         finally:
             process.kill()
     assert processes.members(tmp_path) == []
