@@ -187,6 +187,10 @@ class Cluster:
         layout = Layout(self.data_dir)
         self._until(lambda: not layout.record(name).exists() and postmaster_of(layout.pgdata(name)) is None, f"{name} stopped")
 
+    def wait_gone(self, pid: int, *, timeout_s: float = 30.0) -> None:
+        """Wait until process *pid* is gone."""
+        self._until(lambda: not Path(f"/proc/{pid}").exists(), f"process {pid} gone", timeout_s)
+
     def start_node(self, name: str) -> None:
         """Start a node's noded again."""
         self.program("start", name)
