@@ -19,6 +19,7 @@ from cluster_manager.decision.request import heir, refusal
 from cluster_manager.decision.view import Request, RequestKind
 from cluster_manager.feed import Feed
 from cluster_manager.journal import Event, Journal, encode_event
+from cluster_manager.nodeorders import carry_out
 from cluster_manager.reconciler import Reconciler
 from cluster_manager.statusview import make_status
 from cluster_manager.store.store import Store
@@ -48,6 +49,20 @@ class SwitchoverBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     to: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     dry_run: bool = False
+
+
+class NodeOrderBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What POST /v1/nodes/NAME/ORDER carries."""
+
+    force: bool = False
+    """Do it even if commits will wait."""
+
+
+class NodeOrderDone(msgspec.Struct, frozen=True):
+    """The answer to a node's order."""
+
+    detail: str
+    format_version: int = FORMAT_VERSION
 
 
 class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,6 +131,7 @@ class Control:
             web.post("/v1/failover", self._failover),
             web.post("/v1/switchover", self._switchover),
             web.post("/v1/pause", self._pause),
+            web.post("/v1/nodes/{name}/{order}", self._node_order),
             web.post("/v1/resume", self._resume),
         ]
 
@@ -225,6 +241,12 @@ class Control:
                 "writers go on; readers and the old primary follow",
             ),
         )
+
+    async def _node_order(self, request: web.Request) -> web.Response:
+        body = await _body(request, NodeOrderBody)
+        name, order = request.match_info["name"], request.match_info["order"]
+        done = await carry_out(self._reconciler, name, order, force=body.force)
+        return json_response(NodeOrderDone(done), 202)
 
     async def _pause(self, _request: web.Request) -> web.Response:
         return self._set_paused(True)

@@ -31,7 +31,7 @@ from pgtopology.document import Topology
 LEASE_KEEP_S = 0.5
 
 
-async def serve(settings: ManagerSettings, token: str, noded_token: str, life: Lifecycle) -> None:
+async def serve(settings: ManagerSettings, config: Path, token: str, noded_token: str, life: Lifecycle) -> None:
     """Manage the cluster until *life* says stop. Raises StoreError if the store cannot be had, OSError for a taken port."""
     specs = settings.specs()
     holder = f"{socket.gethostname()}:{os.getpid()}"
@@ -66,6 +66,12 @@ async def serve(settings: ManagerSettings, token: str, noded_token: str, life: L
                         tasks.create_task(reconciler.run(), name="reconciler"),
                         tasks.create_task(_keep_lease(store), name="lease"),
                     ]
+
+                    def reload() -> None:
+                        reconciler.set_nodes(read_settings(config))
+                        get_logger().info("nodes read anew", nodes=",".join(spec.name for spec in reconciler.specs))
+
+                    life.on_reload(reload)
                     life.notify_ready()
                     get_logger().info("manager serves", cluster=settings.cluster.name, port=settings.http.port)
                     await life.stopping.wait()
@@ -73,11 +79,11 @@ async def serve(settings: ManagerSettings, token: str, noded_token: str, life: L
                         part.cancel()
 
 
-async def _serve_or_say(settings: ManagerSettings, token: str, noded_token: str, life: Lifecycle) -> None:
+async def _serve_or_say(settings: ManagerSettings, config: Path, token: str, noded_token: str, life: Lifecycle) -> None:
     """Serve; what an operator can mend (a taken port, a held store) is one line, not a traceback."""
     failed = False
     try:
-        await serve(settings, token, noded_token, life)
+        await serve(settings, config, token, noded_token, life)
     except* (StoreError, OSError) as group:
         for error in group.exceptions:
             get_logger().error("the manager cannot serve", reason=str(error))
@@ -109,7 +115,7 @@ def main() -> None:
     except (SettingsError, ValueError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - the logs are not set up yet
         sys.exit(2)
-    sys.exit(run(lambda life: _serve_or_say(settings, token, noded_token, life)))
+    sys.exit(run(lambda life: _serve_or_say(settings, arguments.config, token, noded_token, life)))
 
 
 if __name__ == "__main__":

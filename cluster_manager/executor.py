@@ -22,7 +22,9 @@ from cluster_manager.decision.actions import (
     NodeAction,
     Promote,
     PutInForce,
+    Restart,
     Rewind,
+    Stop,
 )
 from cluster_manager.decision.view import ActionKind, Failure, NodeSpec, Promise, slots_of
 from cluster_manager.observer import now_ms
@@ -45,6 +47,8 @@ from pgtopology.orders import (
     RewindOrder,
     SettingsAnswer,
     SettingsOrder,
+    StartOrder,
+    StopOrder,
 )
 from pgtopology.quorum import Voters
 
@@ -59,8 +63,8 @@ PACE_MS = {
     ActionKind.PROMOTE: 200.0,
     ActionKind.CLONE: 2000.0,
     ActionKind.REWIND: 2000.0,
-    ActionKind.START: 1000.0,
     ActionKind.STOP: 1000.0,
+    ActionKind.RESTART: 1000.0,
     ActionKind.SETTINGS: 300.0,
     ActionKind.CHECKPOINT: 1000.0,
 }
@@ -73,8 +77,8 @@ DEADLINE_S = {
     ActionKind.PROMOTE: 5.0,
     ActionKind.CLONE: 5.0,
     ActionKind.REWIND: 5.0,
-    ActionKind.START: 10.0,
-    ActionKind.STOP: 10.0,
+    ActionKind.STOP: 30.0,
+    ActionKind.RESTART: 60.0,
     ActionKind.SETTINGS: 8.0,
     ActionKind.CHECKPOINT: 60.0,
 }
@@ -104,7 +108,7 @@ class Executor:
         self._token = token
         self._clock = clock
         self._changed = changed
-        self._clients: dict[NodeName, HttpClient] = {}
+        self._clients: dict[str, HttpClient] = {}
         self._stack = contextlib.AsyncExitStack()
         self._tasks: asyncio.TaskGroup | None = None
         self._in_flight: dict[Key, tuple[asyncio.Task[None], NodeAction]] = {}
@@ -117,9 +121,6 @@ class Executor:
         self.checkpointed_at_ms: float | None = None
 
     async def __aenter__(self) -> Executor:
-        for spec in self._specs.values():
-            client = HttpClient(f"http://{spec.noded}", self._token)
-            self._clients[spec.name] = await self._stack.enter_async_context(client)
         self._tasks = asyncio.TaskGroup()
         await self._tasks.__aenter__()
         return self
@@ -162,13 +163,34 @@ class Executor:
         assert self._tasks is not None
         for action in actions:
             key = (action.kind, action.node)
-            if key in self._in_flight or action.node not in self._clients:
+            if key in self._in_flight or action.node not in self._specs:
                 continue
             end = self._ended.get(key)
             if end is not None and now - end.ended_ms < PACE_MS[action.kind] * (1 + min(end.failures, 4)):
                 continue
             task = self._tasks.create_task(self._carry_out(key, action, document), name=f"{action.kind} {action.node}")
             self._in_flight[key] = task, action
+
+    async def carry_out_now(self, action: NodeAction, document: Topology) -> None:
+        """Give one order that an operator asked for, and return when it was answered. Raises HttpError, MessageError."""
+        await self._order(action, document)
+        self._changed.set()
+
+    def set_specs(self, specs: Sequence[NodeSpec]) -> None:
+        """Go on with another set of nodes; orders to those that are gone end."""
+        wanted = {spec.name: spec for spec in specs}
+        for key, (task, _) in self._in_flight.items():
+            if key[1] not in wanted:
+                task.cancel()
+        self._specs = wanted
+
+    async def _client(self, name: NodeName) -> HttpClient:
+        """Return the client of the node's noded, at the address it has now."""
+        url = f"http://{self._specs[name].noded}"
+        client = self._clients.get(url)
+        if client is None:
+            client = self._clients[url] = await self._stack.enter_async_context(HttpClient(url, self._token))
+        return client
 
     async def _carry_out(self, key: Key, action: NodeAction, document: Topology) -> None:
         epoch = document.epoch
@@ -231,11 +253,15 @@ class Executor:
                 await self._post(action, CheckpointOrder(**common), Acknowledged)
                 if self.epoch == document.epoch:
                     self.checkpointed_at_ms = now_ms()
+            case Stop():
+                await self._post(action, StopOrder(**common), Acknowledged)
+            case Restart():
+                await self._post(action, StartOrder(**common), Acknowledged)
             case _:
                 assert_never(action)
 
     async def _post(self, action: NodeAction, order: Order, answer: type[T]) -> T:
-        client = self._clients[action.node]
+        client = await self._client(action.node)
         body = await client.post(f"/{action.kind}", encode(order), timeout_s=DEADLINE_S[action.kind])
         return decode(body, answer)
 

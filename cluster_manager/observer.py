@@ -59,6 +59,8 @@ class Observer:
         self._token = token
         self._lag = LoopLag()
         self._discounted_ms = -NEVER_MS
+        self._tasks: asyncio.TaskGroup | None = None
+        self._followers: dict[NodeName, asyncio.Task[None]] = {}
         self._log = get_logger()
         self.writer: NodeName | None = None
         """Whose port is tried while its noded is silent; the reconciler says."""
@@ -67,11 +69,31 @@ class Observer:
 
     async def run(self) -> None:
         """Follow all nodes until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._lag.watch(), name="loop lag")
-            tasks.create_task(self._try_port(), name="port probe")
+        async with asyncio.TaskGroup() as self._tasks:
+            self._tasks.create_task(self._lag.watch(), name="loop lag")
+            self._tasks.create_task(self._try_port(), name="port probe")
             for watched in self._watched.values():
-                tasks.create_task(self._follow(watched), name=f"observe {watched.spec.name}")
+                self._begin(watched)
+
+    def set_specs(self, specs: tuple[NodeSpec, ...]) -> None:
+        """Go on with another set of nodes; what is known of those that stay is kept."""
+        known = self._watched
+        self._watched = {
+            spec.name: known[spec.name] if spec.name in known and known[spec.name].spec == spec else _Watched(spec)
+            for spec in specs
+        }
+        for name, watched in known.items():
+            if self._watched.get(name) is not watched and (task := self._followers.pop(name, None)) is not None:
+                task.cancel()
+        for watched in self._watched.values():
+            if watched.spec.name not in self._followers:
+                self._begin(watched)
+        self.changed.set()
+
+    def _begin(self, watched: _Watched) -> None:
+        if self._tasks is not None:
+            name = watched.spec.name
+            self._followers[name] = self._tasks.create_task(self._follow(watched), name=f"observe {name}")
 
     def views(self, now: float) -> tuple[NodeView, ...]:
         """Return every node as known at *now*."""
@@ -80,7 +102,8 @@ class Observer:
 
     def wal_advanced_at_ms(self, name: NodeName) -> float:
         """Return when the WAL of *name* was last seen to grow."""
-        return self._watched[name].wal_advanced_ms
+        watched = self._watched.get(name)
+        return watched.wal_advanced_ms if watched is not None else -NEVER_MS
 
     def _discount(self, now: float) -> None:
         """Take off what this process itself was too late to hear."""

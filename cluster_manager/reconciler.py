@@ -15,17 +15,19 @@ from datetime import UTC, datetime
 import msgspec
 
 from cluster_manager.chronicle import Chronicle
-from cluster_manager.decision.actions import WriteDocument
+from cluster_manager.decision.actions import NodeAction, WriteDocument
 from cluster_manager.decision.members import node_state
 from cluster_manager.decision.plan import Plan, decide
 from cluster_manager.decision.request import refusal
-from cluster_manager.decision.view import Request, Timings, View
+from cluster_manager.decision.view import NodeSpec, Request, Timings, View
 from cluster_manager.executor import Executor
 from cluster_manager.observer import Observer, now_ms
 from cluster_manager.settings import ManagerSettings
 from cluster_manager.store.store import Store, StoreError, StoreUnavailable
+from daemonkit.httpclient import HttpError, HttpRefused
 from daemonkit.httpserver import ApiError
 from daemonkit.logs import get_logger
+from pgtopology.codec import MessageError
 from pgtopology.document import Topology
 from pgtopology.epoch import Epoch, Revision
 from pgtopology.node import NodeName, NodeState
@@ -72,6 +74,11 @@ class Reconciler:
         """Since when, in wall time, each node has been in its state."""
 
     @property
+    def specs(self) -> tuple[NodeSpec, ...]:
+        """The nodes of the settings."""
+        return self._specs
+
+    @property
     def document(self) -> Topology | None:
         """The document as this manager last read or wrote it."""
         return self._document
@@ -95,6 +102,24 @@ class Reconciler:
                 orders = [action for action in plan.actions if not isinstance(action, WriteDocument)]
                 self._executor.start(orders, self._document, view.now_ms)
             await self._rest(plan)
+
+    def set_nodes(self, settings: ManagerSettings) -> None:
+        """Go on with the nodes of *settings*; everything else in it needs a restart."""
+        self._settings = settings
+        self._specs = settings.specs()
+        self._observer.set_specs(self._specs)
+        self._executor.set_specs(self._specs)
+
+    async def order(self, action: NodeAction) -> None:
+        """Give a node an order that an operator asked for. Raises ApiError if there is no cluster or the node refuses."""
+        if self._document is None:
+            raise ApiError(409, "refused", "there is no cluster yet")
+        try:
+            await self._executor.carry_out_now(action, self._document)
+        except HttpRefused as error:
+            raise ApiError(409, error.code or "refused", error.message) from error
+        except (HttpError, MessageError) as error:
+            raise ApiError(502, "unavailable", str(error)) from error
 
     def ask(self, request: Request) -> None:
         """Take an operator's order. Raises ApiError if it cannot be carried out now."""

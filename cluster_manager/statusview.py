@@ -93,14 +93,12 @@ def cluster_state(view: View, plan: Plan) -> str:
         return "transition"
     if document.paused:
         return "paused"
-    able, _ = promisable(view, document)
+    able, missing = promisable(view, document)
     if document.voters is not None and not document.voters.is_safe_set(able):
         return "at_risk"
-    if plan.diagnosis is Diagnosis.HEALTHY and all(
-        node_state(node, document, view) in (NodeState.RUNNING, NodeState.STREAMING) for node in view.nodes
-    ):
-        return "healthy"
-    return "degraded"
+    everybody = all(node_state(node, document, view) in (NodeState.RUNNING, NodeState.STREAMING) for node in view.nodes)
+    # Whoever waits for "healthy" wants the next failure survived: so every voter must be able to promise, and count.
+    return "healthy" if plan.diagnosis is Diagnosis.HEALTHY and everybody and not missing else "degraded"
 
 
 def _at_risk(document: Topology | None, able: int, missing: Mapping[str, str]) -> str | None:

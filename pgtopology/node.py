@@ -80,6 +80,10 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     """Promotion tier, 0 first to 15 last; it breaks ties of the election only."""
     reader_eligible: bool = False
     """Whether the reader endpoint may send new connections here: streaming, and within the lag limit."""
+    stopped: bool = False
+    """An operator wants its PostgreSQL down; nobody starts it but a failover that needs to know how far it reaches."""
+    leaving: bool = False
+    """An operator wants it out of the cluster: it stops being a voter, then a member."""
     lag_bytes: int | None = None
     """Distance to the writer when this revision was written; not kept up to date in between."""
 

@@ -99,5 +99,21 @@ class Checkpoint:
     kind = ActionKind.CHECKPOINT
 
 
-NodeAction = Checkpoint | Init | AskPromise | Follow | Promote | Clone | Rewind | PutInForce
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Stop a standby's PostgreSQL, because an operator wants it down."""
+
+    node: NodeName
+    kind = ActionKind.STOP
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """Stop and start a standby's PostgreSQL."""
+
+    node: NodeName
+    kind = ActionKind.RESTART
+
+
+NodeAction = Checkpoint | Stop | Restart | Init | AskPromise | Follow | Promote | Clone | Rewind | PutInForce
 Action = WriteDocument | NodeAction

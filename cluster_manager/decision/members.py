@@ -56,7 +56,13 @@ def lag_bytes(node: NodeView, document: Topology | None, view: View) -> int | No
 
 def refreshed(document: Topology, view: View) -> Topology:
     """Return *document* with its members as observed now; equal to it if nothing that others act on has changed."""
-    members = tuple(_refresh(spec_node, document, view) for spec_node in view.nodes)
+    # A voter that was taken out of the settings stays a member until it is no voter any more.
+    gone = [
+        msgspec.structs.replace(member, role=Role.NONE, state=NodeState.UNREACHABLE, reader_eligible=False, leaving=True)
+        for member in document.members
+        if view.node(member.name) is None and document.voters is not None and document.voters.find(member.name) is not None
+    ]
+    members = (*(_refresh(spec_node, document, view) for spec_node in view.nodes), *gone)
     if _without_lag(members) == _without_lag(document.members):
         return document
     return msgspec.structs.replace(document, members=members)
@@ -81,6 +87,8 @@ def _refresh(node: NodeView, document: Topology, view: View) -> Member:
     lag = lag_bytes(node, document, view)
     eligible = state is NodeState.STREAMING and (lag is None or lag <= READER_LAG_BYTES_MAX)
     return Member(
+        stopped=before.stopped if before is not None else False,
+        leaving=before.leaving if before is not None else False,
         name=spec.name,
         zone=spec.zone,
         address=spec.address,

@@ -31,10 +31,13 @@ def next_step(view: View, document: Topology) -> tuple[str, Action | None] | Non
         voter, voters = replaced
         return f'"{voter.name}" votes with its new data', _record(document, voters, f'"{voter.name}" is whole again')
     if view.slots_in_force != frozenset(slots_of(document)):
-        wanted = view.in_force.in_force if view.in_force is not None and _growing(view, recorded) else recorded
+        wanted = view.in_force.in_force if view.in_force is not None and _ahead(view, document, recorded) else recorded
         return "the writer learns whose WAL it keeps", PutInForce(writer.name, wanted)
-    if _differs(writer.observation, recorded, document) and not _growing(view, recorded):
+    if _differs(writer.observation, recorded, document) and not _ahead(view, document, recorded):
         return "the recorded voters are put in force", PutInForce(writer.name, recorded)
+    narrowed = _narrowed(view, document, recorded)
+    if narrowed is not None:
+        return _narrow(view, document, writer.observation, recorded, narrowed)
     grown = _grown(view, document, recorded)
     if grown is None:
         return None if _is_proven(view, recorded) else ("the voters are proven", PutInForce(writer.name, recorded))
@@ -49,11 +52,46 @@ def next_step(view: View, document: Topology) -> tuple[str, Action | None] | Non
     return f"w={grown.w} is recorded", _record(document, grown, f"w={grown.w} is in force and proven")
 
 
+def _narrowed(view: View, document: Topology, recorded: Voters) -> Voters | None:
+    """Return the voters one step closer to being without those who leave, or None.
+
+    A smaller w comes first where the smaller cluster needs fewer copies, so that no step needs more nodes than there will be.
+    """
+    leaving = [
+        voter
+        for voter in recorded.members
+        if voter.name != document.writer and (member := document.member(voter.name)) is not None and member.leaving
+    ]
+    left = len(recorded.members) - 1
+    if not leaving or left < 1:
+        return None
+    if recorded.w > majority(left):
+        return Voters(recorded.members, recorded.w - 1)
+    gone = leaving[0]
+    return Voters(tuple(voter for voter in recorded.members if voter != gone), recorded.w)
+
+
+def _narrow(
+    view: View, document: Topology, observation: Observation, recorded: Voters, narrowed: Voters
+) -> tuple[str, Action | None]:
+    """Take one step down: a smaller w is recorded first, a narrower list is put in force and proven first (S9)."""
+    if narrowed.w < recorded.w:
+        return f"w={narrowed.w} is recorded", _record(document, narrowed, "a voter leaves, and fewer copies are needed")
+    gone = next(voter for voter in recorded.members if narrowed.find(voter.name) is None)
+    proof = view.in_force
+    if proof is None or proof.in_force != narrowed:
+        return f'"{gone.name}" leaves the list in force', PutInForce(observation.node, narrowed)
+    still_read = any(sender.name == gone.sync_name and sender.sync_priority > 0 for sender in observation.walsenders)
+    if still_read or not _is_flushed(observation, document, proof):
+        return f'the list without "{gone.name}" is in force; waiting for its barrier commit', None
+    return f'"{gone.name}" is no voter any more', _record(document, narrowed, f'"{gone.name}" leaves')
+
+
 def _grown(view: View, document: Topology, recorded: Voters) -> Voters | None:
     """Return the voters one step closer to all configured nodes, or None."""
     if view.wanted_durability is not Durability.QUORUM or len(view.specs) < 3:
         return None
-    joining = next((node for node in view.nodes if recorded.find(node.name) is None and _is_ready(node, document)), None)
+    joining = next((node for node in view.nodes if recorded.find(node.name) is None and _may_join(node, document)), None)
     voter = joining.voter() if joining is not None else None
     if voter is not None and len(recorded.members) == 1:
         return make_voters([*recorded.members, voter], 2)
@@ -65,9 +103,17 @@ def _grown(view: View, document: Topology, recorded: Voters) -> Voters | None:
     return None
 
 
-def _growing(view: View, recorded: Voters) -> bool:
-    """Return whether a greater w is in force on purpose, ahead of its record."""
-    return view.in_force is not None and view.in_force.in_force.w > recorded.w
+def _ahead(view: View, document: Topology, recorded: Voters) -> bool:
+    """Return whether what is in force is the next step on purpose, ahead of its record: a greater w, or a narrower list."""
+    if view.in_force is None:
+        return False
+    in_force = view.in_force.in_force
+    return in_force.w > recorded.w or in_force == _narrowed(view, document, recorded)
+
+
+def _may_join(node: NodeView, document: Topology) -> bool:
+    member = document.member(node.name)
+    return member is not None and not member.leaving and _is_ready(node, document)
 
 
 def _is_ready(node: NodeView, document: Topology) -> bool:

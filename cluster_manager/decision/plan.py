@@ -18,7 +18,8 @@ from cluster_manager.decision.diagnose import Diagnosis, Finding, diagnose_store
 from cluster_manager.decision.members import refreshed
 from cluster_manager.decision.repair import Repair, repairs
 from cluster_manager.decision.request import refusal
-from cluster_manager.decision.view import Request, RequestKind, View
+from cluster_manager.decision.suspicion import promisable
+from cluster_manager.decision.view import Request, RequestKind, View, is_fresh
 from pgtopology.document import Step, Topology, TransitionKind
 from pgtopology.epoch import Revision
 
@@ -114,9 +115,19 @@ def _beside_the_writer(view: View, document: Topology, finding: Finding) -> Plan
             actions.append(action)
         if not found:
             finding = Finding(Diagnosis.VOTERS_CHANGING, what)
+    _, missing = promisable(view, document)
+    if missing and finding.diagnosis is Diagnosis.HEALTHY:
+        # One that is merely late says nothing new; one that answers and does not count does.
+        who = "; ".join(f'voter "{name}" {why}' for name, why in missing.items() if _is_heard(view, name))
+        finding = Finding(Diagnosis.REPLICA_MISSING, who) if who else finding
     if document.paused and finding.diagnosis is Diagnosis.HEALTHY:
         finding = Finding(Diagnosis.PAUSED, f"{finding.reason}; automatic failover is paused")
     return _plan(view, finding, tuple(actions), found)
+
+
+def _is_heard(view: View, name: str) -> bool:
+    node = view.node(name)
+    return node is not None and is_fresh(node, view.timings)
 
 
 def _destroys(action: Action) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cluster_manager.decision.actions import Action, AskPromise, Clone, Follow, Rewind
+from cluster_manager.decision.actions import Action, AskPromise, Clone, Follow, Rewind, Stop
 from cluster_manager.decision.diagnose import Diagnosis
 from cluster_manager.decision.suspicion import Health, health
 from cluster_manager.decision.view import NodeView, View
@@ -57,6 +57,12 @@ def _repair(node: NodeView, view: View, document: Topology, source: Upstream, cu
             Diagnosis.REPLICA_MISSING,
             f'"{node.name}" holds data of another cluster ({observation.system_identifier}) and is left alone',
         )
+    member = document.member(node.name)
+    if member is not None and member.stopped:
+        if observation.postmaster.state is PostmasterState.STOPPED:
+            return Repair(node.name, Diagnosis.REPLICA_MISSING, f'"{node.name}" is kept down by an operator')
+        reason = f'"{node.name}" is to be down by an operator\'s order'
+        return Repair(node.name, Diagnosis.REPLICA_MISSING, reason, Stop(node.name))
     if observation.activity is not Activity.IDLE:
         progress = f", {observation.progress_percent} %" if observation.progress_percent is not None else ""
         return Repair(node.name, Diagnosis.REPLICA_MISSING, f'"{node.name}" is {observation.activity}{progress}')
@@ -110,7 +116,7 @@ def _running(
             Follow(node.name, source),
         )
     reason = f'"{node.name}" follows "{source.name}" but has not been streaming for {node.not_streaming_for_ms / 1000:.1f} s'
-    if node.not_streaming_for_ms >= view.timings.lost_stream_ms and _quorum_does_without(node, view, document):
+    if node.not_streaming_for_ms >= view.timings.lost_stream_ms and quorum_does_without(node, view, document):
         return _anew(node, observation, source, Diagnosis.REPLICA_MISSING, reason)
     return Repair(node.name, Diagnosis.REPLICA_MISSING, reason)
 
@@ -145,7 +151,7 @@ def _anew(node: NodeView, observation: Observation, source: Upstream, diagnosis:
     return Repair(node.name, diagnosis, reason, Clone(node.name, source, observation.incarnation, reason))
 
 
-def _quorum_does_without(node: NodeView, view: View, document: Topology) -> bool:
+def quorum_does_without(node: NodeView, view: View, document: Topology) -> bool:
     """Return whether enough other voters stream, so that making this one anew costs no acknowledgement."""
     if document.voters is None or document.writer is None:
         return False

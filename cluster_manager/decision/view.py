@@ -151,8 +151,8 @@ class ActionKind(StrEnum):
     PROMOTE = "promote"
     CLONE = "clone"
     REWIND = "rewind"
-    START = "start"
     STOP = "stop"
+    RESTART = "restart"
     SETTINGS = "settings"
     CHECKPOINT = "checkpoint"
 

@@ -3,7 +3,7 @@
 A scenario begins with a healthy cluster of three, n1 the writer of epoch 4 on timeline 5 at 0/5000000, everybody streaming,
 n1 n2 n3 voters with w=2; each line changes one thing.  Ages are milliseconds.
 
-    document paused durability=async voters=n1,n2/2 epoch=5 members=...
+    document paused durability=async voters=n1,n2/2 leaving=n3 stopped=n2
     transition failover recruiting from=n1 [target=n3] [avoid-old]        (there is no writer then)
     candidate n2 timeline=6                                               (claims the timeline too)
     node n2 age=700 role=primary postmaster=stopped ...
@@ -29,7 +29,9 @@ from cluster_manager.decision.actions import (
     Init,
     Promote,
     PutInForce,
+    Restart,
     Rewind,
+    Stop,
     WriteDocument,
 )
 from cluster_manager.decision.plan import Plan
@@ -139,10 +141,10 @@ def _member(name: str) -> Member:
     )
 
 
-def healthy_node(name: str) -> NodeView:
+def healthy_node(name: str, everybody: tuple[str, ...] = ALL) -> NodeView:
     """Return the view of a node every scenario begins with."""
     is_writer = name == "n1"
-    names = [spec(other).name for other in ALL if other != name]
+    names = [spec(other).name for other in everybody if other != name]
     observation = Observation(
         node=NodeName(name),
         noded_pid=100,
@@ -265,8 +267,12 @@ def _edit_document(view: View, words: list[str]) -> View:
                 document = msgspec.structs.replace(document, durability=Durability(value))
             case "voters":
                 document = msgspec.structs.replace(document, voters=voters_of(value))
-            case "epoch":
-                document = msgspec.structs.replace(document, epoch=Epoch(int(value)))
+            case "leaving" | "stopped":
+                members = tuple(
+                    msgspec.structs.replace(member, **{key: True}) if member.name == value else member
+                    for member in document.members
+                )
+                document = msgspec.structs.replace(document, members=members)
             case _:
                 raise ValueError(f'"{key}" is nothing of a document')
     return replace(view, document=document)
@@ -327,11 +333,14 @@ def _edit_manager(view: View, words: list[str]) -> View:
             case "forgot":
                 view = replace(view, in_force=None, slots_in_force=None)
             case "nodes":
-                names = value.split(",")
+                names = tuple(value.split(","))
+                document = healthy_document(names)
                 view = replace(
                     view,
                     specs=tuple(spec(name) for name in names),
-                    nodes=tuple(healthy_node(name) for name in names),
+                    nodes=tuple(healthy_node(name, names) for name in names),
+                    document=document,
+                    slots_in_force=frozenset(slots_of(document)),
                 )
             case _:
                 raise ValueError(f'"{key}" is nothing of a manager')
@@ -510,6 +519,10 @@ def _tell(view: View, action: Action) -> str:
             return f"init {node}"
         case Checkpoint(node=node):
             return f"checkpoint {node}"
+        case Stop(node=node):
+            return f"stop {node}"
+        case Restart(node=node):
+            return f"restart {node}"
         case AskPromise(node=node, stop_mode=mode):
             return f"promise {node}" + (" (stop fast)" if mode is StopMode.FAST else "")
         case Follow(node=node, upstream=upstream):
