@@ -267,13 +267,13 @@ async def running_members(count: int) -> AsyncGenerator[Cluster, None]:
     members = [Member(NodeName(f"n{i}"), root / f"n{i}", root / f"s{i}", store) for i in range(1, count + 1)]
     cluster = Cluster(members, passwords=passwords)
     try:
-        for member in members:
-            await member.start()
+        async with asyncio.TaskGroup() as tasks:
+            for member in members:
+                tasks.create_task(member.start())
         yield cluster
     finally:
+        await asyncio.gather(*(member.stop() for member in members if member.process is not None), return_exceptions=True)
         for member in members:
-            with contextlib.suppress(AssertionError, TimeoutError):
-                await member.stop()
             _kill_left(member)
         shutil.rmtree(root, ignore_errors=True)
 

@@ -1,0 +1,81 @@
+"""How a noded begins: settings that cannot be used end it with one line and status 2."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from noded.daemon import main
+
+
+@pytest.fixture(autouse=True)
+def _umask() -> Generator[None, None, None]:
+    """Give the test process back the mask that the daemon sets for itself."""
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
+def write_settings(folder: Path, **changes: str) -> Path:
+    """Write usable settings with secrets below *folder*; *changes* replace whole lines by their key."""
+    for name in ("token", "superuser", "control", "replication", "probe"):
+        (folder / name).write_text("secret")
+        (folder / name).chmod(0o600)
+    lines = {
+        "node": '[node]\ncluster = "c"\nname = "n1"',
+        "dir": f'dir = "{folder / "n1"}"',
+        "socket_dir": f'socket_dir = "{folder / "s"}"',
+        "postgres": '[postgres]\nhost = "127.0.0.1"\nport = 5999',
+        "settings": "",
+        "http": f'[http]\nhost = "127.0.0.1"\nport = 0\ntoken_file = "{folder / "token"}"',
+        "secrets": "[secrets]",
+        **{name: f'{name} = "{folder / name}"' for name in ("superuser", "control", "replication", "probe")},
+    }
+    path = folder / "noded.toml"
+    path.write_text("\n".join({**lines, **changes}.values()) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"node": '[node]\ncluster = "c"\nname = "N 1"'}, "name"),
+        ({"settings": "surprise = 1"}, "surprise"),
+        ({"settings": 'settings = { fsync = "off" }'}, '"fsync" cannot be set'),
+        ({"settings": 'hba = ["host all all all trust"]'}, "everybody proves who they are"),
+        ({"probe": 'probe = "/nonexistent"'}, "/nonexistent"),
+        ({"dir": 'dir = "/dev/null/n1"'}, "/dev/null"),
+        ({"node": '[node]\ncluster = "c"\nname = "n1"\npg_bin = "/nonexistent"'}, "no usable PostgreSQL"),
+    ],
+)
+def test_settings_that_cannot_be_used_end_it_with_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, str], said: str
+) -> None:
+    assert main(["--config", str(write_settings(tmp_path, **changes))]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_two_nodeds_never_work_in_one_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_settings(tmp_path)
+    lock = tmp_path / "n1" / "state" / "lock"
+    lock.parent.mkdir(parents=True)
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        assert main(["--config", str(path)]) == 2
+    finally:
+        os.close(descriptor)
+    assert "another noded works in" in capsys.readouterr().err
+
+
+def test_its_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("endpointd ")
