@@ -82,12 +82,12 @@ def routes(name: str, engine: str, board: Switchboard, house: House) -> tuple[we
 
 
 def _view(session: Session, now: float) -> SessionView:
-    startup, stats, backend = session.conversation.startup, session.stats, session.backend
+    startup, stats, backend = session.login.conversation.startup, session.stats, session.backend
     return SessionView(
         session=session.number,
         endpoint=session.door,
         client=session.peer,
-        state=session.conversation.state,
+        state=session.login.conversation.state,
         doing=stats.doing if stats is not None else None,
         node=backend.node if backend is not None else None,
         user=_text(startup.user) if startup is not None else None,

@@ -18,13 +18,14 @@ from daemonkit.settings import SettingsError, load_settings
 from daemonkit.version import VERSION
 from endpointd import refusal
 from endpointd.admin import routes
+from endpointd.connector import Connector
 from endpointd.feed import DocumentCache, Feed
 from endpointd.house import House
 from endpointd.link import LINGER_S
 from endpointd.listener import CROWD_MAX, Listener, ListenError, listen_error
+from endpointd.login import Surroundings
 from endpointd.relay.asyncio_engine import AsyncioEngine
 from endpointd.routing import Door
-from endpointd.session import Surroundings
 from endpointd.settings import Settings
 from endpointd.switchboard import Switchboard
 from endpointd.witness import Witness
@@ -39,9 +40,10 @@ OWN_FILES = 64
 
 async def serve(settings: Settings, life: Lifecycle) -> None:
     """Run the proxy until it is told to stop, and end its sessions."""
-    board = Switchboard(settings.limits, fallback_to_writer=settings.reader.fallback_to_writer, draw=secrets.randbelow)
+    board = Switchboard(settings.limits)
+    connector = Connector(board, settings.limits, fallback_to_writer=settings.reader.fallback_to_writer, draw=secrets.randbelow)
     engine = AsyncioEngine()
-    around = Surroundings(board, engine, settings.limits)
+    around = Surroundings(board, connector, engine, settings.limits)
     house = House()
     cache = DocumentCache(settings.proxy.cache)
     token = read_secret(settings.http.token_file)

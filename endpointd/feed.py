@@ -95,7 +95,7 @@ class Feed:
         self._engine = engine
         self._count = count
         self._loop = asyncio.get_running_loop()
-        self._lag = LoopLag(clock=self._loop.time)
+        self._lag = LoopLag(interval_s=0.1, clock=self._loop.time)
         self._log = get_logger(manager=url)
         self._reason: str | None = None
         self._refused: tuple[int, int] | None = None

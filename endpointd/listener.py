@@ -12,8 +12,9 @@ from daemonkit.logs import get_logger
 from endpointd import metrics, refusal
 from endpointd.house import House
 from endpointd.link import Link
+from endpointd.login import Surroundings
 from endpointd.routing import Door
-from endpointd.session import Session, Surroundings
+from endpointd.session import Session
 
 BACKLOG = 1024
 

@@ -7,7 +7,6 @@ import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import msgspec
@@ -37,7 +36,7 @@ def topology(revision: int = 1, **changes: Any) -> Topology:
 @asynccontextmanager
 async def following(directory: Path, *ports: int) -> AsyncIterator[Switchboard]:
     """Give a switchboard that follows the managers at *ports*."""
-    board = Switchboard(LimitSettings(), fallback_to_writer=True, draw=Random(1).randrange)
+    board = Switchboard(LimitSettings())
     cache = DocumentCache(directory / "topology.json")
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(cache.run())]

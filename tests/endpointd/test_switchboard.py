@@ -13,12 +13,13 @@ import pytest
 from prometheus_client import REGISTRY
 
 from endpointd import refusal
+from endpointd.connector import READER_RETRY_S, Connector
 from endpointd.eviction import Eviction, When
 from endpointd.link import Link
 from endpointd.refusal import Refusal
 from endpointd.routing import Backend, Door
 from endpointd.settings import LimitSettings
-from endpointd.switchboard import READER_RETRY_S, Switchboard
+from endpointd.switchboard import Switchboard
 from pgtopology.document import TransitionKind
 from pgtopology.node import Role
 from pgtopology.report import BackendHealth
@@ -71,8 +72,16 @@ def hosts() -> Iterator[list[Host]]:
         host.close()
 
 
+class Board(Switchboard):
+    """A switchboard, and the connector that belongs to it."""
+
+    def __init__(self, *, fallback_to_writer: bool = True, limits: LimitSettings = LIMITS) -> None:
+        super().__init__(limits)
+        self.connector = Connector(self, limits, fallback_to_writer=fallback_to_writer, draw=Random(3).randrange)
+
+
 @asynccontextmanager
-async def opened(board: Switchboard, door: Door, number: int, guest: Guest, hold_s: float = 0.0) -> AsyncIterator[Backend]:
+async def opened(board: Board, door: Door, number: int, guest: Guest, hold_s: float = 0.0) -> AsyncIterator[Backend]:
     """Give the server of a session; the session keeps it until `release`."""
     found = await ask(board, door, number, guest, hold_s)
     assert not isinstance(found, Refusal), found
@@ -84,15 +93,11 @@ async def opened(board: Switchboard, door: Door, number: int, guest: Guest, hold
 
 
 async def ask(
-    board: Switchboard, door: Door, number: int, guest: Guest, hold_s: float = 0.0, failed: Backend | None = None
+    board: Board, door: Door, number: int, guest: Guest, hold_s: float = 0.0, failed: Backend | None = None
 ) -> tuple[Backend, Link] | Refusal:
     now = asyncio.get_running_loop().time()
     async with asyncio.timeout(20):
-        return await board.connect(number, guest, door, failed=failed, hold_until=now + hold_s)
-
-
-def make_board(*, fallback_to_writer: bool = True, limits: LimitSettings = LIMITS) -> Switchboard:
-    return Switchboard(limits, fallback_to_writer=fallback_to_writer, draw=Random(3).randrange)
+        return await board.connector.connect(number, guest, door, failed=failed, hold_until=now + hold_s)
 
 
 def vouch(board: Switchboard, seconds: float = 60.0) -> None:
@@ -100,49 +105,49 @@ def vouch(board: Switchboard, seconds: float = 60.0) -> None:
 
 
 async def test_sessions_are_counted_spread_and_forgotten(hosts: list[Host]) -> None:
-    board = make_board()
+    board = Board()
     board.set_topology(document(*(member(f"n{i}", host.port) for i, host in enumerate(hosts, 1))))
     found: Counter[str] = Counter()
     for number in range(9):
         async with opened(board, Door.READER, number, Guest()) as backend:
             found[backend.node] += 1
-            board.answered(number)
+            board.connector.answered(backend)
     assert found == {"n1": 3, "n2": 3, "n3": 3}
-    assert board.sessions_total == 9
+    assert board.load == {"n1": 3, "n2": 3, "n3": 3}
     assert (
         board.backends() == tuple(BackendHealth(node.name, True) for node in board.topology.members) if board.topology else ()
     )
     for number in range(9):
         board.release(number)
         board.release(number)
-    assert board.sessions_total == 0
+    assert board.load == {}
 
 
 async def test_a_replica_that_refuses_is_passed_over_and_reported(hosts: list[Host]) -> None:
-    board = make_board()
+    board = Board()
     board.set_topology(document(member("n1", free_port()), member("n2", hosts[0].port)))
     for number in range(4):
         async with opened(board, Door.READER, number, Guest()) as backend:
             assert backend.node == "n2"
-            board.answered(number)
+            board.connector.answered(backend)
     assert {health.node: health.answers for health in board.backends()} in ({"n1": False, "n2": True}, {"n2": True})
 
 
 async def test_with_all_replicas_gone_the_writer_takes_readers_only_if_vouched_for(hosts: list[Host]) -> None:
-    board = make_board()
+    board = Board()
     board.set_topology(document(member("n1", hosts[0].port, role=Role.PRIMARY), member("n2", free_port()), writer="n1"))
     assert await ask(board, Door.READER, 1, Guest()) == refusal.unreachable("n2")
     vouch(board)
     async with opened(board, Door.READER, 1, Guest(), hold_s=READER_RETRY_S * 3) as backend:
         assert (backend.node, backend.is_writer) == ("n1", True)
-    strict = make_board(fallback_to_writer=False)
+    strict = Board(fallback_to_writer=False)
     strict.set_topology(document(member("n1", hosts[0].port, role=Role.PRIMARY), writer="n1"))
     vouch(strict)
     assert await ask(strict, Door.READER, 1, Guest()) == refusal.no_replica("reader")
 
 
 async def test_writers_wait_for_a_document_a_writer_and_a_word_for_it(hosts: list[Host]) -> None:
-    board = make_board()
+    board = Board()
     waiting = asyncio.create_task(ask(board, Door.WRITER, 1, Guest(), hold_s=10))
     members = (member("n1", hosts[0].port, role=Role.PRIMARY), member("n2", hosts[1].port))
     for step in (
@@ -162,7 +167,7 @@ async def test_writers_wait_for_a_document_a_writer_and_a_word_for_it(hosts: lis
 
 
 async def test_no_more_than_hold_max_wait(hosts: list[Host]) -> None:
-    board = make_board()
+    board = Board()
     waiting = [asyncio.create_task(ask(board, Door.WRITER, number, Guest(), hold_s=10)) for number in range(2)]
     await asyncio.sleep(0)
     assert await ask(board, Door.WRITER, 3, Guest(), hold_s=10) == refusal.too_many_waiting("writer")
@@ -182,11 +187,11 @@ async def test_one_tries_a_silent_writer_for_all() -> None:
     async def one(number: int) -> None:
         found = await ask(board, Door.WRITER, number, Guest(), hold_s=10)
         assert not isinstance(found, Refusal)
-        board.answered(number)
+        board.connector.answered(found[0])
         found[1].abort()
 
     dead = Host(takes=False)
-    board = make_board(limits=LimitSettings(hold_max=1000))
+    board = Board(limits=LimitSettings(hold_max=1000))
     board.set_topology(document(member("silent", dead.port, role=Role.PRIMARY), writer="silent"))
     vouch(board)
     waiting = [asyncio.create_task(one(number)) for number in range(50)]
@@ -211,7 +216,7 @@ async def test_a_dial_to_a_writer_that_is_lost_meanwhile_is_given_up(hosts: list
     for one in stuffing:
         one.setblocking(False)
         one.connect_ex(("127.0.0.1", port))
-    board = make_board()
+    board = Board()
     board.set_topology(document(member("n1", port, role=Role.PRIMARY), member("n2", hosts[1].port), writer="n1"))
     vouch(board)
     guest = Guest()
@@ -232,20 +237,20 @@ async def test_a_dial_to_a_writer_that_is_lost_meanwhile_is_given_up(hosts: list
 
 
 async def test_a_server_that_failed_its_session_is_given_back_and_tried_again_later(hosts: list[Host]) -> None:
-    board = make_board()
+    board = Board()
     board.set_topology(document(member("n1", hosts[0].port, role=Role.PRIMARY), writer="n1"))
     vouch(board)
     async with opened(board, Door.WRITER, 1, Guest()) as backend:
         pass
     assert await ask(board, Door.WRITER, 1, Guest(), failed=backend) == refusal.no_primary("writer")
-    assert board.sessions_total == 0
+    assert board.load == {}
     found = await ask(board, Door.WRITER, 1, Guest(), hold_s=5, failed=backend)
     assert not isinstance(found, Refusal)
     found[1].abort()
 
 
 async def test_lost_writers_are_evicted_and_the_report_waits_for_them(hosts: list[Host]) -> None:
-    board = make_board()
+    board = Board()
     members = (member("n1", hosts[0].port, role=Role.PRIMARY), member("n2", hosts[1].port), member("n3", hosts[2].port))
     board.set_topology(document(*members, writer="n1", epoch=4))
     vouch(board)
@@ -268,7 +273,7 @@ async def test_lost_writers_are_evicted_and_the_report_waits_for_them(hosts: lis
 
 
 async def test_writers_pause_when_the_word_runs_out_and_go_on_with_a_new_one(hosts: list[Host]) -> None:
-    board = make_board(limits=LimitSettings(hold_s=0.2))
+    board = Board(limits=LimitSettings(hold_s=0.2))
     board.set_topology(document(member("n1", hosts[0].port, role=Role.PRIMARY), writer="n1"))
     vouch(board, 0.1)
     guest = Guest()
@@ -288,7 +293,7 @@ async def test_writers_pause_when_the_word_runs_out_and_go_on_with_a_new_one(hos
 
 
 async def test_a_word_for_the_last_writer_is_none_for_the_next(hosts: list[Host]) -> None:
-    board = make_board()
+    board = Board()
     members = (member("n1", hosts[0].port), member("n2", hosts[1].port))
     board.set_topology(document(*members, writer="n1"))
     vouch(board)

@@ -1,0 +1,253 @@
+"""A client's way to a session: does what the conversation commands, until a relay can begin or there is nothing to relay.
+
+It is woken by what its links hear and by what others ask of it, hands the conversation one thing after the other that has
+happened, and sleeps again; nothing it does between two awaits can be interrupted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from typing import assert_never
+
+from endpointd import metrics, refusal
+from endpointd.connector import Connector
+from endpointd.conversation import (
+    Cancel,
+    ClientGone,
+    ClientSent,
+    Close,
+    Command,
+    Connect,
+    Connected,
+    Conversation,
+    Event,
+    NotConnected,
+    Relay,
+    ServerGone,
+    ServerSent,
+    State,
+    Stopped,
+    ToClient,
+    ToServer,
+)
+from endpointd.dial import dial
+from endpointd.link import Inbox, Link
+from endpointd.refusal import Refusal
+from endpointd.relay.seam import Engine
+from endpointd.routing import Backend, Door
+from endpointd.settings import LimitSettings
+from endpointd.switchboard import Evictable, Switchboard
+from pgwire.messages import BackendKey
+
+CANCEL_TIMEOUT_S = 5.0
+"""PostgreSQL answers a cancel request by closing; nobody waits for it longer than this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all sessions share."""
+
+    board: Switchboard
+    connector: Connector
+    engine: Engine
+    limits: LimitSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Established:
+    """A login that succeeded: what the relay begins with."""
+
+    server: Link
+    backend: Backend
+    key: BackendKey | None
+    server_rest: bytes
+    client_rest: bytes
+
+
+class Login:
+    """One client's login, with as many servers as it takes."""
+
+    def __init__(
+        self, number: int, door: Door, client: Link, around: Surroundings, owner: Evictable, *, unwelcome: Refusal | None
+    ) -> None:
+        """*owner* is whom the switchboard asks to end the session; *unwelcome* the answer to whatever the client will want."""
+        self.conversation = Conversation()
+        self.backend: Backend | None = None
+        self.reason = ""
+        """Why it ended without a session."""
+        self._number = number
+        self._door = door
+        self._client = client
+        self._around = around
+        self._owner = owner
+        self._unwelcome = unwelcome
+        self._loop = asyncio.get_running_loop()
+        self._wake = asyncio.Event()
+        self._client_inbox = Inbox(client, self._poke)
+        self._server: Link | None = None
+        self._server_inbox: Inbox | None = None
+        self._deadline: float | None = self._loop.time() + around.limits.startup_timeout_s
+        self._hold_until: float | None = None
+        self._connect: Connect | None = None
+        self._connecting: asyncio.Timeout | None = None
+        self._cancel: Cancel | None = None
+        self._evicted: Refusal | None = None
+        self._stopped: Refusal | None = None
+        self._relay: Relay | None = None
+        self._is_over = False
+        client.receiver = self._client_inbox
+
+    def evict(self, why: Refusal) -> None:
+        """Give up the server: begin anew if the client has heard nothing yet, else end."""
+        self._evicted = why
+        self._poke()
+
+    def stop(self, why: Refusal) -> None:
+        """End."""
+        self._stopped = why
+        self._poke()
+
+    async def run(self) -> Established | None:
+        """Lead the client to a session; None if there is none to be had, and the client knows."""
+        try:
+            while not self._is_over:
+                if self._connect is not None:
+                    await self._find_server(self._connect)
+                elif self._cancel is not None:
+                    await self._forward_cancel(self._cancel)
+                elif (event := self._next_event()) is not None:
+                    self._handle(event)
+                else:
+                    await self._sleep()
+            return self._established()
+        finally:
+            if self._relay is None:
+                self._drop_server()
+
+    def _established(self) -> Established | None:
+        relay, server, inbox, backend = self._relay, self._server, self._server_inbox, self.backend
+        if relay is None:
+            return None
+        assert server is not None
+        assert inbox is not None
+        assert backend is not None
+        return Established(server, backend, relay.key, relay.server_rest + inbox.take(), self._client_inbox.take())
+
+    # What happens
+
+    def _next_event(self) -> Event | None:
+        conversation, server = self.conversation, self._server_inbox
+        if self._stopped is not None:
+            return Stopped(self._stopped)
+        if self._evicted is not None:
+            why, self._evicted = self._evicted, None
+            return ServerGone(why)
+        if conversation.wants_client and len(self._client_inbox):
+            return ClientSent(self._client_inbox.take())
+        if self._client_inbox.has_ended:
+            return ClientGone()
+        if server is not None and len(server):
+            return ServerSent(server.take())
+        if server is not None and server.has_ended:
+            return ServerGone()
+        return None
+
+    async def _sleep(self) -> None:
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                await self._wake.wait()
+        except TimeoutError:
+            self._handle(Stopped(refusal.startup_timeout()))
+        self._wake.clear()
+
+    def _poke(self) -> None:
+        self._wake.set()
+        if self._connecting is not None and (self._client_inbox.has_ended or self._stopped is not None):
+            self._connecting.reschedule(self._loop.time())
+
+    # What is to be done
+
+    def _handle(self, event: Event) -> None:
+        before, backend = self.conversation.state, self.backend
+        for command in self.conversation.handle(event):
+            self._do(command)
+        after = self.conversation.state
+        if before is State.ANSWERING and isinstance(event, ServerSent) and after not in (State.ANSWERING, State.CONNECTING):
+            # A login that it refused counts too: it serves.
+            assert backend is not None
+            self._around.connector.answered(backend)
+
+    def _do(self, command: Command) -> None:
+        match command:
+            case ToClient(data):
+                self._client.write(data)
+            case ToServer(data):
+                assert self._server is not None
+                self._server.write(data)
+            case Connect():
+                self._drop_server()
+                self._connect = command
+            case Cancel():
+                self._cancel = command
+            case Relay():
+                self._relay = command
+                self._is_over = True
+            case Close(reason):
+                self.reason = reason
+                self._is_over = True
+            case _:
+                assert_never(command)
+
+    async def _find_server(self, connect: Connect) -> None:
+        self._connect = None
+        if self._unwelcome is not None:
+            self._handle(NotConnected(self._unwelcome))
+            return
+        if self._hold_until is None:
+            self._hold_until = self._loop.time() + self._around.limits.hold_s
+        try:
+            # Brought forward when the client leaves or the daemon ends: then nobody waits for a server any more.
+            async with asyncio.timeout(None) as self._connecting:
+                self._poke()
+                found = await self._around.connector.connect(
+                    self._number, self._owner, self._door, failed=connect.failed, hold_until=self._hold_until
+                )
+        except TimeoutError:
+            return
+        finally:
+            self._connecting = None
+        if isinstance(found, Refusal):
+            self._handle(NotConnected(found))
+            return
+        self.backend, self._server = found
+        self._server_inbox = Inbox(self._server, self._poke)
+        self._server.receiver = self._server_inbox
+        self._deadline = self._loop.time() + self._around.limits.startup_timeout_s
+        self._handle(Connected(self.backend))
+
+    def _drop_server(self) -> None:
+        if self._server is not None:
+            self._server.abort()
+        self._server = self._server_inbox = self.backend = None
+        self._evicted = None
+        self._deadline = None
+
+    async def _forward_cancel(self, cancel: Cancel) -> None:
+        addresses = self._around.board.keys.find(cancel.key)
+        metrics.CANCELS.labels("yes" if addresses else "no").inc()
+        for address in addresses:
+            link = await dial(address, asyncio.timeout(self._around.limits.dial_timeout_s))
+            if not isinstance(link, Link):
+                continue
+            closed = asyncio.Event()
+            link.receiver = Inbox(link, closed.set)
+            link.write(cancel.packet)
+            # The server closes when it has sent the signal; the client may rely on that order.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CANCEL_TIMEOUT_S):
+                    await closed.wait()
+            link.close()
+        self.reason = "cancel request"
+        self._is_over = True
