@@ -271,7 +271,7 @@ def copy_secrets(source: Path, target: Path) -> None:
 
 def main() -> None:
     """Become what the arguments say."""
-    parser = argparse.ArgumentParser(prog="endpointd-launch", description=__doc__.split("\n", 1)[0])
+    parser = argparse.ArgumentParser(prog="endpointd-launch", description="the program of every container of a cluster")
     roles = parser.add_subparsers(dest="role", required=True, metavar="ROLE")
     noded = roles.add_parser("noded", help="a PostgreSQL server with its noded")
     noded.add_argument("name", help="the node's name in config/compose.toml")

@@ -1,0 +1,113 @@
+"""The settings files that containers make for themselves are ones that the daemons accept."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from cluster_manager.settings import read_settings
+from daemonkit.settings import SettingsError, load_settings
+from endpointd.settings import Settings as ProxySettings
+from noded.settings import NodedSettings
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _load() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("endpointd_launch", ROOT / "docker" / "launch.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where annotations are looked up
+    spec.loader.exec_module(module)
+    return module
+
+
+launch = _load()
+
+
+@pytest.fixture
+def cluster() -> object:
+    return load_settings(ROOT / "config" / "compose.toml", launch.ClusterFile)
+
+
+def test_the_manager_accepts_its_settings(cluster: object, tmp_path: Path) -> None:
+    around = launch.surroundings({"ENDPOINTD_NET": "172.30.64", "ENDPOINTD_NODES": "n1, n2,n3,n4"})
+    file = tmp_path / "settings.toml"
+    file.write_text(launch.manager_settings(cluster, around))
+    settings = read_settings(file)
+    assert [node.name for node in settings.nodes] == ["n1", "n2", "n3", "n4"]
+    assert settings.nodes[3].host == "172.30.64.14"
+    assert settings.specs()[0].noded.port == launch.NODED_PORT
+    assert settings.http.allowed_hosts == ("manager",)
+
+
+def test_every_noded_accepts_its_settings(cluster: object, tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    for number in range(1, 6):
+        file.write_text(launch.noded_settings(cluster, f"n{number}"))
+        settings = load_settings(file, NodedSettings)
+        assert settings.node.name == f"n{number}"
+        assert settings.postgres.host == launch.EVERYWHERE
+        assert settings.postgres.settings["shared_buffers"] == "128MB"
+
+
+def test_the_proxy_accepts_its_settings(cluster: object, tmp_path: Path) -> None:
+    around = launch.surroundings({"ENDPOINTD_NET": "10.1.2"})
+    file = tmp_path / "settings.toml"
+    file.write_text(launch.proxy_settings(cluster, around))
+    settings = load_settings(file, ProxySettings)
+    assert settings.feed.urls == ("http://10.1.2.5:6480",)
+    assert settings.reader.fallback_to_writer
+
+
+def test_what_cannot_be_is_refused_in_words(cluster: object) -> None:
+    with pytest.raises(SettingsError, match='there is no node "n9", only n1'):
+        launch.noded_settings(cluster, "n9")
+    with pytest.raises(SettingsError, match="ENDPOINTD_NET"):
+        launch.surroundings({"ENDPOINTD_NET": "10.1.2.0/24"})
+
+
+def test_secrets_become_private(tmp_path: Path) -> None:
+    source, target = tmp_path / "run", tmp_path / "own"
+    source.mkdir()
+    (source / "control").write_text("secret")
+    (source / "control").chmod(0o644)
+    launch.copy_secrets(source, target)
+    launch.copy_secrets(source, target)
+    assert (target / "control").read_text() == "secret"
+    assert (target / "control").stat().st_mode & 0o777 == 0o600
+
+
+def test_prepare_makes_secrets_once_and_for_the_user_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    script = str(ROOT / "docker" / "prepare")
+    subprocess.run([script, str(folder)], check=True, stdout=subprocess.DEVNULL)
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    subprocess.run([script, str(folder)], check=True, stdout=subprocess.DEVNULL)
+    assert before == {file.name: file.read_bytes() for file in folder.iterdir()}
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert len({before[name] for name in ("superuser", "control", "replication", "probe", "api-token", "nodes-token")}) == 6
+    assert (folder / "pgpass").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_image_pins_what_the_project_needs() -> None:
+    """A dependency added to the project must be added to the image's constraints too."""
+    document = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    pinned = {line.partition("==")[0].lower() for line in (ROOT / "docker" / "constraints.txt").read_text().splitlines()}
+    wanted = document["project"]["dependencies"] + document["project"]["optional-dependencies"]["embedded"]
+    known = {name.replace("-", "_") for name in pinned}
+    missing = [text for text in wanted if text.partition(">")[0].strip().lower().replace("-", "_") not in known]
+    assert missing == []
+
+
+def test_scripts_can_be_run() -> None:
+    for name in ("prepare", "launch.py", "healthcheck", "fetch-wheels", "build-programs", "slim-root"):
+        assert os.access(ROOT / "docker" / name, os.X_OK)
