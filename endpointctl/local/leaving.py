@@ -10,8 +10,7 @@ from endpointctl.exits import Failure, Unfinished
 from endpointctl.local.control import SupervisorGone
 from endpointctl.local.directory import lock, read_plan
 from endpointctl.local.layout import Layout
-from endpointctl.local.process import find_recorded
-from endpointctl.local.program import ended, own_pids
+from endpointctl.local.program import own_pids
 from endpointctl.local.stopping import ask_writer, stop_cluster
 from endpointctl.local.watching import Say, shut_down
 
@@ -27,19 +26,12 @@ async def stop_local_cluster(layout: Layout, say: Say, *, timeout_s: float) -> b
 
 async def _stop(layout: Layout, say: Say, deadline: float) -> bool:
     while True:
-        supervisor = find_recorded(layout.record("supervisor"))
         try:
             await shut_down(layout, say)
-        except SupervisorGone:
-            if supervisor is not None:
-                supervisor.close()
-        else:
-            # Only when the supervisor has exited too is the lock free and everything gone.
-            if supervisor is not None:
-                with supervisor:
-                    await ended(supervisor)
             say("stopped")
             return True
+        except SupervisorGone:
+            pass
         descriptor = lock(layout)
         if descriptor is not None:
             try:

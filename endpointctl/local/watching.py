@@ -19,7 +19,8 @@ from endpointctl.local.control import Order, SupervisorGone, ask, order
 from endpointctl.local.layout import Layout
 from endpointctl.local.logfiles import last_lines
 from endpointctl.local.plan import Plan
-from endpointctl.local.program import ProgramReport, ProgramState
+from endpointctl.local.process import find_recorded
+from endpointctl.local.program import ProgramReport, ProgramState, ended
 from endpointctl.render import progress_phrases
 from pgtopology.codec import MessageError
 from pgtopology.node import NodeState
@@ -95,10 +96,18 @@ def _failure_text(layout: Layout, program: ProgramReport) -> str:
 
 
 async def shut_down(layout: Layout, say: Say) -> None:
-    """Order the supervisor to stop everything and tell its progress until it has. Raises SupervisorGone, Failure."""
-    async for answer in order(layout.control_socket, Order(do="shutdown")):
-        if answer.progress is not None:
-            say(answer.progress)
+    """Have the supervisor stop everything and itself, telling its progress. Raises SupervisorGone, Failure."""
+    supervisor = find_recorded(layout.record("supervisor"))
+    try:
+        async for answer in order(layout.control_socket, Order(do="shutdown")):
+            if answer.progress is not None:
+                say(answer.progress)
+        # Only when it has exited too is the lock on the directory free.
+        if supervisor is not None:
+            await ended(supervisor)
+    finally:
+        if supervisor is not None:
+            supervisor.close()
 
 
 async def hurry(layout: Layout) -> None:
