@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import typer
 
-from endpointctl import connecting, examining, lifecycle, steering, watching
+from endpointctl import connecting, examining, lifecycle, nodes, steering, watching
 from endpointctl.exits import ExitCode, Failure
 from endpointctl.options import VersionOption
 
@@ -23,7 +23,7 @@ app = typer.Typer(
     name="endpointctl",
     help="Operate a PostgreSQL cluster with a writer and a reader endpoint.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
@@ -35,7 +35,7 @@ def _common(version: VersionOption = False) -> None:  # pyright: ignore[reportUn
     del version
 
 
-for _group in (lifecycle, watching, connecting, steering, examining):
+for _group in (lifecycle, watching, connecting, steering, nodes, examining):
     _group.register(app)
 
 

@@ -1,4 +1,4 @@
-"""`failover`, `pause`, `resume`: orders to the manager."""
+"""`failover`, `switchover`, `pause`, `resume`: orders to the manager."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ from typing import Annotated
 
 import typer
 
+from endpointctl.exits import Failure
 from endpointctl.options import Target, command
 
 FAILOVER_TIMEOUT_S = 30.0
 
+NoWaitOption = Annotated[bool, typer.Option("--no-wait", help="Return once the order is accepted.")]
+JsonEventsOption = Annotated[bool, typer.Option("--json", help="Print what happened as JSON lines.")]
+
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands to *app*."""
-    for function in (failover, pause, resume):
+    for function in (failover, switchover, pause, resume):
         command(app)(function)
 
 
@@ -24,10 +28,35 @@ def failover(
         str | None,
         typer.Option("--allow-data-loss", metavar="CLUSTER", help="Go on without a safe set; commits may be lost."),
     ] = None,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Return once the order is accepted.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the events of the failover as JSON lines.")] = False,
+    no_wait: NoWaitOption = False,
+    as_json: JsonEventsOption = False,
 ) -> None:
-    """Give the cluster another writer now."""
+    """Give the cluster another writer now.
+
+    A writer that is well hands over in good order; one that is not is failed over.
+    """
+    _hand_over(target, "/v1/failover", {"to": to, "allow_data_loss": allow_data_loss}, no_wait=no_wait, as_json=as_json)
+
+
+def switchover(
+    target: Target,
+    to: Annotated[str | None, typer.Option("--to", metavar="NODE", help="Who should become the writer.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and do nothing.")] = False,
+    no_wait: NoWaitOption = False,
+    as_json: JsonEventsOption = False,
+) -> None:
+    """Hand the writer over in good order: checkpoint, drain, stop, promote.
+
+    Refused while the writer is not well; if nobody can take over, the old writer goes on.
+    """
+    if dry_run:
+        _rehearse(target, to, as_json=as_json)
+    else:
+        _hand_over(target, "/v1/switchover", {"to": to}, no_wait=no_wait, as_json=as_json)
+
+
+def _hand_over(target: Target, path: str, body: dict[str, str | None], *, no_wait: bool, as_json: bool) -> None:
+    """Order another writer, wait for it, and print how it went."""
     import asyncio
 
     import msgspec
@@ -37,13 +66,10 @@ def failover(
 
     async def run() -> None:
         timeout_s = target.timeout_or(FAILOVER_TIMEOUT_S)
-        order = msgspec.json.encode({"to": to, "allow_data_loss": allow_data_loss})
         async with manager(target) as client:
             before = await fetch_status(client)
-            answer = await client.post("/v1/failover", order, timeout_s=REQUEST_TIMEOUT_S)
-            named = msgspec.json.decode(answer, type=dict[str, int]).get("epoch", 0)
-            # A writer never changes within an epoch, so whatever the answer names, the new one has a greater epoch.
-            epoch = max(named, before.epoch + 1)
+            answer = await client.post(path, msgspec.json.encode(body), timeout_s=REQUEST_TIMEOUT_S)
+            epoch = max(msgspec.json.decode(answer, type=dict[str, int]).get("epoch", 0), before.epoch + 1)
             if no_wait:
                 typer.echo(answer.decode().rstrip() if as_json else f"accepted: epoch {epoch}")
                 return
@@ -60,6 +86,43 @@ def failover(
                     typer.echo(line.decode() if as_json else event_line(event))
             if not as_json:
                 typer.echo(f"writer: {before.writer or 'none'} -> {after.writer} (epoch {after.epoch})")
+        if body.get("to") not in (None, after.writer):
+            raise Failure(f'"{after.writer}" is the writer, not "{body["to"]}"', hint="`endpointctl explain` says why")
+
+    asyncio.run(run())
+
+
+def _rehearse(target: Target, to: str | None, *, as_json: bool) -> None:
+    """Print what a switchover would do; exit code 1 if something stands in its way."""
+    import asyncio
+
+    import msgspec
+
+    from endpointctl.api import REQUEST_TIMEOUT_S, manager
+
+    class Rehearsal(msgspec.Struct):
+        possible: bool
+        obstacle: str | None
+        from_node: str | None
+        to: str | None
+        expected_ms: int | None
+        steps: tuple[str, ...]
+
+    async def run() -> None:
+        async with manager(target) as client:
+            order = msgspec.json.encode({"to": to, "dry_run": True})
+            answer = await client.post("/v1/switchover", order, timeout_s=target.timeout_or(REQUEST_TIMEOUT_S))
+        told = msgspec.json.decode(answer, type=Rehearsal)
+        if as_json:
+            typer.echo(answer.decode().rstrip())
+        elif told.possible:
+            typer.echo(f"{told.from_node} -> {told.to}")
+            for number, step in enumerate(told.steps, 1):
+                typer.echo(f"  {number}. {step}")
+            known = f"about {told.expected_ms} ms" if told.expected_ms is not None else "not known before the first one"
+            typer.echo(f"pause for writers: {known}")
+        if not told.possible:
+            raise Failure(told.obstacle or "a switchover is not possible now")
 
     asyncio.run(run())
 

@@ -18,11 +18,13 @@ from noded.copies import FAILURES
 from noded.node import Node
 from noded.postmaster import PostmasterError
 from noded.promise import Circumstances, State, Work
+from noded.sessions import SessionError
 from noded.synchronous import SynchronousError, prove_in_force
 from pgtopology.epoch import NO_EPOCH, Epoch
 from pgtopology.node import NodeName, Position
 from pgtopology.orders import (
     Acknowledged,
+    CheckpointOrder,
     CloneOrder,
     FollowOrder,
     InitOrder,
@@ -164,6 +166,18 @@ class Orders:
             node.proven_list = wanted
         node.reporter.poke()
         return SettingsAnswer(node=name, in_force=wanted, barrier_lsn=lsn)
+
+    async def checkpoint(self, order: CheckpointOrder) -> Acknowledged:
+        """Write dirty pages out now, beside everything else."""
+        self._accept(order, primary=False)
+        session = self._instance.sessions.fresh("endpointd checkpoint")
+        try:
+            await session.rows("CHECKPOINT", timeout_s=_patience_s(order))
+        except SessionError as error:
+            raise OrderRefused(Refusal.FAILED, f"the checkpoint was not completed: {error}") from error
+        finally:
+            session.drop()
+        return self._done()
 
     async def start(self, order: StartOrder, *, restart: bool = False) -> Acknowledged:
         """Start PostgreSQL as a standby; with *restart* stop it first."""

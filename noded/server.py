@@ -18,6 +18,7 @@ from noded.node import Node
 from noded.orders import OrderRefused, Orders
 from pgtopology.codec import MessageError, decode, encode
 from pgtopology.orders import (
+    CheckpointOrder,
     CloneOrder,
     FollowOrder,
     InitOrder,
@@ -67,6 +68,7 @@ def make_routes(node: Node) -> list[web.RouteDef]:
         web.post("/start", _order(node, StartOrder, orders.start)),
         web.post("/stop", _order(node, StopOrder, orders.stop)),
         web.post("/restart", _order(node, StartOrder, restart)),
+        web.post("/checkpoint", _order(node, CheckpointOrder, orders.checkpoint)),
         web.post("/settings", _order(node, SettingsOrder, orders.settings)),
     ]
     for path in patroni.PATHS:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
-from pgtopology.document import Durability, Topology
+from pgtopology.document import Durability, Step, Topology
 from pgtopology.quorum import Voters
 
 
@@ -48,6 +48,8 @@ def inconsistency(new: Topology) -> str | None:
         return "there is neither a writer nor a transition"
     if new.writer is not None and new.transition is not None:
         return f'"{new.writer}" is the writer while a transition is unfinished'
+    if new.transition is not None and (new.transition.step is Step.PROMOTING) != (new.candidate is not None):
+        return f"the transition is {new.transition.step}, but {'there is a' if new.candidate else 'there is no'} candidate"
     if new.candidate is not None and new.candidate.timeline is not None:
         record = next((r for r in new.timelines if r.timeline == new.candidate.timeline), None)
         if record is None or record.epoch != new.epoch or record.node != new.candidate.node:

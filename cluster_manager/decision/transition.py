@@ -13,7 +13,7 @@ import msgspec
 from cluster_manager.decision.actions import Action, AskPromise, Follow, Promote, WriteDocument
 from cluster_manager.decision.diagnose import Diagnosis, Finding
 from cluster_manager.decision.elect import Elected, Tally, elect, tally
-from cluster_manager.decision.suspicion import Health, health, is_running, promisable
+from cluster_manager.decision.suspicion import Health, health, promisable
 from cluster_manager.decision.view import NodeView, View, is_fresh
 from pgtopology.document import Candidate, Step, Topology, Transition, TransitionKind
 from pgtopology.epoch import Epoch, Revision
@@ -96,7 +96,8 @@ def _ask(view: View, document: Topology, transition: Transition) -> tuple[Action
     old = view.node(transition.from_node)
     if transition.kind is TransitionKind.SWITCHOVER and old is not None and old.name not in view.promises:
         since_ms = view.now_ms - view.epoch_began_at_ms
-        alive = health(old, view.timings) is not Health.SILENT and is_running(old)
+        crashed = old.observation is not None and old.observation.postmaster.unexpected_exit
+        alive = health(old, view.timings) is not Health.SILENT and not crashed
         if alive and not view.proxies_settled and since_ms < view.timings.drain_ms:
             return ()
         if alive and since_ms < view.timings.drain_ms + view.timings.handover_ms:

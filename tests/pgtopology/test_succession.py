@@ -60,7 +60,12 @@ def after(document: Topology, **changes: object) -> Topology:
 
 RECRUITING = after(SERVING, epoch=Epoch(2), writer=None, candidate=None, transition=TRANSITION)
 CLAIM = TimelineRecord(timeline=Timeline(3), epoch=Epoch(2), node="n2", parent=Timeline(2), fork_lsn=Lsn(9))
-CLAIMED = after(RECRUITING, candidate=Candidate(NAMES[1], Timeline(3)), timelines=(RECORD, CLAIM))
+CLAIMED = after(
+    RECRUITING,
+    candidate=Candidate(NAMES[1], Timeline(3)),
+    timelines=(RECORD, CLAIM),
+    transition=msgspec.structs.replace(TRANSITION, step=Step.PROMOTING),
+)
 OPENED = after(CLAIMED, writer=NAMES[1], transition=None, timelines=(RECORD, msgspec.structs.replace(CLAIM, opened=True)))
 
 
@@ -68,7 +73,7 @@ def test_the_steps_of_a_failover_follow_one_another() -> None:
     assert may_follow(SERVING, RECRUITING) is None
     assert may_follow(RECRUITING, CLAIMED) is None
     assert may_follow(CLAIMED, OPENED) is None
-    assert may_follow(CLAIMED, after(CLAIMED, epoch=Epoch(3), candidate=None)) is None
+    assert may_follow(CLAIMED, after(CLAIMED, epoch=Epoch(3), candidate=None, transition=TRANSITION)) is None
 
 
 REFUSED = {
@@ -92,7 +97,9 @@ REFUSED = {
             timelines=(*CLAIMED.timelines, msgspec.structs.replace(CLAIM, timeline=Timeline(4))),
         ),
     ),
-    "candidate dropped": (CLAIMED, after(CLAIMED, candidate=None)),
+    "candidate dropped": (CLAIMED, after(CLAIMED, candidate=None, transition=TRANSITION)),
+    "promoting nobody": (RECRUITING, after(RECRUITING, transition=CLAIMED.transition)),
+    "recruiting with a candidate": (RECRUITING, after(CLAIMED, revision=RECRUITING.revision, transition=TRANSITION)),
     "new epoch with a candidate": (SERVING, after(CLAIMED, revision=SERVING.revision)),
     "timeline reused": (
         RECRUITING,
