@@ -146,6 +146,10 @@ class Switchboard:
         """Act on the writer's being vouched for, or not any longer; arm the one timer that looks again."""
         now = self._loop.time()
         is_vouched = self.is_vouched
+        if is_vouched != self._is_vouched and self._timer is not None:
+            # It was set for the other case.
+            self._timer.cancel()
+            self._timer = None
         if is_vouched and self._timer is None:
             self._timer = self._loop.call_at(self.freshness.until, self._look_again)
         if is_vouched == self._is_vouched:
@@ -161,17 +165,16 @@ class Switchboard:
             if self.table.writer is not None:
                 self._log.warning("nobody vouches for the writer, writers wait", writer=self.table.writer.node)
             self._for_writers(lambda session: session.pause())
-            if self._timer is None:
-                self._timer = self._loop.call_at(now + self._limits.hold_s, self._look_again)
+            self._timer = self._loop.call_at(now + self._limits.hold_s, self._look_again)
 
     def _look_again(self) -> None:
         self._timer = None
         now = self._loop.time()
         self._refresh()
-        if self._is_vouched or self._unvouched_since is None or self._timer is not None:
+        if self._unvouched_since is None or self._timer is not None:
             return
         give_up_at = self._unvouched_since + self._limits.hold_s
-        if now < give_up_at:
+        if now < give_up_at:  # timers may come a little early
             self._timer = self._loop.call_at(give_up_at, self._look_again)
             return
         for assignment in list(self._assignments.values()):

@@ -301,3 +301,17 @@ async def test_a_word_for_the_last_writer_is_none_for_the_next(hosts: list[Host]
     board.set_topology(document(*members, writer="n2", epoch=2, revision=3))
     assert not board.is_vouched
     assert await ask(board, Door.WRITER, 1, Guest()) == refusal.no_primary("writer")
+
+
+async def test_every_end_of_a_word_is_noticed_in_time(hosts: list[Host]) -> None:
+    board = Board()
+    board.set_topology(document(member("n1", hosts[0].port, role=Role.PRIMARY), writer="n1"))
+    vouch(board, 0.05)
+    guest = Guest()
+    async with opened(board, Door.WRITER, 1, guest), asyncio.timeout(3):
+        for times in (1, 2, 3):
+            while guest.pauses.count(True) < times:
+                await asyncio.sleep(0.01)
+            vouch(board, 0.05)
+    assert guest.pauses == [True, False] * 3
+    assert guest.evictions == []
