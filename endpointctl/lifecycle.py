@@ -48,6 +48,7 @@ def up(
     from endpointctl.local.paste import paste_lines
     from endpointctl.local.preferences import load_preferences
     from endpointctl.local.starting import Wishes, start_cluster
+    from endpointctl.local.terminal import lasting_output
     from endpointctl.local.watching import until_usable
 
     if target.api is not None:
@@ -60,7 +61,7 @@ def up(
         pg_bin=pg_bin.expanduser() if pg_bin is not None else None,
         preferences=load_preferences(config),
     )
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(file=lasting_output(), highlight=False, soft_wrap=True)
     timeout_s = target.timeout_or(UP_TIMEOUT_S)
 
     async def run() -> None:

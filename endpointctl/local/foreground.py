@@ -22,6 +22,7 @@ from endpointctl.exits import Failure
 from endpointctl.local.control import Order, SupervisorGone, ask
 from endpointctl.local.layout import Layout
 from endpointctl.local.plan import Plan
+from endpointctl.local.terminal import let_go_of_terminal
 from endpointctl.local.watching import Say, hurry, shut_down, supervisor_ended, until_usable
 from endpointctl.render import progress_phrases, status_view
 from pgtopology.codec import MessageError
@@ -42,8 +43,9 @@ class Foreground:
     async def run(self, *, timeout_s: float) -> None:
         """Bring the cluster up, show it, and stop it when told to. Raises Failure."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._on_hang_up)
         failure: Failure | None = None
         try:
             with progress(self._console) as say:
@@ -62,6 +64,10 @@ class Foreground:
         await self._shut_down()
         if failure is not None:
             raise failure
+
+    def _on_hang_up(self) -> None:
+        let_go_of_terminal()
+        self._stop.set()
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, Any]) -> bool:
         """Do *work*; return False if the operator stopped it first."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pty
+import select
 import signal
 import subprocess
 import sys
@@ -130,6 +132,31 @@ def test_an_interrupt_while_it_starts_and_a_second_one_leave_nothing_behind(
     assert processes_of(cluster) == []
     cluster.up()
     cluster.wait_healthy()
+
+
+@pytest.mark.timeout(240)
+def test_a_closed_terminal_stops_the_cluster_as_an_interrupt_does(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(nodes=1)
+    outer, inner = pty.openpty()
+    up = subprocess.Popen(
+        ["setsid", "--ctty", sys.executable, "-m", "endpointctl", "up", "--nodes", "1", "--base-port", "auto"],
+        cwd=ROOT,
+        env=cluster.environment() | {"TERM": "xterm"},
+        stdin=inner,
+        stdout=inner,
+        stderr=inner,
+    )
+    os.close(inner)
+    shown = b""
+    deadline = time.monotonic() + 90.0
+    while b"stops the cluster" not in shown:
+        assert time.monotonic() < deadline, f"no live status: {shown!r}"
+        readable, _, _ = select.select([outer], [], [], 1.0)
+        if readable:
+            shown = (shown + os.read(outer, 65536))[-65536:]
+    os.close(outer)
+    up.wait(60.0)
+    assert processes_of(cluster) == []
 
 
 @pytest.mark.timeout(240)
