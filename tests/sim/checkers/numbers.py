@@ -1,0 +1,36 @@
+"""Epochs and revisions only grow, in the store and on each node, and each document may follow the one before."""
+
+from __future__ import annotations
+
+from pgtopology.document import Topology
+from pgtopology.succession import may_follow
+from tests.sim.checks import Checker, Checks
+from tests.sim.world import Violation
+
+
+class Numbers(Checker):
+    """Remembers the greatest numbers."""
+
+    name = "numbers went back"
+
+    def __init__(self, checks: Checks) -> None:
+        super().__init__(checks)
+        self._greatest = (0, 0)
+        self._nodes: dict[str, tuple[int, tuple[int, int]]] = {}
+
+    def written(self, old: Topology | None, new: Topology) -> None:
+        """The law of succession, and no number twice, not even after the store was rolled back."""
+        pair = new.epoch, new.revision
+        if pair <= self._greatest or new.revision <= self._greatest[1]:
+            raise Violation(self.name, f"(epoch, revision) {pair} is written after {self._greatest}")
+        self._greatest = pair
+        why_not = may_follow(old, new) if old is not None else None
+        if why_not is not None:
+            raise Violation(self.name, f"revision {new.revision} may not follow: {why_not}")
+
+    def state_changed(self, node: str, promised: int, seen: tuple[int, int]) -> None:
+        """What a node has promised and seen."""
+        before = self._nodes.get(node)
+        if before is not None and (promised < before[0] or seen < before[1]):
+            raise Violation(self.name, f"{node} went from promise {before[0]}, seen {before[1]} to {promised}, {seen}")
+        self._nodes[node] = promised, seen

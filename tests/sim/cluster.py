@@ -1,0 +1,210 @@
+"""A whole simulated cluster, one run of it under faults, and the question whether it got well again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from cluster_manager.decision.diagnose import Diagnosis
+from cluster_manager.decision.view import NodeSpec
+from pgtopology.document import Durability, Endpoint, Endpoints, Topology
+from pgtopology.node import Address, NodeName, Role
+from tests.sim.checkers.acknowledged_writes import AcknowledgedWrites
+from tests.sim.checkers.numbers import Numbers
+from tests.sim.checkers.one_writer import OneWriter
+from tests.sim.checkers.promises import Promises
+from tests.sim.checkers.safe_sets import SafeSets
+from tests.sim.checkers.stale_reads import StaleReads
+from tests.sim.checkers.timelines import Timelines
+from tests.sim.checks import Checks
+from tests.sim.manager import SimManager
+from tests.sim.network import Network
+from tests.sim.node import SimNode
+from tests.sim.postgres import Postgres
+from tests.sim.proxy import Client, SimProxy
+from tests.sim.store import SimStore
+from tests.sim.switches import Switch
+from tests.sim.world import Violation, World
+
+FAULTS_MS = 12_000.0
+HEALING_MS = 90_000.0
+"""Within this time after the last fault everything is well again: the longest patience of the manager, 30 s, thrice."""
+
+
+class Cluster:
+    """Nodes, managers, a store, proxies and clients."""
+
+    def __init__(self, seed: int, broken: Switch | None, *, verbose: bool = False) -> None:
+        self.world = world = World(seed, verbose=verbose)
+        self.broken = broken
+        self.net = Network(world)
+        self.checks = checks = Checks(world)
+        size = 3 if world.rng.random() < 0.7 else 5
+        self.may_roll_back = broken is Switch.STORE_ROLLED_BACK or (broken is None and seed % 10 == 7)
+        peers: dict[str, Postgres] = {}
+        self.nodes: dict[str, SimNode] = {}
+        names = [f"n{number}" for number in range(1, size + 1)]
+        for name in names:
+            node = self.nodes[name] = SimNode(world, self.net, checks, NodeName(name), peers, broken)
+            peers[name] = node.pg
+        checks.nodes = self.nodes
+        self.acknowledged_writes = AcknowledgedWrites(checks)
+        checks.install(
+            [
+                self.acknowledged_writes,
+                OneWriter(checks),
+                Timelines(checks),
+                Promises(checks),
+                Numbers(checks),
+                SafeSets(checks),
+                StaleReads(checks),
+            ]
+        )
+        specs = tuple(
+            NodeSpec(
+                name=NodeName(name), zone="z", address=Address(name, 5432), noded=Address(name, 6460), dns=f"{name}.sim"
+            )
+            for name in names
+        )
+        door = Endpoint(host="p", port=1, dns="p")
+        endpoints = Endpoints(writer=door, reader=door)
+        self.store = SimStore(world, self.net, checks)
+        self.managers_names = ["m1"] if world.rng.random() < 0.4 else ["m1", "m2"]
+        self.managers = [
+            SimManager(world, self.net, self.store, name, self.nodes, specs, endpoints, broken) for name in self.managers_names
+        ]
+        self.proxies_names = ["p1", "p2"]
+        self.others = [*self.managers_names, *self.proxies_names]
+        self.proxies = [SimProxy(world, self.net, checks, name, self.nodes, self.managers) for name in self.proxies_names]
+        for node in self.nodes.values():
+            self.net.on_cut.append(node.pg.link_cut)
+        for manager in self.managers:
+            manager.publish = self._publish
+            manager.start()
+        self.clients = [Client(world, self.net, checks, self.proxies) for _ in range(4)]
+        world.after(500.0, None, self._chatter)
+        world.after(3000.0, None, self._checkpoints)
+
+    def _publish(self, manager: SimManager, _: Topology) -> None:
+        for proxy in self.proxies:
+            proxy.frame(manager)
+
+    def _chatter(self) -> None:
+        for node in self.nodes.values():
+            life = node.pg.life
+            if life is not None and life.role is Role.PRIMARY and not life.frozen:
+                node.pg.chatter()
+        self.world.after(150.0, None, self._chatter)
+
+    def _checkpoints(self) -> None:
+        for node in self.nodes.values():
+            life = node.pg.life
+            if life is not None and not life.frozen and self.world.rng.random() < 0.5:
+                node.pg.checkpoint_now()
+        self.world.after(2500.0, None, self._checkpoints)
+
+    def writer(self) -> SimNode | None:
+        """Return the published writer."""
+        return self.checks.writer()
+
+    def is_complete(self) -> bool:
+        """Return whether every node is a voter that streams and is whole, and the quorum is the wanted one."""
+        document = self.store.document
+        if document is None or document.writer is None or document.voters is None:
+            return False
+        if document.durability is not Durability.QUORUM or len(document.voters.members) != len(self.nodes):
+            return False
+        for voter in document.voters.members:
+            node = self.nodes[voter.name]
+            life = node.pg.life
+            if life is None or node.state.incarnation != voter.incarnation or not node.state.whole:
+                return False
+            if voter.name != document.writer and (life.receiver is None or not life.receiver.streaming):
+                return False
+        return True
+
+    def is_healthy(self) -> bool:
+        """Return whether the leading manager says so, and it is so."""
+        if not self.is_complete():
+            return False
+        for manager in self.managers:
+            process = manager.process
+            if process is not None and process.leads and process.plan is not None:
+                return process.plan.diagnosis is Diagnosis.HEALTHY and process.document == self.store.document
+        return False
+
+    def is_excused(self) -> bool:
+        """Return whether the cluster may stay as it is: a store that went back is for people to mend."""
+        return self.checks.rolled_back
+
+    def diagnoses(self) -> str:
+        """Return what the managers say."""
+        said: list[str] = []
+        for manager in self.managers:
+            process = manager.process
+            if process is not None and process.plan is not None:
+                said.append(f"{manager.name}: {process.plan.diagnosis} {process.plan.reason}")
+        return " | ".join(said)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one run."""
+
+    seed: int
+    violation: Violation | None
+    simulated_ms: float
+    steps: int
+    acknowledged: int
+    epochs: int
+    digest: int
+    trace: str = ""
+
+
+def run(seed: int, broken: Switch | None = None, *, verbose: bool = False) -> Result:
+    """Play one seed to its end."""
+    from tests.sim.faults import Faults
+
+    cluster = Cluster(seed, broken, verbose=verbose)
+    world = cluster.world
+    faults = Faults(cluster)
+    violation: Violation | None = None
+    try:
+        calm = Random(seed).random()
+        if calm < 0.75:
+            _until(cluster, 12_000.0, cluster.is_healthy)
+        faults.begin(world.now + FAULTS_MS)
+        world.run_until(world.now + FAULTS_MS)
+        faults.heal()
+        healed_by = world.now + HEALING_MS
+        well = _until(cluster, healed_by, cluster.is_healthy)
+        if not well and not cluster.is_excused():
+            raise Violation("healthy again", f"not within {HEALING_MS / 1000:.0f} s after the last fault: {cluster.diagnoses()}")
+        if well:
+            before = max(client.last_ms for client in cluster.clients)
+            if not _until(cluster, world.now + 5000, lambda: max(client.last_ms for client in cluster.clients) > before):
+                raise Violation("healthy again", "no client's write is acknowledged")
+        cluster.acknowledged_writes.at_the_end()
+    except Violation as found:
+        violation = found
+    document = cluster.store.document
+    return Result(
+        seed=seed,
+        violation=violation,
+        simulated_ms=world.now,
+        steps=world.steps,
+        acknowledged=len(cluster.checks.commits),
+        epochs=document.epoch if document is not None else 0,
+        digest=world.rng.getrandbits(64),
+        trace=world.trace() if violation is not None else "",
+    )
+
+
+def _until(cluster: Cluster, end_ms: float, condition: object) -> bool:
+    """Let time pass until *condition* holds, at most until *end_ms*; return whether it did."""
+    assert callable(condition)
+    while cluster.world.now < end_ms:
+        cluster.world.run_until(cluster.world.now + 100.0)
+        if condition():
+            return True
+    return False

@@ -1,0 +1,504 @@
+"""A simulated manager: the real `decide` on views built as the real observer, executor and reconciler build them.
+
+Its memory dies with it.  It acts while it believes to hold the lease; paused at any point it goes on later with what it knew,
+so that two can believe to lead.  Every write is checked by the real `may_follow` first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from cluster_manager.decision.actions import (
+    AskPromise,
+    Clone,
+    Follow,
+    Init,
+    NodeAction,
+    Promote,
+    PutInForce,
+    Rewind,
+    WriteDocument,
+)
+from cluster_manager.decision.plan import Plan, decide
+from cluster_manager.decision.request import refusal
+from cluster_manager.decision.view import (
+    NEVER_MS,
+    ActionKind,
+    Failure,
+    NodeSpec,
+    NodeView,
+    Port,
+    Promise,
+    Request,
+    Timings,
+    View,
+    slots_of,
+)
+from cluster_manager.executor import DEADLINE_S, PACE_MS
+from pgtopology.document import Durability, Endpoints, Topology
+from pgtopology.epoch import NO_EPOCH, Epoch
+from pgtopology.lsn import Lsn
+from pgtopology.node import NodeName, Role
+from pgtopology.observation import Observation, PostmasterState
+from pgtopology.orders import (
+    CloneOrder,
+    FollowOrder,
+    InitOrder,
+    Order,
+    PromiseAnswer,
+    PromiseOrder,
+    PromoteOrder,
+    RewindOrder,
+    SettingsAnswer,
+    SettingsOrder,
+)
+from pgtopology.succession import may_follow
+from tests.sim.breaks import break_plan, break_view
+from tests.sim.network import Network, Stream
+from tests.sim.node import CLUSTER, SimNode
+from tests.sim.store import LEASE_MS, SimStore
+from tests.sim.switches import Switch
+from tests.sim.world import Owner, World
+
+Key = tuple[ActionKind, NodeName]
+KEEP_MS = 300.0
+STORE_RETRY_MS = 200.0
+PROBE_MS = 100.0
+PROBE_AFTER_MS = 250.0
+
+
+class Watched:
+    """What is remembered of one node; `take` and `view` are the observer's."""
+
+    __slots__ = (
+        "arrived_ms",
+        "observation",
+        "port",
+        "replay_advanced_ms",
+        "replayed",
+        "running_since_ms",
+        "spec",
+        "streamed_ms",
+        "wal_advanced_ms",
+        "wal_end",
+    )
+
+    def __init__(self, spec: NodeSpec) -> None:
+        self.spec = spec
+        self.observation: Observation | None = None
+        self.arrived_ms = -NEVER_MS
+        self.wal_end: Lsn | None = None
+        self.wal_advanced_ms = -NEVER_MS
+        self.replayed: Lsn | None = None
+        self.replay_advanced_ms = -NEVER_MS
+        self.running_since_ms: float | None = None
+        self.streamed_ms = -NEVER_MS
+        self.port = Port.UNKNOWN
+
+    def take(self, seen: Observation, now: float) -> None:
+        """Note what arrived."""
+        before, self.observation = self.observation, seen
+        self.arrived_ms = now
+        self.port = Port.UNKNOWN
+        if seen.wal_end is not None and self.wal_end is not None and seen.wal_end > self.wal_end:
+            self.wal_advanced_ms = now
+        self.wal_end = seen.wal_end
+        if seen.replayed_lsn is not None and seen.replayed_lsn != self.replayed:
+            self.replay_advanced_ms = now
+        self.replayed = seen.replayed_lsn
+        same = before is not None and before.role is seen.role and before.postmaster.pid == seen.postmaster.pid
+        if seen.postmaster.state is not PostmasterState.RUNNING or seen.role is Role.NONE:
+            self.running_since_ms = None
+        elif self.running_since_ms is None or not same:
+            self.running_since_ms = now
+        if seen.role is Role.PRIMARY or (seen.receiver is not None and seen.receiver.streaming):
+            self.streamed_ms = now
+
+    def view(self, now: float) -> NodeView:
+        """Return what a decision sees."""
+        since = self.running_since_ms
+        running_for_ms = now - since if since is not None else 0.0
+        not_streaming_ms = 0.0 if since is None else min(now - self.streamed_ms, running_for_ms)
+        return NodeView(
+            spec=self.spec,
+            observation=self.observation,
+            age_ms=now - self.arrived_ms,
+            wal_advanced_age_ms=now - self.wal_advanced_ms,
+            replay_advanced_age_ms=now - self.replay_advanced_ms,
+            running_for_ms=running_for_ms,
+            not_streaming_for_ms=0.0 if self.streamed_ms == self.arrived_ms else not_streaming_ms,
+            port=self.port,
+        )
+
+
+@dataclass(slots=True)
+class _Ended:
+    failures: int
+    at_ms: float
+    code: str
+
+
+class SimManager:
+    """A host that runs a manager, again and again."""
+
+    def __init__(
+        self,
+        world: World,
+        net: Network,
+        store: SimStore,
+        name: str,
+        nodes: dict[str, SimNode],
+        specs: tuple[NodeSpec, ...],
+        endpoints: Endpoints,
+        broken: Switch | None,
+    ) -> None:
+        self.world, self.net, self.store, self.name = world, net, store, name
+        self.nodes, self.specs, self.endpoints, self.broken = nodes, specs, endpoints, broken
+        self.publish: Callable[[SimManager, Topology], None] = _nobody
+        self.process: Process | None = None
+
+    def start(self) -> None:
+        """Run one process."""
+        if self.process is None:
+            self.process = Process(self)
+
+    def crash(self) -> None:
+        """Kill it."""
+        if self.process is not None:
+            self.process.dead = True
+            self.process = None
+            for node in self.nodes.values():
+                node.subscribers.pop(self.name, None)
+
+    def pause(self) -> None:
+        """SIGSTOP."""
+        if self.process is not None and not self.process.frozen:
+            self.world.freeze(self.process)
+            self.process.paused_at_ms = self.world.now
+
+    def resume(self) -> None:
+        """SIGCONT: the loop notices how late it is and discounts what it missed."""
+        process = self.process
+        if process is not None and process.frozen:
+            lag_ms = self.world.now - process.paused_at_ms
+            for watched in process.watched.values():
+                watched.arrived_ms = min(self.world.now, watched.arrived_ms + lag_ms)
+            self.world.thaw(process)
+
+
+class Process(Owner):
+    """One manager process."""
+
+    def __init__(self, host: SimManager) -> None:
+        super().__init__()
+        self.host = host
+        self.world = host.world
+        self.watched = {spec.name: Watched(spec) for spec in host.specs}
+        self.started_ms = self.world.now
+        self.paused_at_ms = 0.0
+        self.lease_until_ms = 0.0
+        self.leads = False
+        self.reading = False
+        self.writing = False
+        self.document: Topology | None = None
+        self.epoch_is_ours = False
+        self.epoch_began_ms = self.world.now
+        self.request: Request | None = None
+        self.plan: Plan | None = None
+        timings = Timings(reader_lease_ms=0) if host.broken is Switch.OPEN_AT_ONCE else Timings()
+        self.timings = timings
+        self._woken = False
+        self._alarm = 0
+        # The executor's
+        self.epoch: Epoch = NO_EPOCH
+        self.promises: dict[NodeName, Promise] = {}
+        self.in_flight: dict[Key, int] = {}
+        self.ended: dict[Key, _Ended] = {}
+        self.in_force: SettingsAnswer | None = None
+        self.slots_in_force: frozenset[str] | None = None
+        self._order = 0
+        for node in host.nodes.values():
+            stream = Stream(node.name, host.name)
+            node.subscribers[host.name] = self._subscriber(node.name, stream)
+        self._keep()
+        self.world.after(self.world.jitter(0, PROBE_MS), self, self._probe)
+
+    def _subscriber(self, name: NodeName, stream: Stream) -> Callable[[Observation], None]:
+        watched = self.watched[name]
+
+        def arrive(observation: Observation) -> None:
+            watched.take(observation, self.world.now)
+            self._wake()
+
+        def tell(observation: Observation) -> None:
+            self.host.net.stream(stream, self, arrive, observation)
+
+        return tell
+
+    # The lease
+
+    def _keep(self) -> None:
+        asked_at = self.world.now
+        host = self.host
+
+        def answered(held: object) -> None:
+            if held is True:
+                self.lease_until_ms = asked_at + LEASE_MS
+                if not self.leads:
+                    self.leads = True
+                    self.world.say("{}: leads", host.name)
+                    self._read()
+            elif held is False:
+                self.lease_until_ms = 0.0
+                if self.leads:
+                    self._forget()
+
+        host.store.ask(host.name, self, lambda: host.store.acquire(host.name), answered)
+        self.world.after(KEEP_MS, self, self._keep)
+
+    def _forget(self) -> None:
+        self.leads = False
+        self.document = None
+        self._enter_epoch(NO_EPOCH)
+        self.world.say("{}: leads no longer", self.host.name)
+
+    @property
+    def lease_ms(self) -> float:
+        """For how long this process knows that nobody else leads."""
+        return max(0.0, self.lease_until_ms - self.world.now) if self.leads else 0.0
+
+    # The loop
+
+    def _wake(self) -> None:
+        if not self._woken and self.leads and not self.reading and not self.writing:
+            self._woken = True
+            self.world.after(0.5, self, self._step)
+
+    def _alarmed(self, alarm: int) -> None:
+        if alarm == self._alarm:
+            self._wake()
+
+    def _read(self) -> None:
+        host = self.host
+        self.reading = True
+
+        def answered(document: Topology | None | str) -> None:
+            if isinstance(document, str):
+                self.world.after(STORE_RETRY_MS, self, self._read)
+                return
+            self.reading = self.writing = False
+            self.document = document
+            self.epoch_is_ours = False
+            self.epoch_began_ms = self.world.now
+            if document is not None:
+                host.publish(host, document)
+            self._wake()
+
+        host.store.ask(host.name, self, lambda: host.store.document, answered)
+
+    def look(self) -> View:
+        """Return the view of this moment."""
+        now, host = self.world.now, self.host
+        view = View(
+            now_ms=now,
+            started_at_ms=self.started_ms,
+            cluster=CLUSTER,
+            specs=host.specs,
+            endpoints=host.endpoints,
+            wanted_durability=Durability.QUORUM,
+            bootstrap_ordered=True,
+            document=self.document,
+            epoch_is_ours=self.epoch_is_ours,
+            epoch_began_at_ms=self.epoch_began_ms,
+            nodes=tuple(watched.view(now) for watched in self.watched.values()),
+            promises=dict(self.promises),
+            request=self.request,
+            in_flight=frozenset(self.in_flight),
+            failures={
+                key: Failure(count=end.failures, age_ms=now - end.at_ms, code=end.code, message="")
+                for key, end in self.ended.items()
+                if end.failures
+            },
+            in_force=self.in_force,
+            slots_in_force=self.slots_in_force,
+            timings=self.timings,
+        )
+        return view if host.broken is None else break_view(view, host.broken)
+
+    def _step(self) -> None:
+        self._woken = False
+        if not self.leads or self.reading or self.writing or self.world.now >= self.lease_until_ms:
+            return
+        self._enter_epoch(self.document.epoch if self.document is not None else NO_EPOCH)
+        view = self.look()
+        plan = decide(view)
+        if self.host.broken is not None:
+            plan = break_plan(view, plan, self.host.broken)
+        before, self.plan = self.plan, plan
+        if before is None or before.diagnosis != plan.diagnosis:
+            self.world.say("{}: {} {}", self.host.name, plan.diagnosis.value, plan.reason)
+        write = next((action for action in plan.actions if isinstance(action, WriteDocument)), None)
+        if write is not None:
+            self.writing = True
+            self._write(write)
+            return
+        if self.document is not None:
+            for action in plan.actions:
+                if not isinstance(action, WriteDocument):
+                    self._start(action, self.document)
+        self._alarm += 1
+        self.world.after(max(1.0, plan.wake_at_ms - self.world.now), self, self._alarmed, self._alarm)
+
+    def _write(self, write: WriteDocument) -> None:
+        host, old, new = self.host, self.document, write.document
+        if host.broken not in (Switch.TIMELINE_REUSE, Switch.SECOND_CANDIDATE) and old is not None:
+            why_not = may_follow(old, new)
+            assert why_not is None, f"the plan breaks the rules of succession: {why_not}"
+        expected = old.revision if old is not None else None
+
+        def answered(written: bool | str) -> None:
+            if written is not True:
+                self.world.say("{}: revision {} was not written: {}", host.name, new.revision, written)
+                self.world.after(STORE_RETRY_MS if written == "unavailable" else 0.0, self, self._read)
+                return
+            self.writing = False
+            self.document = new
+            if old is None or new.epoch > old.epoch:
+                self.epoch_is_ours = True
+                self.epoch_began_ms = self.world.now
+                self.request = None
+            host.publish(host, new)
+            self.world.say(
+                "{}: epoch {} revision {} writer {} candidate {}: {}",
+                host.name, new.epoch, new.revision, new.writer, new.candidate, write.because,
+            )  # fmt: skip
+            self._wake()
+
+        host.store.ask(host.name, self, lambda: host.store.write(new, expected), answered)
+
+    def ask(self, request: Request) -> None:
+        """Take an operator's order, if it can be carried out now."""
+        if self.leads and self.document is not None and refusal(self.look(), request) is None:
+            self.request = request
+            self._wake()
+
+    # Orders
+
+    def _enter_epoch(self, epoch: Epoch) -> None:
+        if epoch == self.epoch:
+            return
+        self.epoch = epoch
+        self.promises.clear()
+        self.ended.clear()
+        self.in_force = None
+        self.slots_in_force = None
+        self.in_flight.clear()
+
+    def _start(self, action: NodeAction, document: Topology) -> None:
+        key = action.kind, action.node
+        if key in self.in_flight:
+            return
+        end = self.ended.get(key)
+        if end is not None and self.world.now - end.at_ms < PACE_MS[action.kind] * (1 + min(end.failures, 4)):
+            return
+        self._order += 1
+        number = self.in_flight[key] = self._order
+        order = _order(action, document)
+        node, net = self.host.nodes[action.node], self.host.net
+
+        def arrive() -> None:
+            noded = node.noded
+            if not node.is_up:
+                return
+            if noded is None:
+                back(("unavailable", "refused"))
+            elif noded.frozen:
+                noded.parked.append((noded.receive, (order, back)))
+            else:
+                noded.receive(order, back)
+
+        def back(outcome: object) -> None:
+            net.send(action.node, self.host.name, self, self._answered, key, number, document, action, outcome)
+
+        net.send(self.host.name, action.node, None, arrive)
+        timeout = DEADLINE_S[action.kind] * 1000
+        self.world.after(timeout, self, self._answered, key, number, document, action, ("unavailable", "timeout"))
+
+    def _answered(self, key: Key, number: int, document: Topology, action: NodeAction, outcome: object) -> None:
+        if self.in_flight.get(key) != number:
+            return
+        del self.in_flight[key]
+        self._wake()
+        if self.epoch != document.epoch:
+            return
+        if isinstance(outcome, tuple):
+            before = self.ended.get(key)
+            self.ended[key] = _Ended(before.failures + 1 if before else 1, self.world.now, outcome[0])
+            return
+        self.ended[key] = _Ended(0, self.world.now, "")
+        if isinstance(outcome, PromiseAnswer) and outcome.promised == document.epoch:
+            advanced = self.watched[action.node].wal_advanced_ms
+            earlier = self.promises.get(action.node)
+            if earlier is not None:
+                advanced = earlier.wal_advanced_at_ms
+            self.promises[action.node] = Promise(answer=outcome, at_ms=self.world.now, wal_advanced_at_ms=advanced)
+        elif isinstance(outcome, SettingsAnswer):
+            self.in_force = outcome
+            self.slots_in_force = frozenset(slots_of(document))
+
+    # The silent writer's port
+
+    def _probe(self) -> None:
+        self.world.after(PROBE_MS, self, self._probe)
+        writer = self.document.writer if self.document is not None else None
+        if writer is None or self.world.now - self.watched[writer].arrived_ms < PROBE_AFTER_MS:
+            return
+        node, net, name = self.host.nodes[writer], self.host.net, self.host.name
+        if not node.is_up or net.is_cut(name, writer) or net.is_cut(writer, name):
+            met, delay_ms = Port.SILENT, 250.0
+        elif node.pg.life is None:
+            met, delay_ms = Port.REFUSED, 1.0
+        else:
+            met, delay_ms = (Port.SILENT, 250.0) if node.pg.life.frozen else (Port.ANSWERS, 1.0)
+        self.world.after(delay_ms, self, self._knocked, writer, met)
+
+    def _knocked(self, writer: NodeName, met: Port) -> None:
+        watched = self.watched[writer]
+        if self.world.now - watched.arrived_ms >= PROBE_AFTER_MS:
+            watched.port = met
+            self._wake()
+
+
+def _order(action: NodeAction, document: Topology) -> Order:
+    common = {
+        "cluster": document.cluster,
+        "node": action.node,
+        "system_identifier": document.system_identifier,
+        "epoch": document.epoch,
+        "revision": document.revision,
+        "voters": document.voters,
+        "slots": slots_of(document),
+        "deadline_ms": int(DEADLINE_S[action.kind] * 1000),
+    }
+    match action:
+        case Init():
+            return InitOrder(**common)
+        case AskPromise():
+            return PromiseOrder(**common, stop_mode=action.stop_mode)
+        case Follow():
+            return FollowOrder(**common, upstream=action.upstream)
+        case Promote():
+            return PromoteOrder(**common, timeline=action.timeline)
+        case Clone():
+            return CloneOrder(**common, source=action.source, destroys=action.destroys)
+        case Rewind():
+            return RewindOrder(**common, source=action.source, destroys=action.destroys)
+        case PutInForce():
+            return SettingsOrder(**common, in_force=action.voters)
+
+
+def _nobody(_: SimManager, __: Topology) -> None:
+    pass

@@ -1,0 +1,187 @@
+"""Simulated proxies with the real routing table and the real rule of who may be served; and the clients behind them.
+
+A client writes numbered records and remembers which were acknowledged; it also reads through the writer endpoint.  A proxy
+serves the writer while a frame of the lease holder is fresh or, while none is, while the writer's own noded vouches for it.
+"""
+
+from __future__ import annotations
+
+from pgtopology.document import Topology
+from pgtopology.epoch import Epoch
+from pgtopology.node import Role
+from pgtopology.observation import Observation
+from pgtopology.report import FeedFrame
+from pgtopology.succession import may_replace
+from endpointd.freshness import HEARTBEAT_VALID_S, Freshness, heartbeat_until, lease_until
+from endpointd.routing import EMPTY, Door, candidates, make_table
+from tests.sim.checks import Acknowledged, Checks
+from tests.sim.manager import SimManager
+from tests.sim.network import Network, Stream
+from tests.sim.node import SimNode
+from tests.sim.world import Owner, World
+
+FRAME_MS = 150.0
+LEASE_MS = 600
+ASK_MS = 150.0
+PATIENCE_MS = 1500.0
+
+
+class SimProxy(Owner):
+    """One proxy."""
+
+    def __init__(
+        self, world: World, net: Network, checks: Checks, name: str, nodes: dict[str, SimNode], managers: list[SimManager]
+    ) -> None:
+        super().__init__()
+        self.world, self.net, self.checks, self.name, self.nodes = world, net, checks, name, nodes
+        self.topology: Topology | None = None
+        self.table = EMPTY
+        self.freshness = Freshness()
+        self._asking = False
+        for manager in managers:
+            stream = Stream(manager.name, name)
+            self._send_frames(manager, stream, None)
+        self._witness()
+
+    # The feed
+
+    def _send_frames(self, manager: SimManager, stream: Stream, sent: Topology | None) -> None:
+        self.world.after(FRAME_MS, None, self._send_frames, manager, stream, sent)
+        self.frame(manager, stream)
+
+    def frame(self, manager: SimManager, stream: Stream | None = None) -> None:
+        """Have *manager* send a frame now, if it leads."""
+        process = manager.process
+        if process is None or process.frozen or process.document is None:
+            return
+        lease_ms = min(LEASE_MS, int(process.lease_ms))
+        if lease_ms <= 0:
+            return
+        document = process.document
+        frame = FeedFrame(lease_ms=lease_ms, epoch=document.epoch, revision=document.revision, document=document)
+        self.net.stream(stream or Stream(manager.name, self.name), self, self._take, frame)
+
+    def _take(self, frame: FeedFrame) -> None:
+        document, held = frame.document, self.topology
+        if document is not None and document is not held and document != held:
+            if held is None or may_replace(held, document) is None:
+                self._set(document)
+        self._vouch(lease=lease_until(frame, self.topology, self.world.now / 1000))
+
+    def _set(self, topology: Topology) -> None:
+        old, self.topology = self.table, topology
+        self.table = make_table(topology)
+        if self.table.writer != old.writer or self.table.epoch != old.epoch:
+            self.freshness = Freshness()
+            self.world.say("{}: routes writers to {} (epoch {})", self.name, topology.writer, topology.epoch)
+
+    def _vouch(self, *, lease: float | None = None, heartbeat: float | None = None) -> None:
+        before = self.freshness
+        self.freshness = Freshness(
+            lease_until=max(before.lease_until, lease) if lease is not None else before.lease_until,
+            heartbeat_until=max(before.heartbeat_until, heartbeat) if heartbeat is not None else before.heartbeat_until,
+        )
+
+    # The witness
+
+    def _witness(self) -> None:
+        self.world.after(ASK_MS, self, self._witness)
+        topology, asked_ms = self.topology, self.world.now
+        if topology is None or topology.writer is None or self.freshness.lease_until > asked_ms / 1000:
+            return
+        node = self.nodes[topology.writer]
+
+        def arrive() -> None:
+            noded = node.noded
+            if noded is not None and not noded.frozen and noded.taken_up:
+                self.net.send(node.name, self.name, self, self._told, noded.compose(), topology, asked_ms)
+
+        self.net.send(self.name, node.name, None, arrive)
+
+    def _told(self, seen: Observation, topology: Topology, asked_ms: float) -> None:
+        if self.topology is not topology or self.world.now - asked_ms > HEARTBEAT_VALID_S * 1000:
+            return
+        answer = heartbeat_until(seen, topology, asked_ms / 1000)
+        if not isinstance(answer, str):
+            self._vouch(heartbeat=answer)
+
+    # Routing
+
+    def writer(self) -> SimNode | None:
+        """Return whom the writer's door leads to now, or None if writers wait."""
+        if not self.freshness.is_valid(self.world.now / 1000):
+            return None
+        found = candidates(self.table, Door.WRITER, fallback_to_writer=False)
+        return self.nodes[found[0].node] if found else None
+
+    def still_serves(self, node: SimNode, epoch: Epoch) -> bool:
+        """Return whether a session that was given *node* in *epoch* has not been ended."""
+        table = self.table
+        return table.is_planned or (table.writer is not None and table.writer.node == node.name and table.epoch == epoch)
+
+
+class Client(Owner):
+    """One client, forever."""
+
+    def __init__(self, world: World, net: Network, checks: Checks, proxies: list[SimProxy]) -> None:
+        super().__init__()
+        self.world, self.net, self.checks, self.proxies = world, net, checks, proxies
+        self.acknowledged = 0
+        self.last_ms = 0.0
+        self._turn = 0
+        self._next(self._turn)
+
+    def _next(self, turn: int) -> None:
+        if turn != self._turn:
+            return
+        self._turn += 1
+        world = self.world
+        proxy = world.rng.choice(self.proxies)
+        node = proxy.writer()
+        if node is None or proxy.frozen:
+            world.after(40.0, self, self._next, self._turn)
+            return
+        world.after(PATIENCE_MS, self, self._next, self._turn)
+        began_ms, epoch, turn = world.now, proxy.table.epoch, self._turn
+        if world.rng.random() < 0.6:
+            self.net.send(proxy.name, node.name, None, self._write, proxy, node, epoch, turn)
+        else:
+            self.net.send(proxy.name, node.name, None, self._read, proxy, node, epoch, turn, began_ms)
+
+    def _write(self, proxy: SimProxy, node: SimNode, epoch: Epoch, turn: int) -> None:
+        life = node.pg.life
+        if life is None or not life.ready or life.role is not Role.PRIMARY or life.promoting:
+            return
+        if life.frozen:
+            life.parked.append((self._write, (proxy, node, epoch, turn)))
+            return
+        made: list[tuple[int, int]] = []
+
+        def acknowledged() -> None:
+            commit = self.checks.acknowledged(*made[0], node.name, life.epoch)
+            self.net.send(node.name, proxy.name, proxy, self._answered, commit, proxy, node, epoch, turn)
+
+        made.append(node.pg.commit(acknowledged))
+
+    def _answered(self, commit: Acknowledged, proxy: SimProxy, node: SimNode, epoch: Epoch, turn: int) -> None:
+        if proxy.still_serves(node, epoch):
+            self.acknowledged += 1
+            self.last_ms = self.world.now
+            self.checks.seen_by_client(commit)
+        self.world.after(self.world.jitter(5, 60), self, self._next, turn)
+
+    def _read(self, proxy: SimProxy, node: SimNode, epoch: Epoch, turn: int, began_ms: float) -> None:
+        life = node.pg.life
+        if life is None or not life.ready:
+            return
+        if life.frozen:
+            life.parked.append((self._read, (proxy, node, epoch, turn, began_ms)))
+            return
+        if life.role is not Role.PRIMARY:
+            return
+        self.net.send(node.name, proxy.name, proxy, self._shown, life.visible, proxy, node, epoch, turn, began_ms)
+
+    def _shown(self, visible: int, proxy: SimProxy, node: SimNode, epoch: Epoch, turn: int, began_ms: float) -> None:
+        if proxy.still_serves(node, epoch):
+            self.checks.read(began_ms, node, visible)
+        self.world.after(self.world.jitter(5, 60), self, self._next, turn)
