@@ -202,9 +202,11 @@ class Control:
 
     async def _failover(self, request: web.Request) -> web.Response:
         body = await _body(request, FailoverBody)
-        if body.allow_data_loss is not None:
-            raise ApiError(501, "not_supported", "giving up acknowledged commits is not supported by this version")
-        self._reconciler.ask(Request(kind=RequestKind.FAILOVER, to=NodeName(body.to) if body.to is not None else None))
+        name = self._reconciler.cluster
+        if body.allow_data_loss is not None and body.allow_data_loss != name:
+            raise ApiError(400, "bad_request", f'allow_data_loss must be the cluster\'s name, "{name}"')
+        kind = RequestKind.FAILOVER if body.allow_data_loss is None else RequestKind.DATA_LOSS
+        self._reconciler.ask(Request(kind=kind, to=NodeName(body.to) if body.to is not None else None))
         document = self._reconciler.document
         return json_response(Begun(document.epoch + 1 if document is not None else 1), 202)
 

@@ -74,6 +74,11 @@ class Reconciler:
         """Since when, in wall time, each node has been in its state."""
 
     @property
+    def cluster(self) -> str:
+        """The cluster's name."""
+        return self._settings.cluster.name
+
+    @property
     def specs(self) -> tuple[NodeSpec, ...]:
         """The nodes of the settings."""
         return self._specs

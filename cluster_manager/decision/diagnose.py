@@ -16,6 +16,7 @@ from cluster_manager.decision.view import NodeView, Port, View, is_fresh
 from pgtopology.document import Durability, Topology
 from pgtopology.node import Role
 from pgtopology.observation import Observation, PostmasterState
+from pgtopology.quorum import Voter
 
 
 class Diagnosis(StrEnum):
@@ -92,7 +93,7 @@ def diagnose_writer(view: View, document: Topology) -> Finding:
     if not suspicion.failed:
         return suspicion
     able, missing = promisable(view, document)
-    if document.voters is None or not document.voters.is_safe_set(able):
+    if not _is_safe_set(document, able):
         needed = document.voters.safe_set_size if document.voters is not None else 0
         who = "; ".join(f'"{name}" {why}' for name, why in missing.items())
         return Finding(
@@ -103,6 +104,10 @@ def diagnose_writer(view: View, document: Topology) -> Finding:
     if document.paused:
         return Finding(Diagnosis.PAUSED, f"{suspicion.reason}; automatic failover is paused", cause=suspicion.diagnosis)
     return suspicion
+
+
+def _is_safe_set(document: Topology, able: tuple[Voter, ...]) -> bool:
+    return document.voters is not None and document.voters.is_safe_set(able)
 
 
 def _hard_evidence(writer: NodeView, document: Topology, view: View) -> Finding | None:
@@ -177,6 +182,11 @@ def _soft_evidence(writer: NodeView, document: Topology, view: View) -> Finding 
         )
     witnesses = _witnesses_who_lost_it(writer, document, view)
     if not witnesses:
+        heard = [node for node in _other_voters(writer, document, view) if is_fresh(node, timings)]
+        able, _ = promisable(view, document)
+        if all(has_lost_writer(node, timings) for node in heard) and not _is_safe_set(document, able):
+            # Nobody denies it, and nothing can be done about it: what matters to an operator is who is missing.
+            return Finding(Diagnosis.PRIMARY_FAILED, silence, failed=True)
         return Finding(Diagnosis.PRIMARY_SUSPECT, f"{silence}, but no majority of the other voters has lost it")
     return Finding(Diagnosis.PRIMARY_FAILED, f"{silence}, and {_names(witnesses)} lost it too", failed=True)
 

@@ -64,6 +64,10 @@ def decide(view: View) -> Plan:
     document = view.document
     if document is None:
         return _plan(view, *bootstrap.found(view))
+    request = view.request
+    if request is not None and request.kind is RequestKind.DATA_LOSS and refusal(view, request) is None:
+        lost = Finding(Diagnosis.NO_SAFE_SET, "an operator goes on without a safe set")
+        return _plan(view, lost, (transition.give_up_voters(view, document, target=request.to),))
     if document.transition is not None:
         if document.transition.step is Step.INITIALISING:
             return _plan(view, *bootstrap.initialise(view, document, document.transition))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from cluster_manager.decision.diagnose import Diagnosis, diagnose_writer
 from cluster_manager.decision.members import lag_bytes, node_state
-from cluster_manager.decision.suspicion import promisable
-from cluster_manager.decision.view import Request, RequestKind, View
-from pgtopology.document import Topology
+from cluster_manager.decision.suspicion import Health, health, promisable, survivors
+from cluster_manager.decision.view import Port, Request, RequestKind, View
+from pgtopology.document import Durability, Topology
 from pgtopology.node import NodeName, NodeState
 
 
@@ -15,6 +15,8 @@ def refusal(view: View, request: Request) -> str | None:
     document = view.document
     if document is None:
         return "there is no cluster yet"
+    if request.kind is RequestKind.DATA_LOSS:
+        return _data_loss_refusal(view, document, request)
     if document.transition is not None:
         return f"a {document.transition.kind} is under way (epoch {document.epoch})"
     if request.to is not None:
@@ -39,6 +41,33 @@ def refusal(view: View, request: Request) -> str | None:
     if not document.voters.is_safe_set(others):
         return f'without "{document.writer}" the voters that answer are no safe set: the writer could not leave it'
     return None
+
+
+def _data_loss_refusal(view: View, document: Topology, request: Request) -> str | None:
+    """Return why nothing has to be given up, or cannot be."""
+    able, _ = promisable(view, document)
+    if document.voters is None:
+        return "there is no cluster yet"
+    if document.voters.is_safe_set(able):
+        return "a safe set answers, so nothing has to be given up: use failover without --allow-data-loss"
+    if document.transition is None and not _is_lost(view, document):
+        return f'the writer "{document.writer}" is not known to have failed'
+    left = survivors(view, document)
+    if not left:
+        return "no node with whole data answers: there is nobody to go on with"
+    if request.to is not None and request.to not in [voter.name for voter in left]:
+        return f'"{request.to}" cannot go on; those that could are {", ".join(voter.name for voter in left)}'
+    return None
+
+
+def _is_lost(view: View, document: Topology) -> bool:
+    """Return whether the writer is gone as far as can be told: failed without a remedy, or silent with durability async."""
+    finding = diagnose_writer(view, document)
+    writer = view.node(document.writer)
+    silent = writer is not None and health(writer, view.timings) in (Health.SILENT, Health.UNSEEN)
+    unanswered = writer is not None and writer.port is not Port.ANSWERS
+    is_async = document.durability is Durability.ASYNC
+    return finding.diagnosis is Diagnosis.NO_SAFE_SET or (is_async and silent and unanswered)
 
 
 def heir(view: View, document: Topology) -> NodeName | None:

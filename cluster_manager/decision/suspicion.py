@@ -57,6 +57,22 @@ def promisable(view: View, document: Topology) -> tuple[tuple[Voter, ...], dict[
     return tuple(able), missing
 
 
+def survivors(view: View, document: Topology) -> tuple[Voter, ...]:
+    """Return who could go on if an operator gave everybody else up: the voters that could promise, else any whole node."""
+    able, _ = promisable(view, document)
+    if able:
+        return able
+    return tuple(
+        voter
+        for node in view.nodes
+        if is_fresh(node, view.timings)
+        and node.observation is not None
+        and node.observation.whole
+        and node.observation.system_identifier == document.system_identifier
+        and (voter := node.voter()) is not None
+    )
+
+
 def has_lost_writer(node: NodeView, timings: Timings) -> bool:
     """Return whether a standby, itself heard, gets nothing from its upstream: no receiver, or no WAL for the time of silence.
 

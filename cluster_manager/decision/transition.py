@@ -13,14 +13,15 @@ import msgspec
 from cluster_manager.decision.actions import Action, AskPromise, Follow, Promote, WriteDocument
 from cluster_manager.decision.diagnose import Diagnosis, Finding
 from cluster_manager.decision.elect import Elected, Tally, elect, tally
-from cluster_manager.decision.suspicion import Health, health, promisable
+from cluster_manager.decision.suspicion import Health, health, promisable, survivors
 from cluster_manager.decision.view import NodeView, View, is_fresh
-from pgtopology.document import Candidate, Step, Topology, Transition, TransitionKind
+from pgtopology.document import Candidate, Durability, Step, Topology, Transition, TransitionKind
 from pgtopology.epoch import Epoch, Revision
 from pgtopology.lsn import format_lsn
 from pgtopology.node import NodeName, NodeState, Role
 from pgtopology.observation import Observation, PostmasterState
 from pgtopology.orders import StopMode, Upstream
+from pgtopology.quorum import make_voters
 from pgtopology.timeline import RECORDS_MAX, TimelineRecord, next_timeline
 
 
@@ -40,6 +41,42 @@ def begin(
         started_at=view.wall_time,
     )
     return WriteDocument(_next(document, epoch=epoch, writer=None, candidate=None, transition=transition), finding.reason)
+
+
+def give_up_voters(view: View, document: Topology, *, target: NodeName | None = None) -> WriteDocument:
+    """Go on with the voters that answer, under the next epoch, and say that durability is reduced (S13).
+
+    The voters left out can never again stand in the way, nor be counted: what only they hold is lost, and they come back as
+    followers.
+    """
+    able = survivors(view, document)
+    _, missing = promisable(view, document)
+    epoch = Epoch(document.epoch + 1)
+    old = document.transition
+    transition = Transition(
+        kind=TransitionKind.FAILOVER,
+        step=Step.RECRUITING,
+        cause="ALLOW_DATA_LOSS",
+        from_node=document.writer if old is None else old.from_node,
+        target=target,
+        first_epoch=epoch if old is None else old.first_epoch,
+        started_at=view.wall_time,
+    )
+    w = min(document.voters.w if document.voters is not None else 1, len(able))
+    who = "; ".join(f'"{name}" {why}' for name, why in missing.items())
+    return WriteDocument(
+        _next(
+            document,
+            epoch=epoch,
+            writer=None,
+            candidate=None,
+            transition=transition,
+            voters=make_voters(able, w),
+            durability=Durability.REDUCED,
+        ),
+        f"an operator gives up the voters that do not answer, and what only they hold: {who}; "
+        "one that still runs may acknowledge commits that will be lost",
+    )
 
 
 def proceed(view: View, document: Topology, transition: Transition) -> tuple[Finding, tuple[Action, ...]]:

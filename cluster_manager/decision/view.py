@@ -129,6 +129,8 @@ class RequestKind(StrEnum):
 
     FAILOVER = "failover"
     """Another writer now; in good order if the present one is well."""
+    DATA_LOSS = "allow_data_loss"
+    """Another writer out of the voters that answer, although commits may be lost."""
     SWITCHOVER = "switchover"
     """Another writer in good order, or none."""
 

@@ -9,7 +9,7 @@ n1 n2 n3 voters with w=2; each line changes one thing.  Ages are milliseconds.
     node n2 age=700 role=primary postmaster=stopped ...
     promise n2 wal=0/5000000 [timeline=5] [at=-50] [unknown=reason] [not-whole]
     in-force n1,n2/2 barrier=0/5000000
-    request [switchover] [to=n3]
+    request [switchover|data-loss] [to=n3]
     manager started=-100 not-ours bootstrap empty-store wanted=async began=-1000 proxies-busy checkpointed=-500
 """
 
@@ -240,6 +240,7 @@ def _apply(view: View, verb: str, words: list[str]) -> View:
         case "request":
             options = _options(words)
             kind = RequestKind.SWITCHOVER if "switchover" in options else RequestKind.FAILOVER
+            kind = RequestKind.DATA_LOSS if "data-loss" in options else kind
             to = NodeName(options["to"]) if "to" in options else None
             return replace(view, request=Request(kind=kind, to=to, asked_at_ms=NOW_MS - 10))
         case "manager":
