@@ -13,25 +13,7 @@ from typing import assert_never
 
 from endpointd import metrics, refusal
 from endpointd.connector import Connector
-from endpointd.conversation import (
-    Cancel,
-    ClientGone,
-    ClientSent,
-    Close,
-    Command,
-    Connect,
-    Connected,
-    Conversation,
-    Event,
-    NotConnected,
-    Relay,
-    ServerGone,
-    ServerSent,
-    State,
-    Stopped,
-    ToClient,
-    ToServer,
-)
+from endpointd.conversation import Conversation, State
 from endpointd.dial import dial
 from endpointd.link import Inbox, Link
 from endpointd.refusal import Refusal
@@ -39,6 +21,23 @@ from endpointd.relay.seam import Engine
 from endpointd.routing import Backend, Door
 from endpointd.settings import LimitSettings
 from endpointd.switchboard import Evictable, Switchboard
+from endpointd.vocabulary import (
+    Cancel,
+    ClientGone,
+    ClientSent,
+    Close,
+    Command,
+    Connect,
+    Connected,
+    Event,
+    NotConnected,
+    Relay,
+    ServerGone,
+    ServerSent,
+    Stopped,
+    ToClient,
+    ToServer,
+)
 from pgwire.messages import BackendKey
 
 CANCEL_TIMEOUT_S = 5.0

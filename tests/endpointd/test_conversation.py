@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from endpointd import refusal
-from endpointd.conversation import (
-    LOGIN_BYTES_MAX,
+from endpointd.conversation import LOGIN_BYTES_MAX, Conversation, State
+from endpointd.routing import Backend
+from endpointd.safepoint import Doing
+from endpointd.vocabulary import (
     Cancel,
     ClientGone,
     ClientSent,
@@ -18,19 +20,15 @@ from endpointd.conversation import (
     Command,
     Connect,
     Connected,
-    Conversation,
     Event,
     NotConnected,
     Relay,
     ServerGone,
     ServerSent,
-    State,
     Stopped,
     ToClient,
     ToServer,
 )
-from endpointd.routing import Backend
-from endpointd.safepoint import Doing
 from pgtopology.node import Address, NodeName
 from pgwire import messages as m
 from pgwire import startup

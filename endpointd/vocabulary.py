@@ -1,0 +1,112 @@
+"""The vocabulary of a conversation: what can happen in it, and what it can call for. Values; see conversation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from endpointd.refusal import Refusal
+from endpointd.routing import Backend
+from pgwire.messages import BackendKey
+
+# Events
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSent:
+    """Bytes from the client."""
+
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientGone:
+    """The client will say no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A connection to a server stands."""
+
+    backend: Backend
+
+
+@dataclass(frozen=True, slots=True)
+class NotConnected:
+    """No server was found in time."""
+
+    refusal: Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSent:
+    """Bytes from the server."""
+
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerGone:
+    """The server went away, or the endpoint does not stand for it any more."""
+
+    refusal: Refusal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """Time is over, or the daemon ends."""
+
+    refusal: Refusal
+
+
+Event = ClientSent | ClientGone | Connected | NotConnected | ServerSent | ServerGone | Stopped
+
+# Commands
+
+
+@dataclass(frozen=True, slots=True)
+class ToClient:
+    """Send this to the client."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ToServer:
+    """Send this to the server."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """Find a server and answer Connected or NotConnected; the connection to a former one, if any, is to be closed."""
+
+    failed: Backend | None = None
+    """Who was tried last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Take the request to where the key belongs, then close."""
+
+    key: BackendKey
+    packet: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """The session stands: move bytes from now on."""
+
+    key: BackendKey | None
+    server_rest: bytes
+    """What the server said behind its ReadyForQuery."""
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Close both connections when what is to be sent is sent."""
+
+    reason: str
+
+
+Command = ToClient | ToServer | Connect | Cancel | Relay | Close
