@@ -109,7 +109,7 @@ def _at_risk(document: Topology | None, able: int, missing: Mapping[str, str]) -
         who = "; ".join(f'"{name}" {why}' for name, why in missing.items())
         return f"failover impossible now: {able} of {needed} needed voters promisable: {who}"
     if len(document.voters.members) == 1:
-        return f'failover impossible: "{document.voters.names[0]}" is the only voter (durability async)'
+        return f'failover impossible: "{document.voters.names[0]}" is the only voter (durability {document.durability})'
     return None
 
 
