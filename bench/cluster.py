@@ -213,5 +213,6 @@ class Cluster:
 
 
 def is_healthy(status: Status) -> bool:
-    """Return whether *status* is healthy and a proxy routes by it."""
-    return status.state == "healthy" and any(proxy.epoch == status.epoch for proxy in status.proxies)
+    """Return whether *status* is healthy, every voter could take over, and a proxy routes by it."""
+    ready = all(node.voter and node.whole for node in status.nodes) or status.durability == "async"
+    return status.state == "healthy" and ready and any(proxy.epoch == status.epoch for proxy in status.proxies)

@@ -41,6 +41,9 @@ def is_usable(status: Status, plan: Plan) -> bool:
         return False
     if any(node.state not in _SETTLED for node in status.nodes):
         return False
+    # "healthy" may come before the last voter is counted in; whoever is told "ready" expects the full quorum.
+    if plan.durability == "quorum" and not all(node.voter and node.whole for node in status.nodes):
+        return False
     # One or two nodes never become healthy in the sense of surviving a loss; they are as good as they get.
     if status.state != "healthy" and len(plan.nodes) >= 3:
         return False
