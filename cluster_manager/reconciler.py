@@ -63,6 +63,7 @@ class Reconciler:
         self._started_ms = now_ms()
         self._epoch_is_ours = False
         self._epoch_began_ms = self._started_ms
+        self._claimed_ms = self._started_ms
         self._request: Request | None = None
         self._edits: list[tuple[Callable[[Topology], Topology], str]] = []
         self._log = get_logger()
@@ -156,6 +157,7 @@ class Reconciler:
             document=self._document,
             epoch_is_ours=self._epoch_is_ours,
             epoch_began_at_ms=self._epoch_began_ms,
+            claimed_at_ms=self._claimed_ms,
             nodes=self._observer.views(now),
             promises=dict(self._executor.promises),
             request=self._request,
@@ -198,6 +200,8 @@ class Reconciler:
             return True
         now = now_ms()
         self._document = new
+        if new.candidate is not None and (old is None or new.candidate != old.candidate):
+            self._claimed_ms = now
         if old is None or new.epoch > old.epoch:
             self._epoch_is_ours = True
             self._epoch_began_ms = now
@@ -219,7 +223,7 @@ class Reconciler:
                 raise
             break
         self._epoch_is_ours = False
-        self._epoch_began_ms = now_ms()
+        self._epoch_began_ms = self._claimed_ms = now_ms()
         if self._document is not None:
             self._publish(self._document)
 

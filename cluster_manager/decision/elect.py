@@ -56,9 +56,9 @@ class Elected:
 def tally(document: Topology, promises: Mapping[NodeName, Promise]) -> Tally:
     """Return which of *promises* count for a safe set of the document's voters.
 
-    Only a recorded voter with the recorded incarnation, whole, with a known position, on a timeline that the document knows.
-    A node that was itself promoted onto a timeline that was never opened is made anew rather than counted; one that merely
-    followed it counts, because the timeline has one epoch and one parent like any other (S3, S6, S7).
+    Only a recorded voter with the recorded incarnation, whole, with a known position, on a timeline that the document knows
+    (S3, S6, S7).  Whether that timeline was ever opened does not matter: it was claimed for one epoch and one candidate, who
+    was elected by a safe set, so it is as good as any other of its epoch (docs/decisions/0002).
     """
     counted: list[Counted] = []
     passed: dict[str, str] = {}
@@ -80,8 +80,6 @@ def tally(document: Topology, promises: Mapping[NodeName, Promise]) -> Tally:
             passed[voter.name] = f"does not know its position: {answer.unknown_because or 'no reason given'}"
         elif epoch is None:
             passed[voter.name] = f"is on timeline {position.timeline}, which nobody claimed"
-        elif _made_unopened(document, voter.name, position):
-            passed[voter.name] = f"was promoted onto timeline {position.timeline}, which was never opened"
         else:
             placed = Position(
                 timeline=position.timeline, lsn=position.lsn, replayed_lsn=position.replayed_lsn, epoch=Epoch(epoch)
@@ -143,12 +141,6 @@ def _why_no_heir(one: Counted, old: Counted, wish: Transition) -> str:
 
 def _reach(one: Counted) -> tuple[int, int]:
     return one.position.epoch, one.position.lsn
-
-
-def _made_unopened(document: Topology, name: str, position: Position) -> bool:
-    return any(
-        record.timeline == position.timeline and record.node == name and not record.opened for record in document.timelines
-    )
 
 
 def _why_passed_over(one: Counted, winner: Counted) -> str:

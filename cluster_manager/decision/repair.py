@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from cluster_manager.decision.actions import Action, AskPromise, Clone, Follow, Rewind, Stop
 from cluster_manager.decision.diagnose import Diagnosis
 from cluster_manager.decision.suspicion import Health, health
-from cluster_manager.decision.view import NodeView, View
+from cluster_manager.decision.view import NodeView, View, is_fresh
 from pgtopology.document import Topology
 from pgtopology.node import Role
 from pgtopology.observation import Activity, Observation, PostmasterState
@@ -82,8 +82,37 @@ def _repair(node: NodeView, view: View, document: Topology, source: Upstream, cu
             return _running(node, observation, view, document, source, current)
 
 
+def rejoining(view: View, document: Topology, candidate: NodeView) -> tuple[Action, ...]:
+    """Return how the nodes that cannot just follow a promoted candidate are brought to it, before it is the writer."""
+    claimed = document.candidate
+    if claimed is None or claimed.timeline is None:
+        return ()
+    source = Upstream(candidate.name, candidate.spec.address)
+    actions: list[Action] = []
+    for node in view.nodes:
+        observation = node.observation
+        if observation is None or node.name == candidate.name or not is_fresh(node, view.timings):
+            continue
+        if observation.system_identifier != document.system_identifier or observation.activity is not Activity.IDLE:
+            continue
+        if observation.promised < document.epoch:
+            continue  # it has not said under this epoch how far it reaches
+        if observation.postmaster.state is PostmasterState.STOPPED:
+            repair = _stopped(node, observation, source)
+        elif observation.role is Role.STANDBY and (away := _why_diverged(observation, document, claimed.timeline)):
+            repair = _diverged(node, observation, document, source, away)
+        else:
+            continue
+        if repair.action is not None:
+            actions.append(repair.action)
+    return tuple(actions)
+
+
 def _stopped(node: NodeView, observation: Observation, source: Upstream) -> Repair:
     reason = f'PostgreSQL on "{node.name}" is stopped' + _trouble(observation)
+    if observation.problem is not None and not observation.whole:
+        # Unfinished work left data that cannot be used; nothing but another copy helps.
+        return _anew(node, observation, source, Diagnosis.REPLICA_MISSING, reason)
     was_primary = observation.promoted_epoch is not None or observation.problem is not None
     action = AskPromise(node.name) if was_primary else Follow(node.name, source)
     return Repair(node.name, Diagnosis.REPLICA_MISSING, reason, action)

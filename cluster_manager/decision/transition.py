@@ -13,6 +13,7 @@ import msgspec
 from cluster_manager.decision.actions import Action, AskPromise, Follow, Promote, WriteDocument
 from cluster_manager.decision.diagnose import Diagnosis, Finding
 from cluster_manager.decision.elect import Elected, Tally, elect, tally
+from cluster_manager.decision.repair import rejoining
 from cluster_manager.decision.suspicion import Health, health, promisable, survivors
 from cluster_manager.decision.view import NodeView, View, is_fresh
 from pgtopology.document import Candidate, Durability, Step, Topology, Transition, TransitionKind
@@ -22,7 +23,7 @@ from pgtopology.node import NodeName, NodeState, Role
 from pgtopology.observation import Observation, PostmasterState
 from pgtopology.orders import StopMode, Upstream
 from pgtopology.quorum import make_voters
-from pgtopology.timeline import RECORDS_MAX, TimelineRecord, next_timeline
+from pgtopology.timeline import RECORDS_MAX, TimelineRecord, fork_from, next_timeline
 
 
 def begin(
@@ -208,7 +209,7 @@ def _promoting(
         )
     waiting = _why_not_open(view, document, transition, node)
     if waiting is not None:
-        return _in_flight(transition, f'"{node.name}" is promoted; {waiting}'), followers
+        return _in_flight(transition, f'"{node.name}" is promoted; {waiting}'), (*followers, *_helpers(view, document, node))
     return _in_flight(transition, f'"{node.name}" has its quorum'), (_open(document, node),)
 
 
@@ -226,7 +227,7 @@ def _is_promoted(node: NodeView, document: Topology) -> bool:
 def _why_given_up(view: View, document: Topology, node: NodeView) -> str | None:
     """Return why the candidate cannot be waited for any longer, or None (L5)."""
     timings = view.timings
-    since_ms = view.now_ms - view.epoch_began_at_ms
+    since_ms = view.now_ms - max(view.epoch_began_at_ms, view.claimed_at_ms)
     if health(node, timings) in (Health.SILENT, Health.UNSEEN):
         return f'the candidate "{node.name}" is silent' if since_ms >= timings.silence_ms else None
     observation = node.observation
@@ -255,18 +256,40 @@ def _followers(view: View, document: Topology, candidate: NodeView) -> tuple[Act
     )
 
 
+def _helpers(view: View, document: Topology, candidate: NodeView) -> tuple[Action, ...]:
+    """Bring up who could complete the quorum of a candidate that has waited for it for a while.
+
+    Nodes that have not promised this epoch are asked, for they may have come back since; those that went past the fork are
+    rewound or made anew from the candidate.  That destroys nothing that was acknowledged: the candidate was elected by a safe
+    set (S7).
+    """
+    if candidate.running_for_ms < view.timings.helpers_ms:
+        return ()
+    late = tuple(
+        AskPromise(node.name)
+        for node in view.nodes
+        if node.name != candidate.name
+        and is_fresh(node, view.timings)
+        and node.observation is not None
+        and node.observation.system_identifier == document.system_identifier
+        and node.observation.promised < document.epoch
+    )
+    return (*late, *rejoining(view, document, candidate))
+
+
 def _may_follow(node: NodeView, observation: Observation, document: Topology) -> bool:
     receiver = observation.receiver
     record = document.timelines[-1]
+    timeline, replayed = observation.timeline, observation.replayed_lsn
+    if timeline is None or replayed is None or receiver is None:
+        return False
+    fork = fork_from(document.timelines, record.timeline, timeline)
     return (
         observation.promised == document.epoch
         and observation.role is Role.STANDBY
         and observation.postmaster.state is PostmasterState.RUNNING
-        and receiver is not None
         and not (receiver.upstream == record.node and receiver.upstream_epoch == document.epoch)
-        and observation.timeline == record.parent
-        and observation.replayed_lsn is not None
-        and observation.replayed_lsn <= record.fork_lsn
+        and (timeline == record.timeline or (fork is not None and replayed <= fork))
     )
 
 

@@ -45,6 +45,8 @@ class Timings:
     """Whoever served the old writer by its heartbeat has stopped by then (S14)."""
     replay_progress_ms: float = 2000
     """A candidate whose replay stands still for so long is given up (L5)."""
+    helpers_ms: float = 1000
+    """A promoted candidate that gets no quorum for so long is helped to one: nodes that cannot just follow are mended."""
     opening_ms: float = 10_000
     """A promoted candidate that gets no quorum for so long is given up, if others could do better."""
     drain_ms: float = 2000
@@ -187,6 +189,9 @@ class View:
     epoch_is_ours: bool = False
     """Whether this manager process began the document's epoch: only then does it know every promise it asked for."""
     epoch_began_at_ms: float = 0
+    claimed_at_ms: float = 0
+    """When the candidate of this epoch was written down, or found written down; what a candidate has to show counts from
+    then."""
     nodes: tuple[NodeView, ...] = ()
     """One for each spec, in the same order."""
     promises: Mapping[NodeName, Promise] = field(default_factory=dict[NodeName, Promise])
