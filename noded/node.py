@@ -31,6 +31,8 @@ from pgtopology.orders import PromoteOrder, StopMode
 from pgtopology.quorum import Voters, synchronous_standby_names
 
 SLOTS_TIMEOUT_S = 1.0
+LAST_WORD_S = 0.05
+"""For the last observation to reach whoever listens before the server closes."""
 POLICE_S = 0.2
 
 
@@ -95,6 +97,9 @@ class Node:
                 self.heartbeat.end()
                 if self.doing.blocked is None:
                     await self.instance.stop(StopMode.FAST)
+            # That PostgreSQL is down is evidence, and saves the manager a wait for silence.
+            self.reporter.poke()
+            await asyncio.sleep(LAST_WORD_S)
             for task in running:
                 task.cancel()
 
