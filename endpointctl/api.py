@@ -103,7 +103,11 @@ async def wait_for_status(client: HttpClient, is_met: Callable[[Status], bool], 
             raise Unfinished(f"not {wanted} within {timeout_s:g} s: {seen}", hint="look at `endpointctl status`")
         try:
             status = await fetch_status(client, timeout_s=min(REQUEST_TIMEOUT_S, left_s))
-        except HttpUnavailable:
+        except (HttpUnavailable, HttpRefused) as error:
+            # A manager that has just started, or just lost its store, may have nothing to tell yet.
+            if isinstance(error, HttpRefused) and error.status < 500:
+                raise
+            seen = f"no status: {error}"
             await asyncio.sleep(min(POLL_S, left_s))
             continue
         if is_met(status):

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from daemonkit.httpclient import HttpClient, HttpError, HttpUnavailable
+from daemonkit.httpclient import HttpClient, HttpError, HttpRefused, HttpUnavailable
 from daemonkit.secrets import read_secret
-from endpointctl.api import fetch_status
+from endpointctl.api import as_failure, fetch_status
 from endpointctl.exits import Failure, Unfinished
 from endpointctl.local.control import Order, SupervisorGone, ask, order
 from endpointctl.local.layout import Layout
@@ -69,6 +69,10 @@ async def until_usable(layout: Layout, plan: Plan, *, timeout_s: float, say: Say
                 status = await fetch_status(client, timeout_s=2.0)
             except HttpUnavailable:
                 tell({"manager": "manager: starting"})
+            except HttpRefused as error:
+                if error.status < 500:
+                    raise as_failure(error, plan.api) from error
+                last = f"the manager says: {error.message or error}"
             except (HttpError, MessageError) as error:
                 raise Failure(
                     f"the manager does not tell its status: {error}", hint="see `endpointctl logs cluster_manager`"
