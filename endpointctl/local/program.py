@@ -24,10 +24,12 @@ from endpointctl.local.plan import MANAGER_PROGRAM, PROXY_PROGRAM, Plan
 from endpointctl.local.process import (
     PinnedProcess,
     ProcessRecord,
-    describe_process,
+    boot_id,
     find_by_command,
     find_recorded,
     pin,
+    postmaster_of,
+    start_ticks_of,
     write_record,
 )
 
@@ -87,15 +89,13 @@ def find_program(layout: Layout, name: str) -> PinnedProcess | None:
 
 def own_pids(layout: Layout, plan: Plan) -> set[int]:
     """Return the pids of every program of the cluster that runs now, and of its PostgreSQL servers."""
-    from endpointctl.local.process import postmaster_of
-
     pids: set[int] = set()
-    for name in plan.programs:
+    for name in {*plan.programs, *(node.name for node in plan.everybody)}:
         process = find_program(layout, name)
         if process is not None:
             with process:
                 pids.add(process.record.pid)
-    postmasters = (postmaster_of(layout.pgdata(node.name)) for node in plan.nodes)
+    postmasters = (postmaster_of(layout.pgdata(node.name)) for node in plan.everybody)
     return pids | {pid for pid in postmasters if pid is not None}
 
 
@@ -211,10 +211,11 @@ class Program:
             )
         pid = self._child.pid
         self._log.info("started", pid=pid)
-        # Our own child cannot vanish before we reap it, so the pid is safe to open.
-        record = describe_process(self.name, pid)
-        if record is None:
-            record = ProcessRecord(name=self.name, pid=pid, start_ticks=0, boot_id="", command=self._command)
+        # Our own child cannot vanish before we reap it, so the pid is safe to open. Its command line is taken from what we
+        # asked for: the kernel shows none for a moment after exec.
+        record = ProcessRecord(
+            name=self.name, pid=pid, start_ticks=start_ticks_of(pid) or 0, boot_id=boot_id(), command=self._command
+        )
         return PinnedProcess(record, os.pidfd_open(pid))
 
     def _reap(self) -> int | None:

@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -30,6 +31,7 @@ SLEEPER = "import signal; signal.pause()"
 @pytest.fixture
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen([sys.executable, "-c", SLEEPER], start_new_session=True)
+    _until(lambda: command_of(process.pid) != ())
     yield process
     process.kill()
     process.wait()
@@ -72,6 +74,7 @@ def test_a_process_without_a_record_is_found_by_its_command_line(sleeper: subpro
     mark = f"{SLEEPER} # {os.getpid()}"
     other = subprocess.Popen([sys.executable, "-c", mark])
     try:
+        _until(lambda: command_of(other.pid) != ())
         found = find_by_command("x", (sys.executable, "-c", mark))
         assert found is not None
         assert found.pid == other.pid
@@ -97,7 +100,7 @@ def test_a_session_is_told_without_its_leader(tmp_path: Path) -> None:
     )
     leader = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
     try:
-        _wait_for_text(flag)
+        _until(lambda: flag.exists() and flag.read_text() != "")
         [member] = session_members(leader.pid)
         assert member == int(flag.read_text())
         os.kill(member, signal.SIGKILL)
@@ -128,10 +131,8 @@ def test_the_command_line_of_a_process_that_is_gone_is_empty() -> None:
     assert command_of(process.pid) == ()
 
 
-def _wait_for_text(path: Path) -> None:
-    import time
-
+def _until(is_met: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 10.0
-    while not (path.exists() and path.read_text()):
-        assert time.monotonic() < deadline, f"{path} was not written"
-        time.sleep(0.01)
+    while not is_met():
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.005)
