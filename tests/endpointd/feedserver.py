@@ -63,7 +63,13 @@ def document(
         endpoints=Endpoints(writer=endpoint, reader=endpoint),
         transition=None
         if writer
-        else Transition(kind=kind, step=Step.RECRUITING, cause="test", first_epoch=Epoch(epoch), started_at="now"),
+        else Transition(
+            kind=kind,
+            step=Step.PROMOTING if candidate else Step.RECRUITING,
+            cause="test",
+            first_epoch=Epoch(epoch),
+            started_at="now",
+        ),
     )
 
 
