@@ -7,12 +7,14 @@ ARG BASE=postgres:17-bookworm
 
 # 1. The programs, in a virtual environment. Whatever building takes stays in this stage.
 FROM ${BASE} AS build
+LABEL endpointd.stage=build
 USER root
 COPY . /build
 RUN sh /build/docker/build-programs
 
 # 2. The root file system without what nobody needs at run time.
 FROM ${BASE} AS root
+LABEL endpointd.stage=root
 USER root
 COPY docker/slim-root /build/slim-root
 RUN sh /build/slim-root

@@ -87,7 +87,7 @@ def _run(found: Engine, folder: Path, console: Console, base: str | None, *, bun
         assert not slow, f"writes stopped for too long: {', '.join(f'{each.fault} of {each.victim}' for each in slow)}"
         console.print("COMPOSE TEST PASSED")
         return 0
-    except BaseException:
+    except Exception:
         _show_logs(stack, console)
         raise
     finally:

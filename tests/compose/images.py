@@ -40,7 +40,8 @@ def base_image(engine: Engine, wanted: str | None, *, bundled: bool) -> str:
 def build(engine: Engine, base: str, image: str) -> None:
     """Build *image* on *base*."""
     wheels = ROOT / "docker" / "wheels"
-    fetch = engine.is_own and not list(wheels.glob("*.whl"))
+    is_cut_off = engine.is_own or base in PACKAGES
+    fetch = is_cut_off and not list(wheels.glob("*.whl"))
     try:
         if fetch:
             run([str(ROOT / "docker" / "fetch-wheels"), sys.executable], timeout_s=BUILD_S)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.compose.engine import Engine
-from tests.compose.images import ROOT
+from tests.compose.images import PACKAGES, ROOT
 from tests.compose.shell import CommandError, run, works
 
 NET = "172.31.231"
@@ -85,7 +85,9 @@ class Stack:
             found = run(["docker", *listing, "--filter", label]).split()
             if found:
                 run(["docker", *removing, *found])
-        works(["docker", "image", "rm", self.image])
+        works(["docker", "image", "rm", "-f", self.image])
+        works(["docker", "image", "prune", "-f", "--filter", "label=endpointd.stage"])
+        works(["docker", "image", "rm", *PACKAGES])
 
     def compose(self, *arguments: str, timeout_s: float = 120.0) -> str:
         """Run docker-compose in the project."""
