@@ -19,26 +19,28 @@ def main() -> int:
     parser.add_argument("--break", dest="broken", type=Switch, choices=list(Switch), help="take one safety sentence away")
     parser.add_argument("--switches", action="store_true", help="how many seeds each broken sentence survives")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at the first violation")
+    parser.add_argument("--safety-only", action="store_true", help="do not ask whether the cluster gets well again")
     arguments = parser.parse_args()
     if arguments.switches:
         return _switches(arguments.seeds)
     if arguments.trace:
-        result = run(arguments.seed or 0, arguments.broken, verbose=True)
+        result = run(arguments.seed or 0, arguments.broken, verbose=True, safety_only=arguments.safety_only)
         _report(result)
         return 1 if result.violation else 0
-    return _seeds(arguments.seed or 0, arguments.seeds, arguments.broken, keep_going=arguments.keep_going)
+    return _seeds(arguments)
 
 
-def _seeds(first: int, count: int, broken: Switch | None, *, keep_going: bool) -> int:
+def _seeds(arguments: argparse.Namespace) -> int:
+    first, count, broken = arguments.seed or 0, arguments.seeds, arguments.broken
     began, failed, simulated, acknowledged, epochs = time.monotonic(), 0, 0.0, 0, 0
     for seed in range(first, first + count):
-        result = run(seed, broken)
+        result = run(seed, broken, safety_only=arguments.safety_only)
         simulated += result.simulated_ms
         acknowledged += result.acknowledged
         epochs += result.epochs
         if result.violation is not None:
             failed += 1
-            if keep_going:
+            if arguments.keep_going:
                 print(f"seed {result.seed} at {result.simulated_ms / 1000:.1f} s: {result.violation}")
             else:
                 _report(result)

@@ -54,9 +54,6 @@ class Checker:
     def state_changed(self, node: str, promised: int, seen: tuple[int, int]) -> None:
         """A noded's state changed, or was read after a restart."""
 
-    def read(self, began_ms: float, node: SimNode, visible: int) -> None:
-        """A client got the answer to a read on the writer endpoint."""
-
     def data_lost(self, node: SimNode) -> None:
         """A node's WAL became shorter, or another's, or began to count."""
 
@@ -124,11 +121,6 @@ class Checks:
         """A noded's state is this now."""
         for checker in self.checkers:
             checker.state_changed(node, promised, seen)
-
-    def read(self, began_ms: float, node: SimNode, visible: int) -> None:
-        """A read was answered."""
-        for checker in self.checkers:
-            checker.read(began_ms, node, visible)
 
     def data_lost(self, node: SimNode) -> None:
         """A node's data changed otherwise than by growing."""

@@ -469,6 +469,7 @@ class Noded(Owner):
             self.turn.release()
             self.poke()
         names = synchronous_standby_names(wanted, name)
+        self.world.say("{}: is to wait for {!r} (revision {})", name, names, order.revision)
         listed = parse_names(names)
         life = pg.life
         barrier: list[int] = []

@@ -286,7 +286,9 @@ class Postgres:
         life, world = self.life, self.world
         if life is None:
             return
-        world.after(self._reading_ms(), life, self._startup_reads, life)
+        if world.rng.random() < 0.04:
+            life.stalled_until_ms = max(life.stalled_until_ms, world.now + world.jitter(80, 900))
+        world.after(world.jitter(0.5, 8), life, self._startup_reads, life)
         world.after(self._reading_ms(), life, self._checkpointer_reads, life)
         world.after(world.jitter(1, 6), life, self._backends_read, life)
         for sender in life.senders:
@@ -423,6 +425,9 @@ class Postgres:
         if life.role is not Role.STANDBY or life.requested or life.receiver is not None or not life.at_end:
             return
         if life.upstream is None or life.promoting:
+            return
+        if self.world.now < life.stalled_until_ms:
+            self.world.after(life.stalled_until_ms - self.world.now, life, self._want_receiver, life)
             return
         life.requests += 1
         life.requested = life.requests

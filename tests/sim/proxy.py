@@ -14,6 +14,7 @@ from pgtopology.report import FeedFrame
 from pgtopology.succession import may_replace
 from endpointd.freshness import HEARTBEAT_VALID_S, Freshness, heartbeat_until, lease_until
 from endpointd.routing import EMPTY, Door, candidates, make_table
+from tests.sim.checkers.stale_reads import StaleReads
 from tests.sim.checks import Acknowledged, Checks
 from tests.sim.manager import SimManager
 from tests.sim.network import Network, Stream
@@ -37,7 +38,7 @@ class SimProxy(Owner):
         self.topology: Topology | None = None
         self.table = EMPTY
         self.freshness = Freshness()
-        self._asking = False
+        self.clients: list[Client] = []
         for manager in managers:
             stream = Stream(manager.name, name)
             self._send_frames(manager, stream, None)
@@ -73,6 +74,8 @@ class SimProxy(Owner):
         self.table = make_table(topology)
         if self.table.writer != old.writer or self.table.epoch != old.epoch:
             self.freshness = Freshness()
+            for client in self.clients:
+                client.look_up()
             self.world.say("{}: routes writers to {} (epoch {})", self.name, topology.writer, topology.epoch)
 
     def _vouch(self, *, lease: float | None = None, heartbeat: float | None = None) -> None:
@@ -121,29 +124,38 @@ class SimProxy(Owner):
 
 
 class Client(Owner):
-    """One client, forever."""
+    """One client behind one proxy, forever: it writes, or it only reads."""
 
-    def __init__(self, world: World, net: Network, checks: Checks, proxies: list[SimProxy]) -> None:
+    def __init__(self, world: World, net: Network, checks: Checks, reads: StaleReads, proxy: SimProxy, *, writes: bool) -> None:
         super().__init__()
-        self.world, self.net, self.checks, self.proxies = world, net, checks, proxies
+        self.world, self.net, self.checks, self.reads, self.proxy, self.writes = world, net, checks, reads, proxy, writes
         self.acknowledged = 0
         self.last_ms = 0.0
         self._turn = 0
+        self._session: tuple[SimNode, Epoch] | None = None
+        proxy.clients.append(self)
         self._next(self._turn)
+
+    def look_up(self) -> None:
+        """The table changed: a session whose server is lost ends, and the client begins anew."""
+        if self._session is not None and not self.proxy.still_serves(*self._session):
+            self._session = None
+            self.world.after(1.0, self, self._next, self._turn)
 
     def _next(self, turn: int) -> None:
         if turn != self._turn:
             return
         self._turn += 1
-        world = self.world
-        proxy = world.rng.choice(self.proxies)
+        world, proxy = self.world, self.proxy
         node = proxy.writer()
-        if node is None or proxy.frozen:
-            world.after(40.0, self, self._next, self._turn)
+        self._session = None
+        if node is None:
+            world.after(30.0, self, self._next, self._turn)
             return
         world.after(PATIENCE_MS, self, self._next, self._turn)
         began_ms, epoch, turn = world.now, proxy.table.epoch, self._turn
-        if world.rng.random() < 0.6:
+        self._session = node, epoch
+        if self.writes and world.rng.random() < 0.8:
             self.net.send(proxy.name, node.name, None, self._write, proxy, node, epoch, turn)
         else:
             self.net.send(proxy.name, node.name, None, self._read, proxy, node, epoch, turn, began_ms)
@@ -179,9 +191,9 @@ class Client(Owner):
             return
         if life.role is not Role.PRIMARY:
             return
-        self.net.send(node.name, proxy.name, proxy, self._shown, life.visible, proxy, node, epoch, turn, began_ms)
+        self.net.send(node.name, proxy.name, proxy, self._shown, self.reads.look(began_ms, node, life.visible), proxy, node, epoch, turn)
 
-    def _shown(self, visible: int, proxy: SimProxy, node: SimNode, epoch: Epoch, turn: int, began_ms: float) -> None:
+    def _shown(self, stale: str | None, proxy: SimProxy, node: SimNode, epoch: Epoch, turn: int) -> None:
         if proxy.still_serves(node, epoch):
-            self.checks.read(began_ms, node, visible)
+            self.reads.shown(stale)
         self.world.after(self.world.jitter(5, 60), self, self._next, turn)

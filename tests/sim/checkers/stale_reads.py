@@ -10,21 +10,24 @@ from tests.sim.world import Violation
 
 
 class StaleReads(Checker):
-    """Compares each read with the newest acknowledgement that a client had when it began."""
+    """Compares each read, when it is executed, with the newest acknowledgement that a client had when it began."""
 
     name = "stale read on the writer endpoint"
 
-    def read(self, began_ms: float, node: SimNode, visible: int) -> None:
-        """*visible* records of *node* were visible."""
+    def look(self, began_ms: float, node: SimNode, visible: int) -> str | None:
+        """Return what a read that began at *began_ms* and is executed now on *node* fails to show, or None."""
         index = bisect_right(self.checks.visible, began_ms, key=lambda one: one[0])
         if index == 0:
-            return
-        due = self.checks.visible[index - 1]
-        commit = due[1]
-        wal = node.pg.wal
-        if visible < commit.position or len(wal) < commit.position or wal[commit.position - 1] != commit.record:
-            raise Violation(
-                self.name,
-                f"a read that began at {began_ms:.1f} ms on {node.name} did not show record {commit.record} of epoch "
-                f"{commit.epoch}, acknowledged at {due[0]:.1f} ms by {commit.node}",
-            )
+            return None
+        at_ms, commit = self.checks.visible[index - 1]
+        if visible >= commit.position and self.checks.holds(node.name, commit):
+            return None
+        return (
+            f"a read that began at {began_ms:.1f} ms on {node.name} did not show record {commit.record} of epoch "
+            f"{commit.epoch}, acknowledged to a client at {at_ms:.1f} ms by {commit.node}"
+        )
+
+    def shown(self, stale: str | None) -> None:
+        """The answer reached its client."""
+        if stale is not None:
+            raise Violation(self.name, stale)
