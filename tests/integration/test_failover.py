@@ -49,3 +49,20 @@ def test_three_kills_in_a_row_lose_nothing(cluster: Cluster) -> None:
     verdict = recorder.check(dsn)
     assert verdict.is_clean, f"{verdict}; lost {verdict.lost[:10]}, fabricated {verdict.fabricated[:10]}"
     assert max(outages) < OUTAGE_MAX_S, f"outages: {outages}"
+
+
+@pytest.mark.timeout(300)
+def test_kills_that_come_faster_than_it_heals_lose_nothing_and_do_not_leave_it_stuck(cluster: Cluster) -> None:
+    dsn = cluster.dsn("writer")
+    with Recorder(dsn) as recorder:
+        recorder.wait_for_more(25, timeout_s=30.0)
+        for _ in range(5):
+            status = cluster.wait(lambda seen: seen.writer is not None, "with a writer", timeout_s=90.0)
+            pid = cluster.node(str(status.writer), status).pid
+            if pid is not None:
+                cluster.kill_pid(pid)
+                cluster.wait_for_epoch_after(status.epoch, timeout_s=90.0)
+        cluster.wait_healthy(timeout_s=90.0)
+        recorder.wait_for_more(25, timeout_s=60.0)
+    verdict = recorder.check(dsn)
+    assert verdict.is_clean, f"{verdict}; lost {verdict.lost[:10]}, fabricated {verdict.fabricated[:10]}"
