@@ -170,6 +170,12 @@ class Executor:
                 continue
             task = self._tasks.create_task(self._carry_out(key, action, document), name=f"{action.kind} {action.node}")
             self._in_flight[key] = task, action
+            task.add_done_callback(lambda ended, key=key: self._let_go(key, ended))
+
+    def _let_go(self, key: Key, ended: asyncio.Task[None]) -> None:
+        """Forget an order that was cancelled before it began: nothing of it ran that could have said so itself."""
+        if key in self._in_flight and self._in_flight[key][0] is ended:
+            del self._in_flight[key]
 
     async def carry_out_now(self, action: NodeAction, document: Topology) -> None:
         """Give one order that an operator asked for, and return when it was answered. Raises HttpError, MessageError."""

@@ -14,6 +14,7 @@ from cluster_manager.decision.view import NodeView, View
 from cluster_manager.reconciler import Reconciler
 from daemonkit.httpserver import ApiError
 from pgtopology.document import Topology
+from pgtopology.node import NodeName
 from pgtopology.orders import Upstream
 
 ORDERS = ("stop", "start", "restart", "reinit", "remove")
@@ -54,7 +55,11 @@ async def carry_out(reconciler: Reconciler, name: str, order: str, *, force: boo
             await reconciler.order(Clone(node.name, source, destroys, "an operator asked for it"))
             return f'"{name}" is made anew from "{writer.name}"'
         case _:
-            reconciler.edit(lambda old: _marked(old, name, leaving=True), f'an operator takes "{name}" out of the cluster')
+            # Looked at again when it is written: another node may have been marked in the meantime.
+            reconciler.edit(
+                lambda old: old if why_needed(old, name) is not None else _marked(old, name, leaving=True),
+                f'an operator takes "{name}" out of the cluster',
+            )
             return f'"{name}" leaves the cluster'
 
 
@@ -67,13 +72,26 @@ def _refusal(view: View, document: Topology, node: NodeView | None, name: str, o
     voters = document.voters
     is_voter = voters is not None and voters.find(name) is not None
     if order == "remove":
-        if is_voter and voters is not None and len(voters.members) <= VOTERS_MIN:
-            return f"with fewer than {VOTERS_MIN} voters any failure would stop the cluster; add a node first"
-        return None
+        return why_needed(document, name)
     if node is None or node.observation is None:
         return f'"{name}" does not answer'
     if is_voter and not force and not quorum_does_without(node, view, document):
         return f'without "{name}" commits would wait, because too few other voters stream; use force to do it all the same'
+    return None
+
+
+def why_needed(document: Topology, name: str) -> str | None:
+    """Return why the node *name* cannot be taken out, or None: the writer, or too few would be left beside those that leave."""
+    if name == document.writer:
+        return f'"{name}" is the writer; hand over first (endpointctl switchover)'
+    voters = document.voters
+    if voters is None or len(voters.members) < 2:
+        return None
+    staying = {member.name for member in document.members if not member.leaving and member.name != name}
+    # A voter that left would be missed by the others, and a node on its way to become one by those who wait for it.
+    left = staying & set(voters.names) if voters.find(NodeName(name)) is not None else staying
+    if len(left) < VOTERS_MIN:
+        return f"with fewer than {VOTERS_MIN} voters any failure would stop the cluster; add a node first"
     return None
 
 

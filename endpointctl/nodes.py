@@ -1,48 +1,155 @@
-"""`node stop|start|restart|reinit`: orders about one PostgreSQL server."""
+"""`node add|remove|stop|start|restart|reinit`: orders about one PostgreSQL server.
+
+Members come and go through the local cluster's supervisor, which runs their programs; the other orders are the manager's.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from endpointctl.exits import Failure, WrongUsage
 from endpointctl.options import Target, command
 
+if TYPE_CHECKING:
+    from endpointctl.local.control import Answer, Order
+    from endpointctl.local.layout import Layout
+    from endpointctl.local.watching import Say
+
 NODE_TIMEOUT_S = 60.0
+CHANGE_TIMEOUT_S = 300.0
+"""A clone of a large database takes its time."""
+ORDER_TIMEOUT_S = 10.0
+
+_ZONE = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 
 NodeArgument = Annotated[str, typer.Argument(metavar="NODE", help="Its name, as in status.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Do it even if commits will wait for want of a quorum.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands to *app*."""
-    group = typer.Typer(help="Stop, start, restart or remake one node.", no_args_is_help=True, rich_markup_mode=None)
-    for function in (stop, start, restart, reinit):
+    group = typer.Typer(
+        help="Add, remove, stop, start, restart or remake one node.", no_args_is_help=True, rich_markup_mode=None
+    )
+    for function in (add, remove, stop, start, restart, reinit):
         command(group)(function)
     app.add_typer(group, name="node")
 
 
-def stop(target: Target, node: NodeArgument, force: ForceOption = False) -> None:
+def add(
+    target: Target,
+    node: Annotated[str | None, typer.Argument(metavar="[NODE]", help="Its name, n1 to n16 (the first that is free).")] = None,
+    zone: Annotated[str | None, typer.Option("--zone", metavar="AZ", help="Its zone (az1, az2 and az3 in turn).")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Return only when it has its data and votes.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Add a node to the running local cluster.
+
+    It copies the writer's data and becomes a voter by itself. From three nodes on, commits are kept by a quorum.
+    """
+    import asyncio
+
+    from endpointctl.local.control import Order
+    from endpointctl.local.plan import node_number
+    from endpointctl.local.planning import NAMES
+
+    if node is not None and node_number(node) is None:
+        raise WrongUsage(f'a node cannot be called "{node}"', hint=f"names are {NAMES}")
+    if zone is not None and not _ZONE.fullmatch(zone):
+        raise WrongUsage(f'"{zone}" is no name of a zone', hint="1 to 40 characters of a-z, 0-9 and hyphens between them")
+
+    async def run() -> None:
+        from endpointctl.local.directory import read_plan, require_disk_for_copy
+        from endpointctl.local.watching import until_joined
+
+        layout = _local_cluster(target)
+        before = read_plan(layout)
+        assert before is not None, "the local cluster has a plan"
+        if node is None or before.find(node) is None:
+            require_disk_for_copy(layout, before)
+        answer = await _tell(layout, Order(do="add", name=node, zone=zone))
+        added, plan = answer.node, read_plan(layout)
+        assert added is not None
+        assert plan is not None
+        if wait:
+            with _progress(f"adding {added.name}", as_json=as_json) as say:
+                await until_joined(layout, plan, added.name, timeout_s=target.timeout_or(CHANGE_TIMEOUT_S), say=say)
+        if as_json:
+            _print_json({"node": added.name, "zone": added.zone, "port": added.port, "finished": wait})
+        elif wait:
+            typer.echo(f'"{added.name}" is in the cluster (durability {plan.durability})')
+        else:
+            typer.echo(f'"{added.name}" is added and gets its data; `endpointctl status` shows how far it is')
+
+    asyncio.run(run())
+
+
+def remove(
+    target: Target,
+    node: NodeArgument,
+    wait: Annotated[bool, typer.Option("--wait", help="Return only when it is out of the cluster.")] = False,
+    purge: Annotated[bool, typer.Option("--purge", help="Remove its data too; else that is put aside.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --purge: do not ask.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Take a node out of the running local cluster.
+
+    It stops being a voter step by step, and stops. Refused for the writer, and where less than three voters would be left.
+    """
+    import asyncio
+
+    from endpointctl.local.control import Order
+
+    async def run() -> None:
+        from endpointctl.local.watching import until_left
+
+        layout = _local_cluster(target)
+        if purge and not yes:
+            typer.confirm(f"Take {node} out of the cluster and remove {layout.node(node)} with all data?", abort=True)
+        known = _kept(layout, node)
+        await _tell(layout, Order(do="remove", name=node, purge=purge))
+        if wait:
+            with _progress(f"removing {node}", as_json=as_json) as say:
+                await until_left(layout, node, timeout_s=target.timeout_or(CHANGE_TIMEOUT_S), say=say)
+        kept = sorted(_kept(layout, node) - known)
+        if as_json:
+            _print_json({"node": node, "finished": wait, "data_dir": kept[-1] if kept else None})
+        elif not wait:
+            typer.echo(f'"{node}" leaves the cluster; `endpointctl status` shows how far it is')
+        elif kept:
+            typer.echo(f'"{node}" is out of the cluster; its data is kept in {kept[-1]}, remove it when you like')
+        else:
+            typer.echo(f'"{node}" is out of the cluster')
+
+    asyncio.run(run())
+
+
+def stop(target: Target, node: NodeArgument, force: ForceOption = False, as_json: JsonOption = False) -> None:
     """Stop a standby's PostgreSQL, and leave it down until `node start`."""
-    _order(target, node, "stop", force=force)
+    _order(target, node, "stop", force=force, as_json=as_json)
 
 
-def start(target: Target, node: NodeArgument) -> None:
+def start(target: Target, node: NodeArgument, as_json: JsonOption = False) -> None:
     """Start a standby that was stopped by `node stop`."""
-    _order(target, node, "start", force=False)
+    _order(target, node, "start", force=False, as_json=as_json)
 
 
-def restart(target: Target, node: NodeArgument, force: ForceOption = False) -> None:
+def restart(target: Target, node: NodeArgument, force: ForceOption = False, as_json: JsonOption = False) -> None:
     """Restart a standby's PostgreSQL, for settings that need it."""
-    _order(target, node, "restart", force=force)
+    _order(target, node, "restart", force=force, as_json=as_json)
 
 
-def reinit(target: Target, node: NodeArgument, force: ForceOption = False) -> None:
+def reinit(target: Target, node: NodeArgument, force: ForceOption = False, as_json: JsonOption = False) -> None:
     """Throw a standby's data away and copy the writer's anew."""
-    _order(target, node, "reinit", force=force)
+    _order(target, node, "reinit", force=force, as_json=as_json)
 
 
-def _order(target: Target, node: str, order: str, *, force: bool) -> None:
+def _order(target: Target, node: str, order: str, *, force: bool, as_json: bool) -> None:
     import asyncio
 
     import msgspec
@@ -53,6 +160,52 @@ def _order(target: Target, node: str, order: str, *, force: bool) -> None:
         async with manager(target) as client:
             body = msgspec.json.encode({"force": force})
             answer = await client.post(f"/v1/nodes/{node}/{order}", body, timeout_s=target.timeout_or(NODE_TIMEOUT_S))
-        typer.echo(msgspec.json.decode(answer, type=dict[str, str | int])["detail"])
+        typer.echo(answer.decode().rstrip() if as_json else msgspec.json.decode(answer, type=dict[str, str | int])["detail"])
 
     asyncio.run(run())
+
+
+def _local_cluster(target: Target) -> Layout:
+    """Return where the local cluster lies. Raises WrongUsage, Failure."""
+    from endpointctl.local.directory import read_plan
+    from endpointctl.local.layout import Layout
+
+    if target.api is not None:
+        raise WrongUsage("nodes come and go in a local cluster", hint="name its directory with --data-dir instead of --api")
+    layout = Layout(target.data_dir)
+    if read_plan(layout) is None:
+        raise Failure(f"no cluster in {layout.root}", hint="make one with `endpointctl up`, or name one with --data-dir")
+    return layout
+
+
+async def _tell(layout: Layout, wanted: Order) -> Answer:
+    """Give the supervisor an order. Raises Failure."""
+    from endpointctl.local.control import SupervisorGone, ask
+
+    try:
+        return await ask(layout.control_socket, wanted, timeout_s=ORDER_TIMEOUT_S)
+    except SupervisorGone:
+        raise Failure(f"no supervisor answers in {layout.root}", hint="start the cluster with `endpointctl up`") from None
+
+
+def _kept(layout: Layout, node: str) -> set[str]:
+    """Return the directories that hold the data of former nodes of that name."""
+    return {str(path) for path in layout.nodes.iterdir() if path.name.startswith(f"{node}.removed-")}
+
+
+def _progress(doing: str, *, as_json: bool) -> AbstractContextManager[Say]:
+    """Give a function that prints a line of progress: on standard error where standard output is for JSON."""
+    import sys
+
+    from rich.console import Console
+
+    from endpointctl.local.foreground import progress
+
+    stream = sys.stderr if as_json else sys.stdout
+    return progress(Console(file=stream, highlight=False, soft_wrap=True), doing)
+
+
+def _print_json(outcome: dict[str, str | int | bool | None]) -> None:
+    import json
+
+    typer.echo(json.dumps(outcome))

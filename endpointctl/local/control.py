@@ -16,6 +16,7 @@ from typing import Literal
 import msgspec
 
 from endpointctl.exits import Failure
+from endpointctl.local.plan import PlannedNode
 from endpointctl.local.program import ProgramReport
 
 LINE_BYTES_MAX = 64 << 10
@@ -24,9 +25,13 @@ LINE_BYTES_MAX = 64 << 10
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """What the supervisor is told to do."""
 
-    do: Literal["list", "start", "stop", "shutdown", "hurry"]
-    """start and stop are about one program; shutdown is about all, hurry makes it harsh."""
+    do: Literal["list", "start", "stop", "add", "remove", "shutdown", "hurry"]
+    """start and stop are about one program, add and remove about one node; shutdown is about all, hurry makes it harsh."""
     name: str | None = None
+    zone: str | None = None
+    """Of a node to be added."""
+    purge: bool = False
+    """Whether the data of a node to be removed goes too."""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -38,6 +43,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     pid: int | None = None
     """The supervisor's own."""
     programs: tuple[ProgramReport, ...] = ()
+    node: PlannedNode | None = None
+    """The one that was added."""
 
 
 class SupervisorGone(Exception):  # noqa: N818 - a fact, not an error

@@ -6,6 +6,7 @@ the former one stopped as long as no node has data.  A directory that is not our
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import secrets
@@ -85,6 +86,28 @@ def require_disk(layout: Layout) -> None:
         )
 
 
+def require_disk_for_copy(layout: Layout, plan: Plan) -> None:
+    """Raise Failure if the disk cannot hold one more copy of the data."""
+    sizes = [_size_of(layout.pgdata(node.name)) for node in plan.nodes]
+    needed = _DISK_FREE_MIN + max(sizes, default=0)
+    free = shutil.disk_usage(layout.root).free
+    if free < needed:
+        raise Failure(
+            f"only {free >> 20} MB are free on the disk of {layout.root}, one more node needs {needed >> 20} MB",
+            hint="make room first",
+        )
+
+
+def _size_of(folder: Path) -> int:
+    """Return the bytes below *folder*; PostgreSQL removes files while we look."""
+    total = 0
+    for place, _, files in os.walk(folder):
+        for name in files:
+            with contextlib.suppress(OSError):
+                total += (Path(place) / name).lstat().st_size
+    return total
+
+
 def make_root(layout: Layout) -> None:
     """Make the directory itself and mark it as ours."""
     layout.root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -100,14 +123,24 @@ def make_files(layout: Layout, plan: Plan) -> None:
         _write_once(layout.secret(name), secrets.token_urlsafe(24))
     for path in (layout.secret(NODES_TOKEN), layout.token):
         _write_once(path, secrets.token_urlsafe(32))
+    write_passfile(layout, plan)
+    write_plan(layout, plan)
+    fsync_dir(layout.root)
+
+
+def write_passfile(layout: Layout, plan: Plan) -> None:
+    """Write libpq's password file of the superuser."""
     password = layout.secret("superuser").read_text().strip()
     # libpq compares the host as it was given, so every name the cluster answers to has its line.
-    names = ("writer", "reader", *(node.name for node in plan.nodes))
+    names = ("writer", "reader", *plan.names)
     hosts = (HOST, "localhost", *(f"{name}.{plan.cluster}.{plan.zone}" for name in names))
     lines = "".join(f"{host}:*:*:{USER}:{password}\n" for host in hosts)
     write_durably(layout.passfile, lines.encode())
+
+
+def write_plan(layout: Layout, plan: Plan) -> None:
+    """Write down what is decided about the cluster; from then on every `up` brings back that."""
     write_durably(layout.plan, msgspec.json.format(msgspec.json.encode(plan)) + b"\n")
-    fsync_dir(layout.root)
 
 
 def make_directories(layout: Layout) -> None:

@@ -152,14 +152,14 @@ class Foreground:
 
 
 @contextlib.contextmanager
-def progress(console: Console) -> Iterator[Say]:
-    """Give a function that prints a line of progress, under a spinner on a terminal."""
+def progress(console: Console, doing: str = "starting the cluster") -> Iterator[Say]:
+    """Give a function that prints a line of progress, under a spinner on a terminal that says what we are *doing*."""
 
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     if console.is_terminal:
-        with console.status("starting the cluster"):
+        with console.status(doing):
             yield say
     else:
         yield say

@@ -1,7 +1,7 @@
-"""What was decided when a local cluster was made: its nodes, ports and binaries.
+"""What was decided about a local cluster: its nodes, ports and binaries.
 
 Kept as cluster.json in the data directory, so that a later `up` brings back the same cluster whatever its own arguments'
-defaults are.  Ports follow DESIGN section 9: one base, fixed distances.
+defaults are; changed when a node is added or taken out.  Ports follow DESIGN section 9: one base, fixed distances.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ import msgspec
 
 DEFAULT_BASE_PORT = 6400
 NODE_COUNTS = (1, 2, 3, 5)
+"""With how many nodes a cluster may begin."""
+NODES_MAX = 16
+"""One writer and 15 replicas; their ports fit between the others of the block."""
 CLUSTER = "local"
 ZONE = "endpointd.internal"
 HOST = "127.0.0.1"
@@ -41,6 +44,14 @@ class PlannedNode(msgspec.Struct, frozen=True, kw_only=True):
     noded_port: int
 
 
+class LeavingNode(msgspec.Struct, frozen=True, kw_only=True):
+    """A node that was ordered out of the cluster; kept until nothing of it runs any more."""
+
+    node: PlannedNode
+    purge: bool = False
+    """Whether its directory is removed too, instead of being put aside."""
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """The cluster as `up` laid it out."""
 
@@ -51,6 +62,26 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     pg_bin: str
     """Directory of PostgreSQL's programs."""
     nodes: tuple[PlannedNode, ...]
+    leaving: tuple[LeavingNode, ...] = ()
+    """Those among *nodes* are members still, and the others are no more than programs and files to be done with."""
+
+    @property
+    def everybody(self) -> tuple[PlannedNode, ...]:
+        """The nodes, and those whose programs may still run although they are no nodes of the cluster any more."""
+        return (*self.nodes, *(one.node for one in self.leaving if self.find(one.node.name) is None))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The nodes' names."""
+        return tuple(node.name for node in self.nodes)
+
+    def find(self, name: str) -> PlannedNode | None:
+        """Return the node called *name*."""
+        return next((node for node in self.nodes if node.name == name), None)
+
+    def find_leaving(self, name: str) -> LeavingNode | None:
+        """Return the order by which the node called *name* leaves."""
+        return next((one for one in self.leaving if one.node.name == name), None)
 
     @property
     def writer_port(self) -> int:
@@ -102,20 +133,32 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             PortUse(self.dns_port, "DNS", udp=True),
             PortUse(self.manager_port, "the manager's API"),
             PortUse(self.proxy_port, "the proxy's health and metrics"),
-            *(PortUse(node.port, f"PostgreSQL of {node.name}") for node in self.nodes),
-            *(PortUse(node.noded_port, f"noded of {node.name}") for node in self.nodes),
+            *(use for node in self.nodes for use in node_ports(node)),
         )
 
 
 def make_plan(*, node_count: int, base_port: int, pg_bin: str) -> Plan:
     """Return the plan of a new cluster: nodes n1, n2, … spread over the zones az1, az2 and az3."""
-    nodes = tuple(
-        PlannedNode(
-            name=f"n{index + 1}",
-            zone=f"az{index % 3 + 1}",
-            port=base_port + 10 + index,
-            noded_port=base_port + 60 + index,
-        )
-        for index in range(node_count)
-    )
+    nodes = tuple(plan_node(number, base_port=base_port) for number in range(1, node_count + 1))
     return Plan(base_port=base_port, pg_bin=pg_bin, nodes=nodes)
+
+
+def plan_node(number: int, *, base_port: int, zone: str | None = None) -> PlannedNode:
+    """Return the *number*th node, counted from 1."""
+    index = number - 1
+    return PlannedNode(
+        name=f"n{number}",
+        zone=zone or f"az{index % 3 + 1}",
+        port=base_port + 10 + index,
+        noded_port=base_port + 60 + index,
+    )
+
+
+def node_ports(node: PlannedNode) -> tuple[PortUse, ...]:
+    """Return what *node* listens on."""
+    return (PortUse(node.port, f"PostgreSQL of {node.name}"), PortUse(node.noded_port, f"noded of {node.name}"))
+
+
+def node_number(name: str) -> int | None:
+    """Return the number in a node's *name*, or None if no node can be called that."""
+    return next((number for number in range(1, NODES_MAX + 1) if name == f"n{number}"), None)

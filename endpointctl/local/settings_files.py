@@ -7,8 +7,11 @@ non-ASCII characters is a TOML basic string, which is all the quoting there is.
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import msgspec
 
 from endpointctl.local.layout import Layout
 from endpointctl.local.plan import HOST, MANAGER_PROGRAM, PROXY, PROXY_PROGRAM, Plan, PlannedNode
@@ -24,6 +27,19 @@ def settings_files(plan: Plan, layout: Layout, preferences: Preferences) -> dict
     files[layout.settings_file(MANAGER_PROGRAM)] = _manager(plan, layout, preferences)
     files[layout.settings_file(PROXY_PROGRAM)] = _proxy(plan, layout, preferences)
     return files
+
+
+def preferences_in_force(layout: Layout, plan: Plan) -> Preferences:
+    """Return the preferences the nodes of *plan* were started with, so that a new one gets the same."""
+    for node in plan.nodes:
+        try:
+            found = tomllib.loads(layout.settings_file(node.name).read_text())
+        except FileNotFoundError:
+            continue
+        postgres = found.get("postgres", {})
+        chosen = {key: postgres[key] for key in ("settings", "hba") if key in postgres}
+        return msgspec.convert({"postgres": chosen, "logs": found.get("logs", {})}, Preferences)
+    return Preferences()
 
 
 def _noded(plan: Plan, layout: Layout, preferences: Preferences, node: PlannedNode) -> str:

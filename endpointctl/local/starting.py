@@ -17,7 +17,6 @@ from pathlib import Path
 
 import msgspec
 
-from daemonkit.durable import write_durably
 from endpointctl.exits import Failure, WrongUsage
 from endpointctl.local.control import Order, SupervisorGone, ask
 from endpointctl.local.directory import (
@@ -29,6 +28,7 @@ from endpointctl.local.directory import (
     make_root,
     read_plan,
     require_disk,
+    write_plan,
     write_settings,
 )
 from endpointctl.local.layout import Layout
@@ -84,7 +84,7 @@ async def start_cluster(layout: Layout, wishes: Wishes) -> Started:
         _require_ports(plan, own=own_pids(layout, plan))
         make_directories(layout)
         if plan != known:
-            write_durably(layout.plan, msgspec.json.format(msgspec.json.encode(plan)) + b"\n")
+            write_plan(layout, plan)
     try:
         write_settings(settings_files(plan, layout, wishes.preferences))
         await _start_supervisor(layout, descriptor)
@@ -117,11 +117,12 @@ def _new_plan(layout: Layout, wishes: Wishes) -> Plan:
 def _confirm_plan(layout: Layout, known: Plan, wishes: Wishes) -> Plan:
     """Return *known*, with its binaries brought up to date; refuse wishes that contradict it."""
     preferred = wishes.preferences.cluster
-    count = wishes.node_count or preferred.nodes
+    # The number in a file of preferences is what the cluster began with; it may have grown or shrunk since.
+    count = wishes.node_count
     if count is not None and count != len(known.nodes):
         raise Failure(
             f"the cluster in {layout.root} has {len(known.nodes)} nodes, not {count}",
-            hint="leave --nodes out, or make another cluster with --data-dir",
+            hint="leave --nodes out (`endpointctl node add` and `node remove` change it), or make another one with --data-dir",
         )
     base_port = wishes.base_port if wishes.base_port is not None else preferred.base_port
     if base_port not in (None, AUTO, known.base_port):

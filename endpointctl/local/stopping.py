@@ -45,7 +45,7 @@ class Step:
 
 def stop_steps(plan: Plan, writer: str | None) -> tuple[Step, ...]:
     """Return the order in which the programs of *plan* are stopped; *writer* is None if nobody knows it."""
-    nodes = tuple(node.name for node in plan.nodes)
+    nodes = tuple(node.name for node in plan.everybody)
     first = tuple(name for name in nodes if name == writer)
     rest = tuple(name for name in nodes if name != writer)
     steps = (
@@ -64,8 +64,14 @@ async def stop_cluster(layout: Layout, plan: Plan, writer: str | None, report: R
             tasks = [group.create_task(_stop_program(layout, name, step.deadline_s, report, harsh)) for name in step.names]
         if any(task.result() for task in tasks):
             report(step.text)
-    for node in plan.nodes:
+    for node in plan.everybody:
         await _stop_postmaster(layout, node.name, report)
+
+
+async def stop_node(layout: Layout, name: str, report: Report) -> None:
+    """Stop the noded called *name* and its PostgreSQL."""
+    await _stop_program(layout, name, NODE_STOP_S, report, asyncio.Event())
+    await _stop_postmaster(layout, name, report)
 
 
 async def ask_writer(layout: Layout, plan: Plan) -> str | None:

@@ -16,17 +16,20 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from daemonkit.logs import configure_logs, get_logger
 from endpointctl.exits import Failure
+from endpointctl.local.changing import Changes
 from endpointctl.local.control import LINE_BYTES_MAX, Answer, Order, peer_uid
 from endpointctl.local.directory import read_plan
 from endpointctl.local.layout import Layout
 from endpointctl.local.logfiles import rotate
-from endpointctl.local.plan import Plan
+from endpointctl.local.plan import MANAGER_PROGRAM, Plan
 from endpointctl.local.process import describe_process, write_record
 from endpointctl.local.program import Program, program_environment
 from endpointctl.local.stopping import ask_writer, stop_cluster
@@ -43,9 +46,11 @@ class Supervisor:
 
     def __init__(self, layout: Layout, plan: Plan) -> None:
         self._layout = layout
-        self._plan = plan
-        environment = program_environment()
-        self._programs = {name: Program(layout, name, environment, self._reap_orphans) for name in plan.programs}
+        self._environment = program_environment()
+        self._programs: dict[str, Program] = {}
+        self._lives: dict[str, asyncio.Task[None]] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+        self._changes = Changes(layout, plan, self, self._spawn)
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
         self._harsh = asyncio.Event()
@@ -68,16 +73,54 @@ class Supervisor:
         me = describe_process(NAME, os.getpid())
         assert me is not None
         write_record(self._layout.record(NAME), me)
-        async with server, asyncio.TaskGroup() as group:
-            lives = [group.create_task(program.live()) for program in self._programs.values()]
-            chores = group.create_task(self._rotate_logs())
-            self._log.info("supervising", programs=list(self._programs), pid=os.getpid())
-            await self._stopping.wait()
-            await self._shut_down()
-            for task in (*lives, chores):
+        async with asyncio.TaskGroup() as self._tasks:
+            for name in self._changes.plan.programs:
+                self.begin(name)
+            async with server:
+                chores = self._tasks.create_task(self._rotate_logs())
+                self._changes.resume()
+                self._log.info("supervising", programs=list(self._programs), pid=os.getpid())
+                await self._stopping.wait()
+                await self._changes.end()
+                await self._shut_down()
+            for task in (*self._lives.values(), chores):
                 task.cancel()
         self._layout.control_socket.unlink(missing_ok=True)
         self._layout.record(NAME).unlink(missing_ok=True)
+
+    def begin(self, name: str) -> None:
+        """Keep the program called *name* running from now on."""
+        program = self._programs.get(name)
+        if program is not None:
+            program.start()
+            return
+        assert self._tasks is not None, "programs begin when the supervisor runs"
+        program = self._programs[name] = Program(self._layout, name, self._environment, self._reap_orphans)
+        self._lives[name] = self._tasks.create_task(program.live(), name=name)
+
+    def let_end(self, name: str) -> None:
+        """Do not start the program called *name* again when it ends."""
+        if name in self._programs:
+            self._programs[name].let_end()
+
+    async def forget(self, name: str) -> None:
+        """Supervise the program called *name*, which has ended, no more."""
+        life = self._lives.pop(name, None)
+        if life is not None:
+            life.cancel()
+            await asyncio.wait({life})
+        self._programs.pop(name, None)
+
+    def reload_manager(self) -> None:
+        """Have the manager read its nodes anew; one that is down reads them when it starts."""
+        pid = self._programs[MANAGER_PROGRAM].pid
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGHUP)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        assert self._tasks is not None, "work begins when the supervisor runs"
+        return self._tasks.create_task(work)
 
     def _on_stop_signal(self) -> None:
         if self._stopping.is_set():
@@ -85,7 +128,8 @@ class Supervisor:
         self._stopping.set()
 
     async def _shut_down(self) -> None:
-        writer = await ask_writer(self._layout, self._plan)
+        plan = self._changes.plan
+        writer = await ask_writer(self._layout, plan)
         for program in self._programs.values():
             program.let_end()
         lines: asyncio.Queue[str | None] = asyncio.Queue()
@@ -99,7 +143,7 @@ class Supervisor:
 
         async with asyncio.TaskGroup() as group:
             group.create_task(publish())
-            await stop_cluster(self._layout, self._plan, writer, lines.put_nowait, self._harsh)
+            await stop_cluster(self._layout, plan, writer, lines.put_nowait, self._harsh)
             lines.put_nowait(None)
         async with self._progressed:
             self._stopped.set()
@@ -150,12 +194,23 @@ class Supervisor:
                     if program.pid is not None:
                         os.kill(program.pid, signal.SIGTERM)
                 await self._answer(writer, Answer(done=True, programs=(program.report,)))
+            case "add" | "remove":
+                await self._answer(writer, await self._change(wanted))
             case "hurry":
                 self._harsh.set()
                 await self._answer(writer, Answer(done=True))
             case "shutdown":
                 self._stopping.set()
                 await self._follow_shutdown(writer)
+
+    async def _change(self, wanted: Order) -> Answer:
+        try:
+            if wanted.do == "add":
+                return Answer(done=True, node=self._changes.add(wanted.name, wanted.zone))
+            await self._changes.remove(wanted.name or "", purge=wanted.purge)
+        except Failure as failure:
+            return Answer(error=failure.line)
+        return Answer(done=True)
 
     async def _follow_shutdown(self, writer: asyncio.StreamWriter) -> None:
         self._followers += 1

@@ -16,6 +16,7 @@ from daemonkit.secrets import read_secret
 from endpointctl.api import as_failure, fetch_status
 from endpointctl.exits import Failure, Unfinished
 from endpointctl.local.control import Order, SupervisorGone, ask, order
+from endpointctl.local.directory import read_plan
 from endpointctl.local.layout import Layout
 from endpointctl.local.logfiles import last_lines
 from endpointctl.local.plan import Plan
@@ -24,6 +25,7 @@ from endpointctl.local.program import ProgramReport, ProgramState, ended
 from endpointctl.render import progress_phrases
 from pgtopology.codec import MessageError
 from pgtopology.node import NodeState
+from pgtopology.quorum import majority
 from pgtopology.status import Status
 
 POLL_S = 0.1
@@ -50,8 +52,68 @@ def is_usable(status: Status, plan: Plan) -> bool:
     return any(proxy.epoch == status.epoch for proxy in status.proxies)
 
 
+def has_joined(status: Status, plan: Plan, name: str) -> bool:
+    """Return whether the node called *name* does its part: it serves readers and, in a quorum, votes under the right w."""
+    node = next((one for one in status.nodes if one.name == name), None)
+    if node is None or node.state not in _SETTLED or not node.whole or status.durability != plan.durability:
+        return False
+    if plan.durability != "quorum":
+        return True
+    return node.voter and status.voters.w == majority(len(status.voters.names))
+
+
 async def until_usable(layout: Layout, plan: Plan, *, timeout_s: float, say: Say) -> Status:
     """Tell what happens until the cluster is usable and return its status. Raises Unfinished or Failure."""
+    return await until(
+        layout, plan, lambda status: is_usable(status, plan), timeout_s=timeout_s, say=say, wanted="the cluster is not usable"
+    )
+
+
+async def until_joined(layout: Layout, plan: Plan, name: str, *, timeout_s: float, say: Say) -> Status:
+    """Tell what happens until the added node *name* does its part. Raises Unfinished or Failure."""
+    return await until(
+        layout,
+        plan,
+        lambda status: has_joined(status, plan, name),
+        timeout_s=timeout_s,
+        say=say,
+        wanted=f'"{name}" does not serve yet',
+        needed=frozenset({name}),
+    )
+
+
+async def until_left(layout: Layout, name: str, *, timeout_s: float, say: Say) -> None:
+    """Tell what happens until the node *name* is out of the cluster. Raises Unfinished or Failure."""
+    plan = read_plan(layout)
+    assert plan is not None, "a cluster that lost a node has a plan"
+
+    def is_met(_: Status) -> bool:
+        now = read_plan(layout)
+        if now is None or now.find_leaving(name) is not None:
+            return False
+        if now.find(name) is not None:
+            raise Failure(f'"{name}" stays in the cluster', hint=f"see {layout.log('supervisor')}")
+        return True
+
+    await until(
+        layout, plan, is_met, timeout_s=timeout_s, say=say, wanted=f'"{name}" is not out of the cluster', needed=frozenset()
+    )
+
+
+async def until(
+    layout: Layout,
+    plan: Plan,
+    is_met: Callable[[Status], bool],
+    *,
+    timeout_s: float,
+    say: Say,
+    wanted: str,
+    needed: frozenset[str] | None = None,
+) -> Status:
+    """Tell what happens until *is_met* and return that status; give up early if one of the *needed* programs (all) cannot run.
+
+    Raises Unfinished, saying that what is *wanted* did not come, or Failure.
+    """
     deadline = time.monotonic() + timeout_s
     told: dict[str, str] = {}
     last = "no manager has answered"
@@ -64,7 +126,7 @@ async def until_usable(layout: Layout, plan: Plan, *, timeout_s: float, say: Say
 
     async with HttpClient(plan.api, read_secret(layout.token)) as client:
         while time.monotonic() < deadline:
-            await _require_programs(layout)
+            await _require_programs(layout, needed)
             try:
                 status = await fetch_status(client, timeout_s=2.0)
             except HttpUnavailable:
@@ -79,19 +141,21 @@ async def until_usable(layout: Layout, plan: Plan, *, timeout_s: float, say: Say
                 ) from error
             else:
                 tell({"manager": "manager: answers", **progress_phrases(status)})
-                if is_usable(status, plan):
+                if is_met(status):
                     return status
                 last = f"{status.state} ({status.diagnosis}): {status.reason}"
             await asyncio.sleep(POLL_S)
-    raise Unfinished(f"the cluster is not usable within {timeout_s:g} s: {last}", hint=f"see the logs in {layout.logs}")
+    raise Unfinished(f"{wanted} within {timeout_s:g} s: {last}", hint=f"see the logs in {layout.logs}")
 
 
-async def _require_programs(layout: Layout) -> None:
+async def _require_programs(layout: Layout, needed: frozenset[str] | None) -> None:
     try:
         answer = await ask(layout.control_socket, Order(do="list"))
     except SupervisorGone:
         raise Failure("the supervisor has ended", hint=f"see {layout.log('supervisor')}") from None
     for program in answer.programs:
+        if needed is not None and program.name not in needed:
+            continue
         if program.state is ProgramState.FAILED or program.restarts >= RESTARTS_MAX:
             raise Failure(_failure_text(layout, program), hint=f"see {layout.log(program.name)}")
 
