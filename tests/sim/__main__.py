@@ -32,12 +32,13 @@ def main() -> int:
 
 def _seeds(arguments: argparse.Namespace) -> int:
     first, count, broken = arguments.seed or 0, arguments.seeds, arguments.broken
-    began, failed, simulated, acknowledged, epochs = time.monotonic(), 0, 0.0, 0, 0
+    began, failed, known, simulated, acknowledged, epochs = time.process_time(), 0, 0, 0.0, 0, 0
     for seed in range(first, first + count):
         result = run(seed, broken, safety_only=arguments.safety_only)
         simulated += result.simulated_ms
         acknowledged += result.acknowledged
         epochs += result.epochs
+        known += result.known
         if result.violation is not None:
             failed += 1
             if arguments.keep_going:
@@ -45,10 +46,10 @@ def _seeds(arguments: argparse.Namespace) -> int:
             else:
                 _report(result)
                 break
-    took = time.monotonic() - began
+    took = time.process_time() - began
     done = seed - first + 1
     print(
-        f"{done} seeds, {failed} failed, {done / took:.1f} seeds/s, {simulated / 1000 / took:.0f} simulated s/s, "
+        f"{done} seeds, {failed} failed, {known} stuck for a known reason, {done / took:.1f} seeds per CPU s, {simulated / 1000 / took:.0f} simulated s per CPU s, "
         f"{acknowledged} acknowledged commits, {epochs} epochs"
     )
     return 1 if failed else 0

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from cluster_manager.decision.view import Request, RequestKind
 from tests.sim.cluster import Cluster
+from tests.sim.known import KNOWN_LEASE
 from tests.sim.node import SimNode
 from tests.sim.store import HOST as STORE
 
@@ -52,6 +53,7 @@ class Faults:
             (2, self.wipe_while_lagging),
             (2, self.promise_then_crash),
             (2, self.old_tail),
+            (2, self.crash_while_lagging),
         ]
         if cluster.may_roll_back:
             self._menu.append((4, self.roll_back))
@@ -318,15 +320,14 @@ class Faults:
         proxy = self.rng.choice(self.cluster.proxies_names)
         managers, others = self.cluster.managers_names, self._others(writer.name)
         span_ms = self.world.jitter(1200, 3500)
-        parts: list[Callable[[], None]] = [
-            lambda: self._cut(managers, [writer.name], span_ms),
-            lambda: self._cut(managers, [proxy], span_ms),
-            lambda: self._cut(others, [writer.name, proxy], span_ms),
-        ]
-        if self.rng.random() < 0.5:
-            parts = [lambda: self._cut([*managers, STORE, *others], [writer.name, proxy], span_ms)]
-        for part in parts:
-            self._later(self.world.jitter(0, 900), part)
+        if self.rng.random() < 0.3:
+            self._cut([*managers, STORE, *others], [writer.name, proxy], span_ms)
+            return
+        alone_ms = self.world.jitter(0, 300)
+        self._cut(managers, [writer.name], span_ms)
+        self._later(alone_ms, lambda: self._cut(others, [writer.name, proxy], span_ms))
+        proxy_ms = alone_ms if KNOWN_LEASE in self.cluster.avoided else self.world.jitter(50, alone_ms + 600)
+        self._later(proxy_ms, lambda: self._cut(managers, [proxy], span_ms))
 
     def reconnect_to_frozen(self) -> None:
         """A standby loses its connection and connects to a writer that stands still (E2)."""
@@ -335,8 +336,11 @@ class Faults:
             return
         other = self.cluster.nodes[self.rng.choice(self._others(writer.name))]
         self._cut([other.name], [writer.name], self.world.jitter(5, 40))
-        self.freeze_postgres(writer, self.world.jitter(600, 2600))
-        self._later(self.world.jitter(60, 300), lambda: self.stall_startup(other))
+        freeze = self.freeze_node if self.rng.random() < 0.75 else self.freeze_postgres
+        freeze(writer, self.world.jitter(650, 1900))
+        if self.rng.random() < 0.5:
+            self._cut(self.cluster.managers_names, [writer.name], self.world.jitter(2000, 3000))
+        self._later(self.world.jitter(150, 500), lambda: other.pg.stall_startup(self.world.jitter(500, 2500)))
 
     def wipe_while_lagging(self) -> None:
         """A voter is far behind while another one loses its data, and then the writer goes."""
@@ -345,7 +349,7 @@ class Faults:
             return
         lagging, wiped = self.rng.sample(self._others(writer.name), 2)
         self.clog(writer.name, lagging)
-        self._later(self.world.jitter(50, 300), lambda: self.wipe(self.cluster.nodes[wiped]))
+        self._later(self.world.jitter(30, 300), lambda: self.wipe(self.cluster.nodes[wiped]))
         self._later(self.world.jitter(300, 1500), lambda: self.power_off(writer))
 
     def promise_then_crash(self) -> None:
@@ -368,6 +372,32 @@ class Faults:
         writer = self.cluster.writer()
         if writer is None:
             return
-        span_ms = self.world.jitter(1500, 3500)
-        self._cut([writer.name], [*self._others(writer.name), *self.cluster.managers_names], span_ms)
-        self._later(span_ms + self.world.jitter(-500, 50), self._second)
+        second_ms = self.world.jitter(800, 2200)
+        heal_ms = second_ms + self.world.jitter(-60, 300)
+        self._cut([writer.name], [*self._others(writer.name), *self.cluster.managers_names], heal_ms)
+        records = self.rng.randint(20, 300)
+
+        def burst() -> None:
+            for _ in range(records):
+                writer.pg.chatter()
+
+        self._later(self.world.jitter(20, 400), burst)
+
+        def second() -> None:
+            successor = self.cluster.writer()
+            if successor is not None and successor is not writer:
+                self.power_off(successor, self.world.jitter(1500, 4000))
+
+        self._later(second_ms, second)
+
+    def crash_while_lagging(self) -> None:
+        """One voter is behind, the other one restarts, and then the writer goes: only the restarted one has everything."""
+        writer = self.cluster.writer()
+        if writer is None:
+            return
+        lagging, restarted = self.rng.sample(self._others(writer.name), 2)
+        self.clog(writer.name, lagging)
+        at_ms = self.world.jitter(80, 500)
+        node = self.cluster.nodes[restarted]
+        self._later(at_ms, node.pg.crash)
+        self._later(at_ms + self.world.jitter(-40, 60), lambda: self.power_off(writer, self.world.jitter(1500, 4000)))

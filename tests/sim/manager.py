@@ -57,6 +57,7 @@ from pgtopology.orders import (
 )
 from pgtopology.succession import may_follow
 from tests.sim.breaks import break_plan, break_view
+from tests.sim.known import KNOWN_SETTINGS
 from tests.sim.network import Network, Stream
 from tests.sim.node import CLUSTER, SimNode
 from tests.sim.store import LEASE_MS, SimStore
@@ -67,6 +68,8 @@ Key = tuple[ActionKind, NodeName]
 KEEP_MS = 300.0
 STORE_RETRY_MS = 200.0
 PROBE_MS = 100.0
+SILENCE_MS = 2000.0
+"""A proxy that was not heard for so long is not connected."""
 PROBE_AFTER_MS = 250.0
 
 
@@ -154,9 +157,11 @@ class SimManager:
         specs: tuple[NodeSpec, ...],
         endpoints: Endpoints,
         broken: Switch | None,
+        avoided: frozenset[str],
     ) -> None:
         self.world, self.net, self.store, self.name = world, net, store, name
         self.nodes, self.specs, self.endpoints, self.broken = nodes, specs, endpoints, broken
+        self.avoided = avoided
         self.publish: Callable[[SimManager, Topology], None] = _nobody
         self.process: Process | None = None
 
@@ -205,7 +210,8 @@ class Process(Owner):
         self.writing = False
         self.document: Topology | None = None
         self.epoch_is_ours = False
-        self.epoch_began_ms = self.world.now
+        self.epoch_began_ms = self.claimed_ms = self.world.now
+        self.reports: dict[str, tuple[Epoch, float]] = {}
         self.request: Request | None = None
         self.plan: Plan | None = None
         timings = Timings(reader_lease_ms=0) if host.broken is Switch.OPEN_AT_ONCE else Timings()
@@ -292,7 +298,7 @@ class Process(Owner):
             self.reading = self.writing = False
             self.document = document
             self.epoch_is_ours = False
-            self.epoch_began_ms = self.world.now
+            self.epoch_began_ms = self.claimed_ms = self.world.now
             if document is not None:
                 host.publish(host, document)
             self._wake()
@@ -313,6 +319,8 @@ class Process(Owner):
             document=self.document,
             epoch_is_ours=self.epoch_is_ours,
             epoch_began_at_ms=self.epoch_began_ms,
+            claimed_at_ms=self.claimed_ms,
+            proxies_settled=self._proxies_settled(now),
             nodes=tuple(watched.view(now) for watched in self.watched.values()),
             promises=dict(self.promises),
             request=self.request,
@@ -327,6 +335,17 @@ class Process(Owner):
             timings=self.timings,
         )
         return view if host.broken is None else break_view(view, host.broken)
+
+    def _proxies_settled(self, now: float) -> bool:
+        epoch = self.document.epoch if self.document is not None else NO_EPOCH
+        return all(told >= epoch for told, at_ms in self.reports.values() if now - at_ms < SILENCE_MS)
+
+    def take_report(self, proxy: str, epoch: Epoch) -> None:
+        """A proxy says which epoch it has settled on."""
+        before = self.reports.get(proxy)
+        self.reports[proxy] = epoch, self.world.now
+        if before is None or before[0] != epoch:
+            self._wake()
 
     def _step(self) -> None:
         self._woken = False
@@ -370,6 +389,10 @@ class Process(Owner):
                 self.epoch_is_ours = True
                 self.epoch_began_ms = self.world.now
                 self.request = None
+            if new.candidate is not None and (old is None or new.candidate != old.candidate):
+                self.claimed_ms = self.world.now
+            if host.broken is Switch.SECOND_CANDIDATE and old is not None and old.candidate and not new.candidate:
+                self.promises.clear()
             host.publish(host, new)
             self.world.say(
                 "{}: epoch {} revision {} writer {} candidate {}: {}",
@@ -423,7 +446,11 @@ class Process(Owner):
         def back(outcome: object) -> None:
             net.send(action.node, self.host.name, self, self._answered, key, number, document, action, outcome)
 
-        net.send(self.host.name, action.node, None, arrive)
+        if isinstance(order, SettingsOrder) and KNOWN_SETTINGS in self.host.avoided:
+            if not net.is_cut(self.host.name, action.node):
+                self.world.after(self.world.jitter(0.2, 1.0), None, arrive)
+        else:
+            net.send(self.host.name, action.node, None, arrive)
         timeout = DEADLINE_S[action.kind] * 1000
         self.world.after(timeout, self, self._answered, key, number, document, action, ("unavailable", "timeout"))
 

@@ -14,7 +14,7 @@ from tests.sim.world import Owner, World
 
 LOW_MS = 0.15
 HIGH_MS = 0.9
-LATE = 0.02
+LATE = 0.03
 """The share of messages that are late by up to LATE_MS, and of those that arrive twice."""
 LATE_MS = 4000.0
 

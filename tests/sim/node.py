@@ -832,10 +832,13 @@ class Noded(Owner):
             return
         self.beat_pending_ms = began = self.world.now
 
+        made: list[tuple[int, int]] = []
+
         def acknowledged() -> None:
+            self.host.checks.acknowledged(*made[0], self.host.name, life.epoch)
             self.world.after(0.3, self, self._beat_acknowledged, beating, began)
 
-        self.pg.commit(acknowledged)
+        made.append(self.pg.commit(acknowledged))
 
     def _beat_acknowledged(self, beating: int, began: float) -> None:
         if beating != self._beating:

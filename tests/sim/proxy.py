@@ -7,7 +7,7 @@ serves the writer while a frame of the lease holder is fresh or, while none is, 
 from __future__ import annotations
 
 from pgtopology.document import Topology
-from pgtopology.epoch import Epoch
+from pgtopology.epoch import NO_EPOCH, Epoch
 from pgtopology.node import Role
 from pgtopology.observation import Observation
 from pgtopology.report import FeedFrame
@@ -39,6 +39,7 @@ class SimProxy(Owner):
         self.table = EMPTY
         self.freshness = Freshness()
         self.clients: list[Client] = []
+        self._settled = NO_EPOCH
         for manager in managers:
             stream = Stream(manager.name, name)
             self._send_frames(manager, stream, None)
@@ -60,14 +61,19 @@ class SimProxy(Owner):
             return
         document = process.document
         frame = FeedFrame(lease_ms=lease_ms, epoch=document.epoch, revision=document.revision, document=document)
-        self.net.stream(stream or Stream(manager.name, self.name), self, self._take, frame)
+        self.net.stream(stream or Stream(manager.name, self.name), self, self._take, frame, manager)
 
-    def _take(self, frame: FeedFrame) -> None:
+    def _take(self, frame: FeedFrame, manager: SimManager) -> None:
         document, held = frame.document, self.topology
         if document is not None and document is not held and document != held:
             if held is None or may_replace(held, document) is None:
                 self._set(document)
         self._vouch(lease=lease_until(frame, self.topology, self.world.now / 1000))
+        if all(client.is_settled() for client in self.clients):
+            self._settled = self.table.epoch
+        process = manager.process
+        if process is not None:
+            self.net.send(self.name, manager.name, process, process.take_report, self.name, self._settled)
 
     def _set(self, topology: Topology) -> None:
         old, self.topology = self.table, topology
@@ -119,8 +125,12 @@ class SimProxy(Owner):
 
     def still_serves(self, node: SimNode, epoch: Epoch) -> bool:
         """Return whether a session that was given *node* in *epoch* has not been ended."""
+        return self.table.is_planned or self.is_current(node, epoch)
+
+    def is_current(self, node: SimNode, epoch: Epoch) -> bool:
+        """Return whether *node* is the writer of this very epoch."""
         table = self.table
-        return table.is_planned or (table.writer is not None and table.writer.node == node.name and table.epoch == epoch)
+        return table.writer is not None and table.writer.node == node.name and table.epoch == epoch
 
 
 class Client(Owner):
@@ -135,6 +145,10 @@ class Client(Owner):
         self._session: tuple[SimNode, Epoch] | None = None
         proxy.clients.append(self)
         self._next(self._turn)
+
+    def is_settled(self) -> bool:
+        """Return whether no session of an earlier writer is left."""
+        return self._session is None or self.proxy.is_current(*self._session)
 
     def look_up(self) -> None:
         """The table changed: a session whose server is lost ends, and the client begins anew."""
@@ -176,6 +190,8 @@ class Client(Owner):
         made.append(node.pg.commit(acknowledged))
 
     def _answered(self, commit: Acknowledged, proxy: SimProxy, node: SimNode, epoch: Epoch, turn: int) -> None:
+        if turn == self._turn:
+            self._session = None
         if proxy.still_serves(node, epoch):
             self.acknowledged += 1
             self.last_ms = self.world.now
@@ -194,6 +210,8 @@ class Client(Owner):
         self.net.send(node.name, proxy.name, proxy, self._shown, self.reads.look(began_ms, node, life.visible), proxy, node, epoch, turn)
 
     def _shown(self, stale: str | None, proxy: SimProxy, node: SimNode, epoch: Epoch, turn: int) -> None:
+        if turn == self._turn:
+            self._session = None
         if proxy.still_serves(node, epoch):
             self.reads.shown(stale)
         self.world.after(self.world.jitter(5, 60), self, self._next, turn)
