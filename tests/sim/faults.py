@@ -35,6 +35,7 @@ class Faults:
             (3, self.freeze_postgres),
             (3, self.freeze_node),
             (3, self.kill_noded),
+            (1, self.freeze_proxy),
             (5, self.partition),
             (3, self.one_way),
             (3, self.clog),
@@ -171,6 +172,13 @@ class Faults:
         node.kill_noded()
         self._for(self.world.jitter(100, 2000), lambda: node.boot() if node.is_up else None)
 
+    def freeze_proxy(self) -> None:
+        """A proxy stands still, and finds frames that have waited for it."""
+        proxy = self.rng.choice(self.cluster.proxies)
+        self.world.say("FAULT {} stands still", proxy.name)
+        self.world.freeze(proxy)
+        self._for(self._span(), lambda: self.world.thaw(proxy))
+
     def slow_disk(self, node: SimNode | None = None) -> None:
         """fsync takes long."""
         node = node or self._node()
@@ -231,7 +239,7 @@ class Faults:
     def clog(self, source: str | None = None, destination: str | None = None) -> None:
         """A link is slow."""
         nodes = list(self.cluster.nodes)
-        hosts = [*nodes, *self.cluster.managers_names] if self.rng.random() < 0.5 else nodes
+        hosts = [*nodes, *self.cluster.others] if self.rng.random() < 0.5 else nodes
         first, second = self.rng.sample(hosts, 2)
         link = source or first, destination or second
         if link[0] == link[1]:

@@ -55,6 +55,7 @@ from pgtopology.orders import (
     SettingsAnswer,
     SettingsOrder,
 )
+from pgtopology.report import ProxyReport
 from pgtopology.succession import may_follow
 from tests.sim.breaks import break_plan, break_view
 from tests.sim.known import KNOWN_SETTINGS
@@ -211,7 +212,8 @@ class Process(Owner):
         self.document: Topology | None = None
         self.epoch_is_ours = False
         self.epoch_began_ms = self.claimed_ms = self.world.now
-        self.reports: dict[str, tuple[Epoch, float]] = {}
+        self.reports: dict[str, ProxyReport] = {}
+        self.heard_ms: dict[str, float] = {}
         self.request: Request | None = None
         self.plan: Plan | None = None
         timings = Timings(reader_lease_ms=0) if host.broken is Switch.OPEN_AT_ONCE else Timings()
@@ -338,13 +340,16 @@ class Process(Owner):
 
     def _proxies_settled(self, now: float) -> bool:
         epoch = self.document.epoch if self.document is not None else NO_EPOCH
-        return all(told >= epoch for told, at_ms in self.reports.values() if now - at_ms < SILENCE_MS)
+        return all(
+            report.epoch >= epoch for name, report in self.reports.items() if now - self.heard_ms[name] < SILENCE_MS
+        )
 
-    def take_report(self, proxy: str, epoch: Epoch) -> None:
-        """A proxy says which epoch it has settled on."""
-        before = self.reports.get(proxy)
-        self.reports[proxy] = epoch, self.world.now
-        if before is None or before[0] != epoch:
+    def take_report(self, report: ProxyReport) -> None:
+        """A proxy says how things stand there."""
+        before = self.reports.get(report.name)
+        self.reports[report.name] = report
+        self.heard_ms[report.name] = self.world.now
+        if before is None or before.epoch != report.epoch:
             self._wake()
 
     def _step(self) -> None:

@@ -10,7 +10,7 @@ from pgtopology.document import Topology
 from pgtopology.epoch import NO_EPOCH, Epoch
 from pgtopology.node import Role
 from pgtopology.observation import Observation
-from pgtopology.report import FeedFrame
+from pgtopology.report import FeedFrame, ProxyReport
 from pgtopology.succession import may_replace
 from endpointd.freshness import HEARTBEAT_VALID_S, Freshness, heartbeat_until, lease_until
 from endpointd.routing import EMPTY, Door, candidates, make_table
@@ -40,6 +40,7 @@ class SimProxy(Owner):
         self.freshness = Freshness()
         self.clients: list[Client] = []
         self._settled = NO_EPOCH
+        self._up = {manager.name: Stream(name, manager.name) for manager in managers}
         for manager in managers:
             stream = Stream(manager.name, name)
             self._send_frames(manager, stream, None)
@@ -60,7 +61,14 @@ class SimProxy(Owner):
         if lease_ms <= 0:
             return
         document = process.document
-        frame = FeedFrame(lease_ms=lease_ms, epoch=document.epoch, revision=document.revision, document=document)
+        report = process.reports.get(self.name)
+        frame = FeedFrame(
+            lease_ms=lease_ms,
+            epoch=document.epoch,
+            revision=document.revision,
+            document=document,
+            echo_ms=report.clock_ms if report is not None else None,
+        )
         self.net.stream(stream or Stream(manager.name, self.name), self, self._take, frame, manager)
 
     def _take(self, frame: FeedFrame, manager: SimManager) -> None:
@@ -68,12 +76,26 @@ class SimProxy(Owner):
         if document is not None and document is not held and document != held:
             if held is None or may_replace(held, document) is None:
                 self._set(document)
-        self._vouch(lease=lease_until(frame, self.topology, self.world.now / 1000))
+        self._vouch(lease=lease_until(frame, self.topology))
+        self._report(manager)
+
+    def _report(self, manager: SimManager) -> None:
         if all(client.is_settled() for client in self.clients):
             self._settled = self.table.epoch
         process = manager.process
         if process is not None:
-            self.net.send(self.name, manager.name, process, process.take_report, self.name, self._settled)
+            self.net.stream(self._up[manager.name], process, process.take_report, self._said())
+
+    def _said(self) -> ProxyReport:
+        return ProxyReport(
+            name=self.name,
+            version="",
+            epoch=self._settled,
+            revision=self.table.revision,
+            sessions=len(self.clients),
+            engine="sim",
+            clock_ms=int(self.world.now),
+        )
 
     def _set(self, topology: Topology) -> None:
         old, self.topology = self.table, topology
@@ -118,7 +140,7 @@ class SimProxy(Owner):
 
     def writer(self) -> SimNode | None:
         """Return whom the writer's door leads to now, or None if writers wait."""
-        if not self.freshness.is_valid(self.world.now / 1000):
+        if self.frozen or not self.freshness.is_valid(self.world.now / 1000):
             return None
         found = candidates(self.table, Door.WRITER, fallback_to_writer=False)
         return self.nodes[found[0].node] if found else None
