@@ -8,6 +8,7 @@ writers then, which is what it must do.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -36,6 +37,8 @@ class _Connected:
     name: str
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     report: ProxyReport | None = None
+    lent_at_s: float = float("-inf")
+    """When it was last sent a frame, on the manager's clock."""
 
 
 class Feed:
@@ -47,6 +50,9 @@ class Feed:
         self._reported = reported
         self._document: Topology | None = None
         self._connected: list[_Connected] = []
+        self._departed: list[_Connected] = []
+        """Those that left while a frame may still vouch for them."""
+        self._clock = time.monotonic
         self._log = get_logger()
 
     def publish(self, document: Topology) -> None:
@@ -64,8 +70,13 @@ class Feed:
         )
 
     def are_settled(self, epoch: Epoch) -> bool:
-        """Return whether every connected proxy has reported *epoch*: none has a session of an earlier writer left."""
-        return all(connected.report is not None and connected.report.epoch >= epoch for connected in self._connected)
+        """Return whether no proxy can have a session of a writer earlier than *epoch*'s.
+
+        Every connected one has reported *epoch*, and what the last frame lent to those that left has run out.
+        """
+        lent_until_s = self._clock() - LEASE_MS / 1000
+        self._departed = [proxy for proxy in self._departed if proxy.lent_at_s > lent_until_s]
+        return all(proxy.report is not None and proxy.report.epoch >= epoch for proxy in (*self._connected, *self._departed))
 
     async def handle(self, request: web.Request) -> web.WebSocketResponse:
         """Serve GET /v1/feed?proxy=NAME."""
@@ -88,6 +99,7 @@ class Feed:
             pass
         finally:
             self._connected.remove(connected)
+            self._departed = [*self._departed[-PROXIES_MAX:], connected]
             self._log.info("proxy disconnected", proxy=name)
         return socket
 
@@ -98,12 +110,14 @@ class Feed:
             document = self._document
             frame = FeedFrame(
                 lease_ms=min(LEASE_MS, self._lease_ms()),
+                echo_ms=connected.report.clock_ms if connected.report is not None else None,
                 epoch=document.epoch if document is not None else NO_EPOCH,
                 revision=document.revision if document is not None else NO_REVISION,
                 document=document if document is not sent else None,
             )
             async with asyncio.timeout(SEND_TIMEOUT_S):
                 await socket.send_str(encode(frame).decode())
+            connected.lent_at_s = self._clock()
             sent = document
             try:
                 async with asyncio.timeout(FRAME_EVERY_S):
@@ -117,6 +131,8 @@ class Feed:
                 break
             try:
                 before, connected.report = connected.report, decode(message.data, ProxyReport)
+                if before is None:
+                    connected.changed.set()  # only now can a frame vouch for anything
                 if before is None or before.epoch != connected.report.epoch:
                     self._reported()
             except MessageError as error:

@@ -15,7 +15,6 @@ import aiohttp
 from daemonkit.durable import read_or_none, write_durably
 from daemonkit.httpclient import HttpClient, HttpError
 from daemonkit.logs import get_logger
-from daemonkit.looplag import LoopLag
 from daemonkit.version import VERSION
 from endpointd.freshness import lease_until
 from endpointd.switchboard import Switchboard
@@ -29,7 +28,6 @@ SILENCE_S = 2.0
 """A manager speaks every 150 ms; one that has been silent for this long is called anew."""
 RECONNECT_S = 0.2
 REPORT_S = 0.5
-LAG_WINDOW_S = 1.0
 SEND_TIMEOUT_S = 2.0
 
 
@@ -95,15 +93,14 @@ class Feed:
         self._engine = engine
         self._count = count
         self._loop = asyncio.get_running_loop()
-        self._lag = LoopLag(interval_s=0.1, clock=self._loop.time)
+        self._cause = asyncio.Event()
         self._log = get_logger(manager=url)
         self._reason: str | None = None
         self._refused: tuple[int, int] | None = None
 
     async def run(self) -> None:
         """Listen for ever."""
-        async with HttpClient(self._url, self._token) as client, asyncio.TaskGroup() as group:
-            group.create_task(self._lag.watch())
+        async with HttpClient(self._url, self._token) as client:
             while True:
                 try:
                     await self._listen(client)
@@ -120,6 +117,7 @@ class Feed:
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._report(socket))
+                    group.create_task(self._watch_board())
                     await self._receive(socket)
             except* TimeoutError:
                 lost.append("the manager is silent")
@@ -133,18 +131,17 @@ class Feed:
                 message = await socket.receive()
             if message.type is not aiohttp.WSMsgType.TEXT:
                 raise FeedLost("the manager closed the connection")
-            frame = decode(message.data, FeedFrame)
-            # A process that was stopped finds frames that have waited for it: they are as old as it was late.
-            self._take(frame, self._loop.time() - self._lag.worst_ms(LAG_WINDOW_S) / 1000)
+            self._take(decode(message.data, FeedFrame))
+            self._cause.set()
 
-    def _take(self, frame: FeedFrame, arrived_at: float) -> None:
+    def _take(self, frame: FeedFrame) -> None:
         """Do what *frame* says."""
         if self._reason != "":
             self._reason = ""
             self._log.info("feed connected", epoch=frame.epoch, revision=frame.revision, leads=frame.lease_ms > 0)
         if frame.document is not None:
             self._take_document(frame.document)
-        self._board.vouch(lease_until=lease_until(frame, self._board.topology, arrived_at))
+        self._board.vouch(lease_until=lease_until(frame, self._board.topology))
 
     def _take_document(self, document: Topology) -> None:
         held = self._board.topology
@@ -159,23 +156,26 @@ class Feed:
             self._log.warning("document refused", reason=why_not)
 
     async def _report(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        """Say how things stand, at every change and every half second."""
+        """Say how things stand, in answer to every frame and at every change."""
         board = self._board
-        reported: ProxyReport | None = None
-        due = 0.0
         while True:
+            self._cause.clear()
             report = ProxyReport(
                 name=self._name,
                 version=VERSION,
                 epoch=board.settled_epoch,
                 revision=board.table.revision,
+                clock_ms=int(self._loop.time() * 1000),
                 sessions=self._count(),
                 engine=self._engine,
                 backends=board.backends(),
             )
-            now = self._loop.time()
-            if report != reported or now >= due:
-                reported, due = report, now + REPORT_S
-                async with asyncio.timeout(SEND_TIMEOUT_S):
-                    await socket.send_str(encode(report).decode())
-            await board.wait_for_change(due - self._loop.time())
+            async with asyncio.timeout(SEND_TIMEOUT_S):
+                await socket.send_str(encode(report).decode())
+            await self._cause.wait()
+
+    async def _watch_board(self) -> None:
+        """Have a report sent whenever the board changes, and now and then when no manager asks for one."""
+        while True:
+            await self._board.wait_for_change(REPORT_S)
+            self._cause.set()

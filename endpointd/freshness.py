@@ -38,11 +38,17 @@ class Freshness:
         return now < self.until
 
 
-def lease_until(frame: FeedFrame, held: Topology | None, arrived_at: float) -> float:
-    """Return until when *frame* vouches for the document *held*: not at all if it speaks of another one."""
-    if held is None or (frame.epoch, frame.revision) != (held.epoch, held.revision) or frame.lease_ms <= 0:
+def lease_until(frame: FeedFrame, held: Topology | None) -> float:
+    """Return until when *frame* vouches for the document *held*: not at all if it speaks of another one.
+
+    The lease is counted from the moment we sent the report that the manager had when it made the frame, so a frame that was
+    long under way does not vouch for longer than its manager meant.
+    """
+    if held is None or (frame.epoch, frame.revision) != (held.epoch, held.revision):
         return NEVER
-    return arrived_at + frame.lease_ms / 1000
+    if frame.lease_ms <= 0 or frame.echo_ms is None:
+        return NEVER
+    return (frame.echo_ms + frame.lease_ms) / 1000
 
 
 def heartbeat_until(seen: Observation, held: Topology, asked_at: float) -> float | str:

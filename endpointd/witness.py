@@ -16,7 +16,7 @@ from pgtopology.document import Topology
 from pgtopology.node import Member
 from pgtopology.observation import Observation
 
-SILENCE_S = 0.3
+SILENCE_S = 0.2
 """A lease that will run out in so short a time was not renewed twice: the managers are silent. Asking begins before it is over,
 so that a manager that dies does not make the writers wait."""
 

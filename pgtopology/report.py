@@ -1,7 +1,8 @@
 """What manager and proxy say to each other on the one connection between them.
 
-The manager sends a frame at every new document and every 150 ms; the proxy answers with a report at every change and every
-500 ms.  A frame is the proxy's permission to serve the writer endpoint until *lease_ms* after its arrival (S14).
+The manager sends a frame at every new document and every 150 ms; the proxy answers each with a report, and sends one at every
+change.  A frame is the proxy's permission to serve the writer endpoint until *lease_ms* after it had sent the report that the
+frame answers (S14): counted from the frame's arrival, one that lay in a slow link would vouch for too long.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ class FeedFrame(msgspec.Struct, frozen=True, kw_only=True):
     format_version: int = FORMAT_VERSION
     lease_ms: int
     """For how long the document may be relied upon; 0 from a manager that does not hold the lease."""
+    echo_ms: int | None = None
+    """*clock_ms* of the newest report that had arrived when the frame was made; None: it vouches for nothing."""
     epoch: Epoch
     revision: Revision
     document: Topology | None = None
@@ -41,6 +44,8 @@ class ProxyReport(msgspec.Struct, frozen=True, kw_only=True):
     epoch: Epoch
     """Of the document it routes by: no session of an earlier writer is left when this is published."""
     revision: Revision
+    clock_ms: int = 0
+    """The proxy's own clock when it sent this, for nobody but itself: frames bring it back."""
     sessions: int
     engine: str
     backends: tuple[BackendHealth, ...] = ()

@@ -318,8 +318,11 @@ def _why_not_open(view: View, document: Topology, transition: Transition, node: 
     if len(flushed) < needed:
         return f"{len(flushed)} of the {needed} other voters needed have flushed its first commit"
     if transition.from_node is not None and not _is_proven_stopped(view, document, transition.from_node, node):
-        quiet_ms = view.now_ms - max([view.started_at_ms, *(p.wal_advanced_at_ms for p in view.promises.values())])
-        left_ms = view.timings.reader_lease_ms - quiet_ms
+        # Its heartbeat vouches for it as long as its WAL arrived somewhere; a frame of ours as long as it may have been lent.
+        since_ms = [view.started_at_ms, *(promise.wal_advanced_at_ms for promise in view.promises.values())]
+        if not view.proxies_settled:
+            since_ms.append(view.epoch_began_at_ms)
+        left_ms = view.timings.reader_lease_ms - (view.now_ms - max(since_ms))
         if left_ms > 0:
             return f'"{transition.from_node}" may still be read through a proxy for {left_ms:.0f} ms'
     return None

@@ -142,6 +142,7 @@ class FeedServer:
                 if topology is not None and self.lease_ms >= 0:
                     frame = FeedFrame(
                         lease_ms=self.lease_ms,
+                        echo_ms=self.reports[-1].clock_ms if self.reports else None,
                         epoch=topology.epoch,
                         revision=topology.revision,
                         document=topology if topology != sent else None,
@@ -160,6 +161,8 @@ class FeedServer:
         async for message in socket:
             if message.type is WSMsgType.TEXT:
                 self.reports.append(decode(message.data, ProxyReport))
+                if len(self.reports) == 1 and self.topology is not None:
+                    self.publish(self.topology)
 
     async def _status(self, request: web.Request) -> web.Response:
         if request.headers.get("Authorization") != f"Bearer {TOKEN}":

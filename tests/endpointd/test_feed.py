@@ -152,10 +152,16 @@ async def test_the_witness_is_asked_before_the_lease_is_over_and_only_then(tmp_p
         server.heartbeat_age_ms = 10
         async with following(tmp_path, server.port) as board, asyncio.TaskGroup() as group:
             asking = group.create_task(Witness(board, TOKEN).run())
-            await until(lambda: board.is_vouched)
-            assert server.status_requests == 0
+            clock = asyncio.get_running_loop().time
+            await until(lambda: board.freshness.lease_until > clock() + 0.3)
+            # Before the first report came back nobody else could vouch; from now on the manager does.
+            asked = server.status_requests
+            frames = len(server.reports)
+            await until(lambda: len(server.reports) >= frames + 4)
+            assert server.status_requests <= asked + 1
+            asked = server.status_requests
             server.lease_ms = 0
-            await until(lambda: server.status_requests > 0)
+            await until(lambda: server.status_requests > asked)
             assert board.freshness.is_valid(asyncio.get_running_loop().time())
             deadline = asyncio.get_running_loop().time() + 0.7
             while asyncio.get_running_loop().time() < deadline:

@@ -25,17 +25,19 @@ def test_the_longer_word_counts() -> None:
 
 
 def frame(**changes: Any) -> FeedFrame:
-    return FeedFrame(**{"lease_ms": 600, "epoch": Epoch(4), "revision": Revision(9), **changes})
+    return FeedFrame(**{"lease_ms": 600, "echo_ms": 100_000, "epoch": Epoch(4), "revision": Revision(9), **changes})
 
 
-def test_a_frame_vouches_for_its_lease_from_its_arrival() -> None:
-    assert lease_until(frame(), HELD, 100.0) == pytest.approx(100.6)
+def test_a_frame_vouches_from_when_the_report_it_answers_was_sent() -> None:
+    assert lease_until(frame(), HELD) == pytest.approx(100.6)
 
 
-@pytest.mark.parametrize("changes", [{"lease_ms": 0}, {"lease_ms": -1}, {"epoch": Epoch(5)}, {"revision": Revision(10)}])
+@pytest.mark.parametrize(
+    "changes", [{"lease_ms": 0}, {"lease_ms": -1}, {"echo_ms": None}, {"epoch": Epoch(5)}, {"revision": Revision(10)}]
+)
 def test_a_frame_without_lease_or_of_another_document_vouches_for_nothing(changes: dict[str, Any]) -> None:
-    assert lease_until(frame(**changes), HELD, 100.0) == NEVER
-    assert lease_until(frame(), None, 100.0) == NEVER
+    assert lease_until(frame(**changes), HELD) == NEVER
+    assert lease_until(frame(), None) == NEVER
 
 
 SEEN = Observation(
