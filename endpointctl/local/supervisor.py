@@ -78,6 +78,11 @@ class Supervisor:
                 self.begin(name)
             async with server:
                 chores = self._tasks.create_task(self._rotate_logs())
+                # Programs look for themselves when their tasks first run.
+                await asyncio.sleep(0)
+                if self._programs[MANAGER_PROGRAM].report.adopted:
+                    # Its settings were written anew, maybe with nodes that nobody could tell it of.
+                    self.reload_manager()
                 self._changes.resume()
                 self._log.info("supervising", programs=list(self._programs), pid=os.getpid())
                 await self._stopping.wait()

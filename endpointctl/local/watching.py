@@ -64,9 +64,12 @@ def has_joined(status: Status, plan: Plan, name: str) -> bool:
 
 async def until_usable(layout: Layout, plan: Plan, *, timeout_s: float, say: Say) -> Status:
     """Tell what happens until the cluster is usable and return its status. Raises Unfinished or Failure."""
-    return await until(
-        layout, plan, lambda status: is_usable(status, plan), timeout_s=timeout_s, say=say, wanted="the cluster is not usable"
-    )
+
+    def is_met(status: Status) -> bool:
+        # Nodes may come and go in the meantime: what an earlier supervisor left undone is done now.
+        return is_usable(status, read_plan(layout) or plan)
+
+    return await until(layout, plan, is_met, timeout_s=timeout_s, say=say, wanted="the cluster is not usable")
 
 
 async def until_joined(layout: Layout, plan: Plan, name: str, *, timeout_s: float, say: Say) -> Status:
