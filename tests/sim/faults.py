@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cluster_manager.decision.view import Request, RequestKind
+from pgtopology.node import Role
 from tests.sim.cluster import Cluster
 from tests.sim.known import KNOWN_LEASE
+from tests.sim.network import LATE
 from tests.sim.node import SimNode
 from tests.sim.store import HOST as STORE
+from tests.sim.switches import Switch
 
 Undo = Callable[[], None]
 
@@ -53,11 +56,32 @@ class Faults:
             (2, self.reconnect_to_frozen),
             (2, self.wipe_while_lagging),
             (2, self.promise_then_crash),
+            (2, self.lose_candidate),
             (2, self.old_tail),
             (2, self.crash_while_lagging),
         ]
+        self._focus = self._choose_focus()
+        if self.rng.random() < 0.3 or cluster.broken is Switch.NO_REVISION:
+            self.storm()
         if cluster.may_roll_back:
             self._menu.append((4, self.roll_back))
+
+    def _choose_focus(self) -> Callable[[], None] | None:
+        """Most runs dwell on one of the compound faults; a broken run on the one that its sentence is about."""
+        compound = {
+            Switch.RECEIVER_VIEW: self.reconnect_to_frozen,
+            Switch.TIMELINE_REUSE: self.lose_candidate,
+            Switch.SECOND_CANDIDATE: self.lose_candidate,
+            Switch.RECEIVED_ONLY: self.crash_while_lagging,
+            Switch.ANSWER_DURING_REPLAY: self.crash_while_lagging,
+            Switch.CONTROL_FILE_TIMELINE: self.old_tail,
+            Switch.LSN_BEFORE_EPOCH: self.old_tail,
+            Switch.WIPED_COUNTS: self.wipe_while_lagging,
+            Switch.CONFIGURATION_NOT_FSYNCED: self.promise_then_crash,
+            Switch.OPEN_AT_ONCE: self.wandering_cut,
+        }
+        drawn = self.rng.choice([*compound.values(), None, None, None])
+        return drawn if self.cluster.broken is None else compound.get(self.cluster.broken)
 
     def begin(self, until_ms: float) -> None:
         """Draw faults until then."""
@@ -66,6 +90,10 @@ class Faults:
 
     def _draw(self) -> None:
         if self.world.now >= self.until_ms:
+            return
+        if self._focus is not None and self.rng.random() < 0.4:
+            self._focus()
+            self.world.after(self.world.jitter(1500, 3500), None, self._draw)
             return
         total = sum(weight for weight, _ in self._menu)
         dice = self.rng.randrange(total)
@@ -254,6 +282,12 @@ class Faults:
         left, right = self.rng.sample(list(self.cluster.nodes), 2)
         self._cut([left], [right], self.world.jitter(5, 60))
 
+    def storm(self) -> None:
+        """For some seconds many messages come late, twice or never."""
+        net = self.cluster.net
+        net.late = 0.2
+        self._for(4000.0, lambda: setattr(net, "late", LATE))
+
     # Managers, store, operator
 
     def pause_manager(self) -> None:
@@ -297,6 +331,30 @@ class Faults:
         store.roll_back(to)
 
     # Compound faults
+
+    def lose_candidate(self) -> None:
+        """The writer fails, and its successor is cut off when it is promoted and not opened yet."""
+        writer = self.cluster.writer()
+        if writer is None:
+            return
+        self.power_off(writer, self.world.jitter(900, 3000))
+        give_up_ms = self.world.now + 3000
+
+        def look() -> None:
+            document = self.cluster.store.document
+            if self.world.now >= min(give_up_ms, self.until_ms) or document is None:
+                return
+            if document.writer is None and document.candidate is not None:
+                node = self.cluster.nodes[document.candidate.node]
+                if node.pg.life is not None and node.pg.life.role is Role.PRIMARY:
+                    others = [*self._others(node.name), *self.cluster.others]
+                    if self.rng.random() < 0.5:
+                        others = self.cluster.managers_names
+                    self._cut([node.name], others, self.world.jitter(800, 3000))
+                    return
+            self.world.after(self.rng.choice((1.0, 4.0, 12.0)), None, look)
+
+        look()
 
     def twice(self) -> None:
         """The writer fails, and soon after its successor, while the first one comes back."""

@@ -35,13 +35,14 @@ class Stream(Owner):
 class Network:
     """Every link."""
 
-    __slots__ = ("_blocked", "_held", "_world", "delay_ms", "on_cut", "unreliable")
+    __slots__ = ("_blocked", "_held", "_world", "delay_ms", "late", "on_cut", "unreliable")
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._blocked: dict[tuple[str, str], int] = {}
         self._held: dict[tuple[str, str], list[tuple[Stream | None, Owner | None, Callable[..., None], tuple[Any, ...]]]] = {}
         self.delay_ms: dict[tuple[str, str], float] = {}
+        self.late = LATE
         self.unreliable = True
         """Whether messages may be late, twice or lost for no reason."""
         self.on_cut: list[Callable[[str, str, bool], None]] = []
@@ -78,12 +79,12 @@ class Network:
             return
         latency = self._latency(link)
         if self.unreliable:
-            dice = rng.random()
-            if dice < LATE:
+            dice, late = rng.random(), self.late
+            if dice < late:
                 self._world.after(latency + rng.random() * LATE_MS, owner, call, *arguments)
-                if dice > LATE / 2:
+                if dice > late / 2:
                     return
-            elif dice < LATE * 1.5:
+            elif dice < late * 1.5:
                 return
         self._world.after(latency, owner, call, *arguments)
 
