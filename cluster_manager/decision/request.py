@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cluster_manager.decision.diagnose import Diagnosis, diagnose_writer
-from cluster_manager.decision.members import lag_bytes, node_state
+from cluster_manager.decision.members import CAUGHT_UP_BYTES, lag_bytes, node_state
 from cluster_manager.decision.suspicion import Health, health, promisable, survivors
 from cluster_manager.decision.view import Port, Request, RequestKind, View
 from pgtopology.document import Durability, Topology
@@ -71,9 +71,12 @@ def _is_lost(view: View, document: Topology) -> bool:
 
 
 def heir(view: View, document: Topology) -> NodeName | None:
-    """Return the node that a switchover without a wish would most likely go to, or None if there is none."""
+    """Return the node that a switchover without a wish would most likely go to, or None if there is none.
+
+    Whoever is close has caught up when the writer has stopped: then tier and name decide, as in an election.
+    """
     fit = [
-        (lag_bytes(node, document, view) or 0, node.spec.tier, node.name)
+        ((lag_bytes(node, document, view) or 0) // CAUGHT_UP_BYTES, node.spec.tier, node.name)
         for node in view.nodes
         if _unfit(view, document, node.name) is None
     ]
@@ -101,4 +104,7 @@ def _unfit(view: View, document: Topology, name: str) -> str | None:
     state = node_state(node, document, view)
     if state is not NodeState.STREAMING:
         return f'"{name}" is {state}, not streaming'
+    member = document.member(name)
+    if member is not None and member.leaving:
+        return f'"{name}" is being taken out of the cluster'
     return None

@@ -1,0 +1,69 @@
+"""Who may be taken out of a cluster: never the writer, and never so many that fewer than three voters stay."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster_manager.nodeorders import why_needed
+from pgtopology.document import Durability, Endpoint, Endpoints, Topology
+from pgtopology.epoch import Epoch, Revision
+from pgtopology.node import Address, Incarnation, Member, NodeName
+from pgtopology.quorum import Voter, Voters
+
+DOOR = Endpoint(host="127.0.0.1", port=1, dns="x")
+
+
+def _document(members: str, voters: str, w: int) -> Topology:
+    """Return a document; a member that leaves is written with a minus behind its name. The first one is the writer."""
+    return Topology(
+        cluster="local",
+        revision=Revision(7),
+        epoch=Epoch(1),
+        durability=Durability.QUORUM if w > 1 else Durability.ASYNC,
+        voters=Voters(tuple(Voter(NodeName(name), Incarnation("abc")) for name in voters.split()), w),
+        writer=NodeName("n1"),
+        members=tuple(
+            Member(
+                name=NodeName(text.removesuffix("-")),
+                zone="az1",
+                address=Address("127.0.0.1", 1),
+                noded=Address("127.0.0.1", 2),
+                dns="x",
+                tier=1,
+                leaving=text.endswith("-"),
+            )
+            for text in members.split()
+        ),
+        endpoints=Endpoints(writer=DOOR, reader=DOOR),
+    )
+
+
+@pytest.mark.parametrize(
+    ("members", "voters", "w", "name"),
+    [
+        ("n1 n2 n3 n4", "n1 n2 n3 n4", 3, "n2"),
+        ("n1 n2 n3 n4 n5-", "n1 n2 n3 n4 n5", 3, "n4"),
+        ("n1 n2 n3 n4-", "n1 n2 n3 n4", 3, "n4"),
+        ("n1 n2 n3 n4-", "n1 n2 n3", 2, "n4"),
+        ("n1 n2 n3 n4", "n1 n2 n3", 2, "n4"),
+        ("n1 n2", "n1", 1, "n2"),
+    ],
+)
+def test_a_node_the_others_can_do_without_may_leave_and_be_told_so_twice(members: str, voters: str, w: int, name: str) -> None:
+    assert why_needed(_document(members, voters, w), name) is None
+
+
+@pytest.mark.parametrize(
+    ("members", "voters", "w", "name", "reason"),
+    [
+        ("n1 n2 n3 n4", "n1 n2 n3 n4", 3, "n1", "is the writer"),
+        ("n1 n2 n3", "n1 n2 n3", 2, "n3", "fewer than 3"),
+        ("n1 n2 n3 n4- n5-", "n1 n2 n3 n4 n5", 3, "n3", "fewer than 3"),
+        ("n1 n2 n3 n4", "n1 n2 n3", 2, "n3", "fewer than 3"),
+        ("n1 n2 n3", "n1 n2", 2, "n3", "fewer than 3"),
+    ],
+)
+def test_a_node_the_others_need_stays(members: str, voters: str, w: int, name: str, reason: str) -> None:
+    refused = why_needed(_document(members, voters, w), name)
+    assert refused is not None
+    assert reason in refused
