@@ -24,11 +24,13 @@ from bench.ledger import Recorder
 from tests.compose import checks
 from tests.compose.engine import Engine, EngineError, engine
 from tests.compose.faults import FAULTS, Outcome, inflict
-from tests.compose.images import base_image, build
+from tests.compose.images import ROOT, base_image, build
 from tests.compose.shell import CommandError, run
 from tests.compose.stack import Stack, compose_command
 
 SKIP = "ENDPOINTD_COMPOSE_SKIP"
+LOGS = ROOT / "test-logs"
+LINE_MAX = 400
 OUTAGE_S_MAX = 5.0
 """Of one fault, on a busy machine; the table shows what it was."""
 START_S_MAX = 30.0
@@ -45,7 +47,7 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
-        with engine() as found, tempfile.TemporaryDirectory(prefix="endpointd-compose-") as folder:
+        with engine() as found, tempfile.TemporaryDirectory(prefix="endpointd-compose-", dir=found.folder) as folder:
             return _run(found, Path(folder), console, options.base, bundled=options.bundled)
     except EngineError as error:
         if os.environ.get(SKIP) == "1":
@@ -71,6 +73,7 @@ def _run(found: Engine, folder: Path, console: Console, base: str | None, *, bun
     console.print(f"engine {found.version} ({kind}), compose {compose}")
     image = f"endpointd-test:{os.getpid()}"
     stack = Stack(found, image, folder)
+    stack.remove_leftovers()
     try:
         begun = time.monotonic()
         chosen = base_image(found, base, bundled=bundled)
@@ -121,6 +124,13 @@ def _scenario(stack: Stack, console: Console) -> list[Outcome]:
         console.print(
             f"down {down_s:.1f} s, up until healthy {up_s:.1f} s, {recorder.outage_s(begun):.1f} s without a commit in all"
         )
+        begun = time.monotonic()
+        stack.kill_all()
+        up_s = stack.up()
+        recorder.wait_for_more(50, timeout_s=60.0)
+        console.print(
+            f"everything killed at once, up until healthy {up_s:.1f} s, {recorder.outage_s(begun):.1f} s without a commit"
+        )
         stack.env["ENDPOINTD_NODES"] = "n1,n2,n3,n4"
         begun = time.monotonic()
         console.print(f"a fourth node, working after {stack.up('--profile', 'n4'):.1f} s", end="")
@@ -150,9 +160,16 @@ def _table(outcomes: list[Outcome]) -> Table:
 
 
 def _show_logs(stack: Stack, console: Console) -> None:
+    """Keep what the containers said, and show the last of it."""
     try:
         console.print(stack.compose("ps"), markup=False)
-        console.print(stack.compose("logs", "--no-color", "--tail", "25"), markup=False)
+        LOGS.mkdir(parents=True, exist_ok=True)
+        file = LOGS / f"compose-{os.getpid()}.log"
+        file.write_text(stack.compose("logs", "--no-color", "-t"))
+        console.print(f"the containers' logs are in {file}; their last errors and warnings:")
+        words = [line for line in file.read_text().splitlines() if '"level":"error"' in line or '"level":"warning"' in line]
+        for line in words[-10:]:
+            console.print(line[:LINE_MAX], markup=False, soft_wrap=True)
     except (CommandError, OSError) as error:
         console.print(f"(no logs: {error})", markup=False)
 

@@ -49,6 +49,11 @@ class Engine:
         """Whether the engine was started for this test."""
         return self.pid is not None
 
+    @property
+    def folder(self) -> Path | None:
+        """Where files of this run may lie, so that a later one finds what was left; None: anywhere."""
+        return HOME if self.is_own else None
+
     def enter_network(self) -> None:
         """Move this thread, and those it will start, to where the engine publishes ports. There is no way out from there."""
         if self.pid is None:
@@ -127,8 +132,7 @@ def _clear() -> None:
             _end(pid)
     for mount in _mounts():
         works(["umount", "-l", mount])
-    for name in ("data", "exec", "docker.sock", "daemon.json", "pid", "log"):
-        path = HOME / name
+    for path in [path for path in HOME.iterdir() if path.name != "lock"]:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:

@@ -22,6 +22,8 @@ from tests.compose.shell import CommandError, run, works
 
 NET = "172.31.231"
 """Not the default, so that a cluster of the user's on the same engine stays out of the way."""
+PREFIX = "endpointd-test-"
+"""Of projects; the process id of the test follows."""
 NODES_UP_S = 90.0
 HTTP_S = 3.0
 POLL_S = 0.05
@@ -33,7 +35,7 @@ class Stack:
     """One project of docker-compose."""
 
     def __init__(self, engine: Engine, image: str, folder: Path) -> None:
-        self.project = f"endpointd-test-{os.getpid()}"
+        self.project = f"{PREFIX}{os.getpid()}"
         self.image = image
         self.secrets = folder / "secrets"
         defaults = {"WRITER": 6432, "READER": 6433, "MANAGER": 6480, "DNS": 6453}
@@ -73,21 +75,23 @@ class Stack:
         self.compose("--profile", "n4", "down", timeout_s=300.0)
         return time.monotonic() - begun
 
+    def kill_all(self) -> None:
+        """End every container as a loss of power would."""
+        self.docker("kill", *(self.container(service) for service in ("n1", "n2", "n3", "manager", "proxy")))
+
     def remove(self) -> None:
         """Remove everything that belongs to the project."""
-        label = f"label=com.docker.compose.project={self.project}"
-        for kind, listing, removing in (
-            ("container", ["ps", "-aq"], ["rm", "-f", "-v"]),
-            ("network", ["network", "ls", "-q"], ["network", "rm"]),
-            ("volume", ["volume", "ls", "-q"], ["volume", "rm", "-f"]),
-        ):
-            del kind
-            found = run(["docker", *listing, "--filter", label]).split()
-            if found:
-                run(["docker", *removing, *found])
+        _remove_project(self.project)
         works(["docker", "image", "rm", "-f", self.image])
         works(["docker", "image", "prune", "-f", "--filter", "label=endpointd.stage"])
         works(["docker", "image", "rm", *PACKAGES])
+
+    def remove_leftovers(self) -> None:
+        """Remove the projects of earlier runs that were killed."""
+        listed = run(["docker", "ps", "-a", "--format", '{{.Label "com.docker.compose.project"}}']).split()
+        for project in {name for name in listed if name.startswith(PREFIX)}:
+            if not Path("/proc", project.removeprefix(PREFIX)).exists():
+                _remove_project(project)
 
     def compose(self, *arguments: str, timeout_s: float = 120.0) -> str:
         """Run docker-compose in the project."""
@@ -177,6 +181,18 @@ def compose_command() -> list[str]:
     if shutil.which("docker-compose") is not None:
         return ["docker-compose"]
     raise CommandError("neither `docker compose` nor docker-compose is installed")
+
+
+def _remove_project(project: str) -> None:
+    label = f"label=com.docker.compose.project={project}"
+    for listing, removing in (
+        (["ps", "-aq"], ["rm", "-f", "-v"]),
+        (["network", "ls", "-q"], ["network", "rm"]),
+        (["volume", "ls", "-q"], ["volume", "rm", "-f"]),
+    ):
+        found = run(["docker", *listing, "--filter", label]).split()
+        if found:
+            run(["docker", *removing, *found])
 
 
 def _free_ports(count: int) -> list[int]:
