@@ -39,7 +39,7 @@ _SETTLED = (NodeState.RUNNING, NodeState.STREAMING)
 
 def is_usable(status: Status, plan: Plan) -> bool:
     """Return whether both endpoints serve every node of *plan* in the durability it is meant to have."""
-    if status.writer is None or status.durability != plan.durability or len(status.nodes) != len(plan.nodes):
+    if status.writer is None or not _is_durable(status, plan) or len(status.nodes) != len(plan.nodes):
         return False
     if any(node.state not in _SETTLED for node in status.nodes):
         return False
@@ -55,11 +55,16 @@ def is_usable(status: Status, plan: Plan) -> bool:
 def has_joined(status: Status, plan: Plan, name: str) -> bool:
     """Return whether the node called *name* does its part: it serves readers and, in a quorum, votes under the right w."""
     node = next((one for one in status.nodes if one.name == name), None)
-    if node is None or node.state not in _SETTLED or not node.whole or status.durability != plan.durability:
+    if node is None or node.state not in _SETTLED or not node.whole or not _is_durable(status, plan):
         return False
     if plan.durability != "quorum":
         return True
     return node.voter and status.voters.w == majority(len(status.voters.names))
+
+
+def _is_durable(status: Status, plan: Plan) -> bool:
+    """Return whether commits are as safe as so many nodes can make them; what an operator once reduced counts as async."""
+    return status.durability == plan.durability or plan.durability == "async"
 
 
 async def until_usable(layout: Layout, plan: Plan, *, timeout_s: float, say: Say) -> Status:
