@@ -33,7 +33,9 @@ def main() -> int:
 def _seeds(arguments: argparse.Namespace) -> int:
     first, count, broken = arguments.seed or 0, arguments.seeds, arguments.broken
     began, failed, known, simulated, acknowledged, epochs = time.process_time(), 0, 0, 0.0, 0, 0
+    done = 0
     for seed in range(first, first + count):
+        done += 1
         result = run(seed, broken, safety_only=arguments.safety_only)
         simulated += result.simulated_ms
         acknowledged += result.acknowledged
@@ -47,10 +49,9 @@ def _seeds(arguments: argparse.Namespace) -> int:
                 _report(result)
                 break
     took = time.process_time() - began
-    done = seed - first + 1
     print(
-        f"{done} seeds, {failed} failed, {known} stuck for a known reason, {done / took:.1f} seeds per CPU s, {simulated / 1000 / took:.0f} simulated s per CPU s, "
-        f"{acknowledged} acknowledged commits, {epochs} epochs"
+        f"{done} seeds, {failed} failed, {known} stuck for a known reason; {done / took:.1f} seeds and "
+        f"{simulated / 1000 / took:.0f} simulated seconds per CPU second; {acknowledged} acknowledged commits, {epochs} epochs"
     )
     return 1 if failed else 0
 

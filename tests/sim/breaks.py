@@ -27,9 +27,7 @@ def break_view(view: View, broken: Switch) -> View:
         if node.observation is None
         else dataclasses.replace(
             node,
-            observation=msgspec.structs.replace(
-                node.observation, seen=Seen(), promised=min(node.observation.promised, epoch)
-            ),
+            observation=msgspec.structs.replace(node.observation, seen=Seen(), promised=min(node.observation.promised, epoch)),
         )
         for node in view.nodes
     )
@@ -81,9 +79,7 @@ def _reuse_timeline(new: Topology) -> Topology:
     record = msgspec.structs.replace(claimed, timeline=timeline)
     assert new.candidate is not None
     others = tuple(one for one in new.timelines[:-1] if one.timeline != timeline)
-    return msgspec.structs.replace(
-        new, timelines=(*others, record), candidate=Candidate(new.candidate.node, timeline)
-    )
+    return msgspec.structs.replace(new, timelines=(*others, record), candidate=Candidate(new.candidate.node, timeline))
 
 
 def _greatest_lsn(view: View, document: Topology, new: Topology) -> Topology | None:

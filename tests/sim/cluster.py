@@ -17,7 +17,7 @@ from tests.sim.checkers.safe_sets import SafeSets
 from tests.sim.checkers.stale_reads import StaleReads
 from tests.sim.checkers.timelines import Timelines
 from tests.sim.checks import Checks
-from tests.sim.known import AVOIDED, NEEDED_BY, known_stuck
+from tests.sim.known import AVOIDED, KNOWN_LEASE, NEEDED_BY, known_stuck
 from tests.sim.manager import SimManager
 from tests.sim.network import Network
 from tests.sim.node import SimNode
@@ -65,9 +65,7 @@ class Cluster:
             ]
         )
         specs = tuple(
-            NodeSpec(
-                name=NodeName(name), zone="z", address=Address(name, 5432), noded=Address(name, 6460), dns=f"{name}.sim"
-            )
+            NodeSpec(name=NodeName(name), zone="z", address=Address(name, 5432), noded=Address(name, 6460), dns=f"{name}.sim")
             for name in names
         )
         door = Endpoint(host="p", port=1, dns="p")
@@ -83,6 +81,7 @@ class Cluster:
         self.proxies = [SimProxy(world, self.net, checks, name, self.nodes, self.managers) for name in self.proxies_names]
         for node in self.nodes.values():
             self.net.on_cut.append(node.pg.link_cut)
+        self.net.on_cut.append(self._feed_cut)
         for manager in self.managers:
             manager.publish = self._publish
             manager.start()
@@ -97,6 +96,14 @@ class Cluster:
     def _publish(self, manager: SimManager, _: Topology) -> None:
         for proxy in self.proxies:
             proxy.frame(manager)
+
+    def _feed_cut(self, source: str, destination: str, reset: bool) -> None:
+        """A reset connection of a proxy is one that the manager does not have any more."""
+        if KNOWN_LEASE in self.avoided:
+            return
+        for manager in self.managers:
+            if reset and manager.process is not None and manager.name in (source, destination):
+                manager.process.lose_report(destination if manager.name == source else source)
 
     def _chatter(self) -> None:
         for node in self.nodes.values():
@@ -192,7 +199,9 @@ def run(seed: int, broken: Switch | None = None, *, verbose: bool = False, safet
         well = _until(cluster, world.now + (HEALING_MS if asked else SHORT_HEALING_MS), cluster.is_healthy)
         known = not well and asked and known_stuck(cluster.diagnoses())
         if not well and asked and not known and not cluster.is_excused():
-            raise Violation("healthy again", f"not within {HEALING_MS / 1000:.0f} s after the last fault: {cluster.diagnoses()}")
+            raise Violation(
+                "healthy again", f"not within {HEALING_MS / 1000:.0f} s after the last fault: {cluster.diagnoses()}"
+            )
         if well and asked:
             before = max(client.last_ms for client in cluster.clients)
             if not _until(cluster, world.now + 5000, lambda: max(client.last_ms for client in cluster.clients) > before):

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from cluster_manager.decision.view import Request, RequestKind
 from pgtopology.node import Role
 from tests.sim.cluster import Cluster
-from tests.sim.known import KNOWN_LEASE
 from tests.sim.network import LATE
 from tests.sim.node import SimNode
 from tests.sim.store import HOST as STORE
@@ -275,7 +274,7 @@ class Faults:
         delays = self.cluster.net.delay_ms
         delays[link] = self.world.jitter(20, 800)
         self.world.say("FAULT {} to {} takes {:.0f} ms", *link, delays[link])
-        self._for(self._span(), lambda: delays.pop(link, None))
+        self._for(self._span(), lambda: _forget(delays, link))
 
     def reset_stream(self) -> None:
         """Connections between two nodes break, and can be made again."""
@@ -392,8 +391,7 @@ class Faults:
         alone_ms = self.world.jitter(0, 300)
         self._cut(managers, [writer.name], span_ms)
         self._later(alone_ms, lambda: self._cut(others, [writer.name, proxy], span_ms))
-        proxy_ms = alone_ms if KNOWN_LEASE in self.cluster.avoided else self.world.jitter(50, alone_ms + 600)
-        self._later(proxy_ms, lambda: self._cut(managers, [proxy], span_ms))
+        self._later(self.world.jitter(50, alone_ms + 600), lambda: self._cut(managers, [proxy], span_ms))
 
     def reconnect_to_frozen(self) -> None:
         """A standby loses its connection and connects to a writer that stands still (E2)."""
@@ -467,3 +465,7 @@ class Faults:
         node = self.cluster.nodes[restarted]
         self._later(at_ms, node.pg.crash)
         self._later(at_ms + self.world.jitter(-40, 60), lambda: self.power_off(writer, self.world.jitter(1500, 4000)))
+
+
+def _forget(delays: dict[tuple[str, str], float], link: tuple[str, str]) -> None:
+    delays.pop(link, None)

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import msgspec
-
 from cluster_manager.decision.actions import (
     AskPromise,
     Clone,
@@ -293,7 +291,7 @@ class Process(Owner):
         host = self.host
         self.reading = True
 
-        def answered(document: Topology | None | str) -> None:
+        def answered(document: Topology | str | None) -> None:
             if isinstance(document, str):
                 self.world.after(STORE_RETRY_MS, self, self._read)
                 return
@@ -340,9 +338,11 @@ class Process(Owner):
 
     def _proxies_settled(self, now: float) -> bool:
         epoch = self.document.epoch if self.document is not None else NO_EPOCH
-        return all(
-            report.epoch >= epoch for name, report in self.reports.items() if now - self.heard_ms[name] < SILENCE_MS
-        )
+        return all(report.epoch >= epoch for name, report in self.reports.items() if now - self.heard_ms[name] < SILENCE_MS)
+
+    def lose_report(self, proxy: str) -> None:
+        """The proxy's connection was reset."""
+        self.reports.pop(proxy, None)
 
     def take_report(self, report: ProxyReport) -> None:
         """A proxy says how things stand there."""
@@ -530,6 +530,8 @@ def _order(action: NodeAction, document: Topology) -> Order:
             return RewindOrder(**common, source=action.source, destroys=action.destroys)
         case PutInForce():
             return SettingsOrder(**common, in_force=action.voters)
+        case _:
+            raise AssertionError(f"the simulator does not know the order {action}")
 
 
 def _nobody(_: SimManager, __: Topology) -> None:

@@ -339,11 +339,9 @@ class Noded(Owner):
                 continue
             if life.role is not Role.STANDBY:
                 if self.broken is Switch.PROMISE_WITHOUT_STOP:
-                    return Position(
-                        timeline=Timeline(pg.timeline), lsn=lsn_of(pg.flushed), replayed_lsn=lsn_of(pg.flushed)
-                    )
+                    return Position(timeline=Timeline(pg.timeline), lsn=lsn_of(pg.flushed), replayed_lsn=lsn_of(pg.flushed))
                 return "PostgreSQL is not a standby"
-            if life.at_end and life.replayed >= len(pg.wal) or self.broken is Switch.ANSWER_DURING_REPLAY:
+            if (life.at_end and life.replayed >= len(pg.wal)) or self.broken is Switch.ANSWER_DURING_REPLAY:
                 end = max(life.streamed if life.at_end else 0, life.replayed)
                 timeline = max(t for t, begin in pg.timelines if begin <= end)
                 if self.broken is Switch.RECEIVED_ONLY:
@@ -896,7 +894,7 @@ class Noded(Owner):
             facts.end = pg.flushed
             facts.timeline = pg.timeline
         else:
-            facts.end = max(life.streamed if pg.flushed >= life.streamed else pg.flushed, life.replayed)
+            facts.end = max(min(life.streamed, pg.flushed), life.replayed)
             facts.timeline = max(t for t, begin in pg.timelines if begin <= facts.end)
             facts.replayed = life.replayed
             facts.streaming = receiver is not None and receiver.streaming

@@ -359,9 +359,10 @@ class Postgres:
         for sender in life.senders:
             self._pump(life, sender)
         if life.role is Role.PRIMARY:
-            flushed, life.pending = [p for p in life.pending if p[0] <= self.flushed], [
-                p for p in life.pending if p[0] > self.flushed
-            ]
+            flushed, life.pending = (
+                [p for p in life.pending if p[0] <= self.flushed],
+                [p for p in life.pending if p[0] > self.flushed],
+            )
             if life.sync_defined:
                 life.waiting.extend(flushed)
                 for sender in life.senders:
@@ -449,9 +450,8 @@ class Postgres:
         life.receiver = receiver = Receiver(self.node, upstream)
         peer = self.peers[upstream]
         self.world.after(TIMEOUT_MS, life, self._connect_timeout, life, receiver)
-        if self.password_for is None or (SCOPED_PASSWORD and self.password_for != upstream):
-            self.world.after(2.0, life, self.receiver_lost, life, receiver)
-        elif peer.life is None or not peer.life.ready:
+        logs_in = self.password_for is not None and (not SCOPED_PASSWORD or self.password_for == upstream)
+        if not logs_in or peer.life is None or not peer.life.ready:
             self.world.after(2.0, life, self.receiver_lost, life, receiver)
         elif not self.net.is_cut(upstream, self.node):
             self.net.stream(receiver.up, peer.life, peer.accept, peer.life, receiver, self)

@@ -6,14 +6,14 @@ serves the writer while a frame of the lease holder is fresh or, while none is, 
 
 from __future__ import annotations
 
+from endpointd.freshness import HEARTBEAT_VALID_S, Freshness, heartbeat_until, lease_until
+from endpointd.routing import EMPTY, Door, candidates, make_table
 from pgtopology.document import Topology
 from pgtopology.epoch import NO_EPOCH, Epoch
 from pgtopology.node import Role
 from pgtopology.observation import Observation
 from pgtopology.report import FeedFrame, ProxyReport
 from pgtopology.succession import may_replace
-from endpointd.freshness import HEARTBEAT_VALID_S, Freshness, heartbeat_until, lease_until
-from endpointd.routing import EMPTY, Door, candidates, make_table
 from tests.sim.checkers.stale_reads import StaleReads
 from tests.sim.checks import Acknowledged, Checks
 from tests.sim.manager import SimManager
@@ -73,9 +73,8 @@ class SimProxy(Owner):
 
     def _take(self, frame: FeedFrame, manager: SimManager) -> None:
         document, held = frame.document, self.topology
-        if document is not None and document is not held and document != held:
-            if held is None or may_replace(held, document) is None:
-                self._set(document)
+        if document is not None and document is not held and (held is None or may_replace(held, document) is None):
+            self._set(document)
         self._vouch(lease=lease_until(frame, self.topology))
         self._report(manager)
 
@@ -229,7 +228,9 @@ class Client(Owner):
             return
         if life.role is not Role.PRIMARY:
             return
-        self.net.send(node.name, proxy.name, proxy, self._shown, self.reads.look(began_ms, node, life.visible), proxy, node, epoch, turn)
+        self.net.send(
+            node.name, proxy.name, proxy, self._shown, self.reads.look(began_ms, node, life.visible), proxy, node, epoch, turn
+        )
 
     def _shown(self, stale: str | None, proxy: SimProxy, node: SimNode, epoch: Epoch, turn: int) -> None:
         if turn == self._turn:

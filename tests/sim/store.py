@@ -20,7 +20,7 @@ ANSWER_MS = 600.0
 class SimStore:
     """The one linearizable thing."""
 
-    __slots__ = ("checks", "document", "history", "holder", "held_until_ms", "net", "world")
+    __slots__ = ("checks", "document", "held_until_ms", "history", "holder", "net", "world")
 
     def __init__(self, world: World, net: Network, checks: Checks) -> None:
         self.world = world

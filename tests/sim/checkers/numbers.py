@@ -17,7 +17,7 @@ class Numbers(Checker):
         """*law*: ask the law of succession too; a run that breaks the law itself must be noticed by what comes of it."""
         super().__init__(checks)
         self._law = law
-        self._greatest = (0, 0)
+        self._greatest: tuple[int, int] = (0, 0)
         self._nodes: dict[str, tuple[int, tuple[int, int]]] = {}
 
     def written(self, old: Topology | None, new: Topology) -> None:
