@@ -314,7 +314,9 @@ class Faults:
         to = self.rng.choice(list(self.cluster.nodes)) if self.rng.random() < 0.6 else None
         for manager in self.cluster.managers:
             if manager.process is not None and not manager.process.frozen:
-                manager.process.ask(Request(kind=RequestKind.FAILOVER, to=self.cluster.nodes[to].name if to else None))
+                name = self.cluster.nodes[to].name if to else None
+                kind = self.rng.choice((RequestKind.FAILOVER, RequestKind.SWITCHOVER))
+                manager.process.ask(Request(kind=kind, to=name, asked_at_ms=self.world.now))
 
     def roll_back(self) -> None:
         """The store is restored from a copy of an earlier epoch."""

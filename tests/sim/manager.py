@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from cluster_manager.decision.actions import (
     AskPromise,
+    Checkpoint,
     Clone,
     Follow,
     Init,
@@ -42,6 +43,7 @@ from pgtopology.lsn import Lsn
 from pgtopology.node import NodeName, Role
 from pgtopology.observation import Observation, PostmasterState
 from pgtopology.orders import (
+    CheckpointOrder,
     CloneOrder,
     FollowOrder,
     InitOrder,
@@ -225,6 +227,7 @@ class Process(Owner):
         self.ended: dict[Key, _Ended] = {}
         self.in_force: SettingsAnswer | None = None
         self.slots_in_force: frozenset[str] | None = None
+        self.checkpointed_ms: float | None = None
         self._order = 0
         for node in host.nodes.values():
             stream = Stream(node.name, host.name)
@@ -324,6 +327,8 @@ class Process(Owner):
             nodes=tuple(watched.view(now) for watched in self.watched.values()),
             promises=dict(self.promises),
             request=self.request,
+            checkpointed_at_ms=self.checkpointed_ms,
+            being_remade=self._being_remade(now),
             in_flight=frozenset(self.in_flight),
             failures={
                 key: Failure(count=end.failures, age_ms=now - end.at_ms, code=end.code, message="")
@@ -335,6 +340,12 @@ class Process(Owner):
             timings=self.timings,
         )
         return view if host.broken is None else break_view(view, host.broken)
+
+    def _being_remade(self, now: float) -> frozenset[NodeName]:
+        kinds = (ActionKind.REWIND, ActionKind.CLONE)
+        told = {node for kind, node in self.in_flight if kind in kinds}
+        lately = {node for (kind, node), end in self.ended.items() if kind in kinds and now - end.at_ms < PACE_MS[kind]}
+        return frozenset(told | lately)
 
     def _proxies_settled(self, now: float) -> bool:
         epoch = self.document.epoch if self.document is not None else NO_EPOCH
@@ -423,6 +434,7 @@ class Process(Owner):
         self.ended.clear()
         self.in_force = None
         self.slots_in_force = None
+        self.checkpointed_ms = None
         self.in_flight.clear()
 
     def _start(self, action: NodeAction, document: Topology) -> None:
@@ -480,6 +492,8 @@ class Process(Owner):
         elif isinstance(outcome, SettingsAnswer):
             self.in_force = outcome
             self.slots_in_force = frozenset(slots_of(document))
+        elif isinstance(action, Checkpoint):
+            self.checkpointed_ms = self.world.now
 
     # The silent writer's port
 
@@ -516,6 +530,8 @@ def _order(action: NodeAction, document: Topology) -> Order:
         "deadline_ms": int(DEADLINE_S[action.kind] * 1000),
     }
     match action:
+        case Checkpoint():
+            return CheckpointOrder(**common)
         case Init():
             return InitOrder(**common)
         case AskPromise():

@@ -20,6 +20,7 @@ from pgtopology.node import Incarnation, NodeName, Position, Role
 from pgtopology.observation import Activity, Heartbeat, Observation, Postmaster, PostmasterState, Receiver, Walsender
 from pgtopology.orders import (
     Acknowledged,
+    CheckpointOrder,
     CloneOrder,
     FollowOrder,
     InitOrder,
@@ -208,6 +209,8 @@ class Noded(Owner):
                     return (yield from self._promote(order))
                 case SettingsOrder():
                     return (yield from self._settings(order))
+                case CheckpointOrder():
+                    return (yield from self._checkpoint(order))
                 case InitOrder():
                     return (yield from self._init(order))
                 case CloneOrder():
@@ -493,6 +496,14 @@ class Noded(Owner):
         self._check_not_overtaken(order)
         self.poke()
         return SettingsAnswer(node=name, in_force=wanted, barrier_lsn=lsn_of(barrier[0]))
+
+    def _checkpoint(self, order: CheckpointOrder) -> Waits:
+        self._accept(order, primary=False)
+        yield self.world.jitter(5, 300)
+        if self.pg.life is None or self.pg.life.frozen:
+            raise OrderRefused(str(Refusal.FAILED), "the checkpoint was not completed")
+        self.pg.checkpoint_now()
+        return Acknowledged(node=self.state.node)
 
     def _init(self, order: InitOrder) -> Waits:
         self._accept(order, primary=False)
