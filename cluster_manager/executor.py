@@ -145,6 +145,14 @@ class Executor:
             if end.failures
         }
 
+    def being_remade(self, now: float) -> frozenset[NodeName]:
+        """Return the nodes that were told to rewind or clone, and may not have said yet that their data does not count."""
+        kinds = (ActionKind.REWIND, ActionKind.CLONE)
+        told = {node for kind, node in self._in_flight if kind in kinds}
+        return frozenset(
+            told | {node for (kind, node), end in self._ended.items() if kind in kinds and now - end.ended_ms < PACE_MS[kind]}
+        )
+
     def enter_epoch(self, epoch: Epoch) -> None:
         """Forget what belongs to an earlier epoch, and end its orders: their answers would count for nothing."""
         if epoch == self.epoch:

@@ -163,6 +163,7 @@ class Reconciler:
             request=self._request,
             checkpointed_at_ms=self._executor.checkpointed_at_ms,
             proxies_settled=self._proxies_settled(self._document.epoch if self._document is not None else Epoch(0)),
+            being_remade=self._executor.being_remade(now),
             in_flight=self._executor.in_flight,
             failures=self._executor.failures(now),
             in_force=self._executor.in_force,

@@ -16,7 +16,7 @@ from cluster_manager.decision import bootstrap, membership, transition
 from cluster_manager.decision.actions import Action, Checkpoint, Clone, Rewind, WriteDocument
 from cluster_manager.decision.diagnose import Diagnosis, Finding, diagnose_store, diagnose_writer
 from cluster_manager.decision.members import refreshed
-from cluster_manager.decision.repair import Repair, repairs
+from cluster_manager.decision.repair import Repair, bearable, repairs
 from cluster_manager.decision.request import refusal
 from cluster_manager.decision.suspicion import promisable
 from cluster_manager.decision.view import Request, RequestKind, View, is_fresh
@@ -109,7 +109,8 @@ def _beside_the_writer(view: View, document: Topology, finding: Finding) -> Plan
         written = msgspec.structs.replace(current, revision=Revision(document.revision + 1))
         return _plan(view, finding, (WriteDocument(written, MEMBERS_CHANGED),), found)
     trusted = finding.diagnosis in _WRITER_IS_THERE or calm
-    actions = [repair.action for repair in found if repair.action is not None and (trusted or not _destroys(repair.action))]
+    wanted = [repair.action for repair in found if repair.action is not None and (trusted or not _destroys(repair.action))]
+    actions = list(bearable(view, document, wanted))
     change = membership.next_step(view, document) if calm else None
     if change is not None:
         what, action = change

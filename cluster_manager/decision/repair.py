@@ -8,6 +8,7 @@ ancestor of the writer's, or if rewinding did not help (DESIGN 4.7, S3).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cluster_manager.decision.actions import Action, AskPromise, Clone, Follow, Rewind, Stop
@@ -18,6 +19,7 @@ from pgtopology.document import Topology
 from pgtopology.node import Role
 from pgtopology.observation import Activity, Observation, PostmasterState
 from pgtopology.orders import Upstream
+from pgtopology.quorum import Voter
 from pgtopology.timeline import Timeline, fork_from
 
 
@@ -82,6 +84,34 @@ def _repair(node: NodeView, view: View, document: Topology, source: Upstream, cu
             return _running(node, observation, view, document, source, current)
 
 
+def bearable(view: View, document: Topology, actions: Iterable[Action]) -> tuple[Action, ...]:
+    """Return those of *actions* after which enough whole voters are left for a safe set.
+
+    Rewinding or cloning a voter takes its WAL out of the count until it is whole again; if too many are remade at once, the
+    death of the writer leaves nobody to elect, with all nodes healthy.  One that does not count anyway may always be remade.
+    """
+    voters = document.voters.members if document.voters is not None else ()
+    names = {voter.name for voter in voters}
+    away = {voter.name for voter in voters if not _counts(view, voter)} | set(view.being_remade)
+    spare = len(voters) - (document.voters.safe_set_size if document.voters is not None else 0)
+    kept: list[Action] = []
+    for action in actions:
+        if isinstance(action, Rewind | Clone) and action.destroys is not None and action.node in names - away:
+            if len(away) >= spare:
+                continue
+            away.add(action.node)
+        kept.append(action)
+    return tuple(kept)
+
+
+def _counts(view: View, voter: Voter) -> bool:
+    """Return whether the voter's data would count, as far as is known; one that is merely away keeps its data."""
+    node = view.node(voter.name)
+    if node is None or node.observation is None:
+        return True
+    return node.observation.whole and node.observation.incarnation == voter.incarnation
+
+
 def rejoining(view: View, document: Topology, candidate: NodeView) -> tuple[Action, ...]:
     """Return how the nodes that cannot just follow a promoted candidate are brought to it, before it is the writer."""
     claimed = document.candidate
@@ -105,7 +135,7 @@ def rejoining(view: View, document: Topology, candidate: NodeView) -> tuple[Acti
             continue
         if repair.action is not None:
             actions.append(repair.action)
-    return tuple(actions)
+    return bearable(view, document, actions)
 
 
 def _stopped(node: NodeView, observation: Observation, source: Upstream) -> Repair:

@@ -201,6 +201,8 @@ class View:
     """When the writer of this epoch last completed a checkpoint that was ordered."""
     proxies_settled: bool = True
     """Whether every connected proxy has reported this epoch, and so has no session of an earlier writer left."""
+    being_remade: frozenset[NodeName] = frozenset()
+    """Nodes that were ordered to rewind or clone so lately that they may not have said yet that they are not whole."""
     in_flight: frozenset[tuple[ActionKind, NodeName]] = frozenset()
     failures: Mapping[tuple[ActionKind, NodeName], Failure] = field(default_factory=dict[tuple[ActionKind, NodeName], Failure])
     in_force: SettingsAnswer | None = None

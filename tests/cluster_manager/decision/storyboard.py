@@ -317,6 +317,8 @@ def _edit_manager(view: View, words: list[str]) -> View:
         match key:
             case "started":
                 view = replace(view, started_at_ms=NOW_MS + float(value))
+            case "remaking":
+                view = replace(view, being_remade=frozenset({NodeName(value)}))
             case "claimed":
                 view = replace(view, claimed_at_ms=NOW_MS + float(value))
             case "began":
