@@ -19,7 +19,7 @@ from endpointctl.local.layout import Layout
 from endpointctl.local.plan import DEFAULT_BASE_PORT, Plan, make_plan
 from endpointctl.local.ports import conflicts
 from endpointctl.local.process import find_recorded, postmaster_of
-from endpointctl.local.program import find_program, own_pids
+from endpointctl.local.program import conflicts_with_others, find_program
 
 
 class Grade(StrEnum):
@@ -102,8 +102,7 @@ def _directory(layout: Layout) -> Finding:
 
 def _ports(layout: Layout, plan: Plan | None) -> Finding:
     wanted = plan or make_plan(node_count=3, base_port=DEFAULT_BASE_PORT, pg_bin="")
-    own = own_pids(layout, plan) if plan is not None else set[int]()
-    taken = [conflict for conflict in conflicts(wanted.ports) if conflict.holder.pid not in own]
+    taken = conflicts(wanted.ports) if plan is None else conflicts_with_others(layout, plan)
     if not taken:
         return Finding(subject="ports", grade=Grade.GOOD, text=f"all ports from base {wanted.base_port} are ours or free")
     text = "; ".join(

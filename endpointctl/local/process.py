@@ -137,6 +137,12 @@ def start_ticks_of(pid: int) -> int | None:
     return int(fields[19])
 
 
+def parent_of(pid: int) -> int | None:
+    """Return the parent of *pid*, or None if it is gone."""
+    fields = _stat(pid)
+    return int(fields[1]) if fields is not None else None
+
+
 def command_of(pid: int) -> tuple[str, ...]:
     """Return the command line of *pid*; empty if it is gone."""
     try:

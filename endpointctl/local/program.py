@@ -21,12 +21,14 @@ import endpointctl
 from daemonkit.logs import get_logger
 from endpointctl.local.layout import Layout
 from endpointctl.local.plan import MANAGER_PROGRAM, PROXY_PROGRAM, Plan
+from endpointctl.local.ports import Conflict, conflicts, is_free
 from endpointctl.local.process import (
     PinnedProcess,
     ProcessRecord,
     boot_id,
     find_by_command,
     find_recorded,
+    parent_of,
     pin,
     postmaster_of,
     start_ticks_of,
@@ -97,6 +99,25 @@ def own_pids(layout: Layout, plan: Plan) -> set[int]:
                 pids.add(process.record.pid)
     postmasters = (postmaster_of(layout.pgdata(node.name)) for node in plan.everybody)
     return pids | {pid for pid in postmasters if pid is not None}
+
+
+def conflicts_with_others(layout: Layout, plan: Plan) -> list[Conflict]:
+    """Return the ports of the cluster that somebody else holds.
+
+    Our own processes are looked for after the ports, because a node may have started in between; a server's newborn child has
+    its parent's sockets open for a moment.
+    """
+    taken = conflicts(plan.ports)
+    own = own_pids(layout, plan) if taken else set[int]()
+    return [conflict for conflict in taken if not _is_ours(conflict, own)]
+
+
+def _is_ours(conflict: Conflict, own: set[int]) -> bool:
+    """Return whether one of our processes, *own*, holds the port, or nobody any more."""
+    pid = conflict.holder.pid
+    if pid is None:
+        return is_free(conflict.use)
+    return pid in own or parent_of(pid) in own
 
 
 class Program:

@@ -34,9 +34,9 @@ from endpointctl.local.directory import (
 from endpointctl.local.layout import Layout
 from endpointctl.local.logfiles import last_lines, rotate
 from endpointctl.local.plan import DEFAULT_BASE_PORT, NODE_COUNTS, Plan, make_plan
-from endpointctl.local.ports import conflicts, free_base_port
+from endpointctl.local.ports import Conflict, conflicts, free_base_port
 from endpointctl.local.preferences import Preferences
-from endpointctl.local.program import own_pids, program_environment
+from endpointctl.local.program import conflicts_with_others, program_environment
 from endpointctl.local.settings_files import settings_files
 
 AUTO = 0
@@ -68,7 +68,7 @@ async def start_cluster(layout: Layout, wishes: Wishes) -> Started:
     state = inspect_directory(layout)
     if state is DirectoryState.NEW:
         plan = _new_plan(layout, wishes)
-        _require_ports(plan, own=set())
+        _require_ports(conflicts(plan.ports))
         make_root(layout)
         descriptor = _lock_or_refuse(layout)
         make_files(layout, plan)
@@ -81,7 +81,7 @@ async def start_cluster(layout: Layout, wishes: Wishes) -> Started:
             await _require_supervisor(layout)
             return Started(plan=known, already_ran=True)
         descriptor = free
-        _require_ports(plan, own=own_pids(layout, plan))
+        _require_ports(conflicts_with_others(layout, plan))
         make_directories(layout)
         if plan != known:
             write_plan(layout, plan)
@@ -162,8 +162,7 @@ def _require_same_major(layout: Layout, plan: Plan, pg_bin: Path) -> None:
             )
 
 
-def _require_ports(plan: Plan, *, own: set[int]) -> None:
-    taken = [conflict for conflict in conflicts(plan.ports) if conflict.holder.pid not in own]
+def _require_ports(taken: list[Conflict]) -> None:
     if not taken:
         return
     first = taken[0]
