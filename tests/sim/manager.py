@@ -7,142 +7,40 @@ so that two can believe to lead.  Every write is checked by the real `may_follow
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from cluster_manager.decision.actions import (
-    AskPromise,
-    Checkpoint,
-    Clone,
-    Follow,
-    Init,
-    NodeAction,
-    Promote,
-    PutInForce,
-    Rewind,
     WriteDocument,
 )
 from cluster_manager.decision.plan import Plan, decide
 from cluster_manager.decision.request import refusal
 from cluster_manager.decision.view import (
-    NEVER_MS,
-    ActionKind,
     Failure,
     NodeSpec,
-    NodeView,
     Port,
-    Promise,
     Request,
     Timings,
     View,
-    slots_of,
 )
-from cluster_manager.executor import DEADLINE_S, PACE_MS
 from pgtopology.document import Durability, Endpoints, Topology
-from pgtopology.epoch import NO_EPOCH, Epoch
-from pgtopology.lsn import Lsn
-from pgtopology.node import NodeName, Role
-from pgtopology.observation import Observation, PostmasterState
-from pgtopology.orders import (
-    CheckpointOrder,
-    CloneOrder,
-    FollowOrder,
-    InitOrder,
-    Order,
-    PromiseAnswer,
-    PromiseOrder,
-    PromoteOrder,
-    RewindOrder,
-    SettingsAnswer,
-    SettingsOrder,
-)
+from pgtopology.epoch import NO_EPOCH
+from pgtopology.node import NodeName
+from pgtopology.observation import Observation
 from pgtopology.report import ProxyReport
 from pgtopology.succession import may_follow
 from tests.sim.breaks import break_plan, break_view
-from tests.sim.known import KNOWN_SETTINGS
+from tests.sim.executor import Executor
 from tests.sim.network import Network, Stream
 from tests.sim.node import CLUSTER, SimNode
 from tests.sim.store import LEASE_MS, SimStore
 from tests.sim.switches import Switch
-from tests.sim.world import Owner, World
+from tests.sim.world import World
 
-Key = tuple[ActionKind, NodeName]
 KEEP_MS = 300.0
 STORE_RETRY_MS = 200.0
 PROBE_MS = 100.0
 SILENCE_MS = 2000.0
 """A proxy that was not heard for so long is not connected."""
 PROBE_AFTER_MS = 250.0
-
-
-class Watched:
-    """What is remembered of one node; `take` and `view` are the observer's."""
-
-    __slots__ = (
-        "arrived_ms",
-        "observation",
-        "port",
-        "replay_advanced_ms",
-        "replayed",
-        "running_since_ms",
-        "spec",
-        "streamed_ms",
-        "wal_advanced_ms",
-        "wal_end",
-    )
-
-    def __init__(self, spec: NodeSpec) -> None:
-        self.spec = spec
-        self.observation: Observation | None = None
-        self.arrived_ms = -NEVER_MS
-        self.wal_end: Lsn | None = None
-        self.wal_advanced_ms = -NEVER_MS
-        self.replayed: Lsn | None = None
-        self.replay_advanced_ms = -NEVER_MS
-        self.running_since_ms: float | None = None
-        self.streamed_ms = -NEVER_MS
-        self.port = Port.UNKNOWN
-
-    def take(self, seen: Observation, now: float) -> None:
-        """Note what arrived."""
-        before, self.observation = self.observation, seen
-        self.arrived_ms = now
-        self.port = Port.UNKNOWN
-        if seen.wal_end is not None and self.wal_end is not None and seen.wal_end > self.wal_end:
-            self.wal_advanced_ms = now
-        self.wal_end = seen.wal_end
-        if seen.replayed_lsn is not None and seen.replayed_lsn != self.replayed:
-            self.replay_advanced_ms = now
-        self.replayed = seen.replayed_lsn
-        same = before is not None and before.role is seen.role and before.postmaster.pid == seen.postmaster.pid
-        if seen.postmaster.state is not PostmasterState.RUNNING or seen.role is Role.NONE:
-            self.running_since_ms = None
-        elif self.running_since_ms is None or not same:
-            self.running_since_ms = now
-        if seen.role is Role.PRIMARY or (seen.receiver is not None and seen.receiver.streaming):
-            self.streamed_ms = now
-
-    def view(self, now: float) -> NodeView:
-        """Return what a decision sees."""
-        since = self.running_since_ms
-        running_for_ms = now - since if since is not None else 0.0
-        not_streaming_ms = 0.0 if since is None else min(now - self.streamed_ms, running_for_ms)
-        return NodeView(
-            spec=self.spec,
-            observation=self.observation,
-            age_ms=now - self.arrived_ms,
-            wal_advanced_age_ms=now - self.wal_advanced_ms,
-            replay_advanced_age_ms=now - self.replay_advanced_ms,
-            running_for_ms=running_for_ms,
-            not_streaming_for_ms=0.0 if self.streamed_ms == self.arrived_ms else not_streaming_ms,
-            port=self.port,
-        )
-
-
-@dataclass(slots=True)
-class _Ended:
-    failures: int
-    at_ms: float
-    code: str
 
 
 class SimManager:
@@ -195,14 +93,11 @@ class SimManager:
             self.world.thaw(process)
 
 
-class Process(Owner):
+class Process(Executor):
     """One manager process."""
 
     def __init__(self, host: SimManager) -> None:
-        super().__init__()
-        self.host = host
-        self.world = host.world
-        self.watched = {spec.name: Watched(spec) for spec in host.specs}
+        super().__init__(host)
         self.started_ms = self.world.now
         self.paused_at_ms = 0.0
         self.lease_until_ms = 0.0
@@ -220,15 +115,6 @@ class Process(Owner):
         self.timings = timings
         self._woken = False
         self._alarm = 0
-        # The executor's
-        self.epoch: Epoch = NO_EPOCH
-        self.promises: dict[NodeName, Promise] = {}
-        self.in_flight: dict[Key, int] = {}
-        self.ended: dict[Key, _Ended] = {}
-        self.in_force: SettingsAnswer | None = None
-        self.slots_in_force: frozenset[str] | None = None
-        self.checkpointed_ms: float | None = None
-        self._order = 0
         for node in host.nodes.values():
             stream = Stream(node.name, host.name)
             node.subscribers[host.name] = self._subscriber(node.name, stream)
@@ -246,8 +132,6 @@ class Process(Owner):
             self.host.net.stream(stream, self, arrive, observation)
 
         return tell
-
-    # The lease
 
     def _keep(self) -> None:
         asked_at = self.world.now
@@ -278,8 +162,6 @@ class Process(Owner):
     def lease_ms(self) -> float:
         """For how long this process knows that nobody else leads."""
         return max(0.0, self.lease_until_ms - self.world.now) if self.leads else 0.0
-
-    # The loop
 
     def _wake(self) -> None:
         if not self._woken and self.leads and not self.reading and not self.writing:
@@ -340,12 +222,6 @@ class Process(Owner):
             timings=self.timings,
         )
         return view if host.broken is None else break_view(view, host.broken)
-
-    def _being_remade(self, now: float) -> frozenset[NodeName]:
-        kinds = (ActionKind.REWIND, ActionKind.CLONE)
-        told = {node for kind, node in self.in_flight if kind in kinds}
-        lately = {node for (kind, node), end in self.ended.items() if kind in kinds and now - end.at_ms < PACE_MS[kind]}
-        return frozenset(told | lately)
 
     def _proxies_settled(self, now: float) -> bool:
         epoch = self.document.epoch if self.document is not None else NO_EPOCH
@@ -424,79 +300,6 @@ class Process(Owner):
             self.request = request
             self._wake()
 
-    # Orders
-
-    def _enter_epoch(self, epoch: Epoch) -> None:
-        if epoch == self.epoch:
-            return
-        self.epoch = epoch
-        self.promises.clear()
-        self.ended.clear()
-        self.in_force = None
-        self.slots_in_force = None
-        self.checkpointed_ms = None
-        self.in_flight.clear()
-
-    def _start(self, action: NodeAction, document: Topology) -> None:
-        key = action.kind, action.node
-        if key in self.in_flight:
-            return
-        end = self.ended.get(key)
-        if end is not None and self.world.now - end.at_ms < PACE_MS[action.kind] * (1 + min(end.failures, 4)):
-            return
-        self._order += 1
-        number = self.in_flight[key] = self._order
-        order = _order(action, document)
-        node, net = self.host.nodes[action.node], self.host.net
-
-        def arrive() -> None:
-            noded = node.noded
-            if not node.is_up:
-                return
-            if noded is None:
-                back(("unavailable", "refused"))
-            elif noded.frozen:
-                noded.parked.append((noded.receive, (order, back)))
-            else:
-                noded.receive(order, back)
-
-        def back(outcome: object) -> None:
-            net.send(action.node, self.host.name, self, self._answered, key, number, document, action, outcome)
-
-        if isinstance(order, SettingsOrder) and KNOWN_SETTINGS in self.host.avoided:
-            if not net.is_cut(self.host.name, action.node):
-                self.world.after(self.world.jitter(0.2, 1.0), None, arrive)
-        else:
-            net.send(self.host.name, action.node, None, arrive)
-        timeout = DEADLINE_S[action.kind] * 1000
-        self.world.after(timeout, self, self._answered, key, number, document, action, ("unavailable", "timeout"))
-
-    def _answered(self, key: Key, number: int, document: Topology, action: NodeAction, outcome: object) -> None:
-        if self.in_flight.get(key) != number:
-            return
-        del self.in_flight[key]
-        self._wake()
-        if self.epoch != document.epoch:
-            return
-        if isinstance(outcome, tuple):
-            before = self.ended.get(key)
-            self.ended[key] = _Ended(before.failures + 1 if before else 1, self.world.now, outcome[0])
-            return
-        self.ended[key] = _Ended(0, self.world.now, "")
-        if isinstance(outcome, PromiseAnswer) and outcome.promised == document.epoch:
-            advanced = self.watched[action.node].wal_advanced_ms
-            earlier = self.promises.get(action.node)
-            if earlier is not None:
-                advanced = earlier.wal_advanced_at_ms
-            self.promises[action.node] = Promise(answer=outcome, at_ms=self.world.now, wal_advanced_at_ms=advanced)
-        elif isinstance(outcome, SettingsAnswer):
-            self.in_force = outcome
-            self.slots_in_force = frozenset(slots_of(document))
-        elif isinstance(action, Checkpoint):
-            self.checkpointed_ms = self.world.now
-
-    # The silent writer's port
-
     def _probe(self) -> None:
         self.world.after(PROBE_MS, self, self._probe)
         writer = self.document.writer if self.document is not None else None
@@ -516,38 +319,6 @@ class Process(Owner):
         if self.world.now - watched.arrived_ms >= PROBE_AFTER_MS:
             watched.port = met
             self._wake()
-
-
-def _order(action: NodeAction, document: Topology) -> Order:
-    common = {
-        "cluster": document.cluster,
-        "node": action.node,
-        "system_identifier": document.system_identifier,
-        "epoch": document.epoch,
-        "revision": document.revision,
-        "voters": document.voters,
-        "slots": slots_of(document),
-        "deadline_ms": int(DEADLINE_S[action.kind] * 1000),
-    }
-    match action:
-        case Checkpoint():
-            return CheckpointOrder(**common)
-        case Init():
-            return InitOrder(**common)
-        case AskPromise():
-            return PromiseOrder(**common, stop_mode=action.stop_mode)
-        case Follow():
-            return FollowOrder(**common, upstream=action.upstream)
-        case Promote():
-            return PromoteOrder(**common, timeline=action.timeline)
-        case Clone():
-            return CloneOrder(**common, source=action.source, destroys=action.destroys)
-        case Rewind():
-            return RewindOrder(**common, source=action.source, destroys=action.destroys)
-        case PutInForce():
-            return SettingsOrder(**common, in_force=action.voters)
-        case _:
-            raise AssertionError(f"the simulator does not know the order {action}")
 
 
 def _nobody(_: SimManager, __: Topology) -> None:

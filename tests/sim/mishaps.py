@@ -1,0 +1,249 @@
+"""Single faults of processes, machines, the network, managers, the store; each is begun and, after a while, ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cluster_manager.decision.view import Request, RequestKind
+from tests.sim.cluster import Cluster
+from tests.sim.network import LATE
+from tests.sim.node import SimNode
+from tests.sim.store import HOST as STORE
+
+Undo = Callable[[], None]
+
+
+class Mishaps:
+    """Begins single faults; `heal` ends all that are under way."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.world = cluster.world
+        self.rng = cluster.world.rng
+        self.until_ms = 0.0
+        self.wipes = 0
+        self._undo: dict[int, Undo] = {}
+        self._number = 0
+
+    def heal(self) -> None:
+        """End every fault."""
+        for number in list(self._undo):
+            self._end(number)
+        self.cluster.net.unreliable = False
+        for manager in self.cluster.managers:
+            manager.start()
+        for node in self.cluster.nodes.values():
+            node.boot()
+        self.world.say("all faults are over")
+
+    def _for(self, duration_ms: float, undo: Undo) -> None:
+        self._number += 1
+        self._undo[self._number] = undo
+        self.world.after(duration_ms, None, self._end, self._number)
+
+    def _end(self, number: int) -> None:
+        undo = self._undo.pop(number, None)
+        if undo is not None:
+            undo()
+
+    def _later(self, delay_ms: float, call: Callable[[], None]) -> None:
+        def unless_over() -> None:
+            if self.world.now < self.until_ms:
+                call()
+
+        self.world.after(delay_ms, None, unless_over)
+
+    def _node(self) -> SimNode:
+        """The writer more often than others."""
+        writer = self.cluster.writer()
+        if writer is not None and self.rng.random() < 0.4:
+            return writer
+        return self.cluster.nodes[self.rng.choice(list(self.cluster.nodes))]
+
+    def _others(self, name: str) -> list[str]:
+        return [other for other in self.cluster.nodes if other != name]
+
+    def _span(self) -> float:
+        return self.world.jitter(100, 900) if self.rng.random() < 0.5 else self.world.jitter(900, 4000)
+
+    def crash_postgres(self, node: SimNode | None = None) -> None:
+        """kill -9 of a postmaster."""
+        node = node or self._node()
+        self.world.say("FAULT PostgreSQL of {} is killed", node.name)
+        node.pg.crash()
+
+    def crash_writer(self) -> None:
+        """kill -9 of the writer's."""
+        self.crash_postgres(self.cluster.writer())
+
+    def power_off(self, node: SimNode | None = None, span_ms: float | None = None) -> None:
+        """A machine goes down, and comes back."""
+        node = node or self._node()
+        self.world.say("FAULT {} loses its power", node.name)
+        node.power_off()
+        self._for(span_ms if span_ms is not None else self._span(), node.boot)
+
+    def freeze_postgres(self, node: SimNode | None = None, span_ms: float | None = None) -> None:
+        """SIGSTOP to PostgreSQL's processes."""
+        node = node or self._node()
+        life = node.pg.life
+        if life is None or life.frozen:
+            return
+        self.world.say("FAULT PostgreSQL of {} is frozen", node.name)
+        node.pg.freeze()
+        self._for(span_ms if span_ms is not None else self._span(), lambda: self._thaw(node, life))
+
+    def _thaw(self, node: SimNode, life: object) -> None:
+        if node.pg.life is life:
+            self.world.say("FAULT PostgreSQL of {} goes on", node.name)
+            node.pg.thaw()
+
+    def freeze_node(self, node: SimNode | None = None, span_ms: float | None = None) -> None:
+        """A machine stands still."""
+        node = node or self._node()
+        if node.noded is None or node.noded.frozen:
+            return
+        self.world.say("FAULT {} stands still", node.name)
+        node.freeze()
+        self._for(span_ms if span_ms is not None else self._span(), node.thaw)
+
+    def kill_noded(self, node: SimNode | None = None) -> None:
+        """kill -9 of a noded; its supervisor starts it again."""
+        node = node or self._node()
+        if not node.is_up:
+            return
+        self.world.say("FAULT noded of {} is killed", node.name)
+        node.kill_noded()
+        self._for(self.world.jitter(100, 2000), lambda: node.boot() if node.is_up else None)
+
+    def freeze_proxy(self) -> None:
+        """A proxy stands still, and finds frames that have waited for it."""
+        proxy = self.rng.choice(self.cluster.proxies)
+        self.world.say("FAULT {} stands still", proxy.name)
+        self.world.freeze(proxy)
+        self._for(self._span(), lambda: self.world.thaw(proxy))
+
+    def slow_disk(self, node: SimNode | None = None) -> None:
+        """fsync takes long."""
+        node = node or self._node()
+        node.pg.fsync_ms = self.world.jitter(20, 400)
+        self.world.say("FAULT the disk of {} is slow", node.name)
+        self._for(self._span(), lambda: setattr(node.pg, "fsync_ms", 1.0))
+
+    def stall_startup(self, node: SimNode | None = None) -> None:
+        """Replay stands still."""
+        node = node or self._node()
+        node.pg.stall_startup(self.world.jitter(200, 2500))
+
+    def restart_all(self) -> None:
+        """The power of all of them goes."""
+        for node in self.cluster.nodes.values():
+            self.power_off(node, self.world.jitter(100, 2000))
+
+    def wipe(self, node: SimNode | None = None) -> None:
+        """A data directory is gone; rarely, and never while the cluster is not complete."""
+        if self.wipes or not self.cluster.is_complete():
+            return
+        node = node or self._node()
+        self.wipes += 1
+        self.world.say("FAULT the data of {} is gone", node.name)
+        node.wipe()
+        self._for(self.world.jitter(50, 300), lambda: node.boot() if node.is_up else None)
+
+    def _cut(self, left: list[str], right: list[str], span_ms: float, *, both: bool = True) -> None:
+        reset = self.rng.random() < 0.5
+        links = [(a, b) for a in left for b in right] + ([(b, a) for a in left for b in right] if both else [])
+        net = self.cluster.net
+        for link in links:
+            net.cut(*link, reset=reset)
+        self.world.say("FAULT {} cannot reach {}{}", left, right, "" if both else " (one way)")
+
+        def mend() -> None:
+            for link in links:
+                net.mend(*link)
+            self.world.say("FAULT {} can reach {} again", left, right)
+
+        self._for(span_ms, mend)
+
+    def partition(self) -> None:
+        """Hosts fall into two halves."""
+        hosts = [*self.cluster.nodes, *self.cluster.others]
+        self.rng.shuffle(hosts)
+        size = self.rng.randint(1, max(1, len(hosts) // 2))
+        self._cut(hosts[:size], hosts[size:], self._span())
+
+    def one_way(self) -> None:
+        """One link lets nothing pass in one direction."""
+        hosts = [*self.cluster.nodes, *self.cluster.others]
+        left, right = self.rng.sample(hosts, 2)
+        self._cut([left], [right], self._span(), both=self.rng.random() < 0.4)
+
+    def clog(self, source: str | None = None, destination: str | None = None) -> None:
+        """A link is slow."""
+        nodes = list(self.cluster.nodes)
+        hosts = [*nodes, *self.cluster.others] if self.rng.random() < 0.5 else nodes
+        first, second = self.rng.sample(hosts, 2)
+        link = source or first, destination or second
+        if link[0] == link[1]:
+            return
+        delays = self.cluster.net.delay_ms
+        delays[link] = self.world.jitter(20, 800)
+        self.world.say("FAULT {} to {} takes {:.0f} ms", *link, delays[link])
+        self._for(self._span(), lambda: _forget(delays, link))
+
+    def reset_stream(self) -> None:
+        """Connections between two nodes break, and can be made again."""
+        left, right = self.rng.sample(list(self.cluster.nodes), 2)
+        self._cut([left], [right], self.world.jitter(5, 60))
+
+    def storm(self) -> None:
+        """For some seconds many messages come late, twice or never."""
+        net = self.cluster.net
+        net.late = 0.2
+        self._for(4000.0, lambda: setattr(net, "late", LATE))
+
+    def pause_manager(self) -> None:
+        """A manager stands still and goes on with what it knew."""
+        manager = self.rng.choice(self.cluster.managers)
+        self.world.say("FAULT {} stands still", manager.name)
+        manager.pause()
+        self._for(self.world.jitter(50, 4000), manager.resume)
+
+    def crash_manager(self) -> None:
+        """A manager dies and is started again."""
+        manager = self.rng.choice(self.cluster.managers)
+        self.world.say("FAULT {} is killed", manager.name)
+        manager.crash()
+        self._for(self.world.jitter(100, 2500), manager.start)
+
+    def lose_store(self) -> None:
+        """The store is out of reach for a manager or for all."""
+        names = self.cluster.managers_names
+        left = names if self.rng.random() < 0.5 else [self.rng.choice(names)]
+        self._cut(left, [STORE], self._span(), both=self.rng.random() < 0.6)
+
+    def ask_switchover(self) -> None:
+        """An operator wants another writer."""
+        to = self.rng.choice(list(self.cluster.nodes)) if self.rng.random() < 0.6 else None
+        for manager in self.cluster.managers:
+            if manager.process is not None and not manager.process.frozen:
+                name = self.cluster.nodes[to].name if to else None
+                kind = self.rng.choice((RequestKind.FAILOVER, RequestKind.SWITCHOVER))
+                manager.process.ask(Request(kind=kind, to=name, asked_at_ms=self.world.now))
+
+    def roll_back(self) -> None:
+        """The store is restored from a copy of an earlier epoch."""
+        store = self.cluster.store
+        if store.document is None or self.cluster.checks.rolled_back or store.document.voters is None:
+            return
+        epoch = store.document.epoch
+        old = [one for one in store.history if one.epoch < epoch and one.voters == store.document.voters]
+        if not old or len(store.document.voters.members) < 3:
+            return
+        to = self.rng.choice(old)
+        self.world.say("FAULT the store goes back from epoch {} to {} revision {}", epoch, to.epoch, to.revision)
+        store.roll_back(to)
+
+
+def _forget(delays: dict[tuple[str, str], float], link: tuple[str, str]) -> None:
+    delays.pop(link, None)
