@@ -17,7 +17,7 @@ from tests.sim.checkers.safe_sets import SafeSets
 from tests.sim.checkers.stale_reads import StaleReads
 from tests.sim.checkers.timelines import Timelines
 from tests.sim.checks import Checks
-from tests.sim.known import AVOIDED, KNOWN_LEASE, NEEDED_BY, known_stuck
+from tests.sim.known import AVOIDED, NEEDED_BY, known_stuck
 from tests.sim.manager import SimManager
 from tests.sim.network import Network
 from tests.sim.node import SimNode
@@ -99,8 +99,6 @@ class Cluster:
 
     def _feed_cut(self, source: str, destination: str, reset: bool) -> None:
         """A reset connection of a proxy is one that the manager does not have any more."""
-        if KNOWN_LEASE in self.avoided:
-            return
         for manager in self.managers:
             if reset and manager.process is not None and manager.name in (source, destination):
                 manager.process.lose_report(destination if manager.name == source else source)

@@ -11,18 +11,15 @@ import re
 from tests.sim.switches import Switch
 
 KNOWN_SETTINGS = "two settings orders of one revision are not ordered"
-KNOWN_LEASE = "a proxy whose connection was reset is not waited for, though it may still serve"
-KNOWN_DESTROYED = "two voters are rewound or made anew at once, and the third one fails before they are whole"
 KNOWN_REPLACED = "voters made anew cannot be recorded while there is no writer"
 
-AVOIDED: frozenset[str] = frozenset({KNOWN_SETTINGS, KNOWN_LEASE})
+AVOIDED: frozenset[str] = frozenset({KNOWN_SETTINGS})
 
 NEEDED_BY = {Switch.NO_REVISION: frozenset({KNOWN_SETTINGS})}
 """The switches that show by the same circumstances that something is amiss."""
 
 _STUCK: tuple[tuple[str, re.Pattern[str]], ...] = (
     (KNOWN_REPLACED, re.compile(r"finds no quorum|first quorum commit is not acknowledged|\d+ of the \d+ other voters needed")),
-    (KNOWN_DESTROYED, re.compile(r"is not whole yet")),
     (KNOWN_REPLACED, re.compile(r"has other data than the voter that was recorded")),
 )
 """Reasons, as the managers say them, for which a cluster may stay unwell for ever."""

@@ -6,6 +6,7 @@ so that two can believe to lead.  Every write is checked by the real `may_follow
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 
 from cluster_manager.decision.actions import (
@@ -40,6 +41,7 @@ STORE_RETRY_MS = 200.0
 PROBE_MS = 100.0
 SILENCE_MS = 2000.0
 """A proxy that was not heard for so long is not connected."""
+FRAME_LEASE_MS = 600
 PROBE_AFTER_MS = 250.0
 
 
@@ -108,7 +110,8 @@ class Process(Executor):
         self.epoch_is_ours = False
         self.epoch_began_ms = self.claimed_ms = self.world.now
         self.reports: dict[str, ProxyReport] = {}
-        self.heard_ms: dict[str, float] = {}
+        self.heard_ms: dict[str, float] = defaultdict(lambda: -SILENCE_MS)
+        self.lent_ms: dict[str, float] = defaultdict(lambda: -SILENCE_MS)
         self.request: Request | None = None
         self.plan: Plan | None = None
         timings = Timings(reader_lease_ms=0) if host.broken is Switch.OPEN_AT_ONCE else Timings()
@@ -224,12 +227,17 @@ class Process(Executor):
         return view if host.broken is None else break_view(view, host.broken)
 
     def _proxies_settled(self, now: float) -> bool:
+        """Every connected proxy has reported this epoch, and what the last frame lent to those that left has run out."""
         epoch = self.document.epoch if self.document is not None else NO_EPOCH
-        return all(report.epoch >= epoch for name, report in self.reports.items() if now - self.heard_ms[name] < SILENCE_MS)
+        return all(
+            report.epoch >= epoch
+            for name, report in self.reports.items()
+            if now - self.heard_ms[name] < SILENCE_MS or now - self.lent_ms[name] < FRAME_LEASE_MS
+        )
 
     def lose_report(self, proxy: str) -> None:
         """The proxy's connection was reset."""
-        self.reports.pop(proxy, None)
+        self.heard_ms[proxy] = -SILENCE_MS
 
     def take_report(self, report: ProxyReport) -> None:
         """A proxy says how things stand there."""

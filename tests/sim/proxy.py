@@ -16,13 +16,12 @@ from pgtopology.report import FeedFrame, ProxyReport
 from pgtopology.succession import may_replace
 from tests.sim.checkers.stale_reads import StaleReads
 from tests.sim.checks import Acknowledged, Checks
-from tests.sim.manager import SimManager
+from tests.sim.manager import FRAME_LEASE_MS, SimManager
 from tests.sim.network import Network, Stream
 from tests.sim.node import SimNode
 from tests.sim.world import Owner, World
 
 FRAME_MS = 150.0
-LEASE_MS = 600
 ASK_MS = 150.0
 PATIENCE_MS = 1500.0
 
@@ -57,11 +56,12 @@ class SimProxy(Owner):
         process = manager.process
         if process is None or process.frozen or process.document is None:
             return
-        lease_ms = min(LEASE_MS, int(process.lease_ms))
+        lease_ms = min(FRAME_LEASE_MS, int(process.lease_ms))
         if lease_ms <= 0:
             return
         document = process.document
         report = process.reports.get(self.name)
+        process.lent_ms[self.name] = self.world.now
         frame = FeedFrame(
             lease_ms=lease_ms,
             epoch=document.epoch,
