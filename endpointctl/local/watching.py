@@ -95,8 +95,10 @@ async def until_left(layout: Layout, name: str, *, timeout_s: float, say: Say) -
     plan = read_plan(layout)
     assert plan is not None, "a cluster that lost a node has a plan"
 
-    def is_met(_: Status) -> bool:
+    def is_met(status: Status) -> bool:
         now = read_plan(layout)
+        if status.writer == name:
+            raise Failure(f'"{name}" has become the writer', hint="after `endpointctl switchover` it leaves by itself")
         if now is None or now.find_leaving(name) is not None:
             return False
         if now.find(name) is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -74,6 +75,15 @@ async def start(path: Path) -> asyncio.subprocess.Process:
 @asynccontextmanager
 async def running(folder: Path, port: int | None = None) -> AsyncIterator[HttpClient]:
     """Run a manager, and give a client once it has decided something."""
+    async with running_process(folder, port) as (client, _):
+        yield client
+
+
+@asynccontextmanager
+async def running_process(
+    folder: Path, port: int | None = None
+) -> AsyncIterator[tuple[HttpClient, asyncio.subprocess.Process]]:
+    """Run a manager, and give a client and the process once it has decided something."""
     port = port if port is not None else free_port()
     process = await start(write_settings(folder, port))
     try:
@@ -85,7 +95,7 @@ async def running(folder: Path, port: int | None = None) -> AsyncIterator[HttpCl
                         break
                     except (HttpUnavailable, HttpRefused):
                         await asyncio.sleep(0.05)
-            yield client
+            yield client, process
     finally:
         process.terminate()
         async with asyncio.timeout(DEADLINE_S):
@@ -115,6 +125,36 @@ async def test_nothing_but_health_is_told_without_the_token(tmp_path: Path, path
             assert answer.status == 401
         async with aiohttp.ClientSession() as stranger, stranger.get(base + "/health", headers={"Host": "evil.test"}) as answer:
             assert answer.status == 403
+
+
+async def test_nodes_are_read_anew_when_asked_and_a_bad_file_changes_nothing(tmp_path: Path) -> None:
+    async with running_process(tmp_path) as (client, process):
+
+        async def until_nodes(*names: str) -> None:
+            async with asyncio.timeout(DEADLINE_S):
+                while tuple(node["name"] for node in (await status())["nodes"]) != names:
+                    await asyncio.sleep(0.02)
+
+        async def status() -> dict[str, list[dict[str, str]]]:
+            return json.loads(await client.get("/v1/status", timeout_s=DEADLINE_S))
+
+        path = tmp_path / "manager.toml"
+        one = path.read_text()
+        node = one[one.index("[[nodes]]") :]
+        await until_nodes("n1")
+        path.write_text(one + node.replace('"n1"', '"n2"'))
+        process.send_signal(signal.SIGHUP)
+        await until_nodes("n1", "n2")
+        path.write_text(one.replace("[[nodes]]", "[[knots]]"))
+        process.send_signal(signal.SIGHUP)
+        assert process.stderr is not None
+        async with asyncio.timeout(DEADLINE_S):
+            while b"reload failed" not in await process.stderr.readline():
+                pass
+        assert [node["name"] for node in (await status())["nodes"]] == ["n1", "n2"]
+        path.write_text(one.replace('name = "n1"', 'name = "n3"'))
+        process.send_signal(signal.SIGHUP)
+        await until_nodes("n3")
 
 
 async def test_a_second_manager_on_the_same_store_is_told_who_holds_it(tmp_path: Path) -> None:
