@@ -40,7 +40,9 @@ def _seeds(arguments: argparse.Namespace) -> int:
         simulated += result.simulated_ms
         acknowledged += result.acknowledged
         epochs += result.epochs
-        known += result.known
+        known += bool(result.known)
+        if result.known and arguments.keep_going:
+            print(f"seed {result.seed} stays as it is: {result.known}")
         if result.violation is not None:
             failed += 1
             if arguments.keep_going:

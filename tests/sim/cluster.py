@@ -36,13 +36,16 @@ HEALING_MS = 90_000.0
 class Cluster:
     """Nodes, managers, a store, proxies and clients."""
 
-    def __init__(self, seed: int, broken: Switch | None, *, verbose: bool = False) -> None:
+    def __init__(
+        self, seed: int, broken: Switch | None, *, verbose: bool = False, size: int | None = None, managers: int | None = None
+    ) -> None:
         self.world = world = World(seed, verbose=verbose)
         self.broken = broken
         self.net = Network(world)
         self.avoided = AVOIDED - NEEDED_BY.get(broken, frozenset()) if broken is not None else AVOIDED
         self.checks = checks = Checks(world)
-        size = 3 if world.rng.random() < 0.7 else 5
+        drawn = 3 if world.rng.random() < 0.7 else 5
+        size = size if size is not None else drawn
         self.may_roll_back = broken is Switch.STORE_ROLLED_BACK or (broken is None and seed % 10 == 7)
         peers: dict[str, Postgres] = {}
         self.nodes: dict[str, SimNode] = {}
@@ -71,7 +74,7 @@ class Cluster:
         door = Endpoint(host="p", port=1, dns="p")
         endpoints = Endpoints(writer=door, reader=door)
         self.store = SimStore(world, self.net, checks)
-        self.managers_names = ["m1"] if world.rng.random() < 0.4 else ["m1", "m2"]
+        self.managers_names = ["m1", "m2"][: managers or (1 if world.rng.random() < 0.4 else 2)]
         self.managers = [
             SimManager(world, self.net, self.store, name, self.nodes, specs, endpoints, broken, self.avoided)
             for name in self.managers_names
@@ -172,8 +175,8 @@ class Result:
     acknowledged: int
     epochs: int
     digest: int
-    known: bool = False
-    """It stayed as it was for a reason that known.py lists."""
+    known: str = ""
+    """It stayed as it was, and the managers said what known.py lists."""
     trace: str = ""
 
 
@@ -185,24 +188,24 @@ def run(seed: int, broken: Switch | None = None, *, verbose: bool = False, safet
     world = cluster.world
     faults = Faults(cluster)
     violation: Violation | None = None
-    known = False
+    known = ""
     try:
         calm = Random(seed).random()
         if calm < 0.75:
-            _until(cluster, 12_000.0, cluster.is_healthy)
+            wait_until(cluster, 12_000.0, cluster.is_healthy)
         faults.begin(world.now + FAULTS_MS)
         world.run_until(world.now + FAULTS_MS)
         faults.heal()
         asked = broken is None and not safety_only
-        well = _until(cluster, world.now + (HEALING_MS if asked else SHORT_HEALING_MS), cluster.is_healthy)
-        known = not well and asked and known_stuck(cluster.diagnoses())
+        well = wait_until(cluster, world.now + (HEALING_MS if asked else SHORT_HEALING_MS), cluster.is_healthy)
+        known = cluster.diagnoses() if not well and asked and known_stuck(cluster.diagnoses()) else ""
         if not well and asked and not known and not cluster.is_excused():
             raise Violation(
                 "healthy again", f"not within {HEALING_MS / 1000:.0f} s after the last fault: {cluster.diagnoses()}"
             )
         if well and asked:
             before = max(client.last_ms for client in cluster.clients)
-            if not _until(cluster, world.now + 5000, lambda: max(client.last_ms for client in cluster.clients) > before):
+            if not wait_until(cluster, world.now + 5000, lambda: max(client.last_ms for client in cluster.clients) > before):
                 raise Violation("healthy again", "no client's write is acknowledged")
         cluster.acknowledged_writes.at_the_end()
     except Violation as found:
@@ -221,7 +224,7 @@ def run(seed: int, broken: Switch | None = None, *, verbose: bool = False, safet
     )
 
 
-def _until(cluster: Cluster, end_ms: float, condition: object) -> bool:
+def wait_until(cluster: Cluster, end_ms: float, condition: object) -> bool:
     """Let time pass until *condition* holds, at most until *end_ms*; return whether it did."""
     assert callable(condition)
     while cluster.world.now < end_ms:

@@ -100,6 +100,8 @@ class Executor(Owner):
         end = self.ended.get(key)
         if end is not None and self.world.now - end.at_ms < PACE_MS[action.kind] * (1 + min(end.failures, 4)):
             return
+        if self.host.dies(after=False):
+            return
         self._order += 1
         number = self.in_flight[key] = self._order
         order = _order(action, document)
@@ -124,6 +126,8 @@ class Executor(Owner):
                 self.world.after(self.world.jitter(0.2, 1.0), None, arrive)
         else:
             net.send(self.host.name, action.node, None, arrive)
+        if self.host.dies(after=True):
+            return
         timeout = DEADLINE_S[action.kind] * 1000
         self.world.after(timeout, self, self._answered, key, number, document, action, ("unavailable", "timeout"))
 

@@ -39,6 +39,7 @@ from tests.sim.world import World
 KEEP_MS = 300.0
 STORE_RETRY_MS = 200.0
 PROBE_MS = 100.0
+RESTART_MS = 300.0
 SILENCE_MS = 2000.0
 """A proxy that was not heard for so long is not connected."""
 FRAME_LEASE_MS = 600
@@ -65,6 +66,9 @@ class SimManager:
         self.avoided = avoided
         self.publish: Callable[[SimManager, Topology], None] = _nobody
         self.process: Process | None = None
+        self.actions = 0
+        self.crash_at: tuple[int, bool] | None = None
+        """At which action, counted from 1, this manager dies, and whether just after it."""
 
     def start(self) -> None:
         """Run one process."""
@@ -78,6 +82,18 @@ class SimManager:
             self.process = None
             for node in self.nodes.values():
                 node.subscribers.pop(self.name, None)
+
+    def dies(self, *, after: bool) -> bool:
+        """Return whether the manager dies here, before or after an action; it is started again soon."""
+        if not after:
+            self.actions += 1
+        if self.crash_at != (self.actions, after):
+            return False
+        self.crash_at = None
+        self.world.say("{}: dies {} its action {}", self.name, "after" if after else "before", self.actions)
+        self.crash()
+        self.world.after(RESTART_MS, None, self.start)
+        return True
 
     def pause(self) -> None:
         """SIGSTOP."""
@@ -266,7 +282,7 @@ class Process(Executor):
             return
         if self.document is not None:
             for action in plan.actions:
-                if not isinstance(action, WriteDocument):
+                if not isinstance(action, WriteDocument) and not self.dead:
                     self._start(action, self.document)
         self._alarm += 1
         self.world.after(max(1.0, plan.wake_at_ms - self.world.now), self, self._alarmed, self._alarm)
@@ -300,7 +316,10 @@ class Process(Executor):
             )  # fmt: skip
             self._wake()
 
+        if host.dies(after=False):
+            return
         host.store.ask(host.name, self, lambda: host.store.write(new, expected), answered)
+        host.dies(after=True)
 
     def ask(self, request: Request) -> None:
         """Take an operator's order, if it can be carried out now."""
