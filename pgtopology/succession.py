@@ -50,8 +50,8 @@ def inconsistency(new: Topology) -> str | None:
         return f'"{new.writer}" is the writer while a transition is unfinished'
     if new.transition is not None and (new.transition.step is Step.PROMOTING) != (new.candidate is not None):
         return f"the transition is {new.transition.step}, but {'there is a' if new.candidate else 'there is no'} candidate"
-    if (new.transition is not None and new.transition.step is Step.INITIALISING) != (new.voters is None):
-        return "there are voters before there is data, or data without voters"
+    if new.transition is not None and new.transition.step is Step.INITIALISING and new.voters is not None:
+        return "there are voters before there is data"
     if new.candidate is not None and new.candidate.timeline is not None:
         record = next((r for r in new.timelines if r.timeline == new.candidate.timeline), None)
         if record is None or record.epoch != new.epoch or record.node != new.candidate.node:
