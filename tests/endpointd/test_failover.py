@@ -17,6 +17,7 @@ import pytest
 
 from pgtopology.document import Topology, TransitionKind
 from pgtopology.node import Role
+from pgwire.startup import encode_startup, make_startup
 from tests.endpointd.feedserver import FeedServer, document, feed_server, member
 from tests.endpointd.proxies import Proxy, proxy
 from tests.endpointd.servers import PASSWORD, Postgres, psql
@@ -198,9 +199,11 @@ async def test_a_client_that_leaves_while_it_waits_is_forgotten(duo: Duo, tmp_pa
     async with standing(duo, tmp_path) as (feed, running):
         feed.publish(duo.document(epoch=2, revision=2))
         await running.wait_for_health(writer=None)
-        waiting = asyncio.create_task(connect(running.writer_port))
+        # A bare socket: a driver whose connecting is cancelled closes its own only when it is collected.
+        _, client = await asyncio.open_connection("127.0.0.1", running.writer_port)
+        client.write(encode_startup(make_startup("postgres", "postgres")))
         await held(running, 1)
-        waiting.cancel()
+        client.close()
         await running.wait_for_health(sessions=0)
 
 
