@@ -110,9 +110,10 @@ def elect(document: Topology, votes: Tally) -> Elected | None:
             because = "nobody who may take over holds its shutdown checkpoint; it is promoted again"
             return Elected(old.voter.name, old.position, passed, because)
         field = heirs
-    tiers = {member.name: member.tier for member in document.members}
+    # Only among equals: who is being taken out of the cluster would have to hand over again.
+    ranks = {member.name: (member.leaving, member.tier) for member in document.members}
     ranked = sorted(field, key=lambda one: one.voter.name)
-    ranked.sort(key=lambda one: tiers.get(one.voter.name, 15))
+    ranked.sort(key=lambda one: ranks.get(one.voter.name, (True, 15)))
     ranked.sort(key=lambda one: one.position.replayed_lsn, reverse=True)
     ranked.sort(key=_reach, reverse=True)
     winner = ranked[0]
