@@ -111,6 +111,10 @@ def _beside_the_writer(view: View, document: Topology, finding: Finding) -> Plan
     trusted = finding.diagnosis in _WRITER_IS_THERE or calm
     wanted = [repair.action for repair in found if repair.action is not None and (trusted or not _destroys(repair.action))]
     actions = list(bearable(view, document, wanted))
+    if calm and view.checkpointed_at_ms is None and document.writer is not None:
+        # A promotion leaves the old timeline in the control file until the next checkpoint, minutes later; a writer that dies
+        # before it could not be rewound afterwards.
+        actions.append(Checkpoint(document.writer))
     change = membership.next_step(view, document) if calm else None
     if change is not None:
         what, action = change

@@ -2,8 +2,8 @@
 
 A node without data is cloned; one that runs as a primary, or went down after it had been one, is asked for a promise, which
 makes it a standby without upstream and tells how far its history reaches; then it follows if its history is a prefix of the
-writer's, is rewound if it went past the point where the writer's left it, and is made anew if it is on a timeline that is no
-ancestor of the writer's, or if rewinding did not help (DESIGN 4.7, S3).
+writer's, is rewound if it went past the point where the writer's left it, and is made anew if it is on a timeline that nobody
+claimed, or if rewinding did not help (DESIGN 4.7, S3).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pgtopology.node import Role
 from pgtopology.observation import Activity, Observation, PostmasterState
 from pgtopology.orders import Upstream
 from pgtopology.quorum import Voter
-from pgtopology.timeline import Timeline, fork_from
+from pgtopology.timeline import Timeline, epoch_of, fork_from
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,10 +193,8 @@ def _why_diverged(observation: Observation, document: Topology, current: Timelin
 
 def _diverged(node: NodeView, observation: Observation, document: Topology, source: Upstream, away: str) -> Repair:
     reason = f'"{node.name}" has diverged: {away}' + _trouble(observation)
-    record = next((r for r in document.timelines if r.timeline == observation.timeline), None)
-    unregistered = observation.timeline != 1 and record is None
-    unopened = record is not None and not record.opened
-    if unregistered or unopened or observation.problem is not None or observation.incarnation is None:
+    claimed = observation.timeline is not None and epoch_of(document.timelines, observation.timeline) is not None
+    if not claimed or observation.problem is not None or observation.incarnation is None:
         return _anew(node, observation, source, Diagnosis.REPLICA_DIVERGED, reason)
     return Repair(
         node.name,

@@ -202,6 +202,7 @@ def read_view(text: str) -> View:
         wanted_durability=Durability.QUORUM,
         document=document,
         epoch_is_ours=True,
+        checkpointed_at_ms=NOW_MS - 25_000,
         epoch_began_at_ms=NOW_MS - 30_000,
         nodes=tuple(healthy_node(name) for name in ALL),
         in_force=SettingsAnswer(node=NodeName("n1"), in_force=voters_of("n1,n2,n3/2"), barrier_lsn=WAL),
@@ -268,6 +269,12 @@ def _edit_document(view: View, words: list[str]) -> View:
                 document = msgspec.structs.replace(document, durability=Durability(value))
             case "voters":
                 document = msgspec.structs.replace(document, voters=voters_of(value))
+            case "claimed":
+                node, epoch, timeline = value.split("/")
+                record = TimelineRecord(
+                    timeline=Timeline(int(timeline)), epoch=Epoch(int(epoch)), node=node, parent=TIMELINE, fork_lsn=WAL
+                )
+                document = msgspec.structs.replace(document, timelines=(*document.timelines, record))
             case "leaving" | "stopped":
                 members = tuple(
                     msgspec.structs.replace(member, **{key: True}) if member.name == value else member
@@ -336,7 +343,7 @@ def _edit_manager(view: View, words: list[str]) -> View:
             case "wanted":
                 view = replace(view, wanted_durability=Durability(value))
             case "forgot":
-                view = replace(view, in_force=None, slots_in_force=None)
+                view = replace(view, in_force=None, slots_in_force=None, checkpointed_at_ms=None)
             case "nodes":
                 names = tuple(value.split(","))
                 document = healthy_document(names)
