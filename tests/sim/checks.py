@@ -113,7 +113,7 @@ class Checks:
 
     def acknowledges_stream(self, node: str, epoch: int | None) -> None:
         """A standby replies to its upstream, a primary of *epoch*; None if that is a standby."""
-        if epoch is not None:
+        if epoch:
             for told in self._streams:
                 told(node, epoch)
 

@@ -116,7 +116,8 @@ class DataDirectory:
         self.checks.records += 1
         record = self.checks.records
         self.wal.append(record)
-        self.checks.generated(self.node, self.timeline, len(self.wal), record)
+        if self.life is None or self.life.epoch:
+            self.checks.generated(self.node, self.timeline, len(self.wal), record)
         return len(self.wal)
 
     def checkpoint_now(self) -> None:

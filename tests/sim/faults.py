@@ -40,6 +40,7 @@ class Faults(Mishaps):
             (2, self.ask_switchover),
             (1, self.wipe),
             (1, self.restart_all),
+            (1, self.promote_by_hand),
             (3, self.twice),
             (2, self.wandering_cut),
             (2, self.reconnect_to_frozen),

@@ -11,9 +11,11 @@ import re
 from tests.sim.switches import Switch
 
 KNOWN_SETTINGS = "two settings orders of one revision are not ordered"
+KNOWN_PASSWORD = "a receiver that was requested before a promise logs in with the password that a later order brought"
+KNOWN_HAND = "a node that was promoted by hand is told from a claimed timeline's by its number only"
 KNOWN_REPLACED = "voters made anew cannot be recorded while there is no writer"
 
-AVOIDED: frozenset[str] = frozenset({KNOWN_SETTINGS})
+AVOIDED: frozenset[str] = frozenset({KNOWN_SETTINGS, KNOWN_HAND, KNOWN_PASSWORD})
 
 NEEDED_BY = {Switch.NO_REVISION: frozenset({KNOWN_SETTINGS})}
 """The switches that show by the same circumstances that something is amiss."""

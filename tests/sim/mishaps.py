@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cluster_manager.decision.view import Request, RequestKind
+from pgtopology.node import Role
 from tests.sim.cluster import Cluster
+from tests.sim.known import KNOWN_HAND
 from tests.sim.network import LATE
 from tests.sim.node import SimNode
 from tests.sim.store import HOST as STORE
@@ -134,6 +136,16 @@ class Mishaps:
         """Replay stands still."""
         node = node or self._node()
         node.pg.stall_startup(self.world.jitter(200, 2500))
+
+    def promote_by_hand(self) -> None:
+        """Somebody calls pg_promote() on a standby."""
+        if KNOWN_HAND in self.cluster.avoided:
+            return
+        node = self._node()
+        life = node.pg.life
+        if life is not None and life.ready and not life.frozen and life.role is Role.STANDBY:
+            self.world.say("FAULT somebody promotes {} by hand", node.name)
+            node.pg.promote(0)
 
     def restart_all(self) -> None:
         """The power of all of them goes."""

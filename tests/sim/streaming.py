@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 
 from pgtopology.node import Role
 from tests.sim.committing import Committing
+from tests.sim.known import AVOIDED, KNOWN_PASSWORD
 from tests.sim.processes import RETRY_MS, TIMEOUT_MS, Life, Receiver, Sender, parse_names
 
 if TYPE_CHECKING:
     from tests.sim.postgres import Postgres
 
 
-SCOPED_PASSWORD = False
-"""Whether the password file names the upstream it is for."""
+SCOPED_PASSWORD = KNOWN_PASSWORD in AVOIDED
+"""Whether the password file names the upstream it is for, so that a late receiver finds none for another."""
 
 
 class Streaming(Committing):

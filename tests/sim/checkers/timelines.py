@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from pgtopology.document import Topology
 from tests.sim.checks import Checker, Checks
+from tests.sim.node import SimNode
 from tests.sim.world import Violation
 
 
@@ -14,6 +16,7 @@ class Timelines(Checker):
     def __init__(self, checks: Checks) -> None:
         super().__init__(checks)
         self._last: dict[int, tuple[str, int]] = {}
+        self._records: dict[tuple[int, int], int] = {}
 
     def generated(self, node: str, timeline: int, position: int, record: int) -> None:
         """One node writes a timeline, onwards; initdb's own, 1, is never written after it."""
@@ -23,3 +26,26 @@ class Timelines(Checker):
                 self.name, f"timeline {timeline} position {position} is written by {node}, after {before[0]} wrote {before[1]}"
             )
         self._last[timeline] = node, position
+        self._records[timeline, position] = record
+
+    def data_lost(self, node: SimNode) -> None:
+        """Data that begins to count holds nothing that nobody's promotion was ordered for."""
+        if node.state.whole and node.pg.exists:
+            self._compare(node)
+
+    def written(self, old: Topology | None, new: Topology) -> None:
+        """Nor does a candidate."""
+        if new.candidate is not None and (old is None or old.candidate is None):
+            self._compare(self.checks.nodes[new.candidate.node])
+
+    def _compare(self, node: SimNode) -> None:
+        timelines = node.pg.timelines
+        for index, (timeline, begin) in enumerate(timelines):
+            end = timelines[index + 1][1] if index + 1 < len(timelines) else len(node.pg.wal)
+            for position in range(begin + 1, min(end, len(node.pg.wal)) + 1):
+                if self._records.get((timeline, position)) != node.pg.wal[position - 1]:
+                    raise Violation(
+                        self.name,
+                        f"{node.name} holds record {node.pg.wal[position - 1]} at {position} of timeline {timeline}, where "
+                        f"{self._records.get((timeline, position))} was written",
+                    )
