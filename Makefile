@@ -6,9 +6,10 @@ BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime-installed
 TESTING := $(VENV)/.test-installed
 KILLS ?= 10
+SEEDS ?= 1000
 ARGS ?=
 
-.PHONY: help install up down status test test-fast test-integration check format bench-failover clean
+.PHONY: help install up down status test test-fast test-integration check format compose-test sim bench-failover clean
 
 help:
 	@echo "make up              install into .venv and run a cluster in the foreground (^C stops it)"
@@ -17,6 +18,8 @@ help:
 	@echo "make test            every test, on real PostgreSQL, on free ports (ARGS=... for pytest)"
 	@echo "make test-fast       the tests that start no PostgreSQL"
 	@echo "make check           lint, format, types, import rules"
+	@echo "make sim             SEEDS=1000 runs of a simulated cluster under faults, with the real decisions"
+	@echo "make compose-test    the cluster of docker-compose.yml on a real engine, under faults (root; ARGS=--short for less)"
 	@echo "make bench-failover  KILLS=10 times kill -9 of the primary under load; prints outages and the checker's verdict"
 	@echo "make install         only install into .venv"
 
@@ -68,6 +71,12 @@ check: $(TESTING)
 format: $(TESTING)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+compose-test: $(TESTING)
+	$(BIN)/python -m tests.compose $(ARGS)
+
+sim: $(TESTING)
+	$(BIN)/python -m tests.sim --seeds $(SEEDS) $(ARGS)
 
 bench-failover: $(TESTING)
 	$(BIN)/python -m bench.failover --kills $(KILLS) $(ARGS)
