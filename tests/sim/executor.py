@@ -105,6 +105,7 @@ class Executor(Owner):
         self._order += 1
         number = self.in_flight[key] = self._order
         order = _order(action, document)
+        self.host.sent.append(order)
         node, net = self.host.nodes[action.node], self.host.net
 
         def arrive() -> None:

@@ -41,6 +41,7 @@ class Faults(Mishaps):
             (1, self.wipe),
             (1, self.restart_all),
             (1, self.promote_by_hand),
+            (3, self.repeat_orders),
             (3, self.twice),
             (2, self.wandering_cut),
             (2, self.reconnect_to_frozen),
@@ -69,6 +70,7 @@ class Faults(Mishaps):
             Switch.WIPED_COUNTS: self.wipe_while_lagging,
             Switch.CONFIGURATION_NOT_FSYNCED: self.promise_then_crash,
             Switch.OPEN_AT_ONCE: self.wandering_cut,
+            Switch.NO_REVISION: self.repeat_orders,
         }
         drawn = self.rng.choice([*compound.values(), None, None, None])
         return drawn if self.cluster.broken is None else compound.get(self.cluster.broken)

@@ -6,7 +6,7 @@ so that two can believe to lead.  Every write is checked by the real `may_follow
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable
 
 from cluster_manager.decision.actions import (
@@ -26,6 +26,7 @@ from pgtopology.document import Durability, Endpoints, Topology
 from pgtopology.epoch import NO_EPOCH
 from pgtopology.node import NodeName
 from pgtopology.observation import Observation
+from pgtopology.orders import Order
 from pgtopology.report import ProxyReport
 from pgtopology.succession import may_follow
 from tests.sim.breaks import break_plan, break_view
@@ -66,6 +67,7 @@ class SimManager:
         self.avoided = avoided
         self.publish: Callable[[SimManager, Topology], None] = _nobody
         self.process: Process | None = None
+        self.sent: deque[Order] = deque(maxlen=40)
         self.actions = 0
         self.crash_at: tuple[int, bool] | None = None
         """At which action, counted from 1, this manager dies, and whether just after it."""

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from cluster_manager.decision.view import Request, RequestKind
 from pgtopology.node import Role
+from pgtopology.orders import SettingsOrder
 from tests.sim.cluster import Cluster
-from tests.sim.known import KNOWN_HAND
+from tests.sim.known import KNOWN_HAND, KNOWN_SETTINGS
 from tests.sim.network import LATE
 from tests.sim.node import SimNode
 from tests.sim.store import HOST as STORE
@@ -214,6 +215,19 @@ class Mishaps:
         net.late = 0.2
         self._for(4000.0, lambda: setattr(net, "late", LATE))
 
+    def repeat_orders(self) -> None:
+        """Orders that were given before arrive again."""
+        manager = self.rng.choice(self.cluster.managers)
+        for _ in range(self.rng.randint(1, 6)):
+            if not manager.sent:
+                return
+            order = self.rng.choice(manager.sent)
+            noded = self.cluster.nodes[order.node].noded
+            if noded is None or (isinstance(order, SettingsOrder) and KNOWN_SETTINGS in self.cluster.avoided):
+                continue
+            self.world.say("FAULT {} of revision {} arrives at {} again", type(order).__name__, order.revision, order.node)
+            self.world.after(self.world.jitter(0, 50), noded, noded.receive, order, _ignore)
+
     def pause_manager(self) -> None:
         """A manager stands still and goes on with what it knew."""
         manager = self.rng.choice(self.cluster.managers)
@@ -259,3 +273,7 @@ class Mishaps:
 
 def _forget(delays: dict[tuple[str, str], float], link: tuple[str, str]) -> None:
     delays.pop(link, None)
+
+
+def _ignore(_: object) -> None:
+    pass

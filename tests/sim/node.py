@@ -73,8 +73,8 @@ class SimNode:
         if self.broken is not Switch.WIPED_COUNTS:
             self.pg.clear()
         else:
-            self.pg.put(self.pg.wal[: self.world.rng.randint(1, max(1, len(self.pg.wal)))], self.pg.timelines[:1])
-            self.pg.timelines = [entry for entry in self.pg.timelines if entry[1] <= len(self.pg.wal)]
+            kept = self.world.rng.randint(1, max(1, len(self.pg.wal)))
+            self.pg.put(self.pg.wal[:kept], [entry for entry in self.pg.timelines if entry[1] < kept])
         self.checks.data_lost(self)
 
     def freeze(self) -> None:
