@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from tests.sim.postgres import Postgres
 
 
+WRITEBACK_MS = 2000.0
+"""After this the operating system has written what nobody fsynced."""
+
+
 class DataDirectory:
     """What outlives the processes, and which life runs on it."""
 
@@ -104,6 +108,12 @@ class DataDirectory:
         self.conf_upstream, self.conf_names, self.password_for = upstream, names, upstream
         if durable:
             self.saved_conf = upstream, names, upstream
+        else:
+            self.world.after(WRITEBACK_MS, None, self._written_back, (upstream, names, upstream))
+
+    def _written_back(self, conf: tuple[str | None, str, str | None]) -> None:
+        if conf == (self.conf_upstream, self.conf_names, self.password_for):
+            self.saved_conf = conf
 
     def lose_unsynced(self) -> None:
         """The power went: nothing that was not fsynced is left."""

@@ -187,13 +187,13 @@ class Faults(Mishaps):
         writer = self.cluster.writer()
         if writer is None:
             return
-        self._cut([writer.name], [*self.cluster.managers_names, STORE], self.world.jitter(500, 1500))
-        if self.rng.random() < 0.6:
-            self.freeze_postgres(writer, self.world.jitter(620, 1500))
+        self._cut([writer.name], [*self.cluster.managers_names, STORE], self.world.jitter(900, 2000))
+        if self.rng.random() < 0.8:
+            self.freeze_postgres(writer, self.world.jitter(620, 1300))
         other = self.cluster.nodes[self.rng.choice(self._others(writer.name))]
         crash = self.power_off if self.rng.random() < 0.6 else self.kill_noded
         if crash == self.power_off:
-            self._later(self.world.jitter(500, 1200), lambda: self.power_off(other, self.world.jitter(20, 200)))
+            self._later(self.world.jitter(600, 1100), lambda: self.power_off(other, self.world.jitter(20, 200)))
         else:
             self._later(self.world.jitter(500, 1200), lambda: self.kill_noded(other))
 
