@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cluster_manager.decision.view import Promise
-from pgtopology.document import Topology, Transition
+from pgtopology.document import Topology, Transition, TransitionKind
 from pgtopology.epoch import Epoch
 from pgtopology.lsn import format_lsn
 from pgtopology.node import NodeName, Position
@@ -102,7 +102,13 @@ def elect(document: Topology, votes: Tally) -> Elected | None:
     field = votes.counted
     passed = dict(votes.passed_over)
     old = next((one for one in field if wish is not None and one.voter.name == wish.from_node), None)
-    if wish is not None and wish.avoid_old and old is not None:
+    if wish is not None and wish.kind is TransitionKind.FAILOVER and wish.avoid_old and old is not None:
+        # The old primary is not well, and an operator wants it replaced: it leads again only if no safe set stands without it.
+        others = tuple(one for one in field if one is not old)
+        if voters.is_safe_set([one.voter for one in others]):
+            field = others
+            passed[old.voter.name] = "is the old primary, and the operator wants another"
+    elif wish is not None and wish.avoid_old and old is not None:
         heirs = tuple(one for one in field if one is not old and _reach(one) >= _reach(old) and _is_wanted(one, wish))
         passed.update({one.voter.name: _why_no_heir(one, old, wish) for one in field if one not in heirs})
         if not heirs:

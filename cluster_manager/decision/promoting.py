@@ -1,0 +1,212 @@
+"""Promoting: from the claim to the opening (DESIGN 4.5, 4.6).
+
+The other promised nodes follow the candidate at once, it is promoted, its first commit must be seen flushed by the quorum, and
+nobody may still be served by the old primary; then it is named the writer.  A candidate is given up only by a new epoch, and
+only if others could do better (L5).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from cluster_manager.decision.actions import Action, AskPromise, Follow, Promote, WriteDocument
+from cluster_manager.decision.attempt import in_flight, new_attempt, next_document
+from cluster_manager.decision.diagnose import Diagnosis, Finding
+from cluster_manager.decision.repair import rejoining
+from cluster_manager.decision.suspicion import Health, health, promisable
+from cluster_manager.decision.view import NodeView, View, is_fresh
+from pgtopology.document import Candidate, Topology, Transition
+from pgtopology.lsn import format_lsn
+from pgtopology.node import NodeName, NodeState, Role
+from pgtopology.observation import Observation, PostmasterState
+from pgtopology.orders import Upstream
+from pgtopology.timeline import fork_from
+
+
+def bring_up(
+    view: View, document: Topology, transition: Transition, candidate: Candidate
+) -> tuple[Finding, tuple[Action, ...]]:
+    """Return where the candidate stands and what to do next."""
+    node = view.node(candidate.node)
+    timeline = candidate.timeline
+    if node is None or timeline is None:
+        return in_flight(transition, f'the candidate "{candidate.node}" is gone from the settings'), (
+            new_attempt(document, transition, f'the candidate "{candidate.node}" is gone'),
+        )
+    lost = _why_given_up(view, document, node)
+    if lost is not None:
+        able, missing = promisable(view, document)
+        if document.voters is not None and document.voters.is_safe_set(able):
+            return in_flight(transition, lost), (new_attempt(document, transition, lost),)
+        who = "; ".join(f'"{name}" {why}' for name, why in missing.items())
+        return Finding(Diagnosis.NO_SAFE_SET, f"{lost}; {who}", cause=Diagnosis.TRANSITION_IN_FLIGHT), ()
+    followers = _followers(view, document, node)
+    if not _is_promoted(node, document):
+        return in_flight(transition, f'"{node.name}" is being promoted to timeline {timeline}'), (
+            Promote(node.name, timeline),
+            *followers,
+        )
+    waiting = _why_not_open(view, document, transition, node)
+    if waiting is not None:
+        return in_flight(transition, f'"{node.name}" is promoted; {waiting}'), (*followers, *_helpers(view, document, node))
+    return in_flight(transition, f'"{node.name}" has its quorum'), (_open(document, node),)
+
+
+def _is_promoted(node: NodeView, document: Topology) -> bool:
+    observation = node.observation
+    return (
+        observation is not None
+        and document.candidate is not None
+        and observation.role is Role.PRIMARY
+        and observation.promoted_epoch == document.epoch
+        and observation.timeline == document.candidate.timeline
+    )
+
+
+def _why_given_up(view: View, document: Topology, node: NodeView) -> str | None:
+    """Return why the candidate cannot be waited for any longer, or None (L5)."""
+    timings = view.timings
+    since_ms = view.now_ms - max(view.epoch_began_at_ms, view.claimed_at_ms)
+    if health(node, timings) in (Health.SILENT, Health.UNSEEN):
+        return f'the candidate "{node.name}" is silent' if since_ms >= timings.silence_ms else None
+    observation = node.observation
+    if observation is None:
+        return None
+    if is_fresh(node, timings) and observation.postmaster.state is PostmasterState.STOPPED:
+        return f'PostgreSQL on the candidate "{node.name}" has stopped'
+    if observation.promised > document.epoch:
+        return f'the candidate "{node.name}" has promised epoch {observation.promised}'
+    if observation.role is Role.PRIMARY:
+        if not _is_promoted(node, document):
+            return f'the candidate "{node.name}" runs as the primary of another epoch or timeline'
+        stuck = since_ms >= timings.opening_ms and node.running_for_ms >= timings.opening_ms
+        return f'the candidate "{node.name}" finds no quorum' if stuck else None
+    still = min(since_ms, node.replay_advanced_age_ms, node.running_for_ms)
+    return f'the candidate "{node.name}" makes no progress' if still >= timings.replay_progress_ms else None
+
+
+def _followers(view: View, document: Topology, candidate: NodeView) -> tuple[Action, ...]:
+    """Order the fenced standbys whose history the candidate's continues to stream from it, also before it is promoted (L2)."""
+    upstream = Upstream(candidate.name, candidate.spec.address)
+    return tuple(
+        Follow(node.name, upstream)
+        for node in view.nodes
+        if node.name != candidate.name and node.observation is not None and _may_follow(node, node.observation, document)
+    )
+
+
+def _helpers(view: View, document: Topology, candidate: NodeView) -> tuple[Action, ...]:
+    """Bring up who could complete the quorum of a candidate that has waited for it for a while.
+
+    Nodes that have not promised this epoch are asked, for they may have come back since; those that went past the fork are
+    rewound or made anew from the candidate.  That destroys nothing that was acknowledged: the candidate was elected by a safe
+    set (S7).
+    """
+    if candidate.running_for_ms < view.timings.helpers_ms:
+        return ()
+    late = tuple(
+        AskPromise(node.name)
+        for node in view.nodes
+        if node.name != candidate.name
+        and is_fresh(node, view.timings)
+        and node.observation is not None
+        and node.observation.system_identifier == document.system_identifier
+        and node.observation.promised < document.epoch
+    )
+    return (*late, *rejoining(view, document, candidate))
+
+
+def _may_follow(node: NodeView, observation: Observation, document: Topology) -> bool:
+    receiver = observation.receiver
+    record = document.timelines[-1]
+    timeline, replayed = observation.timeline, observation.replayed_lsn
+    if timeline is None or replayed is None or receiver is None:
+        return False
+    fork = fork_from(document.timelines, record.timeline, timeline)
+    return (
+        observation.promised == document.epoch
+        and observation.role is Role.STANDBY
+        and observation.postmaster.state is PostmasterState.RUNNING
+        and not (receiver.upstream == record.node and receiver.upstream_epoch == document.epoch)
+        and (timeline == record.timeline or (fork is not None and replayed <= fork))
+    )
+
+
+def _why_not_open(view: View, document: Topology, transition: Transition, node: NodeView) -> str | None:
+    """Return what the opening still waits for, or None: the quorum's proof (S1, L6) and the old writer's readers (S14)."""
+    observation = node.observation
+    voters = document.voters
+    if observation is None or voters is None or not is_fresh(node, view.timings):
+        return "it has not been heard lately"
+    heartbeat = observation.heartbeat
+    if heartbeat is None or heartbeat.epoch != document.epoch or heartbeat.acknowledged_age_ms is None:
+        return "its first quorum commit is not acknowledged" + (
+            f" ({heartbeat.error})" if heartbeat and heartbeat.error else ""
+        )
+    needed = voters.others_needed(node.name)
+    proofs = {voter.sync_name for voter in voters.members if voter.name != node.name}
+    flushed = {
+        sender.name
+        for sender in observation.walsenders
+        if sender.name in proofs
+        and sender.slot == sender.name
+        and sender.flush_lsn is not None
+        and heartbeat.lsn is not None
+        and sender.flush_lsn >= heartbeat.lsn
+    }
+    if len(flushed) < needed:
+        return f"{len(flushed)} of the {needed} other voters needed have flushed its first commit"
+    if transition.from_node is not None and not _is_proven_stopped(view, document, transition.from_node, node):
+        # Its heartbeat vouches for it as long as its WAL arrived somewhere; a frame of ours as long as it may have been lent.
+        since_ms = [view.started_at_ms, *(promise.wal_advanced_at_ms for promise in view.promises.values())]
+        if not view.proxies_settled:
+            since_ms.append(view.epoch_began_at_ms)
+        left_ms = view.timings.reader_lease_ms - (view.now_ms - max(since_ms))
+        if left_ms > 0:
+            return f'"{transition.from_node}" may still be read through a proxy for {left_ms:.0f} ms'
+    return None
+
+
+def _is_proven_stopped(view: View, document: Topology, old: NodeName, candidate: NodeView) -> bool:
+    """Return whether the old primary cannot be serving anybody."""
+    if old == candidate.name:
+        return True
+    promise = view.promises.get(old)
+    if promise is not None and promise.answer.promised >= document.epoch:
+        return True
+    node = view.node(old)
+    if node is None or node.observation is None:
+        return False
+    observation = node.observation
+    stopped = observation.postmaster.state is PostmasterState.STOPPED
+    fenced = observation.role is Role.STANDBY and observation.promised >= document.epoch
+    return is_fresh(node, view.timings) and (stopped or fenced)
+
+
+def _open(document: Topology, node: NodeView) -> WriteDocument:
+    """Name the writer (DESIGN 4.6)."""
+    record = document.timelines[-1]
+    members = tuple(
+        msgspec.structs.replace(
+            member,
+            role=Role.PRIMARY,
+            state=NodeState.RUNNING,
+            timeline=record.timeline,
+            reader_eligible=False,
+            lag_bytes=0,
+        )
+        if member.name == node.name
+        else member
+        for member in document.members
+    )
+    return WriteDocument(
+        next_document(
+            document,
+            writer=node.name,
+            timelines=(*document.timelines[:-1], msgspec.structs.replace(record, opened=True)),
+            members=members,
+            transition=None,
+        ),
+        f'"{node.name}" is the writer of epoch {document.epoch} on timeline {record.timeline}, '
+        f"from {format_lsn(record.fork_lsn)}",
+    )
