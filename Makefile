@@ -20,7 +20,7 @@ help:
 	@echo "make check           lint, format, types, import rules"
 	@echo "make sim             SEEDS=1000 runs of a simulated cluster under faults, with the real decisions"
 	@echo "make compose-test    the cluster of docker-compose.yml on a real engine, under faults (root; ARGS=--short for less)"
-	@echo "make bench-failover  KILLS=10 times kill -9 of the primary under load; prints outages and the checker's verdict"
+	@echo "make bench-failover  KILLS=10 times kill -9 of the primary under load, or ARGS=\"--fault freeze-node\"; outages and verdict"
 	@echo "make install         only install into .venv"
 
 install: $(RUNTIME)
