@@ -95,9 +95,10 @@ class Obedience(Copies):
         deadline = self.world.now + order.deadline_ms - 50
         seen = self.state.seen
         self._accept(order, primary=False, change=lambda state: rules.promise(state, order.epoch))
-        yield self._fsync_ms()
+        # The real noded stands still while it fsyncs, so nothing comes between the promise and its turn.
         yield self.turn
         try:
+            yield self._fsync_ms()
             self._check_not_overtaken(order)
             was_primary, unknown = yield from self._fence(order)
         finally:
