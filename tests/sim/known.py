@@ -1,7 +1,7 @@
 """Weaknesses of the real code that the simulator has found and that are not mended yet.
 
 Clean runs go round them, so that they find what is new; broken runs do not.  Whoever mends one deletes its entry here, and
-from then on every run looks for it.  The explanations are with the bug reports.
+from then on every run looks for it.
 """
 
 from __future__ import annotations
@@ -11,9 +11,23 @@ import re
 from tests.sim.switches import Switch
 
 KNOWN_SETTINGS = "two settings orders of one revision are not ordered"
+"""S8.  "Wait for nobody" (w=1, as recorded) and "wait for one" (w=2, ahead of its record) carry the same revision; if the first
+one arrives again after w=2 was recorded and before the writer has seen that revision, commits are acknowledged on one node."""
+
 KNOWN_PASSWORD = "a receiver that was requested before a promise logs in with the password that a later order brought"
+"""S2.  The password file names no host.  A receiver requested with the old upstream, launched late because the postmaster and
+the startup process were slow, finds the password that the next follow order brought, and streams from the old writer."""
+
 KNOWN_HAND = "a node that was promoted by hand is told from a claimed timeline's by its number only"
+"""S3.  PostgreSQL numbers a promotion that nobody ordered one above its own timeline, which may equal a claimed one.  noded
+stops such a primary, but its data is not marked as foreign: it may follow, become whole and count."""
+
+KNOWN_BOOTSTRAP = "the first node's PostgreSQL died before it was recorded, and nobody starts it"
+"""The plan stays "initialise", which the node refuses because it has data."""
+
 KNOWN_REPLACED = "voters made anew cannot be recorded while there is no writer"
+"""A voter was cloned from a promoted candidate; its new incarnation may only be recorded beside a published writer, and the
+candidate's list names the old one, so that the candidate never gets its quorum."""
 
 AVOIDED: frozenset[str] = frozenset({KNOWN_SETTINGS, KNOWN_HAND, KNOWN_PASSWORD})
 
@@ -21,6 +35,7 @@ NEEDED_BY = {Switch.NO_REVISION: frozenset({KNOWN_SETTINGS})}
 """The switches that show by the same circumstances that something is amiss."""
 
 _STUCK: tuple[tuple[str, re.Pattern[str]], ...] = (
+    (KNOWN_BOOTSTRAP, re.compile(r"makes its data directory")),
     (KNOWN_REPLACED, re.compile(r"finds no quorum|first quorum commit is not acknowledged|\d+ of the \d+ other voters needed")),
     (KNOWN_REPLACED, re.compile(r"has other data than the voter that was recorded")),
 )
