@@ -38,7 +38,7 @@ from pgtopology.orders import (
     SettingsAnswer,
     SettingsOrder,
 )
-from tests.sim.known import KNOWN_SETTINGS
+from tests.sim.known import KNOWN_PROOF, KNOWN_SETTINGS
 from tests.sim.watched import Watched
 from tests.sim.world import Owner
 
@@ -106,6 +106,8 @@ class Executor(Owner):
         number = self.in_flight[key] = self._order
         order = _order(action, document)
         self.host.sent.append(order)
+        if isinstance(order, SettingsOrder) and KNOWN_PROOF in self.host.avoided:
+            self.in_force = None
         node, net = self.host.nodes[action.node], self.host.net
 
         def arrive() -> None:

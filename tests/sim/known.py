@@ -14,6 +14,10 @@ KNOWN_SETTINGS = "two settings orders of one revision are not ordered"
 """S8.  "Wait for nobody" (w=1, as recorded) and "wait for one" (w=2, ahead of its record) carry the same revision; if the first
 one arrives again after w=2 was recorded and before the writer has seen that revision, commits are acknowledged on one node."""
 
+KNOWN_PROOF = "a list is recorded on the proof of a settings order that another one has followed"
+"""S9.  While {n1, n3} is proven and {n1, n2} is being put in force, n2 goes away: {n1, n3} is recorded on the older answer,
+though the list in force names n2."""
+
 KNOWN_PASSWORD = "a receiver that was requested before a promise logs in with the password that a later order brought"
 """S2.  The password file names no host.  A receiver requested with the old upstream, launched late because the postmaster and
 the startup process were slow, finds the password that the next follow order brought, and streams from the old writer."""
@@ -29,7 +33,7 @@ KNOWN_REPLACED = "voters made anew cannot be recorded while there is no writer"
 """A voter was cloned from a promoted candidate; its new incarnation may only be recorded beside a published writer, and the
 candidate's list names the old one, so that the candidate never gets its quorum."""
 
-AVOIDED: frozenset[str] = frozenset({KNOWN_SETTINGS, KNOWN_HAND, KNOWN_PASSWORD})
+AVOIDED: frozenset[str] = frozenset({KNOWN_SETTINGS, KNOWN_PROOF, KNOWN_HAND, KNOWN_PASSWORD})
 
 NEEDED_BY = {Switch.NO_REVISION: frozenset({KNOWN_SETTINGS})}
 """The switches that show by the same circumstances that something is amiss."""
