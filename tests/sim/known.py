@@ -33,6 +33,10 @@ KNOWN_REPLACED = "voters made anew cannot be recorded while there is no writer"
 """A voter was cloned from a promoted candidate; its new incarnation may only be recorded beside a published writer, and the
 candidate's list names the old one, so that the candidate never gets its quorum."""
 
+KNOWN_GROWTH = "w grows although the voters that are level cannot acknowledge it"
+"""While one voter is cloned and another has diverged, a greater w is put in force: every commit waits, and because commits are
+stuck nobody takes it back."""
+
 AVOIDED: frozenset[str] = frozenset({KNOWN_SETTINGS, KNOWN_PROOF, KNOWN_HAND, KNOWN_PASSWORD})
 
 NEEDED_BY = {Switch.NO_REVISION: frozenset({KNOWN_SETTINGS})}
@@ -41,6 +45,7 @@ NEEDED_BY = {Switch.NO_REVISION: frozenset({KNOWN_SETTINGS})}
 _STUCK: tuple[tuple[str, re.Pattern[str]], ...] = (
     (KNOWN_BOOTSTRAP, re.compile(r"makes its data directory")),
     (KNOWN_REPLACED, re.compile(r"finds no quorum|first quorum commit is not acknowledged|\d+ of the \d+ other voters needed")),
+    (KNOWN_GROWTH, re.compile(r"the quorum heartbeat of .* its WAL still reaches")),
     (KNOWN_REPLACED, re.compile(r"has other data than the voter that was recorded")),
 )
 """Reasons, as the managers say them, for which a cluster may stay unwell for ever."""
