@@ -26,7 +26,7 @@ from cluster_manager.decision.actions import (
     Rewind,
     Stop,
 )
-from cluster_manager.decision.view import ActionKind, Failure, NodeSpec, Promise, slots_of
+from cluster_manager.decision.view import ActionKind, Failure, NodeSpec, Promise, SettingsSent, slots_of
 from cluster_manager.observer import now_ms
 from daemonkit.httpclient import HttpClient, HttpError, HttpRefused
 from daemonkit.logs import get_logger
@@ -118,6 +118,7 @@ class Executor:
         self.promises: dict[NodeName, Promise] = {}
         self.in_force: SettingsAnswer | None = None
         self.slots_in_force: frozenset[str] | None = None
+        self.settings_sent: SettingsSent | None = None
         self.checkpointed_at_ms: float | None = None
 
     async def __aenter__(self) -> Executor:
@@ -163,6 +164,7 @@ class Executor:
         self.in_force = None
         self.slots_in_force = None
         self.checkpointed_at_ms = None
+        self.settings_sent = None
         for task, _ in self._in_flight.values():
             task.cancel()
 
@@ -258,6 +260,9 @@ class Executor:
                 order = RewindOrder(**common, source=action.source, destroys=action.destroys)
                 await self._post(action, order, Acknowledged)
             case PutInForce():
+                # From here on an earlier answer proves nothing.
+                self.in_force = self.slots_in_force = None
+                self.settings_sent = SettingsSent(action.voters, document.revision)
                 order = SettingsOrder(**common, in_force=action.voters)
                 answer = await self._post(action, order, SettingsAnswer)
                 if self.epoch == document.epoch:

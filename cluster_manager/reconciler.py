@@ -19,7 +19,7 @@ from cluster_manager.decision.actions import NodeAction, WriteDocument
 from cluster_manager.decision.members import node_state
 from cluster_manager.decision.plan import Plan, decide
 from cluster_manager.decision.request import refusal
-from cluster_manager.decision.view import NodeSpec, Request, Timings, View
+from cluster_manager.decision.view import NodeSpec, Request, SettingsSent, Timings, View
 from cluster_manager.executor import Executor
 from cluster_manager.observer import Observer, now_ms
 from cluster_manager.settings import ManagerSettings
@@ -168,6 +168,7 @@ class Reconciler:
             failures=self._executor.failures(now),
             in_force=self._executor.in_force,
             slots_in_force=self._executor.slots_in_force,
+            settings_sent=self._executor.settings_sent,
             wall_time=wall_time(),
             timings=self._timings,
         )
@@ -227,6 +228,9 @@ class Reconciler:
         self._epoch_began_ms = self._claimed_ms = now_ms()
         if self._document is not None:
             self._publish(self._document)
+            # Whoever wrote it may have orders under way that only a newer revision makes late.
+            self._executor.enter_epoch(self._document.epoch)
+            self._executor.settings_sent = SettingsSent(None, self._document.revision)
 
     async def _rest(self, plan: Plan) -> None:
         """Wait for news, at most until the plan's own alarm."""

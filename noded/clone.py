@@ -66,7 +66,7 @@ async def copy_from(instance: Instance, source: Upstream, slot: str, progress: C
         if found:
             progress(min(100, int(found[-1])))
 
-    write_durably(layout.tool_passfile, conf.passfile_line(instance.server.replication_password))
+    write_durably(layout.tool_passfile, conf.passfile_line(instance.server.replication_password, source.address))
     try:
         await run_tool(
             instance.binaries.command("pg_basebackup", *arguments, f"--dbname={connection}"),

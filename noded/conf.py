@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from noded.promise import Configuration
+from pgtopology.node import Address
 from pgtopology.orders import Upstream
 
 CONTROL_ROLE = "endpointd"
@@ -244,10 +245,16 @@ def quote_literal(value: str) -> str:
     return f" E'{body.replace(chr(92), chr(92) * 2)}'" if "\\" in value else f"'{body}'"
 
 
-def passfile_line(password: str, role: str = REPLICATION_ROLE) -> bytes:
-    """Return the line of a password file that gives *role* its password everywhere."""
-    escaped = password.replace("\\", "\\\\").replace(":", "\\:")
-    return f"*:*:*:{role}:{escaped}\n".encode()
+def passfile_line(password: str, server: Address, role: str = REPLICATION_ROLE) -> bytes:
+    """Return the line of a password file that gives *role* its password on *server* and nowhere else.
+
+    A receiver that was requested with an earlier upstream and starts late finds no password for that one (S2).
+    """
+    return f"{_escaped(server.host)}:{server.port}:*:{role}:{_escaped(password)}\n".encode()
+
+
+def _escaped(field: str) -> str:
+    return field.replace("\\", "\\\\").replace(":", "\\:")
 
 
 def hba(user_lines: Sequence[str]) -> bytes:

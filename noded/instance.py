@@ -86,7 +86,7 @@ class Instance:
             # First of all: no receiver that starts from now on can log in (S2).
             self.forget_password()
         else:
-            line = conf.passfile_line(self.server.replication_password)
+            line = conf.passfile_line(self.server.replication_password, configuration.upstream.address)
             if read_or_none(self.layout.passfile) != line:
                 write_durably(self.layout.passfile, line)
         text = conf.auto_conf(configuration, sync_name=sync_name, passfile=self.layout.passfile)

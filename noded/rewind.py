@@ -60,7 +60,7 @@ async def rewind(instance: Instance, source: Upstream) -> None:
             "connect_timeout": "5",
         }
     )
-    write_durably(layout.tool_passfile, conf.passfile_line(instance.server.replication_password))
+    write_durably(layout.tool_passfile, conf.passfile_line(instance.server.replication_password, source.address))
     try:
         await run_tool(
             instance.binaries.command("pg_rewind", "--target-pgdata", str(layout.pgdata), f"--source-server={connection}"),

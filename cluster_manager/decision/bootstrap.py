@@ -13,8 +13,8 @@ from cluster_manager.decision.diagnose import Diagnosis, Finding
 from cluster_manager.decision.view import View, is_fresh
 from pgtopology.document import Durability, Step, Topology, Transition, TransitionKind
 from pgtopology.epoch import Epoch, Revision
-from pgtopology.node import Member, Role
-from pgtopology.observation import PostmasterState
+from pgtopology.node import Member
+from pgtopology.observation import Activity
 from pgtopology.quorum import Voters
 
 
@@ -65,8 +65,8 @@ def initialise(view: View, document: Topology, transition: Transition) -> tuple[
     voter = node.voter()
     if observation is None or not is_fresh(node, view.timings):
         return Finding(Diagnosis.BOOTSTRAPPING, f'waiting to hear from "{node.name}"'), ()
-    ready = observation.role is Role.STANDBY and observation.postmaster.state is PostmasterState.RUNNING
-    if voter is None or observation.system_identifier is None or not ready:
+    # Whether its PostgreSQL runs does not matter here: the promise that is asked next starts it.
+    if voter is None or observation.system_identifier is None or observation.activity is not Activity.IDLE:
         trouble = f" ({observation.problem})" if observation.problem is not None else ""
         return Finding(Diagnosis.BOOTSTRAPPING, f'"{node.name}" makes its data directory{trouble}'), (Init(node.name),)
     members = tuple(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import msgspec
 
 from cluster_manager.decision.actions import Action, PutInForce, WriteDocument
-from cluster_manager.decision.view import NodeView, View, is_fresh, slots_of
+from cluster_manager.decision.view import ActionKind, NodeView, View, is_fresh, slots_of
 from pgtopology.document import Durability, Topology
 from pgtopology.epoch import Revision
 from pgtopology.node import NodeState
@@ -22,6 +22,24 @@ from pgtopology.quorum import Voter, Voters, majority, make_voters, synchronous_
 
 def next_step(view: View, document: Topology) -> tuple[str, Action | None] | None:
     """Return what is being changed about the voters and the action that is due, or None if nothing is to change."""
+    if document.writer is not None and (ActionKind.SETTINGS, document.writer) in view.in_flight:
+        return "the writer is being told whose acknowledgements count", None
+    step = _step(view, document)
+    if step is not None and isinstance(action := step[1], PutInForce) and not _is_ordered(view, document, action.voters):
+        bumped = msgspec.structs.replace(document, revision=Revision(document.revision + 1))
+        return step[0], WriteDocument(
+            bumped, "the next list has a revision of its own, so that an earlier order comes too late"
+        )
+    return step
+
+
+def _is_ordered(view: View, document: Topology, voters: Voters) -> bool:
+    """Return whether an order for *voters* can be told from every earlier one that may still be under way (S8)."""
+    sent = view.settings_sent
+    return sent is None or sent.revision < document.revision or sent.voters == voters
+
+
+def _step(view: View, document: Topology) -> tuple[str, Action | None] | None:
     writer = view.node(document.writer)
     if writer is None or writer.observation is None or document.voters is None or not is_fresh(writer, view.timings):
         return None
@@ -47,7 +65,7 @@ def next_step(view: View, document: Topology) -> tuple[str, Action | None] | Non
     proof = view.in_force
     if proof is None or proof.in_force != grown:
         return f"w={grown.w} is put in force", PutInForce(writer.name, grown)
-    if not _is_flushed(writer.observation, document, proof):
+    if _differs(writer.observation, grown, document) or not _is_flushed(writer.observation, document, proof):
         return f"w={grown.w} is in force; waiting for its barrier commit", None
     return f"w={grown.w} is recorded", _record(document, grown, f"w={grown.w} is in force and proven")
 
@@ -82,7 +100,7 @@ def _narrow(
     if proof is None or proof.in_force != narrowed:
         return f'"{gone.name}" leaves the list in force', PutInForce(observation.node, narrowed)
     still_read = any(sender.name == gone.sync_name and sender.sync_priority > 0 for sender in observation.walsenders)
-    if still_read or not _is_flushed(observation, document, proof):
+    if still_read or _differs(observation, narrowed, document) or not _is_flushed(observation, document, proof):
         return f'the list without "{gone.name}" is in force; waiting for its barrier commit', None
     return f'"{gone.name}" is no voter any more', _record(document, narrowed, f'"{gone.name}" leaves')
 
@@ -91,12 +109,16 @@ def _grown(view: View, document: Topology, recorded: Voters) -> Voters | None:
     """Return the voters one step closer to all configured nodes, or None."""
     if view.wanted_durability is not Durability.QUORUM or len(view.specs) < 3:
         return None
-    joining = next((node for node in view.nodes if recorded.find(node.name) is None and _may_join(node, document)), None)
+    able = [node for node in view.nodes if recorded.find(node.name) is None and _may_join(node, document)]
+    # Whoever is in force already goes first: a list that is half-way is finished, not exchanged for another.
+    able.sort(key=lambda node: view.in_force is None or view.in_force.in_force.find(node.name) is None)
+    joining = able[0] if able else None
     voter = joining.voter() if joining is not None else None
     if voter is not None and len(recorded.members) == 1:
         return make_voters([*recorded.members, voter], 2)
-    wanted_w = majority(len(recorded.members))
-    if recorded.w < wanted_w:
+    ready = [node for node in view.nodes if recorded.find(node.name) is not None and _is_ready(node, document)]
+    # A greater w that those who are level could not acknowledge would hang every commit.
+    if recorded.w < majority(len(recorded.members)) and len(ready) >= recorded.w:
         return Voters(recorded.members, recorded.w + 1)
     if voter is not None:
         return make_voters([*recorded.members, voter], recorded.w)

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from pgtopology.document import Durability, Endpoints, Topology
-from pgtopology.epoch import Epoch
+from pgtopology.epoch import Epoch, Revision
 from pgtopology.node import Address, NodeName, sync_name
 from pgtopology.observation import Observation
 from pgtopology.orders import PromiseAnswer, SettingsAnswer
-from pgtopology.quorum import Voter
+from pgtopology.quorum import Voter, Voters
 
 NEVER_MS = math.inf
 """An age: it has not happened."""
@@ -172,6 +172,16 @@ class Failure:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class SettingsSent:
+    """The newest order about the list of synchronous standbys in this epoch."""
+
+    voters: Voters | None
+    """None: an earlier manager's, of whatever list."""
+    revision: Revision
+    """Of the document it followed from: what tells it from others when orders arrive late."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
     """The whole."""
@@ -206,7 +216,8 @@ class View:
     in_flight: frozenset[tuple[ActionKind, NodeName]] = frozenset()
     failures: Mapping[tuple[ActionKind, NodeName], Failure] = field(default_factory=dict[tuple[ActionKind, NodeName], Failure])
     in_force: SettingsAnswer | None = None
-    """The list the writer of this epoch has proven to be in force since this manager runs."""
+    """The list the writer of this epoch has proven to be in force, unless another order about it was sent since."""
+    settings_sent: SettingsSent | None = None
     slots_in_force: frozenset[str] | None = None
     """The slots the writer was last told to keep, in this epoch since this manager runs."""
     wall_time: str = ""

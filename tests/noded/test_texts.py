@@ -101,7 +101,7 @@ def test_values_are_quoted() -> None:
     assert conf.quote_setting("a'b\\c") == "'a''b\\\\c'"
     assert conf.quote_literal("it's") == "'it''s'"
     assert conf.quote_literal("a\\b").strip() == "E'a\\\\b'"
-    assert conf.passfile_line("a:b\\c") == b"*:*:*:endpointd_replication:a\\:b\\\\c\n"
+    assert conf.passfile_line("a:b\\c", Address("::1", 6410)) == b"\\:\\:1:6410:*:endpointd_replication:a\\:b\\\\c\n"
 
 
 def test_settings_of_the_command_line_leave_the_file() -> None:

@@ -17,7 +17,7 @@ from tests.sim.checkers.safe_sets import SafeSets
 from tests.sim.checkers.stale_reads import StaleReads
 from tests.sim.checkers.timelines import Timelines
 from tests.sim.checks import Checks
-from tests.sim.known import AVOIDED, NEEDED_BY, known_stuck
+from tests.sim.known import AVOIDED, known_stuck
 from tests.sim.manager import SimManager
 from tests.sim.network import Network
 from tests.sim.node import SimNode
@@ -42,7 +42,7 @@ class Cluster:
         self.world = world = World(seed, verbose=verbose)
         self.broken = broken
         self.net = Network(world)
-        self.avoided = AVOIDED - NEEDED_BY.get(broken, frozenset()) if broken is not None else AVOIDED
+        self.avoided = AVOIDED
         self.checks = checks = Checks(world)
         drawn = 3 if world.rng.random() < 0.7 else 5
         size = size if size is not None else drawn

@@ -19,6 +19,7 @@ from cluster_manager.decision.actions import (
 from cluster_manager.decision.view import (
     ActionKind,
     Promise,
+    SettingsSent,
     slots_of,
 )
 from cluster_manager.executor import DEADLINE_S, PACE_MS
@@ -38,7 +39,6 @@ from pgtopology.orders import (
     SettingsAnswer,
     SettingsOrder,
 )
-from tests.sim.known import KNOWN_PROOF, KNOWN_SETTINGS
 from tests.sim.watched import Watched
 from tests.sim.world import Owner
 
@@ -70,6 +70,7 @@ class Executor(Owner):
         self.ended: dict[Key, _Ended] = {}
         self.in_force: SettingsAnswer | None = None
         self.slots_in_force: frozenset[str] | None = None
+        self.settings_sent: SettingsSent | None = None
         self.checkpointed_ms: float | None = None
         self._order = 0
 
@@ -90,6 +91,7 @@ class Executor(Owner):
         self.ended.clear()
         self.in_force = None
         self.slots_in_force = None
+        self.settings_sent = None
         self.checkpointed_ms = None
         self.in_flight.clear()
 
@@ -106,8 +108,9 @@ class Executor(Owner):
         number = self.in_flight[key] = self._order
         order = _order(action, document)
         self.host.sent.append(order)
-        if isinstance(order, SettingsOrder) and KNOWN_PROOF in self.host.avoided:
-            self.in_force = None
+        if isinstance(order, SettingsOrder):
+            self.in_force = self.slots_in_force = None
+            self.settings_sent = SettingsSent(order.in_force, document.revision)
         node, net = self.host.nodes[action.node], self.host.net
 
         def arrive() -> None:
@@ -124,11 +127,7 @@ class Executor(Owner):
         def back(outcome: object) -> None:
             net.send(action.node, self.host.name, self, self._answered, key, number, document, action, outcome)
 
-        if isinstance(order, SettingsOrder) and KNOWN_SETTINGS in self.host.avoided:
-            if not net.is_cut(self.host.name, action.node):
-                self.world.after(self.world.jitter(0.2, 1.0), None, arrive)
-        else:
-            net.send(self.host.name, action.node, None, arrive)
+        net.send(self.host.name, action.node, None, arrive)
         if self.host.dies(after=True):
             return
         timeout = DEADLINE_S[action.kind] * 1000

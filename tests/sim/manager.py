@@ -19,6 +19,7 @@ from cluster_manager.decision.view import (
     NodeSpec,
     Port,
     Request,
+    SettingsSent,
     Timings,
     View,
 )
@@ -207,6 +208,8 @@ class Process(Executor):
             self.epoch_began_ms = self.claimed_ms = self.world.now
             if document is not None:
                 host.publish(host, document)
+                self._enter_epoch(document.epoch)
+                self.settings_sent = SettingsSent(None, document.revision)
             self._wake()
 
         host.store.ask(host.name, self, lambda: host.store.document, answered)
@@ -240,6 +243,7 @@ class Process(Executor):
             },
             in_force=self.in_force,
             slots_in_force=self.slots_in_force,
+            settings_sent=self.settings_sent,
             timings=self.timings,
         )
         return view if host.broken is None else break_view(view, host.broken)

@@ -6,9 +6,8 @@ from collections.abc import Callable
 
 from cluster_manager.decision.view import Request, RequestKind
 from pgtopology.node import Role
-from pgtopology.orders import SettingsOrder
 from tests.sim.cluster import Cluster
-from tests.sim.known import KNOWN_HAND, KNOWN_SETTINGS
+from tests.sim.known import KNOWN_HAND
 from tests.sim.network import LATE
 from tests.sim.node import SimNode
 from tests.sim.store import HOST as STORE
@@ -223,7 +222,7 @@ class Mishaps:
                 return
             order = self.rng.choice(manager.sent)
             noded = self.cluster.nodes[order.node].noded
-            if noded is None or (isinstance(order, SettingsOrder) and KNOWN_SETTINGS in self.cluster.avoided):
+            if noded is None:
                 continue
             self.world.say("FAULT {} of revision {} arrives at {} again", type(order).__name__, order.revision, order.node)
             self.world.after(self.world.jitter(0, 50), noded, noded.receive, order, _ignore)

@@ -10,15 +10,10 @@ from typing import TYPE_CHECKING
 
 from pgtopology.node import Role
 from tests.sim.committing import Committing
-from tests.sim.known import AVOIDED, KNOWN_PASSWORD
 from tests.sim.processes import RETRY_MS, TIMEOUT_MS, Life, Receiver, Sender, parse_names
 
 if TYPE_CHECKING:
     from tests.sim.postgres import Postgres
-
-
-SCOPED_PASSWORD = KNOWN_PASSWORD in AVOIDED
-"""Whether the password file names the upstream it is for, so that a late receiver finds none for another."""
 
 
 class Streaming(Committing):
@@ -55,8 +50,8 @@ class Streaming(Committing):
         life.receiver = receiver = Receiver(self.node, upstream)
         peer = self.peers[upstream]
         self.world.after(TIMEOUT_MS, life, self._connect_timeout, life, receiver)
-        logs_in = self.password_for is not None and (not SCOPED_PASSWORD or self.password_for == upstream)
-        if not logs_in or peer.life is None or not peer.life.ready:
+        # The password file names the upstream it is for, so that a late receiver finds none for another.
+        if self.password_for != upstream or peer.life is None or not peer.life.ready:
             self.world.after(2.0, life, self.receiver_lost, life, receiver)
         elif not self.net.is_cut(upstream, self.node):
             self.net.stream(receiver.up, peer.life, peer.accept, peer.life, receiver, self)

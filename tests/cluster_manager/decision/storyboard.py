@@ -9,6 +9,8 @@ n1 n2 n3 voters with w=2; each line changes one thing.  Ages are milliseconds.
     node n2 age=700 role=primary postmaster=stopped ...
     promise n2 wal=0/5000000 [timeline=5] [at=-50] [unknown=reason] [not-whole]
     in-force n1,n2/2 barrier=0/5000000
+    sent n1,n2/2 revision=20
+    in-flight settings n1
     request [switchover|data-loss] [to=n3]
     manager started=-100 not-ours bootstrap empty-store wanted=async began=-1000 proxies-busy checkpointed=-500
 """
@@ -35,7 +37,19 @@ from cluster_manager.decision.actions import (
     WriteDocument,
 )
 from cluster_manager.decision.plan import Plan
-from cluster_manager.decision.view import NEVER_MS, NodeSpec, NodeView, Port, Promise, Request, RequestKind, View, slots_of
+from cluster_manager.decision.view import (
+    NEVER_MS,
+    ActionKind,
+    NodeSpec,
+    NodeView,
+    Port,
+    Promise,
+    Request,
+    RequestKind,
+    SettingsSent,
+    View,
+    slots_of,
+)
 from pgtopology.document import (
     Candidate,
     Durability,
@@ -238,6 +252,11 @@ def _apply(view: View, verb: str, words: list[str]) -> View:
             return replace(
                 view, in_force=SettingsAnswer(node=NodeName("n1"), in_force=voters_of(words[0]), barrier_lsn=barrier)
             )
+        case "sent":
+            revision = Revision(int(_options(words[1:])["revision"]))
+            return replace(view, settings_sent=SettingsSent(voters_of(words[0]), revision))
+        case "in-flight":
+            return replace(view, in_flight=frozenset({(ActionKind(words[0]), NodeName(words[1]))}))
         case "request":
             options = _options(words)
             kind = RequestKind.SWITCHOVER if "switchover" in options else RequestKind.FAILOVER
