@@ -23,7 +23,7 @@ from cluster_manager.decision.view import NodeSpec, Request, SettingsSent, Timin
 from cluster_manager.executor import Executor
 from cluster_manager.observer import Observer, now_ms
 from cluster_manager.settings import ManagerSettings
-from cluster_manager.store.store import Store, StoreError, StoreUnavailable
+from cluster_manager.store.store import Store, StoreUnavailable
 from daemonkit.httpclient import HttpError, HttpRefused
 from daemonkit.httpserver import ApiError
 from daemonkit.logs import get_logger
@@ -221,8 +221,6 @@ class Reconciler:
                 self._log.error("the store does not answer", error=str(error))
                 await asyncio.sleep(STORE_RETRY_S)
                 continue
-            except StoreError:
-                raise
             break
         self._epoch_is_ours = False
         self._epoch_began_ms = self._claimed_ms = now_ms()

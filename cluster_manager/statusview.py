@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from cluster_manager.decision.diagnose import Diagnosis
 from cluster_manager.decision.members import lag_bytes, node_state
 from cluster_manager.decision.plan import Plan
-from cluster_manager.decision.suspicion import promisable
+from cluster_manager.decision.suspicion import promisable, tell
 from cluster_manager.decision.view import NodeView, View
 from pgtopology.document import Durability, Topology
 from pgtopology.epoch import NO_EPOCH, NO_REVISION
@@ -106,7 +106,7 @@ def _at_risk(document: Topology | None, able: int, missing: Mapping[str, str]) -
         return "there is no cluster yet"
     needed = document.voters.safe_set_size
     if able < needed:
-        who = "; ".join(f'"{name}" {why}' for name, why in missing.items())
+        who = tell(missing)
         return f"failover impossible now: {able} of {needed} needed voters promisable: {who}"
     if len(document.voters.members) == 1:
         return f'failover impossible: "{document.voters.names[0]}" is the only voter (durability {document.durability})'

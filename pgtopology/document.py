@@ -12,7 +12,7 @@ from enum import StrEnum
 import msgspec
 
 from pgtopology.epoch import Epoch, Revision
-from pgtopology.node import Address, Member, NodeName
+from pgtopology.node import Member, NodeName
 from pgtopology.quorum import Voters
 from pgtopology.timeline import Timeline, TimelineRecord
 
@@ -113,9 +113,3 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
     def member(self, name: str) -> Member | None:
         """Return the member called *name*, or None."""
         return next((member for member in self.members if member.name == name), None)
-
-    @property
-    def writer_address(self) -> Address | None:
-        """Where the writer listens, or None while there is none."""
-        member = self.member(self.writer) if self.writer is not None else None
-        return member.address if member is not None else None

@@ -1,8 +1,8 @@
 """Names the situation, before anybody chooses a remedy.
 
 A diagnosis is one word for what the observations together say of the cluster, with the sentence an operator reads beside it.
-Only the diagnoses in FAILURES call for another writer; what is done about the rest is `repair`'s business.  The order of the
-questions is the law's (DESIGN 4.1): hard evidence first, then the soft kind with its veto, then whether a safe set could
+Only a finding that says `failed` calls for another writer; what is done about the rest is `repair`'s business.  The order of
+the questions is the law's (DESIGN 4.1): hard evidence first, then the soft kind with its veto, then whether a safe set could
 promise at all, for without one nothing is touched.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from cluster_manager.decision.suspicion import Health, has_lost_writer, health, is_running, promisable
+from cluster_manager.decision.suspicion import Health, has_lost_writer, health, is_running, promisable, tell
 from cluster_manager.decision.view import NodeView, Port, View, is_fresh
 from pgtopology.document import Durability, Topology
 from pgtopology.node import Role
@@ -95,7 +95,7 @@ def diagnose_writer(view: View, document: Topology) -> Finding:
     able, missing = promisable(view, document)
     if not _is_safe_set(document, able):
         needed = document.voters.safe_set_size if document.voters is not None else 0
-        who = "; ".join(f'"{name}" {why}' for name, why in missing.items())
+        who = tell(missing)
         return Finding(
             Diagnosis.NO_SAFE_SET,
             f"{suspicion.reason}; only {len(able)} of the {needed} voters needed could promise: {who}",

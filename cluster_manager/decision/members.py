@@ -11,7 +11,6 @@ import msgspec
 from cluster_manager.decision.suspicion import Health, health
 from cluster_manager.decision.view import NodeView, View
 from pgtopology.document import Topology
-from pgtopology.lsn import Lsn
 from pgtopology.node import Member, NodeState, Role
 from pgtopology.observation import Activity, Observation, PostmasterState
 
@@ -120,9 +119,3 @@ def _is_streaming(node: NodeView, observation: Observation, document: Topology |
 
 def _without_lag(members: tuple[Member, ...]) -> tuple[Member, ...]:
     return tuple(msgspec.structs.replace(member, lag_bytes=None) for member in members)
-
-
-def wal_end_of(view: View, name: str | None) -> Lsn | None:
-    """Return the WAL end last observed on *name*."""
-    node = view.node(name)
-    return node.observation.wal_end if node is not None and node.observation is not None else None

@@ -13,7 +13,7 @@ from cluster_manager.decision.actions import Action, AskPromise, Follow, Promote
 from cluster_manager.decision.attempt import in_flight, new_attempt, next_document
 from cluster_manager.decision.diagnose import Diagnosis, Finding
 from cluster_manager.decision.repair import rejoining
-from cluster_manager.decision.suspicion import Health, health, promisable
+from cluster_manager.decision.suspicion import Health, health, promisable, tell
 from cluster_manager.decision.view import NodeView, View, is_fresh
 from pgtopology.document import Candidate, Topology, Transition
 from pgtopology.lsn import format_lsn
@@ -38,7 +38,7 @@ def bring_up(
         able, missing = promisable(view, document)
         if document.voters is not None and document.voters.is_safe_set(able):
             return in_flight(transition, lost), (new_attempt(document, transition, lost),)
-        who = "; ".join(f'"{name}" {why}' for name, why in missing.items())
+        who = tell(missing)
         return Finding(Diagnosis.NO_SAFE_SET, f"{lost}; {who}", cause=Diagnosis.TRANSITION_IN_FLIGHT), ()
     followers = _followers(view, document, node)
     if not _is_promoted(node, document):

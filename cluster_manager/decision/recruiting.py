@@ -12,7 +12,7 @@ from cluster_manager.decision.actions import Action, AskPromise, WriteDocument
 from cluster_manager.decision.attempt import in_flight, new_attempt, next_document
 from cluster_manager.decision.diagnose import Diagnosis, Finding
 from cluster_manager.decision.elect import Elected, Tally, elect, tally
-from cluster_manager.decision.suspicion import Health, health, promisable
+from cluster_manager.decision.suspicion import Health, health, promisable, tell
 from cluster_manager.decision.view import NodeView, View
 from pgtopology.document import Candidate, Step, Topology, Transition, TransitionKind
 from pgtopology.orders import StopMode
@@ -39,12 +39,12 @@ def recruit(view: View, document: Topology, transition: Transition) -> tuple[Fin
     needed = document.voters.safe_set_size if document.voters is not None else 0
     able, missing = promisable(view, document)
     if document.voters is not None and not document.voters.is_safe_set(able):
-        who = "; ".join(f'"{name}" {why}' for name, why in missing.items())
+        who = tell(missing)
         reason = f"{len(votes.counted)} of the {needed} voters needed promised epoch {document.epoch}: {who}"
         return Finding(Diagnosis.NO_SAFE_SET, reason, cause=Diagnosis.TRANSITION_IN_FLIGHT), actions
     if not actions and not view.promises:
         return in_flight(transition, f'sessions of "{transition.from_node}" finish what they are doing'), actions
-    waiting = "; ".join(f'"{name}" {why}' for name, why in votes.passed_over.items())
+    waiting = tell(votes.passed_over)
     if _all_answered(view, document) and document.voters is not None:
         reason = f"every voter answered, but only {len(votes.counted)} of the {needed} needed count: {waiting}"
         return Finding(Diagnosis.NO_CANDIDATE, reason, cause=Diagnosis.TRANSITION_IN_FLIGHT), actions
@@ -104,7 +104,7 @@ def _claim(view: View, document: Topology, transition: Transition, elected: Elec
         parent=elected.position.timeline,
         fork_lsn=elected.position.lsn,
     )
-    passed = "; ".join(f'"{name}" {why}' for name, why in elected.passed_over.items())
+    passed = tell(elected.passed_over)
     return WriteDocument(
         next_document(
             document,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cluster_manager.decision.diagnose import Diagnosis, diagnose_writer
 from cluster_manager.decision.members import CAUGHT_UP_BYTES, lag_bytes, node_state
-from cluster_manager.decision.suspicion import Health, health, promisable, survivors
+from cluster_manager.decision.suspicion import Health, health, promisable, survivors, tell
 from cluster_manager.decision.view import Port, Request, RequestKind, View
 from pgtopology.document import Durability, Topology
 from pgtopology.node import NodeName, NodeState
@@ -35,7 +35,7 @@ def refusal(view: View, request: Request) -> str | None:
             return "no other voter is streaming"
     able, missing = promisable(view, document)
     if not document.voters.is_safe_set(able):
-        who = "; ".join(f'"{name}" {why}' for name, why in missing.items())
+        who = tell(missing)
         return f"only {len(able)} of the {document.voters.safe_set_size} voters needed could promise: {who}"
     others = [voter for voter in able if voter.name != document.writer]
     if not document.voters.is_safe_set(others):

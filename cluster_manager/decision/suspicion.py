@@ -7,6 +7,7 @@ PostgreSQL is gone does not follow (the port probe says that).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 from cluster_manager.decision.view import NodeView, Timings, View, is_fresh
@@ -55,6 +56,11 @@ def promisable(view: View, document: Topology) -> tuple[tuple[Voter, ...], dict[
         else:
             able.append(voter)
     return tuple(able), missing
+
+
+def tell(reasons: Mapping[str, str]) -> str:
+    """Return, for people, each node of *reasons* with what is said of it."""
+    return "; ".join(f'"{name}" {why}' for name, why in reasons.items())
 
 
 def survivors(view: View, document: Topology) -> tuple[Voter, ...]:

@@ -13,7 +13,7 @@ from cluster_manager.decision.attempt import next_document
 from cluster_manager.decision.diagnose import Diagnosis, Finding
 from cluster_manager.decision.promoting import bring_up
 from cluster_manager.decision.recruiting import recruit
-from cluster_manager.decision.suspicion import promisable, survivors
+from cluster_manager.decision.suspicion import promisable, survivors, tell
 from cluster_manager.decision.view import View
 from pgtopology.document import Durability, Step, Topology, Transition, TransitionKind
 from pgtopology.epoch import Epoch
@@ -61,7 +61,7 @@ def give_up_voters(view: View, document: Topology, *, target: NodeName | None = 
         started_at=view.wall_time,
     )
     w = min(document.voters.w if document.voters is not None else 1, len(able))
-    who = "; ".join(f'"{name}" {why}' for name, why in missing.items())
+    who = tell(missing)
     return WriteDocument(
         next_document(
             document,

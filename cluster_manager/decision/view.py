@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from pgtopology.document import Durability, Endpoints, Topology
-from pgtopology.epoch import Epoch, Revision
+from pgtopology.epoch import Revision
 from pgtopology.node import Address, NodeName, sync_name
 from pgtopology.observation import Observation
 from pgtopology.orders import PromiseAnswer, SettingsAnswer
@@ -59,8 +59,6 @@ class Timings:
     """How long a planned handover waits for the checkpoint that shortens the stop."""
     checkpointed_ms: float = 10_000
     """A checkpoint younger than this is good enough."""
-    retry_ms: float = 1000
-    """A refused or failed order is given again after this."""
     lost_stream_ms: float = 30_000
     """A follower that never streams for so long is made anew, if the quorum does without it."""
 
@@ -232,11 +230,6 @@ class View:
 def is_fresh(node: NodeView, timings: Timings) -> bool:
     """Return whether the node was heard so recently that one may act on what it said."""
     return node.observation is not None and node.age_ms < timings.fresh_ms
-
-
-def current_epoch(view: View) -> Epoch:
-    """Return the document's epoch, 0 without a document."""
-    return view.document.epoch if view.document is not None else Epoch(0)
 
 
 def slots_of(document: Topology) -> tuple[str, ...]:
