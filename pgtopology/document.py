@@ -11,6 +11,7 @@ from enum import StrEnum
 
 import msgspec
 
+from pgtopology.desired import DesiredSettings
 from pgtopology.epoch import Epoch, Revision
 from pgtopology.node import Member, NodeName
 from pgtopology.quorum import Voters
@@ -109,6 +110,8 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
     endpoints: Endpoints
     transition: Transition | None = None
     paused: bool = False
+    desired: DesiredSettings = DesiredSettings()
+    """What the operator wants of every server."""
 
     def member(self, name: str) -> Member | None:
         """Return the member called *name*, or None."""
