@@ -1,0 +1,181 @@
+"""Runs the comparison and prints one table.
+
+Every system is up the whole time and idle but for the one whose turn it is; the turns go round (each repeat, each fault, each
+system), so that what disturbs the machine disturbs all alike.  Exits with 1 if any run lost or made up a row, or did not
+come back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+
+from bench.cluster import ROOT
+from bench.patroni.faults import CLIENTS, Fault, measure
+from bench.patroni.install import MissingError, Programs, find_programs
+from bench.patroni.report import Measurement, is_clean, summarize, table
+from bench.patroni.sides import NODES, Endpointd, Etcd, Patroni, Side
+from bench.patroni.texts import DEFAULT, FAST, Variant
+from noded.binaries import Binaries, BinariesError, find_binaries
+
+BASELINE = Endpointd.name
+SHORT_FAULTS = (Fault.KILL, Fault.SWITCHOVER)
+
+START_S = 60.0
+TYPICAL_S = {
+    BASELINE: {Fault.KILL: 8.0, Fault.KILL_AGENT: 8.0, Fault.FREEZE_NODE: 10.0, Fault.SWITCHOVER: 8.0},
+    FAST.name: {Fault.KILL: 15.0, Fault.KILL_AGENT: 20.0, Fault.FREEZE_NODE: 40.0, Fault.SWITCHOVER: 15.0},
+    DEFAULT.name: {Fault.KILL: 30.0, Fault.KILL_AGENT: 40.0, Fault.FREEZE_NODE: 75.0, Fault.SWITCHOVER: 30.0},
+}
+"""How long a run takes, from healthy to healthy: for the announcement."""
+
+
+def main() -> int:
+    """Run the comparison of the command line."""
+    arguments = _parser().parse_args()
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=140)
+    # A polite kill cleans up as ^C does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        binaries = find_binaries(arguments.pg_bin, prefer_bundled=True)
+        programs = find_programs(arguments.venv)
+    except (MissingError, BinariesError) as error:
+        print(f"bench-patroni: {error}", file=sys.stderr)
+        return 1
+    faults = arguments.fault or (SHORT_FAULTS if arguments.short else tuple(Fault))
+    variants = (FAST,) if arguments.short else (FAST, DEFAULT)
+    repeats = arguments.repeat or (1 if arguments.short else 3)
+    versions = {"postgresql": binaries.version, **programs.versions()}
+    _announce(console, versions, variants, faults, repeats, programs)
+    measurements: list[Measurement] = []
+    try:
+        _run(console, binaries, programs, variants, faults, repeats, measurements, arguments.logs)
+    except KeyboardInterrupt:
+        console.print("interrupted; what was measured so far:")
+    rows = summarize(measurements, baseline=BASELINE)
+    console.print(table(rows, baseline=BASELINE))
+    if arguments.json is not None:
+        document = {
+            "versions": versions,
+            "settings": {variant.name: str(variant) for variant in variants},
+            "clients": CLIENTS,
+            "nodes": NODES,
+            "rows": rows,
+            "measurements": measurements,
+        }
+        arguments.json.write_bytes(msgspec.json.format(msgspec.json.encode(document)) + b"\n")
+    expected = repeats * len(faults) * (1 + len(variants))
+    return 0 if len(measurements) == expected and is_clean(measurements) else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bench-patroni", description="endpointd and Patroni under the same clients and faults"
+    )
+    parser.add_argument("--repeat", type=int, metavar="N", help="how often each fault befalls each system (3)")
+    parser.add_argument("--fault", type=Fault, action="append", choices=list(Fault), help="only this fault; may be repeated")
+    parser.add_argument("--short", action="store_true", help="Patroni's fast settings only, one repeat, kill and switchover")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every measurement there too")
+    parser.add_argument("--logs", type=Path, metavar="DIR", help="keep what all processes wrote there")
+    parser.add_argument("--pg-bin", type=Path, metavar="DIR", help="PostgreSQL's programs, for both (the bundled ones)")
+    parser.add_argument(
+        "--venv", type=Path, metavar="DIR", default=ROOT / ".bench-venv", help="where Patroni is or is installed (.bench-venv)"
+    )
+    return parser
+
+
+def _announce(
+    console: Console,
+    versions: dict[str, str],
+    variants: Sequence[Variant],
+    faults: Sequence[Fault],
+    repeats: int,
+    programs: Programs,
+) -> None:
+    for name, version in versions.items():
+        console.print(f"{name}: {version}")
+    console.print(f"endpointd: as `endpointctl up` makes it, {NODES} nodes, quorum commit")
+    for variant in variants:
+        console.print(f"{variant.name}: {NODES} nodes, one etcd; {variant}", soft_wrap=True)
+    if programs.haproxy is None:
+        console.print(
+            "there is no haproxy (Debian, Ubuntu: apt-get install haproxy): Patroni's clients get a multi-host URI with "
+            "target_session_attrs=read-write, and may wait long for a frozen host",
+            soft_wrap=True,
+        )
+    names = (BASELINE, *(variant.name for variant in variants))
+    total_s = START_S + repeats * sum(TYPICAL_S[name][fault] for name in names for fault in faults)
+    console.print(
+        f"{repeats} x {', '.join(faults)} on {', '.join(names)}, {CLIENTS} clients: about {total_s / 60:.0f} minutes",
+        soft_wrap=True,
+    )
+
+
+def _run(
+    console: Console,
+    binaries: Binaries,
+    programs: Programs,
+    variants: Sequence[Variant],
+    faults: Sequence[Fault],
+    repeats: int,
+    measurements: list[Measurement],
+    logs: Path | None,
+) -> None:
+    """Add to *measurements*; a system that does not become healthy again is left out from then on, and said so."""
+    with contextlib.ExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="endpointd-bench-")))
+        etcd = Etcd(home, programs.etcd)
+        stack.callback(etcd.remove)
+        etcd.start()
+        sides: list[Side] = [Endpointd(home / "endpointd", binaries)]
+        sides += [
+            Patroni(home / variant.name, variant, programs=programs, binaries=binaries, etcd=etcd) for variant in variants
+        ]
+        for side in sides:
+            stack.callback(side.remove)
+            if logs is not None:
+                stack.callback(_keep_logs, side, logs)
+            console.print(f"starting {side.name}")
+            side.start()
+        for side in sides:
+            side.wait_healthy()
+        for repeat in range(1, repeats + 1):
+            for fault in faults:
+                for side in list(sides):
+                    try:
+                        one = measure(side, fault, repeat=repeat)
+                    except TimeoutError as error:
+                        console.print(f"{side.name} is left out from now on: {error}", soft_wrap=True)
+                        sides.remove(side)
+                        continue
+                    measurements.append(one)
+                    console.print(_line(one), soft_wrap=True)
+
+
+def _line(one: Measurement) -> str:
+    outage = one.note if one.outage_s is None else f"{one.outage_s:.2f} s without a commit"
+    return f"{one.repeat}: {one.fault} of {one.system}: {outage}; {one.acknowledged} acknowledged, {one.lost} lost"
+
+
+def _keep_logs(side: Side, logs: Path) -> None:
+    for log in side.logs():
+        if log.exists():
+            kept = logs / side.name / os.path.relpath(log, log.parents[1]).replace("/", "-")
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(log, kept)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

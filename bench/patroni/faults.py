@@ -1,0 +1,120 @@
+"""What befalls the writer's node, the same for every system, and how long clients cannot write then.
+
+A node is its postmaster and its agent (noded or Patroni).  Both systems have an init that starts a killed agent again at
+once; no init is touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable
+from enum import StrEnum
+
+from bench.ledger import Recorder
+from bench.patroni.report import Measurement
+from bench.patroni.sides import Side, Target, identity
+from noded.processes import children
+
+RECOVERY_TIMEOUT_S = 180.0
+"""How long clients wait to write again before the run counts as failed."""
+CLIENTS = 4
+
+
+class Fault(StrEnum):
+    """The ways to lose a writer."""
+
+    KILL = "kill"
+    """SIGKILL to the postmaster."""
+    KILL_AGENT = "kill-agent"
+    """SIGKILL to the agent, then to the postmaster."""
+    FREEZE_NODE = "freeze-node"
+    """SIGSTOP to the agent and all of PostgreSQL, until another node writes: a machine that has gone."""
+    SWITCHOVER = "switchover"
+    """The planned handover, by the system's own command."""
+
+
+def measure(side: Side, fault: Fault, *, repeat: int) -> Measurement:
+    """Strike the writer of a healthy *side* under recording clients; return when it is healthy again.
+
+    Raises TimeoutError if it was or becomes not healthy.
+    """
+    side.wait_healthy()
+    note, outage_s = "", None
+    with Recorder(side.dsn, clients=CLIENTS) as recorder:
+        recorder.wait_for_more(200, timeout_s=60.0)
+        before = identity(side.dsn)
+        assert before is not None, f"{side.name} has a writer that does not answer"
+        at, undo = _strike(side, fault)
+        try:
+            _wait_for_other(side, before)
+            recorder.wait_for_more(50, timeout_s=60.0)
+            outage_s = recorder.outage_s(at)
+        except TimeoutError as error:
+            note = str(error)
+        finally:
+            undo()
+        # Under load still: a former writer that comes back must not acknowledge anything.
+        side.wait_healthy()
+    verdict = recorder.check(side.dsn)
+    return Measurement(
+        repeat=repeat,
+        system=side.name,
+        fault=fault,
+        outage_s=outage_s,
+        acknowledged=verdict.acknowledged,
+        in_doubt=verdict.in_doubt,
+        lost=len(verdict.lost),
+        fabricated=len(verdict.fabricated),
+        note=note,
+    )
+
+
+def _strike(side: Side, fault: Fault) -> tuple[float, Callable[[], None]]:
+    """Strike; return when, on the monotonic clock, and what undoes it."""
+    target = side.target()
+    at = time.monotonic()
+    match fault:
+        case Fault.KILL:
+            _send(target.postmaster, signal.SIGKILL)
+        case Fault.KILL_AGENT:
+            _send(target.agent, signal.SIGKILL)
+            _send(target.postmaster, signal.SIGKILL)
+        case Fault.FREEZE_NODE:
+            return at, _freeze(target)
+        case Fault.SWITCHOVER:
+            side.switchover()
+    return at, lambda: None
+
+
+def _freeze(target: Target) -> Callable[[], None]:
+    # Whoever starts others goes first, so that the list of the others is whole.
+    frozen = [target.agent, target.postmaster]
+    for pid in frozen:
+        _send(pid, signal.SIGSTOP)
+    for pid in children(target.postmaster):
+        _send(pid, signal.SIGSTOP)
+        frozen.append(pid)
+
+    def thaw() -> None:
+        for pid in frozen:
+            _send(pid, signal.SIGCONT)
+
+    return thaw
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    # A backend may end between the look and the signal.
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _wait_for_other(side: Side, before: str) -> None:
+    """Wait until clients reach another server process than *before*. Raises TimeoutError."""
+    deadline = time.monotonic() + RECOVERY_TIMEOUT_S
+    while identity(side.dsn) in (None, before):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"clients reached no other writer within {RECOVERY_TIMEOUT_S:g} s")
+        time.sleep(0.1)
