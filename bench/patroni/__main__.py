@@ -16,12 +16,13 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 
 import msgspec
 from rich.console import Console
 
 from bench.cluster import ROOT
-from bench.patroni.faults import CLIENTS, Fault, measure
+from bench.patroni.faults import CLIENTS, SPREAD_S, Fault, delays_s, measure
 from bench.patroni.install import MissingError, Programs, find_programs
 from bench.patroni.report import Measurement, is_clean, summarize, table
 from bench.patroni.sides import NODES, Endpointd, Etcd, Patroni, Side
@@ -31,13 +32,15 @@ from noded.binaries import Binaries, BinariesError, find_binaries
 BASELINE = Endpointd.name
 SHORT_FAULTS = (Fault.KILL, Fault.SWITCHOVER)
 
+SEED = 1
+"""The moments of the strikes are the same in every run, and for all systems."""
 START_S = 60.0
 TYPICAL_S = {
     BASELINE: {Fault.KILL: 8.0, Fault.KILL_AGENT: 8.0, Fault.FREEZE_NODE: 10.0, Fault.SWITCHOVER: 8.0},
     FAST.name: {Fault.KILL: 15.0, Fault.KILL_AGENT: 20.0, Fault.FREEZE_NODE: 40.0, Fault.SWITCHOVER: 15.0},
     DEFAULT.name: {Fault.KILL: 30.0, Fault.KILL_AGENT: 40.0, Fault.FREEZE_NODE: 75.0, Fault.SWITCHOVER: 30.0},
 }
-"""How long a run takes, from healthy to healthy: for the announcement."""
+"""How long a run takes, from the strike until it is healthy and the rows are checked: for the announcement."""
 
 
 def main() -> int:
@@ -116,7 +119,7 @@ def _announce(
             soft_wrap=True,
         )
     names = (BASELINE, *(variant.name for variant in variants))
-    total_s = START_S + repeats * sum(TYPICAL_S[name][fault] for name in names for fault in faults)
+    total_s = START_S + repeats * sum(TYPICAL_S[name][fault] + SPREAD_S / 2 for name in names for fault in faults)
     console.print(
         f"{repeats} x {', '.join(faults)} on {', '.join(names)}, {CLIENTS} clients: about {total_s / 60:.0f} minutes",
         soft_wrap=True,
@@ -151,11 +154,13 @@ def _run(
             side.start()
         for side in sides:
             side.wait_healthy()
-        for repeat in range(1, repeats + 1):
+        randomness = Random(SEED)
+        delays = {fault: delays_s(repeats, randomness) for fault in faults}
+        for repeat in range(repeats):
             for fault in faults:
                 for side in list(sides):
                     try:
-                        one = measure(side, fault, repeat=repeat)
+                        one = measure(side, fault, repeat=repeat + 1, delay_s=delays[fault][repeat])
                     except TimeoutError as error:
                         console.print(f"{side.name} is left out from now on: {error}", soft_wrap=True)
                         sides.remove(side)

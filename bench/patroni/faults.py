@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Callable
 from enum import StrEnum
+from random import Random
 
 from bench.ledger import Recorder
 from bench.patroni.report import Measurement
@@ -21,6 +22,8 @@ from noded.processes import children
 RECOVERY_TIMEOUT_S = 180.0
 """How long clients wait to write again before the run counts as failed."""
 CLIENTS = 4
+SPREAD_S = 10.0
+"""Over what time strikes are spread: Patroni's default round, as the time to its next one is most of some of its outages."""
 
 
 class Fault(StrEnum):
@@ -36,15 +39,22 @@ class Fault(StrEnum):
     """The planned handover, by the system's own command."""
 
 
-def measure(side: Side, fault: Fault, *, repeat: int) -> Measurement:
+def delays_s(repeats: int, randomness: Random) -> list[float]:
+    """Return how long to wait before each strike of a fault: one moment in each of *repeats* equal parts of SPREAD_S."""
+    return [SPREAD_S * (repeat + randomness.random()) / repeats for repeat in range(repeats)]
+
+
+def measure(side: Side, fault: Fault, *, repeat: int, delay_s: float) -> Measurement:
     """Strike the writer of a healthy *side* under recording clients; return when it is healthy again.
 
-    Raises TimeoutError if it was or becomes not healthy.
+    *delay_s* goes by before, because health shows itself at the end of a round of Patroni's: all strikes would come early in
+    the next one.  Raises TimeoutError if it was or becomes not healthy.
     """
     side.wait_healthy()
     note, outage_s = "", None
     with Recorder(side.dsn, clients=CLIENTS) as recorder:
         recorder.wait_for_more(200, timeout_s=60.0)
+        time.sleep(delay_s)
         before = identity(side.dsn)
         assert before is not None, f"{side.name} has a writer that does not answer"
         at, undo = _strike(side, fault)

@@ -7,10 +7,12 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
 from rich.console import Console
 
+from bench.patroni.faults import SPREAD_S, delays_s
 from bench.patroni.install import MissingError, find_programs
 from bench.patroni.report import Measurement, is_clean, summarize, table
 from bench.patroni.texts import DEFAULT, FAST, Member, Variant, direct_dsn, haproxy_settings, is_healthy, patroni_settings
@@ -153,3 +155,10 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
     with pytest.raises(MissingError, match="could not be installed into"):
         find_programs(tmp_path / "venv")
+
+
+def test_strikes_are_spread_over_a_round_of_patroni() -> None:
+    assert DEFAULT.loop_wait == SPREAD_S
+    delays = delays_s(4, Random(7))
+    assert [int(delay // (SPREAD_S / 4)) for delay in delays] == [0, 1, 2, 3]
+    assert delays != delays_s(4, Random(8))
