@@ -15,6 +15,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -43,6 +44,33 @@ TYPICAL_S = {
 """How long a run takes, from the strike until it is healthy and the rows are checked: for the announcement."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is to be run."""
+
+    binaries: Binaries
+    programs: Programs
+    variants: Sequence[Variant]
+    faults: Sequence[Fault]
+    repeats: int
+
+    @property
+    def systems(self) -> tuple[str, ...]:
+        """The names in the order of their turns."""
+        return (BASELINE, *(variant.name for variant in self.variants))
+
+    @property
+    def runs(self) -> int:
+        """How many measurements that makes."""
+        return self.repeats * len(self.faults) * len(self.systems)
+
+    @property
+    def duration_s(self) -> float:
+        """About how long it takes."""
+        each = (TYPICAL_S[system][fault] + SPREAD_S / 2 for system in self.systems for fault in self.faults)
+        return START_S + self.repeats * sum(each)
+
+
 def main() -> int:
     """Run the comparison of the command line."""
     arguments = _parser().parse_args()
@@ -52,19 +80,21 @@ def main() -> int:
     # A polite kill cleans up as ^C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        binaries = find_binaries(arguments.pg_bin, prefer_bundled=True)
-        programs = find_programs(arguments.venv)
+        plan = Plan(
+            binaries=find_binaries(arguments.pg_bin, prefer_bundled=True),
+            programs=find_programs(arguments.venv),
+            variants=(FAST,) if arguments.short else (FAST, DEFAULT),
+            faults=arguments.fault or (SHORT_FAULTS if arguments.short else tuple(Fault)),
+            repeats=arguments.repeat or (1 if arguments.short else 3),
+        )
     except (MissingError, BinariesError) as error:
         print(f"bench-patroni: {error}", file=sys.stderr)
         return 1
-    faults = arguments.fault or (SHORT_FAULTS if arguments.short else tuple(Fault))
-    variants = (FAST,) if arguments.short else (FAST, DEFAULT)
-    repeats = arguments.repeat or (1 if arguments.short else 3)
-    versions = {"postgresql": binaries.version, **programs.versions()}
-    _announce(console, versions, variants, faults, repeats, programs)
+    versions = {"postgresql": plan.binaries.version, **plan.programs.versions()}
+    _announce(console, plan, versions)
     measurements: list[Measurement] = []
     try:
-        _run(console, binaries, programs, variants, faults, repeats, measurements, arguments.logs)
+        _run(console, plan, measurements, arguments.logs)
     except KeyboardInterrupt:
         console.print("interrupted; what was measured so far:")
     rows = summarize(measurements, baseline=BASELINE)
@@ -72,15 +102,14 @@ def main() -> int:
     if arguments.json is not None:
         document = {
             "versions": versions,
-            "settings": {variant.name: str(variant) for variant in variants},
+            "settings": {variant.name: str(variant) for variant in plan.variants},
             "clients": CLIENTS,
             "nodes": NODES,
             "rows": rows,
             "measurements": measurements,
         }
         arguments.json.write_bytes(msgspec.json.format(msgspec.json.encode(document)) + b"\n")
-    expected = repeats * len(faults) * (1 + len(variants))
-    return 0 if len(measurements) == expected and is_clean(measurements) else 1
+    return 0 if len(measurements) == plan.runs and is_clean(measurements) else 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -99,52 +128,36 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _announce(
-    console: Console,
-    versions: dict[str, str],
-    variants: Sequence[Variant],
-    faults: Sequence[Fault],
-    repeats: int,
-    programs: Programs,
-) -> None:
+def _announce(console: Console, plan: Plan, versions: dict[str, str]) -> None:
     for name, version in versions.items():
-        console.print(f"{name}: {version}")
+        console.print(f"{name}: {version}", soft_wrap=True)
     console.print(f"endpointd: as `endpointctl up` makes it, {NODES} nodes, quorum commit")
-    for variant in variants:
-        console.print(f"{variant.name}: {NODES} nodes, one etcd; {variant}", soft_wrap=True)
-    if programs.haproxy is None:
+    for variant in plan.variants:
+        console.print(f"{variant.name}: {NODES} nodes, etcd of one member; {variant}", soft_wrap=True)
+    if plan.programs.haproxy is None:
         console.print(
             "there is no haproxy (Debian, Ubuntu: apt-get install haproxy): Patroni's clients get a multi-host URI with "
             "target_session_attrs=read-write, and may wait long for a frozen host",
             soft_wrap=True,
         )
-    names = (BASELINE, *(variant.name for variant in variants))
-    total_s = START_S + repeats * sum(TYPICAL_S[name][fault] + SPREAD_S / 2 for name in names for fault in faults)
     console.print(
-        f"{repeats} x {', '.join(faults)} on {', '.join(names)}, {CLIENTS} clients: about {total_s / 60:.0f} minutes",
+        f"{plan.repeats} x {', '.join(plan.faults)} on {', '.join(plan.systems)}, {CLIENTS} clients: "
+        f"about {plan.duration_s / 60:.0f} minutes",
         soft_wrap=True,
     )
 
 
-def _run(
-    console: Console,
-    binaries: Binaries,
-    programs: Programs,
-    variants: Sequence[Variant],
-    faults: Sequence[Fault],
-    repeats: int,
-    measurements: list[Measurement],
-    logs: Path | None,
-) -> None:
+def _run(console: Console, plan: Plan, measurements: list[Measurement], logs: Path | None) -> None:
     """Add to *measurements*; a system that does not become healthy again is left out from then on, and said so."""
     with contextlib.ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="endpointd-bench-")))
-        etcd = Etcd(home, programs.etcd)
+        etcd = Etcd(home, plan.programs.etcd)
         stack.callback(etcd.remove)
         etcd.start()
-        sides: list[Side] = [Endpointd(home / "endpointd", binaries)]
+        sides: list[Side] = [Endpointd(home / "endpointd", plan.binaries)]
         sides += [
-            Patroni(home / variant.name, variant, programs=programs, binaries=binaries, etcd=etcd) for variant in variants
+            Patroni(home / variant.name, variant, programs=plan.programs, binaries=plan.binaries, etcd=etcd)
+            for variant in plan.variants
         ]
         for side in sides:
             stack.callback(side.remove)
@@ -155,9 +168,9 @@ def _run(
         for side in sides:
             side.wait_healthy()
         randomness = Random(SEED)
-        delays = {fault: delays_s(repeats, randomness) for fault in faults}
-        for repeat in range(repeats):
-            for fault in faults:
+        delays = {fault: delays_s(plan.repeats, randomness) for fault in plan.faults}
+        for repeat in range(plan.repeats):
+            for fault in plan.faults:
                 for side in list(sides):
                     try:
                         one = measure(side, fault, repeat=repeat + 1, delay_s=delays[fault][repeat])

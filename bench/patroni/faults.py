@@ -16,7 +16,7 @@ from random import Random
 
 from bench.ledger import Recorder
 from bench.patroni.report import Measurement
-from bench.patroni.sides import Side, Target, identity
+from bench.patroni.sides import RefusedError, Side, Target, wait_for_writer
 from noded.processes import children
 
 RECOVERY_TIMEOUT_S = 180.0
@@ -55,14 +55,16 @@ def measure(side: Side, fault: Fault, *, repeat: int, delay_s: float) -> Measure
     with Recorder(side.dsn, clients=CLIENTS) as recorder:
         recorder.wait_for_more(200, timeout_s=60.0)
         time.sleep(delay_s)
-        before = identity(side.dsn)
-        assert before is not None, f"{side.name} has a writer that does not answer"
-        at, undo = _strike(side, fault)
+        before = wait_for_writer(side.dsn)
+        target = side.target()
+        at = time.monotonic()
+        undo = _nothing
         try:
-            _wait_for_other(side, before)
+            undo = _strike(side, fault, target)
+            wait_for_writer(side.dsn, other_than=before, timeout_s=RECOVERY_TIMEOUT_S)
             recorder.wait_for_more(50, timeout_s=60.0)
             outage_s = recorder.outage_s(at)
-        except TimeoutError as error:
+        except (TimeoutError, RefusedError) as error:
             note = str(error)
         finally:
             undo()
@@ -82,10 +84,8 @@ def measure(side: Side, fault: Fault, *, repeat: int, delay_s: float) -> Measure
     )
 
 
-def _strike(side: Side, fault: Fault) -> tuple[float, Callable[[], None]]:
-    """Strike; return when, on the monotonic clock, and what undoes it."""
-    target = side.target()
-    at = time.monotonic()
+def _strike(side: Side, fault: Fault, target: Target) -> Callable[[], None]:
+    """Strike, and return what undoes it. Raises RefusedError."""
     match fault:
         case Fault.KILL:
             _send(target.postmaster, signal.SIGKILL)
@@ -93,10 +93,14 @@ def _strike(side: Side, fault: Fault) -> tuple[float, Callable[[], None]]:
             _send(target.agent, signal.SIGKILL)
             _send(target.postmaster, signal.SIGKILL)
         case Fault.FREEZE_NODE:
-            return at, _freeze(target)
+            return _freeze(target)
         case Fault.SWITCHOVER:
             side.switchover()
-    return at, lambda: None
+    return _nothing
+
+
+def _nothing() -> None:
+    """Undo what needs no undoing."""
 
 
 def _freeze(target: Target) -> Callable[[], None]:
@@ -119,12 +123,3 @@ def _send(pid: int, number: signal.Signals) -> None:
     # A backend may end between the look and the signal.
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
-
-
-def _wait_for_other(side: Side, before: str) -> None:
-    """Wait until clients reach another server process than *before*. Raises TimeoutError."""
-    deadline = time.monotonic() + RECOVERY_TIMEOUT_S
-    while identity(side.dsn) in (None, before):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"clients reached no other writer within {RECOVERY_TIMEOUT_S:g} s")
-        time.sleep(0.1)

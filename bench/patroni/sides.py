@@ -35,9 +35,14 @@ NODES = 3
 STOP_TIMEOUT_S = 15.0
 HEALTHY_TIMEOUT_S = 240.0
 ASK_TIMEOUT_S = 2.0
+WRITER_TIMEOUT_S = 30.0
 
 _IDENTITY = "SELECT current_setting('port') || ' since ' || pg_postmaster_start_time()"
 _STANDBYS = "SELECT count(*)::text FROM pg_stat_replication WHERE state = 'streaming' AND sync_state = 'quorum'"
+
+
+class RefusedError(Exception):
+    """A system did not do what it was asked for; the text is its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,11 +76,11 @@ class Side(Protocol):
         ...
 
     def target(self) -> Target:
-        """Return the node that writes now."""
+        """Return the node that writes now. Raises TimeoutError if none does."""
         ...
 
     def switchover(self) -> None:
-        """Hand the writer over to another node."""
+        """Hand the writer over to another node. Raises RefusedError."""
         ...
 
     def logs(self) -> list[Path]:
@@ -114,7 +119,9 @@ class Endpointd:
         return Target(node=writer.name, postmaster=writer.pid, agent=self._cluster.pid_of(writer.name))
 
     def switchover(self) -> None:
-        self._cluster.ctl("switchover")
+        done = self._cluster.ctl("switchover", check=False)
+        if done.returncode != 0:
+            raise RefusedError(f"endpointctl ended with {done.returncode}: {done.stderr.strip()}")
 
     def logs(self) -> list[Path]:
         return sorted((self._cluster.data_dir / "logs").rglob("*.log"))
@@ -212,16 +219,19 @@ class Patroni:
             raise TimeoutError(f"{error}; last seen: {self._status()}") from None
 
     def target(self) -> Target:
-        port = (identity(self.dsn) or "").partition(" ")[0]
+        port = wait_for_writer(self.dsn).partition(" ")[0]
         member = next(member for member in self._members if str(member.port) == port)
         postmaster = int((member.pgdata / "postmaster.pid").read_text().partition("\n")[0])
         return Target(node=member.name, postmaster=postmaster, agent=self._agent(member))
 
     def switchover(self) -> None:
         command = [self._programs.patronictl, "-c", str(self._members[0].settings), "switchover", self.name, "--force"]
-        done = subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=180, check=False)
+        try:
+            done = subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=180, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise RefusedError(str(error)) from error
         if done.returncode != 0:
-            raise RuntimeError(f"patronictl switchover ended with {done.returncode}: {done.stdout} {done.stderr}")
+            raise RefusedError(f"patronictl ended with {done.returncode}: {done.stdout.strip()} {done.stderr.strip()}")
 
     def logs(self) -> list[Path]:
         return [*(member.log for member in self._members), self._home / "haproxy.log"]
@@ -258,6 +268,16 @@ class Patroni:
 def identity(dsn: str) -> str | None:
     """Return which server process *dsn* leads to now; None if to none."""
     return ask(dsn, _IDENTITY)
+
+
+def wait_for_writer(dsn: str, *, other_than: str | None = None, timeout_s: float = WRITER_TIMEOUT_S) -> str:
+    """Return which server process *dsn* leads to once it is another than *other_than*. Raises TimeoutError."""
+    deadline = time.monotonic() + timeout_s
+    while (found := identity(dsn)) is None or found == other_than:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"clients reached no {'other ' if other_than else ''}writer within {timeout_s:g} s")
+        time.sleep(0.1)
+    return found
 
 
 def ask(dsn: str, query: str) -> str | None:
