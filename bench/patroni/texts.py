@@ -29,6 +29,8 @@ class Variant:
     check: str
     """How HAProxy checks a server: interval, and how many answers change its mind."""
     check_timeout: str
+    retries: int
+    """How often HAProxy tries a server that refuses, a second apart, before the client hears of it."""
     parameters: Mapping[str, str] = field(default_factory=dict[str, str])
     """PostgreSQL's parameters beside those that every variant gets."""
 
@@ -36,7 +38,7 @@ class Variant:
         text = (
             f"ttl {self.ttl}, loop_wait {self.loop_wait}, retry_timeout {self.retry_timeout}, "
             f"primary_start_timeout {self.primary_start_timeout}, synchronous_mode quorum; "
-            f"HAProxy {self.check}, timeout check {self.check_timeout}"
+            f"HAProxy {self.check}, timeout check {self.check_timeout}, retries {self.retries}"
         )
         if self.parameters:
             text += "; " + ", ".join(f"{name} {value}" for name, value in self.parameters.items())
@@ -51,6 +53,7 @@ DEFAULT = Variant(
     primary_start_timeout=300,
     check="inter 3s fall 3 rise 2",
     check_timeout="5s",
+    retries=2,
 )
 
 FAST = Variant(
@@ -63,6 +66,7 @@ FAST = Variant(
     primary_start_timeout=0,
     check="inter 200ms fall 2 rise 1",
     check_timeout="1s",
+    retries=0,
     # What endpointd's servers have, so that replicas find and leave a server as quickly here as there.
     parameters={
         "wal_sender_timeout": "2s",
@@ -157,7 +161,7 @@ def haproxy_settings(variant: Variant, members: Sequence[Member], *, port: int) 
         "defaults",
         "    log global",
         "    mode tcp",
-        "    retries 2",
+        f"    retries {variant.retries}",
         "    timeout client 30m",
         "    timeout connect 4s",
         "    timeout server 30m",

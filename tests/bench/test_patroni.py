@@ -72,6 +72,8 @@ def test_haproxy_asks_each_patroni_and_leads_to_its_server() -> None:
     lines = [line.strip() for line in haproxy_settings(DEFAULT, MEMBERS, port=5000).splitlines()]
     assert "bind 127.0.0.1:5000" in lines
     assert "option httpchk OPTIONS /primary" in lines
+    assert "retries 2" in lines
+    assert "retries 0" in haproxy_settings(FAST, MEMBERS, port=5000)
     assert "default-server inter 3s fall 3 rise 2 on-marked-down shutdown-sessions" in lines
     assert [line.split()[1:3] + line.split()[-1:] for line in lines if line.startswith("server ")] == [
         ["n1", "127.0.0.1:7001", "8001"],
