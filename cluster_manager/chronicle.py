@@ -48,6 +48,20 @@ class Chronicle:
 
     def written(self, old: Topology | None, new: Topology, view: View, because: str, now: float) -> None:
         """Record what the write of *new* over *old* means."""
+        adopts = new.transition.adopts if new.transition is not None else None
+        if adopts is not None and (old is None or new.revision > old.revision + 1):
+            self._journal.append(
+                "store.adopted",
+                because,
+                epoch=new.epoch,
+                revision=new.revision,
+                stored_epoch=old.epoch if old is not None else None,
+                stored_revision=old.revision if old is not None else None,
+                seen_epoch=adopts.epoch,
+                seen_revision=adopts.revision,
+                voters=list(new.voters.names) if new.voters is not None else [],
+            )
+            self._log.warning("the store was behind; its document was made anew", epoch=new.epoch, because=because)
         if new.transition is not None and (old is None or new.epoch > old.epoch):
             self._begun(old, new, new.transition, view, because, now)
         elif new.transition is not None and new.candidate is not None and old is not None and old.candidate is None:

@@ -16,6 +16,7 @@ import msgspec
 
 from cluster_manager.chronicle import Chronicle
 from cluster_manager.decision.actions import NodeAction, WriteDocument
+from cluster_manager.decision.diagnose import Diagnosis
 from cluster_manager.decision.members import node_state
 from cluster_manager.decision.plan import Plan, decide
 from cluster_manager.decision.request import refusal
@@ -48,6 +49,7 @@ class Reconciler:
         chronicle: Chronicle,
         publish: Callable[[Topology], None],
         proxies_settled: Callable[[Epoch], bool],
+        proxies_seen: Callable[[], tuple[Epoch, Revision]],
         timings: Timings | None = None,
     ) -> None:
         self._settings = settings
@@ -58,6 +60,7 @@ class Reconciler:
         self._chronicle = chronicle
         self._publish = publish
         self._proxies_settled = proxies_settled
+        self._proxies_seen = proxies_seen
         self._timings = timings if timings is not None else Timings()
         self._document: Topology | None = None
         self._started_ms = now_ms()
@@ -140,6 +143,8 @@ class Reconciler:
         """Have *change* applied to the document between two decisions. Raises ApiError without a document."""
         if self._document is None:
             raise ApiError(409, "refused", "there is no cluster yet")
+        if self.plan is not None and self.plan.diagnosis is Diagnosis.STORE_BEHIND:
+            raise ApiError(409, "refused", self.plan.reason)
         self._edits.append((change, because))
         self._observer.changed.set()
 
@@ -163,6 +168,7 @@ class Reconciler:
             request=self._request,
             checkpointed_at_ms=self._executor.checkpointed_at_ms,
             proxies_settled=self._proxies_settled(self._document.epoch if self._document is not None else Epoch(0)),
+            proxies_seen=self._proxies_seen(),
             being_remade=self._executor.being_remade(now),
             in_flight=self._executor.in_flight,
             failures=self._executor.failures(now),

@@ -57,6 +57,16 @@ class Candidate(msgspec.Struct, frozen=True):
     timeline: Timeline | None = None
 
 
+class Adopted(msgspec.Struct, frozen=True, kw_only=True):
+    """What a document goes back to that was made anew, because the store was behind what nodes had seen (S12)."""
+
+    epoch: Epoch
+    revision: Revision
+    """Of the newest document that anybody had seen."""
+    timeline: Timeline
+    """No greater number can have been claimed by a document that is lost."""
+
+
 class Transition(msgspec.Struct, frozen=True, kw_only=True):
     """The unfinished business of this epoch."""
 
@@ -74,6 +84,8 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     """The epoch in which this failure was found: one failure that needs several attempts keeps it."""
     started_at: str
     """Wall time, ISO 8601, for people only."""
+    adopts: Adopted | None = None
+    """Set if there is no writer because the document had to be made anew."""
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):

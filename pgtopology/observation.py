@@ -15,15 +15,18 @@ from pgtopology.epoch import NO_EPOCH, NO_REVISION, Epoch, Revision
 from pgtopology.lsn import Lsn
 from pgtopology.node import Incarnation, NodeName, Role
 from pgtopology.quorum import Voters
-from pgtopology.timeline import Timeline
+from pgtopology.timeline import Timeline, TimelineRecord
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """The greatest (epoch, revision) a node has acted on, with the voters that document recorded (S12)."""
+    """The greatest (epoch, revision) a node has acted on, with what a lost document is rebuilt from (S12)."""
 
     epoch: Epoch = NO_EPOCH
     revision: Revision = NO_REVISION
     voters: Voters | None = None
+    """As that document recorded them."""
+    timelines: tuple[TimelineRecord, ...] | None = None
+    """The newest claims of this and of all earlier documents; None from a node that never was told."""
 
 
 class PostmasterState(StrEnum):

@@ -55,6 +55,14 @@ class Voters(msgspec.Struct, frozen=True):
         """How many voters must promise before another writer may stand: N - w + 1."""
         return len(self.members) - self.w + 1
 
+    @property
+    def adoption_size(self) -> int:
+        """How many voters must be heard before what they have seen stands for a lost document.
+
+        A safe set, and so many that they also meet every other safe set: then one of them was in each election.
+        """
+        return max(self.safe_set_size, self.w)
+
     def find(self, name: str) -> Voter | None:
         """Return the voter called *name*, or None."""
         return next((voter for voter in self.members if voter.name == name), None)

@@ -57,14 +57,14 @@ class Finding:
 
 
 def diagnose_store(view: View) -> Finding | None:
-    """Return STORE_BEHIND if any node has seen a greater (epoch, revision) than the document's, or has data unknown to it.
+    """Return STORE_BEHIND if any node or proxy has seen a greater (epoch, revision) than the document's, or the store is empty.
 
     Whoever acts on an old document would order the past: nothing may be ordered then (S12).
     """
     document = view.document
     for node in view.nodes:
         observation = node.observation
-        if observation is None:
+        if observation is None or not speaks_of(node, document):
             continue
         seen = observation.seen
         if document is None:
@@ -79,7 +79,23 @@ def diagnose_store(view: View) -> Finding | None:
                 f"the store holds epoch {document.epoch}, revision {document.revision}, but "
                 f'"{node.name}" has seen epoch {max(seen.epoch, observation.promised)}, revision {seen.revision}',
             )
+    if document is not None and document.voters is not None and view.proxies_seen > (document.epoch, document.revision):
+        epoch, revision = view.proxies_seen
+        return Finding(
+            Diagnosis.STORE_BEHIND,
+            f"the store holds epoch {document.epoch}, revision {document.revision}, but a proxy has seen epoch {epoch}, "
+            f"revision {revision}",
+        )
     return None
+
+
+def speaks_of(node: NodeView, document: Topology | None) -> bool:
+    """Return whether what the node has seen is of this cluster: it has no data, or the document's system identifier."""
+    observation = node.observation
+    known = document.system_identifier if document is not None else None
+    return (
+        observation is None or known is None or observation.system_identifier is None or observation.system_identifier == known
+    )
 
 
 def diagnose_writer(view: View, document: Topology) -> Finding:

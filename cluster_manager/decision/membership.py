@@ -4,19 +4,24 @@ A wider list is recorded first and put in force afterwards; a greater w (async t
 by a new backend, by walsenders that re-read their configuration and by a barrier commit flushed on w voters, and recorded
 then (S9).  So a cluster of three grows {n1} w=1, {n1,n2} w=2, {n1,n2,n3} w=2.  A voter whose data was made anew is recorded
 under its new incarnation once it is whole.  The set does not change at a failover and never shrinks because a node is away.
+
+A record is put in force only when so many of the voters in force until then have seen it that it cannot be lost with the
+store: whoever is enough to stand for a lost document has met one of them (adoption, docs/decisions/0006).
 """
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
-from cluster_manager.decision.actions import Action, PutInForce, WriteDocument
+from cluster_manager.decision.actions import Action, Follow, PutInForce, WriteDocument
 from cluster_manager.decision.view import ActionKind, NodeView, View, is_fresh, slots_of
 from pgtopology.document import Durability, Topology
 from pgtopology.epoch import Revision
 from pgtopology.node import NodeState
 from pgtopology.observation import Observation
-from pgtopology.orders import SettingsAnswer
+from pgtopology.orders import SettingsAnswer, Upstream
 from pgtopology.quorum import Voter, Voters, majority, make_voters, synchronous_standby_names
 
 
@@ -26,11 +31,83 @@ def next_step(view: View, document: Topology) -> tuple[str, Action | None] | Non
         return "the writer is being told whose acknowledgements count", None
     step = _step(view, document)
     if step is not None and isinstance(action := step[1], PutInForce) and not _is_ordered(view, document, action.voters):
-        bumped = msgspec.structs.replace(document, revision=Revision(document.revision + 1))
-        return step[0], WriteDocument(
-            bumped, "the next list has a revision of its own, so that an earlier order comes too late"
-        )
+        return step[0], _bump(document)
     return step
+
+
+def unstick(view: View, document: Topology) -> tuple[str, Action | None] | None:
+    """Return what may let commits that are stuck go on, without a step forward: the record itself, put in force.
+
+    A list that is ahead of its record is taken back, for what is recorded is enough; one that is behind it is brought up to it.
+    A voter that was made anew is recorded, for nobody waits for its former data.
+    """
+    writer = view.node(document.writer)
+    recorded = document.voters
+    if writer is None or writer.observation is None or recorded is None or not is_fresh(writer, view.timings):
+        return None
+    if (ActionKind.SETTINGS, writer.name) in view.in_flight:
+        return None
+    if (made_anew := _made_anew(view, document, recorded)) is not None:
+        voter, voters = made_anew
+        return f'"{voter.name}" votes with its new data', _record(document, voters, f'"{voter.name}" is whole again')
+    shown = writer.observation.synchronous_standby_names
+    if not _differs(writer.observation, recorded, document):
+        return None
+    spreading = _spread(view, document, writer, recorded, shown)
+    if spreading is not None:
+        return spreading
+    if not _is_ordered(view, document, recorded):
+        return "the recorded voters are put in force again", _bump(document)
+    return "the recorded voters are put in force again", PutInForce(writer.name, recorded)
+
+
+def _bump(document: Topology) -> WriteDocument:
+    bumped = msgspec.structs.replace(document, revision=Revision(document.revision + 1))
+    return WriteDocument(bumped, "the next list has a revision of its own, so that an earlier order comes too late")
+
+
+_LISTED = re.compile(r'"([^"]+)"')
+_NEEDED = re.compile(r"ANY (\d+) ")
+
+
+def _spread(
+    view: View, document: Topology, writer: NodeView, recorded: Voters, shown: str | None
+) -> tuple[str, Action | None] | None:
+    """Return how the record is told to voters of the list *shown*, which is in force, or None if enough know it.
+
+    Enough are those whom every set that may stand for a lost document meets (Voters.adoption_size), in terms of the list; the
+    writer is one of them, for it learns the record with the order to put it in force.
+    """
+    if shown is None or shown == synchronous_standby_names(recorded, writer.name):
+        return None
+    listed = set(_LISTED.findall(shown))
+    found = _NEEDED.match(shown)
+    copies = (int(found[1]) if found is not None else 0) + 1
+    bases = {voter.sync_name.rpartition("_")[0]: voter.sync_name for voter in recorded.members}
+    # One that was made anew can never again promise as what it was.
+    gone = {name for name in listed if bases.get(name.rpartition("_")[0], name) != name}
+    size = len(listed) + 1
+    needed = min(copies, size - copies + 1) - 1 - len(gone)
+    others = [node for node in view.nodes if (voter := node.voter()) is not None and voter.sync_name in listed - gone]
+    ignorant = [node for node in others if node.observation is not None and node.observation.seen.voters != recorded]
+    if len(others) - len(ignorant) >= needed:
+        return None
+    what = f"{needed} of the voters in force beside the writer must know the record before it is put in force"
+    told = next((node for node in ignorant if _follows(node, view, document)), None)
+    action = Follow(told.name, Upstream(writer.name, writer.spec.address)) if told is not None else None
+    return what, action
+
+
+def _follows(node: NodeView, view: View, document: Topology) -> bool:
+    """Return whether ordering the node to follow the writer tells it nothing but the newest record."""
+    observation = node.observation
+    return (
+        is_fresh(node, view.timings)
+        and observation is not None
+        and observation.receiver is not None
+        and observation.receiver.upstream == document.writer
+        and (ActionKind.FOLLOW, node.name) not in view.in_flight
+    )
 
 
 def _is_ordered(view: View, document: Topology, voters: Voters) -> bool:
@@ -48,6 +125,9 @@ def _step(view: View, document: Topology) -> tuple[str, Action | None] | None:
     if replaced is not None:
         voter, voters = replaced
         return f'"{voter.name}" votes with its new data', _record(document, voters, f'"{voter.name}" is whole again')
+    spreading = _spread(view, document, writer, recorded, writer.observation.synchronous_standby_names)
+    if spreading is not None:
+        return spreading
     if view.slots_in_force != frozenset(slots_of(document)):
         wanted = view.in_force.in_force if view.in_force is not None and _ahead(view, document, recorded) else recorded
         return "the writer learns whose WAL it keeps", PutInForce(writer.name, wanted)
@@ -64,7 +144,9 @@ def _step(view: View, document: Topology) -> tuple[str, Action | None] | None:
         return f'"{added}" becomes a voter', _record(document, grown, f'"{added}" streams and is whole')
     proof = view.in_force
     if proof is None or proof.in_force != grown:
-        return f"w={grown.w} is put in force", PutInForce(writer.name, grown)
+        # What the greater w may have to be taken back to must be known before.
+        known = _spread(view, document, writer, recorded, synchronous_standby_names(grown, writer.name))
+        return known or (f"w={grown.w} is put in force", PutInForce(writer.name, grown))
     if _differs(writer.observation, grown, document) or not _is_flushed(writer.observation, document, proof):
         return f"w={grown.w} is in force; waiting for its barrier commit", None
     return f"w={grown.w} is recorded", _record(document, grown, f"w={grown.w} is in force and proven")

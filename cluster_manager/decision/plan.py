@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from cluster_manager.decision import bootstrap, membership, transition
+from cluster_manager.decision import adoption, bootstrap, membership, transition
 from cluster_manager.decision.actions import Action, Checkpoint, Clone, Rewind, WriteDocument
 from cluster_manager.decision.diagnose import Diagnosis, Finding, diagnose_store, diagnose_writer
 from cluster_manager.decision.members import refreshed
@@ -60,7 +60,7 @@ def decide(view: View) -> Plan:
     """Return the plan for *view*."""
     finding = diagnose_store(view)
     if finding is not None:
-        return _plan(view, finding, ())
+        return _plan(view, *adoption.adopt(view, finding))
     document = view.document
     if document is None:
         return _plan(view, *bootstrap.found(view))
@@ -71,6 +71,9 @@ def decide(view: View) -> Plan:
     if document.transition is not None:
         if document.transition.step is Step.INITIALISING:
             return _plan(view, *bootstrap.initialise(view, document, document.transition))
+        again = adoption.completed(view, document, document.transition)
+        if again is not None:
+            return _plan(view, Finding(Diagnosis.STORE_BEHIND, again.because), (again,))
         return _plan(view, *transition.proceed(view, document, document.transition))
     finding = diagnose_writer(view, document)
     if finding.failed:
@@ -116,14 +119,16 @@ def _beside_the_writer(view: View, document: Topology, finding: Finding) -> Plan
         # before it could not be rewound afterwards.
         actions.append(Checkpoint(document.writer))
     change = membership.next_step(view, document) if calm else None
+    if finding.diagnosis is Diagnosis.COMMIT_STUCK:
+        change = membership.unstick(view, document)
     if change is not None:
         what, action = change
         if isinstance(action, WriteDocument):
-            return _plan(view, Finding(Diagnosis.VOTERS_CHANGING, what), (action,), found)
+            return _plan(view, _changing(finding, what), (action,), found)
         if action is not None:
             actions.append(action)
-        if not found:
-            finding = Finding(Diagnosis.VOTERS_CHANGING, what)
+        if not found or not calm:
+            finding = _changing(finding, what)
     _, missing = promisable(view, document)
     if missing and finding.diagnosis is Diagnosis.HEALTHY:
         # One that is merely late says nothing new; one that answers and does not count does.
@@ -132,6 +137,13 @@ def _beside_the_writer(view: View, document: Topology, finding: Finding) -> Plan
     if document.paused and finding.diagnosis is Diagnosis.HEALTHY:
         finding = Finding(Diagnosis.PAUSED, f"{finding.reason}; automatic failover is paused")
     return _plan(view, finding, tuple(actions), found)
+
+
+def _changing(finding: Finding, what: str) -> Finding:
+    """Return the finding while something about the voters is being changed: for its own sake, or because commits are stuck."""
+    if finding.diagnosis is Diagnosis.COMMIT_STUCK:
+        return Finding(finding.diagnosis, f"{finding.reason}; {what}")
+    return Finding(Diagnosis.VOTERS_CHANGING, what)
 
 
 def _is_heard(view: View, name: str) -> bool:

@@ -96,7 +96,8 @@ def _claim(view: View, document: Topology, transition: Transition, elected: Elec
     """Write down candidate and timeline before anything is promoted (DESIGN 4.5)."""
     observed = [node.observation.timeline for node in view.nodes if node.observation and node.observation.timeline]
     answered = [promise.answer.position.timeline for promise in view.promises.values() if promise.answer.position]
-    timeline = next_timeline(document.timelines, [*observed, *answered])
+    lost = [transition.adopts.timeline] if transition.adopts is not None else []
+    timeline = next_timeline(document.timelines, [*observed, *answered, *lost])
     record = TimelineRecord(
         timeline=timeline,
         epoch=document.epoch,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from pgtopology.document import Durability, Endpoints, Topology
-from pgtopology.epoch import Revision
+from pgtopology.epoch import NO_EPOCH, NO_REVISION, Epoch, Revision
 from pgtopology.node import Address, NodeName, sync_name
 from pgtopology.observation import Observation
 from pgtopology.orders import PromiseAnswer, SettingsAnswer
@@ -59,6 +59,8 @@ class Timings:
     """How long a planned handover waits for the checkpoint that shortens the stop."""
     checkpointed_ms: float = 10_000
     """A checkpoint younger than this is good enough."""
+    adopt_ms: float = 2000
+    """How long a manager that has just begun waits for every node before it makes a document anew without some of them."""
     lost_stream_ms: float = 30_000
     """A follower that never streams for so long is made anew, if the quorum does without it."""
 
@@ -209,6 +211,8 @@ class View:
     """When the writer of this epoch last completed a checkpoint that was ordered."""
     proxies_settled: bool = True
     """Whether every connected proxy has reported this epoch, and so has no session of an earlier writer left."""
+    proxies_seen: tuple[Epoch, Revision] = (NO_EPOCH, NO_REVISION)
+    """The greatest pair that a connected proxy reports."""
     being_remade: frozenset[NodeName] = frozenset()
     """Nodes that were ordered to rewind or clone so lately that they may not have said yet that they are not whole."""
     in_flight: frozenset[tuple[ActionKind, NodeName]] = frozenset()

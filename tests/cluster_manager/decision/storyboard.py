@@ -51,6 +51,7 @@ from cluster_manager.decision.view import (
     slots_of,
 )
 from pgtopology.document import (
+    Adopted,
     Candidate,
     Durability,
     Endpoint,
@@ -75,7 +76,7 @@ from pgtopology.observation import (
 )
 from pgtopology.orders import PromiseAnswer, SettingsAnswer, StopMode
 from pgtopology.quorum import Voter, Voters, make_voters, synchronous_standby_names
-from pgtopology.timeline import Timeline, TimelineRecord
+from pgtopology.timeline import Timeline, TimelineRecord, merge_records
 
 NOW_MS = 1_000_000.0
 EPOCH = Epoch(4)
@@ -84,6 +85,12 @@ TIMELINE = Timeline(5)
 WAL = Lsn(0x5000000)
 SYSTEM = "7301"
 ALL = ("n1", "n2", "n3")
+
+
+TIMELINES = (
+    TimelineRecord(timeline=Timeline(4), epoch=Epoch(3), node="n2", parent=Timeline(1), fork_lsn=Lsn(0x2000000), opened=True),
+    TimelineRecord(timeline=TIMELINE, epoch=EPOCH, node="n1", parent=Timeline(4), fork_lsn=Lsn(0x3000000), opened=True),
+)
 
 
 def incarnation(name: str) -> Incarnation:
@@ -126,12 +133,7 @@ def healthy_document(names: tuple[str, ...] = ALL) -> Topology:
         voters=voters_of("n1,n2,n3/2"),
         writer=NodeName("n1"),
         candidate=Candidate(NodeName("n1"), TIMELINE),
-        timelines=(
-            TimelineRecord(
-                timeline=Timeline(4), epoch=Epoch(3), node="n2", parent=Timeline(1), fork_lsn=Lsn(0x2000000), opened=True
-            ),
-            TimelineRecord(timeline=TIMELINE, epoch=EPOCH, node="n1", parent=Timeline(4), fork_lsn=Lsn(0x3000000), opened=True),
-        ),
+        timelines=TIMELINES,
         members=tuple(_member(name) for name in names),
         endpoints=ENDPOINTS,
     )
@@ -167,7 +169,7 @@ def healthy_node(name: str, everybody: tuple[str, ...] = ALL) -> NodeView:
         incarnation=incarnation(name),
         whole=True,
         promised=EPOCH,
-        seen=Seen(epoch=EPOCH, revision=REVISION),
+        seen=Seen(epoch=EPOCH, revision=REVISION, voters=voters_of("n1,n2,n3/2"), timelines=TIMELINES),
         promoted_epoch=EPOCH if is_writer else None,
         postmaster=Postmaster(state=PostmasterState.RUNNING, pid=1000),
         role=Role.PRIMARY if is_writer else Role.STANDBY,
@@ -288,12 +290,17 @@ def _edit_document(view: View, words: list[str]) -> View:
                 document = msgspec.structs.replace(document, durability=Durability(value))
             case "voters":
                 document = msgspec.structs.replace(document, voters=voters_of(value))
+                view = replace(view, nodes=tuple(_edit_one(node, "knows", value) for node in view.nodes))
             case "claimed":
-                node, epoch, timeline = value.split("/")
-                record = TimelineRecord(
-                    timeline=Timeline(int(timeline)), epoch=Epoch(int(epoch)), node=node, parent=TIMELINE, fork_lsn=WAL
-                )
-                document = msgspec.structs.replace(document, timelines=(*document.timelines, record))
+                document = msgspec.structs.replace(document, timelines=(*document.timelines, _claim(value)))
+            case "epoch":
+                document = msgspec.structs.replace(document, epoch=Epoch(int(value)))
+            case "adopts":
+                epoch, revision, last = (int(part) for part in value.split("/"))
+                assert document.transition is not None
+                adopted = Adopted(epoch=Epoch(epoch), revision=Revision(revision), timeline=Timeline(last))
+                transition = msgspec.structs.replace(document.transition, adopts=adopted, from_node=None)
+                document = msgspec.structs.replace(document, transition=transition)
             case "leaving" | "stopped":
                 members = tuple(
                     msgspec.structs.replace(member, **{key: True}) if member.name == value else member
@@ -303,6 +310,11 @@ def _edit_document(view: View, words: list[str]) -> View:
             case _:
                 raise ValueError(f'"{key}" is nothing of a document')
     return replace(view, document=document)
+
+
+def _claim(text: str) -> TimelineRecord:
+    node, epoch, timeline = text.split("/")
+    return TimelineRecord(timeline=Timeline(int(timeline)), epoch=Epoch(int(epoch)), node=node, parent=TIMELINE, fork_lsn=WAL)
 
 
 def _edit_transition(view: View, words: list[str]) -> View:
@@ -351,6 +363,9 @@ def _edit_manager(view: View, words: list[str]) -> View:
                 view = replace(view, epoch_began_at_ms=NOW_MS + float(value))
             case "not-ours":
                 view = replace(view, epoch_is_ours=False)
+            case "proxies-seen":
+                epoch, _, revision = value.partition("/")
+                view = replace(view, proxies_seen=(Epoch(int(epoch)), Revision(int(revision))))
             case "proxies-busy":
                 view = replace(view, proxies_settled=False)
             case "checkpointed":
@@ -459,8 +474,15 @@ def _edit_one(node: NodeView, key: str, value: str) -> NodeView:
             return replace(node, observation=change(seen, system_identifier=value))
         case "seen":
             epoch, _, revision = value.partition("/")
-            newer = Seen(epoch=Epoch(int(epoch)), revision=Revision(int(revision)))
+            newer = change(seen.seen, epoch=Epoch(int(epoch)), revision=Revision(int(revision)))
             return replace(node, observation=change(seen, seen=newer))
+        case "knows":
+            voters = voters_of(value) if value else None
+            return replace(node, observation=change(seen, seen=change(seen.seen, voters=voters)))
+        case "claimed":
+            # What it has seen of timelines: n2/5/6, node, epoch and number of one more, or none at all.
+            told = None if value == "unknown" else merge_records(seen.seen.timelines or (), (_claim(value),))
+            return replace(node, observation=change(seen, seen=change(seen.seen, timelines=told)))
         case "promised":
             return replace(node, observation=change(seen, promised=Epoch(int(value))))
         case "activity":
