@@ -7,6 +7,7 @@ by an earlier one counts from its own beginning, and says so.
 
 from __future__ import annotations
 
+from cluster_manager.decision.diagnose import Diagnosis
 from cluster_manager.decision.elect import tally
 from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.view import View
@@ -29,6 +30,7 @@ class Chronicle:
         self._kind = TransitionKind.FAILOVER
         self._told: set[str] = set()
         self._rejoining: NodeName | None = None
+        self._held_in: Epoch | None = None
         self._last_plan: tuple[object, ...] = ()
         self.last_failover = _last_failover(journal)
 
@@ -43,6 +45,10 @@ class Chronicle:
             self._last_plan = what
             actions = [f"{name} {node}".strip() for name, node in what[2]] or ["nothing to do"]
             self._journal.append("plan", plan.reason, epoch=_epoch(view), diagnosis=str(plan.diagnosis), actions=actions)
+        if plan.diagnosis is Diagnosis.FAILOVER_HELD and self._held_in != _epoch(view):
+            self._held_in = _epoch(view)
+            self._journal.append("failover.held", plan.reason, epoch=_epoch(view), cause=str(plan.finding.cause))
+            self._log.warning("a failover is held back", reason=plan.reason)
         if plan.finding.failed and self._detected_ms is None:
             self._detected_ms = view.now_ms
 

@@ -8,6 +8,7 @@ arrivals, answers and the plan's own alarm, and decides on the whole view each t
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,14 +17,13 @@ import msgspec
 
 from cluster_manager.chronicle import Chronicle
 from cluster_manager.decision.actions import NodeAction, WriteDocument
-from cluster_manager.decision.diagnose import Diagnosis
 from cluster_manager.decision.members import node_state
 from cluster_manager.decision.plan import Plan, decide
 from cluster_manager.decision.request import refusal
 from cluster_manager.decision.view import NodeSpec, Request, SettingsSent, Timings, View
 from cluster_manager.executor import Executor
 from cluster_manager.observer import Observer, now_ms
-from cluster_manager.settings import ManagerSettings
+from cluster_manager.settings import FAILOVERS_REMEMBERED, ManagerSettings
 from cluster_manager.store.store import Store, StoreUnavailable
 from daemonkit.httpclient import HttpError, HttpRefused
 from daemonkit.httpserver import ApiError
@@ -68,6 +68,7 @@ class Reconciler:
         self._epoch_began_ms = self._started_ms
         self._claimed_ms = self._started_ms
         self._request: Request | None = None
+        self._soft_failovers_ms: deque[float] = deque(maxlen=FAILOVERS_REMEMBERED)
         self._edits: list[tuple[Callable[[Topology], Topology], str]] = []
         self._log = get_logger()
         self.plan: Plan | None = None
@@ -143,7 +144,7 @@ class Reconciler:
         """Have *change* applied to the document between two decisions. Raises ApiError without a document."""
         if self._document is None:
             raise ApiError(409, "refused", "there is no cluster yet")
-        if self.plan is not None and self.plan.diagnosis is Diagnosis.STORE_BEHIND:
+        if self.plan is not None and self.plan.is_unsure:
             raise ApiError(409, "refused", self.plan.reason)
         self._edits.append((change, because))
         self._observer.changed.set()
@@ -166,6 +167,8 @@ class Reconciler:
             nodes=self._observer.views(now),
             promises=dict(self._executor.promises),
             request=self._request,
+            soft_failovers_at_ms=tuple(self._soft_failovers_ms),
+            anti_flap=self._settings.failover.anti_flap(),
             checkpointed_at_ms=self._executor.checkpointed_at_ms,
             proxies_settled=self._proxies_settled(self._document.epoch if self._document is not None else Epoch(0)),
             proxies_seen=self._proxies_seen(),
@@ -214,6 +217,8 @@ class Reconciler:
             self._epoch_is_ours = True
             self._epoch_began_ms = now
             self._request = None
+            if plan.finding.failed and plan.finding.is_soft:
+                self._soft_failovers_ms.append(now)
         self._publish(new)
         self._chronicle.written(old, new, view, write.because, now)
         return True

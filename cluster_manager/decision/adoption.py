@@ -33,6 +33,19 @@ REVISIONS_SKIPPED = 10_000
 """The same for revisions: most of them are only notes about members, which no node is told."""
 
 
+def unheard(view: View) -> tuple[str, ...]:
+    """Return whom of the document's voters this manager has not heard, if too few of them to know that the store is not behind.
+
+    A node counts that remembers having been ordered anything, whatever became of its data since.
+    """
+    voters = view.document.voters if view.document is not None else None
+    if voters is None:
+        return ()
+    heard = {node.name for node in view.nodes if node.observation is not None and node.observation.seen.epoch > NO_EPOCH}
+    away = tuple(name for name in voters.names if name not in heard)
+    return away if len(voters.members) - len(away) < voters.adoption_size else ()
+
+
 def adopt(view: View, behind: Finding) -> tuple[Finding, tuple[Action, ...]]:
     """Return the write that makes the document anew, or what it still waits for."""
     newest = _newest(view)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from cluster_manager.decision.flapping import held
 from cluster_manager.decision.suspicion import Health, has_lost_writer, health, is_running, promisable, tell
 from cluster_manager.decision.view import NodeView, Port, View, is_fresh
 from pgtopology.document import Durability, Topology
@@ -42,6 +43,8 @@ class Diagnosis(StrEnum):
     VOTERS_CHANGING = "VOTERS_CHANGING"
     SWITCHOVER_REQUESTED = "SWITCHOVER_REQUESTED"
     PAUSED = "PAUSED"
+    FAILOVER_HELD = "FAILOVER_HELD"
+    """The writer may have failed, but others were thought so lately: nothing is done yet upon evidence that is only soft."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,8 @@ class Finding:
     reason: str
     failed: bool = False
     """Whether the law calls for another writer, and lets the manager look for one."""
+    is_soft: bool = False
+    """Whether a failure is inferred from silence or waiting only."""
     cause: Diagnosis | None = None
     """What is wrong with the primary, where *diagnosis* says why nothing can be done about it."""
 
@@ -119,6 +124,12 @@ def diagnose_writer(view: View, document: Topology) -> Finding:
         )
     if document.paused:
         return Finding(Diagnosis.PAUSED, f"{suspicion.reason}; automatic failover is paused", cause=suspicion.diagnosis)
+    if suspicion.is_soft and (hold := held(view.anti_flap, view.soft_failovers_at_ms, view.now_ms)) is not None:
+        return Finding(
+            Diagnosis.FAILOVER_HELD,
+            f"{suspicion.reason}; held for another {hold.for_ms / 1000:.0f} s: {hold.because}",
+            cause=suspicion.diagnosis,
+        )
     return suspicion
 
 
@@ -202,9 +213,10 @@ def _soft_evidence(writer: NodeView, document: Topology, view: View) -> Finding 
         able, _ = promisable(view, document)
         if all(has_lost_writer(node, timings) for node in heard) and not _is_safe_set(document, able):
             # Nobody denies it, and nothing can be done about it: what matters to an operator is who is missing.
-            return Finding(Diagnosis.PRIMARY_FAILED, silence, failed=True)
+            return Finding(Diagnosis.PRIMARY_FAILED, silence, failed=True, is_soft=True)
         return Finding(Diagnosis.PRIMARY_SUSPECT, f"{silence}, but no majority of the other voters has lost it")
-    return Finding(Diagnosis.PRIMARY_FAILED, f"{silence}, and {_names(witnesses)} lost it too", failed=True)
+    lost = f"{silence}, and {_names(witnesses)} lost it too"
+    return Finding(Diagnosis.PRIMARY_FAILED, lost, failed=True, is_soft=True)
 
 
 def _stuck_commit(writer: NodeView, observation: Observation, document: Topology, view: View) -> Finding | None:
@@ -233,7 +245,7 @@ def _stuck_commit(writer: NodeView, observation: Observation, document: Topology
             Diagnosis.COMMIT_STUCK,
             f"{waits}: {needed} of the other voters must acknowledge, and {_names(absent)} cannot",
         )
-    return Finding(Diagnosis.COMMIT_STUCK, f"{waits}, and no WAL reaches {_names(settled)}", failed=True)
+    return Finding(Diagnosis.COMMIT_STUCK, f"{waits}, and no WAL reaches {_names(settled)}", failed=True, is_soft=True)
 
 
 def _other_voters(writer: NodeView, document: Topology, view: View) -> list[NodeView]:

@@ -8,7 +8,7 @@ nothing else in it: what follows from a document is decided after it was written
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -44,6 +44,10 @@ class Plan:
     actions: tuple[Action, ...]
     wake_at_ms: float
     repairs: tuple[Repair, ...] = ()
+    is_unsure: bool = False
+    """Whether the store may be behind what nodes have seen, so that nobody may change the document."""
+    goes_on_regardless: bool = False
+    """Whether an operator takes it upon himself that nodes are away."""
 
     @property
     def diagnosis(self) -> Diagnosis:
@@ -57,17 +61,31 @@ class Plan:
 
 
 def decide(view: View) -> Plan:
-    """Return the plan for *view*."""
+    """Return the plan for *view*.
+
+    Nothing of it is done before so many voters were heard that the store cannot be behind without anybody saying so: a manager
+    that has only begun would otherwise order the past (S12).
+    """
+    plan = _decide(view)
+    unheard = adoption.unheard(view)
+    if not unheard or plan.goes_on_regardless:
+        return plan
+    why = f"nothing is ordered before more of {', '.join(unheard)} were heard: the store may be behind them"
+    return replace(plan, finding=replace(plan.finding, reason=f"{plan.reason}; {why}"), actions=(), is_unsure=True)
+
+
+def _decide(view: View) -> Plan:
     finding = diagnose_store(view)
     if finding is not None:
-        return _plan(view, *adoption.adopt(view, finding))
+        return replace(_plan(view, *adoption.adopt(view, finding)), is_unsure=True)
     document = view.document
     if document is None:
         return _plan(view, *bootstrap.found(view))
     request = view.request
     if request is not None and request.kind is RequestKind.DATA_LOSS and refusal(view, request) is None:
         lost = Finding(Diagnosis.NO_SAFE_SET, "an operator goes on without a safe set")
-        return _plan(view, lost, (transition.give_up_voters(view, document, target=request.to),))
+        given_up = _plan(view, lost, (transition.give_up_voters(view, document, target=request.to),))
+        return replace(given_up, goes_on_regardless=True)
     if document.transition is not None:
         if document.transition.step is Step.INITIALISING:
             return _plan(view, *bootstrap.initialise(view, document, document.transition))

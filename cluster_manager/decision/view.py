@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from cluster_manager.decision.flapping import AntiFlap
 from pgtopology.document import Durability, Endpoints, Topology
 from pgtopology.epoch import NO_EPOCH, NO_REVISION, Epoch, Revision
 from pgtopology.node import Address, NodeName, sync_name
@@ -206,6 +207,9 @@ class View:
     """One for each spec, in the same order."""
     promises: Mapping[NodeName, Promise] = field(default_factory=dict[NodeName, Promise])
     """Of the document's epoch only, the newest of each node."""
+    soft_failovers_at_ms: tuple[float, ...] = ()
+    """When each failover upon soft evidence began, oldest first, as far as this manager remembers."""
+    anti_flap: AntiFlap = field(default_factory=AntiFlap)
     request: Request | None = None
     checkpointed_at_ms: float | None = None
     """When the writer of this epoch last completed a checkpoint that was ordered."""

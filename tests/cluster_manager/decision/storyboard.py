@@ -3,7 +3,7 @@
 A scenario begins with a healthy cluster of three, n1 the writer of epoch 4 on timeline 5 at 0/5000000, everybody streaming,
 n1 n2 n3 voters with w=2; each line changes one thing.  Ages are milliseconds.
 
-    document paused durability=async voters=n1,n2/2 leaving=n3 stopped=n2
+    document paused durability=async voters=n1,n2/2 leaving=n3 stopped=n2 adopts=4/20/9 (epoch, revision, last timeline)
     transition failover recruiting from=n1 [target=n3] [avoid-old]        (there is no writer then)
     candidate n2 timeline=6                                               (claims the timeline too)
     node n2 age=700 role=primary postmaster=stopped ...
@@ -12,7 +12,8 @@ n1 n2 n3 voters with w=2; each line changes one thing.  Ages are milliseconds.
     sent n1,n2/2 revision=20
     in-flight settings n1
     request [switchover|data-loss] [to=n3]
-    manager started=-100 not-ours bootstrap empty-store wanted=async began=-1000 proxies-busy checkpointed=-500
+    manager started=-100 not-ours bootstrap empty-store wanted=async began=-1000 proxies-busy checkpointed=-500 proxies-seen=4/25
+    manager soft-failovers=-90000,-5000 flaps-freely
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from cluster_manager.decision.actions import (
     Stop,
     WriteDocument,
 )
+from cluster_manager.decision.flapping import AntiFlap
 from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.view import (
     NEVER_MS,
@@ -293,14 +295,12 @@ def _edit_document(view: View, words: list[str]) -> View:
                 view = replace(view, nodes=tuple(_edit_one(node, "knows", value) for node in view.nodes))
             case "claimed":
                 document = msgspec.structs.replace(document, timelines=(*document.timelines, _claim(value)))
-            case "epoch":
-                document = msgspec.structs.replace(document, epoch=Epoch(int(value)))
             case "adopts":
                 epoch, revision, last = (int(part) for part in value.split("/"))
-                assert document.transition is not None
                 adopted = Adopted(epoch=Epoch(epoch), revision=Revision(revision), timeline=Timeline(last))
-                transition = msgspec.structs.replace(document.transition, adopts=adopted, from_node=None)
-                document = msgspec.structs.replace(document, transition=transition)
+                if document.transition is not None:
+                    transition = msgspec.structs.replace(document.transition, adopts=adopted, from_node=None)
+                    document = msgspec.structs.replace(document, transition=transition)
             case "leaving" | "stopped":
                 members = tuple(
                     msgspec.structs.replace(member, **{key: True}) if member.name == value else member
@@ -363,6 +363,10 @@ def _edit_manager(view: View, words: list[str]) -> View:
                 view = replace(view, epoch_began_at_ms=NOW_MS + float(value))
             case "not-ours":
                 view = replace(view, epoch_is_ours=False)
+            case "soft-failovers":
+                view = replace(view, soft_failovers_at_ms=tuple(NOW_MS + float(at) for at in value.split(",")))
+            case "flaps-freely":
+                view = replace(view, anti_flap=AntiFlap(interval_ms=0, hold_after=0))
             case "proxies-seen":
                 epoch, _, revision = value.partition("/")
                 view = replace(view, proxies_seen=(Epoch(int(epoch)), Revision(int(revision))))
