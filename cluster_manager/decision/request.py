@@ -19,12 +19,17 @@ def refusal(view: View, request: Request) -> str | None:
         return _data_loss_refusal(view, document, request)
     if document.transition is not None:
         return f"a {document.transition.kind} is under way (epoch {document.epoch})"
+    if request.to is not None and (request.to == document.writer or view.node(request.to) is None):
+        return _unfit(view, document, request.to)
+    if document.voters is None or len(document.voters.members) < 2:
+        return (
+            f'there is no other voter to hand over to: durability is {document.durability}, only "{document.writer}" has every '
+            "commit; a third node makes it quorum (endpointctl node add)"
+        )
     if request.to is not None:
         trouble = _unfit(view, document, request.to)
         if trouble is not None:
             return trouble
-    if document.voters is None or len(document.voters.members) < 2:
-        return "there is no other voter to hand over to: durability is async"
     if request.kind is RequestKind.SWITCHOVER:
         finding = diagnose_writer(view, document)
         if finding.diagnosis not in (Diagnosis.HEALTHY, Diagnosis.PAUSED) or finding.cause is not None:

@@ -405,9 +405,8 @@ def _edit_node(node: NodeView, words: list[str]) -> NodeView:
 
 def _edit_one(node: NodeView, key: str, value: str) -> NodeView:
     seen = node.observation
-    if key == "unheard":
+    if key == "unheard" or seen is None:
         return replace(node, observation=None, age_ms=NEVER_MS, wal_advanced_age_ms=NEVER_MS, running_for_ms=0)
-    assert seen is not None
     change = msgspec.structs.replace
     match key:
         case "age":
