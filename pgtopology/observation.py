@@ -63,6 +63,16 @@ class Activity(StrEnum):
     PROMOTING = "promoting"
 
 
+class Port(StrEnum):
+    """What a connection to a PostgreSQL port met."""
+
+    UNKNOWN = "unknown"
+    """Not tried: there was no reason to."""
+    ANSWERS = "answers"
+    REFUSED = "refused"
+    SILENT = "silent"
+
+
 class Receiver(msgspec.Struct, frozen=True, kw_only=True):
     """The WAL receiver of a standby."""
 
@@ -73,6 +83,8 @@ class Receiver(msgspec.Struct, frozen=True, kw_only=True):
     """Whom the configuration tells it to follow."""
     upstream_epoch: Epoch = NO_EPOCH
     """The epoch of the order that told so."""
+    upstream_port: Port = Port.UNKNOWN
+    """What this host meets at the upstream's port, tried while the receiver does not stream."""
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):

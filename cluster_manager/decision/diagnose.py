@@ -13,10 +13,10 @@ from enum import StrEnum
 
 from cluster_manager.decision.flapping import held
 from cluster_manager.decision.suspicion import Health, has_lost_writer, health, is_running, promisable, tell
-from cluster_manager.decision.view import NodeView, Port, View, is_fresh
+from cluster_manager.decision.view import NodeView, View, is_fresh
 from pgtopology.document import Durability, Topology
 from pgtopology.node import Role
-from pgtopology.observation import Observation, PostmasterState
+from pgtopology.observation import Observation, Port, PostmasterState
 from pgtopology.quorum import Voter
 
 
@@ -152,6 +152,13 @@ def _hard_evidence(writer: NodeView, document: Topology, view: View) -> Finding 
             )
         return None
     if writer.port is Port.REFUSED:
+        refused = [node for node in _other_voters(writer, document, view) if _meets_refusal(node, writer, view)]
+        if refused:
+            return Finding(
+                Diagnosis.PRIMARY_FAILED,
+                f'the PostgreSQL port of "{writer.name}" refuses, from here and from {_names(refused)}',
+                failed=True,
+            )
         witnesses = _witnesses_who_lost_it(writer, document, view)
         if witnesses:
             return Finding(
@@ -160,6 +167,12 @@ def _hard_evidence(writer: NodeView, document: Topology, view: View) -> Finding 
                 failed=True,
             )
     return None
+
+
+def _meets_refusal(node: NodeView, writer: NodeView, view: View) -> bool:
+    """Return whether the node's host is refused at the writer's port too, so that no filter before us is the cause."""
+    receiver = node.observation.receiver if node.observation is not None and is_fresh(node, view.timings) else None
+    return receiver is not None and receiver.upstream == writer.name and receiver.upstream_port is Port.REFUSED
 
 
 def _not_the_primary(observation: Observation, document: Topology) -> str | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from cluster_manager.decision.diagnose import Diagnosis, diagnose_writer
 from cluster_manager.decision.members import CAUGHT_UP_BYTES, lag_bytes, node_state
 from cluster_manager.decision.suspicion import Health, health, promisable, survivors, tell
-from cluster_manager.decision.view import Port, Request, RequestKind, View
+from cluster_manager.decision.view import Request, RequestKind, View
 from pgtopology.document import Durability, Topology
 from pgtopology.node import NodeName, NodeState
+from pgtopology.observation import Port
 
 
 def refusal(view: View, request: Request) -> str | None:

@@ -16,7 +16,7 @@ from cluster_manager.decision.flapping import AntiFlap
 from pgtopology.document import Durability, Endpoints, Topology
 from pgtopology.epoch import NO_EPOCH, NO_REVISION, Epoch, Revision
 from pgtopology.node import Address, NodeName, sync_name
-from pgtopology.observation import Observation
+from pgtopology.observation import Observation, Port
 from pgtopology.orders import PromiseAnswer, SettingsAnswer
 from pgtopology.quorum import Voter, Voters
 
@@ -78,16 +78,6 @@ class NodeSpec:
     tier: int = 1
 
 
-class Port(StrEnum):
-    """What the manager's own connection to a PostgreSQL port met."""
-
-    UNKNOWN = "unknown"
-    """Not tried: its noded answers."""
-    ANSWERS = "answers"
-    REFUSED = "refused"
-    SILENT = "silent"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeView:
     """What the manager knows of one node."""
@@ -104,6 +94,7 @@ class NodeView:
     not_streaming_for_ms: float = 0
     """How long its receiver has not been streaming; 0 while it is, or on a primary."""
     port: Port = Port.UNKNOWN
+    """What the manager's own connection to its PostgreSQL met; tried while its noded is silent."""
 
     @property
     def name(self) -> NodeName:

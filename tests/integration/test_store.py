@@ -1,4 +1,4 @@
-"""The manager's store restored from an old copy, or lost: the cluster goes on from what its nodes have seen, and loses nothing."""
+"""The manager's store restored from an old copy, or lost: the cluster goes on from what nodes have seen, and loses nothing."""
 
 from __future__ import annotations
 

@@ -21,17 +21,20 @@ def break_view(view: View, broken: Switch) -> View:
     """Return what a manager sees that does not look at what nodes have seen."""
     if broken is not Switch.STORE_ROLLED_BACK or view.document is None:
         return view
-    epoch = view.document.epoch
+    epoch, revision = view.document.epoch, view.document.revision
+    nothing_newer = Seen(epoch=epoch, revision=revision, voters=view.document.voters, timelines=view.document.timelines)
     nodes = tuple(
         node
         if node.observation is None
         else dataclasses.replace(
             node,
-            observation=msgspec.structs.replace(node.observation, seen=Seen(), promised=min(node.observation.promised, epoch)),
+            observation=msgspec.structs.replace(
+                node.observation, seen=nothing_newer, promised=min(node.observation.promised, epoch)
+            ),
         )
         for node in view.nodes
     )
-    return dataclasses.replace(view, nodes=nodes)
+    return dataclasses.replace(view, nodes=nodes, proxies_seen=(epoch, revision))
 
 
 def break_plan(view: View, plan: Plan, broken: Switch) -> Plan:

@@ -17,7 +17,6 @@ from cluster_manager.decision.request import refusal
 from cluster_manager.decision.view import (
     Failure,
     NodeSpec,
-    Port,
     Request,
     SettingsSent,
     Timings,
@@ -26,7 +25,7 @@ from cluster_manager.decision.view import (
 from pgtopology.document import Durability, Endpoints, Topology
 from pgtopology.epoch import NO_EPOCH, NO_REVISION
 from pgtopology.node import NodeName
-from pgtopology.observation import Observation
+from pgtopology.observation import Observation, Port
 from pgtopology.orders import Order
 from pgtopology.report import ProxyReport
 from pgtopology.succession import may_follow

@@ -12,8 +12,8 @@ n1 n2 n3 voters with w=2; each line changes one thing.  Ages are milliseconds.
     sent n1,n2/2 revision=20
     in-flight settings n1
     request [switchover|data-loss] [to=n3]
-    manager started=-100 not-ours bootstrap empty-store wanted=async began=-1000 proxies-busy checkpointed=-500 proxies-seen=4/25
-    manager soft-failovers=-90000,-5000 flaps-freely
+    manager started=-100 not-ours bootstrap empty-store wanted=async began=-1000 proxies-busy checkpointed=-500
+    manager proxies-seen=4/25 soft-failovers=-90000,-5000 flaps-freely
 """
 
 from __future__ import annotations
@@ -44,7 +44,6 @@ from cluster_manager.decision.view import (
     ActionKind,
     NodeSpec,
     NodeView,
-    Port,
     Promise,
     Request,
     RequestKind,
@@ -70,6 +69,7 @@ from pgtopology.observation import (
     Activity,
     Heartbeat,
     Observation,
+    Port,
     Postmaster,
     PostmasterState,
     Receiver,
@@ -422,6 +422,10 @@ def _edit_one(node: NodeView, key: str, value: str) -> NodeView:
         case "lost-stream":
             receiver = Receiver(running=False, streaming=False, upstream=NodeName("n1"), upstream_epoch=seen.seen.epoch)
             return replace(node, observation=change(seen, receiver=receiver), not_streaming_for_ms=float(value))
+        case "meets":
+            assert seen.receiver is not None
+            receiver = change(seen.receiver, streaming=False, upstream_port=Port(value))
+            return replace(node, observation=change(seen, receiver=receiver))
         case "empty":
             seen = change(seen, system_identifier=None, incarnation=None, whole=False, timeline=None, wal_end=None)
             return _edit_one(replace(node, observation=change(seen, replayed_lsn=None)), "postmaster", "stopped")
