@@ -114,7 +114,7 @@ class Reconciler:
             await self._rest(plan)
 
     def set_nodes(self, settings: ManagerSettings) -> None:
-        """Go on with the nodes of *settings*; everything else in it needs a restart."""
+        """Go on with the nodes of *settings*, and with table [failover]; everything else in it needs a restart."""
         self._settings = settings
         self._specs = settings.specs()
         self._observer.set_specs(self._specs)
