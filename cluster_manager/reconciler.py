@@ -17,6 +17,7 @@ import msgspec
 
 from cluster_manager.chronicle import Chronicle
 from cluster_manager.decision.actions import NodeAction, WriteDocument
+from cluster_manager.decision.diagnose import Diagnosis
 from cluster_manager.decision.members import node_state
 from cluster_manager.decision.plan import Plan, decide
 from cluster_manager.decision.request import refusal
@@ -63,6 +64,7 @@ class Reconciler:
         self._proxies_seen = proxies_seen
         self._timings = timings if timings is not None else Timings()
         self._document: Topology | None = None
+        self._unpublished: Topology | None = None
         self._started_ms = now_ms()
         self._epoch_is_ours = False
         self._epoch_began_ms = self._started_ms
@@ -103,6 +105,7 @@ class Reconciler:
             view = self.look()
             plan = decide(view)
             self.view, self.plan = view, plan
+            self._publish_what_was_read(view, plan)
             self._note_states(view)
             self._chronicle.planned(view, plan)
             self._chronicle.observed(view)
@@ -219,6 +222,7 @@ class Reconciler:
             self._request = None
             if plan.finding.failed and plan.finding.is_soft:
                 self._soft_failovers_ms.append(now)
+        self._unpublished = None
         self._publish(new)
         self._chronicle.written(old, new, view, write.because, now)
         return True
@@ -235,11 +239,23 @@ class Reconciler:
             break
         self._epoch_is_ours = False
         self._epoch_began_ms = self._claimed_ms = now_ms()
+        self._unpublished = self._document
         if self._document is not None:
-            self._publish(self._document)
             # Whoever wrote it may have orders under way that only a newer revision makes late.
             self._executor.enter_epoch(self._document.epoch)
             self._executor.settings_sent = SettingsSent(None, self._document.revision)
+
+    def _publish_what_was_read(self, view: View, plan: Plan) -> None:
+        """Publish the document found in the store once it is known to be no old copy: names would lead to a former writer.
+
+        If too few voters are heard to know, it is the best there is.
+        """
+        document = self._unpublished
+        if document is None or plan.diagnosis is Diagnosis.STORE_BEHIND:
+            return
+        if not plan.is_unsure or view.now_ms - view.started_at_ms >= view.timings.adopt_ms:
+            self._unpublished = None
+            self._publish(document)
 
     async def _rest(self, plan: Plan) -> None:
         """Wait for news, at most until the plan's own alarm."""
