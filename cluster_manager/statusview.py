@@ -96,7 +96,7 @@ def cluster_state(view: View, plan: Plan) -> str:
     if plan.diagnosis is Diagnosis.FAILOVER_HELD:
         return "at_risk"
     able, missing = promisable(view, document)
-    if document.voters is not None and not document.voters.is_safe_set(able):
+    if document.voters is not None and not document.is_safe_set(able):
         return "at_risk"
     everybody = all(node_state(node, document, view) in (NodeState.RUNNING, NodeState.STREAMING) for node in view.nodes)
     # Whoever waits for "healthy" wants the next failure survived: so every voter must be able to promise, and count.

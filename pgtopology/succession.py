@@ -129,6 +129,8 @@ def _voter_rules(old: Topology, new: Topology) -> str | None:
         return None
     if new.epoch != old.epoch or (new.writer is None and not _is_anew_beside_candidate(old, old.voters, new, new.voters)):
         return "the voters changed while there is no writer"
+    if old.former_voters is not None and _replaced(old.voters, new.voters) == 0:
+        return "the voters changed again before the last change was known"
     if not is_single_step(old.voters, new.voters):
         return "the voters changed by more than one step"
     return None

@@ -134,7 +134,7 @@ def diagnose_writer(view: View, document: Topology) -> Finding:
 
 
 def _is_safe_set(document: Topology, able: tuple[Voter, ...]) -> bool:
-    return document.voters is not None and document.voters.is_safe_set(able)
+    return document.voters is not None and document.is_safe_set(able)
 
 
 def _hard_evidence(writer: NodeView, document: Topology, view: View) -> Finding | None:

@@ -5,13 +5,11 @@ by a new backend, by walsenders that re-read their configuration and by a barrie
 then (S9).  So a cluster of three grows {n1} w=1, {n1,n2} w=2, {n1,n2,n3} w=2.  A voter whose data was made anew is recorded
 under its new incarnation once it is whole.  The set does not change at a failover and never shrinks because a node is away.
 
-A record is put in force only when so many of the voters in force until then have seen it that it cannot be lost with the
-store: whoever is enough to stand for a lost document has met one of them (adoption, docs/decisions/0006).
+After each change the voters before it stay in the document until so many of them have seen the new record that it cannot be
+lost with the store; until then it is neither put in force, nor enough for an election, nor changed again (docs/decisions/0006).
 """
 
 from __future__ import annotations
-
-import re
 
 import msgspec
 
@@ -50,15 +48,12 @@ def unstick(view: View, document: Topology) -> tuple[str, Action | None] | None:
     if (made_anew := _made_anew(view, document, recorded)) is not None:
         voter, voters = made_anew
         return f'"{voter.name}" votes with its new data', _record(document, voters, f'"{voter.name}" is whole again')
-    shown = writer.observation.synchronous_standby_names
     if not _differs(writer.observation, recorded, document):
         return None
-    spreading = _spread(view, document, writer, recorded, shown)
-    if spreading is not None:
-        return spreading
-    if not _is_ordered(view, document, recorded):
-        return "the recorded voters are put in force again", _bump(document)
-    return "the recorded voters are put in force again", PutInForce(writer.name, recorded)
+    step = _made_known(view, document, writer, recorded)
+    step = step or ("the recorded voters are put in force again", PutInForce(writer.name, recorded))
+    is_order = isinstance(step[1], PutInForce)
+    return (step[0], _bump(document)) if is_order and not _is_ordered(view, document, recorded) else step
 
 
 def _bump(document: Topology) -> WriteDocument:
@@ -66,36 +61,31 @@ def _bump(document: Topology) -> WriteDocument:
     return WriteDocument(bumped, "the next list has a revision of its own, so that an earlier order comes too late")
 
 
-_LISTED = re.compile(r'"([^"]+)"')
-_NEEDED = re.compile(r"ANY (\d+) ")
+def _made_known(view: View, document: Topology, writer: NodeView, recorded: Voters) -> tuple[str, Action | None] | None:
+    """Return how the last change of the voters is told to those before it, or None if it cannot be lost any more (S12).
 
-
-def _spread(
-    view: View, document: Topology, writer: NodeView, recorded: Voters, shown: str | None
-) -> tuple[str, Action | None] | None:
-    """Return how the record is told to voters of the list *shown*, which is in force, or None if enough know it.
-
-    Enough are those whom every set that may stand for a lost document meets (Voters.adoption_size), in terms of the list; the
-    writer is one of them, for it learns the record with the order to put it in force.
+    The others are told by an order to follow whom they follow; the writer then learns it with the order to put it in force.
     """
-    if shown is None or shown == synchronous_standby_names(recorded, writer.name):
+    former = document.former_voters
+    if former is None:
         return None
-    listed = set(_LISTED.findall(shown))
-    found = _NEEDED.match(shown)
-    copies = (int(found[1]) if found is not None else 0) + 1
-    bases = {voter.sync_name.rpartition("_")[0]: voter.sync_name for voter in recorded.members}
-    # One that was made anew can never again promise as what it was.
-    gone = {name for name in listed if bases.get(name.rpartition("_")[0], name) != name}
-    size = len(listed) + 1
-    needed = min(copies, size - copies + 1) - 1 - len(gone)
-    others = [node for node in view.nodes if (voter := node.voter()) is not None and voter.sync_name in listed - gone]
-    ignorant = [node for node in others if node.observation is not None and node.observation.seen.voters != recorded]
-    if len(others) - len(ignorant) >= needed:
-        return None
-    what = f"{needed} of the voters in force beside the writer must know the record before it is put in force"
+    voters = {node.name: voter for node in view.nodes if (voter := node.voter()) is not None and voter in former.members}
+    known = [voters[node.name] for node in view.nodes if node.name in voters and _knows(node, recorded)]
+    if former.make_known(known, recorded):
+        settled = msgspec.structs.replace(document, revision=Revision(document.revision + 1), former_voters=None)
+        names = ", ".join(voter.name for voter in known) or "enough voters"
+        return "the change of the voters is known", WriteDocument(settled, f"{names} know of the change of the voters")
+    led = voters.get(writer.name)
+    if led is not None and former.make_known([*known, led], recorded):
+        return "the recorded voters are put in force", PutInForce(writer.name, recorded)
+    ignorant = [node for node in view.nodes if node.name in voters and node.name != writer.name and not _knows(node, recorded)]
     told = next((node for node in ignorant if _follows(node, view, document)), None)
     action = Follow(told.name, Upstream(writer.name, writer.spec.address)) if told is not None else None
-    return what, action
+    return "the change of the voters is made known before it is used", action
+
+
+def _knows(node: NodeView, recorded: Voters) -> bool:
+    return node.observation is not None and node.observation.seen.voters == recorded
 
 
 def _follows(node: NodeView, view: View, document: Topology) -> bool:
@@ -125,9 +115,9 @@ def _step(view: View, document: Topology) -> tuple[str, Action | None] | None:
     if replaced is not None:
         voter, voters = replaced
         return f'"{voter.name}" votes with its new data', _record(document, voters, f'"{voter.name}" is whole again')
-    spreading = _spread(view, document, writer, recorded, writer.observation.synchronous_standby_names)
-    if spreading is not None:
-        return spreading
+    telling = _made_known(view, document, writer, recorded)
+    if telling is not None:
+        return telling
     if view.slots_in_force != frozenset(slots_of(document)):
         wanted = view.in_force.in_force if view.in_force is not None and _ahead(view, document, recorded) else recorded
         return "the writer learns whose WAL it keeps", PutInForce(writer.name, wanted)
@@ -144,9 +134,7 @@ def _step(view: View, document: Topology) -> tuple[str, Action | None] | None:
         return f'"{added}" becomes a voter', _record(document, grown, f'"{added}" streams and is whole')
     proof = view.in_force
     if proof is None or proof.in_force != grown:
-        # What the greater w may have to be taken back to must be known before.
-        known = _spread(view, document, writer, recorded, synchronous_standby_names(grown, writer.name))
-        return known or (f"w={grown.w} is put in force", PutInForce(writer.name, grown))
+        return f"w={grown.w} is put in force", PutInForce(writer.name, grown)
     if _differs(writer.observation, grown, document) or not _is_flushed(writer.observation, document, proof):
         return f"w={grown.w} is in force; waiting for its barrier commit", None
     return f"w={grown.w} is recorded", _record(document, grown, f"w={grown.w} is in force and proven")
@@ -271,7 +259,15 @@ def _record(document: Topology, voters: Voters, because: str) -> WriteDocument:
     durability = Durability.QUORUM if voters.w > 1 else Durability.ASYNC
     if document.durability is Durability.REDUCED and voters.w <= 1:
         durability = Durability.REDUCED
+    before = document.voters
+    anew = before is not None and before.names == voters.names and before.w == voters.w
     return WriteDocument(
-        msgspec.structs.replace(document, revision=Revision(document.revision + 1), voters=voters, durability=durability),
+        msgspec.structs.replace(
+            document,
+            revision=Revision(document.revision + 1),
+            voters=voters,
+            former_voters=document.former_voters if anew else before,
+            durability=durability,
+        ),
         because,
     )

@@ -37,7 +37,7 @@ def bring_up(
     lost = _why_given_up(view, document, node)
     if lost is not None:
         able, missing = promisable(view, document)
-        if document.voters is not None and document.voters.is_safe_set(able):
+        if document.voters is not None and document.is_safe_set(able):
             return in_flight(transition, lost), (new_attempt(document, transition, lost),)
         who = tell(missing)
         return Finding(Diagnosis.NO_SAFE_SET, f"{lost}; {who}", cause=Diagnosis.TRANSITION_IN_FLIGHT), ()

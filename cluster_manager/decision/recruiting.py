@@ -38,7 +38,7 @@ def recruit(view: View, document: Topology, transition: Transition) -> tuple[Fin
     actions = _ask(view, document, transition)
     needed = document.voters.safe_set_size if document.voters is not None else 0
     able, missing = promisable(view, document)
-    if document.voters is not None and not document.voters.is_safe_set(able):
+    if document.voters is not None and not document.is_safe_set(able):
         who = tell(missing)
         reason = f"{len(votes.counted)} of the {needed} voters needed promised epoch {document.epoch}: {who}"
         return Finding(Diagnosis.NO_SAFE_SET, reason, cause=Diagnosis.TRANSITION_IN_FLIGHT), actions

@@ -123,7 +123,12 @@ def rejoining(view: View, document: Topology, candidate: NodeView) -> tuple[Acti
         observation = node.observation
         if observation is None or node.name == candidate.name or not is_fresh(node, view.timings):
             continue
-        if observation.system_identifier != document.system_identifier or observation.activity is not Activity.IDLE:
+        if observation.activity is not Activity.IDLE:
+            continue
+        if observation.system_identifier is None:
+            actions.append(Clone(node.name, source, None, "it has no data"))
+            continue
+        if observation.system_identifier != document.system_identifier:
             continue
         if observation.promised < document.epoch:
             continue  # it has not said under this epoch how far it reaches

@@ -40,11 +40,11 @@ def refusal(view: View, request: Request) -> str | None:
         if request.to is None and heir(view, document) is None:
             return "no other voter is streaming"
     able, missing = promisable(view, document)
-    if not document.voters.is_safe_set(able):
+    if not document.is_safe_set(able):
         who = tell(missing)
         return f"only {len(able)} of the {document.voters.safe_set_size} voters needed could promise: {who}"
     others = [voter for voter in able if voter.name != document.writer]
-    if not document.voters.is_safe_set(others):
+    if not document.is_safe_set(others):
         return f'without "{document.writer}" the voters that answer are no safe set: the writer could not leave it'
     return None
 
@@ -54,7 +54,7 @@ def _data_loss_refusal(view: View, document: Topology, request: Request) -> str 
     able, _ = promisable(view, document)
     if document.voters is None:
         return "there is no cluster yet"
-    if document.voters.is_safe_set(able):
+    if document.is_safe_set(able):
         return "a safe set answers, so nothing has to be given up: use failover without --allow-data-loss"
     if document.transition is None and not _is_lost(view, document):
         return f'the writer "{document.writer}" is not known to have failed'

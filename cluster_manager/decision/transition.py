@@ -71,6 +71,7 @@ def give_up_voters(view: View, document: Topology, *, target: NodeName | None = 
             candidate=None,
             transition=transition,
             voters=make_voters(able, w),
+            former_voters=None,
             durability=Durability.REDUCED,
         ),
         f"an operator gives up the voters that do not answer, and what only they hold: {who}; "

@@ -42,6 +42,9 @@ def test_a_record_known_to_so_many_cannot_be_lost(n: int, w: int) -> None:
     """The number in membership: min(w, n - w + 1) voters who know a record meet all who are enough to adopt; fewer do not."""
     all_voters = cluster(n, w)
     enough = min(w, n - w + 1)
+    wider = cluster(n + 1, w)
+    assert all_voters.make_known(all_voters.members[:enough], wider)
+    assert not all_voters.make_known(all_voters.members[: enough - 1], wider)
     for heard in combinations(all_voters.members, all_voters.adoption_size):
         assert all(set(heard) & set(known) for known in combinations(all_voters.members, enough))
     fewer = all_voters.members[: enough - 1]

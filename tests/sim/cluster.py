@@ -10,6 +10,7 @@ from cluster_manager.decision.view import NodeSpec
 from pgtopology.document import Durability, Endpoint, Endpoints, Topology
 from pgtopology.node import Address, NodeName, Role
 from tests.sim.checkers.acknowledged_writes import AcknowledgedWrites
+from tests.sim.checkers.lost_document import LostDocument
 from tests.sim.checkers.numbers import Numbers
 from tests.sim.checkers.one_writer import OneWriter
 from tests.sim.checkers.promises import Promises
@@ -64,6 +65,7 @@ class Cluster:
                 Promises(checks),
                 Numbers(checks, law=broken not in (Switch.TIMELINE_REUSE, Switch.SECOND_CANDIDATE)),
                 SafeSets(checks),
+                LostDocument(checks),
                 reads,
             ]
         )

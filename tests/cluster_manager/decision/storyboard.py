@@ -293,6 +293,8 @@ def _edit_document(view: View, words: list[str]) -> View:
             case "voters":
                 document = msgspec.structs.replace(document, voters=voters_of(value))
                 view = replace(view, nodes=tuple(_edit_one(node, "knows", value) for node in view.nodes))
+            case "former":
+                document = msgspec.structs.replace(document, former_voters=voters_of(value))
             case "claimed":
                 document = msgspec.structs.replace(document, timelines=(*document.timelines, _claim(value)))
             case "adopts":
