@@ -195,6 +195,12 @@ class Cluster:
         """Start a node's noded again."""
         self.program("start", name)
 
+    def let_flap(self) -> None:
+        """Have the manager hold no failover back, however many came before; until its settings are written anew."""
+        with Layout(self.data_dir).settings_file("cluster_manager").open("a") as settings:
+            settings.write("\n[failover]\nsoft_interval_s = 0\nhold_after = 0\n")
+        self.kill("cluster_manager", signal.SIGHUP)
+
     def pg(self, program: str) -> str:
         """Return the path of one of PostgreSQL's programs."""
         return str(Path(str(self.plan()["pg_bin"])) / program)

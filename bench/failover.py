@@ -52,6 +52,7 @@ def main() -> int:
         try:
             console.print(f"starting {arguments.nodes} nodes")
             cluster.up()
+            cluster.let_flap()
             return _run(cluster, console, arguments.fault, times=arguments.kills, clients=arguments.clients)
         finally:
             cluster.remove()

@@ -7,6 +7,7 @@ by an earlier one counts from its own beginning, and says so.
 
 from __future__ import annotations
 
+from cluster_manager.decision.diagnose import Diagnosis
 from cluster_manager.decision.elect import tally
 from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.view import View
@@ -29,6 +30,7 @@ class Chronicle:
         self._kind = TransitionKind.FAILOVER
         self._told: set[str] = set()
         self._rejoining: NodeName | None = None
+        self._held_in: Epoch | None = None
         self._last_plan: tuple[object, ...] = ()
         self.last_failover = _last_failover(journal)
 
@@ -43,11 +45,29 @@ class Chronicle:
             self._last_plan = what
             actions = [f"{name} {node}".strip() for name, node in what[2]] or ["nothing to do"]
             self._journal.append("plan", plan.reason, epoch=_epoch(view), diagnosis=str(plan.diagnosis), actions=actions)
+        if plan.diagnosis is Diagnosis.FAILOVER_HELD and self._held_in != _epoch(view):
+            self._held_in = _epoch(view)
+            self._journal.append("failover.held", plan.reason, epoch=_epoch(view), cause=str(plan.finding.cause))
+            self._log.warning("a failover is held back", reason=plan.reason)
         if plan.finding.failed and self._detected_ms is None:
             self._detected_ms = view.now_ms
 
     def written(self, old: Topology | None, new: Topology, view: View, because: str, now: float) -> None:
         """Record what the write of *new* over *old* means."""
+        adopts = new.transition.adopts if new.transition is not None else None
+        if adopts is not None and (old is None or new.revision > old.revision + 1):
+            self._journal.append(
+                "store.adopted",
+                because,
+                epoch=new.epoch,
+                revision=new.revision,
+                stored_epoch=old.epoch if old is not None else None,
+                stored_revision=old.revision if old is not None else None,
+                seen_epoch=adopts.epoch,
+                seen_revision=adopts.revision,
+                voters=list(new.voters.names) if new.voters is not None else [],
+            )
+            self._log.warning("the store was behind; its document was made anew", epoch=new.epoch, because=because)
         if new.transition is not None and (old is None or new.epoch > old.epoch):
             self._begun(old, new, new.transition, view, because, now)
         elif new.transition is not None and new.candidate is not None and old is not None and old.candidate is None:

@@ -32,7 +32,7 @@ from pgtopology.status import ManagerStatus
 FOLLOW_WAIT_S = 5.0
 """An empty line is sent to those who follow when nothing has happened for so long."""
 
-HISTORY_KINDS = ("bootstrap.opened", "failover.opened", "voters.changed", "paused", "resumed")
+HISTORY_KINDS = ("bootstrap.opened", "failover.opened", "voters.changed", "paused", "resumed", "store.adopted", "failover.held")
 
 EXPLAINED_EVENTS = 40
 

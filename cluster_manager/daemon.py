@@ -49,7 +49,7 @@ async def serve(settings: ManagerSettings, config: Path, token: str, noded_token
         with Journal(settings.journal.path) as journal:
             chronicle = Chronicle(journal)
             async with Executor(specs, noded_token, observer, observer.changed) as executor:
-                reconciler = Reconciler(settings, store, observer, executor, chronicle, publish, feed.are_settled)
+                reconciler = Reconciler(settings, store, observer, executor, chronicle, publish, feed.are_settled, feed.seen)
                 control = Control(reconciler, store, feed, journal, chronicle)
                 async with (
                     HttpServer(

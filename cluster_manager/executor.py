@@ -51,6 +51,7 @@ from pgtopology.orders import (
     StopOrder,
 )
 from pgtopology.quorum import Voters
+from pgtopology.timeline import TOLD_MAX, TimelineRecord
 
 T = TypeVar("T")
 
@@ -294,6 +295,7 @@ class _Common(TypedDict):
     epoch: Epoch
     revision: Revision
     voters: Voters | None
+    timelines: tuple[TimelineRecord, ...]
     slots: tuple[str, ...]
     deadline_ms: int
 
@@ -306,6 +308,7 @@ def _common(action: NodeAction, document: Topology) -> _Common:
         "epoch": document.epoch,
         "revision": document.revision,
         "voters": document.voters,
+        "timelines": document.timelines[-TOLD_MAX:],
         "slots": slots_of(document),
         "deadline_ms": int(DEADLINE_S[action.kind] * 1000),
     }

@@ -18,7 +18,7 @@ from daemonkit.httpserver import ApiError
 from daemonkit.logs import get_logger
 from pgtopology.codec import MessageError, decode, encode
 from pgtopology.document import Topology
-from pgtopology.epoch import NO_EPOCH, NO_REVISION, Epoch
+from pgtopology.epoch import NO_EPOCH, NO_REVISION, Epoch, Revision
 from pgtopology.report import FeedFrame, ProxyReport
 from pgtopology.status import ProxyStatus
 
@@ -68,6 +68,11 @@ class Feed:
             ProxyStatus(name=report.name, epoch=report.epoch, sessions=report.sessions, engine=report.engine)
             for report in sorted(reports, key=lambda report: report.name)
         )
+
+    def seen(self) -> tuple[Epoch, Revision]:
+        """Return the greatest (epoch, revision) that a connected proxy reports."""
+        reports = [connected.report for connected in self._connected if connected.report is not None]
+        return max(((report.epoch, report.revision) for report in reports), default=(NO_EPOCH, NO_REVISION))
 
     def are_settled(self, epoch: Epoch) -> bool:
         """Return whether no proxy can have a session of a writer earlier than *epoch*'s.

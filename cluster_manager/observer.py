@@ -11,14 +11,14 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-from cluster_manager.decision.view import NEVER_MS, NodeSpec, NodeView, Port
+from cluster_manager.decision.view import NEVER_MS, NodeSpec, NodeView
 from daemonkit.httpclient import HttpClient, HttpError
 from daemonkit.logs import get_logger
 from daemonkit.looplag import LoopLag
 from pgtopology.codec import MessageError, decode
 from pgtopology.lsn import Lsn
 from pgtopology.node import NodeName, Role
-from pgtopology.observation import Observation, PostmasterState
+from pgtopology.observation import Observation, Port, PostmasterState
 
 IDLE_TIMEOUT_S = 2.0
 """A stream this quiet is broken: a noded pushes every 200 ms."""
@@ -28,6 +28,8 @@ PROBE_EVERY_S = 0.1
 PROBE_TIMEOUT_S = 0.25
 LAG_MS = 100.0
 """A loop later than this has been deaf, not the nodes silent."""
+LOOK_BACK_S = 1.0
+"""Decisions are made many times a second: a lag that ended longer ago was discounted by an earlier one."""
 
 
 def now_ms() -> float:
@@ -107,8 +109,7 @@ class Observer:
 
     def _discount(self, now: float) -> None:
         """Take off what this process itself was too late to hear."""
-        window_s = min(1.0, (now - self._discounted_ms) / 1000)
-        lag = self._lag.worst_ms(window_s)
+        lag = self._lag.worst_ms(LOOK_BACK_S, after=self._discounted_ms / 1000)
         if lag <= LAG_MS:
             return
         self._discounted_ms = now

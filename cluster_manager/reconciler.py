@@ -8,6 +8,7 @@ arrivals, answers and the plan's own alarm, and decides on the whole view each t
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,13 +17,14 @@ import msgspec
 
 from cluster_manager.chronicle import Chronicle
 from cluster_manager.decision.actions import NodeAction, WriteDocument
+from cluster_manager.decision.diagnose import Diagnosis
 from cluster_manager.decision.members import node_state
 from cluster_manager.decision.plan import Plan, decide
 from cluster_manager.decision.request import refusal
 from cluster_manager.decision.view import NodeSpec, Request, SettingsSent, Timings, View
 from cluster_manager.executor import Executor
 from cluster_manager.observer import Observer, now_ms
-from cluster_manager.settings import ManagerSettings
+from cluster_manager.settings import FAILOVERS_REMEMBERED, ManagerSettings
 from cluster_manager.store.store import Store, StoreUnavailable
 from daemonkit.httpclient import HttpError, HttpRefused
 from daemonkit.httpserver import ApiError
@@ -48,6 +50,7 @@ class Reconciler:
         chronicle: Chronicle,
         publish: Callable[[Topology], None],
         proxies_settled: Callable[[Epoch], bool],
+        proxies_seen: Callable[[], tuple[Epoch, Revision]],
         timings: Timings | None = None,
     ) -> None:
         self._settings = settings
@@ -58,13 +61,16 @@ class Reconciler:
         self._chronicle = chronicle
         self._publish = publish
         self._proxies_settled = proxies_settled
+        self._proxies_seen = proxies_seen
         self._timings = timings if timings is not None else Timings()
         self._document: Topology | None = None
+        self._unpublished: Topology | None = None
         self._started_ms = now_ms()
         self._epoch_is_ours = False
         self._epoch_began_ms = self._started_ms
         self._claimed_ms = self._started_ms
         self._request: Request | None = None
+        self._soft_failovers_ms: deque[float] = deque(maxlen=FAILOVERS_REMEMBERED)
         self._edits: list[tuple[Callable[[Topology], Topology], str]] = []
         self._log = get_logger()
         self.plan: Plan | None = None
@@ -99,6 +105,7 @@ class Reconciler:
             view = self.look()
             plan = decide(view)
             self.view, self.plan = view, plan
+            self._publish_what_was_read(view, plan)
             self._note_states(view)
             self._chronicle.planned(view, plan)
             self._chronicle.observed(view)
@@ -110,7 +117,7 @@ class Reconciler:
             await self._rest(plan)
 
     def set_nodes(self, settings: ManagerSettings) -> None:
-        """Go on with the nodes of *settings*; everything else in it needs a restart."""
+        """Go on with the nodes of *settings*, and with table [failover]; everything else in it needs a restart."""
         self._settings = settings
         self._specs = settings.specs()
         self._observer.set_specs(self._specs)
@@ -140,6 +147,8 @@ class Reconciler:
         """Have *change* applied to the document between two decisions. Raises ApiError without a document."""
         if self._document is None:
             raise ApiError(409, "refused", "there is no cluster yet")
+        if self.plan is not None and self.plan.is_unsure:
+            raise ApiError(409, "refused", self.plan.reason)
         self._edits.append((change, because))
         self._observer.changed.set()
 
@@ -161,8 +170,11 @@ class Reconciler:
             nodes=self._observer.views(now),
             promises=dict(self._executor.promises),
             request=self._request,
+            soft_failovers_at_ms=tuple(self._soft_failovers_ms),
+            anti_flap=self._settings.failover.anti_flap(),
             checkpointed_at_ms=self._executor.checkpointed_at_ms,
             proxies_settled=self._proxies_settled(self._document.epoch if self._document is not None else Epoch(0)),
+            proxies_seen=self._proxies_seen(),
             being_remade=self._executor.being_remade(now),
             in_flight=self._executor.in_flight,
             failures=self._executor.failures(now),
@@ -208,6 +220,9 @@ class Reconciler:
             self._epoch_is_ours = True
             self._epoch_began_ms = now
             self._request = None
+            if plan.finding.failed and plan.finding.is_soft:
+                self._soft_failovers_ms.append(now)
+        self._unpublished = None
         self._publish(new)
         self._chronicle.written(old, new, view, write.because, now)
         return True
@@ -224,11 +239,23 @@ class Reconciler:
             break
         self._epoch_is_ours = False
         self._epoch_began_ms = self._claimed_ms = now_ms()
+        self._unpublished = self._document
         if self._document is not None:
-            self._publish(self._document)
             # Whoever wrote it may have orders under way that only a newer revision makes late.
             self._executor.enter_epoch(self._document.epoch)
             self._executor.settings_sent = SettingsSent(None, self._document.revision)
+
+    def _publish_what_was_read(self, view: View, plan: Plan) -> None:
+        """Publish the document found in the store once it is known to be no old copy: names would lead to a former writer.
+
+        If too few voters are heard to know, it is the best there is.
+        """
+        document = self._unpublished
+        if document is None or plan.diagnosis is Diagnosis.STORE_BEHIND:
+            return
+        if not plan.is_unsure or view.now_ms - view.started_at_ms >= view.timings.adopt_ms:
+            self._unpublished = None
+            self._publish(document)
 
     async def _rest(self, plan: Plan) -> None:
         """Wait for news, at most until the plan's own alarm."""

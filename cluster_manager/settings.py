@@ -8,6 +8,7 @@ from typing import Annotated
 
 import msgspec
 
+from cluster_manager.decision.flapping import AntiFlap
 from cluster_manager.decision.view import NodeSpec
 from daemonkit.settings import SettingsError, load_settings
 from pgtopology.document import Durability, Endpoint, Endpoints
@@ -19,6 +20,9 @@ Label = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])
 
 NODES_MAX = 16
 """One writer and 15 replicas."""
+
+FAILOVERS_REMEMBERED = 64
+"""The most recent ones, for the rules of table [failover]."""
 
 
 class WantedDurability(StrEnum):
@@ -105,6 +109,27 @@ class NodeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tier: Annotated[int, msgspec.Meta(ge=0, le=15)] = 1
 
 
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=86400)]
+
+
+class FailoverSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Table [failover]: how soon one failover may follow another upon soft evidence; 0 switches a rule off."""
+
+    soft_interval_s: Seconds = 10.0
+    hold_after: Annotated[int, msgspec.Meta(ge=0, le=FAILOVERS_REMEMBERED)] = 3
+    hold_window_s: Seconds = 600.0
+    hold_s: Seconds = 60.0
+
+    def anti_flap(self) -> AntiFlap:
+        """Return the rules as decisions know them."""
+        return AntiFlap(
+            interval_ms=self.soft_interval_s * 1000,
+            hold_after=self.hold_after,
+            hold_window_ms=self.hold_window_s * 1000,
+            hold_ms=self.hold_s * 1000,
+        )
+
+
 class LogsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Table [logs]."""
 
@@ -123,6 +148,7 @@ class ManagerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     nodeds: NodedsSettings
     endpoints: EndpointsSettings
     nodes: Annotated[tuple[NodeSettings, ...], msgspec.Meta(min_length=1, max_length=NODES_MAX)]
+    failover: FailoverSettings = FailoverSettings()
     logs: LogsSettings = LogsSettings()
 
     @property

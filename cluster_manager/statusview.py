@@ -55,7 +55,7 @@ def make_status(
         diagnosis=str(plan.diagnosis),
         reason=plan.reason,
         paused=document.paused if document is not None else False,
-        at_risk=_at_risk(document, len(able), missing),
+        at_risk=plan.reason if plan.diagnosis is Diagnosis.FAILOVER_HELD else _at_risk(document, len(able), missing),
         transition=TransitionStatus(
             kind=str(transition.kind),
             step=str(transition.step),
@@ -93,8 +93,10 @@ def cluster_state(view: View, plan: Plan) -> str:
         return "transition"
     if document.paused:
         return "paused"
+    if plan.diagnosis is Diagnosis.FAILOVER_HELD:
+        return "at_risk"
     able, missing = promisable(view, document)
-    if document.voters is not None and not document.voters.is_safe_set(able):
+    if document.voters is not None and not document.is_safe_set(able):
         return "at_risk"
     everybody = all(node_state(node, document, view) in (NodeState.RUNNING, NodeState.STREAMING) for node in view.nodes)
     # Whoever waits for "healthy" wants the next failure survived: so every voter must be able to promise, and count.

@@ -45,12 +45,13 @@ class LoopLag:
             self._samples.append((now, max(0.0, now - self._due)))
             self._due = None
 
-    def worst_ms(self, window_s: float) -> float:
-        """Return the greatest lag in milliseconds of the last *window_s*.
+    def worst_ms(self, window_s: float, *, after: float = float("-inf")) -> float:
+        """Return the greatest lag in milliseconds of the last *window_s*; of each, what lies *after* a moment on the clock.
 
         The wake-up that is due and has not happened yet counts too: after a pause, whoever asks may run before the watcher.
         """
         now = self._clock()
-        pending = max(0.0, now - self._due) if self._due is not None else 0.0
-        recent = (lag for at, lag in self._samples if now - at <= window_s)
-        return max(pending, max(recent, default=0.0)) * 1000.0
+        lags = [(at, lag) for at, lag in self._samples if now - at <= window_s]
+        if self._due is not None:
+            lags.append((now, now - self._due))
+        return max(0.0, max((min(lag, at - after) for at, lag in lags), default=0.0)) * 1000.0

@@ -80,6 +80,7 @@ class Node:
             loops = (
                 self.reporter.run(),
                 self.reporter.deafness.run(),
+                self.reporter.upstream_port.run(self.reporter.poke),
                 self.heartbeat.run(),
                 self.upkeep.run(),
                 self._bury_the_dead(),

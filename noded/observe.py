@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -19,7 +20,7 @@ from noded.sessions import SessionError
 from noded.walsender import WalsenderError
 from pgtopology.lsn import Lsn
 from pgtopology.node import Role
-from pgtopology.observation import Disk, Walsender
+from pgtopology.observation import Disk, Port, Walsender
 from pgtopology.timeline import Timeline
 
 ASK_TIMEOUT_S = 1.0
@@ -43,6 +44,9 @@ SELECT pg_is_in_recovery() AS standby,
 """
 
 _PENDING_RESTART = "SELECT EXISTS (SELECT FROM pg_settings WHERE pending_restart) AS pending"
+
+_SSL_REQUEST = bytes((0, 0, 0, 8, 4, 210, 22, 47))
+"""Asks for TLS: the cheapest question that needs a living postmaster."""
 
 _walsenders_decoder = msgspec.json.Decoder(tuple[Walsender, ...])
 
@@ -131,6 +135,45 @@ def disk_of(instance: Instance) -> Disk | None:
     return Disk(free_bytes=status.f_bavail * status.f_frsize, total_bytes=status.f_blocks * status.f_frsize)
 
 
+class UpstreamPort:
+    """Tries the upstream's port while nothing is streamed from it: whether this host is refused there too is evidence."""
+
+    INTERVAL_S = 0.1
+    TIMEOUT_S = 0.25
+
+    def __init__(self, instance: Instance, gatherer: Gatherer) -> None:
+        self._instance = instance
+        self._gatherer = gatherer
+        self.met = Port.UNKNOWN
+
+    async def run(self, on_change: Callable[[], None]) -> None:
+        """Try for ever."""
+        while True:
+            met = await self._try()
+            if met is not self.met:
+                self.met = met
+                on_change()
+            await asyncio.sleep(self.INTERVAL_S)
+
+    async def _try(self) -> Port:
+        following, facts = self._instance.state.value.following, self._gatherer.facts
+        if following is None or not self._instance.running or facts.role is Role.PRIMARY or facts.receiver_streaming:
+            return Port.UNKNOWN
+        address = following.upstream.address
+        try:
+            async with asyncio.timeout(self.TIMEOUT_S):
+                reader, writer = await asyncio.open_connection(address.host, address.port)
+                try:
+                    writer.write(_SSL_REQUEST)
+                    return Port.ANSWERS if await reader.read(1) else Port.SILENT
+                finally:
+                    writer.close()
+        except ConnectionRefusedError:
+            return Port.REFUSED
+        except (TimeoutError, OSError):
+            return Port.SILENT
+
+
 class Deafness:
     """Knocks at PostgreSQL's door as a new client would, and counts how long nobody has opened.
 
@@ -140,7 +183,6 @@ class Deafness:
 
     INTERVAL_S = 0.5
     TIMEOUT_S = 0.5
-    _SSL_REQUEST = bytes((0, 0, 0, 8, 4, 210, 22, 47))
 
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
@@ -167,7 +209,7 @@ class Deafness:
         try:
             async with asyncio.timeout(self.TIMEOUT_S):
                 reader, writer = await asyncio.open_unix_connection(str(server.socket_dir / f".s.PGSQL.{server.port}"))
-                writer.write(self._SSL_REQUEST)
+                writer.write(_SSL_REQUEST)
                 return bool(await reader.read(1))
         except (TimeoutError, OSError):
             return False

@@ -29,7 +29,7 @@ from pgtopology.orders import (
     Upstream,
 )
 from pgtopology.quorum import Voters, synchronous_standby_names
-from pgtopology.timeline import Timeline
+from pgtopology.timeline import TOLD_MAX, Timeline, merge_records
 
 STATE_FORMAT_VERSION = 1
 
@@ -116,10 +116,15 @@ def refusal(state: State, order: Order, now: Circumstances) -> Refused | None:
 
 def see(state: State, order: Order) -> State:
     """Return *state* with the document that *order* follows from remembered, if it is newer (S8, S12)."""
-    if (order.epoch, order.revision) <= (state.seen.epoch, state.seen.revision):
-        return state
-    voters = order.voters if order.voters is not None else state.seen.voters
-    return replace(state, seen=Seen(epoch=order.epoch, revision=order.revision, voters=voters))
+    seen = state.seen
+    timelines = seen.timelines
+    if order.timelines is not None:
+        # What was claimed stays claimed, also by a document that the store has lost.
+        timelines = merge_records(timelines or (), order.timelines)[-TOLD_MAX:]
+    if (order.epoch, order.revision) <= (seen.epoch, seen.revision):
+        return state if timelines == seen.timelines else replace(state, seen=replace(seen, timelines=timelines))
+    voters = order.voters if order.voters is not None else seen.voters
+    return replace(state, seen=Seen(epoch=order.epoch, revision=order.revision, voters=voters, timelines=timelines))
 
 
 def promise(state: State, epoch: Epoch) -> State:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from noded.durable_state import DurableState
 from noded.heartbeat import Heartbeat
 from noded.instance import Instance
-from noded.observe import Deafness, Gatherer, disk_of
+from noded.observe import Deafness, Gatherer, UpstreamPort, disk_of
 from noded.promise import Work
 from pgtopology.epoch import NO_EPOCH
 from pgtopology.node import Role
@@ -63,6 +63,7 @@ class Reporter:
         self._news = asyncio.Event()
         self.gatherer = Gatherer(instance)
         self.deafness = Deafness(instance)
+        self.upstream_port = UpstreamPort(instance, self.gatherer)
         self.latest = self.compose()
 
     def poke(self) -> None:
@@ -150,6 +151,7 @@ class Reporter:
                 streaming=facts.receiver_streaming,
                 upstream=state.following.upstream.name if state.following is not None else None,
                 upstream_epoch=state.following.epoch if state.following is not None else NO_EPOCH,
+                upstream_port=self.upstream_port.met,
             )
             if standby
             else None,

@@ -7,6 +7,7 @@ format_version; unknown fields are ignored, so that version N and N - 1 work tog
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import StrEnum
 
 import msgspec
@@ -14,7 +15,7 @@ import msgspec
 from pgtopology.desired import DesiredSettings
 from pgtopology.epoch import Epoch, Revision
 from pgtopology.node import Member, NodeName
-from pgtopology.quorum import Voters
+from pgtopology.quorum import Voter, Voters
 from pgtopology.timeline import Timeline, TimelineRecord
 
 FORMAT_VERSION = 1
@@ -57,6 +58,16 @@ class Candidate(msgspec.Struct, frozen=True):
     timeline: Timeline | None = None
 
 
+class Adopted(msgspec.Struct, frozen=True, kw_only=True):
+    """What a document goes back to that was made anew, because the store was behind what nodes had seen (S12)."""
+
+    epoch: Epoch
+    revision: Revision
+    """Of the newest document that anybody had seen."""
+    timeline: Timeline
+    """No greater number can have been claimed by a document that is lost."""
+
+
 class Transition(msgspec.Struct, frozen=True, kw_only=True):
     """The unfinished business of this epoch."""
 
@@ -74,6 +85,8 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     """The epoch in which this failure was found: one failure that needs several attempts keeps it."""
     started_at: str
     """Wall time, ISO 8601, for people only."""
+    adopts: Adopted | None = None
+    """Set if there is no writer because the document had to be made anew."""
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,6 +116,8 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
     durability: Durability
     voters: Voters | None
     """None only before the first node was made."""
+    former_voters: Voters | None = None
+    """Those before the last change, until so many of them know of it that it cannot be lost with the store."""
     writer: NodeName | None = None
     candidate: Candidate | None = None
     timelines: tuple[TimelineRecord, ...] = ()
@@ -116,3 +131,12 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
     def member(self, name: str) -> Member | None:
         """Return the member called *name*, or None."""
         return next((member for member in self.members if member.name == name), None)
+
+    def is_safe_set(self, promised: Collection[Voter]) -> bool:
+        """Return whether another writer may be elected among *promised*: they are a safe set of the voters.
+
+        While a change of the voters is not known widely they must also make it known, or it could be lost although it was used.
+        """
+        if self.voters is None or not self.voters.is_safe_set(promised):
+            return False
+        return self.former_voters is None or self.former_voters.make_known(promised, self.voters)

@@ -15,15 +15,18 @@ from pgtopology.epoch import NO_EPOCH, NO_REVISION, Epoch, Revision
 from pgtopology.lsn import Lsn
 from pgtopology.node import Incarnation, NodeName, Role
 from pgtopology.quorum import Voters
-from pgtopology.timeline import Timeline
+from pgtopology.timeline import Timeline, TimelineRecord
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """The greatest (epoch, revision) a node has acted on, with the voters that document recorded (S12)."""
+    """The greatest (epoch, revision) a node has acted on, with what a lost document is rebuilt from (S12)."""
 
     epoch: Epoch = NO_EPOCH
     revision: Revision = NO_REVISION
     voters: Voters | None = None
+    """As that document recorded them."""
+    timelines: tuple[TimelineRecord, ...] | None = None
+    """The newest claims of this and of all earlier documents; None from a node that never was told."""
 
 
 class PostmasterState(StrEnum):
@@ -60,6 +63,16 @@ class Activity(StrEnum):
     PROMOTING = "promoting"
 
 
+class Port(StrEnum):
+    """What a connection to a PostgreSQL port met."""
+
+    UNKNOWN = "unknown"
+    """Not tried: there was no reason to."""
+    ANSWERS = "answers"
+    REFUSED = "refused"
+    SILENT = "silent"
+
+
 class Receiver(msgspec.Struct, frozen=True, kw_only=True):
     """The WAL receiver of a standby."""
 
@@ -70,6 +83,8 @@ class Receiver(msgspec.Struct, frozen=True, kw_only=True):
     """Whom the configuration tells it to follow."""
     upstream_epoch: Epoch = NO_EPOCH
     """The epoch of the order that told so."""
+    upstream_port: Port = Port.UNKNOWN
+    """What this host meets at the upstream's port, tried while the receiver does not stream."""
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,7 +20,7 @@ from pgtopology.lsn import Lsn
 from pgtopology.node import Address, Incarnation, NodeName, Position
 from pgtopology.observation import Seen
 from pgtopology.quorum import Voters
-from pgtopology.timeline import Timeline
+from pgtopology.timeline import Timeline, TimelineRecord
 
 
 class Upstream(msgspec.Struct, frozen=True):
@@ -43,6 +43,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     revision: Revision
     voters: Voters | None
     """As recorded in that document: what synchronous_standby_names is made from, and what a promise reports as seen."""
+    timelines: tuple[TimelineRecord, ...] | None = None
+    """The newest timelines that are claimed in that document, for the node to keep; None from a manager that tells none."""
     slots: tuple[str, ...] = ()
     """The sync names of all members: a slot exists for each on every node, except a node's own."""
     deadline_ms: int = 5000

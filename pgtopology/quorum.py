@@ -55,6 +55,24 @@ class Voters(msgspec.Struct, frozen=True):
         """How many voters must promise before another writer may stand: N - w + 1."""
         return len(self.members) - self.w + 1
 
+    @property
+    def adoption_size(self) -> int:
+        """How many voters must be heard before what they have seen stands for a lost document.
+
+        A safe set, and so many that they also meet every other safe set: then one of them was in each election.
+        """
+        return max(self.safe_set_size, self.w)
+
+    def make_known(self, knowing: Collection[Voter], after: Voters) -> bool:
+        """Return whether the voters *after* these cannot be lost if *knowing* have seen them recorded.
+
+        Then whoever is enough to stand for a lost document of these voters is or meets one of them.  One that was made anew can
+        never again be among those.
+        """
+        gone = sum(1 for voter in self.members if (now := after.find(voter.name)) is not None and now != voter)
+        enough = len(self.members) - self.adoption_size + 1 - gone
+        return len(set(knowing).intersection(self.members)) >= enough
+
     def find(self, name: str) -> Voter | None:
         """Return the voter called *name*, or None."""
         return next((voter for voter in self.members if voter.name == name), None)

@@ -2,15 +2,16 @@
 
 The manager asks before each write, the simulator at every step; a reader that may have missed revisions asks the weaker
 question.  The rules are what the failover law says of epochs (DESIGN section 3, holes S3 and S5): an epoch has at most one
-candidate, one timeline and one writer; the writer never goes from one node to another directly.  The answer to "may it?"
-is the reason why not, or None.
+candidate, one timeline and one writer; the writer never goes from one node to another directly.  One document may follow any
+other: that which a manager makes anew out of what nodes have seen, because its store was behind them (S12); it begins an epoch
+beyond all of theirs.  The answer to "may it?" is the reason why not, or None.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from pgtopology.document import Durability, Step, Topology
+from pgtopology.document import Adopted, Durability, Step, Topology
 from pgtopology.quorum import Voters
 
 
@@ -20,6 +21,8 @@ def may_follow(old: Topology, new: Topology) -> str | None:
         return f'the cluster went from "{old.cluster}" to "{new.cluster}"'
     if old.system_identifier is not None and new.system_identifier != old.system_identifier:
         return f"the system identifier went from {old.system_identifier} to {new.system_identifier}"
+    if new.revision > old.revision + 1 and new.transition is not None and new.transition.adopts is not None:
+        return _adoption_rules(old, new, new.transition.adopts) or inconsistency(new)
     if new.revision != old.revision + 1:
         return f"revision went from {old.revision} to {new.revision}, not up by one"
     if new.epoch < old.epoch:
@@ -33,7 +36,8 @@ def may_replace(old: Topology, new: Topology) -> str | None:
         return f'the cluster went from "{old.cluster}" to "{new.cluster}"'
     if (new.epoch, new.revision) == (old.epoch, old.revision):
         return None if new == old else f"revision {new.revision} of epoch {new.epoch} exists with two contents"
-    if new.epoch < old.epoch or new.revision < old.revision:
+    # A greater epoch may come with a smaller revision: the document was made anew by one who had seen fewer revisions (S12).
+    if (new.epoch, new.revision) < (old.epoch, old.revision):
         return f"(epoch, revision) went from ({old.epoch}, {old.revision}) to ({new.epoch}, {new.revision})"
     if old.epoch == new.epoch and old.writer is not None and new.writer != old.writer:
         return f'epoch {new.epoch} has two writers, "{old.writer}" and "{new.writer}"'
@@ -64,6 +68,15 @@ def inconsistency(new: Topology) -> str | None:
         if stranger is not None:
             return f'voter "{stranger}" is not a member'
     return None
+
+
+def _adoption_rules(old: Topology, new: Topology, adopted: Adopted) -> str | None:
+    """Return what is wrong with a document that was made anew, or None: it goes beyond everything, and begins with nobody."""
+    if new.epoch <= max(old.epoch, adopted.epoch) or new.revision <= adopted.revision:
+        return f"an adopted document must go beyond epoch {max(old.epoch, adopted.epoch)} and revision {adopted.revision}"
+    if new.writer is not None or new.candidate is not None:
+        return f"epoch {new.epoch} begins with a candidate or a writer"
+    return "an adopted document has no voters" if new.voters is None else None
 
 
 def _epoch_rules(old: Topology, new: Topology) -> str | None:
@@ -114,11 +127,22 @@ def _voter_rules(old: Topology, new: Topology) -> str | None:
         return "the voters were forgotten"
     if new.epoch > old.epoch and new.durability is Durability.REDUCED:
         return None
-    if new.epoch != old.epoch or new.writer is None:
+    if new.epoch != old.epoch or (new.writer is None and not _is_anew_beside_candidate(old, old.voters, new, new.voters)):
         return "the voters changed while there is no writer"
+    if old.former_voters is not None and _replaced(old.voters, new.voters) == 0:
+        return "the voters changed again before the last change was known"
     if not is_single_step(old.voters, new.voters):
         return "the voters changed by more than one step"
     return None
+
+
+def _is_anew_beside_candidate(old: Topology, before: Voters, new: Topology, after: Voters) -> bool:
+    """Return whether nothing but the data of one voter changed, beside a candidate that stays (docs/decisions/0005)."""
+    candidate = new.candidate
+    if candidate is None or candidate != old.candidate or new.transition != old.transition:
+        return False
+    kept = before.find(candidate.node) == after.find(candidate.node)
+    return kept and before.names == after.names and before.w == after.w
 
 
 def is_single_step(old: Voters, new: Voters) -> bool:

@@ -39,6 +39,20 @@ class TimelineRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Whether its node was ever published as the writer. What is on an unopened timeline was acknowledged to nobody."""
 
 
+TOLD_MAX = 64
+"""How many of them, the newest, travel with orders and are kept by nodes: enough to rebuild a lost document."""
+
+
+def merge_records(known: Iterable[TimelineRecord], told: Iterable[TimelineRecord]) -> tuple[TimelineRecord, ...]:
+    """Return the claims in either, oldest first. A number is claimed once: a record already known may only become opened."""
+    merged = {record.timeline: record for record in known}
+    for record in told:
+        before = merged.get(record.timeline)
+        if before is None or msgspec.structs.replace(before, opened=True) == record:
+            merged[record.timeline] = record
+    return tuple(merged[timeline] for timeline in sorted(merged))
+
+
 def next_timeline(records: Iterable[TimelineRecord], seen: Iterable[Timeline]) -> Timeline:
     """Return a number greater than any ever claimed in *records* or observed in *seen*."""
     return Timeline(max([FIRST_TIMELINE, *(record.timeline for record in records), *seen]) + 1)

@@ -11,11 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from cluster_manager.decision.flapping import held
 from cluster_manager.decision.suspicion import Health, has_lost_writer, health, is_running, promisable, tell
-from cluster_manager.decision.view import NodeView, Port, View, is_fresh
+from cluster_manager.decision.view import NodeView, View, is_fresh
 from pgtopology.document import Durability, Topology
 from pgtopology.node import Role
-from pgtopology.observation import Observation, PostmasterState
+from pgtopology.observation import Observation, Port, PostmasterState
 from pgtopology.quorum import Voter
 
 
@@ -42,6 +43,8 @@ class Diagnosis(StrEnum):
     VOTERS_CHANGING = "VOTERS_CHANGING"
     SWITCHOVER_REQUESTED = "SWITCHOVER_REQUESTED"
     PAUSED = "PAUSED"
+    FAILOVER_HELD = "FAILOVER_HELD"
+    """The writer may have failed, but others were thought so lately: nothing is done yet upon evidence that is only soft."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +55,21 @@ class Finding:
     reason: str
     failed: bool = False
     """Whether the law calls for another writer, and lets the manager look for one."""
+    is_soft: bool = False
+    """Whether a failure is inferred from silence or waiting only."""
     cause: Diagnosis | None = None
     """What is wrong with the primary, where *diagnosis* says why nothing can be done about it."""
 
 
 def diagnose_store(view: View) -> Finding | None:
-    """Return STORE_BEHIND if any node has seen a greater (epoch, revision) than the document's, or has data unknown to it.
+    """Return STORE_BEHIND if any node or proxy has seen a greater (epoch, revision) than the document's, or the store is empty.
 
     Whoever acts on an old document would order the past: nothing may be ordered then (S12).
     """
     document = view.document
     for node in view.nodes:
         observation = node.observation
-        if observation is None:
+        if observation is None or not speaks_of(node, document):
             continue
         seen = observation.seen
         if document is None:
@@ -79,7 +84,23 @@ def diagnose_store(view: View) -> Finding | None:
                 f"the store holds epoch {document.epoch}, revision {document.revision}, but "
                 f'"{node.name}" has seen epoch {max(seen.epoch, observation.promised)}, revision {seen.revision}',
             )
+    if document is not None and document.voters is not None and view.proxies_seen > (document.epoch, document.revision):
+        epoch, revision = view.proxies_seen
+        return Finding(
+            Diagnosis.STORE_BEHIND,
+            f"the store holds epoch {document.epoch}, revision {document.revision}, but a proxy has seen epoch {epoch}, "
+            f"revision {revision}",
+        )
     return None
+
+
+def speaks_of(node: NodeView, document: Topology | None) -> bool:
+    """Return whether what the node has seen is of this cluster: it has no data, or the document's system identifier."""
+    observation = node.observation
+    known = document.system_identifier if document is not None else None
+    return (
+        observation is None or known is None or observation.system_identifier is None or observation.system_identifier == known
+    )
 
 
 def diagnose_writer(view: View, document: Topology) -> Finding:
@@ -103,11 +124,17 @@ def diagnose_writer(view: View, document: Topology) -> Finding:
         )
     if document.paused:
         return Finding(Diagnosis.PAUSED, f"{suspicion.reason}; automatic failover is paused", cause=suspicion.diagnosis)
+    if suspicion.is_soft and (hold := held(view.anti_flap, view.soft_failovers_at_ms, view.now_ms)) is not None:
+        return Finding(
+            Diagnosis.FAILOVER_HELD,
+            f"{suspicion.reason}; held for another {hold.for_ms / 1000:.0f} s: {hold.because}",
+            cause=suspicion.diagnosis,
+        )
     return suspicion
 
 
 def _is_safe_set(document: Topology, able: tuple[Voter, ...]) -> bool:
-    return document.voters is not None and document.voters.is_safe_set(able)
+    return document.voters is not None and document.is_safe_set(able)
 
 
 def _hard_evidence(writer: NodeView, document: Topology, view: View) -> Finding | None:
@@ -125,6 +152,13 @@ def _hard_evidence(writer: NodeView, document: Topology, view: View) -> Finding 
             )
         return None
     if writer.port is Port.REFUSED:
+        refused = [node for node in _other_voters(writer, document, view) if _meets_refusal(node, writer, view)]
+        if refused:
+            return Finding(
+                Diagnosis.PRIMARY_FAILED,
+                f'the PostgreSQL port of "{writer.name}" refuses, from here and from {_names(refused)}',
+                failed=True,
+            )
         witnesses = _witnesses_who_lost_it(writer, document, view)
         if witnesses:
             return Finding(
@@ -133,6 +167,12 @@ def _hard_evidence(writer: NodeView, document: Topology, view: View) -> Finding 
                 failed=True,
             )
     return None
+
+
+def _meets_refusal(node: NodeView, writer: NodeView, view: View) -> bool:
+    """Return whether the node's host is refused at the writer's port too, so that no filter before us is the cause."""
+    receiver = node.observation.receiver if node.observation is not None and is_fresh(node, view.timings) else None
+    return receiver is not None and receiver.upstream == writer.name and receiver.upstream_port is Port.REFUSED
 
 
 def _not_the_primary(observation: Observation, document: Topology) -> str | None:
@@ -186,9 +226,10 @@ def _soft_evidence(writer: NodeView, document: Topology, view: View) -> Finding 
         able, _ = promisable(view, document)
         if all(has_lost_writer(node, timings) for node in heard) and not _is_safe_set(document, able):
             # Nobody denies it, and nothing can be done about it: what matters to an operator is who is missing.
-            return Finding(Diagnosis.PRIMARY_FAILED, silence, failed=True)
+            return Finding(Diagnosis.PRIMARY_FAILED, silence, failed=True, is_soft=True)
         return Finding(Diagnosis.PRIMARY_SUSPECT, f"{silence}, but no majority of the other voters has lost it")
-    return Finding(Diagnosis.PRIMARY_FAILED, f"{silence}, and {_names(witnesses)} lost it too", failed=True)
+    lost = f"{silence}, and {_names(witnesses)} lost it too"
+    return Finding(Diagnosis.PRIMARY_FAILED, lost, failed=True, is_soft=True)
 
 
 def _stuck_commit(writer: NodeView, observation: Observation, document: Topology, view: View) -> Finding | None:
@@ -217,7 +258,7 @@ def _stuck_commit(writer: NodeView, observation: Observation, document: Topology
             Diagnosis.COMMIT_STUCK,
             f"{waits}: {needed} of the other voters must acknowledge, and {_names(absent)} cannot",
         )
-    return Finding(Diagnosis.COMMIT_STUCK, f"{waits}, and no WAL reaches {_names(settled)}", failed=True)
+    return Finding(Diagnosis.COMMIT_STUCK, f"{waits}, and no WAL reaches {_names(settled)}", failed=True, is_soft=True)
 
 
 def _other_voters(writer: NodeView, document: Topology, view: View) -> list[NodeView]:

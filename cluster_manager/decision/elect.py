@@ -96,7 +96,7 @@ def elect(document: Topology, votes: Tally) -> Elected | None:
     any more, and the wish is heard where it costs nothing.
     """
     voters = document.voters
-    if voters is None or not voters.is_safe_set(votes.voters):
+    if voters is None or not document.is_safe_set(votes.voters):
         return None
     wish = document.transition
     field = votes.counted
@@ -105,7 +105,7 @@ def elect(document: Topology, votes: Tally) -> Elected | None:
     if wish is not None and wish.kind is TransitionKind.FAILOVER and wish.avoid_old and old is not None:
         # The old primary is not well, and an operator wants it replaced: it leads again only if no safe set stands without it.
         others = tuple(one for one in field if one is not old)
-        if voters.is_safe_set([one.voter for one in others]):
+        if document.is_safe_set([one.voter for one in others]):
             field = others
             passed[old.voter.name] = "is the old primary, and the operator wants another"
     elif wish is not None and wish.avoid_old and old is not None:

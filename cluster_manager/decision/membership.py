@@ -4,19 +4,22 @@ A wider list is recorded first and put in force afterwards; a greater w (async t
 by a new backend, by walsenders that re-read their configuration and by a barrier commit flushed on w voters, and recorded
 then (S9).  So a cluster of three grows {n1} w=1, {n1,n2} w=2, {n1,n2,n3} w=2.  A voter whose data was made anew is recorded
 under its new incarnation once it is whole.  The set does not change at a failover and never shrinks because a node is away.
+
+After each change the voters before it stay in the document until so many of them have seen the new record that it cannot be
+lost with the store; until then it is neither put in force, nor enough for an election, nor changed again (docs/decisions/0006).
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from cluster_manager.decision.actions import Action, PutInForce, WriteDocument
+from cluster_manager.decision.actions import Action, Follow, PutInForce, WriteDocument
 from cluster_manager.decision.view import ActionKind, NodeView, View, is_fresh, slots_of
 from pgtopology.document import Durability, Topology
 from pgtopology.epoch import Revision
 from pgtopology.node import NodeState
 from pgtopology.observation import Observation
-from pgtopology.orders import SettingsAnswer
+from pgtopology.orders import SettingsAnswer, Upstream
 from pgtopology.quorum import Voter, Voters, majority, make_voters, synchronous_standby_names
 
 
@@ -26,11 +29,75 @@ def next_step(view: View, document: Topology) -> tuple[str, Action | None] | Non
         return "the writer is being told whose acknowledgements count", None
     step = _step(view, document)
     if step is not None and isinstance(action := step[1], PutInForce) and not _is_ordered(view, document, action.voters):
-        bumped = msgspec.structs.replace(document, revision=Revision(document.revision + 1))
-        return step[0], WriteDocument(
-            bumped, "the next list has a revision of its own, so that an earlier order comes too late"
-        )
+        return step[0], _bump(document)
     return step
+
+
+def unstick(view: View, document: Topology) -> tuple[str, Action | None] | None:
+    """Return what may let commits that are stuck go on, without a step forward: the record itself, put in force.
+
+    A list that is ahead of its record is taken back, for what is recorded is enough; one that is behind it is brought up to it.
+    A voter that was made anew is recorded, for nobody waits for its former data.
+    """
+    writer = view.node(document.writer)
+    recorded = document.voters
+    if writer is None or writer.observation is None or recorded is None or not is_fresh(writer, view.timings):
+        return None
+    if (ActionKind.SETTINGS, writer.name) in view.in_flight:
+        return None
+    if (made_anew := _made_anew(view, document, recorded)) is not None:
+        voter, voters = made_anew
+        return f'"{voter.name}" votes with its new data', _record(document, voters, f'"{voter.name}" is whole again')
+    if not _differs(writer.observation, recorded, document):
+        return None
+    step = _made_known(view, document, writer, recorded)
+    step = step or ("the recorded voters are put in force again", PutInForce(writer.name, recorded))
+    is_order = isinstance(step[1], PutInForce)
+    return (step[0], _bump(document)) if is_order and not _is_ordered(view, document, recorded) else step
+
+
+def _bump(document: Topology) -> WriteDocument:
+    bumped = msgspec.structs.replace(document, revision=Revision(document.revision + 1))
+    return WriteDocument(bumped, "the next list has a revision of its own, so that an earlier order comes too late")
+
+
+def _made_known(view: View, document: Topology, writer: NodeView, recorded: Voters) -> tuple[str, Action | None] | None:
+    """Return how the last change of the voters is told to those before it, or None if it cannot be lost any more (S12).
+
+    The others are told by an order to follow whom they follow; the writer then learns it with the order to put it in force.
+    """
+    former = document.former_voters
+    if former is None:
+        return None
+    voters = {node.name: voter for node in view.nodes if (voter := node.voter()) is not None and voter in former.members}
+    known = [voters[node.name] for node in view.nodes if node.name in voters and _knows(node, recorded)]
+    if former.make_known(known, recorded):
+        settled = msgspec.structs.replace(document, revision=Revision(document.revision + 1), former_voters=None)
+        names = ", ".join(voter.name for voter in known) or "enough voters"
+        return "the change of the voters is known", WriteDocument(settled, f"{names} know of the change of the voters")
+    led = voters.get(writer.name)
+    if led is not None and former.make_known([*known, led], recorded):
+        return "the recorded voters are put in force", PutInForce(writer.name, recorded)
+    ignorant = [node for node in view.nodes if node.name in voters and node.name != writer.name and not _knows(node, recorded)]
+    told = next((node for node in ignorant if _follows(node, view, document)), None)
+    action = Follow(told.name, Upstream(writer.name, writer.spec.address)) if told is not None else None
+    return "the change of the voters is made known before it is used", action
+
+
+def _knows(node: NodeView, recorded: Voters) -> bool:
+    return node.observation is not None and node.observation.seen.voters == recorded
+
+
+def _follows(node: NodeView, view: View, document: Topology) -> bool:
+    """Return whether ordering the node to follow the writer tells it nothing but the newest record."""
+    observation = node.observation
+    return (
+        is_fresh(node, view.timings)
+        and observation is not None
+        and observation.receiver is not None
+        and observation.receiver.upstream == document.writer
+        and (ActionKind.FOLLOW, node.name) not in view.in_flight
+    )
 
 
 def _is_ordered(view: View, document: Topology, voters: Voters) -> bool:
@@ -48,6 +115,9 @@ def _step(view: View, document: Topology) -> tuple[str, Action | None] | None:
     if replaced is not None:
         voter, voters = replaced
         return f'"{voter.name}" votes with its new data', _record(document, voters, f'"{voter.name}" is whole again')
+    telling = _made_known(view, document, writer, recorded)
+    if telling is not None:
+        return telling
     if view.slots_in_force != frozenset(slots_of(document)):
         wanted = view.in_force.in_force if view.in_force is not None and _ahead(view, document, recorded) else recorded
         return "the writer learns whose WAL it keeps", PutInForce(writer.name, wanted)
@@ -189,7 +259,15 @@ def _record(document: Topology, voters: Voters, because: str) -> WriteDocument:
     durability = Durability.QUORUM if voters.w > 1 else Durability.ASYNC
     if document.durability is Durability.REDUCED and voters.w <= 1:
         durability = Durability.REDUCED
+    before = document.voters
+    anew = before is not None and before.names == voters.names and before.w == voters.w
     return WriteDocument(
-        msgspec.structs.replace(document, revision=Revision(document.revision + 1), voters=voters, durability=durability),
+        msgspec.structs.replace(
+            document,
+            revision=Revision(document.revision + 1),
+            voters=voters,
+            former_voters=document.former_voters if anew else before,
+            durability=durability,
+        ),
         because,
     )

@@ -8,11 +8,11 @@ nothing else in it: what follows from a document is decided after it was written
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
-from cluster_manager.decision import bootstrap, membership, transition
+from cluster_manager.decision import adoption, bootstrap, membership, transition
 from cluster_manager.decision.actions import Action, Checkpoint, Clone, Rewind, WriteDocument
 from cluster_manager.decision.diagnose import Diagnosis, Finding, diagnose_store, diagnose_writer
 from cluster_manager.decision.members import refreshed
@@ -44,6 +44,10 @@ class Plan:
     actions: tuple[Action, ...]
     wake_at_ms: float
     repairs: tuple[Repair, ...] = ()
+    is_unsure: bool = False
+    """Whether the store may be behind what nodes have seen, so that nobody may change the document."""
+    goes_on_regardless: bool = False
+    """Whether an operator takes it upon himself that nodes are away."""
 
     @property
     def diagnosis(self) -> Diagnosis:
@@ -57,20 +61,37 @@ class Plan:
 
 
 def decide(view: View) -> Plan:
-    """Return the plan for *view*."""
+    """Return the plan for *view*.
+
+    Nothing of it is done before so many voters were heard that the store cannot be behind without anybody saying so: a manager
+    that has only begun would otherwise order the past (S12).
+    """
+    plan = _decide(view)
+    unheard = adoption.unheard(view)
+    if not unheard or plan.goes_on_regardless:
+        return plan
+    why = f"nothing is ordered before more of {', '.join(unheard)} were heard: the store may be behind them"
+    return replace(plan, finding=replace(plan.finding, reason=f"{plan.reason}; {why}"), actions=(), is_unsure=True)
+
+
+def _decide(view: View) -> Plan:
     finding = diagnose_store(view)
     if finding is not None:
-        return _plan(view, finding, ())
+        return replace(_plan(view, *adoption.adopt(view, finding)), is_unsure=True)
     document = view.document
     if document is None:
         return _plan(view, *bootstrap.found(view))
     request = view.request
     if request is not None and request.kind is RequestKind.DATA_LOSS and refusal(view, request) is None:
         lost = Finding(Diagnosis.NO_SAFE_SET, "an operator goes on without a safe set")
-        return _plan(view, lost, (transition.give_up_voters(view, document, target=request.to),))
+        given_up = _plan(view, lost, (transition.give_up_voters(view, document, target=request.to),))
+        return replace(given_up, goes_on_regardless=True)
     if document.transition is not None:
         if document.transition.step is Step.INITIALISING:
             return _plan(view, *bootstrap.initialise(view, document, document.transition))
+        again = adoption.completed(view, document, document.transition)
+        if again is not None:
+            return _plan(view, Finding(Diagnosis.STORE_BEHIND, again.because), (again,))
         return _plan(view, *transition.proceed(view, document, document.transition))
     finding = diagnose_writer(view, document)
     if finding.failed:
@@ -116,14 +137,16 @@ def _beside_the_writer(view: View, document: Topology, finding: Finding) -> Plan
         # before it could not be rewound afterwards.
         actions.append(Checkpoint(document.writer))
     change = membership.next_step(view, document) if calm else None
+    if finding.diagnosis is Diagnosis.COMMIT_STUCK:
+        change = membership.unstick(view, document)
     if change is not None:
         what, action = change
         if isinstance(action, WriteDocument):
-            return _plan(view, Finding(Diagnosis.VOTERS_CHANGING, what), (action,), found)
+            return _plan(view, _changing(finding, what), (action,), found)
         if action is not None:
             actions.append(action)
-        if not found:
-            finding = Finding(Diagnosis.VOTERS_CHANGING, what)
+        if not found or not calm:
+            finding = _changing(finding, what)
     _, missing = promisable(view, document)
     if missing and finding.diagnosis is Diagnosis.HEALTHY:
         # One that is merely late says nothing new; one that answers and does not count does.
@@ -132,6 +155,13 @@ def _beside_the_writer(view: View, document: Topology, finding: Finding) -> Plan
     if document.paused and finding.diagnosis is Diagnosis.HEALTHY:
         finding = Finding(Diagnosis.PAUSED, f"{finding.reason}; automatic failover is paused")
     return _plan(view, finding, tuple(actions), found)
+
+
+def _changing(finding: Finding, what: str) -> Finding:
+    """Return the finding while something about the voters is being changed: for its own sake, or because commits are stuck."""
+    if finding.diagnosis is Diagnosis.COMMIT_STUCK:
+        return Finding(finding.diagnosis, f"{finding.reason}; {what}")
+    return Finding(Diagnosis.VOTERS_CHANGING, what)
 
 
 def _is_heard(view: View, name: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
-from cluster_manager.decision.actions import Action, AskPromise, Follow, Promote, WriteDocument
+from cluster_manager.decision.actions import Action, AskPromise, Follow, Promote, PutInForce, WriteDocument
 from cluster_manager.decision.attempt import in_flight, new_attempt, next_document
 from cluster_manager.decision.diagnose import Diagnosis, Finding
 from cluster_manager.decision.repair import rejoining
@@ -20,6 +20,7 @@ from pgtopology.lsn import format_lsn
 from pgtopology.node import NodeName, NodeState, Role
 from pgtopology.observation import Observation, PostmasterState
 from pgtopology.orders import Upstream
+from pgtopology.quorum import make_voters, synchronous_standby_names
 from pgtopology.timeline import fork_from
 
 
@@ -36,7 +37,7 @@ def bring_up(
     lost = _why_given_up(view, document, node)
     if lost is not None:
         able, missing = promisable(view, document)
-        if document.voters is not None and document.voters.is_safe_set(able):
+        if document.voters is not None and document.is_safe_set(able):
             return in_flight(transition, lost), (new_attempt(document, transition, lost),)
         who = tell(missing)
         return Finding(Diagnosis.NO_SAFE_SET, f"{lost}; {who}", cause=Diagnosis.TRANSITION_IN_FLIGHT), ()
@@ -48,7 +49,12 @@ def bring_up(
         )
     waiting = _why_not_open(view, document, transition, node)
     if waiting is not None:
-        return in_flight(transition, f'"{node.name}" is promoted; {waiting}'), (*followers, *_helpers(view, document, node))
+        finding = in_flight(transition, f'"{node.name}" is promoted; {waiting}')
+        anew = _made_anew(view, document, node)
+        if anew is not None:
+            return finding, (anew,)
+        taught = _taught(view, document, node)
+        return finding, (*followers, *_helpers(view, document, node), *taught)
     return in_flight(transition, f'"{node.name}" has its quorum'), (_open(document, node),)
 
 
@@ -116,6 +122,57 @@ def _helpers(view: View, document: Topology, candidate: NodeView) -> tuple[Actio
     return (*late, *rejoining(view, document, candidate))
 
 
+def _made_anew(view: View, document: Topology, candidate: NodeView) -> WriteDocument | None:
+    """Record a voter that was made anew from the promoted candidate, once it is whole (docs/decisions/0005).
+
+    Its former data can never again acknowledge nor promise, and the candidate's list names it.
+    """
+    voters = document.voters
+    for node in view.nodes:
+        before, voter = voters.find(node.name) if voters is not None else None, node.voter()
+        if voters is None or before is None or voter is None or voter == before or node.name == candidate.name:
+            continue
+        if not _is_whole_copy(node, view, document):
+            continue
+        others = [one for one in voters.members if one != before]
+        members = tuple(
+            msgspec.structs.replace(member, incarnation=voter.incarnation) if member.name == node.name else member
+            for member in document.members
+        )
+        return WriteDocument(
+            next_document(document, voters=make_voters([*others, voter], voters.w), members=members),
+            f'"{node.name}" was made anew from "{candidate.name}" and is whole: it votes with its new data',
+        )
+    return None
+
+
+def _is_whole_copy(node: NodeView, view: View, document: Topology) -> bool:
+    """Return whether the node holds everything the candidate held when it was copied, and streams from it in this epoch."""
+    observation = node.observation
+    if observation is None or not is_fresh(node, view.timings) or document.candidate is None:
+        return False
+    receiver = observation.receiver
+    return (
+        observation.whole
+        and observation.system_identifier == document.system_identifier
+        and observation.timeline == document.candidate.timeline
+        and receiver is not None
+        and receiver.streaming
+        and receiver.upstream == document.candidate.node
+        and receiver.upstream_epoch == document.epoch
+    )
+
+
+def _taught(view: View, document: Topology, candidate: NodeView) -> tuple[Action, ...]:
+    """Put the recorded voters in force on the candidate, if its list names one that was made anew since it was promoted."""
+    observation = candidate.observation
+    voters = document.voters
+    if observation is None or voters is None or observation.synchronous_standby_names is None:
+        return ()
+    in_force = observation.synchronous_standby_names == synchronous_standby_names(voters, candidate.name)
+    return () if in_force else (PutInForce(candidate.name, voters),)
+
+
 def _may_follow(node: NodeView, observation: Observation, document: Topology) -> bool:
     receiver = observation.receiver
     record = document.timelines[-1]
@@ -156,14 +213,19 @@ def _why_not_open(view: View, document: Topology, transition: Transition, node: 
     }
     if len(flushed) < needed:
         return f"{len(flushed)} of the {needed} other voters needed have flushed its first commit"
-    if transition.from_node is not None and not _is_proven_stopped(view, document, transition.from_node, node):
+    old = transition.from_node
+    # Who led before a document that was made anew is not known, so nobody is known to have stopped.
+    if (transition.adopts is not None and old is None) or (
+        old is not None and not _is_proven_stopped(view, document, old, node)
+    ):
         # Its heartbeat vouches for it as long as its WAL arrived somewhere; a frame of ours as long as it may have been lent.
         since_ms = [view.started_at_ms, *(promise.wal_advanced_at_ms for promise in view.promises.values())]
         if not view.proxies_settled:
             since_ms.append(view.epoch_began_at_ms)
         left_ms = view.timings.reader_lease_ms - (view.now_ms - max(since_ms))
         if left_ms > 0:
-            return f'"{transition.from_node}" may still be read through a proxy for {left_ms:.0f} ms'
+            whom = f'"{old}"' if old is not None else "the former writer"
+            return f"{whom} may still be read through a proxy for {left_ms:.0f} ms"
     return None
 
 

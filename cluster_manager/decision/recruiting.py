@@ -38,7 +38,7 @@ def recruit(view: View, document: Topology, transition: Transition) -> tuple[Fin
     actions = _ask(view, document, transition)
     needed = document.voters.safe_set_size if document.voters is not None else 0
     able, missing = promisable(view, document)
-    if document.voters is not None and not document.voters.is_safe_set(able):
+    if document.voters is not None and not document.is_safe_set(able):
         who = tell(missing)
         reason = f"{len(votes.counted)} of the {needed} voters needed promised epoch {document.epoch}: {who}"
         return Finding(Diagnosis.NO_SAFE_SET, reason, cause=Diagnosis.TRANSITION_IN_FLIGHT), actions
@@ -96,7 +96,8 @@ def _claim(view: View, document: Topology, transition: Transition, elected: Elec
     """Write down candidate and timeline before anything is promoted (DESIGN 4.5)."""
     observed = [node.observation.timeline for node in view.nodes if node.observation and node.observation.timeline]
     answered = [promise.answer.position.timeline for promise in view.promises.values() if promise.answer.position]
-    timeline = next_timeline(document.timelines, [*observed, *answered])
+    lost = [transition.adopts.timeline] if transition.adopts is not None else []
+    timeline = next_timeline(document.timelines, [*observed, *answered, *lost])
     record = TimelineRecord(
         timeline=timeline,
         epoch=document.epoch,

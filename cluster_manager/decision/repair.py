@@ -123,7 +123,12 @@ def rejoining(view: View, document: Topology, candidate: NodeView) -> tuple[Acti
         observation = node.observation
         if observation is None or node.name == candidate.name or not is_fresh(node, view.timings):
             continue
-        if observation.system_identifier != document.system_identifier or observation.activity is not Activity.IDLE:
+        if observation.activity is not Activity.IDLE:
+            continue
+        if observation.system_identifier is None:
+            actions.append(Clone(node.name, source, None, "it has no data"))
+            continue
+        if observation.system_identifier != document.system_identifier:
             continue
         if observation.promised < document.epoch:
             continue  # it has not said under this epoch how far it reaches
@@ -163,7 +168,11 @@ def _running(
         return Repair(node.name, Diagnosis.REPLICA_MISSING, f'"{node.name}" does not say yet how far its WAL reaches')
     receiver = observation.receiver
     if receiver is not None and receiver.streaming and receiver.upstream == source.name:
-        return None
+        if receiver.upstream_epoch == document.epoch:
+            return None
+        # It follows the same node under an order of an earlier epoch, and would never prove that it is whole.
+        reason = f'"{node.name}" follows "{source.name}" by an order of epoch {receiver.upstream_epoch}'
+        return Repair(node.name, Diagnosis.REPLICA_MISSING, reason, Follow(node.name, source))
     away = _why_diverged(observation, document, current)
     if away is not None:
         return _diverged(node, observation, document, source, away)

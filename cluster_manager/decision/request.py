@@ -5,9 +5,10 @@ from __future__ import annotations
 from cluster_manager.decision.diagnose import Diagnosis, diagnose_writer
 from cluster_manager.decision.members import CAUGHT_UP_BYTES, lag_bytes, node_state
 from cluster_manager.decision.suspicion import Health, health, promisable, survivors, tell
-from cluster_manager.decision.view import Port, Request, RequestKind, View
+from cluster_manager.decision.view import Request, RequestKind, View
 from pgtopology.document import Durability, Topology
 from pgtopology.node import NodeName, NodeState
+from pgtopology.observation import Port
 
 
 def refusal(view: View, request: Request) -> str | None:
@@ -19,12 +20,17 @@ def refusal(view: View, request: Request) -> str | None:
         return _data_loss_refusal(view, document, request)
     if document.transition is not None:
         return f"a {document.transition.kind} is under way (epoch {document.epoch})"
+    if request.to is not None and (request.to == document.writer or view.node(request.to) is None):
+        return _unfit(view, document, request.to)
+    if document.voters is None or len(document.voters.members) < 2:
+        return (
+            f'there is no other voter to hand over to: durability is {document.durability}, only "{document.writer}" has every '
+            "commit; a third node makes it quorum (endpointctl node add)"
+        )
     if request.to is not None:
         trouble = _unfit(view, document, request.to)
         if trouble is not None:
             return trouble
-    if document.voters is None or len(document.voters.members) < 2:
-        return "there is no other voter to hand over to: durability is async"
     if request.kind is RequestKind.SWITCHOVER:
         finding = diagnose_writer(view, document)
         if finding.diagnosis not in (Diagnosis.HEALTHY, Diagnosis.PAUSED) or finding.cause is not None:
@@ -34,11 +40,11 @@ def refusal(view: View, request: Request) -> str | None:
         if request.to is None and heir(view, document) is None:
             return "no other voter is streaming"
     able, missing = promisable(view, document)
-    if not document.voters.is_safe_set(able):
+    if not document.is_safe_set(able):
         who = tell(missing)
         return f"only {len(able)} of the {document.voters.safe_set_size} voters needed could promise: {who}"
     others = [voter for voter in able if voter.name != document.writer]
-    if not document.voters.is_safe_set(others):
+    if not document.is_safe_set(others):
         return f'without "{document.writer}" the voters that answer are no safe set: the writer could not leave it'
     return None
 
@@ -48,7 +54,7 @@ def _data_loss_refusal(view: View, document: Topology, request: Request) -> str 
     able, _ = promisable(view, document)
     if document.voters is None:
         return "there is no cluster yet"
-    if document.voters.is_safe_set(able):
+    if document.is_safe_set(able):
         return "a safe set answers, so nothing has to be given up: use failover without --allow-data-loss"
     if document.transition is None and not _is_lost(view, document):
         return f'the writer "{document.writer}" is not known to have failed'

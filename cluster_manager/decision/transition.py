@@ -59,6 +59,7 @@ def give_up_voters(view: View, document: Topology, *, target: NodeName | None = 
         target=target,
         first_epoch=epoch if old is None else old.first_epoch,
         started_at=view.wall_time,
+        adopts=old.adopts if old is not None else None,
     )
     w = min(document.voters.w if document.voters is not None else 1, len(able))
     who = tell(missing)
@@ -70,6 +71,7 @@ def give_up_voters(view: View, document: Topology, *, target: NodeName | None = 
             candidate=None,
             transition=transition,
             voters=make_voters(able, w),
+            former_voters=None,
             durability=Durability.REDUCED,
         ),
         f"an operator gives up the voters that do not answer, and what only they hold: {who}; "

@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from cluster_manager.decision.flapping import AntiFlap
 from pgtopology.document import Durability, Endpoints, Topology
-from pgtopology.epoch import Revision
+from pgtopology.epoch import NO_EPOCH, NO_REVISION, Epoch, Revision
 from pgtopology.node import Address, NodeName, sync_name
-from pgtopology.observation import Observation
+from pgtopology.observation import Observation, Port
 from pgtopology.orders import PromiseAnswer, SettingsAnswer
 from pgtopology.quorum import Voter, Voters
 
@@ -59,6 +60,8 @@ class Timings:
     """How long a planned handover waits for the checkpoint that shortens the stop."""
     checkpointed_ms: float = 10_000
     """A checkpoint younger than this is good enough."""
+    adopt_ms: float = 2000
+    """How long a manager that has just begun waits for every node before it makes a document anew without some of them."""
     lost_stream_ms: float = 30_000
     """A follower that never streams for so long is made anew, if the quorum does without it."""
 
@@ -73,16 +76,6 @@ class NodeSpec:
     noded: Address
     dns: str
     tier: int = 1
-
-
-class Port(StrEnum):
-    """What the manager's own connection to a PostgreSQL port met."""
-
-    UNKNOWN = "unknown"
-    """Not tried: its noded answers."""
-    ANSWERS = "answers"
-    REFUSED = "refused"
-    SILENT = "silent"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +94,7 @@ class NodeView:
     not_streaming_for_ms: float = 0
     """How long its receiver has not been streaming; 0 while it is, or on a primary."""
     port: Port = Port.UNKNOWN
+    """What the manager's own connection to its PostgreSQL met; tried while its noded is silent."""
 
     @property
     def name(self) -> NodeName:
@@ -204,11 +198,16 @@ class View:
     """One for each spec, in the same order."""
     promises: Mapping[NodeName, Promise] = field(default_factory=dict[NodeName, Promise])
     """Of the document's epoch only, the newest of each node."""
+    soft_failovers_at_ms: tuple[float, ...] = ()
+    """When each failover upon soft evidence began, oldest first, as far as this manager remembers."""
+    anti_flap: AntiFlap = field(default_factory=AntiFlap)
     request: Request | None = None
     checkpointed_at_ms: float | None = None
     """When the writer of this epoch last completed a checkpoint that was ordered."""
     proxies_settled: bool = True
     """Whether every connected proxy has reported this epoch, and so has no session of an earlier writer left."""
+    proxies_seen: tuple[Epoch, Revision] = (NO_EPOCH, NO_REVISION)
+    """The greatest pair that a connected proxy reports."""
     being_remade: frozenset[NodeName] = frozenset()
     """Nodes that were ordered to rewind or clone so lately that they may not have said yet that they are not whole."""
     in_flight: frozenset[tuple[ActionKind, NodeName]] = frozenset()

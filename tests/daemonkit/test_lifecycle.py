@@ -106,6 +106,7 @@ def test_the_lag_counts_wake_ups_that_are_overdue() -> None:
     assert round(lag.worst_ms(1.0)) == 200
     now = 0.29
     assert round(lag.worst_ms(0.03)) == 0  # too old
+    assert round(lag.worst_ms(1.0, after=now - 0.1)) == 60  # of 200 ms that ended 40 ms ago
     assert round(lag.worst_ms(0.1)) == 200
 
 

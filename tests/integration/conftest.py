@@ -36,6 +36,7 @@ class Shared:
             self._made += 1
             self._cluster = Cluster(self._folder / f"c{self._made}")
             self._cluster.up()
+            self._cluster.let_flap()
         self._cluster.wait_healthy()
         return self._cluster
 

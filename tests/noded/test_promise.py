@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from noded import promise
 from noded.promise import Circumstances, Following, Promotion, State, Work
 from pgtopology.epoch import Epoch, Revision
+from pgtopology.lsn import Lsn
 from pgtopology.node import Address, Incarnation, NodeName
 from pgtopology.observation import Seen
 from pgtopology.orders import (
@@ -26,7 +27,7 @@ from pgtopology.orders import (
     Upstream,
 )
 from pgtopology.quorum import NOBODY, Voter, make_voters
-from pgtopology.timeline import Timeline
+from pgtopology.timeline import Timeline, TimelineRecord
 
 N1, N2 = NodeName("n1"), NodeName("n2")
 UPSTREAM = Upstream(N2, Address("127.0.0.1", 5432))
@@ -154,6 +155,21 @@ def test_the_greatest_pair_is_remembered_with_its_voters() -> None:
     assert seen == Seen(epoch=Epoch(6), revision=Revision(60), voters=ALONE)
     assert promise.see(STATE, order(StartOrder, revision=50, voters=ALONE)) is STATE
     assert promise.see(STATE, order(StartOrder, voters=None)).seen.voters == VOTERS
+
+
+def test_claimed_timelines_are_kept_also_those_of_a_document_that_was_lost() -> None:
+    first, lost, later = (
+        TimelineRecord(timeline=Timeline(number), epoch=Epoch(number), node="n1", parent=Timeline(1), fork_lsn=Lsn(1))
+        for number in (2, 3, 4)
+    )
+    state = promise.see(STATE, order(StartOrder, timelines=(first, lost)))
+    assert state.seen.timelines == (first, lost)
+    assert promise.see(state, order(StartOrder, epoch=105, revision=9, timelines=(first, later))).seen.timelines == (
+        first,
+        lost,
+        later,
+    )
+    assert promise.see(state, order(StartOrder, revision=60)).seen.timelines == (first, lost)
 
 
 def test_a_promise_never_sinks_and_always_ends_following() -> None:

@@ -9,7 +9,7 @@ import msgspec
 from cluster_manager.decision.actions import PutInForce, WriteDocument
 from cluster_manager.decision.elect import Counted, tally
 from cluster_manager.decision.plan import Plan
-from cluster_manager.decision.view import View
+from cluster_manager.decision.view import NodeView, View
 from pgtopology.document import Candidate, Durability, Step, Topology
 from pgtopology.epoch import Revision
 from pgtopology.observation import Seen
@@ -18,20 +18,33 @@ from tests.sim.switches import Switch
 
 
 def break_view(view: View, broken: Switch) -> View:
-    """Return what a manager sees that does not look at what nodes have seen."""
+    """Return what a manager sees that does not look at what nodes have seen, or at who knows of the voters."""
+    if broken is Switch.RECORD_UNKNOWN and view.document is not None:
+        return dataclasses.replace(view, nodes=tuple(_knowing(node, view.document) for node in view.nodes))
     if broken is not Switch.STORE_ROLLED_BACK or view.document is None:
         return view
-    epoch = view.document.epoch
+    epoch, revision = view.document.epoch, view.document.revision
+    nothing_newer = Seen(epoch=epoch, revision=revision, voters=view.document.voters, timelines=view.document.timelines)
     nodes = tuple(
         node
         if node.observation is None
         else dataclasses.replace(
             node,
-            observation=msgspec.structs.replace(node.observation, seen=Seen(), promised=min(node.observation.promised, epoch)),
+            observation=msgspec.structs.replace(
+                node.observation, seen=nothing_newer, promised=min(node.observation.promised, epoch)
+            ),
         )
         for node in view.nodes
     )
-    return dataclasses.replace(view, nodes=nodes)
+    return dataclasses.replace(view, nodes=nodes, proxies_seen=(epoch, revision))
+
+
+def _knowing(node: NodeView, document: Topology) -> NodeView:
+    observation = node.observation
+    if observation is None:
+        return node
+    seen = msgspec.structs.replace(observation.seen, voters=document.voters)
+    return dataclasses.replace(node, observation=msgspec.structs.replace(observation, seen=seen))
 
 
 def break_plan(view: View, plan: Plan, broken: Switch) -> Plan:

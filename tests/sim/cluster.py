@@ -10,6 +10,7 @@ from cluster_manager.decision.view import NodeSpec
 from pgtopology.document import Durability, Endpoint, Endpoints, Topology
 from pgtopology.node import Address, NodeName, Role
 from tests.sim.checkers.acknowledged_writes import AcknowledgedWrites
+from tests.sim.checkers.lost_document import LostDocument
 from tests.sim.checkers.numbers import Numbers
 from tests.sim.checkers.one_writer import OneWriter
 from tests.sim.checkers.promises import Promises
@@ -64,6 +65,7 @@ class Cluster:
                 Promises(checks),
                 Numbers(checks, law=broken not in (Switch.TIMELINE_REUSE, Switch.SECOND_CANDIDATE)),
                 SafeSets(checks),
+                LostDocument(checks),
                 reads,
             ]
         )
@@ -150,10 +152,6 @@ class Cluster:
                 return process.plan.diagnosis is Diagnosis.HEALTHY and process.document == self.store.document
         return False
 
-    def is_excused(self) -> bool:
-        """Return whether the cluster may stay as it is: a store that went back is for people to mend."""
-        return self.checks.rolled_back
-
     def diagnoses(self) -> str:
         """Return what the managers say."""
         said: list[str] = []
@@ -199,7 +197,7 @@ def run(seed: int, broken: Switch | None = None, *, verbose: bool = False, safet
         asked = broken is None and not safety_only
         well = wait_until(cluster, world.now + (HEALING_MS if asked else SHORT_HEALING_MS), cluster.is_healthy)
         known = cluster.diagnoses() if not well and asked and known_stuck(cluster.diagnoses()) else ""
-        if not well and asked and not known and not cluster.is_excused():
+        if not well and asked and not known:
             raise Violation(
                 "healthy again", f"not within {HEALING_MS / 1000:.0f} s after the last fault: {cluster.diagnoses()}"
             )

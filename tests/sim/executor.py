@@ -39,6 +39,7 @@ from pgtopology.orders import (
     SettingsAnswer,
     SettingsOrder,
 )
+from pgtopology.timeline import TOLD_MAX
 from tests.sim.watched import Watched
 from tests.sim.world import Owner
 
@@ -166,6 +167,7 @@ def _order(action: NodeAction, document: Topology) -> Order:
         "epoch": document.epoch,
         "revision": document.revision,
         "voters": document.voters,
+        "timelines": document.timelines[-TOLD_MAX:],
         "slots": slots_of(document),
         "deadline_ms": int(DEADLINE_S[action.kind] * 1000),
     }

@@ -12,16 +12,9 @@ KNOWN_HAND = "a node that was promoted by hand is told from a claimed timeline's
 """S3.  PostgreSQL numbers a promotion that nobody ordered one above its own timeline, which may equal a claimed one.  noded
 stops such a primary, but its data is not marked as foreign: it may follow, become whole and count."""
 
-KNOWN_REPLACED = "voters made anew cannot be recorded while there is no writer"
-"""A voter was cloned from a promoted candidate; its new incarnation may only be recorded beside a published writer, and the
-candidate's list names the old one, so that the candidate never gets its quorum."""
-
 AVOIDED: frozenset[str] = frozenset({KNOWN_HAND})
 
-_STUCK: tuple[tuple[str, re.Pattern[str]], ...] = (
-    (KNOWN_REPLACED, re.compile(r"finds no quorum|first quorum commit is not acknowledged|\d+ of the \d+ other voters needed")),
-    (KNOWN_REPLACED, re.compile(r"has other data than the voter that was recorded")),
-)
+_STUCK: tuple[tuple[str, re.Pattern[str]], ...] = ()
 """Reasons, as the managers say them, for which a cluster may stay unwell for ever."""
 
 

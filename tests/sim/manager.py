@@ -17,16 +17,15 @@ from cluster_manager.decision.request import refusal
 from cluster_manager.decision.view import (
     Failure,
     NodeSpec,
-    Port,
     Request,
     SettingsSent,
     Timings,
     View,
 )
 from pgtopology.document import Durability, Endpoints, Topology
-from pgtopology.epoch import NO_EPOCH
+from pgtopology.epoch import NO_EPOCH, NO_REVISION
 from pgtopology.node import NodeName
-from pgtopology.observation import Observation
+from pgtopology.observation import Observation, Port
 from pgtopology.orders import Order
 from pgtopology.report import ProxyReport
 from pgtopology.succession import may_follow
@@ -229,6 +228,10 @@ class Process(Executor):
             epoch_is_ours=self.epoch_is_ours,
             epoch_began_at_ms=self.epoch_began_ms,
             claimed_at_ms=self.claimed_ms,
+            proxies_seen=max(
+                ((r.epoch, r.revision) for name, r in self.reports.items() if now - self.heard_ms[name] < SILENCE_MS),
+                default=(NO_EPOCH, NO_REVISION),
+            ),
             proxies_settled=self._proxies_settled(now),
             nodes=tuple(watched.view(now) for watched in self.watched.values()),
             promises=dict(self.promises),

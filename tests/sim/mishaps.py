@@ -10,6 +10,7 @@ from tests.sim.cluster import Cluster
 from tests.sim.known import KNOWN_HAND
 from tests.sim.network import LATE
 from tests.sim.node import SimNode
+from tests.sim.store import ANSWER_MS
 from tests.sim.store import HOST as STORE
 
 Undo = Callable[[], None]
@@ -257,17 +258,34 @@ class Mishaps:
                 manager.process.ask(Request(kind=kind, to=name, asked_at_ms=self.world.now))
 
     def roll_back(self) -> None:
-        """The store is restored from a copy of an earlier epoch."""
+        """The store is restored from an earlier copy, of any time, or is empty; the managers are stopped for it.
+
+        A cluster whose commits have one copy only is spared: the store tells which one.
+        """
+        managers = self.cluster.managers
+        if any(manager.process is not None for manager in managers) and self.cluster.broken is None:
+            for manager in managers:
+                manager.crash()
+            self._for(ANSWER_MS + 50.0, self.roll_back)  # until nothing of theirs is under way
+            return
         store = self.cluster.store
-        if store.document is None or self.cluster.checks.rolled_back or store.document.voters is None:
+        document = store.document
+        if document is None or document.voters is None or document.voters.w < 2:
+            for manager in managers:
+                manager.start()
             return
-        epoch = store.document.epoch
-        old = [one for one in store.history if one.epoch < epoch and one.voters == store.document.voters]
-        if not old or len(store.document.voters.members) < 3:
-            return
-        to = self.rng.choice(old)
-        self.world.say("FAULT the store goes back from epoch {} to {} revision {}", epoch, to.epoch, to.revision)
+        old = [one for one in store.history if one.revision < document.revision]
+        if self.cluster.broken is not None:
+            # What the broken run is to show: elections among stale nodes, not the want of voters.
+            old = [one for one in old if one.epoch < document.epoch and one.voters == document.voters]
+            if not old or self.cluster.checks.rolled_back:
+                return
+        to = self.rng.choice(old) if self.cluster.broken is not None or self.rng.random() < 0.8 else None
+        told = f"epoch {to.epoch} revision {to.revision}" if to is not None else "nothing"
+        self.world.say("FAULT the store goes back from epoch {} revision {} to {}", document.epoch, document.revision, told)
         store.roll_back(to)
+        for manager in managers:
+            manager.start()
 
 
 def _forget(delays: dict[tuple[str, str], float], link: tuple[str, str]) -> None:

@@ -71,7 +71,7 @@ class SimStore:
         self.holder, self.held_until_ms = host, now + LEASE_MS
         return True
 
-    def roll_back(self, to: Topology) -> None:
-        """Somebody restored an old copy."""
+    def roll_back(self, to: Topology | None) -> None:
+        """Somebody restored an old copy, or removed it."""
         self.document = to
         self.checks.rolled_back = True

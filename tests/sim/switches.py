@@ -25,6 +25,7 @@ class Switch(StrEnum):
     RECORD_FIRST = "record_first"
     CONFIGURATION_NOT_FSYNCED = "configuration_not_fsynced"
     STORE_ROLLED_BACK = "store_rolled_back"
+    RECORD_UNKNOWN = "record_unknown"
     LSN_BEFORE_EPOCH = "lsn_before_epoch"
     PROMISE_NOT_DURABLE = "promise_not_durable"
     OPEN_AT_ONCE = "open_at_once"
@@ -44,6 +45,7 @@ SENTENCES = {
     Switch.RECORD_FIRST: "S9: async to quorum is recorded before it is in force",
     Switch.CONFIGURATION_NOT_FSYNCED: "S10: the edited configuration is not fsynced, nor written anew before a start",
     Switch.STORE_ROLLED_BACK: "S12: a store that is behind what nodes have seen is acted upon",
+    Switch.RECORD_UNKNOWN: "S12: a wider list is put in force before enough voters know of its record",
     Switch.LSN_BEFORE_EPOCH: "4.4: the greatest LSN is elected, whatever its epoch",
     Switch.PROMISE_NOT_DURABLE: "4.3: a promise is answered before it is on disk",
     Switch.OPEN_AT_ONCE: "S14: a writer is published while the old one may still be read through a proxy",

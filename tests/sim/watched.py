@@ -6,11 +6,10 @@ from cluster_manager.decision.view import (
     NEVER_MS,
     NodeSpec,
     NodeView,
-    Port,
 )
 from pgtopology.lsn import Lsn
 from pgtopology.node import Role
-from pgtopology.observation import Observation, PostmasterState
+from pgtopology.observation import Observation, Port, PostmasterState
 
 
 class Watched:

@@ -3,7 +3,7 @@
 A scenario begins with a healthy cluster of three, n1 the writer of epoch 4 on timeline 5 at 0/5000000, everybody streaming,
 n1 n2 n3 voters with w=2; each line changes one thing.  Ages are milliseconds.
 
-    document paused durability=async voters=n1,n2/2 leaving=n3 stopped=n2
+    document paused durability=async voters=n1,n2/2 leaving=n3 stopped=n2 adopts=4/20/9 (epoch, revision, last timeline)
     transition failover recruiting from=n1 [target=n3] [avoid-old]        (there is no writer then)
     candidate n2 timeline=6                                               (claims the timeline too)
     node n2 age=700 role=primary postmaster=stopped ...
@@ -13,6 +13,7 @@ n1 n2 n3 voters with w=2; each line changes one thing.  Ages are milliseconds.
     in-flight settings n1
     request [switchover|data-loss] [to=n3]
     manager started=-100 not-ours bootstrap empty-store wanted=async began=-1000 proxies-busy checkpointed=-500
+    manager proxies-seen=4/25 soft-failovers=-90000,-5000 flaps-freely
 """
 
 from __future__ import annotations
@@ -36,13 +37,13 @@ from cluster_manager.decision.actions import (
     Stop,
     WriteDocument,
 )
+from cluster_manager.decision.flapping import AntiFlap
 from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.view import (
     NEVER_MS,
     ActionKind,
     NodeSpec,
     NodeView,
-    Port,
     Promise,
     Request,
     RequestKind,
@@ -51,6 +52,7 @@ from cluster_manager.decision.view import (
     slots_of,
 )
 from pgtopology.document import (
+    Adopted,
     Candidate,
     Durability,
     Endpoint,
@@ -67,6 +69,7 @@ from pgtopology.observation import (
     Activity,
     Heartbeat,
     Observation,
+    Port,
     Postmaster,
     PostmasterState,
     Receiver,
@@ -75,7 +78,7 @@ from pgtopology.observation import (
 )
 from pgtopology.orders import PromiseAnswer, SettingsAnswer, StopMode
 from pgtopology.quorum import Voter, Voters, make_voters, synchronous_standby_names
-from pgtopology.timeline import Timeline, TimelineRecord
+from pgtopology.timeline import Timeline, TimelineRecord, merge_records
 
 NOW_MS = 1_000_000.0
 EPOCH = Epoch(4)
@@ -84,6 +87,12 @@ TIMELINE = Timeline(5)
 WAL = Lsn(0x5000000)
 SYSTEM = "7301"
 ALL = ("n1", "n2", "n3")
+
+
+TIMELINES = (
+    TimelineRecord(timeline=Timeline(4), epoch=Epoch(3), node="n2", parent=Timeline(1), fork_lsn=Lsn(0x2000000), opened=True),
+    TimelineRecord(timeline=TIMELINE, epoch=EPOCH, node="n1", parent=Timeline(4), fork_lsn=Lsn(0x3000000), opened=True),
+)
 
 
 def incarnation(name: str) -> Incarnation:
@@ -126,12 +135,7 @@ def healthy_document(names: tuple[str, ...] = ALL) -> Topology:
         voters=voters_of("n1,n2,n3/2"),
         writer=NodeName("n1"),
         candidate=Candidate(NodeName("n1"), TIMELINE),
-        timelines=(
-            TimelineRecord(
-                timeline=Timeline(4), epoch=Epoch(3), node="n2", parent=Timeline(1), fork_lsn=Lsn(0x2000000), opened=True
-            ),
-            TimelineRecord(timeline=TIMELINE, epoch=EPOCH, node="n1", parent=Timeline(4), fork_lsn=Lsn(0x3000000), opened=True),
-        ),
+        timelines=TIMELINES,
         members=tuple(_member(name) for name in names),
         endpoints=ENDPOINTS,
     )
@@ -167,7 +171,7 @@ def healthy_node(name: str, everybody: tuple[str, ...] = ALL) -> NodeView:
         incarnation=incarnation(name),
         whole=True,
         promised=EPOCH,
-        seen=Seen(epoch=EPOCH, revision=REVISION),
+        seen=Seen(epoch=EPOCH, revision=REVISION, voters=voters_of("n1,n2,n3/2"), timelines=TIMELINES),
         promoted_epoch=EPOCH if is_writer else None,
         postmaster=Postmaster(state=PostmasterState.RUNNING, pid=1000),
         role=Role.PRIMARY if is_writer else Role.STANDBY,
@@ -288,12 +292,17 @@ def _edit_document(view: View, words: list[str]) -> View:
                 document = msgspec.structs.replace(document, durability=Durability(value))
             case "voters":
                 document = msgspec.structs.replace(document, voters=voters_of(value))
+                view = replace(view, nodes=tuple(_edit_one(node, "knows", value) for node in view.nodes))
+            case "former":
+                document = msgspec.structs.replace(document, former_voters=voters_of(value))
             case "claimed":
-                node, epoch, timeline = value.split("/")
-                record = TimelineRecord(
-                    timeline=Timeline(int(timeline)), epoch=Epoch(int(epoch)), node=node, parent=TIMELINE, fork_lsn=WAL
-                )
-                document = msgspec.structs.replace(document, timelines=(*document.timelines, record))
+                document = msgspec.structs.replace(document, timelines=(*document.timelines, _claim(value)))
+            case "adopts":
+                epoch, revision, last = (int(part) for part in value.split("/"))
+                adopted = Adopted(epoch=Epoch(epoch), revision=Revision(revision), timeline=Timeline(last))
+                if document.transition is not None:
+                    transition = msgspec.structs.replace(document.transition, adopts=adopted, from_node=None)
+                    document = msgspec.structs.replace(document, transition=transition)
             case "leaving" | "stopped":
                 members = tuple(
                     msgspec.structs.replace(member, **{key: True}) if member.name == value else member
@@ -303,6 +312,11 @@ def _edit_document(view: View, words: list[str]) -> View:
             case _:
                 raise ValueError(f'"{key}" is nothing of a document')
     return replace(view, document=document)
+
+
+def _claim(text: str) -> TimelineRecord:
+    node, epoch, timeline = text.split("/")
+    return TimelineRecord(timeline=Timeline(int(timeline)), epoch=Epoch(int(epoch)), node=node, parent=TIMELINE, fork_lsn=WAL)
 
 
 def _edit_transition(view: View, words: list[str]) -> View:
@@ -351,6 +365,13 @@ def _edit_manager(view: View, words: list[str]) -> View:
                 view = replace(view, epoch_began_at_ms=NOW_MS + float(value))
             case "not-ours":
                 view = replace(view, epoch_is_ours=False)
+            case "soft-failovers":
+                view = replace(view, soft_failovers_at_ms=tuple(NOW_MS + float(at) for at in value.split(",")))
+            case "flaps-freely":
+                view = replace(view, anti_flap=AntiFlap(interval_ms=0, hold_after=0))
+            case "proxies-seen":
+                epoch, _, revision = value.partition("/")
+                view = replace(view, proxies_seen=(Epoch(int(epoch)), Revision(int(revision))))
             case "proxies-busy":
                 view = replace(view, proxies_settled=False)
             case "checkpointed":
@@ -386,9 +407,8 @@ def _edit_node(node: NodeView, words: list[str]) -> NodeView:
 
 def _edit_one(node: NodeView, key: str, value: str) -> NodeView:
     seen = node.observation
-    if key == "unheard":
+    if key == "unheard" or seen is None:
         return replace(node, observation=None, age_ms=NEVER_MS, wal_advanced_age_ms=NEVER_MS, running_for_ms=0)
-    assert seen is not None
     change = msgspec.structs.replace
     match key:
         case "age":
@@ -404,6 +424,10 @@ def _edit_one(node: NodeView, key: str, value: str) -> NodeView:
         case "lost-stream":
             receiver = Receiver(running=False, streaming=False, upstream=NodeName("n1"), upstream_epoch=seen.seen.epoch)
             return replace(node, observation=change(seen, receiver=receiver), not_streaming_for_ms=float(value))
+        case "meets":
+            assert seen.receiver is not None
+            receiver = change(seen.receiver, streaming=False, upstream_port=Port(value))
+            return replace(node, observation=change(seen, receiver=receiver))
         case "empty":
             seen = change(seen, system_identifier=None, incarnation=None, whole=False, timeline=None, wal_end=None)
             return _edit_one(replace(node, observation=change(seen, replayed_lsn=None)), "postmaster", "stopped")
@@ -459,8 +483,15 @@ def _edit_one(node: NodeView, key: str, value: str) -> NodeView:
             return replace(node, observation=change(seen, system_identifier=value))
         case "seen":
             epoch, _, revision = value.partition("/")
-            newer = Seen(epoch=Epoch(int(epoch)), revision=Revision(int(revision)))
+            newer = change(seen.seen, epoch=Epoch(int(epoch)), revision=Revision(int(revision)))
             return replace(node, observation=change(seen, seen=newer))
+        case "knows":
+            voters = voters_of(value) if value else None
+            return replace(node, observation=change(seen, seen=change(seen.seen, voters=voters)))
+        case "claimed":
+            # What it has seen of timelines: n2/5/6, node, epoch and number of one more, or none at all.
+            told = None if value == "unknown" else merge_records(seen.seen.timelines or (), (_claim(value),))
+            return replace(node, observation=change(seen, seen=change(seen.seen, timelines=told)))
         case "promised":
             return replace(node, observation=change(seen, promised=Epoch(int(value))))
         case "activity":
