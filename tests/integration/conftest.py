@@ -8,6 +8,7 @@ gets a new cluster.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import subprocess
@@ -22,6 +23,12 @@ LOGS = ROOT / "test-logs"
 _KEPT = ("logs", "settings", "manager/journal.jsonl", "cluster.json")
 
 
+def pg_options() -> tuple[str, ...]:
+    """Return the options of `up` that name the PostgreSQL these tests run on; none means the bundled one."""
+    named = os.environ.get("ENDPOINTD_TEST_PG_BIN")
+    return ("--pg-bin", named) if named else ()
+
+
 class Shared:
     """The cluster of this run, replaced when a test broke it."""
 
@@ -34,7 +41,7 @@ class Shared:
         """Return the cluster, healthy."""
         if self._cluster is None:
             self._made += 1
-            self._cluster = Cluster(self._folder / f"c{self._made}")
+            self._cluster = Cluster(self._folder / f"c{self._made}", options=pg_options())
             self._cluster.up()
         self._cluster.wait_healthy()
         return self._cluster
@@ -71,7 +78,7 @@ def make_cluster(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fixtu
 
     class Own(Cluster):
         def __init__(self, *, nodes: int = 3, options: tuple[str, ...] = ()) -> None:
-            super().__init__(tmp_path_factory.mktemp("o") / "c", nodes=nodes, options=options)
+            super().__init__(tmp_path_factory.mktemp("o") / "c", nodes=nodes, options=(*pg_options(), *options))
             made.append(self)
 
     yield Own
