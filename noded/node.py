@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from daemonkit.logs import get_logger
 from noded import fence, promise
+from noded.backoff import Backoff
 from noded.copies import FAILURES, Copies
 from noded.heartbeat import Heartbeat
 from noded.instance import Instance
@@ -56,7 +57,10 @@ class Node:
         self.turn = asyncio.Lock()
         """Held by whoever changes what PostgreSQL is."""
         self.copies = Copies(instance, doing, self.turn, passwords)
-        self.upkeep = Upkeep(instance, reporter.gatherer, doing, self.turn)
+        self.copying = Backoff(first_s=2.0, max_s=60.0, free=1)
+        """Failures of long work in a row."""
+        self.upkeep = Upkeep(instance, reporter.gatherer, doing, self.turn, reporter.poke)
+        reporter.relaxations = lambda: self.upkeep.relaxations.texts
         self.taken_up = asyncio.Event()
         self.closing = False
         """No order is accepted any more."""
@@ -124,9 +128,12 @@ class Node:
     async def _work(self, work: Work, doing: Coroutine[None, None, None]) -> None:
         try:
             await doing
+            self.copying.forget()
+            self.instance.crashes.forget()
             self._log.info("long work done", work=work)
         except FAILURES as error:
             self._log.warning("long work failed", work=work, error=str(error))
+            self.copying.failed(asyncio.get_running_loop().time(), str(error))
             self.doing.problem = f"{work} failed: {error}"
         finally:
             self.doing.work = None
@@ -172,9 +179,12 @@ class Node:
             self._log.warning("postgresql ended although nobody ordered it", status=postmaster.exit_status)
             self.heartbeat.end()
             self.instance.sessions.drop()
+            complaint = last_complaint(self.instance.layout.log) or f"exit status {postmaster.exit_status}"
+            self.instance.note_end(complaint)
             if postmaster.ended_while_starting:
-                complaint = last_complaint(self.instance.layout.log) or f"exit status {postmaster.exit_status}"
                 self.doing.problem = f"PostgreSQL ended while it was starting: {complaint}"
+            elif self.instance.crashes.failures > 1:
+                self.doing.problem = f"PostgreSQL ended {self.instance.crashes.failures} times in a row: {complaint}"
             async with self.turn:
                 try:
                     if postmaster.exited.is_set():
@@ -201,9 +211,12 @@ class Node:
                 self.heartbeat.end()
                 # A writer of ours that has promised a newer epoch a moment ago is stopped too, but its WAL counts.
                 ours = promotion is not None and facts.timeline == promotion.timeline
-                self.state.store(replace(self.state.value, following=None, whole=self.state.value.whole and ours))
                 try:
+                    # What cannot be written down is not started again either: the next round finds the same primary.
+                    self.state.store(replace(self.state.value, following=None, whole=self.state.value.whole and ours))
                     await fence.cut(self.instance, promoting=True, stop_mode=StopMode.IMMEDIATE)
                 except FAILURES as error:
                     self.doing.problem = str(error)
+                    with contextlib.suppress(PostmasterError):
+                        await self.instance.stop(StopMode.IMMEDIATE)
             self.reporter.poke()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from noded.durable_state import DurableState
@@ -63,6 +63,8 @@ class Reporter:
         self._news = asyncio.Event()
         self.gatherer = Gatherer(instance)
         self.deafness = Deafness(instance)
+        self.relaxations: Callable[[], tuple[str, ...]] = tuple
+        """Whom to ask for what is relaxed on the writer."""
         self.latest = self.compose()
 
     def poke(self) -> None:
@@ -134,6 +136,10 @@ class Reporter:
             activity=doing.activity,
             progress_percent=doing.progress_percent if doing.work is not None else None,
             problem=doing.blocked or doing.problem,
+            quarantined=doing.blocked is not None,
+            storage_problem=self._state.problem,
+            crashes=instance.crashes.failures,
+            relaxations=self.relaxations(),
             postmaster=Postmaster(
                 state=postmaster.state,
                 pid=postmaster.pid,

@@ -22,6 +22,11 @@ from pgtopology.orders import Upstream
 from pgtopology.quorum import Voter
 from pgtopology.timeline import Timeline, epoch_of, fork_from
 
+CRASHES_MAX = 3
+"""Data in which PostgreSQL has ended by itself so often in a row is given up, if the quorum does without it."""
+DISK_FREE_MIN = 64 << 20
+"""With less room than some WAL segments a server ends for want of it, and a copy would not fit either."""
+
 
 @dataclass(frozen=True, slots=True)
 class Repair:
@@ -65,6 +70,10 @@ def _repair(node: NodeView, view: View, document: Topology, source: Upstream, cu
             return Repair(node.name, Diagnosis.REPLICA_MISSING, f'"{node.name}" is kept down by an operator')
         reason = f'"{node.name}" is to be down by an operator\'s order'
         return Repair(node.name, Diagnosis.REPLICA_MISSING, reason, Stop(node.name))
+    if observation.quarantined:
+        # What it holds may be all there is of something: only a person may give it up.
+        reason = f'"{node.name}" is quarantined' + _trouble(observation)
+        return Repair(node.name, Diagnosis.REPLICA_MISSING, reason)
     if observation.activity is not Activity.IDLE:
         progress = f", {observation.progress_percent} %" if observation.progress_percent is not None else ""
         return Repair(node.name, Diagnosis.REPLICA_MISSING, f'"{node.name}" is {observation.activity}{progress}')
@@ -77,6 +86,9 @@ def _repair(node: NodeView, view: View, document: Topology, source: Upstream, cu
         )
     match observation.postmaster.state:
         case PostmasterState.STOPPED:
+            if _is_broken(observation) and quorum_does_without(node, view, document):
+                reason = f'PostgreSQL on "{node.name}" keeps ending' + _trouble(observation)
+                return _anew(node, observation, source, Diagnosis.REPLICA_MISSING, reason)
             return _stopped(node, observation, source)
         case PostmasterState.STARTING | PostmasterState.STOPPING:
             return Repair(node.name, Diagnosis.REPLICA_MISSING, f'"{node.name}" is {observation.postmaster.state}')
@@ -222,6 +234,12 @@ def quorum_does_without(node: NodeView, view: View, document: Topology) -> bool:
         and other.observation.receiver.streaming
     ]
     return len(streaming) >= document.voters.others_needed(document.writer)
+
+
+def _is_broken(observation: Observation) -> bool:
+    """Return whether the data, rather than a full disk, keeps PostgreSQL from running."""
+    has_room = observation.disk is None or observation.disk.free_bytes >= DISK_FREE_MIN
+    return observation.crashes >= CRASHES_MAX and has_room
 
 
 def _trouble(observation: Observation) -> str:
