@@ -229,6 +229,7 @@ def quorum_does_without(node: NodeView, view: View, document: Topology) -> bool:
         for other in view.nodes
         if other.name not in (node.name, document.writer)
         and document.voters.find(other.name) is not None
+        and health(other, view.timings) not in (Health.SILENT, Health.UNSEEN)
         and other.observation is not None
         and other.observation.receiver is not None
         and other.observation.receiver.streaming

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -84,6 +84,25 @@ def make_cluster(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fixtu
     yield Own
     for one in made:
         one.remove()
+
+
+TIMES: pytest.StashKey[list[str]] = pytest.StashKey()
+"""Lines that tests want shown at the end of the run."""
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Show what was measured."""
+    lines = config.stash.get(TIMES, [])
+    if lines:
+        terminalreporter.section("seconds until a node streamed again")
+        for line in lines:
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Have a line shown at the end of the run."""
+    return request.config.stash.setdefault(TIMES, []).append
 
 
 _clusters: pytest.StashKey[list[Cluster]] = pytest.StashKey()
