@@ -69,6 +69,17 @@ class DurableState:
                 listener()
         return state
 
+    def try_again(self) -> bool:
+        """Find out whether the state can be written again after it could not; return whether that is so."""
+        if self.problem is None:
+            return False
+        try:
+            write_durably(self._path, msgspec.json.encode(self._state))
+        except OSError:
+            return False
+        self.problem = None
+        return True
+
     def renew(self) -> None:
         """Put an unreadable file aside, durably; from now on the empty state may grow. Raises OSError."""
         if self.unreadable is not None:

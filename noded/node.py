@@ -18,6 +18,7 @@ from noded.backoff import Backoff
 from noded.copies import FAILURES, Copies
 from noded.heartbeat import Heartbeat
 from noded.instance import Instance
+from noded.observe import disk_of
 from noded.postmaster import PostmasterError, last_complaint
 from noded.promise import Work
 from noded.promotion import PromotionError, promote
@@ -35,6 +36,8 @@ SLOTS_TIMEOUT_S = 1.0
 LAST_WORD_S = 0.05
 """For the last observation to reach whoever listens before the server closes."""
 POLICE_S = 0.2
+ROOM_MIN_BYTES = 16 << 20
+"""One WAL segment of the usual size: without room for it no server goes on."""
 
 
 class Node:
@@ -179,7 +182,7 @@ class Node:
             self._log.warning("postgresql ended although nobody ordered it", status=postmaster.exit_status)
             self.heartbeat.end()
             self.instance.sessions.drop()
-            complaint = last_complaint(self.instance.layout.log) or f"exit status {postmaster.exit_status}"
+            complaint = self._complaint()
             self.instance.note_end(complaint)
             if postmaster.ended_while_starting:
                 self.doing.problem = f"PostgreSQL ended while it was starting: {complaint}"
@@ -192,6 +195,13 @@ class Node:
                 except PostmasterError as error:
                     self.doing.problem = str(error)
                     postmaster.exited.clear()
+
+    def _complaint(self) -> str:
+        """Return why PostgreSQL has ended, as far as can be told: on a full disk it cannot say so itself."""
+        disk = disk_of(self.instance)
+        if disk is not None and disk.free_bytes < ROOM_MIN_BYTES:
+            return f"No space left on device: {disk.free_bytes >> 20} MB are free"
+        return last_complaint(self.instance.layout.log) or f"exit status {self.instance.postmaster.exit_status}"
 
     async def _police(self) -> None:
         """Let the writer beat once its timeline is seen to be the claimed one; stop a primary that nobody ordered (S18)."""

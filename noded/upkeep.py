@@ -66,6 +66,9 @@ class Upkeep:
             rounds += 1
             self._reap()
             self._instance.note_settled()
+            if self._instance.state.try_again():
+                self._log.info("the durable state can be written again")
+                self._on_change()
             await self._notice_lost_data()
             await self._restore_configuration()
             await self._look_for_relaxations()

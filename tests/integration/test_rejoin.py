@@ -58,7 +58,7 @@ def rewind_killed(cluster: Cluster) -> Lost:
     """The same, and pg_rewind is killed in the middle."""
     lost = crashed_with_wal_of_its_own(cluster)
     pgdata = Layout(cluster.data_dir).pgdata(lost.name)
-    _until(lambda: bool(_kill_all(processes.tools_on(pgdata))), "a rewind to kill")
+    _until(lambda: bool(_kill_all(_running("pg_rewind", pgdata))), "a rewind to kill")
     return lost
 
 
@@ -66,7 +66,7 @@ def noded_killed_in_a_rewind(cluster: Cluster) -> Lost:
     """The same, and its noded is killed in the middle of the rewind."""
     lost = crashed_with_wal_of_its_own(cluster)
     pgdata = Layout(cluster.data_dir).pgdata(lost.name)
-    _until(lambda: bool(processes.tools_on(pgdata)), "a rewind under way")
+    _until(lambda: bool(_running("pg_rewind", pgdata)), "a rewind under way")
     cluster.kill(lost.name)
     return lost
 
@@ -150,7 +150,7 @@ def noded_killed_in_a_copy(cluster: Cluster) -> Lost:
     name = _standby(cluster)
     partial = Layout(cluster.data_dir).node(name) / "pgdata.partial"
     cluster.ctl("node", "reinit", name)
-    _until(lambda: bool(processes.tools_on(partial)), "a copy under way")
+    _until(lambda: bool(_running("pg_basebackup", partial)), "a copy under way")
     cluster.kill(name)
     return Lost(name, time.monotonic())
 
@@ -159,7 +159,7 @@ def killed_copy(cluster: Cluster) -> Lost:
     name = _standby(cluster)
     partial = Layout(cluster.data_dir).node(name) / "pgdata.partial"
     cluster.ctl("node", "reinit", name)
-    _until(lambda: bool(_kill_all(processes.tools_on(partial))), "a copy to kill")
+    _until(lambda: bool(_kill_all(_running("pg_basebackup", partial))), "a copy to kill")
     return Lost(name, time.monotonic())
 
 
@@ -324,6 +324,12 @@ def _insert_foreign(connection: psycopg.Connection[tuple[object, ...]]) -> None:
 def _wipe(cluster: Cluster, name: str) -> None:
     # The server makes files meanwhile.
     shutil.rmtree(Layout(cluster.data_dir).pgdata(name), ignore_errors=True)
+
+
+def _running(tool: str, path: Path) -> list[int]:
+    """Return the processes of *tool* that work on *path*."""
+    pids = processes.tools_on(path)
+    return [pid for pid in pids if (processes.title(pid) or "").partition(" ")[0].endswith(f"/{tool}")]
 
 
 def _kill_all(pids: list[int]) -> list[int]:

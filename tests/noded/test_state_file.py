@@ -46,6 +46,11 @@ def test_what_cannot_be_written_is_not_so_and_is_told_of_until_it_can(tmp_path: 
         state.store(wanted)
     assert state.value.promised == 0
     assert "No such file" in (state.problem or "")
+    assert not state.try_again()
     place.mkdir()
+    assert state.try_again()
+    assert state.problem is None
+    assert DurableState(place / "state.json", cluster="c", node=NAME).value == state.value
+    assert not state.try_again(), "there is nothing to find out"
     state.store(wanted)
     assert (state.value.promised, state.problem) == (3, None)

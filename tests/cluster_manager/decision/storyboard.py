@@ -410,6 +410,8 @@ def _edit_one(node: NodeView, key: str, value: str) -> NodeView:
             return _edit_one(replace(node, observation=change(seen, replayed_lsn=None)), "postmaster", "stopped")
         case "crashes":
             return replace(node, observation=change(seen, crashes=int(value)))
+        case "storage-problem":
+            return replace(node, observation=change(seen, storage_problem=value))
         case "quarantined":
             return replace(node, observation=change(seen, quarantined=True))
         case "disk-free":
