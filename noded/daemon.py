@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
 import sys
@@ -35,6 +36,8 @@ from noded.sessions import Sessions
 from noded.settings import NodedSettings
 from pgtopology.node import NodeName
 
+PASSING = frozenset({errno.EAGAIN, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC})
+"""What the machine may refuse now and grant later."""
 UMASK = 0o077
 """Everything that noded and PostgreSQL write is private to the user."""
 
@@ -60,8 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (SettingsError, conf.UserSettingError, BinariesError, StateError, OSError) as error:
         with contextlib.suppress(OSError):
             sys.stderr.write(f"endpointd-noded: {error}\n")
-        # A full disk or a held lock may pass; settings do not mend themselves.
-        return EXIT_FAILED if isinstance(error, OSError) else EXIT_USAGE
+        # What may pass is worth another start; settings do not mend themselves.
+        return EXIT_FAILED if isinstance(error, OSError) and error.errno in PASSING else EXIT_USAGE
     configure_logs(program="noded", level=settings.logs.level, style=settings.logs.style)
 
     async def serve(life: Lifecycle) -> None:
@@ -157,7 +160,7 @@ def _lock(path: Path) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(descriptor)
-        raise BlockingIOError(f"another noded works in {path.parent.parent}") from error
+        raise BlockingIOError(errno.EAGAIN, f"another noded works in {path.parent.parent}") from error
     return descriptor
 
 

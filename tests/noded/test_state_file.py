@@ -14,19 +14,20 @@ from pgtopology.node import NodeName
 NAME = NodeName("n1")
 
 
-def test_an_unreadable_file_is_kept_and_nothing_is_stored_over_it_until_it_is_renewed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("torn", [b"", b"{torn"])
+def test_an_unreadable_file_is_kept_and_nothing_is_stored_over_it_until_it_is_renewed(tmp_path: Path, torn: bytes) -> None:
     path = tmp_path / "state.json"
-    path.write_bytes(b"{torn")
+    path.write_bytes(torn)
     state = DurableState(path, cluster="c", node=NAME)
     assert state.unreadable is not None
     assert str(path) in state.unreadable
     with pytest.raises(OSError, match="cannot be read"):
         state.store(replace(state.value, promised=Epoch(3)))
-    assert path.read_bytes() == b"{torn"
+    assert path.read_bytes() == torn
     state.renew()
     state.store(replace(state.value, promised=Epoch(3)))
     assert DurableState(path, cluster="c", node=NAME).value.promised == 3
-    assert (tmp_path / "state.json.unreadable").read_bytes() == b"{torn"
+    assert (tmp_path / "state.json.unreadable").read_bytes() == torn
 
 
 def test_anothers_file_is_refused(tmp_path: Path) -> None:
