@@ -139,6 +139,7 @@ class Reporter:
             quarantined=doing.blocked is not None,
             storage_problem=self._state.problem,
             crashes=instance.crashes.failures,
+            mute_ms=self.gatherer.mute_ms(now),
             relaxations=self.relaxations(),
             postmaster=Postmaster(
                 state=postmaster.state,

@@ -137,6 +137,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """Why noded could not make its last word durable, until it can: promises are refused."""
     crashes: int = 0
     """How often in a row PostgreSQL ended by itself soon after its start."""
+    mute_ms: int = 0
+    """How long PostgreSQL has accepted connections since its start without answering one question of noded's."""
     relaxations: tuple[str, ...] = ()
     """On the writer: who commits, or lately would have, with another synchronous_commit than on."""
 

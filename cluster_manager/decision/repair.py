@@ -172,6 +172,9 @@ def _running(
             AskPromise(node.name),
         )
     if observation.role is Role.NONE or observation.timeline is None or observation.replayed_lsn is None:
+        if observation.mute_ms >= view.timings.lost_stream_ms and quorum_does_without(node, view, document):
+            reason = f'PostgreSQL on "{node.name}" runs, but has answered no question for {observation.mute_ms / 1000:.1f} s'
+            return _anew(node, observation, source, Diagnosis.REPLICA_MISSING, reason)
         return Repair(node.name, Diagnosis.REPLICA_MISSING, f'"{node.name}" does not say yet how far its WAL reaches')
     receiver = observation.receiver
     if receiver is not None and receiver.streaming and receiver.upstream == source.name:

@@ -410,6 +410,9 @@ def _edit_one(node: NodeView, key: str, value: str) -> NodeView:
             return _edit_one(replace(node, observation=change(seen, replayed_lsn=None)), "postmaster", "stopped")
         case "crashes":
             return replace(node, observation=change(seen, crashes=int(value)))
+        case "mute":
+            seen = change(_down(seen, Postmaster(state=PostmasterState.STOPPED)), postmaster=seen.postmaster)
+            return replace(node, observation=change(seen, mute_ms=int(value)), running_for_ms=0)
         case "storage-problem":
             return replace(node, observation=change(seen, storage_problem=value))
         case "quarantined":
