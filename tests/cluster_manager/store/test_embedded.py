@@ -63,6 +63,11 @@ def other_manager(path: Path) -> Iterator[int]:
             holder.kill()
 
 
+async def write_on(store: EmbeddedStore) -> None:
+    for revision in range(2, 1000):
+        await store.write(document(revision), expected=Revision(revision - 1))
+
+
 async def write_first(path: Path) -> None:
     async with EmbeddedStore(path) as store:
         await store.acquire("m1")
@@ -217,8 +222,7 @@ async def test_a_full_disk_fails_writes_keeps_what_was_written_and_ends_by_itsel
             await store.write(document(1), expected=None)
             disk.fill()
             with pytest.raises(StoreUnavailable, match="full"):
-                for revision in range(2, 1000):
-                    await store.write(document(revision), expected=Revision(revision - 1))
+                await write_on(store)
             written = await store.read()
             assert written is not None
             disk.free()
