@@ -8,6 +8,8 @@ claimed, or if rewinding did not help (DESIGN 4.7, S3).
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -26,6 +28,8 @@ CRASHES_MAX = 3
 """Data in which PostgreSQL has ended by itself so often in a row is given up, if the quorum does without it."""
 DISK_FREE_MIN = 64 << 20
 """With less room than some WAL segments a server ends for want of it, and a copy would not fit either."""
+NO_ROOM = os.strerror(errno.ENOSPC)
+"""What PostgreSQL says of any full disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +247,8 @@ def quorum_does_without(node: NodeView, view: View, document: Topology) -> bool:
 def _is_broken(observation: Observation) -> bool:
     """Return whether the data, rather than a full disk, keeps PostgreSQL from running."""
     has_room = observation.disk is None or observation.disk.free_bytes >= DISK_FREE_MIN
-    return observation.crashes >= CRASHES_MAX and has_room
+    # Another file system than that of the data may be full, of sockets or logs.
+    return observation.crashes >= CRASHES_MAX and has_room and NO_ROOM not in (observation.problem or "")
 
 
 def _trouble(observation: Observation) -> str:
