@@ -8,8 +8,6 @@ claimed, or if rewinding did not help (DESIGN 4.7, S3).
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -28,8 +26,8 @@ CRASHES_MAX = 3
 """Data in which PostgreSQL has ended by itself so often in a row is given up, if the quorum does without it."""
 DISK_FREE_MIN = 64 << 20
 """With less room than some WAL segments a server ends for want of it, and a copy would not fit either."""
-NO_ROOM = os.strerror(errno.ENOSPC)
-"""What PostgreSQL says of any full disk."""
+NO_ROOM = "No space left on device"
+"""What PostgreSQL, which runs in the C locale, says of any full disk."""
 
 
 @dataclass(frozen=True, slots=True)
