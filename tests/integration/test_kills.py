@@ -58,8 +58,9 @@ def test_each_noded_is_killed_and_the_next_one_adopts_its_postgresql(cluster: Cl
         for node in before.nodes:
             old = cluster.kill(node.name)
             cluster.wait(lambda _, name=node.name, old=old: _another(cluster, name, old), f"another noded of {node.name}")
+            log = Layout(cluster.data_dir).log(node.name)
+            cluster.wait(lambda _, log=log: "postgresql adopted" in log.read_text(), f"adopted on {node.name}")
             recorder.wait_for_more(50, timeout_s=30.0)
-            assert "postgresql adopted" in Layout(cluster.data_dir).log(node.name).read_text()
         after = cluster.wait_healthy()
     assert (after.writer, after.epoch) == (before.writer, before.epoch)
     assert [node.pid for node in after.nodes] == [node.pid for node in before.nodes]

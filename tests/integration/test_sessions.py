@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import time
 from collections.abc import Callable
@@ -136,19 +137,27 @@ def test_a_commit_whose_wait_is_disturbed_is_never_reported_as_done(
 
 
 @pytest.mark.timeout(240)
-async def test_a_drivers_own_timeout_is_no_success_either(cluster: Cluster) -> None:
+def test_a_drivers_own_timeout_is_no_success_either(cluster: Cluster) -> None:
     """A command timeout of asyncpg sends a cancel request: the row may be there later, but nobody is told that it is."""
     before = cluster.status()
     replicas = [node.name for node in before.nodes if node.name != before.writer]
-    connection = await asyncpg.connect(cluster.dsn("writer"))
+    dsn = cluster.dsn("writer")
+    with psycopg.connect(dsn, autocommit=True) as setting_up:
+        setting_up.execute("CREATE TABLE IF NOT EXISTS doubtful (how text)")
+
+    async def insert() -> None:
+        connection = await asyncpg.connect(dsn, timeout=20)
+        try:
+            await connection.execute("INSERT INTO doubtful VALUES ('asyncpg')", timeout=2.0)
+        finally:
+            connection.terminate()
+
     try:
-        await connection.execute("CREATE TABLE IF NOT EXISTS doubtful (how text)")
         for name in replicas:
             cluster.stop_node(name)
         with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, OSError)):
-            await connection.execute("INSERT INTO doubtful VALUES ('asyncpg')", timeout=2.0)
+            asyncio.run(insert())
     finally:
-        connection.terminate()
         for name in replicas:
             cluster.start_node(name)
     cluster.wait_healthy()
