@@ -63,7 +63,7 @@ async def test_roles_and_databases_are_held_to_the_promise_and_functions_are_tol
         seen = await only.until(lambda o: wanted <= set(o.relaxations))
         assert all("undone" in text or "lax()" in text for text in seen.relaxations)
         assert await settings(cluster, only) == 1, "one that is on is nobody's business"
-        await only.until(lambda o: any("function lax()" in text for text in o.relaxations), timeout_s=60)
+        await only.until(lambda o: any("function public.lax()" in text for text in o.relaxations), timeout_s=60)
 
 
 @pytest.mark.integration
