@@ -39,7 +39,8 @@ class Cluster:
     def __init__(self, data_dir: Path, *, nodes: int = 3, options: tuple[str, ...] = ()) -> None:
         self.data_dir = data_dir
         self._nodes = nodes
-        self._options = options
+        self.options = options
+        """Of `up`, beside those that every cluster of the tests has."""
 
     def ctl(self, *arguments: str, check: bool = True, timeout_s: float = 120.0) -> subprocess.CompletedProcess[str]:
         """Run endpointctl on this cluster and return what came of it; with *check*, an exit code but 0 is an error."""
@@ -67,7 +68,7 @@ class Cluster:
         arguments = ["up", "--detach", "--wait", "--base-port", "auto", "--timeout", f"{UP_TIMEOUT_S:g}"]
         if not (self.data_dir / "cluster.json").exists():
             arguments += ["--nodes", str(self._nodes)]
-        self.ctl(*arguments, *self._options, timeout_s=UP_TIMEOUT_S + 30.0)
+        self.ctl(*arguments, *self.options, timeout_s=UP_TIMEOUT_S + 30.0)
 
     def down(self) -> None:
         """Stop it and keep the data."""

@@ -12,6 +12,7 @@ from cluster_manager.decision.elect import tally
 from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.view import View
 from cluster_manager.journal import Event, Journal
+from cluster_manager.statusview import relaxations
 from daemonkit.logs import get_logger
 from pgtopology.document import Topology, Transition, TransitionKind
 from pgtopology.epoch import Epoch
@@ -32,6 +33,7 @@ class Chronicle:
         self._rejoining: NodeName | None = None
         self._held_in: Epoch | None = None
         self._last_plan: tuple[object, ...] = ()
+        self._relaxations: frozenset[str] = frozenset()
         self.last_failover = _last_failover(journal)
 
     def planned(self, view: View, plan: Plan) -> None:
@@ -103,6 +105,7 @@ class Chronicle:
         document = view.document
         if document is None:
             return
+        self._tell_relaxations(view)
         candidate = view.node(document.candidate.node) if document.candidate is not None else None
         if document.transition is not None and candidate is not None and candidate.observation is not None:
             observation = candidate.observation
@@ -128,6 +131,16 @@ class Chronicle:
                 )
                 self._rejoining = None
                 self._detected_ms = None
+
+    def _tell_relaxations(self, view: View) -> None:
+        """Record each new word of the writer about commits that do not wait as the cluster promises."""
+        present = frozenset(relaxations(view))
+        for text in sorted(present - self._relaxations):
+            self._log.warning("commits are relaxed", what=text)
+            self._journal.append(
+                "commits.relaxed", text, epoch=_epoch(view), node=view.document.writer if view.document else None
+            )
+        self._relaxations = present
 
     def _begun(self, old: Topology | None, new: Topology, transition: Transition, view: View, because: str, now: float) -> None:
         first = new.epoch == transition.first_epoch

@@ -148,7 +148,7 @@ class Control:
         status = make_status(
             view,
             plan,
-            manager=ManagerStatus(leader=lease.holder, store="embedded"),
+            manager=ManagerStatus(leader=lease.holder, store="embedded", store_problem=self._reconciler.store_problem),
             last_failover=self._chronicle.last_failover,
             proxies=self._feed.proxies(),
             since={name: wall for name, (_, wall) in self._reconciler.since.items()},

@@ -19,7 +19,7 @@ from cluster_manager.observer import Observer
 from cluster_manager.reconciler import Reconciler
 from cluster_manager.settings import ManagerSettings, read_settings
 from cluster_manager.store.embedded import EmbeddedStore
-from cluster_manager.store.store import StoreError
+from cluster_manager.store.store import StoreError, StoreUnavailable
 from daemonkit.httpserver import HttpServer
 from daemonkit.lifecycle import Lifecycle, run
 from daemonkit.logs import configure_logs, get_logger
@@ -96,7 +96,10 @@ async def _keep_lease(store: EmbeddedStore) -> None:
     """Renew the lease; end the program when it is lost, because somebody else may lead now."""
     while True:
         await asyncio.sleep(LEASE_KEEP_S)
-        lease = await store.keep()
+        try:
+            lease = await store.keep()
+        except StoreUnavailable:
+            continue  # a slow or full disk takes the lock from nobody; who reads and writes says what is wrong
         if not lease.held:
             raise StoreError("the lease on the store is lost")
 

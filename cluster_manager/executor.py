@@ -254,7 +254,7 @@ class Executor:
                 await self._post(action, PromoteOrder(**common, timeline=action.timeline), Acknowledged)
             case Clone():
                 self._log.info("node is made anew", node=action.node, because=action.because)
-                order = CloneOrder(**common, source=action.source, destroys=action.destroys)
+                order = CloneOrder(**common, source=action.source, destroys=action.destroys, by_operator=action.by_operator)
                 await self._post(action, order, Acknowledged)
             case Rewind():
                 self._log.info("node is rewound", node=action.node, because=action.because)

@@ -81,7 +81,10 @@ class Journal:
     def __enter__(self) -> Self:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._remember()
-        self._open_file()
+        try:
+            self._open_file()
+        except OSError as error:
+            self._note_failure(error)
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -184,10 +187,13 @@ class Journal:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._file_failed = False
         except OSError as error:
-            if not self._file_failed:
-                get_logger().error("the journal cannot be written, events are kept in memory only", error=str(error))
-            self._file_failed = True
-            self._close_file()  # the next event opens it again, and ends a line that was cut off
+            self._note_failure(error)
+
+    def _note_failure(self, error: OSError) -> None:
+        if not self._file_failed:
+            get_logger().error("the journal cannot be written, events are kept in memory only", error=str(error))
+        self._file_failed = True
+        self._close_file()  # the next event opens it again, and ends a line that was cut off
 
     def _rotate(self) -> None:
         """Put the full file away and begin a new one."""

@@ -52,7 +52,7 @@ async def carry_out(reconciler: Reconciler, name: str, order: str, *, force: boo
             assert writer is not None
             destroys = node.observation.incarnation if node.observation is not None else None
             source = Upstream(writer.name, writer.spec.address)
-            await reconciler.order(Clone(node.name, source, destroys, "an operator asked for it"))
+            await reconciler.order(Clone(node.name, source, destroys, "an operator asked for it", by_operator=True))
             return f'"{name}" is made anew from "{writer.name}"'
         case _:
             # Looked at again when it is written: another node may have been marked in the meantime.

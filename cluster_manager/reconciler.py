@@ -73,6 +73,8 @@ class Reconciler:
         self._soft_failovers_ms: deque[float] = deque(maxlen=FAILOVERS_REMEMBERED)
         self._edits: list[tuple[Callable[[Topology], Topology], str]] = []
         self._log = get_logger()
+        self.store_problem: str | None = None
+        """Why the store did not do what was asked last, until it does."""
         self.plan: Plan | None = None
         """The newest plan."""
         self.view: View | None = None
@@ -204,10 +206,11 @@ class Reconciler:
         try:
             result = await self._store.write(new, expected=old.revision if old is not None else None)
         except StoreUnavailable as error:
-            self._log.error("the document could not be written", error=str(error))
+            self._note_store(str(error))
             await asyncio.sleep(STORE_RETRY_S)
             await self._read()
             return True
+        self._note_store(None)
         if not result:
             self._log.warning("another manager wrote the document", revision=new.revision)
             await self._read()
@@ -233,7 +236,7 @@ class Reconciler:
             try:
                 self._document = await self._store.read()
             except StoreUnavailable as error:
-                self._log.error("the store does not answer", error=str(error))
+                self._note_store(str(error))
                 await asyncio.sleep(STORE_RETRY_S)
                 continue
             break
@@ -265,6 +268,15 @@ class Reconciler:
                 await self._observer.changed.wait()
         except TimeoutError:
             return
+
+    def _note_store(self, problem: str | None) -> None:
+        """Say once what is wrong with the store, and when it is over."""
+        if problem != self.store_problem:
+            self.store_problem = problem
+            if problem is not None:
+                self._log.error("the store did not do what was asked; it is tried again", error=problem)
+            else:
+                self._log.info("the store works again")
 
     def _note_states(self, view: View) -> None:
         for node in view.nodes:

@@ -79,7 +79,14 @@ def make_status(
         nodes=tuple(_node(node, document, view, since.get(node.name)) for node in view.nodes),
         proxies=proxies,
         versions={"endpointd": version, **({"postgresql": ", ".join(sorted(servers))} if servers else {})},
+        relaxations=relaxations(view),
     )
+
+
+def relaxations(view: View) -> tuple[str, ...]:
+    """Return what the published writer says of relaxed commits."""
+    writer = view.node(view.document.writer) if view.document is not None and view.document.writer is not None else None
+    return writer.observation.relaxations if writer is not None and writer.observation is not None else ()
 
 
 def cluster_state(view: View, plan: Plan) -> str:
@@ -142,7 +149,7 @@ def _node(node: NodeView, document: Topology | None, view: View, since: str | No
         pending_restart=observation.pending_restart if observation is not None else False,
         activity=str(observation.activity) if observation is not None and observation.activity is not Activity.IDLE else None,
         progress_percent=observation.progress_percent if observation is not None else None,
-        problem=observation.problem if observation is not None else None,
+        problem=observation.problem or observation.storage_problem if observation is not None else None,
     )
 
 

@@ -1,14 +1,17 @@
 """Logs: events as a constant sentence plus fields, one line each, to standard error.
 
 Programs call configure_logs once and then log.info("writer changed", epoch=7, node="n2").  What libraries say through the
-standard logging module goes the same way, so that one file holds everything in one form.
+standard logging module goes the same way, so that one file holds everything in one form.  Logging never raises: on a full disk
+lines are lost, and the first one that is taken again says how many.
 """
 
 from __future__ import annotations
 
+import io
 import logging
+import os
 import sys
-from typing import Literal, cast
+from typing import Literal, TextIO, cast
 
 import msgspec
 import structlog
@@ -48,7 +51,7 @@ def configure_logs(*, program: str, level: str = "info", style: str = "console")
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=_Printers(sys.stderr),
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(handlers=[_Forward()], level=max(LEVELS[level], logging.INFO), force=True)
@@ -62,6 +65,52 @@ def get_logger(**fields: object) -> FilteringBoundLogger:
 
 def _to_json(event: object, **_options: object) -> str:
     return msgspec.json.encode(event, enc_hook=str).decode()
+
+
+class _Printers:
+    """Makes the one printer of a stream, for every logger the same."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._printer = _Printer(stream)
+
+    def __call__(self, *_arguments: object) -> _Printer:
+        return self._printer
+
+
+class _Printer:
+    """Writes lines past Python's buffers, where one that could not be written would stay and fail again with the next."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lost = 0
+        self._torn = False
+        try:
+            self._descriptor: int | None = stream.fileno()
+        except (OSError, io.UnsupportedOperation):
+            self._descriptor = None  # not a file, as under a test
+
+    def msg(self, message: str) -> None:
+        """Write one line, or count it as lost."""
+        try:
+            self._write(f"\n{message}\n" if self._torn else f"{message}\n")
+        except (OSError, ValueError):  # the disk is full, the reader gone, the file closed
+            self._lost += 1
+            return
+        lost, self._lost = self._lost, 0
+        if lost:
+            get_logger().warning("lines could not be written here and are lost", lines=lost)
+
+    log = debug = info = warn = warning = error = err = critical = fatal = failure = exception = msg
+
+    def _write(self, text: str) -> None:
+        if self._descriptor is None:
+            self._stream.write(text)
+            self._stream.flush()
+            return
+        data = text.encode(errors="backslashreplace")
+        while data:
+            data = data[os.write(self._descriptor, data) :]
+            self._torn = bool(data)
 
 
 class _Forward(logging.Handler):

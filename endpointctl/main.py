@@ -57,6 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output has seen enough; Python must not complain about it at exit either.
         sys.stdout = None
         return ExitCode.DONE
+    except OSError as error:
+        # A full disk, a file that may not be read: what the system says, and where.
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return _complain(f"{where}{error.strerror or error}", ExitCode.FAILED)
     return result if isinstance(result, int) else ExitCode.DONE
 
 

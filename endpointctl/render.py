@@ -59,6 +59,9 @@ def warnings(status: Status) -> list[str]:
         found.append("durability was reduced by an operator: commits survive on fewer nodes than planned")
     if status.at_risk:
         found.append(f"at risk: {status.at_risk}")
+    if status.manager.store_problem:
+        found.append(f"the manager cannot write the cluster's document: {status.manager.store_problem}")
+    found += [f"relaxed commits, which can be lost: {text}" for text in status.relaxations]
     if status.paused:
         found.append("paused: no failover happens by itself (`endpointctl resume`)")
     return found

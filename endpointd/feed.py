@@ -27,6 +27,7 @@ CONNECT_TIMEOUT_S = 2.0
 SILENCE_S = 2.0
 """A manager speaks every 150 ms; one that has been silent for this long is called anew."""
 RECONNECT_S = 0.2
+CACHE_RETRY_S = 1.0
 REPORT_S = 0.5
 SEND_TIMEOUT_S = 2.0
 
@@ -56,14 +57,24 @@ class DocumentCache:
 
     async def run(self) -> None:
         """Write what is to be kept, the newest only, in a thread: a slow disk must not stop the relay."""
+        said: str | None = None
         while True:
             await self._changed.wait()
             self._changed.clear()
-            if self._newest is not None:
-                try:
-                    await asyncio.to_thread(write_durably, self._path, encode(self._newest))
-                except OSError as error:
-                    self._log.warning("the document could not be cached", path=str(self._path), reason=str(error))
+            if self._newest is None:
+                continue
+            try:
+                await asyncio.to_thread(write_durably, self._path, encode(self._newest))
+            except OSError as error:
+                if str(error) != said:
+                    said = str(error)
+                    self._log.warning("the document could not be cached; it is tried again", path=str(self._path), reason=said)
+                self._changed.set()
+                await asyncio.sleep(CACHE_RETRY_S)
+            else:
+                if said is not None:
+                    self._log.info("the document is cached again", path=str(self._path))
+                said = None
 
 
 class FeedLost(Exception):  # noqa: N818 - the name says what happened

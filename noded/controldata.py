@@ -31,6 +31,8 @@ def parse_controldata(text: str) -> ControlData:
 
     Raises ValueError if a line is missing or senseless.
     """
+    if "CRC checksum does not match" in text:
+        raise ValueError("the control file is damaged: its checksum is wrong")
     lines = (line.partition(":") for line in text.splitlines())
     values = {key.strip(): value.strip() for key, _, value in lines}
     try:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Mapping
+from pathlib import Path
 
 from msgspec.structs import replace
 
@@ -18,16 +19,23 @@ from noded import clone, promise
 from noded.bootstrap import make_data_directory
 from noded.conf import UserSettingError
 from noded.instance import Instance
+from noded.observe import disk_of
 from noded.postmaster import PostmasterError
 from noded.promise import Work
 from noded.reporter import Doing
 from noded.rewind import rewind
+from noded.tail import keep_tail
 from noded.tools import ToolError
+from noded.walsender import WalsenderError
 from pgtopology.node import Incarnation, sync_name
 from pgtopology.orders import StopMode, Upstream
 
 FAILURES = (ToolError, PostmasterError, UserSettingError, OSError, ValueError)
 """What the world can do to long work; anything else is our bug and ends the program."""
+
+ASK_TIMEOUT_S = 5.0
+ROOM_BYTES = 64 << 20
+"""What a copy may need beyond the size of the former data: WAL written meanwhile."""
 
 
 class Copies:
@@ -61,6 +69,9 @@ class Copies:
         instance, state = self._instance, self._instance.state
         async with self._turn:
             await instance.stop(StopMode.IMMEDIATE)
+        if instance.has_data():
+            await self._keep_tail(source)
+            await self._make_room()
         incarnation = _draw_incarnation()
 
         def progress(percent: int) -> None:
@@ -84,10 +95,33 @@ class Copies:
         state.store(promise.finish(state.value))
         await self._start()
 
+    async def _keep_tail(self, source: Upstream) -> None:
+        """Keep the WAL that the source does not have; a copy is made also where that is not possible."""
+        walsender = clone.source_walsender(self._instance, source)
+        try:
+            await keep_tail(self._instance, walsender, await walsender.identify(timeout_s=ASK_TIMEOUT_S))
+        except (*FAILURES, WalsenderError) as error:
+            self._log.warning("diverged WAL could not be kept", reason=str(error))
+        finally:
+            walsender.close()
+
+    async def _make_room(self) -> None:
+        """Remove the former data first where the disk has no room for both: it is given up already."""
+        layout = self._instance.layout
+        used = await asyncio.to_thread(_bytes_below, layout.pgdata)
+        disk = disk_of(self._instance)
+        if disk is not None and disk.free_bytes < used + ROOM_BYTES:
+            self._log.warning("the former data is removed before the copy, for want of room", free_bytes=disk.free_bytes)
+            await clone.remove_tree(layout.pgdata)
+
     async def _start(self) -> None:
         async with self._turn:
             if not self._instance.running and self._instance.state.value.wanted:
                 self._instance.start()
+
+
+def _bytes_below(directory: Path) -> int:
+    return sum(path.lstat().st_blocks * 512 for path in directory.rglob("*") if not path.is_dir())
 
 
 def _draw_incarnation() -> Incarnation:

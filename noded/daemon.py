@@ -1,19 +1,22 @@
 """Starts a noded: reads settings and secrets, finds PostgreSQL, opens the HTTP interface.
 
-Everything that can be wrong with the settings ends it here, with one line on standard error and exit status 2.
+Everything that can be wrong with the settings ends it here, with one line on standard error and exit status 2; what the
+machine refuses just now (a full disk, a directory that another noded holds), with exit status 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import errno
 import fcntl
 import os
 import sys
 from pathlib import Path
 
 from daemonkit.httpserver import HttpServer
-from daemonkit.lifecycle import EXIT_USAGE, Lifecycle, run
+from daemonkit.lifecycle import EXIT_FAILED, EXIT_USAGE, Lifecycle, run
 from daemonkit.logs import configure_logs, get_logger
 from daemonkit.secrets import read_secret
 from daemonkit.settings import SettingsError, load_settings
@@ -33,6 +36,8 @@ from noded.sessions import Sessions
 from noded.settings import NodedSettings
 from pgtopology.node import NodeName
 
+PASSING = frozenset({errno.EAGAIN, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC})
+"""What the machine may refuse now and grant later."""
 UMASK = 0o077
 """Everything that noded and PostgreSQL write is private to the user."""
 
@@ -56,8 +61,10 @@ def main(arguments: list[str] | None = None) -> int:
         binaries = find_binaries(settings.node.pg_bin, prefer_bundled=settings.node.prefer_bundled)
         state = DurableState(layout.state, cluster=settings.node.cluster, node=NodeName(settings.node.name))
     except (SettingsError, conf.UserSettingError, BinariesError, StateError, OSError) as error:
-        sys.stderr.write(f"endpointd-noded: {error}\n")
-        return EXIT_USAGE
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"endpointd-noded: {error}\n")
+        # What may pass is worth another start; settings do not mend themselves.
+        return EXIT_FAILED if isinstance(error, OSError) and error.errno in PASSING else EXIT_USAGE
     configure_logs(program="noded", level=settings.logs.level, style=settings.logs.style)
 
     async def serve(life: Lifecycle) -> None:
@@ -153,7 +160,7 @@ def _lock(path: Path) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(descriptor)
-        raise BlockingIOError(f"another noded works in {path.parent.parent}") from error
+        raise BlockingIOError(errno.EAGAIN, f"another noded works in {path.parent.parent}") from error
     return descriptor
 
 

@@ -1,7 +1,8 @@
 """Keeps the durable state on disk, beside PGDATA.
 
 One JSON file, replaced as a whole and fsynced before the new value can be seen: what `state` returns is always on disk.
-A file that cannot be read is an error and never an empty state, because an empty one has promised nothing.
+A file that cannot be read is never taken for an empty state, because an empty one has promised nothing: the node is then
+quarantined, its file left as it is, until an operator has it made anew.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from pathlib import Path
 
 import msgspec
 
-from daemonkit.durable import read_or_none, write_durably
+from daemonkit.durable import fsync_dir, read_or_none, write_durably
 from noded.promise import STATE_FORMAT_VERSION, State
 from pgtopology.node import NodeName
 
 
 class StateError(Exception):
-    """The state file is unreadable, or is another node's."""
+    """The state file is another node's, or a newer version's."""
 
 
 class DurableState:
@@ -27,8 +28,16 @@ class DurableState:
         """Read the file, or begin with an empty state if there is none. Raises StateError."""
         self._path = path
         self._listeners: list[Callable[[], None]] = []
-        data = read_or_none(path)
-        self._state = State(cluster=cluster, node=node) if data is None else _decode(path, data)
+        self.unreadable: str | None = None
+        """Why the file cannot be read; `value` is then empty, and nothing is stored until `renew`."""
+        self.problem: str | None = None
+        """Why the last change could not be made durable, until one can."""
+        self._state = State(cluster=cluster, node=node)
+        try:
+            data = read_or_none(path)
+            self._state = self._state if data is None else _decode(path, data)
+        except (OSError, msgspec.DecodeError) as error:
+            self.unreadable = f"{path} cannot be read: {error}"
         if (self._state.cluster, self._state.node) != (cluster, node):
             raise StateError(
                 f'{path} belongs to node "{self._state.node}" of cluster "{self._state.cluster}", '
@@ -47,18 +56,41 @@ class DurableState:
     def store(self, state: State) -> State:
         """Make *state* durable and return it. Raises OSError; the old state then still holds."""
         if state != self._state:
-            write_durably(self._path, msgspec.json.encode(state))
+            if self.unreadable is not None:
+                raise OSError(self.unreadable)
+            try:
+                write_durably(self._path, msgspec.json.encode(state))
+            except OSError as error:
+                self.problem = f"the durable state cannot be written: {error.strerror or error}"
+                raise
             self._state = state
+            self.problem = None
             for listener in self._listeners:
                 listener()
         return state
 
+    def try_again(self) -> bool:
+        """Find out whether the state can be written again after it could not; return whether that is so."""
+        if self.problem is None:
+            return False
+        try:
+            write_durably(self._path, msgspec.json.encode(self._state))
+        except OSError:
+            return False
+        self.problem = None
+        return True
+
+    def renew(self) -> None:
+        """Put an unreadable file aside, durably; from now on the empty state may grow. Raises OSError."""
+        if self.unreadable is not None:
+            if self._path.exists():
+                self._path.replace(self._path.with_name(f"{self._path.name}.unreadable"))
+                fsync_dir(self._path.parent)
+            self.unreadable = None
+
 
 def _decode(path: Path, data: bytes) -> State:
-    try:
-        state = msgspec.json.decode(data, type=State)
-    except msgspec.DecodeError as error:
-        raise StateError(f"{path} cannot be read: {error}") from error
+    state = msgspec.json.decode(data, type=State)
     if state.format_version > STATE_FORMAT_VERSION:
         raise StateError(f"{path} was written by a newer version")
     return state

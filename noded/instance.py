@@ -13,11 +13,12 @@ from pathlib import Path
 
 from daemonkit.durable import fsync_dir, read_or_none, write_durably
 from noded import conf, history
+from noded.backoff import Backoff
 from noded.binaries import Binaries
 from noded.controldata import ControlData, parse_controldata
 from noded.durable_state import DurableState
 from noded.layout import Layout
-from noded.postmaster import FAST_STOP_S, Postmaster, remove_socket
+from noded.postmaster import FAST_STOP_S, Postmaster, PostmasterError, remove_socket
 from noded.promise import Configuration, standby_configuration
 from noded.sessions import SessionError, Sessions
 from noded.tools import run_tool
@@ -28,6 +29,8 @@ from pgtopology.orders import StopMode
 READY_POLL_S = 0.005
 ASK_TIMEOUT_S = 0.3
 CONTROL_FILE_TIMEOUT_S = 20.0
+SETTLED_S = 10.0
+"""A PostgreSQL that has run this long is forgiven its earlier ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +66,8 @@ class Instance:
         self.postmaster = postmaster
         self.sessions = sessions
         self._written: bytes | None = None
+        self.crashes = Backoff(first_s=0.5, max_s=15.0, free=1)
+        """How often in a row PostgreSQL ended by itself soon after its start."""
 
     @property
     def running(self) -> bool:
@@ -107,8 +112,10 @@ class Instance:
     def start(self) -> None:
         """Start PostgreSQL as a standby, as the durable state says. Raises PostmasterError, OSError.
 
-        No process of the data directory may be left.
+        No process of the data directory may be left. One that keeps ending is started again only after a pause.
         """
+        if (why_not := self.why_not_yet()) is not None:
+            raise PostmasterError(why_not)
         state = self.state.value
         layout = self.layout
         assert state.sync_name is not None
@@ -139,6 +146,26 @@ class Instance:
         remove_socket(server.socket_dir, server.port)
         self.sessions.drop()
         self.postmaster.start(self.binaries.command("postgres", "-D", str(layout.pgdata), *options))
+
+    def why_not_yet(self) -> str | None:
+        """Return why PostgreSQL is not started again at this moment, or None."""
+        left_s = self.crashes.left_s(asyncio.get_running_loop().time())
+        if not left_s:
+            return None
+        return f"PostgreSQL ended {self.crashes.failures} times in a row ({self.crashes.reason}); tried again in {left_s:.1f} s"
+
+    def note_end(self, reason: str) -> None:
+        """Note that PostgreSQL has ended by itself; what an outside signal ended says nothing of the next start."""
+        postmaster = self.postmaster
+        if postmaster.lived_s >= SETTLED_S:
+            self.crashes.forget()
+        if postmaster.exit_status is not None and postmaster.exit_status >= 0:
+            self.crashes.failed(asyncio.get_running_loop().time(), reason)
+
+    def note_settled(self) -> None:
+        """Forget earlier ends once PostgreSQL has run for a while."""
+        if self.crashes.failures and self.postmaster.ready_seen and self.postmaster.lived_s >= SETTLED_S:
+            self.crashes.forget()
 
     async def stop(self, mode: StopMode, *, fast_s: float = FAST_STOP_S) -> None:
         """Stop PostgreSQL; no process of its data directory is left. Raises PostmasterError."""

@@ -14,9 +14,11 @@ from msgspec.structs import replace
 
 from daemonkit.logs import get_logger
 from noded import fence, promise
+from noded.backoff import Backoff
 from noded.copies import FAILURES, Copies
 from noded.heartbeat import Heartbeat
 from noded.instance import Instance
+from noded.observe import disk_of
 from noded.postmaster import PostmasterError, last_complaint
 from noded.promise import Work
 from noded.promotion import PromotionError, promote
@@ -34,6 +36,8 @@ SLOTS_TIMEOUT_S = 1.0
 LAST_WORD_S = 0.05
 """For the last observation to reach whoever listens before the server closes."""
 POLICE_S = 0.2
+ROOM_MIN_BYTES = 16 << 20
+"""One WAL segment of the usual size: without room for it no server goes on."""
 
 
 class Node:
@@ -56,7 +60,10 @@ class Node:
         self.turn = asyncio.Lock()
         """Held by whoever changes what PostgreSQL is."""
         self.copies = Copies(instance, doing, self.turn, passwords)
-        self.upkeep = Upkeep(instance, reporter.gatherer, doing, self.turn)
+        self.copying = Backoff(first_s=2.0, max_s=60.0, free=1)
+        """Failures of long work in a row."""
+        self.upkeep = Upkeep(instance, reporter.gatherer, doing, self.turn, reporter.poke)
+        reporter.relaxations = lambda: self.upkeep.relaxations.texts
         self.taken_up = asyncio.Event()
         self.closing = False
         """No order is accepted any more."""
@@ -125,9 +132,12 @@ class Node:
     async def _work(self, work: Work, doing: Coroutine[None, None, None]) -> None:
         try:
             await doing
+            self.copying.forget()
+            self.instance.crashes.forget()
             self._log.info("long work done", work=work)
         except FAILURES as error:
             self._log.warning("long work failed", work=work, error=str(error))
+            self.copying.failed(asyncio.get_running_loop().time(), str(error))
             self.doing.problem = f"{work} failed: {error}"
         finally:
             self.doing.work = None
@@ -173,9 +183,12 @@ class Node:
             self._log.warning("postgresql ended although nobody ordered it", status=postmaster.exit_status)
             self.heartbeat.end()
             self.instance.sessions.drop()
+            complaint = self._complaint()
+            self.instance.note_end(complaint)
             if postmaster.ended_while_starting:
-                complaint = last_complaint(self.instance.layout.log) or f"exit status {postmaster.exit_status}"
                 self.doing.problem = f"PostgreSQL ended while it was starting: {complaint}"
+            elif self.instance.crashes.failures > 1:
+                self.doing.problem = f"PostgreSQL ended {self.instance.crashes.failures} times in a row: {complaint}"
             async with self.turn:
                 try:
                     if postmaster.exited.is_set():
@@ -183,6 +196,13 @@ class Node:
                 except PostmasterError as error:
                     self.doing.problem = str(error)
                     postmaster.exited.clear()
+
+    def _complaint(self) -> str:
+        """Return why PostgreSQL has ended, as far as can be told: on a full disk it cannot say so itself."""
+        disk = disk_of(self.instance)
+        if disk is not None and disk.free_bytes < ROOM_MIN_BYTES:
+            return f"No space left on device: {disk.free_bytes >> 20} MB are free"
+        return last_complaint(self.instance.layout.log) or f"exit status {self.instance.postmaster.exit_status}"
 
     async def _police(self) -> None:
         """Let the writer beat once its timeline is seen to be the claimed one; stop a primary that nobody ordered (S18)."""
@@ -202,9 +222,12 @@ class Node:
                 self.heartbeat.end()
                 # A writer of ours that has promised a newer epoch a moment ago is stopped too, but its WAL counts.
                 ours = promotion is not None and facts.timeline == promotion.timeline
-                self.state.store(replace(self.state.value, following=None, whole=self.state.value.whole and ours))
                 try:
+                    # What cannot be written down is not started again either: the next round finds the same primary.
+                    self.state.store(replace(self.state.value, following=None, whole=self.state.value.whole and ours))
                     await fence.cut(self.instance, promoting=True, stop_mode=StopMode.IMMEDIATE)
                 except FAILURES as error:
                     self.doing.problem = str(error)
+                    with contextlib.suppress(PostmasterError):
+                        await self.instance.stop(StopMode.IMMEDIATE)
             self.reporter.poke()

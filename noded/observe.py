@@ -76,10 +76,16 @@ class Gatherer:
         self._instance = instance
         self._rounds = 0
         self.facts = NOTHING
+        self._mute_since: float | None = None
+
+    def mute_ms(self, now: float) -> int:
+        """Return for how long a PostgreSQL that accepts connections has not answered one question yet."""
+        return int((now - self._mute_since) * 1000) if self._mute_since is not None else 0
 
     def forget(self) -> None:
         """PostgreSQL is gone: nothing that was found out holds."""
         self.facts = NOTHING
+        self._mute_since = None
 
     async def gather(self) -> None:
         """Do one round."""
@@ -97,6 +103,10 @@ class Gatherer:
         except (SessionError, WalsenderError):
             # The last facts stand; an old position is not a wrong one, and ages show in what depends on time.
             facts = replace(self.facts, receiver_running=running)
+            if facts.role is Role.NONE and self._mute_since is None:
+                self._mute_since = asyncio.get_running_loop().time()
+        else:
+            self._mute_since = None
         if instance.postmaster.pid == pid:
             self.facts = facts
 

@@ -87,6 +87,9 @@ class Orders:
                 position = found
             else:
                 unknown = found.reason
+        if position is not None:
+            # PostgreSQL runs and its WAL is read to the end: an earlier failure to start is over.
+            self._doing.problem = None
         state = self._state.value
         if self._told != (order.epoch, position is not None):
             self._told = (order.epoch, position is not None)
@@ -185,6 +188,7 @@ class Orders:
         async with self.node.turn:
             self._check_not_overtaken(order)
             self._state.store(replace(self._state.value, wanted=True))
+            self._instance.crashes.forget()
             if restart:
                 self.node.heartbeat.end()
                 await self._guard(self._instance.stop(StopMode.FAST))
@@ -223,9 +227,16 @@ class Orders:
 
     async def _begin(self, order: CloneOrder | RewindOrder, work: Work) -> None:
         """Mark the data as unusable, durably, and begin."""
+        by_operator = isinstance(order, CloneOrder) and order.by_operator
+        if by_operator and self._doing.blocked is not None:
+            self._lift_quarantine(order)
         self._accept(order, primary=await self.node.is_primary())
         if self._doing.work is not None:
             return
+        copying = self.node.copying
+        left_s = 0.0 if by_operator else copying.left_s(asyncio.get_running_loop().time())
+        if left_s:
+            raise OrderRefused(Refusal.FAILED, f"the last attempt failed ({copying.reason}); tried again in {left_s:.1f} s")
         async with self.node.turn:
             self._check_not_overtaken(order)
             self._check_not_primary(await self.node.is_primary())
@@ -235,6 +246,17 @@ class Orders:
                 copies = self.node.copies
                 doing = copies.clone(order.source) if work is Work.CLONE else copies.rewind(order.source)
                 self.node.begin_work(work, doing)
+
+    def _lift_quarantine(self, order: Order) -> None:
+        """Let *order*, an operator's, replace what is here; the promise is at least its epoch, for the former may be lost."""
+        state = self._state.value
+        refused = promise.refusal(state, order, Circumstances(primary=False))
+        if refused is not None:
+            raise OrderRefused(refused.reason, refused.message)
+        self._log.warning("the quarantine is lifted by an operator", quarantined_because=self._doing.blocked)
+        self._state.renew()
+        self._state.store(replace(state, promised=Epoch(max(state.promised, order.epoch))))
+        self._doing.blocked = None
 
     async def _fence(self, order: PromiseOrder) -> tuple[bool, str]:
         """Keep the promise. Return whether this was a primary, and why no position can be told if that is known already."""
@@ -253,6 +275,9 @@ class Orders:
         if state.work is not None:
             await instance.stop(StopMode.IMMEDIATE)
             return False, f"an unfinished {state.work} left the data unusable"
+        if not instance.running and (why_not := instance.why_not_yet()) is not None:
+            await instance.stop(StopMode.IMMEDIATE)
+            return False, why_not
         was_primary = await fence.cut(instance, promoting=doing.promoting, stop_mode=order.stop_mode, fast_s=_patience_s(order))
         return was_primary, ""
 
@@ -260,7 +285,7 @@ class Orders:
         """Raise OrderRefused if *order* may not be carried out; else make durable that it was seen, and *change*."""
         if self.node.closing:
             raise OrderRefused(Refusal.FAILED, "noded is stopping")
-        if self._doing.blocked is not None and not isinstance(order, PromiseOrder):
+        if self._doing.blocked is not None and (not isinstance(order, PromiseOrder) or self._state.unreadable is not None):
             raise OrderRefused(Refusal.FAILED, self._doing.blocked)
         refused = promise.refusal(self._state.value, order, Circumstances(primary=primary, busy=self._doing.work))
         if refused is not None:

@@ -66,11 +66,18 @@ class Postmaster:
         """Set at an exit that nobody ordered: whoever waits for it cleans up and clears it."""
         self.ready_seen = False
         self.ended_while_starting = False
+        self._began_s = 0.0
+        self._lived_s = 0.0
 
     @property
     def pid(self) -> int | None:
         """The postmaster's, or None if none runs."""
         return self._process.pid if self._process is not None else None
+
+    @property
+    def lived_s(self) -> float:
+        """How long the postmaster has run, or the last one ran."""
+        return asyncio.get_running_loop().time() - self._began_s if self._process is not None else self._lived_s
 
     @property
     def state(self) -> PostmasterState:
@@ -197,6 +204,7 @@ class Postmaster:
         self._process = process
         self.ready_seen = False
         self.exit_status = None
+        self._began_s = asyncio.get_running_loop().time()
         asyncio.get_running_loop().add_reader(process.descriptor, self._ended, process)
         self._on_change()
 
@@ -205,6 +213,7 @@ class Postmaster:
         asyncio.get_running_loop().remove_reader(process.descriptor)
         os.close(process.descriptor)
         self.exit_status = process.child.wait() if process.child is not None else None
+        self._lived_s = self.lived_s
         self._process = None
         self.ended_while_starting = not self.ready_seen
         self.ready_seen = False
@@ -255,7 +264,8 @@ def rotate_log(path: Path) -> None:
     The file is copied and cut short, not renamed, because a running server keeps it open; it appends, so it goes on at the
     new end.
     """
-    with contextlib.suppress(FileNotFoundError):
+    # A full disk is no reason to fail: the next round tries again.
+    with contextlib.suppress(OSError):
         if path.stat().st_size > LOG_BYTES_MAX:
             path.with_suffix(".log.1").write_bytes(path.read_bytes())
             os.truncate(path, 0)

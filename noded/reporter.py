@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from noded.durable_state import DurableState
@@ -64,6 +64,8 @@ class Reporter:
         self.gatherer = Gatherer(instance)
         self.deafness = Deafness(instance)
         self.upstream_port = UpstreamPort(instance, self.gatherer)
+        self.relaxations: Callable[[], tuple[str, ...]] = tuple
+        """Whom to ask for what is relaxed on the writer."""
         self.latest = self.compose()
 
     def poke(self) -> None:
@@ -135,6 +137,11 @@ class Reporter:
             activity=doing.activity,
             progress_percent=doing.progress_percent if doing.work is not None else None,
             problem=doing.blocked or doing.problem,
+            quarantined=doing.blocked is not None,
+            storage_problem=self._state.problem,
+            crashes=instance.crashes.failures,
+            mute_ms=self.gatherer.mute_ms(now),
+            relaxations=self.relaxations(),
             postmaster=Postmaster(
                 state=postmaster.state,
                 pid=postmaster.pid,

@@ -25,6 +25,7 @@ from pgtopology.orders import (
     Order,
     PromiseOrder,
     PromoteOrder,
+    Refusal,
     RewindOrder,
     SettingsOrder,
     StartOrder,
@@ -88,6 +89,10 @@ def _order(node: Node, kind: type[_O], carry_out: Callable[[_O], Awaitable[msgsp
         except OrderRefused as refused:
             seen = msgspec.to_builtins(node.instance.state.value.seen)
             raise ApiError(409, refused.reason.value, refused.message, seen=seen) from refused
+        except OSError as error:
+            # What could not be made durable was not done: a promise that is not on disk is no promise.
+            text = f"it cannot be made durable here: {error.strerror or error}"
+            raise ApiError(409, Refusal.FAILED.value, text) from error
         return json_response(encode(answer))
 
     return handle

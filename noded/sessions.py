@@ -51,6 +51,7 @@ class Session:
     port: int
     password: str = field(repr=False)
     name: str
+    database: str = "postgres"
     warnings: list[str] = field(default_factory=list)
     """Of the last statement."""
     _connection: asyncpg.Connection | None = None
@@ -106,7 +107,7 @@ class Session:
             port=self.port,
             user=CONTROL_ROLE,
             password=self.password,
-            database="postgres",
+            database=self.database,
             ssl=False,
             timeout=CONNECT_TIMEOUT_S,
             server_settings={**SETTINGS, "application_name": self.name},
@@ -136,16 +137,18 @@ class Sessions:
         """For orders."""
         self.observer = self.fresh("endpointd observer")
         self.heartbeat = self.fresh("endpointd heartbeat")
+        self.auditor = self.fresh("endpointd auditor")
+        """For what waits for the quorum and must hold up nobody: each of its commits may."""
         self.walsender = Walsender(
             socket_dir / f".s.PGSQL.{port}", user=CONTROL_ROLE, password=password, name="endpointd position"
         )
 
-    def fresh(self, name: str) -> Session:
+    def fresh(self, name: str, *, database: str = "postgres") -> Session:
         """Return another session: a new backend that shows what new backends see. The caller drops it."""
-        return Session(self._socket_dir, self._port, self._password, name)
+        return Session(self._socket_dir, self._port, self._password, name, database)
 
     def drop(self) -> None:
         """Cut all connections: the server is gone, or goes."""
-        for session in (self.control, self.observer, self.heartbeat):
+        for session in (self.control, self.observer, self.heartbeat, self.auditor):
             session.drop()
         self.walsender.close()

@@ -1,7 +1,8 @@
 """What a noded does first: bring data, state and a PostgreSQL that may be running into agreement.
 
 A PostgreSQL that outlived its noded is adopted if what it does agrees with the durable state (S10); half-made data is
-removed; data that the state does not know is not touched, because nobody knows what it has acknowledged.
+removed; data that the state does not know, or that cannot be read, is quarantined: not started and not touched, because nobody
+knows what it has acknowledged.
 """
 
 from __future__ import annotations
@@ -18,20 +19,29 @@ from noded.copies import FAILURES
 from noded.instance import Instance
 from noded.promise import Work
 from noded.reporter import Doing
+from noded.tools import ToolError
 from pgtopology.node import Role
 from pgtopology.orders import StopMode
 
 TOOL_GONE_S = 5.0
 READY_S = 1.0
 
+_WAY_OUT = "restore it, or have the node made anew (endpointctl node reinit)"
+
 
 async def take_up(instance: Instance, doing: Doing) -> None:
     """Leave PostgreSQL as the durable state says. What cannot be done stands in *doing* afterwards."""
-    instance.layout.make()
     try:
+        instance.layout.make()
+        if instance.state.unreadable is not None:
+            doing.blocked = f"{instance.state.unreadable}; {_WAY_OUT}"
+            await instance.stop(StopMode.IMMEDIATE)
+            return
         await _end_tools(instance)
         await _clear_unfinished(instance, doing)
         if not await _data_is_ours(instance, doing):
+            # Nothing of what cannot be vouched for runs on.
+            await instance.stop(StopMode.IMMEDIATE)
             return
         if instance.postmaster.adopt():
             await _adopted(instance)
@@ -87,9 +97,13 @@ async def _data_is_ours(instance: Instance, doing: Doing) -> bool:
             state.store(promise.no_data(state.value))
         return False
     if known is None:
-        doing.blocked = f"{layout.pgdata} has data that {layout.state} knows nothing of; move it away, or restore the state"
+        doing.blocked = f"{layout.pgdata} has data that {layout.state} knows nothing of; {_WAY_OUT}"
         return False
-    found = (await instance.control_data()).system_identifier
+    try:
+        found = (await instance.control_data()).system_identifier
+    except (ToolError, ValueError) as error:
+        doing.blocked = f"{layout.pgdata} cannot be used: {error}; {_WAY_OUT}"
+        return False
     if found != known:
         doing.blocked = f"{layout.pgdata} is of system {found}, but {layout.state} speaks of system {known}"
         return False

@@ -28,7 +28,9 @@ async def run_tool(
     watch: Callable[[str], None] | None = None,
 ) -> str:
     """Run *command* and return what it printed. Raises ToolError, also when it takes longer than *timeout_s*."""
-    name = next((word.rpartition("/")[2] for word in command if "/" in word), command[0])
+    # What it is run through has a path too, and is not what failed.
+    paths = [word.rpartition("/")[2] for word in command if "/" in word and not word.startswith("-")]
+    name = next((word for word in paths if word != "unshare"), command[0])
     process = await asyncio.create_subprocess_exec(
         *command,
         stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,

@@ -8,17 +8,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections.abc import Callable
 
 from daemonkit.logs import get_logger
-from noded import processes
+from noded import processes, promise
 from noded.instance import Instance
 from noded.observe import Gatherer
-from noded.postmaster import rotate_log
+from noded.postmaster import PostmasterError, rotate_log
 from noded.promise import standby_configuration, writer_configuration
+from noded.relaxations import Relaxations
 from noded.reporter import Doing
 from noded.sessions import SessionError
 from noded.slots import UnlistedSlots, advance_slots, ensure_slots
 from pgtopology.node import Role
+from pgtopology.orders import StopMode
 
 INTERVAL_S = 1.0
 SLOTS_EVERY = 5
@@ -27,12 +30,16 @@ SLOTS_EVERY = 5
 class Upkeep:
     """The chores of one node."""
 
-    def __init__(self, instance: Instance, gatherer: Gatherer, doing: Doing, turn: asyncio.Lock) -> None:
+    def __init__(
+        self, instance: Instance, gatherer: Gatherer, doing: Doing, turn: asyncio.Lock, on_change: Callable[[], None]
+    ) -> None:
         self._instance = instance
         self._gatherer = gatherer
         self._doing = doing
         self._turn = turn
+        self._on_change = on_change
         self._unlisted = UnlistedSlots()
+        self.relaxations = Relaxations(instance)
         self._zombies: set[int] = set()
         self._wanted_now = asyncio.Event()
         self._log = get_logger()
@@ -58,7 +65,13 @@ class Upkeep:
             self._wanted_now.clear()
             rounds += 1
             self._reap()
+            self._instance.note_settled()
+            if self._instance.state.try_again():
+                self._log.info("the durable state can be written again")
+                self._on_change()
+            await self._notice_lost_data()
             await self._restore_configuration()
+            await self._look_for_relaxations()
             rotate_log(self._instance.layout.log)
             due = due and not await self._keep_slots()
 
@@ -88,9 +101,46 @@ class Upkeep:
             if not instance.running:
                 return
             primary = self._gatherer.facts.role is Role.PRIMARY
+            try:
+                instance.configure((writer_configuration if primary else standby_configuration)(instance.state.value))
+            except OSError as error:
+                self._log.error("postgresql.auto.conf was changed by somebody else and cannot be restored", error=str(error))
+                return
             self._log.warning("postgresql.auto.conf was changed by somebody else and is restored")
-            instance.configure((writer_configuration if primary else standby_configuration)(instance.state.value))
             instance.postmaster.reload()
+
+    async def _look_for_relaxations(self) -> None:
+        """Hold every role and database of the writer to the commits that were promised."""
+        writer = self._gatherer.facts.role is Role.PRIMARY and promise.may_remain_primary(self._instance.state.value)
+        if not writer or not self._instance.note_readiness():
+            self.relaxations.forget()
+            return
+        before = self.relaxations.texts
+        try:
+            await self.relaxations.look(self._instance.sessions.auditor)
+        except SessionError as error:
+            self._log.debug("relaxed commits could not be looked for", error=str(error))
+        if self.relaxations.texts != before:
+            self._on_change()
+
+    async def _notice_lost_data(self) -> None:
+        """A data directory that somebody removed holds nothing that counts: say so, whatever still runs in it."""
+        instance, state = self._instance, self._instance.state
+        if self._turn.locked() or self._doing.work is not None or self._doing.blocked is not None:
+            return
+        if instance.has_data() or state.value.system_identifier is None or state.value.work is not None:
+            return
+        async with self._turn:
+            try:
+                await instance.stop(StopMode.IMMEDIATE)
+                state.store(promise.no_data(state.value))
+            except (PostmasterError, OSError) as error:
+                self._log.error("the data directory is gone", error=str(error))
+                return
+            self._doing.problem = f"the data directory {instance.layout.pgdata} is gone"
+            instance.crashes.forget()
+            self._log.error("the data directory is gone", directory=str(instance.layout.pgdata))
+        self._on_change()
 
     def _reap(self) -> None:
         """Reap orphans of a dead postmaster; as subreaper we are their parent.

@@ -46,7 +46,10 @@ async def watch_wholeness(instance: Instance, gatherer: Gatherer, on_change: Cal
                 mark = None  # the writer has changed; ask the new one
             continue
         if is_newest_upstream(state, following):
-            instance.state.store(replace(instance.state.value, whole=True))
+            try:
+                instance.state.store(replace(instance.state.value, whole=True))
+            except OSError:
+                continue  # the observation says so; it counts when it is written
             log.info("data is whole", incarnation=state.incarnation, lsn=end.lsn, timeline=end.timeline)
             on_change()
 

@@ -144,7 +144,18 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     activity: Activity = Activity.IDLE
     progress_percent: int | None = None
     problem: str | None = None
-    """Why the last long work or start failed, until one succeeds."""
+    """Why the last long work or start failed, until one succeeds; or why the node is quarantined."""
+    quarantined: bool = False
+    """PostgreSQL is kept down and nothing is touched, because state and data do not belong together or cannot be read: only an
+    operator's order to make the node anew ends it."""
+    storage_problem: str | None = None
+    """Why noded could not make its last word durable, until it can: promises are refused."""
+    crashes: int = 0
+    """How often in a row PostgreSQL ended by itself soon after its start."""
+    mute_ms: int = 0
+    """How long PostgreSQL has accepted connections since its start without answering one question of noded's."""
+    relaxations: tuple[str, ...] = ()
+    """On the writer: who commits, or lately would have, with another synchronous_commit than on."""
 
     postmaster: Postmaster
     role: Role = Role.NONE

@@ -86,6 +86,8 @@ class CloneOrder(Order, frozen=True, kw_only=True):
     source: Upstream
     destroys: Incarnation | None
     """The data that goes: None if there is none. Another one than this is not touched."""
+    by_operator: bool = False
+    """An operator wants it: a quarantined node obeys too, and what was quarantined goes."""
 
 
 class RewindOrder(Order, frozen=True, kw_only=True):

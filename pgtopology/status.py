@@ -18,6 +18,8 @@ class ManagerStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     leader: str | None
     store: str
+    store_problem: str | None = None
+    """Why the document could not be written, until it can: no decision takes effect before."""
 
 
 class VotersStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,3 +129,5 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     nodes: tuple[NodeStatus, ...]
     proxies: tuple[ProxyStatus, ...]
     versions: dict[str, str]
+    relaxations: tuple[str, ...] = ()
+    """Who commits on the writer, or lately would have, without waiting as the cluster promises."""

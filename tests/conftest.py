@@ -16,6 +16,22 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 _INTEGRATION = Path(__file__).parent / "integration"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the tests that start PostgreSQL be run on another one than the bundled."""
+    parser.addoption(
+        "--pg-bin", metavar="DIR", help="PostgreSQL's programs for tests that start servers (default: the bundled)"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell everything that starts a server which one: the nodeds of tests/noded, and `endpointctl up`."""
+    named = config.getoption("--pg-bin")
+    if named is not None:
+        if not (Path(named) / "postgres").exists():
+            raise pytest.UsageError(f"--pg-bin: there is no {named}/postgres")
+        os.environ["ENDPOINTD_TEST_PG_BIN"] = str(Path(named).absolute())
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark everything below tests/integration, and run it after the fast tests."""
     for item in items:

@@ -68,6 +68,7 @@ class Clone:
     source: Upstream
     destroys: Incarnation | None
     because: str
+    by_operator: bool = False
     kind = ActionKind.CLONE
 
 

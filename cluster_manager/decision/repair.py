@@ -22,6 +22,13 @@ from pgtopology.orders import Upstream
 from pgtopology.quorum import Voter
 from pgtopology.timeline import Timeline, epoch_of, fork_from
 
+CRASHES_MAX = 3
+"""Data in which PostgreSQL has ended by itself so often in a row is given up, if the quorum does without it."""
+DISK_FREE_MIN = 64 << 20
+"""With less room than some WAL segments a server ends for want of it, and a copy would not fit either."""
+NO_ROOM = "No space left on device"
+"""What PostgreSQL, which runs in the C locale, says of any full disk."""
+
 
 @dataclass(frozen=True, slots=True)
 class Repair:
@@ -65,6 +72,10 @@ def _repair(node: NodeView, view: View, document: Topology, source: Upstream, cu
             return Repair(node.name, Diagnosis.REPLICA_MISSING, f'"{node.name}" is kept down by an operator')
         reason = f'"{node.name}" is to be down by an operator\'s order'
         return Repair(node.name, Diagnosis.REPLICA_MISSING, reason, Stop(node.name))
+    if observation.quarantined:
+        # What it holds may be all there is of something: only a person may give it up.
+        reason = f'"{node.name}" is quarantined' + _trouble(observation)
+        return Repair(node.name, Diagnosis.REPLICA_MISSING, reason)
     if observation.activity is not Activity.IDLE:
         progress = f", {observation.progress_percent} %" if observation.progress_percent is not None else ""
         return Repair(node.name, Diagnosis.REPLICA_MISSING, f'"{node.name}" is {observation.activity}{progress}')
@@ -77,6 +88,9 @@ def _repair(node: NodeView, view: View, document: Topology, source: Upstream, cu
         )
     match observation.postmaster.state:
         case PostmasterState.STOPPED:
+            if _is_broken(observation) and quorum_does_without(node, view, document):
+                reason = f'PostgreSQL on "{node.name}" keeps ending' + _trouble(observation)
+                return _anew(node, observation, source, Diagnosis.REPLICA_MISSING, reason)
             return _stopped(node, observation, source)
         case PostmasterState.STARTING | PostmasterState.STOPPING:
             return Repair(node.name, Diagnosis.REPLICA_MISSING, f'"{node.name}" is {observation.postmaster.state}')
@@ -165,6 +179,9 @@ def _running(
             AskPromise(node.name),
         )
     if observation.role is Role.NONE or observation.timeline is None or observation.replayed_lsn is None:
+        if observation.mute_ms >= view.timings.lost_stream_ms and quorum_does_without(node, view, document):
+            reason = f'PostgreSQL on "{node.name}" runs, but has answered no question for {observation.mute_ms / 1000:.1f} s'
+            return _anew(node, observation, source, Diagnosis.REPLICA_MISSING, reason)
         return Repair(node.name, Diagnosis.REPLICA_MISSING, f'"{node.name}" does not say yet how far its WAL reaches')
     receiver = observation.receiver
     if receiver is not None and receiver.streaming and receiver.upstream == source.name:
@@ -226,11 +243,19 @@ def quorum_does_without(node: NodeView, view: View, document: Topology) -> bool:
         for other in view.nodes
         if other.name not in (node.name, document.writer)
         and document.voters.find(other.name) is not None
+        and health(other, view.timings) not in (Health.SILENT, Health.UNSEEN)
         and other.observation is not None
         and other.observation.receiver is not None
         and other.observation.receiver.streaming
     ]
     return len(streaming) >= document.voters.others_needed(document.writer)
+
+
+def _is_broken(observation: Observation) -> bool:
+    """Return whether the data, rather than a full disk, keeps PostgreSQL from running."""
+    has_room = observation.disk is None or observation.disk.free_bytes >= DISK_FREE_MIN
+    # Another file system than that of the data may be full, of sockets or logs.
+    return observation.crashes >= CRASHES_MAX and has_room and NO_ROOM not in (observation.problem or "")
 
 
 def _trouble(observation: Observation) -> str:

@@ -51,6 +51,10 @@ def promisable(view: View, document: Topology) -> tuple[tuple[Voter, ...], dict[
             missing[voter.name] = f"has not been heard for {_age(node)}"
         elif node.observation.incarnation != voter.incarnation:
             missing[voter.name] = "has other data than the voter that was recorded"
+        elif node.observation.quarantined:
+            missing[voter.name] = "is quarantined"
+        elif node.observation.storage_problem is not None:
+            missing[voter.name] = f"cannot make a promise durable: {node.observation.storage_problem}"
         elif not node.observation.whole:
             missing[voter.name] = "is not whole yet"
         else:

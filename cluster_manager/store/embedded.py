@@ -188,6 +188,15 @@ class EmbeddedStore:
         self._check_kind(database)
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
+        if is_new or database.execute("PRAGMA user_version").fetchone()[0] != FORMAT:
+            # Only then: an open on a full disk writes nothing.
+            self._make_table(database)
+            fsync_dir(self._path.parent)
+        self._inodes = (self._path.stat().st_ino, self._lock_path.stat().st_ino)
+        return self._read()
+
+    @staticmethod
+    def _make_table(database: sqlite3.Connection) -> None:
         database.executescript(
             f"""
             BEGIN;
@@ -202,10 +211,6 @@ class EmbeddedStore:
             COMMIT;
             """
         )
-        if is_new:
-            fsync_dir(self._path.parent)
-        self._inodes = (self._path.stat().st_ino, self._lock_path.stat().st_ino)
-        return self._read()
 
     def _take_lock(self) -> None:
         """Take the lock, or raise StoreHeld with the pid of who has it."""
@@ -221,8 +226,10 @@ class EmbeddedStore:
             os.close(lock)
             raise
         self._lock = lock
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        with contextlib.suppress(OSError):
+            # For people; a full disk does not take it, and the lock is held all the same.
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
 
     def _check_kind(self, database: sqlite3.Connection) -> None:
         """Raise StoreCorrupt if the file is damaged, another program's, or of a newer version."""

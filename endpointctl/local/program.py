@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
+from typing import IO
 
 import msgspec
 
@@ -177,7 +178,15 @@ class Program:
             if process is not None:
                 self._log.info("adopted", pid=process.record.pid)
             else:
-                process = self._spawn()
+                try:
+                    process = self._spawn()
+                except OSError as error:
+                    # For want of processes, memory or descriptors: the others are supervised on.
+                    pause_s = min(pause_s * 2, PAUSE_MAX_S) if pause_s else FIRST_PAUSE_S
+                    self._state = ProgramState.PAUSING
+                    self._log.error("cannot be started", reason=str(error), again_in_s=pause_s)
+                    await self._pause(pause_s)
+                    continue
             self._process, self._state = process, ProgramState.RUNNING
             started_at = time.monotonic()
             self._remember(process.record)
@@ -220,7 +229,7 @@ class Program:
             self._state = ProgramState.STOPPED
 
     def _spawn(self) -> PinnedProcess:
-        with self._layout.log(self.name).open("ab", buffering=0) as log:
+        with self._open_log() as log:
             self._child = subprocess.Popen(
                 self._command,
                 cwd=self._layout.root,
@@ -238,6 +247,14 @@ class Program:
             name=self.name, pid=pid, start_ticks=start_ticks_of(pid) or 0, boot_id=boot_id(), command=self._command
         )
         return PinnedProcess(record, os.pidfd_open(pid))
+
+    def _open_log(self) -> IO[bytes]:
+        """Return the program's log file; where a full disk gives none the program runs without."""
+        try:
+            return self._layout.log(self.name).open("ab", buffering=0)
+        except OSError as error:
+            self._log.error("log file cannot be opened; what the program says is lost", reason=str(error))
+            return Path(os.devnull).open("ab", buffering=0)
 
     def _reap(self) -> int | None:
         """Return the exit status of our child, or None for an adopted process, whose parent is another."""

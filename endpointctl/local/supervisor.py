@@ -72,7 +72,10 @@ class Supervisor:
         self._layout.control_socket.chmod(0o600)
         me = describe_process(NAME, os.getpid())
         assert me is not None
-        write_record(self._layout.record(NAME), me)
+        try:
+            write_record(self._layout.record(NAME), me)
+        except OSError as error:
+            self._log.error("the supervisor cannot be recorded", reason=str(error))
         async with asyncio.TaskGroup() as self._tasks:
             for name in self._changes.plan.programs:
                 self.begin(name)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -70,3 +73,21 @@ def test_unknown_level_and_style_are_errors() -> None:
         configure_logs(program="noded", level="loud")
     with pytest.raises(ValueError, match="unknown log style"):
         configure_logs(program="noded", style="xml")
+
+
+def test_a_disk_that_takes_no_more_loses_lines_and_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "log"
+    with path.open("w") as file, Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stderr", file)
+        configure_logs(program="noded", style="json")
+        kept = os.dup(file.fileno())
+        get_logger().info("before")
+        os.dup2(full.fileno(), file.fileno())
+        get_logger().info("lost")
+        logging.getLogger("library").warning("lost as well")
+        os.dup2(kept, file.fileno())
+        os.close(kept)
+        get_logger().info("after")
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [event["event"] for event in events] == ["before", "after", "lines could not be written here and are lost"]
+    assert events[-1]["lines"] == 2

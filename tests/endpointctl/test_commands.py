@@ -24,6 +24,7 @@ from endpointctl.local.plan import make_plan
 from endpointctl.main import main
 from pgtopology.status import Status
 from tests.endpointctl.test_render import make_status
+from tests.integration.smalldisk import SmallDisk, private_mounts
 
 TOKEN = "a token of the tests"
 
@@ -270,6 +271,18 @@ def test_another_number_of_nodes_or_base_port_is_refused(tmp_path: Path, capsys:
     assert "has 3 nodes, not 5" in complaint(capsys)
     assert main(["up", "--base-port", "7000", "--data-dir", str(layout.root)]) == ExitCode.FAILED
     assert "base port 6400, not 7000" in complaint(capsys)
+
+
+def test_up_on_a_full_disk_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layout = Layout(tmp_path / "c")
+    make_root(layout)
+    make_files(layout, make_plan(node_count=3, base_port=7400, pg_bin="/nowhere"))
+    with private_mounts(), SmallDisk(layout.root, 1) as disk:
+        disk.fill()
+        assert main(["up", "--detach", "--data-dir", str(layout.root)]) == ExitCode.FAILED
+        error = capsys.readouterr().err
+    assert "No space left on device" in error
+    assert error.count("\n") == 1
 
 
 def test_dsn_shows_no_password_unless_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -192,10 +192,10 @@ async def test_a_cache_that_cannot_be_written_is_said_and_tried_again(tmp_path: 
     directory = tmp_path / "missing"
     with capture_logs() as logs:
         async with feed_server(topology()) as server, following(directory, server.port) as board:
-            await until(lambda: any(entry["event"] == "the document could not be cached" for entry in logs))
+            await until(lambda: any("could not be cached" in entry["event"] for entry in logs))
             assert board.is_vouched
             directory.mkdir()
-            server.publish(topology(2))
+            # No other document is needed for it.
             await until(lambda: (directory / "topology.json").exists())
 
 

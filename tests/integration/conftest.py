@@ -8,10 +8,11 @@ gets a new cluster.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import subprocess
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,12 @@ from bench.cluster import ROOT, Cluster
 
 LOGS = ROOT / "test-logs"
 _KEPT = ("logs", "settings", "manager/journal.jsonl", "cluster.json")
+
+
+def pg_options() -> tuple[str, ...]:
+    """Return the options of `up` that name the PostgreSQL these tests run on; none means the bundled one."""
+    named = os.environ.get("ENDPOINTD_TEST_PG_BIN")
+    return ("--pg-bin", named) if named else ()
 
 
 class Shared:
@@ -34,7 +41,7 @@ class Shared:
         """Return the cluster, healthy."""
         if self._cluster is None:
             self._made += 1
-            self._cluster = Cluster(self._folder / f"c{self._made}")
+            self._cluster = Cluster(self._folder / f"c{self._made}", options=pg_options())
             self._cluster.up()
             self._cluster.let_flap()
         self._cluster.wait_healthy()
@@ -72,12 +79,31 @@ def make_cluster(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fixtu
 
     class Own(Cluster):
         def __init__(self, *, nodes: int = 3, options: tuple[str, ...] = ()) -> None:
-            super().__init__(tmp_path_factory.mktemp("o") / "c", nodes=nodes, options=options)
+            super().__init__(tmp_path_factory.mktemp("o") / "c", nodes=nodes, options=(*pg_options(), *options))
             made.append(self)
 
     yield Own
     for one in made:
         one.remove()
+
+
+TIMES: pytest.StashKey[list[str]] = pytest.StashKey()
+"""Lines that tests want shown at the end of the run."""
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Show what was measured."""
+    lines = config.stash.get(TIMES, [])
+    if lines:
+        terminalreporter.section("seconds until a node streamed again")
+        for line in lines:
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Have a line shown at the end of the run."""
+    return request.config.stash.setdefault(TIMES, []).append
 
 
 _clusters: pytest.StashKey[list[Cluster]] = pytest.StashKey()

@@ -29,7 +29,7 @@ class Foreground:
         self._output = output
         with output.open("wb") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "endpointctl", "up", "--base-port", "auto"],
+                [sys.executable, "-m", "endpointctl", "up", "--base-port", "auto", *cluster.options],
                 cwd=ROOT,
                 env=cluster.environment(),
                 stdout=file,
@@ -139,7 +139,19 @@ def test_a_closed_terminal_stops_the_cluster_as_an_interrupt_does(make_cluster: 
     cluster = make_cluster(nodes=1)
     outer, inner = pty.openpty()
     up = subprocess.Popen(
-        ["setsid", "--ctty", sys.executable, "-m", "endpointctl", "up", "--nodes", "1", "--base-port", "auto"],
+        [
+            "setsid",
+            "--ctty",
+            sys.executable,
+            "-m",
+            "endpointctl",
+            "up",
+            "--nodes",
+            "1",
+            "--base-port",
+            "auto",
+            *cluster.options,
+        ],
         cwd=ROOT,
         env=cluster.environment() | {"TERM": "xterm"},
         stdin=inner,

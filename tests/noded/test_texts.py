@@ -166,6 +166,9 @@ def test_a_control_file_says_whose_data_it_is_and_how_it_was_left(state: str, cl
 def test_a_control_file_without_the_expected_lines_is_an_error() -> None:
     with pytest.raises(ValueError, match="system identifier"):
         parse_controldata("pg_control version number: 1300\n")
+    warned = "pg_controldata: warning: calculated CRC checksum does not match value stored in control file\n"
+    with pytest.raises(ValueError, match="checksum is wrong"):
+        parse_controldata(warned + CONTROL.format(state="shut down"))
 
 
 HISTORY = "1\t0/3000000\tno recovery target specified\n\n4\t0/5021038\tno recovery target specified\n"

@@ -67,6 +67,7 @@ from pgtopology.lsn import Lsn, format_lsn, parse_lsn
 from pgtopology.node import Address, Incarnation, Member, NodeName, NodeState, Position, Role
 from pgtopology.observation import (
     Activity,
+    Disk,
     Heartbeat,
     Observation,
     Port,
@@ -431,6 +432,17 @@ def _edit_one(node: NodeView, key: str, value: str) -> NodeView:
         case "empty":
             seen = change(seen, system_identifier=None, incarnation=None, whole=False, timeline=None, wal_end=None)
             return _edit_one(replace(node, observation=change(seen, replayed_lsn=None)), "postmaster", "stopped")
+        case "crashes":
+            return replace(node, observation=change(seen, crashes=int(value)))
+        case "mute":
+            seen = change(_down(seen, Postmaster(state=PostmasterState.STOPPED)), postmaster=seen.postmaster)
+            return replace(node, observation=change(seen, mute_ms=int(value)), running_for_ms=0)
+        case "storage-problem":
+            return replace(node, observation=change(seen, storage_problem=value))
+        case "quarantined":
+            return replace(node, observation=change(seen, quarantined=True))
+        case "disk-free":
+            return replace(node, observation=change(seen, disk=Disk(free_bytes=int(value), total_bytes=1 << 40)))
         case "crashed":
             dead = Postmaster(state=PostmasterState.STOPPED, exit_status=int(value), unexpected_exit=True)
             return replace(node, observation=_down(seen, dead), running_for_ms=0)

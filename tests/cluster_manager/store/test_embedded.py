@@ -19,6 +19,7 @@ from cluster_manager.store.embedded import EmbeddedStore
 from cluster_manager.store.store import LeaseLost, StoreCorrupt, StoreHeld, StoreUnavailable
 from pgtopology.document import Durability, Endpoint, Endpoints, Topology
 from pgtopology.epoch import Epoch, Revision
+from tests.integration.smalldisk import SmallDisk, private_mounts
 
 ROOT = Path(__file__).parents[3]
 HOLDER = """
@@ -60,6 +61,11 @@ def other_manager(path: Path) -> Iterator[int]:
             yield holder.pid
         finally:
             holder.kill()
+
+
+async def write_on(store: EmbeddedStore) -> None:
+    for revision in range(2, 1000):
+        await store.write(document(revision), expected=Revision(revision - 1))
 
 
 async def write_first(path: Path) -> None:
@@ -204,3 +210,28 @@ async def test_a_place_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match=r"File exists|Not a directory"):
         async with EmbeddedStore(tmp_path / "file" / "store.sqlite"):
             pass
+
+
+async def test_a_full_disk_fails_writes_keeps_what_was_written_and_ends_by_itself(tmp_path: Path) -> None:
+    place = tmp_path / "manager"
+    place.mkdir()
+    with private_mounts(), SmallDisk(place, 1) as disk:
+        path = place / "store.sqlite"
+        async with EmbeddedStore(path) as store:
+            await store.acquire("m1")
+            await store.write(document(1), expected=None)
+            disk.fill()
+            with pytest.raises(StoreUnavailable, match="full"):
+                await write_on(store)
+            written = await store.read()
+            assert written is not None
+            disk.free()
+            following = Revision(written.revision + 1)
+            assert await store.write(document(following), expected=written.revision)
+            disk.fill()
+        async with EmbeddedStore(path) as store:
+            assert await store.read() == document(following), "a manager that starts on a full disk reads what there is"
+        disk.free()
+        async with EmbeddedStore(path) as store:
+            await store.acquire("m1")
+            assert await store.write(document(following + 1), expected=following)

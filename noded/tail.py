@@ -1,0 +1,68 @@
+"""Keeps the WAL that a node holds and the new writer does not, before a rewind or a copy destroys it.
+
+It may hold commits that nobody was told of; a person may want to look.  What is kept is bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import shutil
+from pathlib import Path
+
+from daemonkit.durable import fsync_dir
+from noded.history import fork_point
+from noded.instance import Instance
+from noded.walsender import WalEnd, Walsender
+from pgtopology.timeline import Timeline
+
+ASK_TIMEOUT_S = 5.0
+KEPT_MAX = 3
+"""How many diverged tails are kept."""
+KEPT_SEGMENTS_MAX = 16
+"""How many WAL segments of each: 256 MB of the usual size."""
+
+_SEGMENT = re.compile(r"([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8})(\.partial)?")
+
+
+async def keep_tail(instance: Instance, walsender: Walsender, end: WalEnd) -> None:
+    """Copy the WAL behind the point where PGDATA left the history of *walsender*'s server, whose WAL ends at *end*.
+
+    PostgreSQL is stopped. Raises ToolError, WalsenderError, OSError, ValueError.
+    """
+    layout = instance.layout
+    control = await instance.control_data()
+    segments = sorted((path for path in layout.wal.iterdir() if _SEGMENT.fullmatch(path.name)), key=lambda path: path.name)
+    own = [path for path in segments if int(path.name[:8], 16) == _newest_timeline(segments)]
+    if not own:
+        return
+    history = await walsender.history(end.timeline, timeout_s=ASK_TIMEOUT_S) if end.timeline > 1 else ""
+    fork = fork_point(history, Timeline(int(own[-1].name[:8], 16)))
+    first = fork // control.wal_segment_bytes if fork is not None else 0
+    per_id = 0x1_0000_0000 // control.wal_segment_bytes
+    tail = [path for path in own if int(path.name[8:16], 16) * per_id + int(path.name[16:24], 16) >= first][:KEPT_SEGMENTS_MAX]
+    if not tail:
+        return
+    known = [int(path.name.split("-", 1)[0]) for path in _kept(layout.kept)]
+    target = layout.kept / f"{max(known, default=0) + 1:06d}-{instance.state.value.sync_name}"
+    await asyncio.to_thread(_copy, tail, target)
+    for old in _kept(layout.kept)[:-KEPT_MAX]:
+        await asyncio.to_thread(shutil.rmtree, old)
+
+
+def _newest_timeline(segments: list[Path]) -> int:
+    return max((int(path.name[:8], 16) for path in segments), default=0)
+
+
+def _kept(directory: Path) -> list[Path]:
+    """Return the tails kept so far, oldest first."""
+    return sorted(path for path in directory.iterdir() if re.match(r"\d{6}-", path.name))
+
+
+def _copy(files: list[Path], target: Path) -> None:
+    target.mkdir(mode=0o700)
+    for path in files:
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copyfile(path, target / path.name)
+    fsync_dir(target)
