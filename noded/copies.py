@@ -16,7 +16,6 @@ from msgspec.structs import replace
 from daemonkit.logs import get_logger
 from noded import clone, promise
 from noded.bootstrap import make_data_directory
-from noded.conf import UserSettingError
 from noded.instance import Instance
 from noded.postmaster import PostmasterError
 from noded.promise import Work
@@ -26,7 +25,7 @@ from noded.tools import ToolError
 from pgtopology.node import Incarnation, sync_name
 from pgtopology.orders import StopMode, Upstream
 
-FAILURES = (ToolError, PostmasterError, UserSettingError, OSError, ValueError)
+FAILURES = (ToolError, PostmasterError, OSError, ValueError)
 """What the world can do to long work; anything else is our bug and ends the program."""
 
 
@@ -87,7 +86,7 @@ class Copies:
     async def _start(self) -> None:
         async with self._turn:
             if not self._instance.running and self._instance.state.value.wanted:
-                self._instance.start()
+                await self._instance.start()
 
 
 def _draw_incarnation() -> Incarnation:

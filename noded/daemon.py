@@ -31,7 +31,9 @@ from noded.reporter import Doing, Reporter
 from noded.server import OPEN_PATHS, make_routes
 from noded.sessions import Sessions
 from noded.settings import NodedSettings
+from pgtopology.desired import DesiredSettings
 from pgtopology.node import NodeName
+from pgtopology.parameters import SettingRefused, check
 
 UMASK = 0o077
 """Everything that noded and PostgreSQL write is private to the user."""
@@ -46,8 +48,10 @@ def main(arguments: list[str] | None = None) -> int:
     os.umask(UMASK)
     try:
         settings = load_settings(options.config, NodedSettings)
-        conf.check_user_settings(settings.postgres.settings)
-        conf.check_user_hba(settings.postgres.hba)
+        initial = DesiredSettings(
+            parameters={name.lower(): value for name, value in settings.postgres.settings.items()}, hba=settings.postgres.hba
+        )
+        check(DesiredSettings(parameters=settings.postgres.settings, hba=settings.postgres.hba))
         token = read_secret(settings.http.token_file)
         passwords = read_passwords(settings)
         layout = Layout(settings.node.dir.absolute())
@@ -55,13 +59,13 @@ def main(arguments: list[str] | None = None) -> int:
         lock = _lock(layout.lock)
         binaries = find_binaries(settings.node.pg_bin, prefer_bundled=settings.node.prefer_bundled)
         state = DurableState(layout.state, cluster=settings.node.cluster, node=NodeName(settings.node.name))
-    except (SettingsError, conf.UserSettingError, BinariesError, StateError, OSError) as error:
+    except (SettingsError, SettingRefused, BinariesError, StateError, OSError) as error:
         sys.stderr.write(f"endpointd-noded: {error}\n")
         return EXIT_USAGE
     configure_logs(program="noded", level=settings.logs.level, style=settings.logs.style)
 
     async def serve(life: Lifecycle) -> None:
-        await _serve(settings, layout, binaries, state, passwords, token, life)
+        await _serve(settings, initial, layout, binaries, state, passwords, token, life)
 
     try:
         return run(serve)
@@ -82,6 +86,7 @@ def read_passwords(settings: NodedSettings) -> dict[str, str]:
 
 async def _serve(
     settings: NodedSettings,
+    initial: DesiredSettings,
     layout: Layout,
     binaries: Binaries,
     state: DurableState,
@@ -93,7 +98,7 @@ async def _serve(
     log.info("noded starts", version=VERSION, postgresql=binaries.version, binaries=str(binaries.directory))
     if not become_subreaper():
         log.warning("orphans of a dead postmaster will not be reaped here")
-    node = make_node(settings, layout, binaries, state, passwords)
+    node = make_node(settings, initial, layout, binaries, state, passwords)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(node.run(life.stopping))
         ready = tasks.create_task(node.taken_up.wait())
@@ -113,7 +118,12 @@ async def _serve(
 
 
 def make_node(
-    settings: NodedSettings, layout: Layout, binaries: Binaries, state: DurableState, passwords: dict[str, str]
+    settings: NodedSettings,
+    initial: DesiredSettings,
+    layout: Layout,
+    binaries: Binaries,
+    state: DurableState,
+    passwords: dict[str, str],
 ) -> Node:
     """Put a node together. An event loop must be running."""
     reporters: list[Reporter] = []
@@ -131,8 +141,7 @@ def make_node(
             host=settings.postgres.host,
             port=settings.postgres.port,
             socket_dir=settings.node.socket_dir,
-            user_settings=settings.postgres.settings,
-            user_hba=settings.postgres.hba,
+            initial=initial,
             replication_password=passwords[conf.REPLICATION_ROLE],
         ),
         state=state,

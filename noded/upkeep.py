@@ -11,6 +11,7 @@ import os
 
 from daemonkit.logs import get_logger
 from noded import processes
+from noded.copies import FAILURES
 from noded.instance import Instance
 from noded.observe import Gatherer
 from noded.postmaster import rotate_log
@@ -19,6 +20,7 @@ from noded.reporter import Doing
 from noded.sessions import SessionError
 from noded.slots import UnlistedSlots, advance_slots, ensure_slots
 from pgtopology.node import Role
+from pgtopology.orders import StopMode
 
 INTERVAL_S = 1.0
 SLOTS_EVERY = 5
@@ -59,6 +61,7 @@ class Upkeep:
             rounds += 1
             self._reap()
             await self._restore_configuration()
+            await self._catch_up_with_the_writer()
             rotate_log(self._instance.layout.log)
             due = due and not await self._keep_slots()
 
@@ -91,6 +94,25 @@ class Upkeep:
             self._log.warning("postgresql.auto.conf was changed by somebody else and is restored")
             instance.configure((writer_configuration if primary else standby_configuration)(instance.state.value))
             instance.postmaster.reload()
+
+    async def _catch_up_with_the_writer(self) -> None:
+        """Restart a standby that PostgreSQL holds up because the writer was given more than this one started with.
+
+        It happens when a writer is lost between the restarts that a greater max_connections needs: the node goes on with
+        what its control file demands by now.
+        """
+        instance = self._instance
+        if not self._gatherer.facts.replay_paused or self._turn.locked() or self._doing.work is not None:
+            return
+        async with self._turn:
+            try:
+                if not await instance.has_less_than_demanded():
+                    return  # somebody called pg_wal_replay_pause()
+                self._log.warning("postgresql is restarted, because replay needs greater settings than it was started with")
+                await instance.stop(StopMode.FAST)
+                await instance.start()
+            except (SessionError, *FAILURES) as error:
+                self._doing.problem = str(error)
 
     def _reap(self) -> None:
         """Reap orphans of a dead postmaster; as subreaper we are their parent.
