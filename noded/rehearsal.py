@@ -31,8 +31,9 @@ REHEARSAL_TIMEOUT_S = 20.0
 ASK_TIMEOUT_S = 2.0
 PREFIX = "rehearsal-"
 
-_INVALID = re.compile(r'invalid value for parameter "([^"]+)": "(.*)"')
-_OUTSIDE = re.compile(r'(.+) is outside the valid range for parameter "([^"]+)"')
+_INVALID = re.compile(r'invalid value for parameter "([^"]+)": ')
+_OUTSIDE = re.compile(r'outside the valid range for parameter "([^"]+)"')
+_KIND = re.compile(r'parameter "([^"]+)" requires an? ')
 _UNKNOWN = re.compile(r'unrecognized configuration parameter "([^"]+)"')
 _SEVERITY = re.compile(r"^(?:LOG|WARNING|ERROR|FATAL|HINT|DETAIL|postgres):\s+")
 _NOISE = ("skipping missing configuration file", "contains errors", "database system is shut down")
@@ -106,9 +107,9 @@ def complaint(said: str, parameters: Mapping[str, str], known: Mapping[str, Para
     lines = [_SEVERITY.sub("", line.strip()) for line in said.splitlines()]
     lines = [line for line in lines if line and not any(noise in line for noise in _NOISE)]
     for line in lines:
-        found = _INVALID.search(line)
-        name = found[1] if found else (outside[2] if (outside := _OUTSIDE.search(line)) else None)
-        if name is not None:
+        found = _INVALID.search(line) or _OUTSIDE.search(line) or _KIND.search(line)
+        if found is not None:
+            name = found[1]
             value = next((value for key, value in parameters.items() if key == name.lower()), "")
             row = known.get(name.lower())
             return f'"{name}" cannot be "{value}"' + (f": {accepted(row)}" if row is not None else "")
