@@ -1,7 +1,7 @@
 """What an operator may do about PostgreSQL's settings: look at them, try a change, make one.
 
 A change is checked completely before anything is written: by the rules that are the cluster's, and by PostgreSQL itself on
-the writer's node.  Then it is one write of the document; that every node goes by it is the decisions' business.
+every node that answers.  Then it is one write of the document; that every node goes by it is the decisions' business.
 """
 
 from __future__ import annotations
@@ -71,14 +71,38 @@ async def change(reconciler: Reconciler, wish: ConfigChange) -> ConfigChanged:
         raise ApiError(409, "refused", str(error)) from error
     if wanted == before:
         return ConfigChanged(version=before.version, changed=False, restart_for=())
-    question = encode(CheckSettings(before=before, wanted=wanted))
-    answer = await reconciler.ask_node(document.writer, "/check-settings", question, SettingsChecked, timeout_s=CHECK_TIMEOUT_S)
+    answer = await _ask(reconciler, document.writer, CheckSettings(before=before, wanted=wanted))
     if answer.refused is not None:
         raise ApiError(409, "refused", answer.refused)
+    await _ask_the_others(reconciler, document.writer, CheckSettings(before=before, wanted=wanted, as_writer=False))
     if wish.check_only:
         return ConfigChanged(version=before.version, changed=True, restart_for=answer.restart_for)
     await _write(reconciler, document.desired, wanted)
     return ConfigChanged(version=wanted.version, changed=True, restart_for=answer.restart_for)
+
+
+async def _ask(reconciler: Reconciler, name: NodeName, question: CheckSettings) -> SettingsChecked:
+    return await reconciler.ask_node(name, "/check-settings", encode(question), SettingsChecked, timeout_s=CHECK_TIMEOUT_S)
+
+
+async def _ask_the_others(reconciler: Reconciler, writer: NodeName, question: CheckSettings) -> None:
+    """Raise ApiError if another node that can be asked would not start with the settings: it may lack a library."""
+    view = reconciler.look()
+
+    async def ask(name: NodeName) -> str | None:
+        try:
+            answer = await _ask(reconciler, name, question)
+        except ApiError:
+            return None  # it is down, or of a version that cannot be asked
+        return f'on "{name}": {answer.refused}' if answer.refused is not None else None
+
+    async with asyncio.TaskGroup() as tasks:
+        asked = [
+            tasks.create_task(ask(node.name)) for node in view.nodes if node.name != writer and node.is_heard(view.timings)
+        ]
+    refused = next((refusal for task in asked if (refusal := task.result()) is not None), None)
+    if refused is not None:
+        raise ApiError(409, "refused", refused)
 
 
 async def _present(reconciler: Reconciler, document: Topology) -> DesiredSettings:

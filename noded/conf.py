@@ -15,7 +15,7 @@ from noded.promise import Configuration
 from pgtopology.desired import DesiredSettings
 from pgtopology.node import Address
 from pgtopology.orders import Upstream
-from pgtopology.parameters import OUR_PREFIX, check_hba, check_parameters
+from pgtopology.parameters import OUR_PREFIX, check_hba
 
 CONTROL_ROLE = "endpointd"
 REPLICATION_ROLE = "endpointd_replication"
@@ -55,9 +55,8 @@ def settings_file(desired: DesiredSettings, demands: Mapping[str, int]) -> bytes
     """Return the contents of the file with users' settings, which postgresql.conf includes.
 
     *demands*: what a standby needs at least of each parameter, because the writer of its WAL had so much. A line says which
-    version it is, so that a session can tell what the server has read. Raises SettingRefused.
+    version it is, so that a session can tell what the server has read.
     """
-    check_parameters(desired.parameters)
     settings = {**DEFAULTS, **{name.lower(): value for name, value in desired.parameters.items()}}
     for name, demanded in demands.items():
         wanted = settings.get(name, "")

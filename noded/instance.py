@@ -26,6 +26,7 @@ from pgtopology.desired import DesiredSettings
 from pgtopology.node import Role
 from pgtopology.observation import PostmasterState
 from pgtopology.orders import StopMode
+from pgtopology.parameters import without_refused
 
 READY_POLL_S = 0.005
 ASK_TIMEOUT_S = 0.3
@@ -81,7 +82,7 @@ class Instance:
     def desired(self) -> DesiredSettings:
         """The operator's settings this node goes by."""
         kept = self.state.value.desired
-        return kept if kept.version else self.server.initial
+        return without_refused(kept) if kept.version else self.server.initial
 
     @property
     def place(self) -> conf.Place:
@@ -114,8 +115,16 @@ class Instance:
         )
         return any(int(row["setting"]) < demands[row["name"]] for row in rows)
 
+    async def learn_demands(self) -> None:
+        """Find out what the data demands: a standby does not start with less than the server had whose WAL it replays.
+
+        Wanting less must not keep it down; nor must a control file that cannot be read now.
+        """
+        with contextlib.suppress(ToolError, ValueError):
+            self._demands = (await self.control_data(timeout_s=DEMANDS_TIMEOUT_S)).demands
+
     def write_settings(self) -> None:
-        """Write the operator's settings where PostgreSQL reads them. Durable. Raises SettingRefused, OSError."""
+        """Write the operator's settings where PostgreSQL reads them. Durable. Raises OSError."""
         layout, desired = self.layout, self.desired
         main = layout.main_conf.read_text()
         texts = {
@@ -159,9 +168,7 @@ class Instance:
         No process of the data directory may be left.
         """
         layout, server = self.layout, self.server
-        # A standby does not start with less than the server had whose WAL it replays; wanting less must not keep it down.
-        with contextlib.suppress(ToolError, ValueError):
-            self._demands = (await self.control_data(timeout_s=DEMANDS_TIMEOUT_S)).demands
+        await self.learn_demands()
         self.write_settings()
         if not layout.standby_signal.exists():
             write_durably(layout.standby_signal, b"")

@@ -62,8 +62,9 @@ async def rehearse(instance: Instance, question: CheckSettings, turn: asyncio.Lo
     names = sorted({*before.parameters, *wanted.parameters, *AT_LEAST_THE_WRITERS, "wal_level"})
     rows = await instance.sessions.observer.rows(_PARAMETERS, names, timeout_s=ASK_TIMEOUT_S)
     known: dict[str, Parameter] = {row["name"]: row for row in rows}
-    refused = await _start_refused(instance, wanted, known) or _too_low(before, wanted, known)
-    refused = refused or await _slot_in_the_way(instance, before, wanted)
+    refused = await _start_refused(instance, wanted, known)
+    if refused is None and question.as_writer:
+        refused = _too_low(before, wanted, known) or await _slot_in_the_way(instance, before, wanted)
     if refused is None and wanted.hba != before.hba:
         async with turn:
             refused = await _hba_refused(instance, wanted)

@@ -107,6 +107,7 @@ async def _adopted(instance: Instance) -> None:
     if not state.wanted or state.work is not None:
         await instance.stop(StopMode.FAST)
         return
+    await instance.learn_demands()
     instance.write_settings()
     await instance.wait_ready(READY_S)
     may_remain = promise.may_remain_primary(state)

@@ -126,12 +126,14 @@ class ConfigureOrder(Order, frozen=True, kw_only=True):
 
 
 class CheckSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """A question to the writer's noded: would PostgreSQL take these settings? Changes nothing."""
+    """A question to a noded: would its PostgreSQL take these settings? Changes nothing."""
 
     format_version: int = FORMAT_VERSION
     before: DesiredSettings
     """What holds now: only what differs from it can be refused for what the cluster already does."""
     wanted: DesiredSettings
+    as_writer: bool = True
+    """Whether it is asked too what the cluster could not do. Only the writer knows what its WAL demands."""
 
 
 class SettingsChecked(msgspec.Struct, frozen=True, kw_only=True):

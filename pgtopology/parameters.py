@@ -7,7 +7,10 @@ PostgreSQL can say.  What carries the cluster's promises is refused with the rea
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+import msgspec
 
 from pgtopology.desired import DesiredSettings
 
@@ -92,6 +95,8 @@ PARAMETERS_MAX = 400
 HBA_LINES_MAX = 500
 VALUE_LENGTH_MAX = 4000
 
+_T = TypeVar("_T")
+
 _NAME = re.compile(r"[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)?")
 
 
@@ -103,6 +108,15 @@ def check(desired: DesiredSettings) -> None:
     """Raise SettingRefused for the first thing in *desired* that is refused."""
     check_parameters(desired.parameters)
     check_hba(desired.hba)
+
+
+def without_refused(desired: DesiredSettings) -> DesiredSettings:
+    """Return *desired* without what is refused: what an earlier version accepted must not keep a server from starting."""
+    return msgspec.structs.replace(
+        desired,
+        parameters={name: value for name, value in desired.parameters.items() if _passes(check_parameters, {name: value})},
+        hba=tuple(line for line in desired.hba if _passes(check_hba, [line])),
+    )
 
 
 def check_parameters(parameters: Mapping[str, str]) -> None:
@@ -142,3 +156,11 @@ def check_hba(lines: Sequence[str]) -> None:
             raise SettingRefused(f'the pg_hba line "{line}" is refused: lines must be given one by one')
         if any(word.strip('"') in ("trust", "ident") for word in words[3:]):
             raise SettingRefused(f'the pg_hba line "{line}" is refused: everybody proves who they are')
+
+
+def _passes(judge: Callable[[_T], None], given: _T) -> bool:
+    try:
+        judge(given)
+    except SettingRefused:
+        return False
+    return True

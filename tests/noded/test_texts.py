@@ -15,7 +15,7 @@ from pgtopology.desired import DesiredSettings
 from pgtopology.lsn import parse_lsn
 from pgtopology.node import Address, NodeName
 from pgtopology.orders import Upstream
-from pgtopology.parameters import OURS, SettingRefused, check_hba
+from pgtopology.parameters import OURS, check_hba
 from pgtopology.timeline import Timeline
 
 PLACE = conf.Place(
@@ -79,11 +79,6 @@ def test_no_setting_is_less_than_the_wal_demands() -> None:
     assert settings(demands)["max_worker_processes"] == "'9'"
     assert settings(demands, max_connections="50")["max_connections"] == "'200'"
     assert settings(demands, max_connections="300")["max_connections"] == "'300'"
-
-
-def test_a_file_with_a_refused_setting_is_not_written() -> None:
-    with pytest.raises(SettingRefused):
-        settings(fsync="off")
 
 
 def test_every_fixed_setting_is_refused_from_users() -> None:

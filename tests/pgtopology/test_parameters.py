@@ -16,6 +16,7 @@ from pgtopology.parameters import (
     check,
     check_hba,
     check_parameters,
+    without_refused,
 )
 
 
@@ -70,6 +71,11 @@ def test_lines_that_let_anybody_in_are_refused(line: str) -> None:
         check_hba([line])
     with pytest.raises(SettingRefused):
         check(DesiredSettings(hba=(line,)))
+
+
+def test_what_an_earlier_version_accepted_is_left_out() -> None:
+    kept = DesiredSettings(version=3, parameters={"fsync": "off", "jit": "off"}, hba=("host all all all trust", "# words"))
+    assert without_refused(kept) == DesiredSettings(version=3, parameters={"jit": "off"}, hba=("# words",))
 
 
 def test_lines_without_end_are_refused() -> None:
