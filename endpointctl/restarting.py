@@ -62,7 +62,7 @@ def restart(
     async def run() -> None:
         async with manager(target) as client:
             status = await fetch_status(client)
-            record = _Record(target, only_pending=only_pending)
+            record = Record(target, only_pending=only_pending)
             begun = record.begin(status, keep=not dry_run)
             todo = left(status, begun)
             if dry_run:
@@ -225,7 +225,7 @@ class _Rolling:
         raise Unfinished(f'"{before.name}" does not serve again yet: {seen}', hint="give the order again")
 
 
-class _Record:
+class Record:
     """What ran when a restart of all nodes began, until it is done; a cluster elsewhere has no place for it."""
 
     def __init__(self, target: Target, *, only_pending: bool) -> None:

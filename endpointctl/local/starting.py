@@ -38,6 +38,8 @@ from endpointctl.local.ports import Conflict, conflicts, free_base_port
 from endpointctl.local.preferences import PostgresPreferences, Preferences
 from endpointctl.local.program import conflicts_with_others, program_environment
 from endpointctl.local.settings_files import preferences_in_force, settings_files
+from pgtopology.desired import DesiredSettings
+from pgtopology.parameters import SettingRefused, check
 
 AUTO = 0
 """As a base port: find a free block."""
@@ -65,6 +67,11 @@ class Started:
 
 async def start_cluster(layout: Layout, wishes: Wishes) -> Started:
     """Lay the cluster out if it is new, and start its supervisor if none runs. Raises Failure."""
+    postgres = wishes.preferences.postgres
+    try:
+        check(DesiredSettings(parameters=postgres.settings, hba=postgres.hba))
+    except SettingRefused as error:
+        raise Failure(str(error), hint="take it out of the file given with --config") from error
     state = inspect_directory(layout)
     preferences = wishes.preferences
     if state is DirectoryState.NEW:

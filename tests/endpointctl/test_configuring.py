@@ -9,8 +9,10 @@ import pytest
 
 from endpointctl.configuring import view_lines
 from endpointctl.exits import ExitCode
+from endpointctl.local.layout import Layout
 from endpointctl.main import main
-from endpointctl.restarting import Begun, Left, left, obstacle
+from endpointctl.options import Target
+from endpointctl.restarting import Begun, Left, Record, left, obstacle
 from pgtopology.configuration import ConfigView, NodeConfig
 from pgtopology.node import NodeName, NodeState
 from pgtopology.status import NodeStatus
@@ -108,3 +110,29 @@ def test_a_missing_voter_is_an_obstacle_unless_nothing_is_to_be_done() -> None:
     assert "n3" in str(obstacle(status, Left(("n2",), "n1")))
     assert obstacle(status, Left((), None)) is None
     assert obstacle(make_status(writer=None), Left((), None)) is not None
+
+
+def test_an_interrupted_restart_of_all_goes_on_where_it_was(tmp_path: Path) -> None:
+    Layout(tmp_path).run.mkdir()
+    record = Record(Target(api=None, data_dir=tmp_path, timeout_s=None), only_pending=False)
+    before = make_status(server("n1", 11, NodeState.RUNNING), server("n2", 22), server("n3", 33))
+    half = make_status(server("n1", 11, NodeState.RUNNING), server("n2", 23), server("n3", 33))
+    done = make_status(server("n1", 12, NodeState.RUNNING), server("n2", 23), server("n3", 34))
+    assert left(before, record.begin(before, keep=False)) == Left(("n2", "n3"), "n1")
+    assert left(half, record.begin(half, keep=True)) == Left(("n2", "n3"), "n1"), "a rehearsal begins nothing"
+    record.end()
+    record.begin(before, keep=True)
+    assert left(half, record.begin(half, keep=True)) == Left(("n3",), "n1")
+    assert left(done, record.begin(done, keep=True)) == Left(("n2", "n3"), "n1"), "one that was done begins anew"
+    record.end()
+    record.end()
+
+
+def test_what_waits_needs_no_memory(tmp_path: Path) -> None:
+    record = Record(Target(api="http://x", data_dir=tmp_path, timeout_s=None), only_pending=False)
+    assert record.begin(make_status(server("n1", 11)), keep=True) == Begun({"n1": 11})
+    record.end()
+    assert Record(Target(api=None, data_dir=tmp_path, timeout_s=None), only_pending=True).begin(
+        make_status(), keep=True
+    ) == Begun(None)
+    assert list(tmp_path.iterdir()) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import psycopg
@@ -65,7 +66,10 @@ def test_settings_are_the_same_everywhere_and_outlive_restarts_failovers_and_new
     dsn = cluster.dsn("writer")
     with Recorder(dsn) as recorder:
         recorder.wait_for_more(50, timeout_s=30.0)
-        cluster.ctl("restart", "--rolling", "--only-pending", timeout_s=200.0)
+        interrupted = cluster.ctl("restart", "--only-pending", "--timeout", "0.5", check=False)
+        assert interrupted.returncode == 3, interrupted.stderr
+        done = cluster.ctl("restart", "--rolling", "--only-pending", "--json", timeout_s=200.0)
+        assert len(json.loads(done.stdout)["restarted"]) == 2, "the rest, and nothing twice"
         recorder.wait_for_more(50, timeout_s=30.0)
     verdict = recorder.check(dsn)
     assert verdict.is_clean, str(verdict)
@@ -100,3 +104,44 @@ def test_settings_are_the_same_everywhere_and_outlive_restarts_failovers_and_new
     view = json.loads(cluster.ctl("config", "show", "--json").stdout)
     assert view["parameters"] == {"max_connections": "200", "work_mem": "7MB"}
     assert all(node["in_force"] for node in view["nodes"])
+
+
+@pytest.mark.timeout(200)
+def test_a_cluster_keeps_the_settings_it_was_made_with_until_others_are_set(make_cluster: MakeCluster, tmp_path: Path) -> None:
+    made_with = tmp_path / "made.toml"
+    made_with.write_text('[postgres]\nsettings = { work_mem = "9MB", jit = "off" }\n')
+    cluster = make_cluster(nodes=1, options=("--config", str(made_with)))
+    cluster.up()
+    first = json.loads(cluster.ctl("config", "show", "--json").stdout)
+    assert (first["version"], first["parameters"]) == (0, {"jit": "off", "work_mem": "9MB"})
+    assert cluster.ctl("config", "check", str(made_with)).stdout == "accepted; nothing would change\n"
+
+    cluster.ctl("config", "set", "--reset", "jit", "--wait")
+    view = json.loads(cluster.ctl("config", "show", "--json").stdout)
+    assert (view["version"], view["parameters"]) == (1, {"work_mem": "9MB"})
+    assert everywhere(cluster, "jit") == {shown_default(cluster, "jit")}
+
+    waiting = cluster.ctl("config", "set", "max_connections=120", "--wait", check=False)
+    assert waiting.returncode == 3
+    assert "endpointctl restart" in waiting.stderr
+    alone = cluster.ctl("restart", check=False)
+    assert alone.returncode == 1
+    assert "nobody to hand over to" in alone.stderr
+
+    other = tmp_path / "other.toml"
+    other.write_text('[postgres]\nsettings = { work_mem = "10MB" }\n')
+    cluster.down()
+    refused = cluster.ctl("up", "--detach", "--config", str(other), check=False)
+    assert refused.returncode == 1
+    assert "endpointctl config set" in refused.stderr
+    cluster.ctl("up", "--detach", "--wait")
+    assert everywhere(cluster, "work_mem") == {"9MB"}
+    assert everywhere(cluster, "max_connections") == {"120"}
+
+
+def shown_default(cluster: Cluster, name: str) -> str:
+    """Return PostgreSQL's own default of the parameter *name*."""
+    with psycopg.connect(cluster.dsn("writer"), autocommit=True) as connection:
+        row = connection.execute("SELECT boot_val FROM pg_settings WHERE name = %s", (name,)).fetchone()
+    assert row is not None
+    return row[0]
