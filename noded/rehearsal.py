@@ -103,7 +103,7 @@ async def _start_refused(instance: Instance, wanted: DesiredSettings, known: Map
     return None
 
 
-def complaint(said: str, parameters: Mapping[str, str], known: Mapping[str, Parameter]) -> str:
+def complaint(said: str, parameters: Mapping[str, str], known: Mapping[str, Mapping[str, object] | Parameter]) -> str:
     """Return what PostgreSQL *said* against its configuration as one line: name, value, accepted range."""
     lines = [_SEVERITY.sub("", line.strip()) for line in said.splitlines()]
     lines = [line for line in lines if line and not any(noise in line for noise in _NOISE)]
