@@ -94,7 +94,10 @@ async def _is_refused(member: Member, now: DesiredSettings) -> None:
         (with_(shared_buffers="900GB"), ("shared memory", "lower shared_buffers")),
         (with_(max_connections="120"), ("cannot be lowered to 120 while the writer has 150",)),
         (with_(full_page_writes="off"), ("acknowledged that can be lost",)),
-        (msgspec.structs.replace(now, version=3, hba=("host all all nonsense md5",)), ("nonsense",)),
+        (
+            msgspec.structs.replace(now, version=3, hba=("host all all all nonsense",)),
+            ("nonsense", "invalid authentication method"),
+        ),
         (msgspec.structs.replace(now, version=3, hba=("host all all all trust",)), ("proves who they are",)),
     ):
         refused = (await check(member, wanted, now)).refused
