@@ -97,6 +97,8 @@ class Chronicle:
                 durability=new.durability,
             )
             self._log.info("voters changed", names=",".join(new.voters.names), w=new.voters.w, durability=str(new.durability))
+        elif old is not None and new.desired != old.desired:
+            self._journal.append("settings.changed", because, epoch=new.epoch, version=new.desired.version)
         elif old is not None and new.paused != old.paused:
             self._journal.append("paused" if new.paused else "resumed", because, epoch=new.epoch)
 

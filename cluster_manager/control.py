@@ -12,6 +12,7 @@ from typing import Annotated, TypeVar
 import msgspec
 from aiohttp import web
 
+from cluster_manager import configuring
 from cluster_manager.chronicle import Chronicle
 from cluster_manager.decision.actions import WriteDocument
 from cluster_manager.decision.plan import Plan
@@ -25,6 +26,7 @@ from cluster_manager.statusview import make_status
 from cluster_manager.store.store import Store
 from daemonkit.httpserver import ApiError, LineStream, json_response
 from daemonkit.version import VERSION
+from pgtopology.configuration import ConfigChange
 from pgtopology.document import FORMAT_VERSION, Topology
 from pgtopology.node import NodeName
 from pgtopology.status import ManagerStatus
@@ -133,6 +135,8 @@ class Control:
             web.post("/v1/pause", self._pause),
             web.post("/v1/nodes/{name}/{order}", self._node_order),
             web.post("/v1/resume", self._resume),
+            web.get("/v1/config", self._config),
+            web.post("/v1/config", self._change_config),
         ]
 
     async def _health(self, _request: web.Request) -> web.Response:
@@ -249,6 +253,12 @@ class Control:
         name, order = request.match_info["name"], request.match_info["order"]
         done = await carry_out(self._reconciler, name, order, force=body.force)
         return json_response(NodeOrderDone(done), 202)
+
+    async def _config(self, _request: web.Request) -> web.Response:
+        return json_response(await configuring.show(self._reconciler))
+
+    async def _change_config(self, request: web.Request) -> web.Response:
+        return json_response(await configuring.change(self._reconciler, await _body(request, ConfigChange)))
 
     async def _pause(self, _request: web.Request) -> web.Response:
         return self._set_paused(True)

@@ -17,6 +17,7 @@ from cluster_manager.decision.actions import (
     AskPromise,
     Checkpoint,
     Clone,
+    Configure,
     Follow,
     Init,
     NodeAction,
@@ -38,6 +39,7 @@ from pgtopology.orders import (
     Acknowledged,
     CheckpointOrder,
     CloneOrder,
+    ConfigureOrder,
     FollowOrder,
     InitOrder,
     Order,
@@ -67,6 +69,7 @@ PACE_MS = {
     ActionKind.STOP: 1000.0,
     ActionKind.RESTART: 1000.0,
     ActionKind.SETTINGS: 300.0,
+    ActionKind.CONFIGURE: 1000.0,
     ActionKind.CHECKPOINT: 1000.0,
 }
 """How soon after it ended an order of the same kind may go to the same node again."""
@@ -81,6 +84,7 @@ DEADLINE_S = {
     ActionKind.STOP: 30.0,
     ActionKind.RESTART: 60.0,
     ActionKind.SETTINGS: 8.0,
+    ActionKind.CONFIGURE: 5.0,
     ActionKind.CHECKPOINT: 60.0,
 }
 
@@ -193,6 +197,15 @@ class Executor:
         await self._order(action, document)
         self._changed.set()
 
+    async def ask(self, name: NodeName, path: str, body: bytes | None, *, timeout_s: float) -> bytes:
+        """Return what a noded answers to a question: GET without a body, else POST. Raises HttpError."""
+        if name not in self._specs:
+            raise HttpError(f'there is no node "{name}"')
+        client = await self._client(name)
+        if body is None:
+            return await client.get(path, timeout_s=timeout_s)
+        return await client.post(path, body, timeout_s=timeout_s)
+
     def set_specs(self, specs: Sequence[NodeSpec]) -> None:
         """Go on with another set of nodes; orders to those that are gone end."""
         wanted = {spec.name: spec for spec in specs}
@@ -275,6 +288,8 @@ class Executor:
                     self.checkpointed_at_ms = now_ms()
             case Stop():
                 await self._post(action, StopOrder(**common), Acknowledged)
+            case Configure():
+                await self._post(action, ConfigureOrder(**common, desired=document.desired), Acknowledged)
             case Restart():
                 await self._post(action, StartOrder(**common), Acknowledged)
             case _:

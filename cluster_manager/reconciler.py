@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import msgspec
 
@@ -29,13 +30,15 @@ from cluster_manager.store.store import Store, StoreUnavailable
 from daemonkit.httpclient import HttpError, HttpRefused
 from daemonkit.httpserver import ApiError
 from daemonkit.logs import get_logger
-from pgtopology.codec import MessageError
+from pgtopology.codec import MessageError, decode
 from pgtopology.document import Topology
 from pgtopology.epoch import Epoch, Revision
 from pgtopology.node import NodeName, NodeState
 from pgtopology.succession import may_follow
 
 STORE_RETRY_S = 0.2
+
+T = TypeVar("T")
 
 
 class Reconciler:
@@ -135,6 +138,15 @@ class Reconciler:
             raise ApiError(409, error.code or "refused", error.message) from error
         except (HttpError, MessageError) as error:
             raise ApiError(502, "unavailable", str(error)) from error
+
+    async def ask_node(self, name: NodeName, path: str, body: bytes | None, kind: type[T], *, timeout_s: float) -> T:
+        """Return what the noded of *name* answers to a question that orders nothing. Raises ApiError."""
+        try:
+            return decode(await self._executor.ask(name, path, body, timeout_s=timeout_s), kind)
+        except HttpRefused as error:
+            raise ApiError(error.status, error.code or "refused", error.message) from error
+        except (HttpError, MessageError) as error:
+            raise ApiError(502, "unavailable", f'"{name}" does not say: {error}') from error
 
     def ask(self, request: Request) -> None:
         """Take an operator's order. Raises ApiError if it cannot be carried out now."""

@@ -1,8 +1,8 @@
 """The text of PostgreSQL's configuration.
 
-What never changes while PostgreSQL runs is given on the command line, where neither ALTER SYSTEM nor a file copied from
-another node can override it (S11).  The two settings that do change are the whole of postgresql.auto.conf.  Users'
-settings come from noded's settings file; those that carry the cluster's promises are refused with the reason.
+What carries the cluster's promises is given on the command line, where neither ALTER SYSTEM nor a file copied from another
+node can override it (S11).  The two settings that change with the roles are the whole of postgresql.auto.conf.  Users'
+settings are a file of their own, beside PGDATA; which they may be is `pgtopology.parameters`' business.
 """
 
 from __future__ import annotations
@@ -12,72 +12,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from noded.promise import Configuration
+from pgtopology.desired import DesiredSettings
 from pgtopology.node import Address
 from pgtopology.orders import Upstream
+from pgtopology.parameters import OUR_PREFIX, check_hba
 
 CONTROL_ROLE = "endpointd"
 REPLICATION_ROLE = "endpointd_replication"
 PROBE_ROLE = "endpointd_probe"
 
-_DURABILITY = "commits would be acknowledged that can be lost"
-_CLUSTER = "the cluster decides it"
-_PLACE = "noded decides where PostgreSQL listens and where its files are"
-_LOG = "noded keeps and rotates PostgreSQL's log"
-_TIMING = "failover times depend on it"
-
-OURS: Mapping[str, str] = {
-    "allow_alter_system": "settings come from the cluster's settings, so that all nodes have the same",
-    "archive_cleanup_command": _CLUSTER,
-    "cluster_name": _CLUSTER,
-    "config_file": _PLACE,
-    "data_directory": _PLACE,
-    "external_pid_file": _PLACE,
-    "fsync": _DURABILITY,
-    "full_page_writes": _DURABILITY,
-    "hba_file": _PLACE,
-    "hot_standby": "every replica serves reads",
-    "hot_standby_feedback": _CLUSTER,
-    "ident_file": _PLACE,
-    "include": "settings must be given one by one, so that they can be checked",
-    "include_dir": "settings must be given one by one, so that they can be checked",
-    "include_if_exists": "settings must be given one by one, so that they can be checked",
-    "listen_addresses": _PLACE,
-    "log_destination": _LOG,
-    "logging_collector": _LOG,
-    "max_replication_slots": _CLUSTER,
-    "max_slot_wal_keep_size": "a dead node would fill the disk of a living one",
-    "max_standby_archive_delay": _TIMING,
-    "max_standby_streaming_delay": _TIMING,
-    "max_wal_senders": _CLUSTER,
-    "password_encryption": "passwords are kept as SCRAM verifiers only",
-    "port": _PLACE,
-    "primary_conninfo": _CLUSTER,
-    "primary_slot_name": _CLUSTER,
-    "promote_trigger_file": _CLUSTER,
-    "recovery_end_command": _TIMING,
-    "recovery_min_apply_delay": _TIMING,
-    "recovery_target": _CLUSTER,
-    "recovery_target_timeline": _CLUSTER,
-    "restart_after_crash": "commits that no other node has would become visible",
-    "restore_command": _TIMING,
-    "superuser_reserved_connections": "noded keeps connections of its own",
-    "synchronous_commit": _DURABILITY,
-    "synchronous_standby_names": _DURABILITY,
-    "unix_socket_directories": _PLACE,
-    "unix_socket_permissions": _PLACE,
-    "wal_keep_size": _CLUSTER,
-    "wal_log_hints": "a former primary could not be rewound",
-    "wal_receiver_create_temp_slot": _CLUSTER,
-    "wal_receiver_status_interval": _TIMING,
-    "wal_receiver_timeout": _TIMING,
-    "wal_retrieve_retry_interval": _TIMING,
-    "wal_sender_timeout": _TIMING,
+DEFAULTS: Mapping[str, str] = {
+    "shared_buffers": "32MB",
+    "max_connections": "100",
+    "wal_level": "replica",
+    "log_line_prefix": "%m [%p] %q%u@%d ",
 }
-"""Settings that a user may not give, and why."""
+"""Where ours differ from PostgreSQL's own, or must be known here; operators may give others."""
 
-
-class UserSettingError(ValueError):
-    """A setting of the user's is refused; the text says which and why."""
+VERSION_PARAMETER = f"{OUR_PREFIX}desired_version"
+"""Says in every session which version of the settings the server has read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,45 +46,31 @@ class Place:
     sync_name: str
 
 
-def check_user_settings(settings: Mapping[str, str]) -> None:
-    """Raise UserSettingError for the first setting in *settings* that is ours, or that is no setting's name."""
-    for name, value in settings.items():
-        key = name.lower()
-        if not key.replace("_", "").replace(".", "").isalnum():
-            raise UserSettingError(f'"{name}" is not the name of a setting')
-        if "\n" in value or "\0" in value:
-            raise UserSettingError(f'the value of "{name}" must be one line')
-        if key == "wal_level":
-            if value not in ("replica", "logical"):
-                raise UserSettingError('"wal_level" must be "replica" or "logical": the nodes replicate from one another')
-        elif key in OURS:
-            raise UserSettingError(f'"{name}" cannot be set: {OURS[key]}')
+def command_line(place: Place) -> list[str]:
+    """Return the options of ``postgres`` for the settings that are the cluster's own."""
+    return [part for name, value in _fixed(place).items() for part in ("-c", f"{name}={value}")]
 
 
-def check_user_hba(lines: Sequence[str]) -> None:
-    """Raise UserSettingError for the first line of *lines* that would let somebody in without a proof."""
-    for line in lines:
-        words = line.split("#", 1)[0].split()
-        if "\n" in line or "\0" in line or line.rstrip().endswith("\\"):
-            raise UserSettingError("a pg_hba line must be one line")
-        if words and words[0].startswith("include"):
-            raise UserSettingError(f'the pg_hba line "{line}" is refused: lines must be given one by one')
-        if any(word.strip('"') in ("trust", "ident") for word in words[3:]):
-            raise UserSettingError(f'the pg_hba line "{line}" is refused: everybody proves who they are')
+def settings_file(desired: DesiredSettings, demands: Mapping[str, int]) -> bytes:
+    """Return the contents of the file with users' settings, which postgresql.conf includes.
+
+    *demands*: what a standby needs at least of each parameter, because the writer of its WAL had so much. A line says which
+    version it is, so that a session can tell what the server has read.
+    """
+    settings = {**DEFAULTS, **{name.lower(): value for name, value in desired.parameters.items()}}
+    for name, demanded in demands.items():
+        wanted = settings.get(name, "")
+        if not wanted.strip().isdecimal() or int(wanted) < demanded:
+            settings[name] = str(demanded)
+    lines = [f"{name} = {quote_setting(value)}" for name, value in sorted(settings.items())]
+    head = "# Written by noded from the cluster's settings (endpointctl config); changes made here are lost."
+    return "\n".join((head, f"{VERSION_PARAMETER} = '{desired.version}'", *lines, "")).encode()
 
 
-def command_line(place: Place, user: Mapping[str, str]) -> list[str]:
-    """Return the options of ``postgres`` for all settings that do not change while it runs."""
-    check_user_settings(user)
-    settings = {
-        "shared_buffers": "32MB",
-        "max_connections": "100",
-        "wal_level": "replica",
-        "log_line_prefix": "%m [%p] %q%u@%d ",
-        **{name.lower(): value for name, value in user.items()},
-        **_fixed(place),
-    }
-    return [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+def main_file(text: str, *, place: Place, included: Path) -> str:
+    """Return *text*, a postgresql.conf that may be another node's, so that it says nothing of ours and ends in our include."""
+    kept = without_settings(text, {*_fixed(place), "include_if_exists"})
+    return f"{kept}include_if_exists = {quote_setting(str(included))}\n"
 
 
 def _fixed(place: Place) -> dict[str, str]:
@@ -263,9 +202,9 @@ def hba(user_lines: Sequence[str]) -> bytes:
     noded's superuser comes through the private unix socket only; users' lines come after ours, so that none of them can
     open it, and before the closing ones.
     """
-    check_user_hba(user_lines)
+    check_hba(user_lines)
     lines = [
-        "# Written by noded at every start.",
+        "# Written by noded; changes made here are lost.",
         f"local all         {CONTROL_ROLE} scram-sha-256",
         f"local replication {CONTROL_ROLE} scram-sha-256",
         "local all         all scram-sha-256",

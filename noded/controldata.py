@@ -5,9 +5,17 @@ Only what noded acts upon.  The timeline in a control file may lie behind the WA
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from pgtopology.timeline import Timeline
+
+_DEMANDS = {
+    "max_connections": "max_connections setting",
+    "max_locks_per_transaction": "max_locks_per_xact setting",
+    "max_prepared_transactions": "max_prepared_xacts setting",
+    "max_worker_processes": "max_worker_processes setting",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +27,8 @@ class ControlData:
     """PostgreSQL's words, for example ``shut down in recovery`` or ``in production``."""
     checkpoint_timeline: Timeline
     wal_segment_bytes: int
+    demands: Mapping[str, int] = field(default_factory=dict[str, int])
+    """What a standby on this data needs at least of each parameter (`parameters.AT_LEAST_THE_WRITERS`)."""
 
     @property
     def was_shut_down(self) -> bool:
@@ -41,6 +51,7 @@ def parse_controldata(text: str) -> ControlData:
             state=values["Database cluster state"],
             checkpoint_timeline=Timeline(int(values["Latest checkpoint's TimeLineID"])),
             wal_segment_bytes=int(values["Bytes per WAL segment"]),
+            demands={name: int(values[line]) for name, line in _DEMANDS.items() if line in values},
         )
     except KeyError as error:
         raise ValueError(f"pg_controldata did not report {error}") from error

@@ -17,7 +17,6 @@ from msgspec.structs import replace
 from daemonkit.logs import get_logger
 from noded import clone, promise
 from noded.bootstrap import make_data_directory
-from noded.conf import UserSettingError
 from noded.instance import Instance
 from noded.observe import disk_of
 from noded.postmaster import PostmasterError
@@ -30,7 +29,7 @@ from noded.walsender import WalsenderError
 from pgtopology.node import Incarnation, sync_name
 from pgtopology.orders import StopMode, Upstream
 
-FAILURES = (ToolError, PostmasterError, UserSettingError, OSError, ValueError)
+FAILURES = (ToolError, PostmasterError, OSError, ValueError)
 """What the world can do to long work; anything else is our bug and ends the program."""
 
 ASK_TIMEOUT_S = 5.0
@@ -117,7 +116,7 @@ class Copies:
     async def _start(self) -> None:
         async with self._turn:
             if not self._instance.running and self._instance.state.value.wanted:
-                self._instance.start()
+                await self._instance.start()
 
 
 def _bytes_below(directory: Path) -> int:

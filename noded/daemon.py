@@ -34,7 +34,9 @@ from noded.reporter import Doing, Reporter
 from noded.server import OPEN_PATHS, make_routes
 from noded.sessions import Sessions
 from noded.settings import NodedSettings
+from pgtopology.desired import DesiredSettings
 from pgtopology.node import NodeName
+from pgtopology.parameters import SettingRefused, check
 
 PASSING = frozenset({errno.EAGAIN, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC})
 """What the machine may refuse now and grant later."""
@@ -51,8 +53,10 @@ def main(arguments: list[str] | None = None) -> int:
     os.umask(UMASK)
     try:
         settings = load_settings(options.config, NodedSettings)
-        conf.check_user_settings(settings.postgres.settings)
-        conf.check_user_hba(settings.postgres.hba)
+        initial = DesiredSettings(
+            parameters={name.lower(): value for name, value in settings.postgres.settings.items()}, hba=settings.postgres.hba
+        )
+        check(DesiredSettings(parameters=settings.postgres.settings, hba=settings.postgres.hba))
         token = read_secret(settings.http.token_file)
         passwords = read_passwords(settings)
         layout = Layout(settings.node.dir.absolute())
@@ -60,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         lock = _lock(layout.lock)
         binaries = find_binaries(settings.node.pg_bin, prefer_bundled=settings.node.prefer_bundled)
         state = DurableState(layout.state, cluster=settings.node.cluster, node=NodeName(settings.node.name))
-    except (SettingsError, conf.UserSettingError, BinariesError, StateError, OSError) as error:
+    except (SettingsError, SettingRefused, BinariesError, StateError, OSError) as error:
         with contextlib.suppress(OSError):
             sys.stderr.write(f"endpointd-noded: {error}\n")
         # What may pass is worth another start; settings do not mend themselves.
@@ -68,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
     configure_logs(program="noded", level=settings.logs.level, style=settings.logs.style)
 
     async def serve(life: Lifecycle) -> None:
-        await _serve(settings, layout, binaries, state, passwords, token, life)
+        await _serve(settings, initial, layout, binaries, state, passwords, token, life)
 
     try:
         return run(serve)
@@ -89,6 +93,7 @@ def read_passwords(settings: NodedSettings) -> dict[str, str]:
 
 async def _serve(
     settings: NodedSettings,
+    initial: DesiredSettings,
     layout: Layout,
     binaries: Binaries,
     state: DurableState,
@@ -100,7 +105,7 @@ async def _serve(
     log.info("noded starts", version=VERSION, postgresql=binaries.version, binaries=str(binaries.directory))
     if not become_subreaper():
         log.warning("orphans of a dead postmaster will not be reaped here")
-    node = make_node(settings, layout, binaries, state, passwords)
+    node = make_node(settings, initial, layout, binaries, state, passwords)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(node.run(life.stopping))
         ready = tasks.create_task(node.taken_up.wait())
@@ -120,7 +125,12 @@ async def _serve(
 
 
 def make_node(
-    settings: NodedSettings, layout: Layout, binaries: Binaries, state: DurableState, passwords: dict[str, str]
+    settings: NodedSettings,
+    initial: DesiredSettings,
+    layout: Layout,
+    binaries: Binaries,
+    state: DurableState,
+    passwords: dict[str, str],
 ) -> Node:
     """Put a node together. An event loop must be running."""
     reporters: list[Reporter] = []
@@ -138,8 +148,7 @@ def make_node(
             host=settings.postgres.host,
             port=settings.postgres.port,
             socket_dir=settings.node.socket_dir,
-            user_settings=settings.postgres.settings,
-            user_hba=settings.postgres.hba,
+            initial=initial,
             replication_password=passwords[conf.REPLICATION_ROLE],
         ),
         state=state,

@@ -59,18 +59,18 @@ async def cut(instance: Instance, *, promoting: bool, stop_mode: StopMode, fast_
     """
     if not instance.running:
         await instance.stop(StopMode.IMMEDIATE)
-        instance.start()
+        await instance.start()
         return False
     if promoting or await instance.role() is not Role.STANDBY:
         was_primary = not instance.layout.standby_signal.exists()
         await instance.stop(StopMode.IMMEDIATE if promoting else stop_mode, fast_s=fast_s)
-        instance.start()
+        await instance.start()
         return was_primary
     instance.configure(standby_configuration(instance.state.value))
     instance.postmaster.reload()
     if not await _receiver_is_gone(instance):
         await instance.stop(StopMode.IMMEDIATE)
-        instance.start()
+        await instance.start()
     return False
 
 

@@ -7,7 +7,8 @@ that of a standby (S10, S18).  The one file that knows both the postmaster and t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,14 +22,17 @@ from noded.layout import Layout
 from noded.postmaster import FAST_STOP_S, Postmaster, PostmasterError, remove_socket
 from noded.promise import Configuration, standby_configuration
 from noded.sessions import SessionError, Sessions
-from noded.tools import run_tool
+from noded.tools import ToolError, run_tool
+from pgtopology.desired import DesiredSettings
 from pgtopology.node import Role
 from pgtopology.observation import PostmasterState
 from pgtopology.orders import StopMode
+from pgtopology.parameters import without_refused
 
 READY_POLL_S = 0.005
 ASK_TIMEOUT_S = 0.3
 CONTROL_FILE_TIMEOUT_S = 20.0
+DEMANDS_TIMEOUT_S = 2.0
 SETTLED_S = 10.0
 """A PostgreSQL that has run this long is forgiven its earlier ends."""
 
@@ -41,8 +45,8 @@ class Server:
     host: str
     port: int
     socket_dir: Path
-    user_settings: Mapping[str, str]
-    user_hba: Sequence[str]
+    initial: DesiredSettings
+    """Of the settings file: what holds until the cluster has settings of its own."""
     replication_password: str = field(repr=False)
 
 
@@ -68,6 +72,7 @@ class Instance:
         self._written: bytes | None = None
         self.crashes = Backoff(first_s=0.5, max_s=15.0, free=1)
         """How often in a row PostgreSQL ended by itself soon after its start."""
+        self._demands: Mapping[str, int] = {}
 
     @property
     def running(self) -> bool:
@@ -78,10 +83,63 @@ class Instance:
         """Return whether there is a data directory."""
         return (self.layout.pgdata / "global" / "pg_control").exists()
 
-    async def control_data(self, directory: Path | None = None) -> ControlData:
+    @property
+    def desired(self) -> DesiredSettings:
+        """The operator's settings this node goes by."""
+        kept = self.state.value.desired
+        return without_refused(kept) if kept.version else self.server.initial
+
+    @property
+    def place(self) -> conf.Place:
+        """Where the server is. There must be data."""
+        server, sync_name = self.server, self.state.value.sync_name
+        assert sync_name is not None
+        return conf.Place(
+            name=server.name,
+            major=self.binaries.major,
+            host=server.host,
+            port=server.port,
+            socket_dir=server.socket_dir,
+            hba_file=self.layout.hba,
+            sync_name=sync_name,
+        )
+
+    async def control_data(self, directory: Path | None = None, *, timeout_s: float = CONTROL_FILE_TIMEOUT_S) -> ControlData:
         """Return what the control file of *directory*, or of PGDATA, says. Raises ToolError or ValueError."""
         command = self.binaries.command("pg_controldata", str(directory or self.layout.pgdata))
-        return parse_controldata(await run_tool(command, timeout_s=CONTROL_FILE_TIMEOUT_S))
+        return parse_controldata(await run_tool(command, timeout_s=timeout_s))
+
+    async def has_less_than_demanded(self) -> bool:
+        """Return whether PostgreSQL runs with less of a parameter than the WAL it replays demands.
+
+        Raises SessionError, ToolError, ValueError.
+        """
+        demands = (await self.control_data()).demands
+        rows = await self.sessions.control.rows(
+            "SELECT name, setting FROM pg_settings WHERE name = ANY($1)", list(demands), timeout_s=ASK_TIMEOUT_S
+        )
+        return any(int(row["setting"]) < demands[row["name"]] for row in rows)
+
+    async def learn_demands(self) -> None:
+        """Find out what the data demands: a standby does not start with less than the server had whose WAL it replays.
+
+        Wanting less must not keep it down; nor must a control file that cannot be read now.
+        """
+        with contextlib.suppress(ToolError, ValueError):
+            self._demands = (await self.control_data(timeout_s=DEMANDS_TIMEOUT_S)).demands
+
+    def write_settings(self) -> None:
+        """Write the operator's settings where PostgreSQL reads them. Durable. Raises OSError."""
+        layout, desired = self.layout, self.desired
+        main = layout.main_conf.read_text()
+        texts = {
+            layout.settings: conf.settings_file(desired, self._demands),
+            layout.hba: conf.hba(desired.hba),
+            layout.main_conf: conf.main_file(main, place=self.place, included=layout.settings).encode(),
+        }
+        for path, text in texts.items():
+            if read_or_none(path) != text:
+                write_durably(path, text)
 
     def configure(self, configuration: Configuration) -> None:
         """Write the two changing settings, and let the password be where it is needed and nowhere else. Durable."""
@@ -109,43 +167,27 @@ class Instance:
         """Return whether somebody else has written our file."""
         return self.running and self._written is not None and read_or_none(self.layout.auto_conf) != self._written
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Start PostgreSQL as a standby, as the durable state says. Raises PostmasterError, OSError.
 
         No process of the data directory may be left. One that keeps ending is started again only after a pause.
         """
         if (why_not := self.why_not_yet()) is not None:
             raise PostmasterError(why_not)
-        state = self.state.value
-        layout = self.layout
-        assert state.sync_name is not None
-        server = self.server
-        place = conf.Place(
-            name=server.name,
-            major=self.binaries.major,
-            host=server.host,
-            port=server.port,
-            socket_dir=server.socket_dir,
-            hba_file=layout.hba,
-            sync_name=state.sync_name,
-        )
-        options = conf.command_line(place, server.user_settings)
-        text = layout.main_conf.read_text()
-        kept = conf.without_settings(text, {option.partition("=")[0] for option in options})
-        if kept != text:
-            write_durably(layout.main_conf, kept.encode())
+        layout, server = self.layout, self.server
+        await self.learn_demands()
+        self.write_settings()
         if not layout.standby_signal.exists():
             write_durably(layout.standby_signal, b"")
         for name in ("recovery.signal", "promote"):
             (layout.pgdata / name).unlink(missing_ok=True)
         history.remove_placeholders(layout.wal)
-        self.configure(standby_configuration(state))
-        write_durably(layout.hba, conf.hba(server.user_hba))
+        self.configure(standby_configuration(self.state.value))
         fsync_dir(layout.pgdata)
         server.socket_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         remove_socket(server.socket_dir, server.port)
         self.sessions.drop()
-        self.postmaster.start(self.binaries.command("postgres", "-D", str(layout.pgdata), *options))
+        self.postmaster.start(self.binaries.command("postgres", "-D", str(layout.pgdata), *conf.command_line(self.place)))
 
     def why_not_yet(self) -> str | None:
         """Return why PostgreSQL is not started again at this moment, or None."""

@@ -54,6 +54,11 @@ class Layout:
         return self.conf / "pg_hba.conf"
 
     @property
+    def settings(self) -> Path:
+        """The operator's settings, which postgresql.conf includes."""
+        return self.conf / "settings.conf"
+
+    @property
     def passfile(self) -> Path:
         """The replication password: PostgreSQL's only way to it, and absent while nobody may be followed (S2)."""
         return self.conf / "replication.pgpass"
@@ -85,7 +90,7 @@ class Layout:
 
     @property
     def main_conf(self) -> Path:
-        """What initdb found out about the system; nothing of ours, nothing of the users'."""
+        """What initdb found out about the system, and an include of the operator's settings."""
         return self.pgdata / "postgresql.conf"
 
     @property

@@ -34,6 +34,8 @@ SELECT pg_is_in_recovery() AS standby,
             ELSE ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int4 END AS timeline,
        CASE WHEN pg_is_in_recovery() THEN (pg_last_wal_replay_lsn() - '0/0')::int8 END AS replayed,
        current_setting('synchronous_standby_names') AS names,
+       current_setting('endpointd.desired_version', true) AS loaded,
+       CASE WHEN pg_is_in_recovery() THEN pg_get_wal_replay_pause_state() = 'paused' ELSE false END AS paused,
        EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming') AS streaming,
        (SELECT json_agg(json_build_object(
                    'name', r.application_name, 'slot', s.slot_name, 'streaming', r.state = 'streaming',
@@ -43,7 +45,7 @@ SELECT pg_is_in_recovery() AS standby,
          WHERE r.application_name NOT LIKE 'endpointd %')::text AS walsenders
 """
 
-_PENDING_RESTART = "SELECT EXISTS (SELECT FROM pg_settings WHERE pending_restart) AS pending"
+_PENDING_RESTART = "SELECT array(SELECT name FROM pg_settings WHERE pending_restart ORDER BY name) AS names"
 
 _SSL_REQUEST = bytes((0, 0, 0, 8, 4, 210, 22, 47))
 """Asks for TLS: the cheapest question that needs a living postmaster."""
@@ -63,7 +65,9 @@ class Facts:
     receiver_streaming: bool = False
     walsenders: tuple[Walsender, ...] = ()
     synchronous_standby_names: str | None = None
-    pending_restart: bool = False
+    restart_for: tuple[str, ...] = ()
+    loaded_version: int | None = None
+    replay_paused: bool = False
 
 
 NOTHING = Facts()
@@ -86,6 +90,7 @@ class Gatherer:
         """PostgreSQL is gone: nothing that was found out holds."""
         self.facts = NOTHING
         self._mute_since = None
+        self._rounds = 0
 
     async def gather(self) -> None:
         """Do one round."""
@@ -113,14 +118,17 @@ class Gatherer:
     async def _ask(self, *, receiver_running: bool) -> Facts:
         sessions = self._instance.sessions
         row = await sessions.observer.row(_SAMPLE, timeout_s=ASK_TIMEOUT_S)
-        pending = self.facts.pending_restart
-        if self._rounds % PENDING_RESTART_EVERY == 0:
-            pending = (await sessions.observer.row(_PENDING_RESTART, timeout_s=ASK_TIMEOUT_S))["pending"]
+        restart_for = self.facts.restart_for
+        loaded = int(row["loaded"]) if (row["loaded"] or "").isdecimal() else None
+        if self._rounds % PENDING_RESTART_EVERY == 0 or loaded != self.facts.loaded_version:
+            restart_for = tuple((await sessions.observer.row(_PENDING_RESTART, timeout_s=ASK_TIMEOUT_S))["names"])
         self._rounds += 1
         facts = Facts(
             walsenders=_walsenders_decoder.decode(row["walsenders"]) if row["walsenders"] else (),
             synchronous_standby_names=row["names"],
-            pending_restart=pending,
+            restart_for=restart_for,
+            loaded_version=loaded,
+            replay_paused=row["paused"],
         )
         if not row["standby"]:
             return replace(facts, role=Role.PRIMARY, timeline=Timeline(row["timeline"]), wal_end=Lsn(row["flushed"]))

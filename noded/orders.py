@@ -26,6 +26,7 @@ from pgtopology.orders import (
     Acknowledged,
     CheckpointOrder,
     CloneOrder,
+    ConfigureOrder,
     FollowOrder,
     InitOrder,
     Order,
@@ -40,6 +41,7 @@ from pgtopology.orders import (
     StopMode,
     StopOrder,
 )
+from pgtopology.parameters import SettingRefused, check
 from pgtopology.quorum import Voters, synchronous_standby_names
 
 ANSWER_RESERVE_S = 0.05
@@ -169,6 +171,22 @@ class Orders:
             node.proven_list = wanted
         node.reporter.poke()
         return SettingsAnswer(node=name, in_force=wanted, barrier_lsn=lsn)
+
+    async def configure(self, order: ConfigureOrder) -> Acknowledged:
+        """Go by the operator's settings from now on."""
+        try:
+            check(order.desired)
+        except SettingRefused as error:
+            raise OrderRefused(Refusal.FAILED, str(error)) from error
+        self._accept(order, primary=False)
+        async with self.node.turn:
+            self._check_not_overtaken(order)
+            self._state.store(replace(self._state.value, desired=order.desired))
+            if self._instance.running:
+                await self._guard(self._reload_settings())
+        self._log.info("settings taken over", version=order.desired.version)
+        self.node.reporter.poke()
+        return self._done()
 
     async def checkpoint(self, order: CheckpointOrder) -> Acknowledged:
         """Write dirty pages out now, beside everything else."""
@@ -315,8 +333,12 @@ class Orders:
             self._instance.postmaster.reload()
         else:
             await self._instance.stop(StopMode.IMMEDIATE)
-            self._instance.start()
+            await self._instance.start()
         self._doing.problem = None
+
+    async def _reload_settings(self) -> None:
+        self._instance.write_settings()
+        self._instance.postmaster.reload()
 
     async def _guard(self, action: Awaitable[_T]) -> _T:
         """Return what *action* does, its failures as a refusal."""

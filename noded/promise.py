@@ -13,11 +13,13 @@ from enum import StrEnum
 import msgspec
 from msgspec.structs import replace
 
+from pgtopology.desired import DesiredSettings
 from pgtopology.epoch import NO_EPOCH, Epoch
 from pgtopology.node import Incarnation, NodeName, sync_name
 from pgtopology.observation import Seen
 from pgtopology.orders import (
     CloneOrder,
+    ConfigureOrder,
     FollowOrder,
     InitOrder,
     Order,
@@ -76,6 +78,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     work: Work | None = None
     wanted: bool = True
     """Whether PostgreSQL should run: False after an ordered stop, until an order needs it again."""
+    desired: DesiredSettings = DesiredSettings()
+    """The operator's settings; it is the node's, not its data's, and stays when the data goes."""
 
     @property
     def sync_name(self) -> str | None:
@@ -225,6 +229,8 @@ def _unfit(state: State, order: Order, now: Circumstances) -> Refused | None:
             return None
         case InitOrder():
             return _busy(now, Work.INIT)
+        case ConfigureOrder():
+            return None
         case CloneOrder():
             if now.busy is Work.CLONE:
                 return None

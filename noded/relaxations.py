@@ -45,12 +45,6 @@ SELECT p.oid::regprocedure::text AS name, split_part(one, '=', 2) AS value
 """
 
 
-def relaxations_allowed(instance: Instance) -> bool:
-    """Return whether the operator has chosen that commits may be relaxed."""
-    del instance  # the operator's settings do not reach a node yet
-    return False
-
-
 @dataclass(frozen=True, slots=True)
 class Relaxation:
     """One setting of a role, a database or both; with neither it is of all roles."""
@@ -112,7 +106,7 @@ class Relaxations:
         rows = await session.rows(_SETTINGS, timeout_s=TIMEOUT_S)
         found = [Relaxation(row["role"], row["database"], row["value"]) for row in rows]
         self._present = [one.text for one in found]
-        if found and not relaxations_allowed(self._instance):
+        if found and not self._instance.desired.relaxed_commits:
             for one in found:
                 await session.rows(one.remedy, timeout_s=TIMEOUT_S)
                 self._log.error("commits were relaxed by somebody, which is undone", what=one.text)

@@ -168,5 +168,8 @@ class Reporter:
             disk=disk_of(instance),
             data_dir=str(instance.layout.pgdata),
             server_version=instance.binaries.version,
-            pending_restart=facts.pending_restart,
+            pending_restart=bool(facts.restart_for),
+            desired_version=state.desired.version,
+            loaded_version=facts.loaded_version,
+            restart_for=facts.restart_for,
         )

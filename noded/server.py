@@ -14,12 +14,17 @@ from aiohttp import web
 
 from daemonkit.httpserver import ApiError, LineStream, json_response
 from noded import patroni
+from noded.copies import FAILURES
 from noded.node import Node
 from noded.orders import OrderRefused, Orders
+from noded.rehearsal import rehearse
+from noded.sessions import SessionError
 from pgtopology.codec import MessageError, decode, encode
 from pgtopology.orders import (
     CheckpointOrder,
+    CheckSettings,
     CloneOrder,
+    ConfigureOrder,
     FollowOrder,
     InitOrder,
     Order,
@@ -54,6 +59,19 @@ def make_routes(node: Node) -> list[web.RouteDef]:
                     await stream.write_line(encode(observation))
         return stream.response
 
+    async def desired(_request: web.Request) -> web.StreamResponse:
+        return json_response(encode(node.instance.desired))
+
+    async def check_settings(request: web.Request) -> web.StreamResponse:
+        try:
+            question = decode(await request.read(), CheckSettings)
+        except MessageError as error:
+            raise ApiError(400, "bad_question", str(error)) from error
+        try:
+            return json_response(encode(await rehearse(node.instance, question, node.turn)))
+        except (SessionError, *FAILURES) as error:
+            raise ApiError(503, "unavailable", f"the settings cannot be checked now: {error}") from error
+
     async def restart(order: StartOrder) -> msgspec.Struct:
         return await orders.start(order, restart=True)
 
@@ -71,6 +89,9 @@ def make_routes(node: Node) -> list[web.RouteDef]:
         web.post("/restart", _order(node, StartOrder, restart)),
         web.post("/checkpoint", _order(node, CheckpointOrder, orders.checkpoint)),
         web.post("/settings", _order(node, SettingsOrder, orders.settings)),
+        web.post("/configure", _order(node, ConfigureOrder, orders.configure)),
+        web.post("/check-settings", check_settings),
+        web.get("/desired", desired),
     ]
     for path in patroni.PATHS:
         # HEAD is answered by aiohttp's GET route; OPTIONS is what some balancers send.

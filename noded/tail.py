@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 
 from daemonkit.durable import fsync_dir
+from noded.clone import remove_tree
 from noded.history import fork_point
 from noded.instance import Instance
 from noded.walsender import WalEnd, Walsender
@@ -42,13 +43,16 @@ async def keep_tail(instance: Instance, walsender: Walsender, end: WalEnd) -> No
     first = fork // control.wal_segment_bytes if fork is not None else 0
     per_id = 0x1_0000_0000 // control.wal_segment_bytes
     tail = [path for path in own if int(path.name[8:16], 16) * per_id + int(path.name[16:24], 16) >= first][:KEPT_SEGMENTS_MAX]
-    if not tail:
-        return
-    known = [int(path.name.split("-", 1)[0]) for path in _kept(layout.kept)]
-    target = layout.kept / f"{max(known, default=0) + 1:06d}-{instance.state.value.sync_name}"
-    await asyncio.to_thread(_copy, tail, target)
-    for old in _kept(layout.kept)[:-KEPT_MAX]:
-        await asyncio.to_thread(shutil.rmtree, old)
+    if tail:
+        await put_aside(tail, layout.kept, f"{instance.state.value.sync_name}")
+
+
+async def put_aside(files: list[Path], directory: Path, name: str) -> None:
+    """Copy *files* to a new directory in *directory*, and remove the oldest beyond what is kept. Raises OSError."""
+    known = [int(path.name.split("-", 1)[0]) for path in _kept(directory)]
+    await asyncio.to_thread(_copy, files, directory / f"{max(known, default=0) + 1:06d}-{name}")
+    for old in _kept(directory)[:-KEPT_MAX]:
+        await remove_tree(old)
 
 
 def _newest_timeline(segments: list[Path]) -> int:

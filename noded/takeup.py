@@ -18,6 +18,7 @@ from noded.clone import remove_tree
 from noded.copies import FAILURES
 from noded.instance import Instance
 from noded.promise import Work
+from noded.rehearsal import remove_left_overs
 from noded.reporter import Doing
 from noded.tools import ToolError
 from pgtopology.node import Role
@@ -48,7 +49,7 @@ async def take_up(instance: Instance, doing: Doing) -> None:
             return
         await instance.stop(StopMode.IMMEDIATE)
         if instance.state.value.wanted and instance.state.value.work is None:
-            instance.start()
+            await instance.start()
     except FAILURES as error:
         get_logger().error("postgresql was not started", error=str(error))
         doing.problem = f"PostgreSQL was not started: {error}"
@@ -83,6 +84,7 @@ async def _clear_unfinished(instance: Instance, doing: Doing) -> None:
         doing.problem = f"an earlier {work} was interrupted"
     await remove_tree(layout.partial)
     await remove_tree(layout.replaced)
+    await remove_left_overs(layout.root)
     layout.tool_passfile.unlink(missing_ok=True)
     layout.init_passfile.unlink(missing_ok=True)
 
@@ -119,6 +121,8 @@ async def _adopted(instance: Instance) -> None:
     if not state.wanted or state.work is not None:
         await instance.stop(StopMode.FAST)
         return
+    await instance.learn_demands()
+    instance.write_settings()
     await instance.wait_ready(READY_S)
     may_remain = promise.may_remain_primary(state)
     configuration = promise.standby_configuration(state)

@@ -19,6 +19,11 @@ _CHUNK_BYTES = 1 << 12
 class ToolError(Exception):
     """A program failed; the text is the last of what it said."""
 
+    def __init__(self, message: str, *, output: str = "") -> None:
+        super().__init__(message)
+        self.output = output
+        """All that it said, within the limit; empty if it did not come to an end."""
+
 
 async def run_tool(
     command: Sequence[str],
@@ -52,7 +57,7 @@ async def run_tool(
         await _end(process)
     text = output.decode(errors="replace")
     if status != 0:
-        raise ToolError(f"{name} failed: {last_words(text) or f'exit status {status}'}")
+        raise ToolError(f"{name} failed: {last_words(text) or f'exit status {status}'}", output=text)
     return text
 
 

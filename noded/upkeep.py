@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from daemonkit.logs import get_logger
 from noded import processes, promise
+from noded.copies import FAILURES
 from noded.instance import Instance
 from noded.observe import Gatherer
 from noded.postmaster import PostmasterError, rotate_log
@@ -72,6 +73,7 @@ class Upkeep:
             await self._notice_lost_data()
             await self._restore_configuration()
             await self._look_for_relaxations()
+            await self._catch_up_with_the_writer()
             rotate_log(self._instance.layout.log)
             due = due and not await self._keep_slots()
 
@@ -108,6 +110,25 @@ class Upkeep:
                 return
             self._log.warning("postgresql.auto.conf was changed by somebody else and is restored")
             instance.postmaster.reload()
+
+    async def _catch_up_with_the_writer(self) -> None:
+        """Restart a standby that PostgreSQL holds up because the writer was given more than this one started with.
+
+        It happens when a writer is lost between the restarts that a greater max_connections needs: the node goes on with
+        what its control file demands by now.
+        """
+        instance = self._instance
+        if not self._gatherer.facts.replay_paused or self._turn.locked() or self._doing.work is not None:
+            return
+        async with self._turn:
+            try:
+                if not await instance.has_less_than_demanded():
+                    return  # somebody called pg_wal_replay_pause()
+                self._log.warning("postgresql is restarted, because replay needs greater settings than it was started with")
+                await instance.stop(StopMode.FAST)
+                await instance.start()
+            except (SessionError, *FAILURES) as error:
+                self._doing.problem = str(error)
 
     async def _look_for_relaxations(self) -> None:
         """Hold every role and database of the writer to the commits that were promised."""

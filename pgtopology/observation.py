@@ -174,3 +174,9 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     data_dir: str
     server_version: str | None = None
     pending_restart: bool = False
+    desired_version: int = 0
+    """Of the operator's settings this node goes by; 0 means those of its own file."""
+    loaded_version: int | None = None
+    """Of the settings the running PostgreSQL has read; None while that is not known."""
+    restart_for: tuple[str, ...] = ()
+    """The parameters whose value in the settings takes effect at the next start only."""

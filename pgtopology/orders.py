@@ -4,8 +4,8 @@ Every order carries the (epoch, revision) of the document it follows from; noded
 smaller ones with 409 (S8).  Every order is idempotent: it may arrive twice, late, or again after an answer was lost.
 Deadlines are durations and advice; safety never rests on them.
 
-Quick orders (promise, follow, promote, settings, start, stop) answer when done.  Long ones (init, clone, rewind) answer
-when begun; their progress and outcome are in the next observations.
+Quick orders (promise, follow, promote, settings, configure, start, stop) answer when done.  Long ones (init, clone, rewind)
+answer when begun; their progress and outcome are in the next observations.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from enum import StrEnum
 
 import msgspec
 
+from pgtopology.desired import DesiredSettings
 from pgtopology.document import FORMAT_VERSION
 from pgtopology.epoch import Epoch, Revision
 from pgtopology.lsn import Lsn
@@ -117,6 +118,36 @@ class SettingsOrder(Order, frozen=True, kw_only=True):
 
     in_force: Voters
     """May differ from the recorded voters by one step: which of the two is wider is the manager's business."""
+
+
+class ConfigureOrder(Order, frozen=True, kw_only=True):
+    """Go by the operator's settings from now on: what needs no restart at once, the rest from the next start on.
+
+    Also without data, and while data is copied: a copy needs them when it starts.
+    """
+
+    desired: DesiredSettings
+
+
+class CheckSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """A question to a noded: would its PostgreSQL take these settings? Changes nothing."""
+
+    format_version: int = FORMAT_VERSION
+    before: DesiredSettings
+    """What holds now: only what differs from it can be refused for what the cluster already does."""
+    wanted: DesiredSettings
+    as_writer: bool = True
+    """Whether it is asked too what the cluster could not do. Only the writer knows what its WAL demands."""
+
+
+class SettingsChecked(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer."""
+
+    format_version: int = FORMAT_VERSION
+    refused: str | None = None
+    """One line that says which and why, with the accepted range; None if all would be taken."""
+    restart_for: tuple[str, ...] = ()
+    """The parameters whose change needs a restart."""
 
 
 class Acknowledged(msgspec.Struct, frozen=True, kw_only=True):

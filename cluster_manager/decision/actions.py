@@ -93,6 +93,14 @@ class PutInForce:
 
 
 @dataclass(frozen=True, slots=True)
+class Configure:
+    """Go by the document's settings of PostgreSQL."""
+
+    node: NodeName
+    kind = ActionKind.CONFIGURE
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """Write dirty pages out now, so that a stop that follows is short."""
 
@@ -116,5 +124,5 @@ class Restart:
     kind = ActionKind.RESTART
 
 
-NodeAction = Checkpoint | Stop | Restart | Init | AskPromise | Follow | Promote | Clone | Rewind | PutInForce
+NodeAction = Configure | Checkpoint | Stop | Restart | Init | AskPromise | Follow | Promote | Clone | Rewind | PutInForce
 Action = WriteDocument | NodeAction

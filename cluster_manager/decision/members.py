@@ -53,6 +53,17 @@ def lag_bytes(node: NodeView, document: Topology | None, view: View) -> int | No
     return max(0, ahead - behind) if ahead is not None and behind is not None else None
 
 
+def is_in_force(node: NodeView, document: Topology) -> bool:
+    """Return whether the node's running PostgreSQL goes by all of the document's settings, as far as it said."""
+    observation = node.observation
+    version = document.desired.version
+    return (
+        observation is not None
+        and (observation.desired_version, observation.loaded_version) == (version, version)
+        and not observation.restart_for
+    )
+
+
 def refreshed(document: Topology, view: View) -> Topology:
     """Return *document* with its members as observed now; equal to it if nothing that others act on has changed."""
     # A voter that was taken out of the settings stays a member until it is no voter any more.

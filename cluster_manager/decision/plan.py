@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from cluster_manager.decision import adoption, bootstrap, membership, transition
+from cluster_manager.decision import adoption, bootstrap, configuring, membership, transition
 from cluster_manager.decision.actions import Action, Checkpoint, Clone, Rewind, WriteDocument
 from cluster_manager.decision.diagnose import Diagnosis, Finding, diagnose_store, diagnose_writer
 from cluster_manager.decision.members import refreshed
@@ -131,7 +131,7 @@ def _beside_the_writer(view: View, document: Topology, finding: Finding) -> Plan
         return _plan(view, finding, (WriteDocument(written, MEMBERS_CHANGED),), found)
     trusted = finding.diagnosis in _WRITER_IS_THERE or calm
     wanted = [repair.action for repair in found if repair.action is not None and (trusted or not _destroys(repair.action))]
-    actions = list(bearable(view, document, wanted))
+    actions = [*bearable(view, document, wanted), *configuring.untold(view, document)]
     if calm and view.checkpointed_at_ms is None and document.writer is not None:
         # A promotion leaves the old timeline in the control file until the next checkpoint, minutes later; a writer that dies
         # before it could not be rewound afterwards.

@@ -101,6 +101,10 @@ class NodeView:
         """The node's name."""
         return self.spec.name
 
+    def is_heard(self, timings: Timings) -> bool:
+        """Return whether it was heard so recently that what it said describes it."""
+        return self.observation is not None and self.age_ms < timings.silence_ms
+
     def voter(self) -> Voter | None:
         """Return who this node votes as with the data it has now, or None without data."""
         if self.observation is None or self.observation.incarnation is None:
@@ -150,6 +154,9 @@ class ActionKind(StrEnum):
     STOP = "stop"
     RESTART = "restart"
     SETTINGS = "settings"
+    """Whose acknowledgements a commit waits for."""
+    CONFIGURE = "configure"
+    """The operator's settings of PostgreSQL."""
     CHECKPOINT = "checkpoint"
 
 

@@ -35,9 +35,11 @@ from endpointctl.local.layout import Layout
 from endpointctl.local.logfiles import last_lines, rotate
 from endpointctl.local.plan import DEFAULT_BASE_PORT, NODE_COUNTS, Plan, make_plan
 from endpointctl.local.ports import Conflict, conflicts, free_base_port
-from endpointctl.local.preferences import Preferences
+from endpointctl.local.preferences import PostgresPreferences, Preferences
 from endpointctl.local.program import conflicts_with_others, program_environment
-from endpointctl.local.settings_files import settings_files
+from endpointctl.local.settings_files import preferences_in_force, settings_files
+from pgtopology.desired import DesiredSettings
+from pgtopology.parameters import SettingRefused, check
 
 AUTO = 0
 """As a base port: find a free block."""
@@ -65,7 +67,13 @@ class Started:
 
 async def start_cluster(layout: Layout, wishes: Wishes) -> Started:
     """Lay the cluster out if it is new, and start its supervisor if none runs. Raises Failure."""
+    postgres = wishes.preferences.postgres
+    try:
+        check(DesiredSettings(parameters=postgres.settings, hba=postgres.hba))
+    except SettingRefused as error:
+        raise Failure(str(error), hint="take it out of the file given with --config") from error
     state = inspect_directory(layout)
+    preferences = wishes.preferences
     if state is DirectoryState.NEW:
         plan = _new_plan(layout, wishes)
         _require_ports(conflicts(plan.ports))
@@ -76,6 +84,7 @@ async def start_cluster(layout: Layout, wishes: Wishes) -> Started:
         known = read_plan(layout)
         assert known is not None, "inspect_directory has seen the plan"
         plan = _confirm_plan(layout, known, wishes)
+        preferences = _confirm_postgres(layout, known, wishes.preferences)
         free = lock(layout)
         if free is None:
             await _require_supervisor(layout)
@@ -86,7 +95,7 @@ async def start_cluster(layout: Layout, wishes: Wishes) -> Started:
         if plan != known:
             write_plan(layout, plan)
     try:
-        write_settings(settings_files(plan, layout, wishes.preferences))
+        write_settings(settings_files(plan, layout, preferences))
         await _start_supervisor(layout, descriptor)
     finally:
         os.close(descriptor)
@@ -136,6 +145,17 @@ def _confirm_plan(layout: Layout, known: Plan, wishes: Wishes) -> Plan:
     pg_bin = find_pg_bin(named)
     _require_same_major(layout, known, pg_bin)
     return msgspec.structs.replace(known, pg_bin=str(pg_bin))
+
+
+def _confirm_postgres(layout: Layout, known: Plan, wished: Preferences) -> Preferences:
+    """Return *wished* with the [postgres] table the cluster was made with; refuse another one."""
+    made_with = preferences_in_force(layout, known).postgres
+    if wished.postgres not in (PostgresPreferences(), made_with):
+        raise Failure(
+            f"[postgres] of the file is not what the cluster in {layout.root} was made with, which is all it is for",
+            hint="settings are changed by `endpointctl config set`; leave the table out, or as it was",
+        )
+    return msgspec.structs.replace(wished, postgres=made_with)
 
 
 def find_pg_bin(named: Path | None) -> Path:

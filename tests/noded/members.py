@@ -28,6 +28,7 @@ from pgtopology.observation import Observation
 from pgtopology.orders import (
     Acknowledged,
     CloneOrder,
+    ConfigureOrder,
     FollowOrder,
     InitOrder,
     Order,
@@ -54,6 +55,7 @@ PATHS = {
     CloneOrder: "/clone",
     RewindOrder: "/rewind",
     SettingsOrder: "/settings",
+    ConfigureOrder: "/configure",
     StartOrder: "/start",
     StopOrder: "/stop",
 }

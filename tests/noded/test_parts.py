@@ -16,6 +16,7 @@ from noded.binaries import BinariesError, find_binaries
 from noded.durable_state import DurableState, StateError
 from noded.layout import Layout
 from noded.postmaster import last_complaint, rotate_log
+from noded.tail import KEPT_MAX, put_aside
 from noded.tools import ToolError, environment, run_tool
 from pgtopology.epoch import Epoch
 from pgtopology.node import NodeName, Role
@@ -156,3 +157,16 @@ def test_load_balancers_get_the_answers_they_know(observation: Observation, yes:
     assert {path for path in patroni.PATHS if patroni.is_yes(path, observation)} == yes
     expected = "replica" if observation.role is Role.STANDBY else "primary"
     assert patroni.health(observation).role == expected
+
+
+async def test_only_the_newest_diverged_tails_are_kept(tmp_path: Path) -> None:
+    segment = tmp_path / "000000020000000000000003"
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "somebody's notes").touch()
+    for number in range(KEPT_MAX + 2):
+        segment.write_text(str(number))
+        await put_aside([segment], kept, "n1_aaaa")
+    found = sorted(path for path in kept.iterdir() if path.is_dir())
+    assert [(path / segment.name).read_text() for path in found] == [str(number) for number in range(2, KEPT_MAX + 2)]
+    assert (kept / "somebody's notes").exists()

@@ -11,9 +11,11 @@ from noded import conf, history
 from noded.bootstrap import role_statements
 from noded.controldata import parse_controldata
 from noded.promise import Configuration
+from pgtopology.desired import DesiredSettings
 from pgtopology.lsn import parse_lsn
 from pgtopology.node import Address, NodeName
 from pgtopology.orders import Upstream
+from pgtopology.parameters import OURS, check_hba
 from pgtopology.timeline import Timeline
 
 PLACE = conf.Place(
@@ -28,14 +30,14 @@ PLACE = conf.Place(
 UPSTREAM = Upstream(NodeName("n2"), Address("127.0.0.1", 6411))
 
 
-def options(user: dict[str, str], place: conf.Place = PLACE) -> dict[str, str]:
-    words = conf.command_line(place, user)
+def options(place: conf.Place = PLACE) -> dict[str, str]:
+    words = conf.command_line(place)
     assert words[::2] == ["-c"] * (len(words) // 2)
     return dict(word.split("=", 1) for word in words[1::2])
 
 
 def test_what_carries_the_promises_of_the_cluster_is_on_the_command_line() -> None:
-    given = options({})
+    given = options()
     expected = {
         "restart_after_crash": "off",
         "fsync": "on",
@@ -55,32 +57,39 @@ def test_what_carries_the_promises_of_the_cluster_is_on_the_command_line() -> No
 
 def test_older_versions_get_no_setting_they_do_not_know() -> None:
     place = conf.Place(name="n1", major=16, host="h", port=1, socket_dir=Path("/s"), hba_file=Path("/h"), sync_name="n1_aaaa")
-    assert "allow_alter_system" not in options({}, place)
+    assert "allow_alter_system" not in options(place)
 
 
-def test_users_settings_are_taken_over_whatever_their_case() -> None:
-    given = options({"Shared_Buffers": "64MB", "work_mem": "8MB", "wal_level": "logical"})
-    assert given["shared_buffers"] == "64MB"
-    assert given["work_mem"] == "8MB"
-    assert given["wal_level"] == "logical"
+def settings(demands: dict[str, int] | None = None, **parameters: str) -> dict[str, str]:
+    text = conf.settings_file(DesiredSettings(version=7, parameters=parameters), demands or {}).decode()
+    return dict(line.split(" = ", 1) for line in text.splitlines() if not line.startswith("#"))
 
 
-@pytest.mark.parametrize("name", [*conf.OURS, "FSYNC", "Synchronous_Standby_Names"])
-def test_settings_that_are_ours_are_refused_with_the_reason(name: str) -> None:
-    with pytest.raises(conf.UserSettingError, match="cannot be set") as caught:
-        conf.check_user_settings({name: "x"})
-    assert conf.OURS[name.lower()] in str(caught.value)
+def test_users_settings_are_a_file_of_their_own() -> None:
+    given = settings(shared_buffers="64MB", search_path="it's")
+    assert given["shared_buffers"] == "'64MB'"
+    assert given["search_path"] == "'it''s'"
+    assert given["max_connections"] == "'100'"
+    assert given["endpointd.desired_version"] == "'7'"
 
 
-@pytest.mark.parametrize("settings", [{"wal_level": "minimal"}, {"a b": "1"}, {"": "1"}, {"work_mem": "1\nfsync=off"}])
-def test_settings_that_make_no_sense_are_refused(settings: dict[str, str]) -> None:
-    with pytest.raises(conf.UserSettingError):
-        conf.check_user_settings(settings)
+def test_no_setting_is_less_than_the_wal_demands() -> None:
+    demands = {"max_connections": 200, "max_worker_processes": 9, "max_prepared_transactions": 0}
+    assert settings(demands)["max_connections"] == "'200'"
+    assert settings(demands)["max_worker_processes"] == "'9'"
+    assert settings(demands, max_connections="50")["max_connections"] == "'200'"
+    assert settings(demands, max_connections="300")["max_connections"] == "'300'"
 
 
-def test_every_fixed_setting_is_refused_from_users_unless_it_is_theirs_to_choose() -> None:
-    theirs = {"shared_buffers", "max_connections", "wal_level", "log_line_prefix"}
-    assert set(options({})) - theirs <= set(conf.OURS)
+def test_every_fixed_setting_is_refused_from_users() -> None:
+    assert set(options()) <= set(OURS)
+
+
+def test_the_main_file_ends_in_our_include_and_no_other() -> None:
+    text = "# a comment\nport = 1\ntimezone = 'UTC'\ninclude_if_exists = '/another/nodes/settings.conf'\n"
+    made = conf.main_file(text, place=PLACE, included=Path("/d/it's/settings.conf"))
+    assert made == "timezone = 'UTC'\ninclude_if_exists = '/d/it''s/settings.conf'\n"
+    assert conf.main_file(made, place=PLACE, included=Path("/d/it's/settings.conf")) == made
 
 
 def test_the_automatic_configuration_holds_the_two_changing_settings_only() -> None:
@@ -117,24 +126,8 @@ def test_users_lines_stand_between_ours_and_the_closing_ones() -> None:
     assert "trust" not in "\n".join(lines)
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "host all all 0.0.0.0/0 trust",
-        'local all all "trust"',
-        "include /etc/passwd",
-        "include_dir /x",
-        "host all all all md5\nlocal all all trust",
-        "host all all all \\",
-    ],
-)
-def test_users_lines_that_let_anybody_in_are_refused(line: str) -> None:
-    with pytest.raises(conf.UserSettingError):
-        conf.hba([line])
-
-
 def test_comments_in_users_lines_do_not_count() -> None:
-    conf.check_user_hba(["# trust nobody", "", "host all all all scram-sha-256 # not trust"])
+    check_hba(["# trust nobody", "", "host all all all scram-sha-256 # not trust"])
 
 
 def test_roles_get_what_they_need_and_passwords_are_quoted() -> None:
@@ -150,6 +143,11 @@ pg_control version number:            1300
 Database system identifier:           7711305365621355795
 Database cluster state:               {state}
 Latest checkpoint's TimeLineID:       5
+max_connections setting:              170
+max_worker_processes setting:         8
+max_wal_senders setting:              20
+max_prepared_xacts setting:           0
+max_locks_per_xact setting:           64
 Bytes per WAL segment:                16777216
 """
 
@@ -159,6 +157,12 @@ def test_a_control_file_says_whose_data_it_is_and_how_it_was_left(state: str, cl
     control = parse_controldata(CONTROL.format(state=state))
     assert control.system_identifier == "7711305365621355795"
     assert control.checkpoint_timeline == 5
+    assert control.demands == {
+        "max_connections": 170,
+        "max_worker_processes": 8,
+        "max_prepared_transactions": 0,
+        "max_locks_per_transaction": 64,
+    }
     assert control.wal_segment_bytes == 16 << 20
     assert control.was_shut_down is clean
 

@@ -9,6 +9,7 @@ from cluster_manager.decision.actions import (
     AskPromise,
     Checkpoint,
     Clone,
+    Configure,
     Follow,
     Init,
     NodeAction,
@@ -29,6 +30,7 @@ from pgtopology.node import NodeName
 from pgtopology.orders import (
     CheckpointOrder,
     CloneOrder,
+    ConfigureOrder,
     FollowOrder,
     InitOrder,
     Order,
@@ -186,6 +188,8 @@ def _order(action: NodeAction, document: Topology) -> Order:
             return CloneOrder(**common, source=action.source, destroys=action.destroys)
         case Rewind():
             return RewindOrder(**common, source=action.source, destroys=action.destroys)
+        case Configure():
+            return ConfigureOrder(**common, desired=document.desired)
         case PutInForce():
             return SettingsOrder(**common, in_force=action.voters)
         case _:

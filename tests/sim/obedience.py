@@ -17,6 +17,7 @@ from pgtopology.orders import (
     Acknowledged,
     CheckpointOrder,
     CloneOrder,
+    ConfigureOrder,
     FollowOrder,
     InitOrder,
     Order,
@@ -65,6 +66,8 @@ class Obedience(Copies):
                     return (yield from self._checkpoint(order))
                 case InitOrder():
                     return (yield from self._init(order))
+                case ConfigureOrder():
+                    return (yield from self._configure(order))
                 case CloneOrder():
                     return (yield from self._begin(order, Work.CLONE))
                 case RewindOrder():
@@ -143,6 +146,18 @@ class Obedience(Copies):
             return True, ""
         self._end_heartbeat()
         return (yield from self._cut(stop_mode=order.stop_mode)), ""
+
+    def _configure(self, order: ConfigureOrder) -> Waits:
+        self._accept(order, primary=False)
+        yield self.turn
+        try:
+            yield self._fsync_ms()
+            self._check_not_overtaken(order)
+            self.store(replace(self.state, desired=order.desired))
+        finally:
+            self.turn.release()
+            self.poke()
+        return Acknowledged(node=self.state.node)
 
     def _follow(self, order: FollowOrder) -> Waits:
         self._accept(order, primary=(yield from self._is_primary()))

@@ -158,4 +158,5 @@ class Reporter(Machine):
             walsenders=facts.senders,
             synchronous_standby_names=facts.names,
             data_dir="",
+            desired_version=state.desired.version,
         )

@@ -3,7 +3,8 @@
 A scenario begins with a healthy cluster of three, n1 the writer of epoch 4 on timeline 5 at 0/5000000, everybody streaming,
 n1 n2 n3 voters with w=2; each line changes one thing.  Ages are milliseconds.
 
-    document paused durability=async voters=n1,n2/2 leaving=n3 stopped=n2 adopts=4/20/9 (epoch, revision, last timeline)
+    document paused durability=async voters=n1,n2/2 leaving=n3 stopped=n2 settings=3
+             adopts=4/20/9 (epoch, revision, last timeline)
     transition failover recruiting from=n1 [target=n3] [avoid-old]        (there is no writer then)
     candidate n2 timeline=6                                               (claims the timeline too)
     node n2 age=700 role=primary postmaster=stopped ...
@@ -28,6 +29,7 @@ from cluster_manager.decision.actions import (
     AskPromise,
     Checkpoint,
     Clone,
+    Configure,
     Follow,
     Init,
     Promote,
@@ -51,6 +53,7 @@ from cluster_manager.decision.view import (
     View,
     slots_of,
 )
+from pgtopology.desired import DesiredSettings
 from pgtopology.document import (
     Adopted,
     Candidate,
@@ -291,6 +294,8 @@ def _edit_document(view: View, words: list[str]) -> View:
                 document = msgspec.structs.replace(document, paused=True)
             case "durability":
                 document = msgspec.structs.replace(document, durability=Durability(value))
+            case "settings":
+                document = msgspec.structs.replace(document, desired=DesiredSettings(version=int(value)))
             case "voters":
                 document = msgspec.structs.replace(document, voters=voters_of(value))
                 view = replace(view, nodes=tuple(_edit_one(node, "knows", value) for node in view.nodes))
@@ -508,6 +513,8 @@ def _edit_one(node: NodeView, key: str, value: str) -> NodeView:
             return replace(node, observation=change(seen, promised=Epoch(int(value))))
         case "activity":
             return replace(node, observation=change(seen, activity=Activity(value)))
+        case "settings":
+            return replace(node, observation=change(seen, desired_version=int(value)))
         case "problem":
             return replace(node, observation=change(seen, problem=value))
         case "promoted":
@@ -593,6 +600,8 @@ def _tell(view: View, action: Action) -> str:
             return f"init {node}"
         case Checkpoint(node=node):
             return f"checkpoint {node}"
+        case Configure(node=node):
+            return f"configure {node}: version {view.document.desired.version if view.document is not None else 0}"
         case Stop(node=node):
             return f"stop {node}"
         case Restart(node=node):

@@ -1,0 +1,258 @@
+"""`restart`: every PostgreSQL server is restarted, one after another, while the cluster serves.
+
+Standbys first, each only while the quorum does without it; then the writer hands over to one of them, which restarts it.  The
+order is also what greater settings need: no standby may have less than its writer.  What is left to do is read from the
+cluster at each step, so that an interrupted command is simply given again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from endpointctl.exits import Failure, Unfinished
+from endpointctl.options import Target, command
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from daemonkit.httpclient import HttpClient
+    from pgtopology.status import NodeStatus, Status
+
+RESTART_TIMEOUT_S = 600.0
+ORDER_TIMEOUT_S = 70.0
+"""Longer than a noded has for a restart."""
+BROKEN_S = 20.0
+"""A node that is down so long with a complaint does not come up by waiting."""
+POLL_S = 0.1
+RECORD = "restart.json"
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands to *app*."""
+    command(app)(restart)
+
+
+def restart(
+    target: Target,
+    rolling: Annotated[bool, typer.Option("--rolling", help="One node after another; there is no other way.")] = True,
+    only_pending: Annotated[
+        bool, typer.Option("--only-pending", help="Only nodes with settings that wait for a restart.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
+) -> None:
+    """Restart PostgreSQL on every node, one after another.
+
+    The writer hands over to a node that was restarted. An interrupted restart is finished by the same command.
+    """
+    import asyncio
+    import json
+
+    from endpointctl.api import fetch_status, manager
+
+    del rolling
+
+    def say(line: str) -> None:
+        typer.echo(line, err=as_json)
+
+    async def run() -> None:
+        async with manager(target) as client:
+            status = await fetch_status(client)
+            record = Record(target, only_pending=only_pending)
+            begun = record.begin(status, keep=not dry_run)
+            todo = left(status, begun)
+            if dry_run:
+                told = {"standbys": todo.standbys, "writer": todo.writer, "obstacle": obstacle(status, todo)}
+                for line in [json.dumps(told)] if as_json else _rehearsal(todo, obstacle(status, todo)):
+                    typer.echo(line)
+                if told["obstacle"] is not None:
+                    raise Failure(str(told["obstacle"]))
+                return
+            restarted = await _Rolling(client, begun, say, target.timeout_or(RESTART_TIMEOUT_S)).run()
+            record.end()
+            if as_json:
+                typer.echo(json.dumps({"restarted": restarted, "writer": (await fetch_status(client)).writer}))
+            else:
+                typer.echo(f"restarted: {', '.join(restarted)}" if restarted else "nothing has to be restarted")
+
+    asyncio.run(run())
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What is to be restarted: nodes that run as the process noted here, or those with settings that wait for it."""
+
+    pids: Mapping[str, int] | None
+    """None: nodes with settings that wait."""
+
+    def is_due(self, node: NodeStatus) -> bool:
+        """Return whether *node* is still to be restarted."""
+        return node.pending_restart if self.pids is None else node.pid is not None and self.pids.get(node.name) == node.pid
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What is still to be done."""
+
+    standbys: tuple[str, ...]
+    writer: str | None
+
+
+def left(status: Status, begun: Begun) -> Left:
+    """Return which nodes are still to be restarted."""
+    due = [node.name for node in status.nodes if begun.is_due(node)]
+    return Left(tuple(name for name in due if name != status.writer), status.writer if status.writer in due else None)
+
+
+def obstacle(status: Status, todo: Left) -> str | None:
+    """Return what keeps the restart from being done to its end, or None."""
+    if status.writer is None:
+        return "there is no writer at this moment"
+    if todo.writer is not None and len(status.voters.names) < 3:
+        return (
+            f'"{todo.writer}" is the writer, and with durability {status.durability} there is nobody to hand over to; '
+            "`endpointctl down` and `up` restart it, and clients wait meanwhile"
+        )
+    down = [node.name for node in status.nodes if node.state not in ("running", "streaming") and node.voter]
+    if down and (todo.standbys or todo.writer is not None):
+        return f"not every voter is there: {', '.join(down)}"
+    return None
+
+
+def _rehearsal(todo: Left, why_not: str | None) -> list[str]:
+    steps = [f'restart "{name}", and wait until it streams' for name in todo.standbys]
+    if todo.writer is not None and why_not is None:
+        steps.append(f'"{todo.writer}" hands over to one of them (writers pause for a moment), and is restarted by that')
+    return [f"  {number}. {step}" for number, step in enumerate(steps, 1)] or ["nothing has to be restarted"]
+
+
+class _Rolling:
+    """One run of the command."""
+
+    def __init__(self, client: HttpClient, begun: Begun, say: Callable[[str], None], timeout_s: float) -> None:
+        import time
+
+        self._client = client
+        self._begun = begun
+        self._say = say
+        self._clock = time.monotonic
+        self._deadline = time.monotonic() + timeout_s
+        self._restarted: list[str] = []
+
+    async def run(self) -> list[str]:
+        """Restart what is left, and return which nodes were. Raises Failure, Unfinished."""
+        from endpointctl.api import fetch_status
+
+        while True:
+            status = await fetch_status(self._client)
+            todo = left(status, self._begun)
+            again = next((name for name in (*todo.standbys, todo.writer) if name in self._restarted), None)
+            if again is not None:
+                raise Failure(f'"{again}" was restarted and still waits for a restart', hint="see `endpointctl config show`")
+            if todo.standbys:
+                await self._standby(next(node for node in status.nodes if node.name == todo.standbys[0]))
+            elif todo.writer is not None:
+                await self._writer(status, next(node for node in status.nodes if node.name == todo.writer))
+            else:
+                return self._restarted
+
+    async def _standby(self, node: NodeStatus) -> None:
+        self._say(f'restarting "{node.name}"')
+        await self._order(f"/v1/nodes/{node.name}/restart", f'"{node.name}" is not restarted yet')
+        await self._settled(node)
+
+    async def _writer(self, status: Status, node: NodeStatus) -> None:
+        if (why_not := obstacle(status, Left((), node.name))) is not None:
+            raise Failure(why_not)
+        self._say(f'"{node.name}" hands over')
+        await self._order("/v1/switchover", f'"{node.name}" does not hand over yet')
+        await self._settled(node)
+
+    async def _order(self, path: str, waiting: str) -> None:
+        """Give an order; one that cannot be carried out now, because another node is not there yet, is given again."""
+        import asyncio
+
+        from daemonkit.httpclient import HttpRefused, HttpUnavailable
+
+        while True:
+            try:
+                await self._client.post(path, b"{}", timeout_s=ORDER_TIMEOUT_S)
+            except (HttpRefused, HttpUnavailable) as error:
+                if isinstance(error, HttpRefused) and error.status not in (409, 502, 503):
+                    raise
+                why = error.message if isinstance(error, HttpRefused) else str(error)
+                if self._clock() > self._deadline:
+                    raise Unfinished(f"{waiting}: {why}", hint="give the order again") from error
+                await asyncio.sleep(POLL_S)
+                continue
+            return
+
+    async def _settled(self, before: NodeStatus) -> None:
+        """Return when the node runs as another process and counts again."""
+        import asyncio
+
+        from daemonkit.httpclient import HttpError
+        from endpointctl.api import fetch_status
+
+        broken_since: float | None = None
+        seen = "the manager does not answer"
+        while self._clock() <= self._deadline:
+            try:
+                status = await fetch_status(self._client)
+            except HttpError as error:
+                seen = str(error)
+            else:
+                node = next((one for one in status.nodes if one.name == before.name), None)
+                if node is None:
+                    return
+                if node.pid not in (None, before.pid) and node.state in ("running", "streaming") and node.whole:
+                    self._restarted.append(node.name)
+                    self._say(f'"{node.name}" is {node.state} again')
+                    return
+                seen = node.problem or node.state
+                is_broken = node.state == "stopped" and node.problem is not None
+                broken_since = (broken_since or self._clock()) if is_broken else None
+                if broken_since is not None and self._clock() - broken_since > BROKEN_S:
+                    raise Failure(
+                        f'"{node.name}" does not come up: {node.problem}; the other nodes were left alone',
+                        hint="`endpointctl config set --reset NAME` takes a setting back, then restart again",
+                    )
+            await asyncio.sleep(POLL_S)
+        raise Unfinished(f'"{before.name}" does not serve again yet: {seen}', hint="give the order again")
+
+
+class Record:
+    """What ran when a restart of all nodes began, until it is done; a cluster elsewhere has no place for it."""
+
+    def __init__(self, target: Target, *, only_pending: bool) -> None:
+        from endpointctl.local.layout import Layout
+
+        self._only_pending = only_pending
+        self._path: Path | None = Layout(target.data_dir).run / RECORD if target.api is None else None
+
+    def begin(self, status: Status, *, keep: bool) -> Begun:
+        """Return what is to be restarted: what an interrupted command left, else everything."""
+        import json
+
+        from daemonkit.durable import read_or_none, write_durably
+
+        if self._only_pending:
+            return Begun(None)
+        kept = read_or_none(self._path) if self._path is not None else None
+        if kept is not None:
+            begun = Begun({str(name): int(pid) for name, pid in json.loads(kept).items()})
+            if left(status, begun) != Left((), None):
+                return begun
+        pids: dict[str, int] = {node.name: node.pid for node in status.nodes if node.pid is not None}
+        if keep and self._path is not None:
+            write_durably(self._path, json.dumps(pids).encode())
+        return Begun(pids)
+
+    def end(self) -> None:
+        """Forget it: the restart is done."""
+        if self._path is not None and not self._only_pending:
+            self._path.unlink(missing_ok=True)

@@ -1,0 +1,183 @@
+"""Would PostgreSQL take these settings? Asked before anybody writes them down.
+
+PostgreSQL answers itself: `postgres -C shared_memory_size` on a directory with nothing but the control file's copy reads the
+configuration, loads libraries and checks what must fit together exactly as a start does, and ends before it takes memory or
+a port.  Lines of pg_hba.conf are judged by the running server's pg_hba_file_rules.  What a start would take and the cluster
+cannot do is known here: a hot standby needs as much as the writer had (PostgreSQL documentation, "Hot Standby",
+"Administrator's Overview"), and logical slots need wal_level logical.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import asyncpg
+
+from daemonkit.durable import write_durably
+from noded import conf
+from noded.instance import Instance
+from noded.tools import ToolError, run_tool
+from pgtopology.desired import DesiredSettings
+from pgtopology.orders import CheckSettings, SettingsChecked
+from pgtopology.parameters import AT_LEAST_THE_WRITERS, SettingRefused, check, check_hba
+
+REHEARSAL_TIMEOUT_S = 20.0
+ASK_TIMEOUT_S = 2.0
+PREFIX = "rehearsal-"
+
+_INVALID = re.compile(r'invalid value for parameter "([^"]+)": ')
+_OUTSIDE = re.compile(r'outside the valid range for parameter "([^"]+)"')
+_KIND = re.compile(r'parameter "([^"]+)" requires an? ')
+_UNKNOWN = re.compile(r'unrecognized configuration parameter "([^"]+)"')
+_SEVERITY = re.compile(r"^(?:LOG|WARNING|ERROR|FATAL|HINT|DETAIL|postgres):\s+")
+_NOISE = ("skipping missing configuration file", "contains errors", "database system is shut down")
+
+_PARAMETERS = """
+SELECT lower(name) AS name, setting, current_setting(name) AS shown, boot_val, context, vartype, unit,
+       min_val, max_val, enumvals
+  FROM pg_settings WHERE lower(name) = ANY($1)
+"""
+_LOGICAL_SLOTS = "SELECT slot_name FROM pg_replication_slots WHERE slot_type = 'logical' ORDER BY 1 LIMIT 1"
+_HBA_ERRORS = "SELECT line_number, error FROM pg_hba_file_rules WHERE error IS NOT NULL ORDER BY 1 LIMIT 1"
+
+Parameter = asyncpg.Record
+
+
+async def rehearse(instance: Instance, question: CheckSettings, turn: asyncio.Lock) -> SettingsChecked:
+    """Return what would come of the settings asked about. PostgreSQL runs; *turn* is held while pg_hba.conf is touched.
+
+    Raises SessionError, ToolError, OSError, ValueError if it cannot be found out.
+    """
+    before, wanted = question.before, question.wanted
+    try:
+        check(wanted)
+    except SettingRefused as error:
+        return SettingsChecked(refused=str(error))
+    names = sorted({*before.parameters, *wanted.parameters, *AT_LEAST_THE_WRITERS, "wal_level"})
+    rows = await instance.sessions.observer.rows(_PARAMETERS, names, timeout_s=ASK_TIMEOUT_S)
+    known: dict[str, Parameter] = {row["name"]: row for row in rows}
+    refused = await _start_refused(instance, wanted, known)
+    if refused is None and question.as_writer:
+        refused = _too_low(before, wanted, known) or await _slot_in_the_way(instance, before, wanted)
+    if refused is None and wanted.hba != before.hba:
+        async with turn:
+            refused = await _hba_refused(instance, wanted)
+    changed = {name for name in names if before.parameters.get(name) != wanted.parameters.get(name)}
+    restart_for = [name for name in sorted(changed) if name in known and _needs_restart(known[name], wanted)]
+    return SettingsChecked(refused=refused, restart_for=tuple(restart_for))
+
+
+async def remove_left_overs(root: Path) -> None:
+    """Remove what a noded that was killed left of its rehearsals."""
+    for path in root.glob(f"{PREFIX}*"):
+        await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
+
+
+async def _start_refused(instance: Instance, wanted: DesiredSettings, known: Mapping[str, Parameter]) -> str | None:
+    """Return why a start with *wanted* would fail, or None."""
+    layout = instance.layout
+    with tempfile.TemporaryDirectory(prefix=PREFIX, dir=layout.root) as folder:
+        stage = Path(folder)
+        (stage / "global").mkdir(mode=0o700)
+        shutil.copyfile(layout.pgdata / "PG_VERSION", stage / "PG_VERSION")
+        shutil.copyfile(layout.pgdata / "global" / "pg_control", stage / "global" / "pg_control")
+        (stage / "postgresql.conf").write_bytes(conf.settings_file(wanted, {}))
+        options = [*conf.command_line(instance.place), "-c", "log_line_prefix="]
+        command = instance.binaries.command("postgres", "-C", "shared_memory_size", "-D", folder, *options)
+        try:
+            said = await run_tool(command, timeout_s=REHEARSAL_TIMEOUT_S)
+        except ToolError as error:
+            if not error.output:
+                raise
+            return complaint(error.output, wanted.parameters, known)
+    needed_mb = next((int(line) for line in reversed(said.splitlines()) if line.strip().isdecimal()), 0)
+    present_mb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
+    if needed_mb > present_mb:
+        return f"these settings need {needed_mb} MB of shared memory, and the machine has {present_mb} MB; lower shared_buffers"
+    return None
+
+
+def complaint(said: str, parameters: Mapping[str, str], known: Mapping[str, Mapping[str, object] | Parameter]) -> str:
+    """Return what PostgreSQL *said* against its configuration as one line: name, value, accepted range."""
+    lines = [_SEVERITY.sub("", line.strip()) for line in said.splitlines()]
+    lines = [line for line in lines if line and not any(noise in line for noise in _NOISE)]
+    for line in lines:
+        found = _INVALID.search(line) or _OUTSIDE.search(line) or _KIND.search(line)
+        if found is not None:
+            name = found[1]
+            value = next((value for key, value in parameters.items() if key == name.lower()), "")
+            row = known.get(name.lower())
+            return f'"{name}" cannot be "{value}"' + (f": {accepted(row)}" if row is not None else "")
+        if unknown := _UNKNOWN.search(line):
+            return f'there is no parameter "{unknown[1]}" in this PostgreSQL'
+    return "; ".join(lines[:3]) or "PostgreSQL would not start with these settings"
+
+
+def accepted(row: Mapping[str, object] | Parameter) -> str:
+    """Return what PostgreSQL accepts for a parameter, as pg_settings tells."""
+    match row["vartype"]:
+        case "bool":
+            return "accepted are on and off"
+        case "enum":
+            choices: object = row["enumvals"]
+            return f"accepted are {', '.join(map(str, choices))}" if isinstance(choices, list | tuple) else "see enumvals"
+        case "integer" | "real":
+            unit = f", in units of {row['unit']} or with a unit of its own" if row["unit"] else ""
+            return f"accepted is {row['min_val']} to {row['max_val']}{unit}"
+        case _:
+            return "PostgreSQL does not accept this text for it"
+
+
+def _too_low(before: DesiredSettings, wanted: DesiredSettings, known: Mapping[str, Parameter]) -> str | None:
+    """Return which parameter would be lower than what the WAL demands of every standby, or None."""
+    for name in AT_LEAST_THE_WRITERS:
+        row = known.get(name)
+        if row is None or before.parameters.get(name) == wanted.parameters.get(name):
+            continue
+        value = wanted.parameters.get(name, conf.DEFAULTS.get(name, row["boot_val"]))
+        if int(value) < int(row["setting"]):
+            return (
+                f'"{name}" cannot be lowered to {value} while the writer has {row["setting"]}: a standby needs at least as '
+                "much as the writer whose WAL it replays, and here every server starts as a standby"
+            )
+    return None
+
+
+async def _slot_in_the_way(instance: Instance, before: DesiredSettings, wanted: DesiredSettings) -> str | None:
+    """Return why wal_level cannot be lowered, or None."""
+    level, was = (one.parameters.get("wal_level", conf.DEFAULTS["wal_level"]) for one in (wanted, before))
+    if level == was or level == "logical":
+        return None
+    slots = await instance.sessions.observer.rows(_LOGICAL_SLOTS, timeout_s=ASK_TIMEOUT_S)
+    if not slots:
+        return None
+    slot = slots[0]["slot_name"]
+    return f'"wal_level" cannot be "{level}" while there is the logical replication slot "{slot}"; drop it first'
+
+
+async def _hba_refused(instance: Instance, wanted: DesiredSettings) -> str | None:
+    """Return what the running server has against the lines, or None. The file stands for a moment, and nobody reloads it."""
+    check_hba(wanted.hba)
+    path = instance.layout.hba
+    kept = path.read_bytes()
+    text = conf.hba(wanted.hba)
+    write_durably(path, text)
+    try:
+        rows = await instance.sessions.observer.rows(_HBA_ERRORS, timeout_s=ASK_TIMEOUT_S)
+    finally:
+        write_durably(path, kept)
+    if not rows:
+        return None
+    line = text.decode().splitlines()[rows[0]["line_number"] - 1]
+    return f'the pg_hba line "{line}" is refused: {rows[0]["error"]}'
+
+
+def _needs_restart(row: Parameter, wanted: DesiredSettings) -> bool:
+    value = wanted.parameters.get(row["name"], conf.DEFAULTS.get(row["name"], row["boot_val"]))
+    return row["context"] == "postmaster" and value not in (row["setting"], row["shown"])

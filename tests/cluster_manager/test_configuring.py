@@ -1,0 +1,138 @@
+"""A change of PostgreSQL's settings: asked about first, written once, and refused when something came between."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+
+import msgspec
+import pytest
+
+from cluster_manager import configuring
+from cluster_manager.decision.view import View
+from daemonkit.httpserver import ApiError
+from pgtopology.codec import decode
+from pgtopology.configuration import ConfigChange
+from pgtopology.desired import DesiredSettings
+from pgtopology.document import Topology
+from pgtopology.orders import CheckSettings, SettingsChecked
+from tests.cluster_manager.decision.storyboard import read_view
+
+INITIAL = DesiredSettings(parameters={"jit": "off"})
+
+
+class Stage:
+    """What a change meets instead of a running manager: a view, nodes that answer as told, edits that are written or not."""
+
+    def __init__(self, story: str = "") -> None:
+        self.view = read_view(story)
+        self.answers: dict[str, SettingsChecked | ApiError] = {}
+        self.asked: list[tuple[str, CheckSettings]] = []
+        self.writes = 0
+        self.before_the_write: Callable[[Topology], Topology] = lambda document: document
+
+    @property
+    def document(self) -> Topology | None:
+        return self.view.document
+
+    def look(self) -> View:
+        return self.view
+
+    async def ask_node(self, name: str, path: str, body: bytes | None, kind: type, *, timeout_s: float) -> object:
+        del kind, timeout_s
+        if path == "/desired":
+            return INITIAL
+        assert body is not None
+        self.asked.append((name, decode(body, CheckSettings)))
+        answer = self.answers.get(name, SettingsChecked())
+        if isinstance(answer, ApiError):
+            raise answer
+        return answer
+
+    def edit(self, change: Callable[[Topology], Topology], because: str) -> None:
+        assert because
+        assert self.document is not None
+        before = self.before_the_write(self.document)
+        after = change(before)
+        self.writes += after != before
+        self.view = replace(self.view, document=after)
+
+    def change(self, wish: ConfigChange) -> object:
+        return asyncio.run(configuring.change(self, wish))  # pyright: ignore[reportArgumentType]
+
+
+def refused(stage: Stage, wish: ConfigChange) -> ApiError:
+    with pytest.raises(ApiError) as caught:
+        stage.change(wish)
+    return caught.value
+
+
+WISH = ConfigChange(parameters={"work_mem": "7MB"})
+
+
+def test_a_change_takes_over_what_the_cluster_was_made_with() -> None:
+    stage = Stage()
+    stage.answers["n1"] = SettingsChecked(restart_for=("a",))
+    told = stage.change(WISH)
+    assert (told.version, told.changed, told.restart_for) == (1, True, ("a",))  # pyright: ignore[reportAttributeAccessIssue]
+    assert stage.document is not None
+    assert stage.document.desired == DesiredSettings(version=1, parameters={"jit": "off", "work_mem": "7MB"})
+    assert [(name, question.as_writer) for name, question in stage.asked] == [("n1", True), ("n2", False), ("n3", False)]
+    assert stage.asked[0][1].before == INITIAL
+
+
+@pytest.mark.parametrize("node", ["n1", "n2"])
+def test_what_a_node_refuses_is_not_written(node: str) -> None:
+    stage = Stage()
+    stage.answers[node] = SettingsChecked(refused="no such library")
+    assert "no such library" in refused(stage, WISH).message
+    assert stage.writes == 0
+
+
+def test_another_node_that_cannot_be_asked_does_not_count_but_the_writer_does() -> None:
+    stage = Stage()
+    stage.answers["n2"] = ApiError(404, "not_found", "of an older version")
+    stage.change(WISH)
+    stage = Stage("node n2 age=9000")
+    stage.change(WISH)
+    assert [name for name, _ in stage.asked] == ["n1", "n3"]
+    stage = Stage()
+    stage.answers["n1"] = ApiError(503, "unavailable", "PostgreSQL is starting")
+    assert refused(stage, WISH).status == 503
+    assert stage.writes == 0
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        ConfigChange(parameters={"fsync": "off"}),
+        ConfigChange(hba=("host all all all trust",)),
+        ConfigChange(parameters={"work_mem": "1", "WORK_MEM": "2"}),
+        ConfigChange(parameters={"work_mem": "1MB"}, reset=("work_mem",)),
+    ],
+)
+def test_what_is_refused_by_rule_is_asked_of_nobody(wish: ConfigChange) -> None:
+    stage = Stage()
+    assert refused(stage, wish).status in (400, 409)
+    assert (stage.asked, stage.writes) == ([], 0)
+
+
+def test_nothing_is_written_without_a_difference_or_when_it_is_only_checked() -> None:
+    stage = Stage()
+    stage.change(ConfigChange(parameters={"jit": "off"}))
+    stage.change(msgspec.structs.replace(WISH, check_only=True))
+    assert stage.writes == 0
+
+
+def test_settings_wait_for_a_writer() -> None:
+    assert "no writer" in refused(Stage("transition failover recruiting from=n1"), WISH).message
+
+
+def test_a_change_that_another_overtook_is_refused() -> None:
+    stage = Stage("document settings=3")
+    other = DesiredSettings(version=4, parameters={"jit": "on"})
+    stage.before_the_write = lambda document: msgspec.structs.replace(document, desired=other)
+    assert "meanwhile" in refused(stage, WISH).message
+    assert stage.document is not None
+    assert stage.document.desired == other

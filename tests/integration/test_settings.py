@@ -1,0 +1,149 @@
+"""PostgreSQL's settings: set once, they are in force on every node, and stay so when nodes come and the writer goes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+
+from bench.cluster import Cluster
+from bench.ledger import Recorder
+
+MakeCluster = Callable[..., Cluster]
+
+
+def shown(cluster: Cluster, node: str, name: str) -> str:
+    """Return what a new session on *node* has for the parameter *name*."""
+    with psycopg.connect(cluster.dsn(node), autocommit=True) as connection:
+        row = connection.execute("SELECT current_setting(%s)", (name,)).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def everywhere(cluster: Cluster, name: str) -> set[str]:
+    """Return what the nodes have for the parameter *name*."""
+    return {shown(cluster, node.name, name) for node in cluster.status().nodes}
+
+
+def pids(cluster: Cluster) -> dict[str, int | None]:
+    """Return the nodes' postmasters."""
+    return {node.name: node.pid for node in cluster.status().nodes}
+
+
+@pytest.mark.timeout(300)
+def test_settings_are_the_same_everywhere_and_outlive_restarts_failovers_and_new_nodes(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster()
+    cluster.up()
+    cluster.wait_healthy()
+    before = pids(cluster)
+
+    cluster.ctl("config", "set", "work_mem=7MB", "--wait")
+    assert everywhere(cluster, "work_mem") == {"7MB"}
+    assert pids(cluster) == before
+
+    version = json.loads(cluster.ctl("config", "show", "--json").stdout)["version"]
+    for refused, reason in (
+        ("fsync=off", "acknowledged that can be lost"),
+        ("work_mem=banana", '"work_mem"'),
+        ("no_such_parameter=1", '"no_such_parameter"'),
+        ("random_page_cost=-1", "0 to "),
+        ("max_connections=50", "cannot be lowered"),
+    ):
+        done = cluster.ctl("config", "set", refused, check=False)
+        assert done.returncode == 1, refused
+        assert reason in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    assert json.loads(cluster.ctl("config", "show", "--json").stdout)["version"] == version
+
+    said = cluster.ctl("config", "set", "max_connections=200").stdout
+    assert "endpointctl restart" in said
+    cluster.wait(lambda status: all(node.pending_restart for node in status.nodes), "every node waits for a restart")
+    assert everywhere(cluster, "max_connections") == {"100"}
+    dsn = cluster.dsn("writer")
+    with Recorder(dsn) as recorder:
+        recorder.wait_for_more(50, timeout_s=30.0)
+        interrupted = cluster.ctl("restart", "--only-pending", "--timeout", "0.5", check=False)
+        assert interrupted.returncode == 3, interrupted.stderr
+        rest = [node.name for node in cluster.status().nodes if node.pending_restart]
+        assert 1 <= len(rest) <= 2
+        done = cluster.ctl("restart", "--rolling", "--only-pending", "--json", timeout_s=200.0)
+        assert sorted(json.loads(done.stdout)["restarted"]) == rest, "the rest, and nothing twice"
+        recorder.wait_for_more(50, timeout_s=30.0)
+    verdict = recorder.check(dsn)
+    assert verdict.is_clean, str(verdict)
+    restarted = cluster.wait_healthy()
+    assert not any(node.pending_restart for node in restarted.nodes)
+    assert everywhere(cluster, "max_connections") == {"200"}
+    assert all(pid != before[name] for name, pid in pids(cluster).items())
+    assert "nothing" in cluster.ctl("restart", "--only-pending").stdout
+
+    hba = cluster.data_dir / "more.toml"
+    hba.write_text(
+        '[postgres]\nsettings = { max_connections = "200", work_mem = "7MB" }\nhba = ["host all keep_out all reject"]\n'
+    )
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("CREATE ROLE keep_out LOGIN PASSWORD 'secret'")
+    cluster.ctl("config", "set", "--file", str(hba), "--wait")
+    place = urlsplit(dsn)
+    with pytest.raises(psycopg.OperationalError, match="rejects connection"):
+        psycopg.connect(
+            host=place.hostname, port=place.port, user="keep_out", password="secret", dbname="postgres", sslmode="disable"
+        )
+
+    cluster.ctl("node", "add", "--wait", timeout_s=200.0)
+    old = cluster.wait_healthy()
+    assert old.writer is not None
+    cluster.kill_postgres(old.writer)
+    cluster.wait_for_epoch_after(old.epoch)
+    after = cluster.wait_healthy()
+    assert (after.writer, len(after.nodes)) != (old.writer, 3)
+    assert everywhere(cluster, "work_mem") == {"7MB"}
+    assert everywhere(cluster, "max_connections") == {"200"}
+    view = json.loads(cluster.ctl("config", "show", "--json").stdout)
+    assert view["parameters"] == {"max_connections": "200", "work_mem": "7MB"}
+    assert all(node["in_force"] for node in view["nodes"])
+
+
+@pytest.mark.timeout(200)
+def test_a_cluster_keeps_the_settings_it_was_made_with_until_others_are_set(make_cluster: MakeCluster, tmp_path: Path) -> None:
+    made_with = tmp_path / "made.toml"
+    made_with.write_text('[postgres]\nsettings = { work_mem = "9MB", jit = "off" }\n')
+    cluster = make_cluster(nodes=1, options=("--config", str(made_with)))
+    cluster.up()
+    first = json.loads(cluster.ctl("config", "show", "--json").stdout)
+    assert (first["version"], first["parameters"]) == (0, {"jit": "off", "work_mem": "9MB"})
+    assert cluster.ctl("config", "check", str(made_with)).stdout == "accepted; nothing would change\n"
+
+    cluster.ctl("config", "set", "--reset", "jit", "--wait")
+    view = json.loads(cluster.ctl("config", "show", "--json").stdout)
+    assert (view["version"], view["parameters"]) == (1, {"work_mem": "9MB"})
+    assert everywhere(cluster, "jit") == {shown_default(cluster, "jit")}
+
+    waiting = cluster.ctl("config", "set", "max_connections=120", "--wait", check=False)
+    assert waiting.returncode == 3
+    assert "endpointctl restart" in waiting.stderr
+    alone = cluster.ctl("restart", check=False)
+    assert alone.returncode == 1
+    assert "nobody to hand over to" in alone.stderr
+
+    other = tmp_path / "other.toml"
+    other.write_text('[postgres]\nsettings = { work_mem = "10MB" }\n')
+    cluster.down()
+    refused = cluster.ctl("up", "--detach", "--config", str(other), check=False)
+    assert refused.returncode == 1
+    assert "endpointctl config set" in refused.stderr
+    cluster.ctl("up", "--detach", "--wait")
+    assert everywhere(cluster, "work_mem") == {"9MB"}
+    assert everywhere(cluster, "max_connections") == {"120"}
+
+
+def shown_default(cluster: Cluster, name: str) -> str:
+    """Return PostgreSQL's own default of the parameter *name*."""
+    with psycopg.connect(cluster.dsn("writer"), autocommit=True) as connection:
+        row = connection.execute("SELECT boot_val FROM pg_settings WHERE name = %s", (name,)).fetchone()
+    assert row is not None
+    return row[0]

@@ -1,0 +1,114 @@
+"""What an operator may give PostgreSQL, and how one change follows another."""
+
+from __future__ import annotations
+
+import pytest
+
+from pgtopology.codec import decode, encode
+from pgtopology.configuration import ConfigChange, changed
+from pgtopology.desired import DesiredSettings
+from pgtopology.parameters import (
+    AT_LEAST_THE_WRITERS,
+    HBA_LINES_MAX,
+    OURS,
+    PARAMETERS_MAX,
+    SettingRefused,
+    check,
+    check_hba,
+    check_parameters,
+    without_refused,
+)
+
+
+def test_users_settings_are_accepted_whatever_their_case() -> None:
+    check_parameters({"Shared_Buffers": "64MB", "work_mem": "8MB", "wal_level": "logical", "pg_stat_statements.max": "9"})
+    check(DesiredSettings(parameters={"work_mem": "1MB"}, hba=("host app app 10.0.0.0/8 scram-sha-256", "# words", "")))
+
+
+@pytest.mark.parametrize("name", [*OURS, "FSYNC", "Synchronous_Standby_Names"])
+def test_settings_that_are_ours_are_refused_with_the_reason(name: str) -> None:
+    with pytest.raises(SettingRefused, match="cannot be set") as caught:
+        check_parameters({name: "x"})
+    assert OURS[name.lower()] in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"wal_level": "minimal"},
+        {"a b": "1"},
+        {"": "1"},
+        {"a.b.c": "1"},
+        {"work_mem": "1\nfsync=off"},
+        {"work_mem": "1\0"},
+        {"work_mem": "1" * 5000},
+        {"work_mem": "1MB", "WORK_MEM": "2MB"},
+        {"endpointd.desired_version": "1"},
+        {"Endpointd.more": "1"},
+        {f"a.b{number}": "1" for number in range(PARAMETERS_MAX + 1)},
+        *({name: value} for name in AT_LEAST_THE_WRITERS for value in ("0x10", "ten", "-1", "1e3", "")),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(parameters: dict[str, str]) -> None:
+    with pytest.raises(SettingRefused) as caught:
+        check_parameters(parameters)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "host all all 0.0.0.0/0 trust",
+        'local all all "trust"',
+        "include /etc/passwd",
+        "include_dir /x",
+        "host all all all md5\nlocal all all trust",
+        "host all all all \\",
+    ],
+)
+def test_lines_that_let_anybody_in_are_refused(line: str) -> None:
+    with pytest.raises(SettingRefused):
+        check_hba([line])
+    with pytest.raises(SettingRefused):
+        check(DesiredSettings(hba=(line,)))
+
+
+def test_what_an_earlier_version_accepted_is_left_out() -> None:
+    kept = DesiredSettings(version=3, parameters={"fsync": "off", "jit": "off"}, hba=("host all all all trust", "# words"))
+    assert without_refused(kept) == DesiredSettings(version=3, parameters={"jit": "off"}, hba=("# words",))
+
+
+def test_lines_without_end_are_refused() -> None:
+    with pytest.raises(SettingRefused, match="too many"):
+        check_hba(["#"] * (HBA_LINES_MAX + 1))
+
+
+BEFORE = DesiredSettings(version=3, parameters={"jit": "off", "work_mem": "1MB"}, hba=("host a a all md5",))
+
+
+def test_a_change_makes_the_next_version() -> None:
+    after = changed(BEFORE, ConfigChange(parameters={"Work_Mem": "2MB"}, reset=("JIT", "never_given"), relaxed_commits=True))
+    assert after == DesiredSettings(version=4, parameters={"work_mem": "2MB"}, hba=BEFORE.hba, relaxed_commits=True)
+
+
+def test_the_whole_replaces_what_it_does_not_name() -> None:
+    after = changed(BEFORE, ConfigChange(parameters={"jit": "on"}, hba=(), whole=True))
+    assert after == DesiredSettings(version=4, parameters={"jit": "on"})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ConfigChange(),
+        ConfigChange(parameters={"jit": "off"}),
+        ConfigChange(reset=("never_given",)),
+        ConfigChange(parameters=BEFORE.parameters, hba=BEFORE.hba, relaxed_commits=False, whole=True),
+    ],
+)
+def test_without_a_difference_the_version_stays(change: ConfigChange) -> None:
+    assert changed(BEFORE, change) is BEFORE
+
+
+def test_a_document_of_an_older_version_has_no_settings() -> None:
+    assert decode(b"{}", DesiredSettings) == DesiredSettings()
+    assert decode(encode(BEFORE), DesiredSettings) == BEFORE
