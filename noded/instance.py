@@ -18,7 +18,7 @@ from noded.controldata import ControlData, parse_controldata
 from noded.durable_state import DurableState
 from noded.layout import Layout
 from noded.postmaster import FAST_STOP_S, Postmaster, remove_socket
-from noded.promise import Configuration, standby_configuration
+from noded.promise import Configuration, recovery_ended, standby_configuration
 from noded.sessions import SessionError, Sessions
 from noded.tools import run_tool
 from pgtopology.node import Role
@@ -109,6 +109,7 @@ class Instance:
 
         No process of the data directory may be left.
         """
+        self._note_promotion()
         state = self.state.value
         layout = self.layout
         assert state.sync_name is not None
@@ -139,6 +140,11 @@ class Instance:
         remove_socket(server.socket_dir, server.port)
         self.sessions.drop()
         self.postmaster.start(self.binaries.command("postgres", "-D", str(layout.pgdata), *options))
+
+    def _note_promotion(self) -> None:
+        """Remember durably if recovery was ended here by nobody's order: data is given standby.signal when it is made."""
+        if not self.layout.standby_signal.exists():
+            self.state.store(recovery_ended(self.state.value, history.newest_timeline(self.layout.wal)))
 
     async def stop(self, mode: StopMode, *, fast_s: float = FAST_STOP_S) -> None:
         """Stop PostgreSQL; no process of its data directory is left. Raises PostmasterError."""

@@ -199,9 +199,9 @@ class Node:
                     continue
                 self._log.error("this node was promoted by nobody's order and is stopped", timeline=facts.timeline)
                 self.heartbeat.end()
-                # A writer of ours that has promised a newer epoch a moment ago is stopped too, but its WAL counts.
-                ours = promotion is not None and facts.timeline == promotion.timeline
-                self.state.store(replace(self.state.value, following=None, whole=self.state.value.whole and ours))
+                # Whether its WAL counts is found out at the start: a writer of ours that promised a newer epoch a moment ago is
+                # stopped here too.
+                self.state.store(replace(self.state.value, following=None))
                 try:
                     await fence.cut(self.instance, promoting=True, stop_mode=StopMode.IMMEDIATE)
                 except FAILURES as error:

@@ -50,6 +50,7 @@ class Faults(Mishaps):
             (2, self.lose_candidate),
             (2, self.old_tail),
             (2, self.crash_while_lagging),
+            (1, self.usurp),
         ]
         self._focus = self._choose_focus()
         if self.rng.random() < 0.3 or cluster.broken is Switch.NO_REVISION:
@@ -70,6 +71,7 @@ class Faults(Mishaps):
             Switch.WIPED_COUNTS: self.wipe_while_lagging,
             Switch.CONFIGURATION_NOT_FSYNCED: self.promise_then_crash,
             Switch.OPEN_AT_ONCE: self.wandering_cut,
+            Switch.FOREIGN_FOLLOWS: self.usurp,
             Switch.NO_REVISION: self.repeat_orders,
         }
         drawn = self.rng.choice([*compound.values(), None, None, None])
@@ -175,7 +177,7 @@ class Faults(Mishaps):
     def wipe_while_lagging(self) -> None:
         """A voter is far behind while another one loses its data, and then the writer goes."""
         writer = self.cluster.writer()
-        if writer is None or self.wipes or len(self.cluster.nodes) < 3:
+        if writer is None or self.lost_copies or len(self.cluster.nodes) < 3:
             return
         lagging, wiped = self.rng.sample(self._others(writer.name), 2)
         self.clog(writer.name, lagging)
@@ -231,3 +233,30 @@ class Faults(Mishaps):
         node = self.cluster.nodes[restarted]
         self._later(at_ms, node.pg.crash)
         self._later(at_ms + self.world.jitter(-40, 60), lambda: self.power_off(writer, self.world.jitter(1500, 4000)))
+
+    def usurp(self) -> None:
+        """While a failover goes on elsewhere, somebody promotes a standby by hand whose noded is dead, and uses it."""
+        writer = self.cluster.writer()
+        if writer is None:
+            return
+        node = self.cluster.nodes[self.rng.choice(self._others(writer.name))]
+        away_ms = self.world.jitter(300, 2500)
+        node.kill_noded()
+        self._for(away_ms, lambda: node.boot() if node.is_up else None)
+        fails = self.rng.random() < 0.7
+        if fails:
+            self.power_off(writer, self.world.jitter(900, 3000))
+        if self.rng.random() < 0.6:
+            self._cut([node.name], self._others(node.name), away_ms)
+
+        def use() -> None:
+            self.promote_by_hand(node)
+            self._later(self.world.jitter(70, 150), burst)
+            if self.rng.random() < 0.3:
+                self._later(self.world.jitter(100, away_ms), node.pg.crash)
+
+        def burst() -> None:
+            for _ in range(self.rng.randint(1, 40)):
+                node.pg.chatter()
+
+        self._later(self.world.jitter(0, away_ms), use)

@@ -16,7 +16,7 @@ KNOWN_REPLACED = "voters made anew cannot be recorded while there is no writer"
 """A voter was cloned from a promoted candidate; its new incarnation may only be recorded beside a published writer, and the
 candidate's list names the old one, so that the candidate never gets its quorum."""
 
-AVOIDED: frozenset[str] = frozenset({KNOWN_HAND})
+AVOIDED: frozenset[str] = frozenset()
 
 _STUCK: tuple[tuple[str, re.Pattern[str]], ...] = (
     (KNOWN_REPLACED, re.compile(r"finds no quorum|first quorum commit is not acknowledged|\d+ of the \d+ other voters needed")),

@@ -100,6 +100,8 @@ class Machine(Owner):
     def start(self) -> None:
         """Start as the durable state says."""
         pg = self.pg
+        if not pg.standby_signal and self.broken is not Switch.FOREIGN_FOLLOWS:
+            self.store(rules.recovery_ended(self.state, Timeline(pg.timeline)))
         pg.standby_signal = True
         if self.broken is not Switch.CONFIGURATION_NOT_FSYNCED or not pg.conf_names:
             self.configure(rules.standby_configuration(self.state))

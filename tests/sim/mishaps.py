@@ -7,7 +7,6 @@ from collections.abc import Callable
 from cluster_manager.decision.view import Request, RequestKind
 from pgtopology.node import Role
 from tests.sim.cluster import Cluster
-from tests.sim.known import KNOWN_HAND
 from tests.sim.network import LATE
 from tests.sim.node import SimNode
 from tests.sim.store import HOST as STORE
@@ -23,7 +22,7 @@ class Mishaps:
         self.world = cluster.world
         self.rng = cluster.world.rng
         self.until_ms = 0.0
-        self.wipes = 0
+        self.lost_copies = 0
         self._undo: dict[int, Undo] = {}
         self._number = 0
 
@@ -64,6 +63,15 @@ class Mishaps:
 
     def _others(self, name: str) -> list[str]:
         return [other for other in self.cluster.nodes if other != name]
+
+    def _all_count(self) -> bool:
+        """Return whether the data of every recorded voter counts."""
+        document = self.cluster.store.document
+        voters = document.voters.members if document is not None and document.voters is not None else ()
+        states = {voter: self.cluster.nodes[voter.name].state for voter in voters}
+        return len(states) == len(self.cluster.nodes) and all(
+            state.whole and state.incarnation == voter.incarnation for voter, state in states.items()
+        )
 
     def _span(self) -> float:
         return self.world.jitter(100, 900) if self.rng.random() < 0.5 else self.world.jitter(900, 4000)
@@ -137,13 +145,14 @@ class Mishaps:
         node = node or self._node()
         node.pg.stall_startup(self.world.jitter(200, 2500))
 
-    def promote_by_hand(self) -> None:
-        """Somebody calls pg_promote() on a standby."""
-        if KNOWN_HAND in self.cluster.avoided:
+    def promote_by_hand(self, node: SimNode | None = None) -> None:
+        """Somebody calls pg_promote() on a standby. That costs a copy, as a wipe does: once, and while all others have theirs."""
+        node = node or self._node()
+        if self.lost_copies or not self._all_count():
             return
-        node = self._node()
         life = node.pg.life
         if life is not None and life.ready and not life.frozen and life.role is Role.STANDBY:
+            self.lost_copies += 1
             self.world.say("FAULT somebody promotes {} by hand", node.name)
             node.pg.promote(0)
 
@@ -154,10 +163,10 @@ class Mishaps:
 
     def wipe(self, node: SimNode | None = None) -> None:
         """A data directory is gone; rarely, and never while the cluster is not complete."""
-        if self.wipes or not self.cluster.is_complete():
+        if self.lost_copies or not self.cluster.is_complete():
             return
         node = node or self._node()
-        self.wipes += 1
+        self.lost_copies += 1
         self.world.say("FAULT the data of {} is gone", node.name)
         node.wipe()
         self._for(self.world.jitter(50, 300), lambda: node.boot() if node.is_up else None)

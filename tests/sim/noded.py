@@ -74,7 +74,7 @@ class Noded(Obedience):
         deadline = self.world.now + 1000
         while pg.life is not None and not pg.life.ready and self.world.now < deadline:
             yield 5.0
-        may_remain = rules.may_remain_primary(state)
+        may_remain = rules.may_remain_primary(state, Timeline(pg.timeline) if not pg.standby_signal else None)
         configuration = rules.standby_configuration(state)
         role = yield from self._role()
         if role is Role.PRIMARY and may_remain:
@@ -119,7 +119,8 @@ class Noded(Obedience):
                 return
             self.world.say("{}: was promoted by nobody's order and is stopped", self.host.name)
             self._end_heartbeat()
-            self.store(replace(self.state, following=None, whole=False))
+            whole = self.state.whole and self.broken is not Switch.FOREIGN_FOLLOWS
+            self.store(replace(self.state, following=None, whole=whole))
             yield from self._stop(StopMode.IMMEDIATE)
             self.start()
         finally:

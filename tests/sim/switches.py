@@ -28,6 +28,7 @@ class Switch(StrEnum):
     LSN_BEFORE_EPOCH = "lsn_before_epoch"
     PROMISE_NOT_DURABLE = "promise_not_durable"
     OPEN_AT_ONCE = "open_at_once"
+    FOREIGN_FOLLOWS = "foreign_follows"
 
 
 SENTENCES = {
@@ -46,5 +47,6 @@ SENTENCES = {
     Switch.STORE_ROLLED_BACK: "S12: a store that is behind what nodes have seen is acted upon",
     Switch.LSN_BEFORE_EPOCH: "4.4: the greatest LSN is elected, whatever its epoch",
     Switch.PROMISE_NOT_DURABLE: "4.3: a promise is answered before it is on disk",
+    Switch.FOREIGN_FOLLOWS: "S3: a node that somebody promoted by hand may follow, if its timeline's number is a claimed one",
     Switch.OPEN_AT_ONCE: "S14: a writer is published while the old one may still be read through a proxy",
 }
