@@ -53,8 +53,8 @@ def remove_placeholders(wal: Path) -> None:
 def newest_timeline(wal: Path) -> Timeline:
     """Return the greatest timeline that has a WAL segment.
 
-    A promotion makes the first segment of its timeline before it removes standby.signal, and the history file after it. PostgreSQL,
-    xlog.c, StartupXLOG.
+    A promotion makes the first segment of its timeline before it removes standby.signal, and the history file after it.
+    PostgreSQL, xlog.c, StartupXLOG.
     """
     names = (_SEGMENT.fullmatch(path.name) for path in wal.iterdir())
     return Timeline(max((int(match[1], 16) for match in names if match is not None), default=FIRST_TIMELINE))

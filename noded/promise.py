@@ -72,7 +72,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     promotion: Promotion | None = None
     """Kept until this data is rewound or replaced."""
     foreign: bool = False
-    """This data went through a promotion that nobody ordered: it never counts again, and is only good for being replaced (S3)."""
+    """This data went through a promotion that nobody ordered: it never counts, and is only good for being replaced (S3)."""
     in_force: Voters | None = None
     """Whose acknowledgements a commit waits for while this node is the writer."""
     work: Work | None = None

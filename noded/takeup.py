@@ -99,7 +99,7 @@ async def _data_is_ours(instance: Instance, doing: Doing) -> bool:
 async def _adopted(instance: Instance) -> None:
     """Bring a PostgreSQL that is running already into agreement with the state.
 
-    A writer that may remain one is left as it is; it beats again when PostgreSQL itself says that its timeline is the claimed one.
+    A writer that may remain one is left as it is; it beats again when PostgreSQL too says that its timeline is the claimed one.
     """
     state = instance.state.value
     if not state.wanted or state.work is not None:

@@ -146,7 +146,7 @@ class Mishaps:
         node.pg.stall_startup(self.world.jitter(200, 2500))
 
     def promote_by_hand(self, node: SimNode | None = None) -> None:
-        """Somebody calls pg_promote() on a standby. That costs a copy, as a wipe does: once, and while all others have theirs."""
+        """Somebody calls pg_promote() on a standby. That costs a copy, as a wipe does: once, and while nobody else lacks one."""
         node = node or self._node()
         if self.lost_copies or not self._all_count():
             return
