@@ -93,7 +93,10 @@ class Committing(DataDirectory):
         needed, listed = sender.names
         if not needed or sender.name not in listed or not life.waiting:
             return
-        flushed = sorted((s.flush for s in life.senders if s.name in s.names[1]), reverse=True)
+        flushed = [s.flush for s in life.senders if s.name in s.names[1]]
+        if self.by_name and life.senders:
+            flushed.append(self.flushed)  # somebody's pg_receivewal that calls itself like a voter
+        flushed.sort(reverse=True)
         if len(flushed) >= needed:
             self._release(life, flushed[needed - 1])
 

@@ -10,15 +10,15 @@ from collections.abc import Callable
 
 from pgtopology.node import Role
 from tests.sim.cluster import Cluster
-from tests.sim.mishaps import Mishaps
+from tests.sim.operators import Operators
 from tests.sim.store import HOST as STORE
 from tests.sim.switches import Switch
 
 
-class Faults(Mishaps):
+class Faults(Operators):
     """Draws single and compound faults."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, focus: str | None = None) -> None:
         super().__init__(cluster)
         self._menu: list[tuple[int, Callable[[], None]]] = [
             (6, self.crash_postgres),
@@ -51,8 +51,16 @@ class Faults(Mishaps):
             (2, self.old_tail),
             (2, self.crash_while_lagging),
             (1, self.usurp),
+            (1, self.strange_hand),
+            (1, self.crash_cut_off),
+            (1, self.lose_most),
+            (1, self.give_up_voters),
+            (1, self.pause),
+            (1, self.stop_node),
+            (1, self.reinit),
+            (1, self.remove_node),
         ]
-        self._focus = self._choose_focus()
+        self._focus = getattr(self, focus) if focus is not None else self._choose_focus()
         if self.rng.random() < 0.3 or cluster.broken is Switch.NO_REVISION:
             self.storm()
         if cluster.may_roll_back:
@@ -72,9 +80,21 @@ class Faults(Mishaps):
             Switch.CONFIGURATION_NOT_FSYNCED: self.promise_then_crash,
             Switch.OPEN_AT_ONCE: self.wandering_cut,
             Switch.FOREIGN_FOLLOWS: self.usurp,
+            Switch.NARROW_FIRST: self.remove_node,
+            Switch.STRANGE_HANDS: self.strange_hand,
+            Switch.NEEDLESS_LOSS: self.give_up_voters,
+            Switch.LEFT_OUT_COUNT: self.lose_most,
+            Switch.STALE_ROUTE: self.wandering_cut,
+            Switch.CANCELLED_WAIT: self.crash_while_lagging,
+            Switch.ACKNOWLEDGED_BY_NAME: self.crash_while_lagging,
+            Switch.STARTS_AS_PRIMARY: self.crash_cut_off,
+            Switch.OPEN_UNPROVEN: self.crash_cut_off,
+            Switch.PAUSE_IGNORED: self.pause,
+            Switch.LEASE_IGNORED: self.lose_store,
+            Switch.BLIND_WRITES: self.lose_store,
             Switch.NO_REVISION: self.repeat_orders,
         }
-        drawn = self.rng.choice([*compound.values(), None, None, None])
+        drawn = self.rng.choice([*dict.fromkeys(compound.values()), None, None, None])
         return drawn if self.cluster.broken is None else compound.get(self.cluster.broken)
 
     def begin(self, until_ms: float) -> None:
@@ -86,6 +106,7 @@ class Faults(Mishaps):
         if self.world.now >= self.until_ms:
             return
         if self._focus is not None and self.rng.random() < 0.4:
+            self.world.counts[f"compound {self._focus.__name__}"] += 1
             self._focus()
             self.world.after(self.world.jitter(1500, 3500), None, self._draw)
             return
@@ -260,3 +281,17 @@ class Faults(Mishaps):
                 node.pg.chatter()
 
         self._later(self.world.jitter(0, away_ms), use)
+
+    def crash_cut_off(self) -> None:
+        """The writer is cut off from the voters and crashes, and soon its machine too: what it had not sent is only there."""
+        writer = self.cluster.writer()
+        if writer is None:
+            return
+        span_ms = self.world.jitter(1500, 3500)
+        self._cut([writer.name], self._others(writer.name), span_ms)
+        if self.rng.random() < 0.7:
+            self._cut(self.cluster.managers_names, [writer.name], self.world.jitter(200, 1500))
+        at_ms = self.world.jitter(50, 500)
+        self._later(at_ms, writer.pg.crash)
+        if self.rng.random() < 0.7:
+            self._later(at_ms + self.world.jitter(300, 1200), lambda: self.power_off(writer, self.world.jitter(1500, 4000)))

@@ -67,6 +67,7 @@ class Machine(Owner):
         self.deaf_since_ms: float | None = None
         self.mark: tuple[Any, int, int] | None = None
         self.taken_up = False
+        self.written = rules.standby_configuration(self.state)
         self._publishing = False
         self._beating = 0
 
@@ -90,6 +91,7 @@ class Machine(Owner):
 
     def configure(self, configuration: rules.Configuration) -> None:
         """Write the two settings."""
+        self.written = configuration
         names = configuration.synchronous_standby_names
         if self.broken is Switch.EMPTY_NAMES and self.state.promotion is None:
             names = ""

@@ -37,6 +37,10 @@ class Noded(Obedience):
         self.facts = Facts()
         if self.pg.life is None:
             self.unexpected_exit = True
+            promotion = self.state.promotion
+            if self.broken is Switch.STARTS_AS_PRIMARY and promotion is not None and rules.may_remain_primary(self.state):
+                self.configure(rules.writer_configuration(self.state))
+                self.pg.start(primary_of=promotion.epoch)
         self.poke()
 
     def _take_up(self) -> Waits:
@@ -98,6 +102,7 @@ class Noded(Obedience):
 
     def _round(self) -> None:
         self.poke()
+        self._correct_strange_hands()
         life = self.pg.life
         if life is not None and life.frozen and life.ready:
             if self.deaf_since_ms is None:
@@ -111,6 +116,12 @@ class Noded(Obedience):
             elif self.broken is not Switch.PROMISE_WITHOUT_STOP:
                 self.world.spawn(self, self._end_usurper())
         self.world.after(ROUND_MS, self, self._round)
+
+    def _correct_strange_hands(self) -> None:
+        """Write our file anew if somebody else has written it (S11)."""
+        if self.pg.in_strange_hands and not self.turn.held and self.broken is not Switch.STRANGE_HANDS:
+            self.configure(self.written)
+            self.pg.reload()
 
     def _end_usurper(self) -> Waits:
         yield self.turn
