@@ -11,6 +11,7 @@ from cluster_manager.decision.actions import Follow, PutInForce, WriteDocument
 from cluster_manager.decision.diagnose import Diagnosis
 from cluster_manager.decision.elect import Counted, tally
 from cluster_manager.decision.plan import Plan
+from cluster_manager.decision.suspicion import survivors
 from cluster_manager.decision.view import RequestKind, View
 from pgtopology.document import Candidate, Durability, Step, Topology, TransitionKind
 from pgtopology.epoch import Revision
@@ -88,6 +89,8 @@ def _break_rule(view: View, document: Topology, plan: Plan, broken: Switch) -> P
             write = transition.begin(view, document, finding, kind=TransitionKind.FAILOVER)
             return dataclasses.replace(plan, actions=(write,))
         case Switch.ASYNC_SILENCE if document.durability is Durability.ASYNC and none and _is_silent(view, document):
+            if not survivors(view, document):
+                return plan
             return dataclasses.replace(plan, actions=(transition.give_up_voters(view, document),))
         case Switch.NARROW_FIRST:
             for action in plan.actions:
@@ -101,6 +104,8 @@ def _break_rule(view: View, document: Topology, plan: Plan, broken: Switch) -> P
             if seen is not None and seen.role is Role.PRIMARY and seen.promoted_epoch == document.epoch:
                 return dataclasses.replace(plan, actions=(_written(document, writer=seen.node, transition=None),))
         case Switch.NEEDLESS_LOSS if view.request is not None and view.request.kind is RequestKind.DATA_LOSS:
+            if not survivors(view, document):
+                return plan
             return dataclasses.replace(plan, actions=(transition.give_up_voters(view, document),))
         case Switch.LEFT_OUT_COUNT:
             for action in plan.actions:

@@ -47,8 +47,8 @@ class Checker:
     def written(self, old: Topology | None, new: Topology) -> None:
         """A document was stored."""
 
-    def decided(self, view: View, new: Topology) -> None:
-        """A manager is about to write *new*, because of *view*."""
+    def decided(self, view: View, old: Topology | None, new: Topology) -> None:
+        """A manager that knows of *old* is about to write *new*, because of *view*."""
 
     def read(self, row: Acknowledged) -> None:
         """A client got an answer through the writer endpoint, the newest row of which was *row*."""
@@ -134,10 +134,10 @@ class Checks:
         for checker in self.checkers:
             checker.written(old, new)
 
-    def decided(self, view: View, new: Topology) -> None:
+    def decided(self, view: View, old: Topology | None, new: Topology) -> None:
         """A manager is about to write *new*."""
         for checker in self.checkers:
-            checker.decided(view, new)
+            checker.decided(view, old, new)
 
     def give_up(self, epoch: int, voters: Voters) -> None:
         """From *epoch* on an operator makes do with what all of *voters* hold."""

@@ -20,14 +20,14 @@ from tests.sim.checkers.seen_rows import SeenRows
 from tests.sim.checkers.stale_reads import StaleReads
 from tests.sim.checkers.timelines import Timelines
 from tests.sim.checks import Checks
-from tests.sim.known import AVOIDED, known_stuck
+from tests.sim.known import known_stuck
 from tests.sim.manager import SimManager
 from tests.sim.network import Network
 from tests.sim.node import SimNode
 from tests.sim.postgres import Postgres
 from tests.sim.proxy import Client, SimProxy
 from tests.sim.store import SimStore
-from tests.sim.switches import Switch
+from tests.sim.switches import FIVE_NODES, TWO_MANAGERS, Switch
 from tests.sim.world import Violation, World
 
 FAULTS_MS = 12_000.0
@@ -47,10 +47,10 @@ class Cluster:
         self.world = world = World(seed, verbose=verbose)
         self.broken = broken
         self.net = Network(world)
-        self.avoided = AVOIDED
         self.checks = checks = Checks(world)
         drawn = 3 if world.rng.random() < 0.7 else 5
-        size = size if size is not None else drawn
+        if size is None:
+            size = 5 if broken in FIVE_NODES else drawn
         self.may_roll_back = broken is Switch.STORE_ROLLED_BACK or (broken is None and seed % 10 == 7)
         peers: dict[str, Postgres] = {}
         self.nodes: dict[str, SimNode] = {}
@@ -81,10 +81,10 @@ class Cluster:
         door = Endpoint(host="p", port=1, dns="p")
         endpoints = Endpoints(writer=door, reader=door)
         self.store = SimStore(world, self.net, checks, broken)
-        self.managers_names = ["m1", "m2"][: managers or (1 if world.rng.random() < 0.4 else 2)]
+        alone = world.rng.random() < 0.4 and broken not in TWO_MANAGERS
+        self.managers_names = ["m1", "m2"][: managers or (1 if alone else 2)]
         self.managers = [
-            SimManager(world, self.net, self.store, name, self.nodes, specs, endpoints, broken, self.avoided)
-            for name in self.managers_names
+            SimManager(world, self.net, self.store, name, self.nodes, specs, endpoints, broken) for name in self.managers_names
         ]
         self.proxies_names = ["p1", "p2"]
         self.others = [*self.managers_names, *self.proxies_names]

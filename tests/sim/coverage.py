@@ -17,6 +17,7 @@ FAULTS = (
     "slow_disk",
     "stall_startup",
     "promote_by_hand",
+    "split",
     "restart_all",
     "wipe",
     "partition",
@@ -49,6 +50,7 @@ OTHERS = (
     "staying fault: a voter away, a crash",
     "staying fault: writer reaches too few",
     "staying fault: managers hear too few",
+    "staying fault: all but one given up",
 )
 
 ELSEWHERE = {

@@ -53,6 +53,7 @@ class Faults(Operators):
             (1, self.usurp),
             (1, self.strange_hand),
             (1, self.crash_cut_off),
+            (1, self.split),
             (1, self.lose_most),
             (1, self.give_up_voters),
             (1, self.pause),
@@ -70,6 +71,7 @@ class Faults(Operators):
         """Most runs dwell on one of the compound faults; a broken run on the one that its sentence is about."""
         compound = {
             Switch.RECEIVER_VIEW: self.reconnect_to_frozen,
+            Switch.PROMISE_WITHOUT_STOP: self.promise_then_crash,
             Switch.TIMELINE_REUSE: self.lose_candidate,
             Switch.SECOND_CANDIDATE: self.lose_candidate,
             Switch.RECEIVED_ONLY: self.crash_while_lagging,
@@ -90,8 +92,8 @@ class Faults(Operators):
             Switch.STARTS_AS_PRIMARY: self.crash_cut_off,
             Switch.OPEN_UNPROVEN: self.crash_cut_off,
             Switch.PAUSE_IGNORED: self.pause,
-            Switch.LEASE_IGNORED: self.lose_store,
-            Switch.BLIND_WRITES: self.lose_store,
+            Switch.LEASE_IGNORED: self.split,
+            Switch.BLIND_WRITES: self.split,
             Switch.NO_REVISION: self.repeat_orders,
         }
         drawn = self.rng.choice([*dict.fromkeys(compound.values()), None, None, None])
@@ -295,3 +297,14 @@ class Faults(Operators):
         self._later(at_ms, writer.pg.crash)
         if self.rng.random() < 0.7:
             self._later(at_ms + self.world.jitter(300, 1200), lambda: self.power_off(writer, self.world.jitter(1500, 4000)))
+
+    def split(self) -> None:
+        """The leading manager, the writer and a proxy are on one side, everybody else and the store on the other."""
+        writer, leader = self.cluster.writer(), self._leader()
+        if writer is None or leader is None:
+            return
+        proxy = self.rng.choice(self.cluster.proxies_names)
+        left = [leader.host.name, writer.name, proxy]
+        right = [name for name in [*self.cluster.nodes, *self.cluster.others, STORE] if name not in left]
+        self._begin("split", "the leader and the writer are on a side of their own")
+        self._cut(left, right, self.world.jitter(2500, 5000))

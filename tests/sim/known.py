@@ -8,15 +8,9 @@ from __future__ import annotations
 
 import re
 
-KNOWN_HAND = "a node that was promoted by hand is told from a claimed timeline's by its number only"
-"""S3.  PostgreSQL numbers a promotion that nobody ordered one above its own timeline, which may equal a claimed one.  noded
-stops such a primary, but its data is not marked as foreign: it may follow, become whole and count."""
-
 KNOWN_REPLACED = "voters made anew cannot be recorded while there is no writer"
 """A voter was cloned from a promoted candidate; its new incarnation may only be recorded beside a published writer, and the
 candidate's list names the old one, so that the candidate never gets its quorum."""
-
-AVOIDED: frozenset[str] = frozenset()
 
 _STUCK: tuple[tuple[str, re.Pattern[str]], ...] = (
     (KNOWN_REPLACED, re.compile(r"finds no quorum|first quorum commit is not acknowledged|\d+ of the \d+ other voters needed")),

@@ -63,11 +63,9 @@ class SimManager:
         specs: tuple[NodeSpec, ...],
         endpoints: Endpoints,
         broken: Switch | None,
-        avoided: frozenset[str],
     ) -> None:
         self.world, self.net, self.store, self.name = world, net, store, name
         self.nodes, self.specs, self.endpoints, self.broken = nodes, specs, endpoints, broken
-        self.avoided = avoided
         self.publish: Callable[[SimManager, Topology], None] = _nobody
         self.process: Process | None = None
         self.fellows: list[SimManager] = [self]
@@ -191,7 +189,7 @@ class Process(Executor):
                         self.world.counts["two managers lead"] += 1
                     self.world.say("{}: leads", host.name)
                     self._read()
-            elif held is False:
+            elif held is False and host.broken is not Switch.BLIND_WRITES:
                 self.lease_until_ms = 0.0
                 if self.leads:
                     self._forget()
@@ -208,7 +206,7 @@ class Process(Executor):
     @property
     def lease_ms(self) -> float:
         """For how long this process knows that nobody else leads."""
-        if self.host.broken is Switch.LEASE_IGNORED and self.leads:
+        if self.host.broken in (Switch.LEASE_IGNORED, Switch.BLIND_WRITES) and self.leads:
             return FRAME_LEASE_MS
         return max(0.0, self.lease_until_ms - self.world.now) if self.leads else 0.0
 
@@ -336,7 +334,7 @@ class Process(Executor):
             why_not = may_follow(old, new)
             assert why_not is None, f"the plan breaks the rules of succession: {why_not}"
         expected = old.revision if old is not None else None
-        host.store.checks.decided(view, new)
+        host.store.checks.decided(view, old, new)
 
         def answered(written: bool | str) -> None:
             if written is not True:

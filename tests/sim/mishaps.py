@@ -8,9 +8,21 @@ from tests.sim.cluster import Cluster, wait_until
 from tests.sim.network import LATE
 from tests.sim.node import SimNode
 from tests.sim.store import HOST as STORE
+from tests.sim.switches import Switch
 
 Undo = Callable[[], None]
 FOR_EVER_MS = 1e9
+AWAY = "a voter away, a crash"
+TOO_FEW = "writer reaches too few"
+UNHEARD = "managers hear too few"
+GIVEN_UP = "all but one given up"
+_STAYS = {
+    Switch.OLD_PRIMARY_NEVER_COUNTS: AWAY,
+    Switch.VETO_TOO_STRONG: TOO_FEW,
+    Switch.TOUCH_WITHOUT_SAFE_SET: UNHEARD,
+    Switch.LEFT_OUT_COUNT: GIVEN_UP,
+}
+"""Which fault that stays a broken sentence of liveness is about."""
 
 
 class Mishaps:
@@ -30,25 +42,37 @@ class Mishaps:
         """Begin one fault that stays and that the law bears, if the cluster is whole and well; return whether one was begun.
 
         A voter is away and the writer's PostgreSQL crashes; or the writer reaches too few voters; or the managers hear too few,
-        while the writer has its quorum.
+        while the writer has its quorum; or all but one node are gone, and an operator makes do with that one.
         """
         cluster = self.cluster
-        if self.rng.random() < 0.75 or not wait_until(cluster, self.world.now + 20_000.0, cluster.is_healthy):
+        forced = _STAYS.get(cluster.broken) if cluster.broken is not None else None
+        if forced is None and self.rng.random() < 0.75:
+            return False
+        if not wait_until(cluster, self.world.now + 20_000.0, cluster.is_healthy):
             return False
         writer = cluster.writer()
         assert writer is not None
         others = self._others(writer.name)
         self.rng.shuffle(others)
-        kind = self.rng.choice(("a voter away, a crash", "writer reaches too few", "managers hear too few"))
+        kind = forced or self.rng.choice((AWAY, TOO_FEW, UNHEARD, GIVEN_UP))
         self.world.counts[f"staying fault: {kind}"] += 1
-        if kind == "a voter away, a crash":
+        if kind == AWAY:
             cluster.nodes[others[0]].power_off()
             writer.pg.crash()
-        elif kind == "writer reaches too few":
+        elif kind == TOO_FEW:
             self._cut([writer.name], [*others[len(others) // 2 - 1 :], *cluster.managers_names], FOR_EVER_MS)
+        elif kind == UNHEARD:
+            half = len(others) // 2
+            self._cut([*cluster.managers_names, *others[half:]], [writer.name, *others[:half]], FOR_EVER_MS)
         else:
-            self._cut(cluster.managers_names, [writer.name, *others[: len(others) // 2]], FOR_EVER_MS)
+            for name in [writer.name, *others[1:]]:
+                cluster.nodes[name].power_off()
+            self.world.after(2500.0, None, self.give_up_voters)
         return True
+
+    def give_up_voters(self) -> None:
+        """An operator goes on without the voters that are away (--allow-data-loss)."""
+        raise NotImplementedError
 
     def heal(self) -> None:
         """End every fault."""

@@ -55,9 +55,15 @@ LIVENESS = frozenset(
         Switch.FOLLOW_AFTER_OPENING,
         Switch.VETO_TOO_STRONG,
         Switch.TOUCH_WITHOUT_SAFE_SET,
+        Switch.LEFT_OUT_COUNT,
     }
 )
 """Those without which nothing is lost, but the cluster does not get well, or does not go on, in time."""
+
+FIVE_NODES = frozenset({Switch.NARROW_FIRST, Switch.VETO_TOO_STRONG})
+"""Those that three nodes cannot show."""
+TWO_MANAGERS = frozenset({Switch.BLIND_WRITES, Switch.LEASE_IGNORED, Switch.OPEN_AT_ONCE})
+"""Those that one manager cannot show."""
 
 
 SENTENCES = {
@@ -88,7 +94,7 @@ SENTENCES = {
     Switch.LSN_BEFORE_EPOCH: "4.4: the greatest LSN is elected, whatever its epoch",
     Switch.PROMISE_NOT_DURABLE: "4.3: a promise is answered before it is on disk",
     Switch.OPEN_UNPROVEN: "4.6: a writer is published as soon as it is promoted, without its first quorum commit",
-    Switch.BLIND_WRITES: "3: the document is written without comparing the revision",
+    Switch.BLIND_WRITES: "3: whoever believes to lead writes the document, without comparing the revision",
     Switch.LEASE_IGNORED: "8: a manager decides and serves the document without the lease",
     Switch.PAUSE_IGNORED: "4: a failover begins although it is paused",
     Switch.OLD_PRIMARY_NEVER_COUNTS: "L1: the old primary's promise counts for nothing",

@@ -15,9 +15,9 @@ class OperatorsWord(Checker):
 
     name = "against the operator's word"
 
-    def decided(self, view: View, new: Topology) -> None:
+    def decided(self, view: View, old: Topology | None, new: Topology) -> None:
         """A manager is about to write *new*."""
-        old, request = view.document, view.request
+        request = view.request
         if old is None or old.voters is None or new.epoch == old.epoch:
             return
         if gives_up(old, new):
