@@ -44,7 +44,12 @@ def _grow_a_tail(cluster: Cluster) -> None:
         cluster.net.cut(*link, reset=True)
     for _ in range(20):
         writer.pg.chatter()
-    cluster.world.after(2500.0, None, lambda: [cluster.net.mend(*link) for link in links])
+
+    def mend() -> None:
+        for link in links:
+            cluster.net.mend(*link)
+
+    cluster.world.after(2500.0, None, mend)
 
 
 def _lose_data(cluster: Cluster) -> None:
