@@ -14,6 +14,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from daemonkit.durable import write_durably
 from daemonkit.logs import get_logger
 from noded import clone, promise
 from noded.bootstrap import make_data_directory
@@ -57,6 +58,7 @@ class Copies:
             instance.binaries, layout.partial, passwords=dict(self._passwords), passfile=layout.init_passfile
         )
         identifier = (await instance.control_data(layout.partial)).system_identifier
+        write_durably(layout.partial / "standby.signal", b"")
         clone.put_in_place(instance)
         bound = promise.new_data(state.value, _draw_incarnation(), identifier)
         # Nothing was ever acknowledged in this cluster, so the first node's data is all there is.

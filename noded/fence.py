@@ -93,7 +93,8 @@ async def read_position(instance: Instance, *, timeout_s: float) -> Position | U
             reason = f"PostgreSQL does not answer: {error}"
             await asyncio.sleep(POSITION_POLL_S)
             continue
-        if not row["standby"]:
+        # A promotion that ended between the two answers gave the second one its timeline.
+        if not row["standby"] or not instance.layout.standby_signal.exists():
             return Unknown("PostgreSQL is not a standby")
         replayed = Lsn(row["replayed"] or 0)
         position = Position(timeline=end.timeline, lsn=end.lsn, replayed_lsn=replayed)

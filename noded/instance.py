@@ -20,7 +20,7 @@ from noded.controldata import ControlData, parse_controldata
 from noded.durable_state import DurableState
 from noded.layout import Layout
 from noded.postmaster import FAST_STOP_S, Postmaster, PostmasterError, remove_socket
-from noded.promise import Configuration, standby_configuration
+from noded.promise import Configuration, recovery_ended, standby_configuration
 from noded.sessions import SessionError, Sessions
 from noded.tools import ToolError, run_tool
 from pgtopology.desired import DesiredSettings
@@ -172,6 +172,7 @@ class Instance:
 
         No process of the data directory may be left. One that keeps ending is started again only after a pause.
         """
+        self._note_promotion()
         if (why_not := self.why_not_yet()) is not None:
             raise PostmasterError(why_not)
         layout, server = self.layout, self.server
@@ -208,6 +209,11 @@ class Instance:
         """Forget earlier ends once PostgreSQL has run for a while."""
         if self.crashes.failures and self.postmaster.ready_seen and self.postmaster.lived_s >= SETTLED_S:
             self.crashes.forget()
+
+    def _note_promotion(self) -> None:
+        """Remember durably if recovery was ended here by nobody's order: data is given standby.signal when it is made."""
+        if not self.layout.standby_signal.exists():
+            self.state.store(recovery_ended(self.state.value, history.newest_timeline(self.layout.wal)))
 
     async def stop(self, mode: StopMode, *, fast_s: float = FAST_STOP_S) -> None:
         """Stop PostgreSQL; no process of its data directory is left. Raises PostmasterError."""

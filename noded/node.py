@@ -220,11 +220,11 @@ class Node:
                     continue
                 self._log.error("this node was promoted by nobody's order and is stopped", timeline=facts.timeline)
                 self.heartbeat.end()
-                # A writer of ours that has promised a newer epoch a moment ago is stopped too, but its WAL counts.
-                ours = promotion is not None and facts.timeline == promotion.timeline
                 try:
-                    # What cannot be written down is not started again either: the next round finds the same primary.
-                    self.state.store(replace(self.state.value, following=None, whole=self.state.value.whole and ours))
+                    # What cannot be written down is not started again either: the next round finds the same primary. Whether
+                    # its WAL counts is found out at the start: a writer of ours that promised a newer epoch a moment ago is
+                    # stopped here too.
+                    self.state.store(replace(self.state.value, following=None))
                     await fence.cut(self.instance, promoting=True, stop_mode=StopMode.IMMEDIATE)
                 except FAILURES as error:
                     self.doing.problem = str(error)

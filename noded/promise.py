@@ -73,6 +73,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     following: Following | None = None
     promotion: Promotion | None = None
     """Kept until this data is rewound or replaced."""
+    foreign: bool = False
+    """This data went through a promotion that nobody ordered: it never counts, and is only good for being replaced (S3)."""
     in_force: Voters | None = None
     """Whose acknowledgements a commit waits for while this node is the writer."""
     work: Work | None = None
@@ -146,23 +148,37 @@ def begin(state: State, work: Work) -> State:
     return replace(state, work=work, whole=False)
 
 
-def new_data(state: State, incarnation: Incarnation, system_identifier: str | None) -> State:
+def new_data(state: State, incarnation: Incarnation | None, system_identifier: str | None) -> State:
     """Return *state* bound to a data directory that is being made; of the former one nothing holds any more."""
     return replace(
-        state, incarnation=incarnation, system_identifier=system_identifier, promotion=None, in_force=None, whole=False
+        state,
+        incarnation=incarnation,
+        system_identifier=system_identifier,
+        promotion=None,
+        foreign=False,
+        in_force=None,
+        whole=False,
     )
 
 
 def no_data(state: State) -> State:
     """Return *state* without a data directory: it is gone, or what is left of it must not be used."""
-    return replace(
-        state, incarnation=None, system_identifier=None, whole=False, following=None, promotion=None, in_force=None, work=None
-    )
+    return replace(new_data(state, None, None), following=None, work=None)
 
 
 def finish(state: State, *, whole: bool | None = None) -> State:
     """Return *state* after long work has ended well."""
     return replace(state, work=None, promotion=None, whole=state.whole if whole is None else whole)
+
+
+def recovery_ended(state: State, timeline: Timeline) -> State:
+    """Return *state* after PostgreSQL was found to have ended recovery, onto *timeline*.
+
+    If nobody ordered that, its number tells nothing of its contents: it may equal one that was claimed for another node (S3).
+    """
+    if state.promotion is not None and state.promotion.timeline == timeline:
+        return state
+    return replace(state, foreign=True, whole=False, following=None)
 
 
 def standby_configuration(state: State) -> Configuration:
@@ -184,7 +200,7 @@ def writer_configuration(state: State) -> Configuration:
 def may_remain_primary(state: State, timeline: Timeline | None = None) -> bool:
     """Return whether a server found running as a primary, on *timeline* if that is known, is the one that was ordered (S10)."""
     promotion = state.promotion
-    if promotion is None or promotion.epoch < state.promised:
+    if promotion is None or promotion.epoch < state.promised or state.foreign:
         return False
     return timeline is None or timeline == promotion.timeline
 
@@ -238,13 +254,13 @@ def _unfit(state: State, order: Order, now: Circumstances) -> Refused | None:
         case RewindOrder():
             if now.busy is Work.REWIND:
                 return None
-            return _busy(now, Work.REWIND) or _no_data(state) or _would_destroy(state, order.destroys, now)
+            return _busy(now, Work.REWIND) or _no_data(state) or _would_destroy(state, order.destroys, now) or _foreign(state)
         case FollowOrder():
-            return _busy(now, None) or _no_data(state) or _primary(now)
+            return _busy(now, None) or _no_data(state) or _primary(now) or _foreign(state)
         case PromoteOrder():
             if state.promised != order.epoch:
                 return Refused(Refusal.NOT_PROMISED, f"epoch {order.epoch} was not promised here, but epoch {state.promised}")
-            return _busy(now, None) or _no_data(state)
+            return _busy(now, None) or _no_data(state) or _foreign(state)
         case SettingsOrder():
             if state.promotion is None or state.promotion.epoch != order.epoch or not now.primary:
                 return Refused(Refusal.FAILED, f"this node is not the writer of epoch {order.epoch}")
@@ -261,6 +277,11 @@ def _busy(now: Circumstances, allowed: Work | None) -> Refused | None:
 
 def _no_data(state: State) -> Refused | None:
     return Refused(Refusal.NO_DATA, "there is no data directory") if state.system_identifier is None else None
+
+
+def _foreign(state: State) -> Refused | None:
+    message = "the data went through a promotion that nobody ordered; it can only be made anew"
+    return Refused(Refusal.FAILED, message) if state.foreign else None
 
 
 def _primary(now: Circumstances) -> Refused | None:

@@ -131,6 +131,7 @@ class Reporter:
             system_identifier=state.system_identifier,
             incarnation=state.incarnation,
             whole=state.whole,
+            foreign=state.foreign,
             promised=state.promised,
             seen=state.seen,
             promoted_epoch=state.promotion.epoch if state.promotion is not None else None,

@@ -13,7 +13,7 @@ import os
 import signal
 
 from daemonkit.logs import get_logger
-from noded import fence, processes, promise
+from noded import fence, history, processes, promise
 from noded.clone import remove_tree
 from noded.copies import FAILURES
 from noded.instance import Instance
@@ -115,7 +115,7 @@ async def _data_is_ours(instance: Instance, doing: Doing) -> bool:
 async def _adopted(instance: Instance) -> None:
     """Bring a PostgreSQL that is running already into agreement with the state.
 
-    A writer that may remain one is left as it is; it beats again when its timeline was seen to be the claimed one.
+    A writer that may remain one is left as it is; it beats again when PostgreSQL too says that its timeline is the claimed one.
     """
     state = instance.state.value
     if not state.wanted or state.work is not None:
@@ -124,7 +124,8 @@ async def _adopted(instance: Instance) -> None:
     await instance.learn_demands()
     instance.write_settings()
     await instance.wait_ready(READY_S)
-    may_remain = promise.may_remain_primary(state)
+    ended = not instance.layout.standby_signal.exists()
+    may_remain = promise.may_remain_primary(state, history.newest_timeline(instance.layout.wal) if ended else None)
     configuration = promise.standby_configuration(state)
     if await instance.role() is Role.PRIMARY and may_remain:
         instance.configure(promise.writer_configuration(state))

@@ -136,6 +136,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     incarnation: Incarnation | None = None
     whole: bool = False
     """Its WAL counts: it has streamed past everything its predecessor may have acknowledged (S7)."""
+    foreign: bool = False
+    """It went through a promotion that nobody ordered: whatever its timeline's number, only another copy helps (S3)."""
     promised: Epoch = NO_EPOCH
     seen: Seen = msgspec.field(default_factory=Seen)
     promoted_epoch: Epoch | None = None

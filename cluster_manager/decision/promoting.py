@@ -182,6 +182,7 @@ def _may_follow(node: NodeView, observation: Observation, document: Topology) ->
     fork = fork_from(document.timelines, record.timeline, timeline)
     return (
         observation.promised == document.epoch
+        and not observation.foreign
         and observation.role is Role.STANDBY
         and observation.postmaster.state is PostmasterState.RUNNING
         and not (receiver.upstream == record.node and receiver.upstream_epoch == document.epoch)

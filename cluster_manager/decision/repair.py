@@ -159,7 +159,7 @@ def rejoining(view: View, document: Topology, candidate: NodeView) -> tuple[Acti
 
 def _stopped(node: NodeView, observation: Observation, source: Upstream) -> Repair:
     reason = f'PostgreSQL on "{node.name}" is stopped' + _trouble(observation)
-    if observation.problem is not None and not observation.whole:
+    if observation.foreign or (observation.problem is not None and not observation.whole):
         # Unfinished work left data that cannot be used; nothing but another copy helps.
         return _anew(node, observation, source, Diagnosis.REPLICA_MISSING, reason)
     was_primary = observation.promoted_epoch is not None or observation.problem is not None
@@ -208,6 +208,8 @@ def _running(
 
 def _why_diverged(observation: Observation, document: Topology, current: Timeline) -> str | None:
     """Return how the node's history leaves the writer's, or None if it is a prefix of it."""
+    if observation.foreign:
+        return "somebody promoted it by hand"
     timeline, replayed = observation.timeline, observation.replayed_lsn
     if timeline is None or replayed is None or timeline == current:
         return None
@@ -220,7 +222,7 @@ def _why_diverged(observation: Observation, document: Topology, current: Timelin
 def _diverged(node: NodeView, observation: Observation, document: Topology, source: Upstream, away: str) -> Repair:
     reason = f'"{node.name}" has diverged: {away}' + _trouble(observation)
     claimed = observation.timeline is not None and epoch_of(document.timelines, observation.timeline) is not None
-    if not claimed or observation.problem is not None or observation.incarnation is None:
+    if observation.foreign or not claimed or observation.problem is not None or observation.incarnation is None:
         return _anew(node, observation, source, Diagnosis.REPLICA_DIVERGED, reason)
     return Repair(
         node.name,

@@ -100,7 +100,7 @@ async def test_a_promise_stops_a_primary_and_its_data_goes_on_under_the_next_epo
         assert writer.wal_end is not None
         assert answer.position.lsn >= writer.wal_end
         assert answer.position.timeline == 2
-        await only.until(lambda o: o.role is Role.STANDBY)
+        assert not (await only.until(lambda o: o.role is Role.STANDBY)).foreign
         await cluster.promote(only, 3)
         assert [row["i"] for row in await cluster.sql(only, "SELECT i FROM t")] == [1]
 

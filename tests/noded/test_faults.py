@@ -114,8 +114,50 @@ async def test_a_promotion_by_hand_is_undone() -> None:
         _, second = await pair(cluster)
         await cluster.sql(second, "SELECT pg_promote(wait => false)")
         after = await second.until(lambda o: o.role is Role.STANDBY and not o.whole)
+        assert after.foreign
         assert after.receiver is not None
         assert after.receiver.upstream is None
+        await only_a_copy_helps(cluster, second)
+
+
+async def only_a_copy_helps(cluster: Cluster, foreign: Member) -> None:
+    """Let the first node take, by order, the number that *foreign* took by hand: the two are never mixed up (E3)."""
+    first = cluster.members[0]
+    by_hand = (await foreign.until(lambda o: o.timeline is not None and o.role is Role.STANDBY)).timeline
+    cluster.epoch += 1
+    cluster.voters = await cluster.voters_of([first], 1)
+    answer = await cluster.promise(foreign)
+    assert not answer.whole
+    await cluster.promise(first)
+    claimed = await cluster.promote(first, 3)
+    assert claimed.timeline == by_hand
+    assert not claimed.foreign
+    assert (await refused(cluster.follow(foreign, first))).code == "failed"
+    seen = await foreign.observe()
+    rewind = cluster.order(RewindOrder, foreign, Acknowledged, source=first.upstream, destroys=seen.incarnation)
+    assert (await refused(rewind)).code == "failed"
+    assert not (await cluster.clone(foreign, first)).foreign
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["it goes on", "it dies too"])
+async def test_a_promotion_by_hand_while_noded_is_dead_is_noticed(*, killed: bool) -> None:
+    async with running_members(2) as cluster:
+        _, second = await pair(cluster)
+        pid = (await second.observe()).postmaster.pid
+        assert pid is not None
+        await second.stop(signal.SIGKILL)
+        await cluster.sql(second, "SELECT pg_promote()")
+        if killed:
+            for process in (pid, *processes.children(pid)):
+                os.kill(process, signal.SIGKILL)
+        await second.start()
+        after = await second.until(lambda o: o.role is Role.STANDBY)
+        assert after.foreign
+        assert not after.whole
+        await second.stop(signal.SIGKILL)
+        await second.start()
+        assert (await second.observe()).foreign
+        await only_a_copy_helps(cluster, second)
 
 
 async def test_a_strange_hand_in_the_configuration_is_undone() -> None:

@@ -212,6 +212,22 @@ def test_a_primary_remains_one_only_in_its_own_epoch_and_on_its_own_timeline() -
     assert not promise.may_remain_primary(promise.promise(writer, Epoch(6)))
 
 
+def test_data_whose_recovery_ended_by_nobodys_order_is_foreign_until_it_is_made_anew() -> None:
+    writer = replace(STATE, promotion=Promotion(Epoch(5), Timeline(3)), following=Following(UPSTREAM, Epoch(5)))
+    assert promise.recovery_ended(writer, Timeline(3)) == writer
+    for before, timeline in ((writer, Timeline(4)), (replace(writer, promotion=None), Timeline(3))):
+        foreign = promise.recovery_ended(before, timeline)
+        assert (foreign.foreign, foreign.whole, foreign.following) == (True, False, None)
+        assert not promise.may_remain_primary(foreign)
+        for kind in (FollowOrder, RewindOrder, PromoteOrder):
+            assert reason(foreign, order(kind)) is Refusal.FAILED
+        assert reason(foreign, order(CloneOrder)) is None
+        assert reason(foreign, order(PromiseOrder, epoch=6)) is None
+        assert promise.finish(foreign).foreign
+        assert not promise.new_data(foreign, Incarnation("cccc"), "7").foreign
+        assert not promise.no_data(foreign).foreign
+
+
 def test_data_is_not_whole_from_the_beginning_of_long_work_until_it_is_proven() -> None:
     begun = promise.begin(STATE, Work.REWIND)
     assert (begun.whole, begun.work, begun.incarnation) == (False, Work.REWIND, "aaaa")

@@ -201,6 +201,15 @@ def test_placeholders_below_a_real_history_stay_for_followers(tmp_path: Path) ->
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"0000000{n}.history" for n in (2, 3, 4, 5)]
 
 
+def test_the_newest_timeline_is_that_of_the_wal_segments(tmp_path: Path) -> None:
+    assert history.newest_timeline(tmp_path) == 1
+    history.plant_placeholders(tmp_path, Timeline(9))
+    (tmp_path / "archive_status").mkdir()
+    for name in ("00000002000000000000000A", "000000030000000000000009.partial", "0000000300000000000000FF"):
+        (tmp_path / name).touch()
+    assert history.newest_timeline(tmp_path) == 3
+
+
 def test_a_file_that_is_no_history_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "note.history").write_text("x")
     history.remove_placeholders(tmp_path)

@@ -6,22 +6,34 @@ import dataclasses
 
 import msgspec
 
-from cluster_manager.decision.actions import PutInForce, WriteDocument
+from cluster_manager.decision import transition
+from cluster_manager.decision.actions import Follow, PutInForce, WriteDocument
+from cluster_manager.decision.diagnose import Diagnosis
 from cluster_manager.decision.elect import Counted, tally
 from cluster_manager.decision.plan import Plan
-from cluster_manager.decision.view import NodeView, View
-from pgtopology.document import Candidate, Durability, Step, Topology
+from cluster_manager.decision.suspicion import survivors
+from cluster_manager.decision.view import NodeView, RequestKind, View
+from pgtopology.document import Candidate, Durability, Step, Topology, TransitionKind
 from pgtopology.epoch import Revision
+from pgtopology.node import Role
 from pgtopology.observation import Seen
 from pgtopology.timeline import Timeline, TimelineRecord
+from tests.sim.checks import gives_up
 from tests.sim.switches import Switch
 
 
 def break_view(view: View, broken: Switch) -> View:
     """Return what a manager sees that does not look at what nodes have seen, or at who knows of the voters."""
-    if broken is Switch.RECORD_UNKNOWN and view.document is not None:
+    if view.document is None:
+        return view
+    if broken is Switch.RECORD_UNKNOWN:
         return dataclasses.replace(view, nodes=tuple(_knowing(node, view.document) for node in view.nodes))
-    if broken is not Switch.STORE_ROLLED_BACK or view.document is None:
+    if broken is Switch.PAUSE_IGNORED:
+        return dataclasses.replace(view, document=msgspec.structs.replace(view.document, paused=False))
+    if broken is Switch.OLD_PRIMARY_NEVER_COUNTS and view.document.transition is not None:
+        old = view.document.transition.from_node
+        return dataclasses.replace(view, promises={name: one for name, one in view.promises.items() if name != old})
+    if broken is not Switch.STORE_ROLLED_BACK:
         return view
     epoch, revision = view.document.epoch, view.document.revision
     nothing_newer = Seen(epoch=epoch, revision=revision, voters=view.document.voters, timelines=view.document.timelines)
@@ -50,6 +62,8 @@ def _knowing(node: NodeView, document: Topology) -> NodeView:
 def break_plan(view: View, plan: Plan, broken: Switch) -> Plan:
     """Return what a manager plans that leaves one rule out."""
     document = view.document
+    if document is not None:
+        plan = _break_rule(view, document, plan, broken)
     if document is None or len(plan.actions) != 1:
         return plan if broken is not Switch.RECORD_FIRST or document is None else _record_first(document, plan)
     action = plan.actions[0]
@@ -74,6 +88,60 @@ def break_plan(view: View, plan: Plan, broken: Switch) -> Plan:
     if changed is None:
         return plan
     return dataclasses.replace(plan, actions=(WriteDocument(changed, action.because + " (broken)"),))
+
+
+def _break_rule(view: View, document: Topology, plan: Plan, broken: Switch) -> Plan:
+    """Return *plan* without one rule about when something may be done at all."""
+    finding, none = plan.finding, document.transition is None
+    match broken:
+        case Switch.FOLLOW_AFTER_OPENING if document.writer is None:
+            return dataclasses.replace(plan, actions=tuple(one for one in plan.actions if not isinstance(one, Follow)))
+        case Switch.VETO_TOO_STRONG if finding.failed and none and _wal_reaches_anybody(view, document):
+            return dataclasses.replace(plan, actions=())
+        case Switch.TOUCH_WITHOUT_SAFE_SET if finding.diagnosis is Diagnosis.NO_SAFE_SET and none and document.writer:
+            write = transition.begin(view, document, finding, kind=TransitionKind.FAILOVER)
+            return dataclasses.replace(plan, actions=(write,))
+        case Switch.ASYNC_SILENCE if document.durability is Durability.ASYNC and none and _is_silent(view, document):
+            if not survivors(view, document):
+                return plan
+            return dataclasses.replace(plan, actions=(transition.give_up_voters(view, document),))
+        case Switch.NARROW_FIRST:
+            for action in plan.actions:
+                if isinstance(action, PutInForce) and document.voters is not None and none:
+                    narrower = len(action.voters.members) < len(document.voters.members)
+                    if narrower:
+                        return dataclasses.replace(plan, actions=(_written(document, voters=action.voters),))
+        case Switch.OPEN_UNPROVEN if document.candidate is not None and document.writer is None:
+            node = view.node(document.candidate.node)
+            seen = node.observation if node is not None else None
+            if seen is not None and seen.role is Role.PRIMARY and seen.promoted_epoch == document.epoch:
+                return dataclasses.replace(plan, actions=(_written(document, writer=seen.node, transition=None),))
+        case Switch.NEEDLESS_LOSS if view.request is not None and view.request.kind is RequestKind.DATA_LOSS:
+            if not survivors(view, document):
+                return plan
+            return dataclasses.replace(plan, actions=(transition.give_up_voters(view, document),))
+        case Switch.LEFT_OUT_COUNT:
+            for action in plan.actions:
+                if isinstance(action, WriteDocument) and gives_up(document, action.document):
+                    kept = msgspec.structs.replace(action.document, voters=document.voters)
+                    return dataclasses.replace(plan, actions=(WriteDocument(kept, "voters stay (broken)"),))
+        case _:
+            pass
+    return plan
+
+
+def _written(document: Topology, **changes: object) -> WriteDocument:
+    revision = Revision(document.revision + 1)
+    return WriteDocument(msgspec.structs.replace(document, revision=revision, **changes), "too early (broken)")
+
+
+def _wal_reaches_anybody(view: View, document: Topology) -> bool:
+    return any(node.wal_advanced_age_ms < view.timings.veto_ms for node in view.nodes if node.name != document.writer)
+
+
+def _is_silent(view: View, document: Topology) -> bool:
+    writer = view.node(document.writer)
+    return writer is not None and writer.age_ms > view.timings.silence_ms
 
 
 def _record_first(document: Topology, plan: Plan) -> Plan:

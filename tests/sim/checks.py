@@ -10,8 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pgtopology.document import Topology
+from cluster_manager.decision.view import View
+from pgtopology.document import Durability, Topology
 from pgtopology.node import NodeName
+from pgtopology.quorum import Voters
 
 if TYPE_CHECKING:
     from tests.sim.node import SimNode
@@ -45,6 +47,12 @@ class Checker:
     def written(self, old: Topology | None, new: Topology) -> None:
         """A document was stored."""
 
+    def decided(self, view: View, old: Topology | None, new: Topology) -> None:
+        """A manager that knows of *old* is about to write *new*, because of *view*."""
+
+    def read(self, row: Acknowledged) -> None:
+        """A client got an answer through the writer endpoint, the newest row of which was *row*."""
+
     def promised(self, node: str, epoch: int) -> None:
         """A node answered a promise."""
 
@@ -54,8 +62,20 @@ class Checker:
     def state_changed(self, node: str, promised: int, seen: tuple[int, int]) -> None:
         """A noded's state changed, or was read after a restart."""
 
+    def replaced(self, node: str) -> None:
+        """Another machine has this node's name from now on."""
+
     def data_lost(self, node: SimNode) -> None:
         """A node's WAL became shorter, or another's, or began to count."""
+
+
+def gives_up(old: Topology | None, new: Topology) -> bool:
+    """Return whether *new* leaves voters behind under a new epoch, as only an operator may."""
+    if old is None or old.voters is None or new.voters is None or new.epoch == old.epoch:
+        return False
+    if new.durability is not Durability.REDUCED:
+        return False  # made anew, because the store was behind
+    return not set(old.voters.members) <= set(new.voters.members) or new.voters.w < old.voters.w
 
 
 class Checks:
@@ -70,6 +90,10 @@ class Checks:
         """The acknowledgements that reached a client and were newer than all before, and when."""
         self.nodes: dict[str, SimNode] = {}
         self.checkers: list[Checker] = []
+        self.seen: list[Acknowledged] = []
+        """The newest rows that reads have shown to clients."""
+        self.given_up = 0
+        """Below this epoch an operator has given up what the voters left over do not all hold."""
         self.rolled_back = False
         self._generated: list[Callable[[str, int, int, int], None]] = []
         self._streams: list[Callable[[str, int], None]] = []
@@ -88,6 +112,8 @@ class Checks:
     def acknowledged(self, record: int, position: int, node: str, epoch: int) -> Acknowledged:
         """A commit of a client was acknowledged."""
         commit = Acknowledged(record, position, node, epoch)
+        if epoch < self.given_up or self.nodes[node].pg.in_strange_hands:
+            return commit
         writer = self.nodes[node]
         for checker in self.checkers:
             checker.acknowledged(commit, writer)
@@ -97,14 +123,40 @@ class Checks:
     def seen_by_client(self, commit: Acknowledged) -> None:
         """The acknowledgement reached its client."""
         visible = self.visible
+        if commit.epoch < self.given_up or self.nodes[commit.node].pg.in_strange_hands:
+            return
         if not visible or (visible[-1][1].epoch, visible[-1][1].position) < (commit.epoch, commit.position):
             visible.append((self.world.now, commit))
 
     def written(self, new: Topology) -> None:
         """A document was stored."""
         old, self.document = self.document, new
+        if new.voters is not None and gives_up(old, new):
+            self.give_up(new.epoch, new.voters)
         for checker in self.checkers:
             checker.written(old, new)
+
+    def decided(self, view: View, old: Topology | None, new: Topology) -> None:
+        """A manager is about to write *new*."""
+        for checker in self.checkers:
+            checker.decided(view, old, new)
+
+    def give_up(self, epoch: int, voters: Voters) -> None:
+        """From *epoch* on an operator makes do with what all of *voters* hold."""
+        self.given_up = epoch
+
+        def kept(commit: Acknowledged) -> bool:
+            return all(self.holds(voter.name, commit) for voter in voters.members)
+
+        self.commits = [commit for commit in self.commits if kept(commit)]
+        self.visible = [(at_ms, commit) for at_ms, commit in self.visible if kept(commit)]
+        self.seen = [row for row in self.seen if kept(row)]
+
+    def read(self, node: str, position: int, record: int, epoch: int) -> None:
+        """A client was shown *record*, and nothing newer."""
+        if epoch >= self.given_up and not self.nodes[node].pg.in_strange_hands:
+            for checker in self.checkers:
+                checker.read(Acknowledged(record, position, node, epoch))
 
     def promised(self, node: str, epoch: int) -> None:
         """A promise was answered."""
@@ -121,6 +173,11 @@ class Checks:
         """A noded's state is this now."""
         for checker in self.checkers:
             checker.state_changed(node, promised, seen)
+
+    def replaced(self, node: SimNode) -> None:
+        """A node that had left was replaced by an empty one, which knows nothing of its promises."""
+        for checker in self.checkers:
+            checker.replaced(node.name)
 
     def data_lost(self, node: SimNode) -> None:
         """A node's data changed otherwise than by growing."""

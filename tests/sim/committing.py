@@ -57,7 +57,7 @@ class Committing(DataDirectory):
                     self._release_by(life, sender)
             else:
                 for position, acknowledged in flushed:
-                    life.visible = max(life.visible, position)
+                    self._show(life, position)
                     acknowledged()
             return
         receiver = life.receiver
@@ -93,7 +93,10 @@ class Committing(DataDirectory):
         needed, listed = sender.names
         if not needed or sender.name not in listed or not life.waiting:
             return
-        flushed = sorted((s.flush for s in life.senders if s.name in s.names[1]), reverse=True)
+        flushed = [s.flush for s in life.senders if s.name in s.names[1]]
+        if self.by_name and life.senders:
+            flushed.append(self.flushed)  # somebody's pg_receivewal that calls itself like a voter
+        flushed.sort(reverse=True)
         if len(flushed) >= needed:
             self._release(life, flushed[needed - 1])
 
@@ -104,8 +107,13 @@ class Committing(DataDirectory):
         if released:
             life.waiting = [w for w in life.waiting if w[0] > end]
             for position, acknowledged in released:
-                life.visible = max(life.visible, position)
+                self._show(life, position)
                 acknowledged()
+
+    def _show(self, life: Life, position: int) -> None:
+        """A commit becomes visible. What only a strange hand lets pass counts as shown when its successors are acknowledged."""
+        if not self.in_strange_hands:
+            life.visible = max(life.visible, position)
 
     def _pump(self, life: Life, sender: Sender) -> None:
         if sender.sent < self.flushed and sender.to.life is not None and not sender.gone:

@@ -23,6 +23,7 @@ class DataDirectory:
 
     __slots__ = (
         "_next_pid",
+        "by_name",
         "checkpoint",
         "checks",
         "conf_names",
@@ -31,6 +32,7 @@ class DataDirectory:
         "exists",
         "flushed",
         "fsync_ms",
+        "in_strange_hands",
         "life",
         "net",
         "node",
@@ -55,6 +57,10 @@ class DataDirectory:
         self.on_exit: Callable[[], None] = _nothing
         self.life: Life | None = None
         self.fsync_ms = 1.0
+        self.in_strange_hands = False
+        """Somebody has just emptied the list of synchronous standbys, and noded has not seen it yet."""
+        self.by_name = False
+        """Whether whoever bears a voter's name, whatever its data, acknowledges (S16)."""
         self._next_pid = 100
         self.exists = False
         self.sync_name = ""
@@ -117,6 +123,10 @@ class DataDirectory:
 
     def lose_unsynced(self) -> None:
         """The power went: nothing that was not fsynced is left."""
+        if len(self.wal) > self.flushed:
+            self.world.counts["unsynced WAL lost"] += 1
+        if self.saved_conf != (self.conf_upstream, self.conf_names, self.password_for):
+            self.world.counts["unsynced configuration lost"] += 1
         del self.wal[self.flushed :]
         while len(self.timelines) > 1 and self.timelines[-1][1] > self.flushed:
             self.timelines.pop()

@@ -15,7 +15,9 @@ from cluster_manager.decision.actions import (
     NodeAction,
     Promote,
     PutInForce,
+    Restart,
     Rewind,
+    Stop,
 )
 from cluster_manager.decision.view import (
     ActionKind,
@@ -40,6 +42,9 @@ from pgtopology.orders import (
     RewindOrder,
     SettingsAnswer,
     SettingsOrder,
+    StartOrder,
+    StopMode,
+    StopOrder,
 )
 from pgtopology.timeline import TOLD_MAX
 from tests.sim.watched import Watched
@@ -105,8 +110,11 @@ class Executor(Owner):
         end = self.ended.get(key)
         if end is not None and self.world.now - end.at_ms < PACE_MS[action.kind] * (1 + min(end.failures, 4)):
             return
-        if self.host.dies(after=False):
+        if action.node not in self.watched:
             return
+        if self.host.dies(after=False, kind=action.kind):
+            return
+        self.world.counts[f"action {action.kind}"] += 1
         self._order += 1
         number = self.in_flight[key] = self._order
         order = _order(action, document)
@@ -148,7 +156,7 @@ class Executor(Owner):
             self.ended[key] = _Ended(before.failures + 1 if before else 1, self.world.now, outcome[0])
             return
         self.ended[key] = _Ended(0, self.world.now, "")
-        if isinstance(outcome, PromiseAnswer) and outcome.promised == document.epoch:
+        if isinstance(outcome, PromiseAnswer) and action.node in self.watched and outcome.promised == document.epoch:
             advanced = self.watched[action.node].wal_advanced_ms
             earlier = self.promises.get(action.node)
             if earlier is not None:
@@ -182,6 +190,10 @@ def _order(action: NodeAction, document: Topology) -> Order:
             return PromiseOrder(**common, stop_mode=action.stop_mode)
         case Follow():
             return FollowOrder(**common, upstream=action.upstream)
+        case Stop():
+            return StopOrder(**common, mode=StopMode.FAST)
+        case Restart():
+            return StartOrder(**common)
         case Promote():
             return PromoteOrder(**common, timeline=action.timeline)
         case Clone():

@@ -10,15 +10,15 @@ from collections.abc import Callable
 
 from pgtopology.node import Role
 from tests.sim.cluster import Cluster
-from tests.sim.mishaps import Mishaps
+from tests.sim.operators import Operators
 from tests.sim.store import HOST as STORE
 from tests.sim.switches import Switch
 
 
-class Faults(Mishaps):
+class Faults(Operators):
     """Draws single and compound faults."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, focus: str | None = None) -> None:
         super().__init__(cluster)
         self._menu: list[tuple[int, Callable[[], None]]] = [
             (6, self.crash_postgres),
@@ -50,8 +50,18 @@ class Faults(Mishaps):
             (2, self.lose_candidate),
             (2, self.old_tail),
             (2, self.crash_while_lagging),
+            (1, self.usurp),
+            (1, self.strange_hand),
+            (1, self.crash_cut_off),
+            (1, self.split),
+            (1, self.lose_most),
+            (1, self.give_up_voters),
+            (1, self.pause),
+            (1, self.stop_node),
+            (1, self.reinit),
+            (1, self.remove_node),
         ]
-        self._focus = self._choose_focus()
+        self._focus = getattr(self, focus) if focus is not None else self._choose_focus()
         if self.rng.random() < 0.3 or cluster.broken is Switch.NO_REVISION:
             self.storm()
         if cluster.may_roll_back:
@@ -61,6 +71,7 @@ class Faults(Mishaps):
         """Most runs dwell on one of the compound faults; a broken run on the one that its sentence is about."""
         compound = {
             Switch.RECEIVER_VIEW: self.reconnect_to_frozen,
+            Switch.PROMISE_WITHOUT_STOP: self.promise_then_crash,
             Switch.TIMELINE_REUSE: self.lose_candidate,
             Switch.SECOND_CANDIDATE: self.lose_candidate,
             Switch.RECEIVED_ONLY: self.crash_while_lagging,
@@ -70,9 +81,22 @@ class Faults(Mishaps):
             Switch.WIPED_COUNTS: self.wipe_while_lagging,
             Switch.CONFIGURATION_NOT_FSYNCED: self.promise_then_crash,
             Switch.OPEN_AT_ONCE: self.wandering_cut,
+            Switch.FOREIGN_FOLLOWS: self.usurp,
+            Switch.NARROW_FIRST: self.remove_node,
+            Switch.STRANGE_HANDS: self.strange_hand,
+            Switch.NEEDLESS_LOSS: self.give_up_voters,
+            Switch.LEFT_OUT_COUNT: self.lose_most,
+            Switch.STALE_ROUTE: self.wandering_cut,
+            Switch.CANCELLED_WAIT: self.crash_while_lagging,
+            Switch.ACKNOWLEDGED_BY_NAME: self.crash_while_lagging,
+            Switch.STARTS_AS_PRIMARY: self.crash_cut_off,
+            Switch.OPEN_UNPROVEN: self.crash_cut_off,
+            Switch.PAUSE_IGNORED: self.pause,
+            Switch.LEASE_IGNORED: self.split,
+            Switch.BLIND_WRITES: self.split,
             Switch.NO_REVISION: self.repeat_orders,
         }
-        drawn = self.rng.choice([*compound.values(), None, None, None])
+        drawn = self.rng.choice([*dict.fromkeys(compound.values()), None, None, None])
         return drawn if self.cluster.broken is None else compound.get(self.cluster.broken)
 
     def begin(self, until_ms: float) -> None:
@@ -84,6 +108,7 @@ class Faults(Mishaps):
         if self.world.now >= self.until_ms:
             return
         if self._focus is not None and self.rng.random() < 0.4:
+            self.world.counts[f"compound {self._focus.__name__}"] += 1
             self._focus()
             self.world.after(self.world.jitter(1500, 3500), None, self._draw)
             return
@@ -175,7 +200,7 @@ class Faults(Mishaps):
     def wipe_while_lagging(self) -> None:
         """A voter is far behind while another one loses its data, and then the writer goes."""
         writer = self.cluster.writer()
-        if writer is None or self.wipes or len(self.cluster.nodes) < 3:
+        if writer is None or self.lost_copies or len(self.cluster.nodes) < 3:
             return
         lagging, wiped = self.rng.sample(self._others(writer.name), 2)
         self.clog(writer.name, lagging)
@@ -231,3 +256,55 @@ class Faults(Mishaps):
         node = self.cluster.nodes[restarted]
         self._later(at_ms, node.pg.crash)
         self._later(at_ms + self.world.jitter(-40, 60), lambda: self.power_off(writer, self.world.jitter(1500, 4000)))
+
+    def usurp(self) -> None:
+        """While a failover goes on elsewhere, somebody promotes a standby by hand whose noded is dead, and uses it."""
+        writer = self.cluster.writer()
+        if writer is None:
+            return
+        node = self.cluster.nodes[self.rng.choice(self._others(writer.name))]
+        away_ms = self.world.jitter(300, 2500)
+        node.kill_noded()
+        self._for(away_ms, lambda: node.boot() if node.is_up else None)
+        fails = self.rng.random() < 0.7
+        if fails:
+            self.power_off(writer, self.world.jitter(900, 3000))
+        if self.rng.random() < 0.6:
+            self._cut([node.name], self._others(node.name), away_ms)
+
+        def use() -> None:
+            self.promote_by_hand(node)
+            self._later(self.world.jitter(70, 150), burst)
+            if self.rng.random() < 0.3:
+                self._later(self.world.jitter(100, away_ms), node.pg.crash)
+
+        def burst() -> None:
+            for _ in range(self.rng.randint(1, 40)):
+                node.pg.chatter()
+
+        self._later(self.world.jitter(0, away_ms), use)
+
+    def crash_cut_off(self) -> None:
+        """The writer is cut off from the voters and crashes, and soon its machine too: what it had not sent is only there."""
+        writer = self.cluster.writer()
+        if writer is None:
+            return
+        span_ms = self.world.jitter(1500, 3500)
+        self._cut([writer.name], self._others(writer.name), span_ms)
+        if self.rng.random() < 0.7:
+            self._cut(self.cluster.managers_names, [writer.name], self.world.jitter(200, 1500))
+        at_ms = self.world.jitter(50, 500)
+        self._later(at_ms, writer.pg.crash)
+        if self.rng.random() < 0.7:
+            self._later(at_ms + self.world.jitter(300, 1200), lambda: self.power_off(writer, self.world.jitter(1500, 4000)))
+
+    def split(self) -> None:
+        """The leading manager, the writer and a proxy are on one side, everybody else and the store on the other."""
+        writer, leader = self.cluster.writer(), self._leader()
+        if writer is None or leader is None:
+            return
+        proxy = self.rng.choice(self.cluster.proxies_names)
+        left = [leader.host.name, writer.name, proxy]
+        right = [name for name in [*self.cluster.nodes, *self.cluster.others, STORE] if name not in left]
+        self._begin("split", "the leader and the writer are on a side of their own")
+        self._cut(left, right, self.world.jitter(2500, 5000))

@@ -8,12 +8,6 @@ from __future__ import annotations
 
 import re
 
-KNOWN_HAND = "a node that was promoted by hand is told from a claimed timeline's by its number only"
-"""S3.  PostgreSQL numbers a promotion that nobody ordered one above its own timeline, which may equal a claimed one.  noded
-stops such a primary, but its data is not marked as foreign: it may follow, become whole and count."""
-
-AVOIDED: frozenset[str] = frozenset({KNOWN_HAND})
-
 _STUCK: tuple[tuple[str, re.Pattern[str]], ...] = ()
 """Reasons, as the managers say them, for which a cluster may stay unwell for ever."""
 

@@ -67,6 +67,7 @@ class Machine(Owner):
         self.deaf_since_ms: float | None = None
         self.mark: tuple[Any, int, int] | None = None
         self.taken_up = False
+        self.written = rules.standby_configuration(self.state)
         self._publishing = False
         self._beating = 0
 
@@ -90,6 +91,7 @@ class Machine(Owner):
 
     def configure(self, configuration: rules.Configuration) -> None:
         """Write the two settings."""
+        self.written = configuration
         names = configuration.synchronous_standby_names
         if self.broken is Switch.EMPTY_NAMES and self.state.promotion is None:
             names = ""
@@ -100,6 +102,8 @@ class Machine(Owner):
     def start(self) -> None:
         """Start as the durable state says."""
         pg = self.pg
+        if not pg.standby_signal and self.broken is not Switch.FOREIGN_FOLLOWS:
+            self.store(rules.recovery_ended(self.state, Timeline(pg.timeline)))
         pg.standby_signal = True
         if self.broken is not Switch.CONFIGURATION_NOT_FSYNCED or not pg.conf_names:
             self.configure(rules.standby_configuration(self.state))

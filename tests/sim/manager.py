@@ -9,21 +9,22 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Callable
 
-from cluster_manager.decision.actions import (
-    WriteDocument,
-)
+import msgspec
+
+from cluster_manager.decision.actions import NodeAction, WriteDocument
 from cluster_manager.decision.plan import Plan, decide
 from cluster_manager.decision.request import refusal
 from cluster_manager.decision.view import (
     Failure,
     NodeSpec,
     Request,
+    RequestKind,
     SettingsSent,
     Timings,
     View,
 )
 from pgtopology.document import Durability, Endpoints, Topology
-from pgtopology.epoch import NO_EPOCH, NO_REVISION
+from pgtopology.epoch import NO_EPOCH, NO_REVISION, Revision
 from pgtopology.node import NodeName
 from pgtopology.observation import Observation, Port
 from pgtopology.orders import Order
@@ -35,6 +36,7 @@ from tests.sim.network import Network, Stream
 from tests.sim.node import CLUSTER, SimNode
 from tests.sim.store import LEASE_MS, SimStore
 from tests.sim.switches import Switch
+from tests.sim.watched import Watched
 from tests.sim.world import World
 
 KEEP_MS = 300.0
@@ -60,15 +62,16 @@ class SimManager:
         specs: tuple[NodeSpec, ...],
         endpoints: Endpoints,
         broken: Switch | None,
-        avoided: frozenset[str],
     ) -> None:
         self.world, self.net, self.store, self.name = world, net, store, name
         self.nodes, self.specs, self.endpoints, self.broken = nodes, specs, endpoints, broken
-        self.avoided = avoided
         self.publish: Callable[[SimManager, Topology], None] = _nobody
         self.process: Process | None = None
+        self.fellows: list[SimManager] = [self]
         self.sent: deque[Order] = deque(maxlen=40)
         self.actions = 0
+        self.kinds: set[str] = set()
+        """Which kinds of action were about to be taken so far."""
         self.crash_at: tuple[int, bool] | None = None
         """At which action, counted from 1, this manager dies, and whether just after it."""
 
@@ -76,6 +79,18 @@ class SimManager:
         """Run one process."""
         if self.process is None:
             self.process = Process(self)
+
+    def set_specs(self, specs: tuple[NodeSpec, ...]) -> None:
+        """Go on with these nodes, as after a reload of the settings."""
+        self.specs = specs
+        process = self.process
+        if process is None:
+            return
+        for spec in specs:
+            if spec.name not in process.watched:
+                process.watched[spec.name] = Watched(spec)
+                process.subscribe(spec.name)
+        process.watched = {spec.name: process.watched[spec.name] for spec in specs}
 
     def crash(self) -> None:
         """Kill it."""
@@ -85,10 +100,11 @@ class SimManager:
             for node in self.nodes.values():
                 node.subscribers.pop(self.name, None)
 
-    def dies(self, *, after: bool) -> bool:
+    def dies(self, *, after: bool, kind: str = "write") -> bool:
         """Return whether the manager dies here, before or after an action; it is started again soon."""
         if not after:
             self.actions += 1
+            self.kinds.add(kind)
         if self.crash_at != (self.actions, after):
             return False
         self.crash_at = None
@@ -131,23 +147,28 @@ class Process(Executor):
         self.heard_ms: dict[str, float] = defaultdict(lambda: -SILENCE_MS)
         self.lent_ms: dict[str, float] = defaultdict(lambda: -SILENCE_MS)
         self.request: Request | None = None
+        self.edits: deque[tuple[Callable[[Topology], Topology], str]] = deque()
         self.plan: Plan | None = None
         timings = Timings(reader_lease_ms=0) if host.broken is Switch.OPEN_AT_ONCE else Timings()
         self.timings = timings
         self._woken = False
         self._alarm = 0
-        for node in host.nodes.values():
-            stream = Stream(node.name, host.name)
-            node.subscribers[host.name] = self._subscriber(node.name, stream)
+        for name in self.watched:
+            self.subscribe(name)
         self._keep()
         self.world.after(self.world.jitter(0, PROBE_MS), self, self._probe)
+
+    def subscribe(self, name: NodeName) -> None:
+        """Be told what *name* observes from now on."""
+        self.host.nodes[name].subscribers[self.host.name] = self._subscriber(name, Stream(name, self.host.name))
 
     def _subscriber(self, name: NodeName, stream: Stream) -> Callable[[Observation], None]:
         watched = self.watched[name]
 
         def arrive(observation: Observation) -> None:
-            watched.take(observation, self.world.now)
-            self._wake()
+            if self.watched.get(name) is watched:
+                watched.take(observation, self.world.now)
+                self._wake()
 
         def tell(observation: Observation) -> None:
             self.host.net.stream(stream, self, arrive, observation)
@@ -163,9 +184,11 @@ class Process(Executor):
                 self.lease_until_ms = asked_at + LEASE_MS
                 if not self.leads:
                     self.leads = True
+                    if any(m.process is not None and m.process.leads for m in host.fellows if m is not host):
+                        self.world.counts["two managers lead"] += 1
                     self.world.say("{}: leads", host.name)
                     self._read()
-            elif held is False:
+            elif held is False and host.broken is not Switch.BLIND_WRITES:
                 self.lease_until_ms = 0.0
                 if self.leads:
                     self._forget()
@@ -182,6 +205,8 @@ class Process(Executor):
     @property
     def lease_ms(self) -> float:
         """For how long this process knows that nobody else leads."""
+        if self.host.broken in (Switch.LEASE_IGNORED, Switch.BLIND_WRITES) and self.leads:
+            return FRAME_LEASE_MS
         return max(0.0, self.lease_until_ms - self.world.now) if self.leads else 0.0
 
     def _wake(self) -> None:
@@ -274,7 +299,7 @@ class Process(Executor):
 
     def _step(self) -> None:
         self._woken = False
-        if not self.leads or self.reading or self.writing or self.world.now >= self.lease_until_ms:
+        if not self.leads or self.reading or self.writing or self.lease_ms <= 0:
             return
         self._enter_epoch(self.document.epoch if self.document is not None else NO_EPOCH)
         view = self.look()
@@ -282,13 +307,23 @@ class Process(Executor):
         if self.host.broken is not None:
             plan = break_plan(view, plan, self.host.broken)
         before, self.plan = self.plan, plan
+        if before is None or before.diagnosis is not plan.diagnosis:
+            self.world.counts[f"diagnosis {plan.diagnosis}"] += 1
         if before is None or before.diagnosis != plan.diagnosis:
             self.world.say("{}: {} {}", self.host.name, plan.diagnosis.value, plan.reason)
         write = next((action for action in plan.actions if isinstance(action, WriteDocument)), None)
         if write is not None:
             self.writing = True
-            self._write(write)
+            self._write(view, write)
             return
+        if self.edits and self.document is not None:
+            change, because = self.edits.popleft()
+            changed = change(self.document)
+            if changed != self.document:
+                self.writing = True
+                revision = Revision(self.document.revision + 1)
+                self._write(view, WriteDocument(msgspec.structs.replace(changed, revision=revision), because))
+                return
         if self.document is not None:
             for action in plan.actions:
                 if not isinstance(action, WriteDocument) and not self.dead:
@@ -296,12 +331,13 @@ class Process(Executor):
         self._alarm += 1
         self.world.after(max(1.0, plan.wake_at_ms - self.world.now), self, self._alarmed, self._alarm)
 
-    def _write(self, write: WriteDocument) -> None:
+    def _write(self, view: View, write: WriteDocument) -> None:
         host, old, new = self.host, self.document, write.document
-        if host.broken not in (Switch.TIMELINE_REUSE, Switch.SECOND_CANDIDATE) and old is not None:
+        if host.broken is None and old is not None:
             why_not = may_follow(old, new)
             assert why_not is None, f"the plan breaks the rules of succession: {why_not}"
         expected = old.revision if old is not None else None
+        host.store.checks.decided(view, old, new)
 
         def answered(written: bool | str) -> None:
             if written is not True:
@@ -330,16 +366,31 @@ class Process(Executor):
         host.store.ask(host.name, self, lambda: host.store.write(new, expected), answered)
         host.dies(after=True)
 
-    def ask(self, request: Request) -> None:
+    def ask(self, request: Request) -> bool:
         """Take an operator's order, if it can be carried out now."""
-        if self.leads and self.document is not None and refusal(self.look(), request) is None:
-            self.request = request
-            self._wake()
+        if not self.leads or self.reading or self.writing or self.document is None:
+            return False
+        needless = self.host.broken is Switch.NEEDLESS_LOSS and request.kind is RequestKind.DATA_LOSS
+        if not needless and refusal(self.look(), request) is not None:
+            return False
+        self.request = request
+        self._wake()
+        return True
+
+    def edit(self, change: Callable[[Topology], Topology], because: str) -> None:
+        """Have *change* applied to the document between two decisions."""
+        self.edits.append((change, because))
+        self._wake()
+
+    def order(self, action: NodeAction) -> None:
+        """Give a node an order that an operator asked for."""
+        if self.document is not None:
+            self._start(action, self.document)
 
     def _probe(self) -> None:
         self.world.after(PROBE_MS, self, self._probe)
         writer = self.document.writer if self.document is not None else None
-        if writer is None or self.world.now - self.watched[writer].arrived_ms < PROBE_AFTER_MS:
+        if writer is None or writer not in self.watched or self.world.now - self.watched[writer].arrived_ms < PROBE_AFTER_MS:
             return
         node, net, name = self.host.nodes[writer], self.host.net, self.host.name
         if not node.is_up or net.is_cut(name, writer) or net.is_cut(writer, name):

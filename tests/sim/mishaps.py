@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cluster_manager.decision.view import Request, RequestKind
-from pgtopology.node import Role
-from tests.sim.cluster import Cluster
-from tests.sim.known import KNOWN_HAND
+from tests.sim.cluster import Cluster, wait_until
 from tests.sim.network import LATE
 from tests.sim.node import SimNode
 from tests.sim.store import ANSWER_MS
 from tests.sim.store import HOST as STORE
+from tests.sim.switches import Switch
 
 Undo = Callable[[], None]
+FOR_EVER_MS = 1e9
+AWAY = "a voter away, a crash"
+TOO_FEW = "writer reaches too few"
+UNHEARD = "managers hear too few"
+GIVEN_UP = "all but one given up"
+_STAYS = {
+    Switch.OLD_PRIMARY_NEVER_COUNTS: AWAY,
+    Switch.VETO_TOO_STRONG: TOO_FEW,
+    Switch.TOUCH_WITHOUT_SAFE_SET: UNHEARD,
+    Switch.LEFT_OUT_COUNT: GIVEN_UP,
+}
+"""Which fault that stays a broken sentence of liveness is about."""
 
 
 class Mishaps:
@@ -24,9 +34,46 @@ class Mishaps:
         self.world = cluster.world
         self.rng = cluster.world.rng
         self.until_ms = 0.0
-        self.wipes = 0
+        self.lost_copies = 0
+        self.leaving = False
         self._undo: dict[int, Undo] = {}
         self._number = 0
+
+    def leave_one(self) -> bool:
+        """Begin one fault that stays and that the law bears, if the cluster is whole and well; return whether one was begun.
+
+        A voter is away and the writer's PostgreSQL crashes; or the writer reaches too few voters; or the managers hear too few,
+        while the writer has its quorum; or all but one node are gone, and an operator makes do with that one.
+        """
+        cluster = self.cluster
+        forced = _STAYS.get(cluster.broken) if cluster.broken is not None else None
+        if forced is None and self.rng.random() < 0.75:
+            return False
+        if not wait_until(cluster, self.world.now + 20_000.0, cluster.is_healthy):
+            return False
+        writer = cluster.writer()
+        assert writer is not None
+        others = self._others(writer.name)
+        self.rng.shuffle(others)
+        kind = forced or self.rng.choice((AWAY, TOO_FEW, UNHEARD, GIVEN_UP))
+        self.world.counts[f"staying fault: {kind}"] += 1
+        if kind == AWAY:
+            cluster.nodes[others[0]].power_off()
+            writer.pg.crash()
+        elif kind == TOO_FEW:
+            self._cut([writer.name], [*others[len(others) // 2 - 1 :], *cluster.managers_names], FOR_EVER_MS)
+        elif kind == UNHEARD:
+            half = len(others) // 2
+            self._cut([*cluster.managers_names, *others[half:]], [writer.name, *others[:half]], FOR_EVER_MS)
+        else:
+            for name in [writer.name, *others[1:]]:
+                cluster.nodes[name].power_off()
+            self.world.after(2500.0, None, self.give_up_voters)
+        return True
+
+    def give_up_voters(self) -> None:
+        """An operator goes on without the voters that are away (--allow-data-loss)."""
+        raise NotImplementedError
 
     def heal(self) -> None:
         """End every fault."""
@@ -38,6 +85,11 @@ class Mishaps:
         for node in self.cluster.nodes.values():
             node.boot()
         self.world.say("all faults are over")
+
+    def _begin(self, kind: str, text: str, *arguments: object) -> None:
+        """Count a fault that really happens, and say so."""
+        self.world.counts[f"fault {kind}"] += 1
+        self.world.say("FAULT " + text, *arguments)
 
     def _for(self, duration_ms: float, undo: Undo) -> None:
         self._number += 1
@@ -66,13 +118,22 @@ class Mishaps:
     def _others(self, name: str) -> list[str]:
         return [other for other in self.cluster.nodes if other != name]
 
+    def _all_count(self) -> bool:
+        """Return whether the data of every recorded voter counts."""
+        document = self.cluster.store.document
+        voters = document.voters.members if document is not None and document.voters is not None else ()
+        states = {voter: self.cluster.nodes[voter.name].state for voter in voters}
+        return len(states) == len(self.cluster.nodes) and all(
+            state.whole and state.incarnation == voter.incarnation for voter, state in states.items()
+        )
+
     def _span(self) -> float:
         return self.world.jitter(100, 900) if self.rng.random() < 0.5 else self.world.jitter(900, 4000)
 
     def crash_postgres(self, node: SimNode | None = None) -> None:
         """kill -9 of a postmaster."""
         node = node or self._node()
-        self.world.say("FAULT PostgreSQL of {} is killed", node.name)
+        self._begin("crash_postgres", "PostgreSQL of {} is killed", node.name)
         node.pg.crash()
 
     def crash_writer(self) -> None:
@@ -82,7 +143,7 @@ class Mishaps:
     def power_off(self, node: SimNode | None = None, span_ms: float | None = None) -> None:
         """A machine goes down, and comes back."""
         node = node or self._node()
-        self.world.say("FAULT {} loses its power", node.name)
+        self._begin("power_off", "{} loses its power", node.name)
         node.power_off()
         self._for(span_ms if span_ms is not None else self._span(), node.boot)
 
@@ -92,13 +153,13 @@ class Mishaps:
         life = node.pg.life
         if life is None or life.frozen:
             return
-        self.world.say("FAULT PostgreSQL of {} is frozen", node.name)
+        self._begin("freeze_postgres", "PostgreSQL of {} is frozen", node.name)
         node.pg.freeze()
         self._for(span_ms if span_ms is not None else self._span(), lambda: self._thaw(node, life))
 
     def _thaw(self, node: SimNode, life: object) -> None:
         if node.pg.life is life:
-            self.world.say("FAULT PostgreSQL of {} goes on", node.name)
+            self.world.say("      PostgreSQL of {} goes on", node.name)
             node.pg.thaw()
 
     def freeze_node(self, node: SimNode | None = None, span_ms: float | None = None) -> None:
@@ -106,7 +167,7 @@ class Mishaps:
         node = node or self._node()
         if node.noded is None or node.noded.frozen:
             return
-        self.world.say("FAULT {} stands still", node.name)
+        self._begin("freeze_node", "{} stands still", node.name)
         node.freeze()
         self._for(span_ms if span_ms is not None else self._span(), node.thaw)
 
@@ -115,14 +176,14 @@ class Mishaps:
         node = node or self._node()
         if not node.is_up:
             return
-        self.world.say("FAULT noded of {} is killed", node.name)
+        self._begin("kill_noded", "noded of {} is killed", node.name)
         node.kill_noded()
         self._for(self.world.jitter(100, 2000), lambda: node.boot() if node.is_up else None)
 
     def freeze_proxy(self) -> None:
         """A proxy stands still, and finds frames that have waited for it."""
         proxy = self.rng.choice(self.cluster.proxies)
-        self.world.say("FAULT {} stands still", proxy.name)
+        self._begin("freeze_proxy", "{} stands still", proxy.name)
         self.world.freeze(proxy)
         self._for(self._span(), lambda: self.world.thaw(proxy))
 
@@ -130,36 +191,28 @@ class Mishaps:
         """fsync takes long."""
         node = node or self._node()
         node.pg.fsync_ms = self.world.jitter(20, 400)
-        self.world.say("FAULT the disk of {} is slow", node.name)
+        self._begin("slow_disk", "the disk of {} is slow", node.name)
         self._for(self._span(), lambda: setattr(node.pg, "fsync_ms", 1.0))
 
     def stall_startup(self, node: SimNode | None = None) -> None:
         """Replay stands still."""
         node = node or self._node()
+        self._begin("stall_startup", "replay on {} stands still", node.name)
         node.pg.stall_startup(self.world.jitter(200, 2500))
-
-    def promote_by_hand(self) -> None:
-        """Somebody calls pg_promote() on a standby."""
-        if KNOWN_HAND in self.cluster.avoided:
-            return
-        node = self._node()
-        life = node.pg.life
-        if life is not None and life.ready and not life.frozen and life.role is Role.STANDBY:
-            self.world.say("FAULT somebody promotes {} by hand", node.name)
-            node.pg.promote(0)
 
     def restart_all(self) -> None:
         """The power of all of them goes."""
+        self._begin("restart_all", "all of them lose their power")
         for node in self.cluster.nodes.values():
             self.power_off(node, self.world.jitter(100, 2000))
 
     def wipe(self, node: SimNode | None = None) -> None:
         """A data directory is gone; rarely, and never while the cluster is not complete."""
-        if self.wipes or not self.cluster.is_complete():
+        if self.lost_copies or not self.cluster.is_complete():
             return
         node = node or self._node()
-        self.wipes += 1
-        self.world.say("FAULT the data of {} is gone", node.name)
+        self.lost_copies += 1
+        self._begin("wipe", "the data of {} is gone", node.name)
         node.wipe()
         self._for(self.world.jitter(50, 300), lambda: node.boot() if node.is_up else None)
 
@@ -169,12 +222,13 @@ class Mishaps:
         net = self.cluster.net
         for link in links:
             net.cut(*link, reset=reset)
-        self.world.say("FAULT {} cannot reach {}{}", left, right, "" if both else " (one way)")
+        kind = "partition" if both else "partition in one direction"
+        self._begin(kind, "{} cannot reach {}{}", left, right, "" if both else " (one way)")
 
         def mend() -> None:
             for link in links:
                 net.mend(*link)
-            self.world.say("FAULT {} can reach {} again", left, right)
+            self.world.say("      {} can reach {} again", left, right)
 
         self._for(span_ms, mend)
 
@@ -201,17 +255,19 @@ class Mishaps:
             return
         delays = self.cluster.net.delay_ms
         delays[link] = self.world.jitter(20, 800)
-        self.world.say("FAULT {} to {} takes {:.0f} ms", *link, delays[link])
+        self._begin("clog", "{} to {} takes {:.0f} ms", *link, delays[link])
         self._for(self._span(), lambda: _forget(delays, link))
 
     def reset_stream(self) -> None:
         """Connections between two nodes break, and can be made again."""
+        self._begin("reset_stream", "connections break")
         left, right = self.rng.sample(list(self.cluster.nodes), 2)
         self._cut([left], [right], self.world.jitter(5, 60))
 
     def storm(self) -> None:
         """For some seconds many messages come late, twice or never."""
         net = self.cluster.net
+        self._begin("storm", "many messages come late, twice or never")
         net.late = 0.2
         self._for(4000.0, lambda: setattr(net, "late", LATE))
 
@@ -225,20 +281,22 @@ class Mishaps:
             noded = self.cluster.nodes[order.node].noded
             if noded is None:
                 continue
-            self.world.say("FAULT {} of revision {} arrives at {} again", type(order).__name__, order.revision, order.node)
+            self._begin(
+                "repeat_orders", "{} of revision {} arrives at {} again", type(order).__name__, order.revision, order.node
+            )
             self.world.after(self.world.jitter(0, 50), noded, noded.receive, order, _ignore)
 
     def pause_manager(self) -> None:
         """A manager stands still and goes on with what it knew."""
         manager = self.rng.choice(self.cluster.managers)
-        self.world.say("FAULT {} stands still", manager.name)
+        self._begin("pause_manager", "{} stands still", manager.name)
         manager.pause()
         self._for(self.world.jitter(50, 4000), manager.resume)
 
     def crash_manager(self) -> None:
         """A manager dies and is started again."""
         manager = self.rng.choice(self.cluster.managers)
-        self.world.say("FAULT {} is killed", manager.name)
+        self._begin("crash_manager", "{} is killed", manager.name)
         manager.crash()
         self._for(self.world.jitter(100, 2500), manager.start)
 
@@ -246,21 +304,14 @@ class Mishaps:
         """The store is out of reach for a manager or for all."""
         names = self.cluster.managers_names
         left = names if self.rng.random() < 0.5 else [self.rng.choice(names)]
+        self._begin("lose_store", "the store is out of reach of {}", left)
         self._cut(left, [STORE], self._span(), both=self.rng.random() < 0.6)
-
-    def ask_switchover(self) -> None:
-        """An operator wants another writer."""
-        to = self.rng.choice(list(self.cluster.nodes)) if self.rng.random() < 0.6 else None
-        for manager in self.cluster.managers:
-            if manager.process is not None and not manager.process.frozen:
-                name = self.cluster.nodes[to].name if to else None
-                kind = self.rng.choice((RequestKind.FAILOVER, RequestKind.SWITCHOVER))
-                manager.process.ask(Request(kind=kind, to=name, asked_at_ms=self.world.now))
 
     def roll_back(self) -> None:
         """The store is restored from an earlier copy, of any time, or is empty; the managers are stopped for it.
 
-        A cluster whose commits have one copy only is spared: the store tells which one.
+        A cluster whose commits have one copy only is spared: the store tells which one. So is one in which voters were given up:
+        those who were left out know nothing of it.
         """
         managers = self.cluster.managers
         if any(manager.process is not None for manager in managers) and self.cluster.broken is None:
@@ -270,7 +321,7 @@ class Mishaps:
             return
         store = self.cluster.store
         document = store.document
-        if document is None or document.voters is None or document.voters.w < 2:
+        if document is None or document.voters is None or document.voters.w < 2 or self.cluster.checks.given_up:
             for manager in managers:
                 manager.start()
             return
@@ -282,7 +333,7 @@ class Mishaps:
                 return
         to = self.rng.choice(old) if self.cluster.broken is not None or self.rng.random() < 0.8 else None
         told = f"epoch {to.epoch} revision {to.revision}" if to is not None else "nothing"
-        self.world.say("FAULT the store goes back from epoch {} revision {} to {}", document.epoch, document.revision, told)
+        self._begin("roll_back", "the store goes back from epoch {} revision {} to {}", document.epoch, document.revision, told)
         store.roll_back(to)
         for manager in managers:
             manager.start()

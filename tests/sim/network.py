@@ -81,10 +81,12 @@ class Network:
         if self.unreliable:
             dice, late = rng.random(), self.late
             if dice < late:
+                self._world.counts["message late" if dice > late / 2 else "message twice"] += 1
                 self._world.after(latency + rng.random() * LATE_MS, owner, call, *arguments)
                 if dice > late / 2:
                     return
             elif dice < late * 1.5:
+                self._world.counts["message lost"] += 1
                 return
         self._world.after(latency, owner, call, *arguments)
 

@@ -32,6 +32,7 @@ class SimNode:
         self.broken = broken
         self.pg = Postgres(world, net, checks, name, peers)
         self.pg.on_exit = self._pg_exited
+        self.pg.by_name = broken is Switch.ACKNOWLEDGED_BY_NAME
         self.disk = State(cluster=CLUSTER, node=name)
         self.is_up = True
         self.noded: Noded | None = None
@@ -76,6 +77,15 @@ class SimNode:
             kept = self.world.rng.randint(1, max(1, len(self.pg.wal)))
             self.pg.put(self.pg.wal[:kept], [entry for entry in self.pg.timelines if entry[1] < kept])
         self.checks.data_lost(self)
+
+    def replace(self) -> None:
+        """Put an empty machine of the same name in the place of this one; it is not switched on yet."""
+        self.kill_noded()
+        self.is_up = False
+        self.pg.stop()
+        self.pg.clear()
+        self.disk = State(cluster=CLUSTER, node=self.name)
+        self.checks.replaced(self)
 
     def freeze(self) -> None:
         """Freeze the whole machine."""

@@ -37,6 +37,10 @@ class Noded(Obedience):
         self.facts = Facts()
         if self.pg.life is None:
             self.unexpected_exit = True
+            promotion = self.state.promotion
+            if self.broken is Switch.STARTS_AS_PRIMARY and promotion is not None and rules.may_remain_primary(self.state):
+                self.configure(rules.writer_configuration(self.state))
+                self.pg.start(primary_of=promotion.epoch)
         self.poke()
 
     def _take_up(self) -> Waits:
@@ -74,7 +78,7 @@ class Noded(Obedience):
         deadline = self.world.now + 1000
         while pg.life is not None and not pg.life.ready and self.world.now < deadline:
             yield 5.0
-        may_remain = rules.may_remain_primary(state)
+        may_remain = rules.may_remain_primary(state, Timeline(pg.timeline) if not pg.standby_signal else None)
         configuration = rules.standby_configuration(state)
         role = yield from self._role()
         if role is Role.PRIMARY and may_remain:
@@ -98,6 +102,7 @@ class Noded(Obedience):
 
     def _round(self) -> None:
         self.poke()
+        self._correct_strange_hands()
         life = self.pg.life
         if life is not None and life.frozen and life.ready:
             if self.deaf_since_ms is None:
@@ -112,6 +117,12 @@ class Noded(Obedience):
                 self.world.spawn(self, self._end_usurper())
         self.world.after(ROUND_MS, self, self._round)
 
+    def _correct_strange_hands(self) -> None:
+        """Write our file anew if somebody else has written it (S11)."""
+        if self.pg.in_strange_hands and not self.turn.held and self.broken is not Switch.STRANGE_HANDS:
+            self.configure(self.written)
+            self.pg.reload()
+
     def _end_usurper(self) -> Waits:
         yield self.turn
         try:
@@ -119,7 +130,8 @@ class Noded(Obedience):
                 return
             self.world.say("{}: was promoted by nobody's order and is stopped", self.host.name)
             self._end_heartbeat()
-            self.store(replace(self.state, following=None, whole=False))
+            whole = self.state.whole and self.broken is not Switch.FOREIGN_FOLLOWS
+            self.store(replace(self.state, following=None, whole=whole))
             yield from self._stop(StopMode.IMMEDIATE)
             self.start()
         finally:

@@ -28,6 +28,9 @@ from pgtopology.orders import (
     RewindOrder,
     SettingsAnswer,
     SettingsOrder,
+    StartOrder,
+    StopMode,
+    StopOrder,
 )
 from pgtopology.quorum import synchronous_standby_names
 from tests.sim.copies import Copies
@@ -68,6 +71,10 @@ class Obedience(Copies):
                     return (yield from self._init(order))
                 case ConfigureOrder():
                     return (yield from self._configure(order))
+                case StopOrder():
+                    return (yield from self._stop_ordered(order))
+                case StartOrder():
+                    return (yield from self._start_ordered(order))
                 case CloneOrder():
                     return (yield from self._begin(order, Work.CLONE))
                 case RewindOrder():
@@ -306,6 +313,36 @@ class Obedience(Copies):
         if self.pg.life is None or self.pg.life.frozen:
             raise OrderRefused(str(Refusal.FAILED), "the checkpoint was not completed")
         self.pg.checkpoint_now()
+        return Acknowledged(node=self.state.node)
+
+    def _stop_ordered(self, order: StopOrder) -> Waits:
+        self._accept(order, primary=False)
+        yield self._fsync_ms()
+        yield self.turn
+        try:
+            self._check_not_overtaken(order)
+            self.store(replace(self.state, wanted=False))
+            self._end_heartbeat()
+            yield from self._stop(order.mode)
+        finally:
+            self.turn.release()
+            self.poke()
+        return Acknowledged(node=self.state.node)
+
+    def _start_ordered(self, order: StartOrder) -> Waits:
+        """Stop and start, which is what a manager asks for."""
+        self._accept(order, primary=False)
+        yield self._fsync_ms()
+        yield self.turn
+        try:
+            self._check_not_overtaken(order)
+            self.store(replace(self.state, wanted=True))
+            self._end_heartbeat()
+            yield from self._stop(StopMode.FAST)
+            self._start_or_reload()
+        finally:
+            self.turn.release()
+            self.poke()
         return Acknowledged(node=self.state.node)
 
     def _init(self, order: InitOrder) -> Waits:

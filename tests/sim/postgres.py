@@ -15,20 +15,24 @@ class Postgres(Streaming):
 
     __slots__ = ()
 
-    def start(self) -> None:
-        """Start as a standby (or as what the files say)."""
+    def start(self, *, primary_of: int | None = None) -> None:
+        """Start as a standby; or, as the law forbids, as the primary of an epoch once more."""
         assert self.life is None
         self._next_pid += 1
         self.life = life = Life(self._next_pid)
         world = self.world
         self.flushed = len(self.wal)
         self.placeholders = 0
+        self.in_strange_hands = False
         life.upstream = self.conf_upstream
         life.names_shown = life.names_checkpointer = self.conf_names
         life.sync_defined = bool(self.conf_names)
         life.replayed = min(self.checkpoint, len(self.wal))
         ready_ms = world.jitter(25, 120)
         world.after(ready_ms, life, self._ready, life)
+        if primary_of is not None:
+            life.epoch, self.standby_signal = primary_of, False
+            world.after(ready_ms, life, self._primary_again, life)
         slow = 10 if world.rng.random() < 0.25 else 1
         world.after(ready_ms + world.jitter(1, 40) * slow, life, self._reach_end, life)
 
@@ -42,6 +46,12 @@ class Postgres(Streaming):
         life.replayed = len(self.wal)
         life.at_end = True
         self._want_receiver(life)
+
+    def _primary_again(self, life: Life) -> None:
+        """Crash recovery is over: what was in WAL is committed, and seen by everybody."""
+        life.role = Role.PRIMARY
+        life.replayed = life.visible = len(self.wal)
+        life.at_end = True
 
     def stop(self) -> None:
         """SIGKILL to everything; WAL that was written stays in the page cache, WAL in buffers does not."""
@@ -97,6 +107,8 @@ class Postgres(Streaming):
     def _checkpointer_reads(self, life: Life) -> None:
         life.names_checkpointer = self.conf_names
         life.sync_defined = bool(self.conf_names)
+        if life.sync_defined:
+            self.in_strange_hands = False
         if not life.sync_defined:
             self._release(life, len(self.wal))
 

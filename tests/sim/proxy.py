@@ -6,6 +6,8 @@ serves the writer while a frame of the lease holder is fresh or, while none is, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from endpointd.freshness import HEARTBEAT_VALID_S, Freshness, heartbeat_until, lease_until
 from endpointd.routing import EMPTY, Door, candidates, make_table
 from pgtopology.document import Topology
@@ -19,20 +21,30 @@ from tests.sim.checks import Acknowledged, Checks
 from tests.sim.manager import FRAME_LEASE_MS, SimManager
 from tests.sim.network import Network, Stream
 from tests.sim.node import SimNode
+from tests.sim.switches import Switch
 from tests.sim.world import Owner, World
 
 FRAME_MS = 150.0
 ASK_MS = 150.0
 PATIENCE_MS = 1500.0
+CANCEL_MS = 300.0
 
 
 class SimProxy(Owner):
     """One proxy."""
 
     def __init__(
-        self, world: World, net: Network, checks: Checks, name: str, nodes: dict[str, SimNode], managers: list[SimManager]
+        self,
+        world: World,
+        net: Network,
+        checks: Checks,
+        name: str,
+        nodes: dict[str, SimNode],
+        managers: list[SimManager],
+        broken: Switch | None,
     ) -> None:
         super().__init__()
+        self.broken = broken
         self.world, self.net, self.checks, self.name, self.nodes = world, net, checks, name, nodes
         self.topology: Topology | None = None
         self.table = EMPTY
@@ -139,7 +151,8 @@ class SimProxy(Owner):
 
     def writer(self) -> SimNode | None:
         """Return whom the writer's door leads to now, or None if writers wait."""
-        if self.frozen or not self.freshness.is_valid(self.world.now / 1000):
+        fresh = self.freshness.is_valid(self.world.now / 1000) or self.broken is Switch.STALE_ROUTE
+        if self.frozen or not fresh:
             return None
         found = candidates(self.table, Door.WRITER, fallback_to_writer=False)
         return self.nodes[found[0].node] if found else None
@@ -209,6 +222,15 @@ class Client(Owner):
             self.net.send(node.name, proxy.name, proxy, self._answered, commit, proxy, node, epoch, turn)
 
         made.append(node.pg.commit(acknowledged))
+        if proxy.broken is Switch.CANCELLED_WAIT:
+            self.world.after(CANCEL_MS, life, self._cancel, node, made[0], acknowledged)
+
+    def _cancel(self, node: SimNode, made: tuple[int, int], acknowledged: Callable[[], None]) -> None:
+        """The client takes its waiting commit back, and PostgreSQL answers with a warning and success."""
+        waiting = node.pg.life.waiting if node.pg.life is not None else []
+        if (made[1], acknowledged) in waiting:
+            waiting.remove((made[1], acknowledged))
+            acknowledged()
 
     def _answered(self, commit: Acknowledged, proxy: SimProxy, node: SimNode, epoch: Epoch, turn: int) -> None:
         if turn == self._turn:
@@ -228,13 +250,18 @@ class Client(Owner):
             return
         if life.role is not Role.PRIMARY:
             return
-        self.net.send(
-            node.name, proxy.name, proxy, self._shown, self.reads.look(began_ms, node, life.visible), proxy, node, epoch, turn
-        )
+        known = life.visible and not node.pg.in_strange_hands
+        row = life.visible if known else 0, node.pg.wal[life.visible - 1] if known else 0, life.epoch
+        stale = self.reads.look(began_ms, node, life.visible)
+        self.net.send(node.name, proxy.name, proxy, self._shown, stale, row, proxy, node, epoch, turn)
 
-    def _shown(self, stale: str | None, proxy: SimProxy, node: SimNode, epoch: Epoch, turn: int) -> None:
+    def _shown(
+        self, stale: str | None, row: tuple[int, int, int], proxy: SimProxy, node: SimNode, epoch: Epoch, turn: int
+    ) -> None:
         if turn == self._turn:
             self._session = None
         if proxy.still_serves(node, epoch):
             self.reads.shown(stale)
+            if row[0]:
+                self.checks.read(node.name, *row)
         self.world.after(self.world.jitter(5, 60), self, self._next, turn)

@@ -9,6 +9,7 @@ from pgtopology.document import Topology
 from pgtopology.epoch import Revision
 from tests.sim.checks import Checks
 from tests.sim.network import Network
+from tests.sim.switches import Switch
 from tests.sim.world import Owner, World
 
 HOST = "store"
@@ -20,9 +21,10 @@ ANSWER_MS = 600.0
 class SimStore:
     """The one linearizable thing."""
 
-    __slots__ = ("checks", "document", "held_until_ms", "history", "holder", "net", "world")
+    __slots__ = ("broken", "checks", "document", "held_until_ms", "history", "holder", "net", "world")
 
-    def __init__(self, world: World, net: Network, checks: Checks) -> None:
+    def __init__(self, world: World, net: Network, checks: Checks, broken: Switch | None = None) -> None:
+        self.broken = broken
         self.world = world
         self.net = net
         self.checks = checks
@@ -56,7 +58,7 @@ class SimStore:
     def write(self, new: Topology, expected: Revision | None) -> bool:
         """Compare and swap."""
         stored = self.document.revision if self.document is not None else None
-        if stored != expected:
+        if stored != expected and self.broken is not Switch.BLIND_WRITES:
             return False
         self.document = new
         self.history.append(new)

@@ -1,7 +1,8 @@
-"""The safety sentences that can be broken one at a time, and how.
+"""The sentences of the law that can be broken one at a time, and how.
 
-Each switch takes one sentence of the failover law away, in a simulated node or manager or in a wrapper around the real
-function that keeps it.  Numbers in brackets are those of the holes the sentences close.
+Each switch takes one sentence away, in a simulated node, manager, store or proxy, or in a wrapper around the real function that
+keeps it.  Numbers in brackets are those of the holes the sentences close.  What no switch can express stands in `ELSEWHERE`
+with the test that covers it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ class Switch(StrEnum):
     EMPTY_NAMES = "empty_names"
     RECEIVER_VIEW = "receiver_view"
     TIMELINE_REUSE = "timeline_reuse"
+    FOREIGN_FOLLOWS = "foreign_follows"
     PROMISE_WITHOUT_STOP = "promise_without_stop"
     SECOND_CANDIDATE = "second_candidate"
     RECEIVED_ONLY = "received_only"
@@ -23,18 +25,53 @@ class Switch(StrEnum):
     WIPED_COUNTS = "wiped_counts"
     NO_REVISION = "no_revision"
     RECORD_FIRST = "record_first"
+    NARROW_FIRST = "narrow_first"
     CONFIGURATION_NOT_FSYNCED = "configuration_not_fsynced"
+    STRANGE_HANDS = "strange_hands"
     STORE_ROLLED_BACK = "store_rolled_back"
     RECORD_UNKNOWN = "record_unknown"
+    NEEDLESS_LOSS = "needless_loss"
+    LEFT_OUT_COUNT = "left_out_count"
+    OPEN_AT_ONCE = "open_at_once"
+    STALE_ROUTE = "stale_route"
+    CANCELLED_WAIT = "cancelled_wait"
+    ACKNOWLEDGED_BY_NAME = "acknowledged_by_name"
+    ASYNC_SILENCE = "async_silence"
+    STARTS_AS_PRIMARY = "starts_as_primary"
     LSN_BEFORE_EPOCH = "lsn_before_epoch"
     PROMISE_NOT_DURABLE = "promise_not_durable"
-    OPEN_AT_ONCE = "open_at_once"
+    OPEN_UNPROVEN = "open_unproven"
+    BLIND_WRITES = "blind_writes"
+    LEASE_IGNORED = "lease_ignored"
+    PAUSE_IGNORED = "pause_ignored"
+    OLD_PRIMARY_NEVER_COUNTS = "old_primary_never_counts"
+    FOLLOW_AFTER_OPENING = "follow_after_opening"
+    VETO_TOO_STRONG = "veto_too_strong"
+    TOUCH_WITHOUT_SAFE_SET = "touch_without_safe_set"
+
+
+LIVENESS = frozenset(
+    {
+        Switch.OLD_PRIMARY_NEVER_COUNTS,
+        Switch.FOLLOW_AFTER_OPENING,
+        Switch.VETO_TOO_STRONG,
+        Switch.TOUCH_WITHOUT_SAFE_SET,
+        Switch.LEFT_OUT_COUNT,
+    }
+)
+"""Those without which nothing is lost, but the cluster does not get well, or does not go on, in time."""
+
+FIVE_NODES = frozenset({Switch.NARROW_FIRST, Switch.VETO_TOO_STRONG})
+"""Those that three nodes cannot show."""
+TWO_MANAGERS = frozenset({Switch.BLIND_WRITES, Switch.LEASE_IGNORED, Switch.OPEN_AT_ONCE})
+"""Those that one manager cannot show."""
 
 
 SENTENCES = {
     Switch.EMPTY_NAMES: "S1: a standby's synchronous_standby_names is empty until it is promoted",
     Switch.RECEIVER_VIEW: "S2: a receiver is gone when pg_stat_wal_receiver does not show it",
     Switch.TIMELINE_REUSE: "S3: a promotion takes the next number after its own, and nobody claims it",
+    Switch.FOREIGN_FOLLOWS: "S3: a node that somebody promoted by hand may follow, if its timeline's number is a claimed one",
     Switch.PROMISE_WITHOUT_STOP: "S4: a running primary promises without being stopped",
     Switch.SECOND_CANDIDATE: "S5: the next candidate is taken within the same epoch",
     Switch.RECEIVED_ONLY: "S6: the position is pg_last_wal_receive_lsn()",
@@ -43,10 +80,45 @@ SENTENCES = {
     Switch.WIPED_COUNTS: "S7: a node whose data was destroyed counts at once, as what it was",
     Switch.NO_REVISION: "S8: orders of one epoch are accepted in any order",
     Switch.RECORD_FIRST: "S9: async to quorum is recorded before it is in force",
+    Switch.NARROW_FIRST: "S9: a narrower list is recorded before it is in force",
     Switch.CONFIGURATION_NOT_FSYNCED: "S10: the edited configuration is not fsynced, nor written anew before a start",
+    Switch.STRANGE_HANDS: "S11: a list of synchronous standbys that somebody emptied stays as it is",
     Switch.STORE_ROLLED_BACK: "S12: a store that is behind what nodes have seen is acted upon",
     Switch.RECORD_UNKNOWN: "S12: a wider list is put in force before enough voters know of its record",
+    Switch.NEEDLESS_LOSS: "S13: --allow-data-loss is carried out although a safe set answers",
+    Switch.LEFT_OUT_COUNT: "S13: voters that were given up stay recorded",
+    Switch.OPEN_AT_ONCE: "S14: a writer is published while the old one may still be read through a proxy",
+    Switch.STALE_ROUTE: "S14: a proxy serves the writer it knows, without a fresh feed and without a heartbeat",
+    Switch.CANCELLED_WAIT: "S15: a commit whose wait was cancelled is reported as done",
+    Switch.ACKNOWLEDGED_BY_NAME: "S16: whoever bears a voter's name acknowledges",
+    Switch.ASYNC_SILENCE: "S17: with durability async silence is enough for another writer",
+    Switch.STARTS_AS_PRIMARY: "S18: a crashed writer starts as a primary by itself",
     Switch.LSN_BEFORE_EPOCH: "4.4: the greatest LSN is elected, whatever its epoch",
     Switch.PROMISE_NOT_DURABLE: "4.3: a promise is answered before it is on disk",
-    Switch.OPEN_AT_ONCE: "S14: a writer is published while the old one may still be read through a proxy",
+    Switch.OPEN_UNPROVEN: "4.6: a writer is published as soon as it is promoted, without its first quorum commit",
+    Switch.BLIND_WRITES: "3: whoever believes to lead writes the document, without comparing the revision",
+    Switch.LEASE_IGNORED: "8: a manager decides and serves the document without the lease",
+    Switch.PAUSE_IGNORED: "4: a failover begins although it is paused",
+    Switch.OLD_PRIMARY_NEVER_COUNTS: "L1: the old primary's promise counts for nothing",
+    Switch.FOLLOW_AFTER_OPENING: "L2: the other voters follow only a published writer",
+    Switch.VETO_TOO_STRONG: "L3: WAL that reaches any voter forbids a failover",
+    Switch.TOUCH_WITHOUT_SAFE_SET: "L4: the writer is taken away without knowing of a safe set",
 }
+
+
+ELSEWHERE = {
+    "4.3 every request re-runs the cut": "tests/noded/test_faults.py: a_promise_repeated_after_a_restart_of_noded_still_holds",
+    "4.4 after the first safe set at most 30 ms are waited": "scenarios/recruit_waits_for_stragglers.txt",
+    "4.1 what counts as hard evidence": "scenarios/port_refused_alone.txt, postmaster_busy.txt, commit_stuck_*.txt",
+    "4.7 rewind, else re-clone": "scenarios/rewind_failed.txt; tests/noded/test_failover.py",
+    "S19 reader sessions end on the node that becomes the writer": "tests/endpointd (there is no reader door here)",
+    "L5 a candidate is given up 2 s after the last progress of replay": "scenarios/candidate_replays.txt "
+    "(a promise is only answered after the end of local WAL, so no simulated candidate has a backlog)",
+    "L6 a heartbeat that fails with an SQL error is no evidence": "scenarios/heartbeat_sql_error.txt (no SQL here)",
+    "L7 pg_rewind wants standby.signal away": "tests/noded/test_faults.py: a_crashed_primary_is_rewound_as_it_lies",
+    "L8 placeholders go when no promotion happens": "tests/noded/test_texts.py: placeholders_*",
+    "L9 slots": "tests/noded/test_failover.py: slots_for_all_members_exist_on_writer_and_standby",
+    "L10 proxies after a store rollback": "as S12: the adopted epoch is beyond every one seen",
+    "L11, L12 voters shrink by an operator's order only, not below three": "tests/cluster_manager; fault remove_node here",
+}
+"""Sentences that nothing here can break, and the test that covers each."""

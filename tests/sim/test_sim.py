@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from tests.sim.__main__ import first_caught
 from tests.sim.cluster import run
-from tests.sim.switches import SENTENCES, Switch
+from tests.sim.coverage import expected, tell_coverage
+from tests.sim.switches import LIVENESS, SENTENCES, Switch
 
 ROOT = Path(__file__).resolve().parents[2]
-SEEDS = 150
+SEEDS = 120
 """More with ``make sim SEEDS=5000``."""
-CAUGHT_WITHIN = 60
+CAUGHT_WITHIN = 40
 """Seeds in which a broken sentence must be noticed."""
 _PRINT_DIGESTS = "from tests.sim.cluster import run; print([(r.steps, r.digest) for r in map(run, range(4))])"
 
@@ -31,10 +33,22 @@ def test_nothing_is_found_in_the_real_code(first: int) -> None:
 
 @pytest.mark.parametrize("switch", list(Switch))
 def test_a_broken_sentence_is_noticed(switch: Switch) -> None:
-    """A safety property is violated without this sentence of the law."""
+    """A property is violated without this sentence of the law."""
     result = first_caught(switch, CAUGHT_WITHIN)
     assert result is not None, f"not within {CAUGHT_WITHIN} seeds: {SENTENCES[switch]}"
     assert result.trace
+
+
+def test_every_sentence_has_its_words_and_every_fault_its_count() -> None:
+    """The tables are complete, and what is expected to occur can occur."""
+    assert set(SENTENCES) == set(Switch)
+    assert set(Switch) >= LIVENESS
+    counts = Counter(dict.fromkeys(expected(), 1))
+    assert tell_coverage(counts)[1] == 0
+    counts["fault wipe"] = 0
+    text, missing = tell_coverage(counts)
+    assert missing == 1
+    assert "fault wipe  NEVER" in text
 
 
 def test_a_seed_replays_exactly() -> None:

@@ -8,7 +8,7 @@ with its owner.  Nothing here reads a clock or depends on the order of a set, so
 from __future__ import annotations
 
 import heapq
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator
 from random import Random
 from typing import Any
@@ -25,6 +25,11 @@ class Violation(Exception):  # noqa: N818 - it is what a checker finds
     def __init__(self, checker: str, text: str) -> None:
         super().__init__(f"{checker}: {text}")
         self.checker = checker
+        self.text = text
+
+    def __reduce__(self) -> tuple[type[Violation], tuple[str, str]]:
+        """Travel between processes."""
+        return Violation, (self.checker, self.text)
 
 
 class Owner:
@@ -100,12 +105,14 @@ class Task:
 class World:
     """Time, chance and the trace."""
 
-    __slots__ = ("_heap", "_sequence", "lines", "now", "rng", "steps", "verbose")
+    __slots__ = ("_heap", "_sequence", "counts", "lines", "now", "rng", "steps", "verbose")
 
     def __init__(self, seed: int, *, verbose: bool = False) -> None:
         self.now = 0.0
         self.rng = Random(seed)
         self.steps = 0
+        self.counts: Counter[str] = Counter()
+        """How often what is worth counting occurred."""
         self.verbose = verbose
         self.lines: deque[tuple[float, int, str, tuple[Any, ...]]] = deque(maxlen=TRACE_LINES)
         self._heap: list[tuple[float, int, Owner | None, Callable[..., None], tuple[Any, ...]]] = []

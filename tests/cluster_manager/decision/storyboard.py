@@ -494,6 +494,8 @@ def _edit_one(node: NodeView, key: str, value: str) -> NodeView:
             return replace(node, observation=change(seen, replayed_lsn=parse_lsn(value)))
         case "not-whole":
             return replace(node, observation=change(seen, whole=False))
+        case "foreign":
+            return replace(node, observation=change(seen, whole=False, foreign=True))
         case "incarnation":
             return replace(node, observation=change(seen, incarnation=Incarnation(value)))
         case "system":

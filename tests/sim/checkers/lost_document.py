@@ -1,7 +1,8 @@
 """Were the store lost now, whoever is enough to stand for its document would elect nobody who lacks an acknowledged write.
 
 For each document that nodes have seen: of those who have seen nothing newer, enough to adopt it must not contain a safe set of
-its voters that lacks the write.  No rollback is needed to show that one would lose something.
+its voters that lacks the write.  No rollback is needed to show that one would lose something.  Once an operator has given
+voters up this cannot be asked: those who were left out know nothing of it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class LostDocument(Checker):
         """At the moment of the acknowledgement."""
         document = self.checks.document
         nodes = list(self.checks.nodes.values())
-        if document is None or all(node.state.seen.voters == document.voters for node in nodes):
+        if document is None or self.checks.given_up or all(node.state.seen.voters == document.voters for node in nodes):
             return
         for seen in {node.state.seen for node in nodes}:
             self._check(commit, seen, [node for node in nodes if _pair(node.state.seen) <= _pair(seen)])

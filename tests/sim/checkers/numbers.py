@@ -30,6 +30,10 @@ class Numbers(Checker):
         if why_not is not None:
             raise Violation(self.name, f"revision {new.revision} may not follow: {why_not}")
 
+    def replaced(self, node: str) -> None:
+        """The other machine begins anew."""
+        self._nodes.pop(node, None)
+
     def state_changed(self, node: str, promised: int, seen: tuple[int, int]) -> None:
         """What a node has promised and seen."""
         before = self._nodes.get(node)

@@ -20,6 +20,10 @@ class Promises(Checker):
         """The answer has left."""
         self._answered[node] = max(epoch, self._answered.get(node, 0))
 
+    def replaced(self, node: str) -> None:
+        """The promise was the other machine's."""
+        self._answered.pop(node, None)
+
     def streams(self, node: str, epoch: int) -> None:
         """A standby's reply."""
         if epoch < self._answered.get(node, 0):

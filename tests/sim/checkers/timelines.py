@@ -30,8 +30,12 @@ class Timelines(Checker):
 
     def data_lost(self, node: SimNode) -> None:
         """Data that begins to count holds nothing that nobody's promotion was ordered for."""
-        if node.state.whole and node.pg.exists:
+        if node.state.whole and node.pg.exists and node.pg.standby_signal:
             self._compare(node)
+
+    def promised(self, node: str, epoch: int) -> None:
+        """Nor does what may be elected; a promotion by hand that noded had not seen yet is known by then."""
+        self.data_lost(self.checks.nodes[node])
 
     def written(self, old: Topology | None, new: Topology) -> None:
         """Nor does a candidate."""

@@ -1,0 +1,43 @@
+"""Only an operator gives voters up, and only while no safe set answers; and nobody fails over while that is paused."""
+
+from __future__ import annotations
+
+from cluster_manager.decision.view import Request, RequestKind, View
+from pgtopology.document import Topology
+from tests.sim.checks import Checker, gives_up
+from tests.sim.world import Violation
+
+FRESH_MS = 300.0
+
+
+class OperatorsWord(Checker):
+    """Looks at each document that a manager decides to write, with what that manager has heard."""
+
+    name = "against the operator's word"
+
+    def decided(self, view: View, old: Topology | None, new: Topology) -> None:
+        """A manager is about to write *new*."""
+        request = view.request
+        if old is None or old.voters is None or new.epoch == old.epoch:
+            return
+        if gives_up(old, new):
+            self._gives_up(view, old, request)
+        if old.paused and old.transition is None and request is None:
+            raise Violation(self.name, f"epoch {new.epoch} begins although failovers are paused")
+
+    def _gives_up(self, view: View, old: Topology, request: Request | None) -> None:
+        if request is None or request.kind is not RequestKind.DATA_LOSS:
+            raise Violation(self.name, f"voters are given up after epoch {old.epoch}, and nobody asked for it")
+        assert old.voters is not None
+        answering = [
+            voter.name
+            for voter in old.voters.members
+            for node in view.nodes
+            if node.name == voter.name
+            and node.observation is not None
+            and node.age_ms < FRESH_MS
+            and node.observation.whole
+            and node.observation.incarnation == voter.incarnation
+        ]
+        if len(answering) >= old.voters.safe_set_size:
+            raise Violation(self.name, f"voters are given up although {', '.join(answering)} answer, which are a safe set")
