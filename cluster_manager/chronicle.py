@@ -10,6 +10,7 @@ from __future__ import annotations
 from cluster_manager.decision.elect import tally
 from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.view import View
+from cluster_manager.flightfiles import FlightWriter
 from cluster_manager.journal import Event, Journal
 from daemonkit.logs import get_logger
 from pgtopology.document import Topology, Transition, TransitionKind
@@ -22,8 +23,9 @@ from pgtopology.status import LastFailover
 class Chronicle:
     """One story at a time."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, flights: FlightWriter) -> None:
         self._journal = journal
+        self._flights = flights
         self._log = get_logger()
         self._detected_ms: float | None = None
         self._kind = TransitionKind.FAILOVER
@@ -45,9 +47,11 @@ class Chronicle:
             self._journal.append("plan", plan.reason, epoch=_epoch(view), diagnosis=str(plan.diagnosis), actions=actions)
         if plan.finding.failed and self._detected_ms is None:
             self._detected_ms = view.now_ms
+        self._flights.recorder.planned(view, plan)
 
-    def written(self, old: Topology | None, new: Topology, view: View, because: str, now: float) -> None:
-        """Record what the write of *new* over *old* means."""
+    def written(self, old: Topology | None, new: Topology, view: View, because: str, began_ms: float, now: float) -> None:
+        """Record what the write of *new* over *old*, begun at *began_ms* and done *now*, means."""
+        self._flights.recorder.written(old, new, view, because, began_ms, now)
         if new.transition is not None and (old is None or new.epoch > old.epoch):
             self._begun(old, new, new.transition, view, because, now)
         elif new.transition is not None and new.candidate is not None and old is not None and old.candidate is None:
@@ -77,9 +81,19 @@ class Chronicle:
             self._log.info("voters changed", names=",".join(new.voters.names), w=new.voters.w, durability=str(new.durability))
         elif old is not None and new.paused != old.paused:
             self._journal.append("paused" if new.paused else "resumed", because, epoch=new.epoch)
+        self._flights.wake()
+
+    def write_failed(self, document: Topology, because: str, began_ms: float, now: float, outcome: str) -> None:
+        """Record that *document* was not written."""
+        self._flights.recorder.write_failed(document, because, began_ms, now, outcome)
 
     def observed(self, view: View) -> None:
         """Record the steps that are seen rather than written."""
+        self._flights.recorder.observed(view)
+        self._flights.wake()
+        if self._detected_ms is None:
+            # An earlier manager may have detected what is under way.
+            self._detected_ms = self._flights.recorder.detected_ms
         document = view.document
         if document is None:
             return

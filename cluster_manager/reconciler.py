@@ -189,15 +189,18 @@ class Reconciler:
         why_not = may_follow(old, new) if old is not None else None
         if why_not is not None:
             raise AssertionError(f"the plan breaks the rules of succession: {why_not}")
+        began_ms = now_ms()
         try:
             result = await self._store.write(new, expected=old.revision if old is not None else None)
         except StoreUnavailable as error:
             self._log.error("the document could not be written", error=str(error))
+            self._chronicle.write_failed(new, write.because, began_ms, now_ms(), f"failed: {error}")
             await asyncio.sleep(STORE_RETRY_S)
             await self._read()
             return True
         if not result:
             self._log.warning("another manager wrote the document", revision=new.revision)
+            self._chronicle.write_failed(new, write.because, began_ms, now_ms(), "another manager wrote the document")
             await self._read()
             return True
         now = now_ms()
@@ -209,7 +212,7 @@ class Reconciler:
             self._epoch_began_ms = now
             self._request = None
         self._publish(new)
-        self._chronicle.written(old, new, view, write.because, now)
+        self._chronicle.written(old, new, view, write.because, began_ms, now)
         return True
 
     async def _read(self) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import typer
 
-from endpointctl import connecting, examining, lifecycle, nodes, steering, watching
+from endpointctl import connecting, examining, lifecycle, nodes, rehearsing, steering, watching
 from endpointctl.exits import ExitCode, Failure
 from endpointctl.options import VersionOption
 
@@ -35,7 +35,7 @@ def _common(version: VersionOption = False) -> None:  # pyright: ignore[reportUn
     del version
 
 
-for _group in (lifecycle, watching, connecting, steering, nodes, examining):
+for _group in (lifecycle, watching, connecting, steering, rehearsing, nodes, examining):
     _group.register(app)
 
 
