@@ -17,8 +17,8 @@ def drill_view(drill: Drill) -> RenderableType:
         Text.assemble((f"If {drill.lose} ({what}) were lost now", "bold"), " (a rehearsal: nothing was done)"),
         Text(drill.verdict, style="bold green" if drill.possible else "bold red"),
         Text(
-            f"safe set: {drill.n} voters, a commit is on {drill.w}, so {drill.n} - {drill.w} + 1 = {drill.needed} must promise; "
-            f"{drill.promisable} could"
+            f"safe set: {drill.n} voters, a commit is on {drill.w}, so {drill.n} - {drill.w} + 1 = {drill.needed} must "
+            f"promise; {drill.promisable} could"
         ),
     ]
     lines += [Text(f"  {vote.node}: {'counts' if vote.counts else 'does not count'}, {vote.why}") for vote in drill.votes]
@@ -38,7 +38,8 @@ def drill_view(drill: Drill) -> RenderableType:
 def _expected(measured: Measured | None) -> list[RenderableType]:
     if measured is None:
         return [Text("expected outage: not known before the first failover was measured")]
-    head = f"expected outage: {measured.p50_ms:.0f} ms, at worst {measured.worst_ms:.0f} ms (by the last {measured.count} failovers)"
+    times = f"{measured.p50_ms:.0f} ms, at worst {measured.worst_ms:.0f} ms"
+    head = f"expected outage: {times}, by {measured.count} failover(s) measured so far"
     parts = ", ".join(f"{phase.name} {phase.p50_ms:.0f}/{phase.worst_ms:.0f}" for phase in measured.phases)
     return [Text(head), Text(f"  phases, median/worst ms: {parts}")]
 
