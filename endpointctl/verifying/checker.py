@@ -1,8 +1,8 @@
 """Was the cluster's word kept? Pure arithmetic over a history; every rule is one function that names what broke it.
 
-The rules: no acknowledged write is lost; nothing is there that nobody sent, or that was refused, or twice; a write is whole (list and
-register agree in every snapshot); the writer's endpoint shows at least what was acknowledged before it was asked, and nothing
-that is gone afterwards; within one session nothing shrinks.  A reader's endpoint may be late, never wrong.
+The rules: no acknowledged write is lost; nothing is there that nobody sent, or that was refused, or twice; a write is whole
+(list and register agree in every snapshot); the writer's endpoint shows at least what was acknowledged before it was asked, and
+nothing that is gone afterwards; within one session nothing shrinks.  A reader's endpoint may be late, never wrong.
 """
 
 from __future__ import annotations
