@@ -69,8 +69,9 @@ def doctor(
     """Check what could keep a cluster from running."""
     import msgspec
 
-    from endpointctl.local.checkup import Grade, examine
+    from endpointctl.local.checkup import examine
     from endpointctl.local.layout import Layout
+    from endpointctl.local.machine import Grade
 
     findings = examine(Layout(target.data_dir))
     if as_json:

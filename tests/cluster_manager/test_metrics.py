@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
-from cluster_manager.decision.plan import decide
+from cluster_manager.decision.plan import Plan, decide
+from cluster_manager.decision.view import View
 from cluster_manager.metrics import ManagerMetrics
 from pgtopology.epoch import Epoch
 from pgtopology.flight import Flight, Phase
@@ -29,10 +30,20 @@ FLIGHT = Flight(
 )
 
 
+@dataclass
+class Decided:
+    view: View | None
+    plan: Plan | None
+
+
+@dataclass
+class Remembers:
+    last_failover: LastFailover | None
+
+
 def told(story: str | None, last: LastFailover | None = None) -> tuple[CollectorRegistry, ManagerMetrics]:
     view = read_view(story) if story is not None else None
-    decided = SimpleNamespace(view=view, plan=decide(view) if view is not None else None)
-    metrics = ManagerMetrics(decided, SimpleNamespace(last_failover=last))
+    metrics = ManagerMetrics(Decided(view, decide(view) if view is not None else None), Remembers(last))
     registry = CollectorRegistry()
     registry.register(metrics)
     return registry, metrics

@@ -39,7 +39,7 @@ def test_a_drill_names_the_heir_and_changes_nothing(cluster: Cluster) -> None:
     after = cluster.status()
     assert (after.epoch, after.writer) == (before.epoch, before.writer)
     said = cluster.ctl("drill").stdout
-    assert f'"{told.winner}" would become the writer' in said or "would become the writer" in said
+    assert "would become the writer" in said
 
 
 def test_a_drill_sees_who_holds_a_snapshot_on_a_candidate(cluster: Cluster) -> None:
@@ -73,6 +73,7 @@ def test_the_record_of_a_killed_writer_accounts_for_every_millisecond(cluster: C
     assert before.writer is not None
     cluster.kill_postgres(before.writer)
     after = cluster.wait_for_epoch_after(before.epoch)
+    assert after.writer is not None
     cluster.wait_healthy()
     flight = decode(cluster.ctl("explain", "--failover", str(after.epoch), "--json").stdout, Flight)
     assert (flight.kind, flight.from_node, flight.writer) == ("failover", before.writer, after.writer)
