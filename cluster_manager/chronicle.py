@@ -161,7 +161,8 @@ class Chronicle:
         self._told.add(step)
         prefix = "bootstrap" if self._kind is TransitionKind.BOOTSTRAP else "failover"
         elapsed_ms = max(0, round(at_ms - self._detected_ms)) if self._detected_ms is not None else None
-        self._log.info(f"{prefix} {step}", epoch=document.epoch, node=node, elapsed_ms=elapsed_ms, what=message)
+        named = {"node": node} if node is not None else {}
+        self._log.info(f"{prefix} {step}", epoch=document.epoch, elapsed_ms=elapsed_ms, what=message, **named)
         return self._journal.append(
             f"{prefix}.{step}", message, epoch=document.epoch, node=node, elapsed_ms=elapsed_ms, **fields
         )

@@ -73,6 +73,7 @@ class Reconciler:
         """What it was made from."""
         self.since: dict[NodeName, tuple[NodeState, str]] = {}
         """Since when, in wall time, each node has been in its state."""
+        self._told_states: dict[NodeName, NodeState] = {}
 
     @property
     def cluster(self) -> str:
@@ -243,12 +244,16 @@ class Reconciler:
             return
 
     def _note_states(self, view: View) -> None:
+        """Remember since when each node is as it is, and tell of changes; those of a transition are told when it is over."""
+        settled = view.document is None or view.document.transition is None
         for node in view.nodes:
             state = node_state(node, view.document, view)
             if node.name not in self.since or self.since[node.name][0] is not state:
-                if node.name in self.since:
-                    self._log.info("node state changed", node=node.name, old=str(self.since[node.name][0]), new=str(state))
                 self.since[node.name] = state, view.wall_time
+            told = self._told_states.setdefault(node.name, state)
+            if settled and told is not state:
+                self._log.info("node state changed", node=node.name, old=str(told), new=str(state))
+                self._told_states[node.name] = state
 
 
 def wall_time() -> str:

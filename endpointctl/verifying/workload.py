@@ -144,7 +144,12 @@ async def connected(dsn: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 def name_of(error: BaseException) -> str:
-    """Return the SQLSTATE of *error*, or what kind of a broken connection it is."""
+    """Return the SQLSTATE of *error*, or what kind of a broken connection it is.
+
+    An error that asyncpg made itself has a SQLSTATE too, but no severity: nobody sent it.
+    """
+    if isinstance(error, asyncpg.PostgresConnectionError) and getattr(error, "severity", None) is None:
+        return "closed"
     if isinstance(error, asyncpg.PostgresError):
         return str(getattr(error, "sqlstate", None) or "XX000")
     return type(error).__name__

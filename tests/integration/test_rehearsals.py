@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.request
 
 import psycopg
@@ -24,6 +25,17 @@ def metrics(cluster: Cluster) -> dict[str, float]:
     return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line and not line.startswith("#")}
 
 
+def wait_ready(cluster: Cluster) -> Drill:
+    """Return the first drill in which every candidate is ready: slots on standbys take a moment after a cluster is made."""
+    deadline = time.monotonic() + 60.0
+    while True:
+        told = decode(cluster.ctl("drill", "--json").stdout, Drill)
+        if all(node.ready for node in told.nodes):
+            return told
+        assert time.monotonic() < deadline, told.nodes
+        time.sleep(0.2)
+
+
 def has_schema(cluster: Cluster) -> bool:
     with psycopg.connect(cluster.dsn("writer")) as connection:
         return connection.execute("SELECT FROM pg_namespace WHERE nspname = %s", (SCHEMA,)).fetchone() is not None
@@ -31,11 +43,10 @@ def has_schema(cluster: Cluster) -> bool:
 
 def test_a_drill_names_the_heir_and_changes_nothing(cluster: Cluster) -> None:
     before = cluster.status()
-    told = decode(cluster.ctl("drill", "--json").stdout, Drill)
+    told = wait_ready(cluster)
     assert (told.lose, told.is_writer, told.possible) == (before.writer, True, True)
     assert told.winner in {node.name for node in before.nodes if node.name != before.writer}
     assert (told.n, told.w, told.needed, told.promisable) == (3, 2, 2, 2)
-    assert all(node.ready for node in told.nodes), told.nodes
     after = cluster.status()
     assert (after.epoch, after.writer) == (before.epoch, before.writer)
     said = cluster.ctl("drill").stdout
