@@ -11,6 +11,7 @@ from cluster_manager.decision.diagnose import Diagnosis
 from cluster_manager.decision.elect import tally
 from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.view import View
+from cluster_manager.flightfiles import FlightWriter
 from cluster_manager.journal import Event, Journal
 from cluster_manager.statusview import relaxations
 from daemonkit.logs import get_logger
@@ -24,8 +25,9 @@ from pgtopology.status import LastFailover
 class Chronicle:
     """One story at a time."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, flights: FlightWriter) -> None:
         self._journal = journal
+        self._flights = flights
         self._log = get_logger()
         self._detected_ms: float | None = None
         self._kind = TransitionKind.FAILOVER
@@ -53,9 +55,11 @@ class Chronicle:
             self._log.warning("a failover is held back", reason=plan.reason)
         if plan.finding.failed and self._detected_ms is None:
             self._detected_ms = view.now_ms
+        self._flights.recorder.planned(view, plan)
 
-    def written(self, old: Topology | None, new: Topology, view: View, because: str, now: float) -> None:
-        """Record what the write of *new* over *old* means."""
+    def written(self, old: Topology | None, new: Topology, view: View, because: str, began_ms: float, now: float) -> None:
+        """Record what the write of *new* over *old*, begun at *began_ms* and done *now*, means."""
+        self._flights.recorder.written(old, new, view, because, began_ms, now)
         adopts = new.transition.adopts if new.transition is not None else None
         if adopts is not None and (old is None or new.revision > old.revision + 1):
             self._journal.append(
@@ -101,9 +105,19 @@ class Chronicle:
             self._journal.append("settings.changed", because, epoch=new.epoch, version=new.desired.version)
         elif old is not None and new.paused != old.paused:
             self._journal.append("paused" if new.paused else "resumed", because, epoch=new.epoch)
+        self._flights.wake()
+
+    def write_failed(self, document: Topology, because: str, began_ms: float, now: float, outcome: str) -> None:
+        """Record that *document* was not written."""
+        self._flights.recorder.write_failed(document, because, began_ms, now, outcome)
 
     def observed(self, view: View) -> None:
         """Record the steps that are seen rather than written."""
+        self._flights.recorder.observed(view)
+        self._flights.wake()
+        if self._detected_ms is None:
+            # An earlier manager may have detected what is under way.
+            self._detected_ms = self._flights.recorder.detected_ms
         document = view.document
         if document is None:
             return
@@ -182,7 +196,8 @@ class Chronicle:
         self._told.add(step)
         prefix = "bootstrap" if self._kind is TransitionKind.BOOTSTRAP else "failover"
         elapsed_ms = max(0, round(at_ms - self._detected_ms)) if self._detected_ms is not None else None
-        self._log.info(f"{prefix} {step}", epoch=document.epoch, node=node, elapsed_ms=elapsed_ms, what=message)
+        named = {"node": node} if node is not None else {}
+        self._log.info(f"{prefix} {step}", epoch=document.epoch, elapsed_ms=elapsed_ms, what=message, **named)
         return self._journal.append(
             f"{prefix}.{step}", message, epoch=document.epoch, node=node, elapsed_ms=elapsed_ms, **fields
         )

@@ -6,6 +6,7 @@ is what was decided upon.
 
 from __future__ import annotations
 
+import asyncio
 from statistics import median
 from typing import Annotated, TypeVar
 
@@ -19,15 +20,19 @@ from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.request import heir, refusal
 from cluster_manager.decision.view import Request, RequestKind
 from cluster_manager.feed import Feed
+from cluster_manager.flightfiles import FlightWriter
 from cluster_manager.journal import Event, Journal, encode_event
 from cluster_manager.nodeorders import carry_out
 from cluster_manager.reconciler import Reconciler
+from cluster_manager.rehearsal import Rehearsals
 from cluster_manager.statusview import make_status
 from cluster_manager.store.store import Store
 from daemonkit.httpserver import ApiError, LineStream, json_response
 from daemonkit.version import VERSION
 from pgtopology.configuration import ConfigChange
 from pgtopology.document import FORMAT_VERSION, Topology
+from pgtopology.flight import Flights, summary_of
+from pgtopology.lsn import format_lsn
 from pgtopology.node import NodeName
 from pgtopology.status import ManagerStatus
 
@@ -37,6 +42,8 @@ FOLLOW_WAIT_S = 5.0
 HISTORY_KINDS = ("bootstrap.opened", "failover.opened", "voters.changed", "paused", "resumed", "store.adopted", "failover.held")
 
 EXPLAINED_EVENTS = 40
+
+NO_FLIGHTS = "no failover has been recorded yet"
 
 
 class FailoverBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -103,22 +110,52 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     recent: tuple[Event, ...]
 
 
-class Events(msgspec.Struct, frozen=True):
-    """A list of events."""
+class PastWriter(msgspec.Struct, frozen=True, kw_only=True):
+    """A timeline that was claimed, and who led on it."""
+
+    timeline: int
+    parent: int
+    fork_lsn: str
+    """Where it left its parent."""
+    epoch: int
+    node: str
+    opened: bool
+    """Somebody could write on it; if not, the attempt failed before that."""
+    kind: str | None = None
+    cause: str | None = None
+    outage_ms: int | None = None
+    """From detection to the published writer."""
+    at: str | None = None
+
+
+class History(msgspec.Struct, frozen=True):
+    """The writers of the past, the newest last, and what else changed."""
 
     events: tuple[Event, ...]
+    writers: tuple[PastWriter, ...] = ()
     format_version: int = FORMAT_VERSION
 
 
 class Control:
     """The routes and what they need."""
 
-    def __init__(self, reconciler: Reconciler, store: Store, feed: Feed, journal: Journal, chronicle: Chronicle) -> None:
+    def __init__(
+        self,
+        reconciler: Reconciler,
+        store: Store,
+        feed: Feed,
+        journal: Journal,
+        chronicle: Chronicle,
+        flights: FlightWriter,
+        rehearsals: Rehearsals,
+    ) -> None:
         self._reconciler = reconciler
         self._store = store
         self._feed = feed
         self._journal = journal
         self._chronicle = chronicle
+        self._flights = flights
+        self._rehearsals = rehearsals
 
     def routes(self) -> list[web.RouteDef]:
         """Return the API's paths."""
@@ -130,6 +167,9 @@ class Control:
             web.get("/v1/events", self._events),
             web.get("/v1/explain", self._explain),
             web.get("/v1/history", self._history),
+            web.get("/v1/drill", self._drill),
+            web.get("/v1/failovers", self._failovers),
+            web.get("/v1/failovers/{epoch}", self._one_failover),
             web.post("/v1/failover", self._failover),
             web.post("/v1/switchover", self._switchover),
             web.post("/v1/pause", self._pause),
@@ -202,7 +242,47 @@ class Control:
         )
 
     async def _history(self, _request: web.Request) -> web.Response:
-        return json_response(Events(tuple(event for event in self._journal.since(0) if event.kind in HISTORY_KINDS)))
+        events = tuple(event for event in self._journal.since(0) if event.kind in HISTORY_KINDS)
+        opened = {event.epoch: event for event in events if event.kind.endswith(".opened")}
+        document = self._reconciler.document
+        writers: list[PastWriter] = []
+        for record in document.timelines if document is not None else ():
+            event = opened.get(record.epoch)
+            started = event is None or event.kind == "bootstrap.opened"
+            writers.append(
+                PastWriter(
+                    timeline=record.timeline,
+                    parent=record.parent,
+                    fork_lsn=format_lsn(record.fork_lsn),
+                    epoch=record.epoch,
+                    node=record.node,
+                    opened=record.opened,
+                    kind=str(event.fields.get("transition", "")) if event is not None else None,
+                    cause=(str(event.fields.get("cause", "")) or None) if event is not None else None,
+                    outage_ms=event.elapsed_ms if event is not None and not started else None,
+                    at=event.at if event is not None else None,
+                )
+            )
+        return json_response(History(events, tuple(writers)))
+
+    async def _drill(self, request: web.Request) -> web.Response:
+        return json_response(await self._rehearsals.drill(request.query.get("lose")))
+
+    async def _failovers(self, _request: web.Request) -> web.Response:
+        await self._flights.flush()
+        flights = await asyncio.to_thread(self._flights.files.load)
+        return json_response(Flights(failovers=tuple(summary_of(flight) for flight in flights)))
+
+    async def _one_failover(self, request: web.Request) -> web.Response:
+        wanted = request.match_info["epoch"]
+        if wanted != "latest" and not wanted.isdecimal():
+            raise ApiError(400, "bad_request", f'an epoch is a whole number, or "latest", not "{wanted}"')
+        await self._flights.flush()
+        epoch = int(wanted) if wanted != "latest" else None
+        flight = await asyncio.to_thread(self._flights.files.find, epoch)
+        if flight is None:
+            raise ApiError(404, "not_found", f"there is no record of epoch {wanted}" if epoch is not None else NO_FLIGHTS)
+        return json_response(flight)
 
     async def _failover(self, request: web.Request) -> web.Response:
         body = await _body(request, FailoverBody)

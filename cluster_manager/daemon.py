@@ -9,14 +9,20 @@ import socket
 import sys
 from pathlib import Path
 
+from prometheus_client import REGISTRY
+
 from cluster_manager.chronicle import Chronicle
 from cluster_manager.control import Control
 from cluster_manager.dns.server import DnsServer
 from cluster_manager.executor import Executor
 from cluster_manager.feed import Feed
+from cluster_manager.flightfiles import FlightFiles, FlightWriter, boot_id
+from cluster_manager.flightrecorder import FlightRecorder
 from cluster_manager.journal import Journal
+from cluster_manager.metrics import ManagerMetrics
 from cluster_manager.observer import Observer
 from cluster_manager.reconciler import Reconciler
+from cluster_manager.rehearsal import Rehearsals
 from cluster_manager.settings import ManagerSettings, read_settings
 from cluster_manager.store.embedded import EmbeddedStore
 from cluster_manager.store.store import StoreError, StoreUnavailable
@@ -47,10 +53,18 @@ async def serve(settings: ManagerSettings, config: Path, token: str, noded_token
             dns.update(document)
 
         with Journal(settings.journal.path) as journal:
-            chronicle = Chronicle(journal)
-            async with Executor(specs, noded_token, observer, observer.changed) as executor:
+            files = FlightFiles(settings.journal.path.parent / "failovers")
+            before = files.find(None)
+            recorder = FlightRecorder(manager=holder, boot=boot_id(), before=before)
+            flights = FlightWriter(recorder, files, ended_before=before.epoch if before is not None and before.ended else None)
+            chronicle = Chronicle(journal, flights)
+            async with Executor(specs, noded_token, observer, observer.changed, recorder) as executor:
                 reconciler = Reconciler(settings, store, observer, executor, chronicle, publish, feed.are_settled, feed.seen)
-                control = Control(reconciler, store, feed, journal, chronicle)
+                rehearsals = Rehearsals(reconciler, executor, files)
+                control = Control(reconciler, store, feed, journal, chronicle, flights, rehearsals)
+                metrics = ManagerMetrics(reconciler, chronicle)
+                flights.on_ended = metrics.ended
+                REGISTRY.register(metrics)
                 async with (
                     HttpServer(
                         host=settings.http.host,
@@ -64,6 +78,7 @@ async def serve(settings: ManagerSettings, config: Path, token: str, noded_token
                     parts = [
                         tasks.create_task(observer.run(), name="observer"),
                         tasks.create_task(reconciler.run(), name="reconciler"),
+                        tasks.create_task(flights.run(), name="flight records"),
                         tasks.create_task(_keep_lease(store), name="lease"),
                     ]
 

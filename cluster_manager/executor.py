@@ -89,6 +89,18 @@ DEADLINE_S = {
 }
 
 
+class OrderListener(Protocol):
+    """Who takes note of orders and answers."""
+
+    def sent(self, action: NodeAction, document: Topology, now: float) -> int:
+        """Take note of an order; return the number it is answered under."""
+        ...
+
+    def answered(self, number: int, outcome: str, message: str, now: float) -> None:
+        """Take note of how it ended."""
+        ...
+
+
 class AdvanceClock(Protocol):
     """Who knows when a node's WAL was last seen to grow."""
 
@@ -108,11 +120,19 @@ class _Outcome:
 class Executor:
     """The manager's hands. Use as an asynchronous context manager; orders run as its own tasks."""
 
-    def __init__(self, specs: Sequence[NodeSpec], token: str, clock: AdvanceClock, changed: asyncio.Event) -> None:
+    def __init__(
+        self,
+        specs: Sequence[NodeSpec],
+        token: str,
+        clock: AdvanceClock,
+        changed: asyncio.Event,
+        listener: OrderListener | None = None,
+    ) -> None:
         self._specs = {spec.name: spec for spec in specs}
         self._token = token
         self._clock = clock
         self._changed = changed
+        self._listener = listener
         self._clients: dict[str, HttpClient] = {}
         self._stack = contextlib.AsyncExitStack()
         self._tasks: asyncio.TaskGroup | None = None
@@ -224,6 +244,8 @@ class Executor:
 
     async def _carry_out(self, key: Key, action: NodeAction, document: Topology) -> None:
         epoch = document.epoch
+        number = self._listener.sent(action, document, now_ms()) if self._listener is not None else 0
+        outcome: _Outcome | None = None
         try:
             await self._order(action, document)
             outcome = _Outcome(0, now_ms(), "", "")
@@ -236,7 +258,10 @@ class Executor:
         finally:
             self._in_flight.pop(key, None)
             self._changed.set()
-        if self.epoch == epoch:
+            if self._listener is not None:
+                code = "cancelled" if outcome is None else outcome.code or "done"
+                self._listener.answered(number, code, outcome.message if outcome is not None else "", now_ms())
+        if self.epoch == epoch and outcome is not None:
             self._ended[key] = outcome
 
     def _failed(self, key: Key, code: str, message: str) -> _Outcome:

@@ -84,6 +84,7 @@ class Reconciler:
         """What it was made from."""
         self.since: dict[NodeName, tuple[NodeState, str]] = {}
         """Since when, in wall time, each node has been in its state."""
+        self._told_states: dict[NodeName, NodeState] = {}
 
     @property
     def cluster(self) -> str:
@@ -215,16 +216,19 @@ class Reconciler:
         why_not = may_follow(old, new) if old is not None else None
         if why_not is not None:
             raise AssertionError(f"the plan breaks the rules of succession: {why_not}")
+        began_ms = now_ms()
         try:
             result = await self._store.write(new, expected=old.revision if old is not None else None)
         except StoreUnavailable as error:
             self._note_store(str(error))
+            self._chronicle.write_failed(new, write.because, began_ms, now_ms(), f"failed: {error}")
             await asyncio.sleep(STORE_RETRY_S)
             await self._read()
             return True
         self._note_store(None)
         if not result:
             self._log.warning("another manager wrote the document", revision=new.revision)
+            self._chronicle.write_failed(new, write.because, began_ms, now_ms(), "another manager wrote the document")
             await self._read()
             return True
         now = now_ms()
@@ -239,7 +243,7 @@ class Reconciler:
                 self._soft_failovers_ms.append(now)
         self._unpublished = None
         self._publish(new)
-        self._chronicle.written(old, new, view, write.because, now)
+        self._chronicle.written(old, new, view, write.because, began_ms, now)
         return True
 
     async def _read(self) -> None:
@@ -291,12 +295,16 @@ class Reconciler:
                 self._log.info("the store works again")
 
     def _note_states(self, view: View) -> None:
+        """Remember since when each node is as it is, and tell of changes; those of a transition are told when it is over."""
+        settled = view.document is None or view.document.transition is None
         for node in view.nodes:
             state = node_state(node, view.document, view)
             if node.name not in self.since or self.since[node.name][0] is not state:
-                if node.name in self.since:
-                    self._log.info("node state changed", node=node.name, old=str(self.since[node.name][0]), new=str(state))
                 self.since[node.name] = state, view.wall_time
+            told = self._told_states.setdefault(node.name, state)
+            if settled and told is not state:
+                self._log.info("node state changed", node=node.name, old=str(told), new=str(state))
+                self._told_states[node.name] = state
 
 
 def wall_time() -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from endpointctl import completing
 from endpointctl.exits import Failure, WrongUsage
 from endpointctl.options import Target, command
 
@@ -14,7 +15,9 @@ if TYPE_CHECKING:
     from endpointctl.local.layout import Layout
     from endpointctl.local.plan import Plan
 
-DoorArgument = Annotated[str, typer.Argument(metavar="writer|reader|NODE", help="An endpoint, or a node itself.")]
+DoorArgument = Annotated[
+    str, typer.Argument(metavar="writer|reader|NODE", help="An endpoint, or a node itself.", autocompletion=completing.doors)
+]
 
 
 def register(app: typer.Typer) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from endpointctl import completing
 from endpointctl.exits import ExitCode, Failure, WrongUsage
 from endpointctl.options import Target, command
 
@@ -21,7 +22,10 @@ def register(app: typer.Typer) -> None:
 def logs(
     target: Target,
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="A node, cluster_manager, endpointd or supervisor.")
+        str | None,
+        typer.Argument(
+            metavar="[NAME]", help="A node, cluster_manager, endpointd or supervisor.", autocompletion=completing.logs
+        ),
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Stay and print new lines until ^C.")] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many lines of the past.")] = 40,
@@ -65,8 +69,9 @@ def doctor(
     """Check what could keep a cluster from running."""
     import msgspec
 
-    from endpointctl.local.checkup import Grade, examine
+    from endpointctl.local.checkup import examine
     from endpointctl.local.layout import Layout
+    from endpointctl.local.machine import Grade
 
     findings = examine(Layout(target.data_dir))
     if as_json:

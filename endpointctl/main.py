@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import typer
 
-from endpointctl import configuring, connecting, examining, lifecycle, nodes, restarting, steering, watching
+from endpointctl import configuring, connecting, examining, lifecycle, nodes, rehearsing, restarting, steering, watching
 from endpointctl.exits import ExitCode, Failure
 from endpointctl.options import VersionOption
 
@@ -35,7 +35,7 @@ def _common(version: VersionOption = False) -> None:  # pyright: ignore[reportUn
     del version
 
 
-for _group in (lifecycle, watching, connecting, steering, nodes, configuring, restarting, examining):
+for _group in (lifecycle, watching, connecting, steering, rehearsing, nodes, configuring, restarting, examining):
     _group.register(app)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from endpointctl import completing
 from endpointctl.exits import Failure, WrongUsage
 from endpointctl.options import Target, command
 
@@ -26,7 +27,7 @@ ORDER_TIMEOUT_S = 10.0
 
 _ZONE = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 
-NodeArgument = Annotated[str, typer.Argument(metavar="NODE", help="Its name, as in status.")]
+NodeArgument = Annotated[str, typer.Argument(metavar="NODE", help="Its name, as in status.", autocompletion=completing.nodes)]
 ForceOption = Annotated[bool, typer.Option("--force", help="Do it even if commits will wait for want of a quorum.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")]
 

@@ -50,7 +50,13 @@ DataDirOption = Annotated[
 ]
 TimeoutOption = Annotated[
     float | None,
-    typer.Option("--timeout", metavar="SECONDS", min=0.0, help="Give up waiting after this time (exit code 3)."),
+    typer.Option(
+        "--timeout",
+        envvar="ENDPOINTD_TIMEOUT",
+        metavar="SECONDS",
+        min=0.0,
+        help="Give up waiting after this time (exit code 3).",
+    ),
 ]
 VersionOption = Annotated[
     bool,

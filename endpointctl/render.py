@@ -164,6 +164,27 @@ def event_line(event: Mapping[str, object]) -> str:
     return "  ".join(words).rstrip()
 
 
+def history_table(writers: Iterable[Mapping[str, object]]) -> Table:
+    """Return the timelines and who led on them, the newest last."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("epoch", "timeline", "from", "at lsn", "writer", "since", "kind", "cause", "outage"):
+        table.add_column(title, no_wrap=title != "cause", justify="right" if title in ("epoch", "timeline") else "left")
+    for one in writers:
+        outage = one.get("outage_ms")
+        table.add_row(
+            str(one.get("epoch")),
+            str(one.get("timeline")),
+            str(one.get("parent")),
+            str(one.get("fork_lsn")),
+            str(one.get("node")) if one.get("opened") else f"{one.get('node')} (never opened)",
+            _or_dash(one.get("at")),
+            _or_dash(one.get("kind")),
+            _or_dash(one.get("cause")),
+            f"{outage} ms" if isinstance(outage, int) else "-",
+        )
+    return table
+
+
 def _or_dash(value: object) -> str:
     return "-" if value is None else str(value)
 

@@ -6,11 +6,16 @@ from typing import Annotated
 
 import typer
 
+from endpointctl import completing
 from endpointctl.exits import Failure
 from endpointctl.options import Target, command
 
 FAILOVER_TIMEOUT_S = 30.0
 
+ToOption = Annotated[
+    str | None,
+    typer.Option("--to", metavar="NODE", help="Who should become the writer.", autocompletion=completing.nodes),
+]
 NoWaitOption = Annotated[bool, typer.Option("--no-wait", help="Return once the order is accepted.")]
 JsonEventsOption = Annotated[bool, typer.Option("--json", help="Print what happened as JSON lines.")]
 
@@ -23,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 def failover(
     target: Target,
-    to: Annotated[str | None, typer.Option("--to", metavar="NODE", help="Who should become the writer.")] = None,
+    to: ToOption = None,
     allow_data_loss: Annotated[
         str | None,
         typer.Option("--allow-data-loss", metavar="CLUSTER", help="Go on without a safe set; commits may be lost."),
@@ -40,7 +45,7 @@ def failover(
 
 def switchover(
     target: Target,
-    to: Annotated[str | None, typer.Option("--to", metavar="NODE", help="Who should become the writer.")] = None,
+    to: ToOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and do nothing.")] = False,
     no_wait: NoWaitOption = False,
     as_json: JsonEventsOption = False,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from endpointctl import completing
 from endpointctl.exits import WrongUsage
 from endpointctl.options import Target, command
 
@@ -101,19 +102,58 @@ def events(
         return
 
 
-def explain(target: Target, as_json: JsonOption = False) -> None:
-    """Say why the manager does what it does."""
-    _print_document(target, "/v1/explain", as_json=as_json)
+def explain(
+    target: Target,
+    epoch: Annotated[
+        int | None, typer.Argument(metavar="[EPOCH]", min=1, help="With --failover: which one (the newest).")
+    ] = None,
+    failover: Annotated[
+        bool, typer.Option("--failover", help="Tell how a failover or switchover went, from its record.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say why the manager does what it does.
+
+    With --failover: what it did, and how every millisecond of the outage was spent.
+    """
+    if not failover:
+        if epoch is not None:
+            raise WrongUsage("an epoch is for --failover", hint=f"`endpointctl explain --failover {epoch}`")
+        _print_document(target, "/v1/explain", as_json=as_json)
+        return
+    _print_flight(target, epoch, as_json=as_json)
 
 
 def history(target: Target, as_json: JsonOption = False) -> None:
-    """List the writers of the past."""
-    _print_document(target, "/v1/history", as_json=as_json)
+    """List the writers of the past: timelines, where they began, why, and how long nobody could write."""
+    import asyncio
+
+    import msgspec
+
+    from endpointctl.api import REQUEST_TIMEOUT_S, manager
+    from endpointctl.render import event_line, history_table
+
+    async def run() -> None:
+        async with manager(target) as client:
+            body = await client.get("/v1/history", timeout_s=target.timeout_or(REQUEST_TIMEOUT_S))
+        if as_json:
+            typer.echo(body.decode().rstrip())
+            return
+        told = msgspec.json.decode(body, type=dict[str, list[dict[str, object]] | int])
+        writers, events = told.get("writers"), told.get("events")
+        _console().print(history_table(writers if isinstance(writers, list) else []))
+        for event in events if isinstance(events, list) else []:
+            if not str(event.get("kind", "")).endswith(".opened"):
+                typer.echo(event_line(event))
+
+    asyncio.run(run())
 
 
 def wait(
     target: Target,
-    state: Annotated[str | None, typer.Option("--state", metavar="STATE", help="For example healthy.")] = None,
+    state: Annotated[
+        str | None, typer.Option("--state", metavar="STATE", help="For example healthy.", autocompletion=completing.states)
+    ] = None,
     epoch: Annotated[int | None, typer.Option("--epoch", metavar="N", help="A writer of this epoch or a later one.")] = None,
 ) -> None:
     """Wait for a state or an epoch.
@@ -157,6 +197,27 @@ def _print_document(target: Target, path: str, *, as_json: bool) -> None:
                 return
             for line in document_lines(msgspec.json.decode(body, type=dict[str, object])):
                 typer.echo(line)
+
+    asyncio.run(run())
+
+
+def _print_flight(target: Target, epoch: int | None, *, as_json: bool) -> None:
+    """Print the record of a failover."""
+    import asyncio
+
+    from endpointctl.api import REQUEST_TIMEOUT_S, manager
+    from endpointctl.flightstory import flight_view
+    from pgtopology.codec import decode
+    from pgtopology.flight import Flight
+
+    async def run() -> None:
+        async with manager(target) as client:
+            path = f"/v1/failovers/{epoch if epoch is not None else 'latest'}"
+            body = await client.get(path, timeout_s=target.timeout_or(REQUEST_TIMEOUT_S))
+            if as_json:
+                typer.echo(body.decode().rstrip())
+            else:
+                _console().print(flight_view(decode(body, Flight)))
 
     asyncio.run(run())
 

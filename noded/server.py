@@ -17,6 +17,7 @@ from noded import patroni
 from noded.copies import FAILURES
 from noded.node import Node
 from noded.orders import OrderRefused, Orders
+from noded.readiness import ask_readiness
 from noded.rehearsal import rehearse
 from noded.sessions import SessionError
 from pgtopology.codec import MessageError, decode, encode
@@ -72,12 +73,19 @@ def make_routes(node: Node) -> list[web.RouteDef]:
         except (SessionError, *FAILURES) as error:
             raise ApiError(503, "unavailable", f"the settings cannot be checked now: {error}") from error
 
+    async def readiness(_request: web.Request) -> web.StreamResponse:
+        try:
+            return json_response(encode(await ask_readiness(node.instance)))
+        except SessionError as error:
+            raise ApiError(503, "unavailable", str(error)) from error
+
     async def restart(order: StartOrder) -> msgspec.Struct:
         return await orders.start(order, restart=True)
 
     routes = [
         web.get("/status", status),
         web.get("/events", events),
+        web.get("/candidacy", readiness),
         web.post("/init", _order(node, InitOrder, orders.init)),
         web.post("/promise", _order(node, PromiseOrder, orders.promise)),
         web.post("/follow", _order(node, FollowOrder, orders.follow)),

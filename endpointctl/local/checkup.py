@@ -9,38 +9,20 @@ import os
 import platform
 import shutil
 import sys
-from enum import StrEnum
-
-import msgspec
 
 from endpointctl.exits import Failure
 from endpointctl.local.directory import inspect_directory, read_plan
 from endpointctl.local.layout import Layout
+from endpointctl.local.machine import Finding, Grade, examine_machine
 from endpointctl.local.plan import DEFAULT_BASE_PORT, Plan, make_plan
 from endpointctl.local.ports import conflicts
 from endpointctl.local.process import find_recorded, postmaster_of
 from endpointctl.local.program import conflicts_with_others, find_program
 
 
-class Grade(StrEnum):
-    """How a finding is."""
-
-    GOOD = "ok"
-    NOTE = "note"
-    BAD = "problem"
-
-
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that was looked at."""
-
-    subject: str
-    grade: Grade
-    text: str
-
-
 def examine(layout: Layout) -> list[Finding]:
     """Return every finding about this machine and the cluster in *layout*."""
-    findings = [_python(), _kernel(), _binaries(), _disk(layout), _directory(layout)]
+    findings = [_python(), _kernel(), *examine_machine(layout), _binaries(), _disk(layout), _directory(layout)]
     try:
         plan = read_plan(layout)
     except Failure as failure:

@@ -310,8 +310,8 @@ class Mishaps:
     def roll_back(self) -> None:
         """The store is restored from an earlier copy, of any time, or is empty; the managers are stopped for it.
 
-        A cluster whose commits have one copy only is spared: the store tells which one. So is one in which voters were given up:
-        those who were left out know nothing of it.
+        A cluster whose commits have one copy only is spared: the store tells which one. So is one in which voters were given
+        up: those who were left out know nothing of it.
         """
         managers = self.cluster.managers
         if any(manager.process is not None for manager in managers) and self.cluster.broken is None:

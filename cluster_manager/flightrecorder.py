@@ -1,0 +1,476 @@
+"""The flight recorder: gathers everything that mattered in one failover or switchover, from detection to the rejoin.
+
+Told by the chronicle (plans, writes, observations) and by the executor (orders and answers); influences nothing, and reads no
+clock: every time is told to it, on the manager's one clock.  What a record looks like stands in pgtopology.flight, how it
+comes to disk in flightfiles.  The outage it measures begins with the last sign that the writer was well, so that the time a
+failure needs to be noticed is in it; a planned handover begins when it is decided, for the writer was well until then.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from itertools import count, islice
+
+import msgspec
+
+from cluster_manager.decision.actions import NodeAction, WriteDocument
+from cluster_manager.decision.elect import elect, tally
+from cluster_manager.decision.plan import Plan
+from cluster_manager.decision.view import NodeView, Promise, View
+from pgtopology.document import Topology, Transition, TransitionKind
+from pgtopology.flight import (
+    MARKS_OF_AN_ATTEMPT,
+    Election,
+    Flight,
+    Narrator,
+    NodeSnapshot,
+    OrderTold,
+    PlanChange,
+    PromiseTold,
+    Snapshot,
+    VoteTold,
+    WriteTold,
+    phases_of,
+)
+from pgtopology.lsn import format_lsn
+from pgtopology.node import NodeName, Role
+from pgtopology.observation import PostmasterState
+
+ENTRIES_MAX = 400
+"""Of each list in a record: a failover has some dozen of each, a stuck one may have many."""
+PRELUDE_MAX = 20
+"""Plan changes kept from before a detection."""
+
+
+class FlightRecorder:
+    """One record at a time. *before* is the newest record of an earlier manager, to be continued if it is unfinished."""
+
+    def __init__(self, *, manager: str, boot: str, before: Flight | None = None) -> None:
+        self._manager = manager
+        self._boot = boot
+        self._good_ms: float | None = None
+        self._detected_ms: float | None = None
+        self._snapshot_nodes: tuple[NodeView, ...] = ()
+        self._prelude: deque[tuple[float, Plan]] = deque(maxlen=PRELUDE_MAX)
+        self._last_plan: tuple[object, ...] = ()
+        self._flight: Flight | None = None
+        self._base_ms = 0.0
+        self._numbers = count(1)
+        self._entries = _Entries(self._numbers)
+        self._marks: dict[str, float] = {}
+        self._seen_promises: dict[NodeName, float] = {}
+        self._before = before if before is not None and (not before.ended or before.rejoined_ms is None) else None
+        self.version = 0
+        """Grows with every step worth writing down."""
+
+    @property
+    def flight(self) -> Flight | None:
+        """The record as it stands, or None before the first failover of this manager."""
+        if self._flight is None:
+            return None
+        return msgspec.structs.replace(
+            self._flight, marks=dict(self._marks), phases=phases_of(self._marks), **self._entries.as_fields()
+        )
+
+    @property
+    def detected_ms(self) -> float | None:
+        """When the failure under way was detected, on the manager's clock, also if an earlier manager detected it."""
+        return self._base_ms if self._flight is not None and not self._flight.ended else None
+
+    def planned(self, view: View, plan: Plan) -> None:
+        """Take note of a decision, of what it was made from, and of the promises that have arrived."""
+        self._note_writer(view)
+        what = (
+            plan.diagnosis,
+            plan.finding.cause,
+            tuple((type(one).__name__, getattr(one, "node", "")) for one in plan.actions),
+        )
+        if what != self._last_plan:
+            self._last_plan = what
+            if self._flight is not None and self._flight.rejoined_ms is None:
+                self._entries.add("plans", _plan_change(plan, self._at(view.now_ms)))
+            self._prelude.append((view.now_ms, plan))
+        if plan.finding.failed and self._detected_ms is None:
+            self._detected_ms, self._snapshot_nodes = view.now_ms, view.nodes
+        elif not plan.finding.failed and (view.document is None or view.document.transition is None):
+            self._detected_ms = None
+        if self._flight is not None and not self._flight.ended:
+            self._note_promises(view.promises)
+
+    def written(self, old: Topology | None, new: Topology, view: View, because: str, began_ms: float, now: float) -> None:
+        """Take note of a write of the document, and of what it means."""
+        transition = new.transition
+        if transition is not None and transition.kind is TransitionKind.BOOTSTRAP:
+            return
+        if transition is not None and old is not None and new.epoch > old.epoch:
+            if new.epoch == transition.first_epoch:
+                self._begin(new, transition, view, because)
+            elif self._flight is None or self._flight.ended:
+                self._resume(new, transition, view, because)
+        if self._flight is None or (self._flight.ended and self._flight.rejoined_ms is not None):
+            return
+        self._entries.add(
+            "writes",
+            WriteTold(
+                at_ms=self._at(began_ms),
+                took_ms=round(now - began_ms, 2),
+                revision=new.revision,
+                epoch=new.epoch,
+                writer=new.writer,
+                candidate=new.candidate.node if new.candidate is not None else None,
+                because=because,
+            ),
+        )
+        if transition is not None and old is not None and new.epoch > old.epoch:
+            self._attempt(new, transition, view, now)
+        elif transition is not None and new.candidate is not None and old is not None and old.candidate is None:
+            self._claimed(old, view, now)
+        elif new.writer is not None and old is not None and old.writer is None:
+            self._opened(new, view, now)
+
+    def write_failed(self, document: Topology, because: str, began_ms: float, now: float, outcome: str) -> None:
+        """Take note of a write that did not come about."""
+        if self._flight is None or self._flight.ended:
+            return
+        self._entries.add(
+            "writes",
+            WriteTold(
+                at_ms=self._at(began_ms),
+                took_ms=round(now - began_ms, 2),
+                revision=document.revision,
+                epoch=document.epoch,
+                writer=document.writer,
+                candidate=document.candidate.node if document.candidate is not None else None,
+                because=because,
+                outcome=outcome,
+            ),
+        )
+
+    def observed(self, view: View) -> None:
+        """Take note of the steps that are seen rather than written."""
+        document = view.document
+        if document is None:
+            return
+        if self._before is not None:
+            self._take_over(document, view)
+        flight = self._flight
+        if flight is None:
+            return
+        if not flight.ended and document.candidate is not None and "promoted" not in self._marks:
+            node = view.node(document.candidate.node)
+            observation = node.observation if node is not None else None
+            if (
+                node is not None
+                and observation is not None
+                and observation.role is Role.PRIMARY
+                and observation.promoted_epoch == document.epoch
+            ):
+                # When it was heard, not when it was looked at.
+                self._mark("promoted", view.now_ms - node.age_ms)
+                self._snapshot("promoted", view, view.now_ms)
+        if flight.ended and flight.rejoined_ms is None and document.writer is not None:
+            old = view.node(flight.from_node)
+            receiver = old.observation.receiver if old is not None and old.observation is not None else None
+            again = flight.from_node == document.writer
+            if again or (receiver is not None and receiver.streaming and receiver.upstream == document.writer):
+                self._snapshot("rejoined", view, view.now_ms)
+                self._flight = msgspec.structs.replace(flight, rejoined_ms=self._at(view.now_ms))
+                self.version += 1
+
+    def sent(self, action: NodeAction, document: Topology, now: float) -> int:
+        """Take note of an order that goes out; return the number to give to `answered`, 0 if no record is being made."""
+        if self._flight is None or self._flight.rejoined_ms is not None:
+            return 0
+        return self._entries.add(
+            "orders",
+            OrderTold(
+                at_ms=self._at(now),
+                order=str(action.kind),
+                node=action.node,
+                epoch=document.epoch,
+                revision=document.revision,
+            ),
+        )
+
+    def answered(self, number: int, outcome: str, message: str, now: float) -> None:
+        """Take note of how the order *number* ended: "done", "cancelled", or the code of the refusal."""
+        order = self._entries.order(number)
+        if order is not None:
+            answered = msgspec.structs.replace(order, answered_ms=self._at(now), outcome=outcome, message=message)
+            self._entries.replace_order(number, answered)
+
+    def _note_writer(self, view: View) -> None:
+        """Remember the last sign that the published writer was well."""
+        document = view.document
+        node = view.node(document.writer) if document is not None else None
+        observation = node.observation if node is not None else None
+        if document is None or node is None or observation is None or observation.role is not Role.PRIMARY:
+            return
+        if observation.postmaster.state is not PostmasterState.RUNNING or observation.promoted_epoch != document.epoch:
+            return
+        waiting_ms = max(observation.postmaster.deaf_ms, observation.heartbeat.pending_ms if observation.heartbeat else 0)
+        self._good_ms = max(self._good_ms or 0.0, view.now_ms - node.age_ms - waiting_ms)
+
+    def _note_promises(self, promises: Mapping[NodeName, Promise]) -> None:
+        for name, promise in promises.items():
+            if self._seen_promises.get(name) == promise.at_ms:
+                continue
+            self._seen_promises[name] = promise.at_ms
+            answer, position = promise.answer, promise.answer.position
+            self._entries.add(
+                "promises",
+                PromiseTold(
+                    at_ms=self._at(promise.at_ms),
+                    node=name,
+                    promised=answer.promised,
+                    incarnation=answer.incarnation,
+                    whole=answer.whole,
+                    timeline=position.timeline if position is not None else None,
+                    lsn=format_lsn(position.lsn) if position is not None else None,
+                    replayed=format_lsn(position.replayed_lsn) if position is not None else None,
+                    unknown_because=answer.unknown_because,
+                    was_primary=answer.was_primary,
+                ),
+            )
+
+    def _begin(self, new: Topology, transition: Transition, view: View, because: str) -> None:
+        """Begin the record of a new failure."""
+        detected_ms = self._detected_ms if self._detected_ms is not None else view.now_ms
+        planned = transition.kind is TransitionKind.SWITCHOVER
+        good_ms = detected_ms if planned or self._good_ms is None else min(self._good_ms, detected_ms)
+        self._start(new, transition, view, because, detected_ms)
+        self._marks.update(good=round(good_ms - detected_ms, 2), detected=0.0)
+        nodes = self._snapshot_nodes if self._detected_ms is not None else view.nodes
+        self._entries.add("snapshots", _snapshot("detected", nodes, 0.0))
+        for at_ms, plan in self._prelude:
+            if at_ms >= good_ms or at_ms == self._prelude[-1][0]:
+                self._entries.add("plans", _plan_change(plan, self._at(at_ms)))
+        self._detected_ms = None
+
+    def _resume(self, new: Topology, transition: Transition, view: View, because: str) -> None:
+        """Begin the record of a failure that an earlier manager found and left no record of."""
+        self._start(new, transition, view, because, view.now_ms)
+        self._narrate("an earlier manager began it and left no record; its times are not known", 0.0)
+        self._marks.clear()
+
+    def _start(self, new: Topology, transition: Transition, view: View, because: str, detected_ms: float) -> None:
+        self._before = None
+        self._base_ms = detected_ms
+        self._entries = _Entries(self._numbers)
+        self._marks = {}
+        self._seen_promises = {}
+        self._flight = Flight(
+            epoch=transition.first_epoch,
+            last_epoch=new.epoch,
+            kind=str(transition.kind),
+            cause=transition.cause,
+            reason=because,
+            from_node=transition.from_node,
+            detected_at=view.wall_time,
+            detected_monotonic_ms=round(detected_ms, 2),
+            managers=(Narrator(manager=self._manager, boot=self._boot, at_ms=0.0, note="detected it"),),
+        )
+
+    def _take_over(self, document: Topology, view: View) -> None:
+        """Continue what an earlier manager left unfinished, if it is what the document is about."""
+        before, self._before = self._before, None
+        assert before is not None
+        transition = document.transition
+        underway = transition is not None and transition.first_epoch == before.epoch and not before.ended
+        mending = before.ended and document.writer == before.writer and document.epoch == before.last_epoch
+        opened = not before.ended and transition is None and document.epoch >= before.last_epoch and document.writer is not None
+        if not (underway or mending or opened):
+            return
+        self._flight = before
+        self._entries = _Entries(self._numbers, before)
+        self._marks = dict(before.marks)
+        one_clock = before.managers and before.managers[-1].boot == self._boot
+        if one_clock:
+            self._base_ms = before.detected_monotonic_ms
+            note = "went on after the manager before it ended"
+        else:
+            self._base_ms = view.now_ms - self._entries.last_ms()
+            self._marks.clear()
+            note = "went on with another clock: what passed between the two is not known, nor the outage"
+        self._narrate(note, self._at(view.now_ms))
+        if opened:
+            # Written, but the record of it was not.
+            self._marks.clear()
+            self._flight = msgspec.structs.replace(
+                self._flight, ended=True, writer=document.writer, last_epoch=document.epoch, outage_ms=None
+            )
+        self.version += 1
+
+    def _narrate(self, note: str, at_ms: float) -> None:
+        assert self._flight is not None
+        narrator = Narrator(manager=self._manager, boot=self._boot, at_ms=at_ms, note=note)
+        known = self._flight.managers
+        kept = known if known and known[-1].manager != self._manager else known[:-1]
+        self._flight = msgspec.structs.replace(self._flight, managers=(*kept, narrator))
+
+    def _attempt(self, new: Topology, transition: Transition, view: View, now: float) -> None:
+        assert self._flight is not None
+        self._flight = msgspec.structs.replace(self._flight, last_epoch=new.epoch, cause=transition.cause)
+        for mark in MARKS_OF_AN_ATTEMPT:
+            self._marks.pop(mark, None)
+        if "published" not in self._marks and new.epoch == transition.first_epoch:
+            self._mark("published", now)
+        else:
+            self._mark("begun", now)
+        self._snapshot("published" if new.epoch == transition.first_epoch else f"attempt of epoch {new.epoch}", view, now)
+        self.version += 1
+
+    def _claimed(self, old: Topology, view: View, now: float) -> None:
+        votes = tally(old, view.promises)
+        elected = elect(old, votes)
+        voters = old.voters
+        if elected is not None and voters is not None:
+            # The one whose promise completed the set; whoever came later widened the choice.
+            safe_ms = sorted(one.promise.at_ms for one in votes.counted)[voters.safe_set_size - 1]
+            self._mark("recruited", safe_ms)
+            self._mark("elected", view.now_ms)
+            counted = {one.voter.name: one for one in votes.counted}
+            self._entries.add(
+                "elections",
+                Election(
+                    at_ms=self._at(view.now_ms),
+                    epoch=old.epoch,
+                    n=len(voters.members),
+                    w=voters.w,
+                    needed=voters.safe_set_size,
+                    counted=len(votes.counted),
+                    votes=tuple(
+                        VoteTold(
+                            node=voter.name,
+                            counts=voter.name in counted,
+                            why=f"the recorded data {voter.incarnation}, whole, at "
+                            f"{format_lsn(counted[voter.name].position.lsn)} of epoch {counted[voter.name].position.epoch}"
+                            if voter.name in counted
+                            else votes.passed_over.get(voter.name, ""),
+                        )
+                        for voter in voters.members
+                    ),
+                    elected=elected.node,
+                    because=elected.because,
+                    passed_over=dict(elected.passed_over),
+                ),
+            )
+        self._mark("claimed", now)
+        self._snapshot("elected", view, now)
+        self.version += 1
+
+    def _opened(self, new: Topology, view: View, now: float) -> None:
+        assert self._flight is not None
+        self._mark("proven", view.now_ms)
+        self._mark("opened", now)
+        self._snapshot("opened", view, now)
+        phases = phases_of(self._marks)
+        detected = "detected" in self._marks
+        self._flight = msgspec.structs.replace(
+            self._flight,
+            ended=True,
+            writer=new.writer,
+            last_epoch=new.epoch,
+            outage_ms=round(sum(phase.ms for phase in phases), 2) if phases else None,
+            since_detection_ms=self._at(now) if detected else None,
+        )
+        self.version += 1
+
+    def _mark(self, name: str, at_ms: float) -> None:
+        self._marks[name] = self._at(at_ms)
+
+    def _snapshot(self, step: str, view: View, now: float) -> None:
+        self._entries.add("snapshots", _snapshot(step, view.nodes, self._at(now)))
+
+    def _at(self, at_ms: float) -> float:
+        return round(at_ms - self._base_ms, 2)
+
+
+class _Entries:
+    """The lists of a record while it is being made. One that is full loses its middle: how it began and how it ended stay."""
+
+    NAMES = ("snapshots", "plans", "promises", "elections", "orders", "writes")
+
+    def __init__(self, numbers: Iterator[int], before: Flight | None = None) -> None:
+        self._numbers = numbers
+        self._lists: dict[str, dict[int, msgspec.Struct]] = {
+            name: {next(numbers): entry for entry in getattr(before, name)} if before is not None else {} for name in self.NAMES
+        }
+        self._left_out = before.left_out if before is not None else 0
+
+    def add(self, name: str, entry: msgspec.Struct) -> int:
+        """Append *entry* and return its number, which no other entry of this recorder has."""
+        entries = self._lists[name]
+        if len(entries) >= ENTRIES_MAX:
+            del entries[next(islice(entries, ENTRIES_MAX // 2, None))]
+            self._left_out += 1
+        number = next(self._numbers)
+        entries[number] = entry
+        return number
+
+    def order(self, number: int) -> OrderTold | None:
+        """Return the order called *number*, if it is in this record."""
+        entry = self._lists["orders"].get(number)
+        return entry if isinstance(entry, OrderTold) else None
+
+    def replace_order(self, number: int, order: OrderTold) -> None:
+        """Put *order* in the place of *number*."""
+        self._lists["orders"][number] = order
+
+    def last_ms(self) -> float:
+        """Return the greatest time in the lists."""
+        times = (getattr(entry, "at_ms", 0.0) for entries in self._lists.values() for entry in entries.values())
+        return max(times, default=0.0)
+
+    def as_fields(self) -> dict[str, object]:
+        """Return the lists as fields of a record."""
+        return {**{name: tuple(entries.values()) for name, entries in self._lists.items()}, "left_out": self._left_out}
+
+
+def _plan_change(plan: Plan, at_ms: float) -> PlanChange:
+    return PlanChange(
+        at_ms=at_ms,
+        diagnosis=str(plan.diagnosis),
+        reason=plan.reason,
+        actions=tuple(
+            f"write revision {one.document.revision}" if isinstance(one, WriteDocument) else f"{one.kind} {one.node}"
+            for one in plan.actions
+        ),
+    )
+
+
+def _snapshot(step: str, nodes: tuple[NodeView, ...], at_ms: float) -> Snapshot:
+    return Snapshot(step=step, at_ms=at_ms, nodes=tuple(_node(node) for node in nodes))
+
+
+def _node(node: NodeView) -> NodeSnapshot:
+    observation = node.observation
+    if observation is None:
+        return NodeSnapshot(node=node.name, age_ms=None, port=str(node.port))
+    receiver, heartbeat = observation.receiver, observation.heartbeat
+    return NodeSnapshot(
+        node=node.name,
+        age_ms=_finite(node.age_ms),
+        port=str(node.port),
+        role=str(observation.role),
+        postmaster=str(observation.postmaster.state),
+        unexpected_exit=observation.postmaster.unexpected_exit,
+        deaf_ms=observation.postmaster.deaf_ms,
+        timeline=observation.timeline,
+        wal_end=format_lsn(observation.wal_end) if observation.wal_end is not None else None,
+        replayed=format_lsn(observation.replayed_lsn) if observation.replayed_lsn is not None else None,
+        wal_advanced_age_ms=_finite(node.wal_advanced_age_ms),
+        receiver_running=receiver.running if receiver is not None else None,
+        receiver_streaming=receiver.streaming if receiver is not None else None,
+        upstream=receiver.upstream if receiver is not None else None,
+        heartbeat_acknowledged_age_ms=heartbeat.acknowledged_age_ms if heartbeat is not None else None,
+        heartbeat_pending_ms=heartbeat.pending_ms if heartbeat is not None else None,
+        heartbeat_error=heartbeat.error if heartbeat is not None else None,
+        promised=observation.promised,
+        whole=observation.whole,
+    )
+
+
+def _finite(age_ms: float) -> float | None:
+    return round(age_ms, 1) if age_ms != float("inf") else None

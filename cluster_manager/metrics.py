@@ -1,0 +1,158 @@
+"""What the manager tells Prometheus (GET /metrics): the cluster as status shows it, and what failovers took.
+
+Gauges are made at each scrape from the newest view and plan, so that they say what was decided upon and cost nothing between
+scrapes.  Counters and histograms count from the manager's start.  Durations are seconds, sizes bytes, as is the custom there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from prometheus_client import Counter, Histogram, Metric
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from cluster_manager.decision.diagnose import Diagnosis
+from cluster_manager.decision.members import lag_bytes, node_state
+from cluster_manager.decision.plan import Plan
+from cluster_manager.decision.suspicion import promisable
+from cluster_manager.decision.view import NodeView, View
+from cluster_manager.statusview import cluster_state
+from pgtopology.document import Durability, Topology
+from pgtopology.flight import PHASES, Flight
+from pgtopology.node import NodeState
+from pgtopology.status import LastFailover
+
+CLUSTER_STATES = ("healthy", "degraded", "at_risk", "transition", "stuck", "paused", "bootstrapping")
+BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class Decided(Protocol):
+    """Who holds the newest view and the plan made from it."""
+
+    view: View | None
+    plan: Plan | None
+
+
+class Remembers(Protocol):
+    """Who knows the newest failover."""
+
+    last_failover: LastFailover | None
+
+
+class ManagerMetrics(Collector):
+    """The collector. Register it with the registry that /metrics shows."""
+
+    def __init__(self, decided: Decided, remembers: Remembers) -> None:
+        self._decided = decided
+        self._remembers = remembers
+        self._failovers = Counter(
+            "endpointd_failovers", "Failovers and switchovers that ended with a writer.", ["kind", "cause"], registry=None
+        )
+        self._phases = Histogram(
+            "endpointd_failover_phase_seconds",
+            "Time of each phase of failovers and switchovers; the phases add up to the outage.",
+            ["kind", "phase"],
+            buckets=BUCKETS_S,
+            registry=None,
+        )
+        self._outages = Histogram(
+            "endpointd_failover_outage_seconds",
+            "From the last sign that the writer was well to the next published writer.",
+            ["kind"],
+            buckets=BUCKETS_S,
+            registry=None,
+        )
+
+    def ended(self, flight: Flight) -> None:
+        """Count a failover or switchover that ended."""
+        self._failovers.labels(flight.kind, flight.cause).inc()
+        if flight.outage_ms is not None:
+            self._outages.labels(flight.kind).observe(flight.outage_ms / 1000)
+        for phase in flight.phases:
+            if phase.name in PHASES:
+                self._phases.labels(flight.kind, phase.name).observe(phase.ms / 1000)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield everything, as the registry asks for it."""
+        for counted in (self._failovers, self._phases, self._outages):
+            yield from counted.collect()
+        last = self._remembers.last_failover
+        if last is not None:
+            yield _gauge(
+                "endpointd_last_failover_outage_seconds",
+                "From detection to the published writer, of the newest failover or switchover.",
+                last.outage_ms / 1000,
+            )
+        view, plan = self._decided.view, self._decided.plan
+        if view is not None and plan is not None:
+            yield from _cluster(view, plan)
+
+
+def _cluster(view: View, plan: Plan) -> Iterator[Metric]:
+    document = view.document
+    state = cluster_state(view, plan)
+    yield _one_of("endpointd_cluster_state", "The state that status shows.", "state", CLUSTER_STATES, state)
+    yield _one_of("endpointd_diagnosis", "What the manager finds.", "diagnosis", Diagnosis, str(plan.diagnosis))
+    yield from _quorum(view, document)
+    if document is None:
+        return
+    yield _gauge("endpointd_cluster_epoch", "The document's epoch.", document.epoch)
+    yield _gauge("endpointd_cluster_revision", "The document's revision.", document.revision)
+    yield _gauge("endpointd_paused", "Whether an operator has paused automatic failover.", document.paused)
+    yield _one_of("endpointd_durability", "What a commit survives.", "durability", Durability, str(document.durability))
+    yield _by_node(
+        "endpointd_writer",
+        "Whether the node is the published writer.",
+        ((node, node.name == document.writer) for node in view.nodes),
+    )
+    states = GaugeMetricFamily("endpointd_node_state", "Whether the node is in the state.", labels=["node", "zone", "state"])
+    for node in view.nodes:
+        seen = node_state(node, document, view)
+        for one in NodeState:
+            states.add_metric([node.name, node.spec.zone, str(one)], one is seen)
+    yield states
+    lags = ((node, lag_bytes(node, document, view)) for node in view.nodes)
+    yield _by_node("endpointd_node_lag_bytes", "Distance to the writer's WAL end.", lags)
+    ages = ((node, round(node.age_ms / 1000, 3) if node.observation is not None else None) for node in view.nodes)
+    yield _by_node("endpointd_node_observation_age_seconds", "Since the node was last heard.", ages)
+    disks = (
+        (node, node.observation.disk.free_bytes if node.observation is not None and node.observation.disk else None)
+        for node in view.nodes
+    )
+    yield _by_node("endpointd_node_disk_free_bytes", "Free on the file system of the data.", disks)
+
+
+def _quorum(view: View, document: Topology | None) -> Iterator[Metric]:
+    voters = document.voters if document is not None else None
+    able, _ = promisable(view, document) if document is not None else ((), {})
+    needed = voters.safe_set_size if voters is not None else 0
+    alone = voters is None or len(voters.members) < 2
+    stands = document is not None and voters is not None and voters.is_safe_set(able)
+    yield _gauge("endpointd_voters", "Recorded voters.", len(voters.members) if voters is not None else 0)
+    yield _gauge("endpointd_voters_needed", "Voters that must promise before a failover.", needed)
+    yield _gauge("endpointd_voters_promisable", "Voters that could promise now.", len(able))
+    at_risk = alone or not stands
+    yield _gauge("endpointd_at_risk", "Whether a failover would be impossible now.", at_risk)
+    paused = document is not None and document.paused
+    yield _gauge("endpointd_failover_possible", "Whether a failover would happen by itself now.", not at_risk and not paused)
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value=float(value))
+
+
+def _one_of(name: str, text: str, label: str, choices: Iterable[str], chosen: str) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=[label])
+    for choice in choices:
+        family.add_metric([str(choice)], float(str(choice) == chosen))
+    return family
+
+
+def _by_node(name: str, text: str, values: Iterable[tuple[NodeView, float | None]]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=["node", "zone"])
+    for node, value in values:
+        if value is not None:
+            family.add_metric([node.name, node.spec.zone], float(value))
+    return family

@@ -1,0 +1,54 @@
+"""What the shell may complete: names of nodes, endpoints, logs and states.
+
+Runs at every press of the tab key, so it reads one small file of the local cluster and asks nobody; without that file there is
+nothing to complete.  It never fails: a completion that raises would spoil the line being typed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import typer
+
+from endpointctl.options import DEFAULT_DATA_DIR
+
+STATES = ("healthy", "degraded", "at_risk", "transition", "stuck", "paused", "bootstrapping")
+
+
+def nodes(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the nodes' names that begin with *incomplete*."""
+    return _beginning(incomplete, _nodes(context))
+
+
+def doors(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the endpoints' and nodes' names that begin with *incomplete*."""
+    return _beginning(incomplete, ["writer", "reader", *_nodes(context)])
+
+
+def logs(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the logs' names that begin with *incomplete*."""
+    return _beginning(incomplete, sorted(path.stem for path in (_directory(context) / "logs").glob("*.log")))
+
+
+def states(incomplete: str) -> list[str]:
+    """Return the cluster's states that begin with *incomplete*."""
+    return _beginning(incomplete, list(STATES))
+
+
+def _directory(context: typer.Context) -> Path:
+    named = context.params.get("data_dir") or os.environ.get("ENDPOINTD_DATA_DIR") or DEFAULT_DATA_DIR
+    return Path(str(named)).expanduser()
+
+
+def _nodes(context: typer.Context) -> list[str]:
+    try:
+        plan = json.loads((_directory(context) / "cluster.json").read_text())
+        return [str(node["name"]) for node in plan["nodes"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _beginning(incomplete: str, words: list[str]) -> list[str]:
+    return [word for word in words if word.startswith(incomplete)]

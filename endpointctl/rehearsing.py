@@ -1,0 +1,141 @@
+"""`drill` and `verify`: what a loss would do, without one; and whether the cluster keeps its word, with or without one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from endpointctl import completing
+from endpointctl.exits import ExitCode, WrongUsage
+from endpointctl.options import Target, command
+
+if TYPE_CHECKING:
+    from endpointctl.verifying.checker import Report
+
+DRILL_TIMEOUT_S = 10.0
+
+JsonOption = Annotated[bool, typer.Option("--json", help="For programs: JSON as documented.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands to *app*."""
+    command(app)(drill)
+    command(app)(verify)
+
+
+def drill(
+    target: Target,
+    lose: Annotated[
+        str | None,
+        typer.Option("--lose", metavar="NODE", help="Which node (the writer).", autocompletion=completing.nodes),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what the loss of the writer, or of another node, would do now. Nothing is done.
+
+    Exit code 1 says that the cluster would not go on by itself.
+    """
+    import asyncio
+    from urllib.parse import quote
+
+    from rich.console import Console
+
+    from endpointctl.api import manager
+    from endpointctl.drillview import drill_view
+    from pgtopology.codec import decode
+    from pgtopology.drill import Drill
+
+    async def run() -> Drill:
+        path = "/v1/drill" if lose is None else f"/v1/drill?lose={quote(lose, safe='')}"
+        async with manager(target) as client:
+            body = await client.get(path, timeout_s=target.timeout_or(DRILL_TIMEOUT_S))
+            told = decode(body, Drill)
+        if as_json:
+            typer.echo(body.decode().rstrip())
+        else:
+            console = Console()
+            (console if console.is_terminal else Console(width=200)).print(drill_view(told))
+        return told
+
+    if not asyncio.run(run()).possible:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def verify(
+    target: Target,
+    seconds: Annotated[float, typer.Option("--seconds", min=1.0, max=86_400.0, help="How long the clients work.")] = 20.0,
+    clients: Annotated[int, typer.Option("--clients", min=1, max=64, help="How many of them write.")] = 4,
+    switchover: Annotated[bool, typer.Option("--switchover", help="Hand the writer over in the middle.")] = False,
+    failover: Annotated[bool, typer.Option("--failover", help="Kill the writer's PostgreSQL in the middle.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --failover: do not ask.")] = False,
+    writer_dsn: Annotated[
+        str | None, typer.Option("--writer-dsn", metavar="URI", help="The writer endpoint (the local cluster's).")
+    ] = None,
+    reader_dsn: Annotated[
+        str | None, typer.Option("--reader-dsn", metavar="URI", help="The reader endpoint (the local cluster's).")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check with clients of its own that nothing acknowledged is lost and nothing wrong is read.
+
+    Works in a schema of its own, endpointd_verify, through both endpoints, and removes it. Reports the longest time without
+    an acknowledgement (RTO), what was lost (RPO: must be nothing), errors and reads. Exit code 1 says that the word was broken.
+    """
+    import asyncio
+
+    import msgspec
+
+    from endpointctl.verifying.blows import kill_writer, switch_over
+    from endpointctl.verifying.endpoints import find_endpoints
+    from endpointctl.verifying.running import verify as run_verification
+
+    if switchover and failover:
+        raise WrongUsage("--switchover and --failover are two runs")
+    if failover and target.api is not None:
+        raise WrongUsage("--failover kills a process of this machine", hint="name its directory with --data-dir")
+    writer, reader = find_endpoints(target, writer_dsn, reader_dsn)
+    if failover and not yes:
+        typer.confirm("Kill the writer's PostgreSQL (SIGKILL)? Its sessions end, a replica takes over.", abort=True)
+
+    def say(text: str) -> None:
+        typer.echo(text, err=True)
+
+    async def blow() -> None:
+        await (kill_writer(target, say) if failover else switch_over(target, say))
+
+    report = asyncio.run(
+        run_verification(
+            writer=writer,
+            reader=reader,
+            clients=clients,
+            seconds=seconds,
+            blow=blow if switchover or failover else None,
+            say=say,
+        )
+    )
+    if as_json:
+        typer.echo(msgspec.json.encode(report).decode())
+    else:
+        for line in report_lines(report):
+            typer.echo(line)
+    if not report.ok:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def report_lines(report: Report) -> list[str]:
+    """Return the report for people."""
+    rto = f"{report.rto_ms:.0f} ms" if report.rto_ms is not None else "not known"
+    errors = ", ".join(f"{state} {times}x" for state, times in report.errors.items()) or "none"
+    lines = [
+        f"{'kept its word' if report.ok else 'BROKE ITS WORD'}: {report.acknowledged} writes acknowledged, {report.lost} lost",
+        f"RTO  {rto}, the longest time without an acknowledgement",
+        f"RPO  {report.lost} acknowledged writes lost",
+        f"in doubt  {report.in_doubt} writes, of which {report.in_doubt_kept} were kept; {report.refused} refused",
+        f"reads  {report.reads_checked} checked, {report.reads_through_reader} of them through the reader endpoint",
+        f"errors clients were told  {errors}",
+    ]
+    lines += [f"VIOLATION  {text}" for text in report.violations]
+    if report.violations_left_out:
+        lines.append(f"VIOLATION  ... and {report.violations_left_out} more")
+    return lines

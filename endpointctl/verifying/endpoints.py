@@ -1,0 +1,26 @@
+"""Where a verification connects: the endpoints the operator named, else the local cluster's."""
+
+from __future__ import annotations
+
+from endpointctl.exits import Failure, WrongUsage
+from endpointctl.local.directory import read_plan
+from endpointctl.local.layout import Layout
+from endpointctl.local.paste import find_door
+from endpointctl.options import Target
+
+
+def find_endpoints(target: Target, writer: str | None, reader: str | None) -> tuple[str, str]:
+    """Return the URIs of writer and reader endpoint. Raises Failure if they cannot be told."""
+    if writer is not None and reader is not None:
+        return writer, reader
+    if writer is not None or reader is not None:
+        raise WrongUsage("--writer-dsn and --reader-dsn belong together")
+    if target.api is not None:
+        raise WrongUsage("passwords are not in the API", hint="give --writer-dsn and --reader-dsn")
+    layout = Layout(target.data_dir)
+    plan = read_plan(layout)
+    if plan is None:
+        raise Failure(f"no cluster in {layout.root}", hint="name one with --data-dir, or give --writer-dsn and --reader-dsn")
+    password = layout.secret("superuser").read_text().strip()
+    doors = [find_door(layout, plan, door) for door in ("writer", "reader")]
+    return doors[0].uri_with_password(password), doors[1].uri_with_password(password)

@@ -1,0 +1,72 @@
+"""Tells what stands between this node and a quick promotion: asked for by rehearsals, never on the way of a failover.
+
+It has a session of its own, so that a slow answer delays nothing that matters.
+"""
+
+from __future__ import annotations
+
+from noded.instance import Instance
+from noded.sessions import SessionError
+from pgtopology.drill import LongSession, Readiness
+
+ASK_TIMEOUT_S = 1.0
+LONG_MS = 5_000
+"""A transaction that is open for longer is worth a line."""
+LONG_SESSIONS_MAX = 20
+
+_ASK = """
+SELECT pg_is_in_recovery() AND pg_is_wal_replay_paused() AS replay_paused,
+       current_setting('restore_command') <> '' AS restore_command,
+       EXISTS (SELECT FROM pg_stat_activity
+                WHERE backend_type = 'startup'
+                  AND (wait_event_type IN ('Lock', 'BufferPin') OR wait_event LIKE 'RecoveryConflict%')) AS replay_blocked,
+       (SELECT count(*) FROM pg_prepared_xacts) AS prepared,
+       (SELECT (extract(epoch FROM clock_timestamp() - min(prepared)) * 1000)::int8 FROM pg_prepared_xacts) AS oldest_ms,
+       (SELECT coalesce(array_agg(slot_name::text ORDER BY slot_name), '{}') FROM pg_replication_slots
+         WHERE slot_type = 'physical' AND NOT temporary AND wal_status IS DISTINCT FROM 'lost') AS slots,
+       (SELECT coalesce(array_agg(slot_name::text ORDER BY slot_name), '{}') FROM pg_replication_slots
+         WHERE slot_type = 'physical' AND wal_status = 'lost') AS lost_slots
+"""
+
+_LONG = """
+SELECT pid, coalesce(usename, '')::text AS "user", application_name AS application, coalesce(state, '') AS state,
+       (extract(epoch FROM clock_timestamp() - xact_start) * 1000)::int8 AS age_ms, backend_xmin IS NOT NULL AS snapshot
+  FROM pg_stat_activity
+ WHERE backend_type = 'client backend' AND application_name NOT LIKE 'endpointd %'
+   AND xact_start < clock_timestamp() - make_interval(secs => $1::float8 / 1000)
+ ORDER BY xact_start LIMIT $2
+"""
+
+
+async def ask_readiness(instance: Instance) -> Readiness:
+    """Return what PostgreSQL tells. Raises SessionError if it cannot be asked."""
+    node = instance.state.value.node
+    if not instance.running:
+        raise SessionError("PostgreSQL does not run", lost=True)
+    session = instance.sessions.fresh("endpointd readiness")
+    try:
+        row = await session.row(_ASK, timeout_s=ASK_TIMEOUT_S)
+        long = await session.rows(_LONG, float(LONG_MS), LONG_SESSIONS_MAX, timeout_s=ASK_TIMEOUT_S)
+    finally:
+        session.drop()
+    return Readiness(
+        node=node,
+        long_sessions=tuple(
+            LongSession(
+                pid=one["pid"],
+                user=one["user"],
+                application=one["application"],
+                state=one["state"],
+                age_ms=one["age_ms"],
+                holds_snapshot=one["snapshot"],
+            )
+            for one in long
+        ),
+        prepared_transactions=row["prepared"],
+        oldest_prepared_ms=row["oldest_ms"],
+        replay_paused=row["replay_paused"],
+        replay_blocked=row["replay_blocked"],
+        restore_command=row["restore_command"],
+        slots=tuple(row["slots"]),
+        lost_slots=tuple(row["lost_slots"]),
+    )
