@@ -58,6 +58,11 @@ class Scanner:
         self.last_kind = 0
         """Of the message whose header was seen last; 0 before the first."""
 
+    def ask_for(self, *, told: Iterable[int] = (), collected: Iterable[int] = ()) -> None:
+        """Tell about these kinds too, from the next message on."""
+        self._collected |= frozenset(collected)
+        self._told |= frozenset(told) | self._collected
+
     @property
     def at_boundary(self) -> bool:
         """Whether the bytes fed so far end with a complete message."""
