@@ -10,9 +10,7 @@ import secrets
 import sys
 from pathlib import Path
 
-from prometheus_client import REGISTRY
-
-from daemonkit.httpserver import HttpServer
+from daemonkit.httpserver import HttpServer, registered
 from daemonkit.lifecycle import EXIT_FAILED, EXIT_USAGE, Lifecycle, run
 from daemonkit.logs import configure_logs, get_logger
 from daemonkit.secrets import read_secret
@@ -103,8 +101,7 @@ async def serve(settings: Settings, config: Path, life: Lifecycle) -> None:
                     raise listen_error(settings.http.host, settings.http.port, "HTTP", error) from error
                 tasks += [group.create_task(work) for work in background]
                 background.clear()
-                REGISTRY.register(census)
-                stack.callback(REGISTRY.unregister, census)
+                stack.enter_context(registered(census))
                 life.on_reload(reload)
                 life.notify_ready()
                 await life.stopping.wait()

@@ -24,7 +24,7 @@ from pgtopology.timeline import Timeline
 
 ASK_TIMEOUT_S = 1.0
 PENDING_RESTART_EVERY = 25
-"""Rounds between two looks at pg_settings, which is costly."""
+"""Rounds between two looks at pg_settings, which is costly, and at the slots, which nothing here depends on."""
 
 _SAMPLE = """
 SELECT pg_is_in_recovery() AS standby,
@@ -44,7 +44,23 @@ SELECT pg_is_in_recovery() AS standby,
 
 _PENDING_RESTART = "SELECT EXISTS (SELECT FROM pg_settings WHERE pending_restart) AS pending"
 
+_SLOTS = """
+SELECT count(*) AS count,
+       max(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END - restart_lsn)::int8
+           AS retained
+  FROM pg_replication_slots
+"""
+
 _walsenders_decoder = msgspec.json.Decoder(tuple[Walsender, ...])
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """The replication slots of this server, whosever they are."""
+
+    count: int
+    retained_bytes: int | None
+    """WAL that is kept for the one that is furthest behind; None if none keeps any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +76,7 @@ class Facts:
     walsenders: tuple[Walsender, ...] = ()
     synchronous_standby_names: str | None = None
     pending_restart: bool = False
+    slots: Slots | None = None
 
 
 NOTHING = Facts()
@@ -99,14 +116,17 @@ class Gatherer:
     async def _ask(self, *, receiver_running: bool) -> Facts:
         sessions = self._instance.sessions
         row = await sessions.observer.row(_SAMPLE, timeout_s=ASK_TIMEOUT_S)
-        pending = self.facts.pending_restart
+        pending, slots = self.facts.pending_restart, self.facts.slots
         if self._rounds % PENDING_RESTART_EVERY == 0:
             pending = (await sessions.observer.row(_PENDING_RESTART, timeout_s=ASK_TIMEOUT_S))["pending"]
+            kept = await sessions.observer.row(_SLOTS, timeout_s=ASK_TIMEOUT_S)
+            slots = Slots(kept["count"], kept["retained"])
         self._rounds += 1
         facts = Facts(
             walsenders=_walsenders_decoder.decode(row["walsenders"]) if row["walsenders"] else (),
             synchronous_standby_names=row["names"],
             pending_restart=pending,
+            slots=slots,
         )
         if not row["standby"]:
             return replace(facts, role=Role.PRIMARY, timeline=Timeline(row["timeline"]), wal_end=Lsn(row["flushed"]))
