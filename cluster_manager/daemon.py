@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cluster_manager.chronicle import Chronicle
 from cluster_manager.control import Control
+from cluster_manager.dns.kept import KeptDocument
 from cluster_manager.dns.server import DnsServer
 from cluster_manager.executor import Executor
 from cluster_manager.feed import Feed
@@ -37,6 +38,10 @@ async def serve(settings: ManagerSettings, config: Path, token: str, noded_token
     holder = f"{socket.gethostname()}:{os.getpid()}"
     dns = DnsServer(host=settings.dns.host, port=settings.dns.port, ttl_s=settings.dns.ttl_s)
     settings.journal.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    kept = KeptDocument(settings.journal.path.with_name("topology.json"))
+    last = kept.load()
+    if last is not None:
+        dns.begin_with(last)  # names are answered before the store has said anything
     async with EmbeddedStore(settings.store.path) as store, dns:
         await store.acquire(holder)
         observer = Observer(specs, noded_token)
@@ -45,6 +50,7 @@ async def serve(settings: ManagerSettings, config: Path, token: str, noded_token
         def publish(document: Topology) -> None:
             feed.publish(document)
             dns.update(document)
+            kept.keep(document)
 
         with Journal(settings.journal.path) as journal:
             chronicle = Chronicle(journal)
@@ -65,6 +71,7 @@ async def serve(settings: ManagerSettings, config: Path, token: str, noded_token
                         tasks.create_task(observer.run(), name="observer"),
                         tasks.create_task(reconciler.run(), name="reconciler"),
                         tasks.create_task(_keep_lease(store), name="lease"),
+                        tasks.create_task(kept.run(), name="kept document"),
                     ]
 
                     def reload() -> None:
