@@ -66,8 +66,8 @@ def test_full_commits_may_be_asked_for(value: str) -> None:
 @pytest.mark.parametrize("value", ["off", "LOCAL", "remote_write", "false", "no", "0", "", "nonsense"])
 @pytest.mark.parametrize("how", ["parameter", "options"])
 def test_less_is_refused_and_says_what_to_do(value: str, how: str) -> None:
-    words = {"Synchronous_Commit": value} if how == "parameter" else {"options": f"-c synchronous_commit={value}"}
-    message = make_startup("u", "d", **words)
+    word = ("Synchronous_Commit", value) if how == "parameter" else ("options", f"-c synchronous_commit={value}")
+    message = StartupMessage(3 << 16, (("user", "u"), word))
     why = startup_refusal(message)
     assert why is not None
     assert (why.sqlstate, why.kind) == ("22023", "commits_relaxed")
