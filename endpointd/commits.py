@@ -148,11 +148,9 @@ def laxity_of(statement: bytes) -> Laxity:
 
     A word in a comment or a string counts too, and one that is put together at run time does not: it is a report, not a wall.
     """
-    if b"_" not in statement:
-        return Laxity.NONE
     text = statement.lower()
-    if _WORDS.search(text) is None:
-        return Laxity.NONE
+    if b"synchronous_commit" not in text and b"client_min_messages" not in text:
+        return Laxity.NONE  # as nearly always; this much is done for every statement
     found = set(_WORDS.findall(_LOUD.sub(b"", _HARMLESS.sub(b"", text))))
     laxity = Laxity.RELAXED if b"synchronous_commit" in found else Laxity.NONE
     return laxity | Laxity.DEAF if b"client_min_messages" in found else laxity

@@ -182,7 +182,10 @@ class SafePoint:
             self.is_in_doubt = False
 
     def _look_through(self, statement: bytes) -> None:
-        new = laxity_of(statement) & ~self.laxity
+        found = laxity_of(statement)
+        if found is Laxity.NONE:
+            return  # before anything is reckoned with flags, which is slow
+        new = found & ~self.laxity
         if new:
             self.laxity |= new
             if self._on_lax is not None:
