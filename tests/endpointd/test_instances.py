@@ -46,6 +46,7 @@ async def test_each_door_leads_to_its_node_through_a_failover(duo: Duo, tmp_path
         views = {view.endpoint: view.node for view in (await running.sessions()).sessions}
         assert views == {"n1": "n1", "n2": "n2"}
         feed.publish(duo.document(epoch=2, revision=2, candidate="n2"))
+        await feed.wait_for_report(epoch=2, sessions=0)
         assert await sqlstate_of(on_writer) == "57P01"
         assert await sqlstate_of(on_replica) == "57P01"
         waiting = asyncio.create_task(connect(ports["n2"]))
