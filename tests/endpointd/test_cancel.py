@@ -21,6 +21,16 @@ def test_a_key_leads_to_its_server_while_the_session_lives() -> None:
     assert len(keys) == 0
 
 
+def test_the_sessions_that_a_request_may_stop_are_known() -> None:
+    keys, one, two = CancelKeys(), SafePoint(), SafePoint()
+    keys.add(KEY, 1, HERE, one)
+    keys.add(KEY, 2, THERE, two)
+    assert keys.points(KEY) == (one, two)
+    keys.remove(KEY, 1)
+    assert keys.points(KEY) == (two,)
+    assert keys.points(BackendKey(7, b"abce")) == ()
+
+
 def test_two_sessions_with_one_key_are_both_told_and_end_apart() -> None:
     keys = CancelKeys()
     keys.add(KEY, 1, HERE, SafePoint())
