@@ -15,7 +15,7 @@ import contextlib
 import hmac
 import ipaddress
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Generator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -257,7 +257,7 @@ class LineStream:
 
 
 @contextlib.contextmanager
-def registered(collector: Collector) -> Iterator[None]:
+def registered(collector: Collector) -> Generator[None, None, None]:
     """Let *collector* answer GET /metrics too, for the length of a block."""
     REGISTRY.register(collector)
     try:

@@ -59,6 +59,7 @@ async def test_waiting_refusals_and_evictions_are_counted(duo: Duo, tmp_path: Pa
     async with standing(duo, tmp_path, limits="hold_s = 0.5") as (feed, running):
         session = await connect(running.writer_port)
         feed.publish(duo.document(epoch=2, revision=2))
+        await feed.wait_for_report(epoch=2, sessions=0)
         assert await sqlstate_of(session) == "57P01"
         waiting = asyncio.create_task(connect(running.writer_port))
         await held(running, 1)
