@@ -13,6 +13,7 @@ from prometheus_client import REGISTRY
 
 from cluster_manager.chronicle import Chronicle
 from cluster_manager.control import Control
+from cluster_manager.dns.kept import KeptDocument
 from cluster_manager.dns.server import DnsServer
 from cluster_manager.executor import Executor
 from cluster_manager.feed import Feed
@@ -43,6 +44,10 @@ async def serve(settings: ManagerSettings, config: Path, token: str, noded_token
     holder = f"{socket.gethostname()}:{os.getpid()}"
     dns = DnsServer(host=settings.dns.host, port=settings.dns.port, ttl_s=settings.dns.ttl_s)
     settings.journal.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    kept = KeptDocument(settings.journal.path.with_name("topology.json"))
+    last = kept.load()
+    if last is not None:
+        dns.begin_with(last)  # names are answered before the store has said anything
     async with EmbeddedStore(settings.store.path) as store, dns:
         await store.acquire(holder)
         observer = Observer(specs, noded_token)
@@ -51,6 +56,7 @@ async def serve(settings: ManagerSettings, config: Path, token: str, noded_token
         def publish(document: Topology) -> None:
             feed.publish(document)
             dns.update(document)
+            kept.keep(document)
 
         with Journal(settings.journal.path) as journal:
             files = FlightFiles(settings.journal.path.parent / "failovers")
@@ -80,6 +86,7 @@ async def serve(settings: ManagerSettings, config: Path, token: str, noded_token
                         tasks.create_task(reconciler.run(), name="reconciler"),
                         tasks.create_task(flights.run(), name="flight records"),
                         tasks.create_task(_keep_lease(store), name="lease"),
+                        tasks.create_task(kept.run(), name="kept document"),
                     ]
 
                     def reload() -> None:

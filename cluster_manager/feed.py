@@ -65,7 +65,13 @@ class Feed:
         """Return what the proxies last reported, by name."""
         reports = [connected.report for connected in self._connected if connected.report is not None]
         return tuple(
-            ProxyStatus(name=report.name, epoch=report.epoch, sessions=report.sessions, engine=report.engine)
+            ProxyStatus(
+                name=report.name,
+                epoch=report.epoch,
+                sessions=report.sessions,
+                engine=report.engine,
+                relaxed_sessions=report.relaxed_sessions,
+            )
             for report in sorted(reports, key=lambda report: report.name)
         )
 

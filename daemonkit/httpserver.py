@@ -11,10 +11,11 @@ when the server closes, at once; other requests get a moment to finish.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import ipaddress
 import logging
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Generator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -22,6 +23,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+from prometheus_client.registry import Collector
 
 from daemonkit.logs import get_logger
 
@@ -252,6 +254,16 @@ class LineStream:
             if self._request.transport is not None:
                 self._request.transport.abort()
             raise ConnectionAbortedError("the reader of the stream is too slow") from error
+
+
+@contextlib.contextmanager
+def registered(collector: Collector) -> Generator[None, None, None]:
+    """Let *collector* answer GET /metrics too, for the length of a block."""
+    REGISTRY.register(collector)
+    try:
+        yield
+    finally:
+        REGISTRY.unregister(collector)
 
 
 async def _metrics(_request: web.Request) -> web.Response:

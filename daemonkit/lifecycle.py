@@ -16,6 +16,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from daemonkit.logs import get_logger
+from daemonkit.settings import SettingsError
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
@@ -45,6 +46,8 @@ class Lifecycle:
         for callback in self._reload_callbacks:
             try:
                 callback()
+            except SettingsError as error:
+                log.error("reload failed, the former settings stay", reason=str(error))
             except Exception:
                 log.exception("reload failed, the former settings stay")
         _sd_notify("READY=1")

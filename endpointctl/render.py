@@ -119,6 +119,7 @@ def _foot(status: Status) -> list[str]:
     doors = f"writer: {writer.host}:{writer.port} ({writer.dns})   reader: {reader.host}:{reader.port} ({reader.dns})"
     proxies = [
         f"{proxy.name}: {proxy.sessions} sessions, routes by epoch {proxy.epoch}, {proxy.engine} engine"
+        + (f", {proxy.relaxed_sessions} with commits that may not be covered by the quorum" if proxy.relaxed_sessions else "")
         for proxy in status.proxies
     ]
     lines = [quorum, doors, *(proxies or ["no proxy reports: the endpoints do not answer"])]

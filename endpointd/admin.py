@@ -10,6 +10,7 @@ from aiohttp import web
 from daemonkit.httpserver import json_response
 from daemonkit.version import VERSION
 from endpointd.house import House
+from endpointd.refusal import shown
 from endpointd.session import Session
 from endpointd.switchboard import Switchboard
 
@@ -85,21 +86,16 @@ def _view(session: Session, now: float) -> SessionView:
     startup, stats, backend = session.login.conversation.startup, session.stats, session.backend
     return SessionView(
         session=session.number,
-        endpoint=session.door,
+        endpoint=session.door.name,
         client=session.peer,
         state=session.login.conversation.state,
         doing=stats.doing if stats is not None else None,
         node=backend.node if backend is not None else None,
-        user=_text(startup.user) if startup is not None else None,
-        database=_text(startup.database) if startup is not None else None,
-        application_name=_text(startup.get("application_name")) if startup is not None else None,
+        user=shown(startup.user) if startup is not None else None,
+        database=shown(startup.database) if startup is not None else None,
+        application_name=shown(startup.get("application_name") or "") if startup is not None else None,
         age_s=round(now - session.opened_at, 3),
         to_server_bytes=stats.to_server_bytes if stats is not None else 0,
         to_client_bytes=stats.to_client_bytes if stats is not None else 0,
         held_bytes=stats.held_bytes if stats is not None else 0,
     )
-
-
-def _text(value: str | None) -> str | None:
-    """Return *value* without what JSON cannot carry: names come in whatever encoding the client uses."""
-    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace") if value is not None else None

@@ -7,6 +7,7 @@ Pure; bounded by the number of sessions.
 
 from __future__ import annotations
 
+from endpointd.safepoint import SafePoint
 from pgtopology.node import Address
 from pgwire.messages import BackendKey
 
@@ -15,14 +16,14 @@ class CancelKeys:
     """The keys of the sessions that live."""
 
     def __init__(self) -> None:
-        self._owners: dict[BackendKey, dict[int, Address]] = {}
+        self._owners: dict[BackendKey, dict[int, tuple[Address, SafePoint]]] = {}
 
     def __len__(self) -> int:
         return len(self._owners)
 
-    def add(self, key: BackendKey, session: int, address: Address) -> None:
-        """Remember that *key* is *session*'s, whose server listens at *address*."""
-        self._owners.setdefault(key, {})[session] = address
+    def add(self, key: BackendKey, session: int, address: Address, point: SafePoint) -> None:
+        """Remember that *key* is *session*'s, whose server listens at *address* and which *point* follows."""
+        self._owners.setdefault(key, {})[session] = address, point
 
     def remove(self, key: BackendKey, session: int) -> None:
         """Forget the key of an ended session."""
@@ -34,5 +35,8 @@ class CancelKeys:
 
     def find(self, key: BackendKey) -> tuple[Address, ...]:
         """Return where a cancel request with *key* must go; empty for a stranger's."""
-        owners = self._owners.get(key)
-        return tuple(dict.fromkeys(owners.values())) if owners is not None else ()
+        return tuple(dict.fromkeys(address for address, _ in self._owners.get(key, {}).values()))
+
+    def points(self, key: BackendKey) -> tuple[SafePoint, ...]:
+        """Return the sessions that a cancel request with *key* may stop."""
+        return tuple(point for _, point in self._owners.get(key, {}).values())

@@ -18,7 +18,6 @@ from endpointd.eviction import Eviction
 from endpointd.link import Link
 from endpointd.refusal import Refusal
 from endpointd.routing import Backend, Door, candidates
-from endpointd.settings import LimitSettings
 from endpointd.switchboard import Evictable, Switchboard
 
 WRITER_RETRY_S = 0.05
@@ -57,13 +56,10 @@ class _Attempt:
 class Connector:
     """The way from the doors to the servers."""
 
-    def __init__(
-        self, board: Switchboard, limits: LimitSettings, *, fallback_to_writer: bool, draw: Callable[[int], int]
-    ) -> None:
+    def __init__(self, board: Switchboard, *, fallback_to_writer: bool, draw: Callable[[int], int]) -> None:
         """*draw(n)* returns a random number from 0 to n - 1."""
         self._board = board
-        self._limits = limits
-        self._fallback_to_writer = fallback_to_writer
+        self.fallback_to_writer = fallback_to_writer
         self._draw = draw
         self._loop = asyncio.get_running_loop()
         self._failing: dict[str, _Failing] = {}
@@ -79,8 +75,8 @@ class Connector:
         """
         self._board.release(number)
         if failed is not None:
-            self._fail(failed, refusal.no_primary(door) if failed.is_writer else refusal.unreachable(failed.node))
-        is_held = False
+            self._fail(failed, refusal.no_primary(door.name) if failed.is_writer else refusal.unreachable(failed.node))
+        held_since: float | None = None
         try:
             while True:
                 backend = self._choose(door)
@@ -93,17 +89,18 @@ class Connector:
                 now = self._loop.time()
                 if now >= hold_until:
                     return self._why_nobody(door)
-                if not is_held:
-                    if self._held >= self._limits.hold_max:
-                        return refusal.too_many_waiting(door)
-                    is_held = True
+                if held_since is None:
+                    if self._held >= self._board.limits.hold_max:
+                        return refusal.too_many_waiting(door.name)
+                    held_since = now
                     self._held += 1
                     metrics.HELD.labels(door).inc()
                 await self._board.wait_for_change(min(hold_until, self._retry_at(door)) - now)
         finally:
-            if is_held:
+            if held_since is not None:
                 self._held -= 1
                 metrics.HELD.labels(door).dec()
+                metrics.HOLD_SECONDS.labels(door).observe(self._loop.time() - held_since)
 
     def answered(self, backend: Backend) -> None:
         """*backend* serves: it answered a startup packet. Whoever waits for it may try now."""
@@ -118,7 +115,7 @@ class Connector:
         table, now = self._board.table, self._loop.time()
         avoid = {node for node, state in self._failing.items() if now < state.retry_at}
         backend = choose(candidates(table, door, fallback_to_writer=False), self._board.load, self._draw, avoid=avoid)
-        if backend is None and door is Door.READER and self._fallback_to_writer and table.writer is not None:
+        if backend is None and door == Door.READER and self.fallback_to_writer and table.writer is not None:
             backend = choose((table.writer,), self._board.load, self._draw, avoid=avoid)
         if backend is not None and backend.is_writer and not self._board.is_vouched:
             return None
@@ -129,12 +126,13 @@ class Connector:
         board, failing = self._board, self._failing.get(backend.node)
         if failing is not None:
             # One tries for all; the others look again when it has the answer.
-            failing.retry_at = self._loop.time() + self._limits.dial_timeout_s
-        attempt = _Attempt(asyncio.timeout(self._limits.dial_timeout_s))
+            failing.retry_at = self._loop.time() + self._board.limits.dial_timeout_s
+        attempt = _Attempt(asyncio.timeout(self._board.limits.dial_timeout_s))
         board.assign(number, backend, attempt)
         outcome: Link | DialFailure | None = None
         try:
-            outcome = await dial(backend.address, attempt.deadline)
+            with metrics.DIAL_SECONDS.labels(backend.node).time():
+                outcome = await dial(backend.address, attempt.deadline)
         finally:
             if not isinstance(outcome, Link):
                 board.release(number)
@@ -161,18 +159,21 @@ class Connector:
 
     def _retry_at(self, door: Door) -> float:
         """Return when a server that does not answer is to be tried again."""
-        found = candidates(self._board.table, door, fallback_to_writer=self._fallback_to_writer)
+        found = candidates(self._board.table, door, fallback_to_writer=self.fallback_to_writer)
         times = [self._failing[backend.node].retry_at for backend in found if backend.node in self._failing]
         return max(min(times, default=float("inf")), self._loop.time() + WRITER_RETRY_S / 10)
 
     def _why_nobody(self, door: Door) -> Refusal:
-        found = candidates(self._board.table, door, fallback_to_writer=self._fallback_to_writer)
+        found = candidates(self._board.table, door, fallback_to_writer=self.fallback_to_writer)
         failing = next((self._failing[backend.node] for backend in found if backend.node in self._failing), None)
-        if failing is not None and (self._board.is_vouched or door is Door.READER):
+        writer_only = all(backend.is_writer for backend in found)
+        if failing is not None and (self._board.is_vouched or not writer_only):
             return failing.why
-        if door is Door.READER and not self._fallback_to_writer:
-            return refusal.no_replica(door)
-        return refusal.no_primary(door)
+        if door.node is not None and not found:
+            return refusal.not_available(door.name)
+        if door == Door.READER and not self.fallback_to_writer:
+            return refusal.no_replica(door.name)
+        return refusal.no_primary(door.name)
 
 
 def _retry_s(backend: Backend) -> float:

@@ -8,7 +8,7 @@ has reached the client, another server can take its place: the client never lear
 stopping, gone, or no longer what the endpoint stands for.  A login, once begun, is bound to its server.
 
 From AuthenticationOk on the server's words are kept back until its ReadyForQuery, because one of them may tell that a
-server taken for the writer is a standby.
+server taken for the writer is a standby, or one taken for a replica a primary.
 
     OPENING → CONNECTING → ANSWERING → AUTHENTICATING → SETTLING → RELAYING
                   ↑____________|______________________________|  (only while the client has heard nothing)
@@ -108,7 +108,7 @@ class Conversation:
             case ClientSent(data):
                 return self._client_sent(data)
             case ClientGone():
-                return self._close("the client went away")
+                return self._close("the client went away", "client_left")
             case Connected(backend):
                 return self._connected(backend)
             case NotConnected(why) | Stopped(why):
@@ -159,7 +159,7 @@ class Conversation:
                 return [ToClient(startup.REFUSED)]
             case startup.DirectTls():
                 # Whoever begins so understands nothing but TLS: there is no way to tell it anything.
-                return self._close("direct TLS is not spoken here")
+                return self._close("direct TLS is not spoken here", "direct_tls")
             case startup.CancelRequest(key):
                 self.state = State.CANCELLING
                 return [Cancel(key, packet)]
@@ -215,7 +215,7 @@ class Conversation:
             case Kind.ERROR_RESPONSE:
                 return self._server_refused(kind, payload)
             case Kind.PARAMETER_STATUS:
-                if self._is_standby_in_disguise(payload):
+                if self._is_in_disguise(payload):
                     return self._server_gone(None)
             case Kind.BACKEND_KEY_DATA:
                 self._key = decode_backend_key(payload)
@@ -232,15 +232,14 @@ class Conversation:
         if report.sqlstate in _STARTING_OR_STOPPING and not self._client_has_heard:
             return self._server_gone(None)
         self._kept_back += message(kind, payload)
-        return [*self._tell(), *self._close(f"the server refused the login: {report.sqlstate}")]
+        end = self._close(f"the server refused the login: {report.message}", "server_refused", report.sqlstate)
+        return [*self._tell(), *end]
 
-    def _is_standby_in_disguise(self, payload: bytes) -> bool:
-        """Return whether a server that the endpoint takes for the writer says that it is not one (S19)."""
-        return (
-            self._backend is not None
-            and self._backend.is_writer
-            and decode_parameter_status(payload) == ("in_hot_standby", "on")
-        )
+    def _is_in_disguise(self, payload: bytes) -> bool:
+        """Return whether a server is not what it was taken for: the writer says it is a standby, or the reverse (S19)."""
+        assert self._backend is not None
+        name, value = decode_parameter_status(payload)
+        return name == "in_hot_standby" and (value == "on") is self._backend.is_writer
 
     def _server_gone(self, why: Refusal | None) -> list[Command]:
         if self.state in (State.OPENING, State.CONNECTING, State.CANCELLING):
@@ -269,8 +268,8 @@ class Conversation:
         return [ToClient(told)]
 
     def _refuse(self, why: Refusal) -> list[Command]:
-        return [ToClient(why.encode()), *self._close(why.message)]
+        return [ToClient(why.encode()), *self._close(why.message, why.kind, why.sqlstate)]
 
-    def _close(self, reason: str) -> list[Command]:
+    def _close(self, reason: str, kind: str, sqlstate: str | None = None) -> list[Command]:
         self.state = State.CLOSED
-        return [Close(reason)]
+        return [Close(reason, kind, sqlstate)]

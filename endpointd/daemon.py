@@ -10,15 +10,17 @@ import secrets
 import sys
 from pathlib import Path
 
-from daemonkit.httpserver import HttpServer
+from daemonkit.httpserver import HttpServer, registered
 from daemonkit.lifecycle import EXIT_FAILED, EXIT_USAGE, Lifecycle, run
 from daemonkit.logs import configure_logs, get_logger
 from daemonkit.secrets import read_secret
-from daemonkit.settings import SettingsError, load_settings
+from daemonkit.settings import SettingsError
 from daemonkit.version import VERSION
-from endpointd import refusal
+from endpointd import metrics, refusal
 from endpointd.admin import routes
+from endpointd.census import Census
 from endpointd.connector import Connector
+from endpointd.endings import Endings
 from endpointd.feed import DocumentCache, Feed
 from endpointd.house import House
 from endpointd.link import LINGER_S
@@ -26,7 +28,7 @@ from endpointd.listener import CROWD_MAX, Listener, ListenError, listen_error
 from endpointd.login import Surroundings
 from endpointd.relay.asyncio_engine import AsyncioEngine
 from endpointd.routing import Door
-from endpointd.settings import Settings
+from endpointd.settings import Settings, needs_restart, read_settings
 from endpointd.switchboard import Switchboard
 from endpointd.witness import Witness
 
@@ -38,13 +40,14 @@ OWN_FILES = 64
 """Sockets and files of our own: doors, feeds, HTTP, the cache."""
 
 
-async def serve(settings: Settings, life: Lifecycle) -> None:
-    """Run the proxy until it is told to stop, and end its sessions."""
+async def serve(settings: Settings, config: Path, life: Lifecycle) -> None:
+    """Run the proxy until it is told to stop, and end its sessions. *config* is read again at each reload."""
     board = Switchboard(settings.limits)
-    connector = Connector(board, settings.limits, fallback_to_writer=settings.reader.fallback_to_writer, draw=secrets.randbelow)
+    connector = Connector(board, fallback_to_writer=settings.reader.fallback_to_writer, draw=secrets.randbelow)
     engine = AsyncioEngine()
-    around = Surroundings(board, connector, engine, settings.limits)
+    around = Surroundings(board, connector, engine)
     house = House()
+    endings = Endings()
     cache = DocumentCache(settings.proxy.cache)
     token = read_secret(settings.http.token_file)
     feed_token = read_secret(settings.feed.token_file)
@@ -55,17 +58,32 @@ async def serve(settings: Settings, life: Lifecycle) -> None:
         board.set_topology(kept)
     async with asyncio.TaskGroup() as group:
         listeners = [
-            Listener(Door.WRITER, settings.writer.host, settings.writer.port, around, group, house),
-            Listener(Door.READER, settings.reader.host, settings.reader.port, around, group, house),
+            Listener(door, place.host, place.port, around, group, house, endings)
+            for door, place in (
+                (Door.WRITER, settings.writer),
+                (Door.READER, settings.reader),
+                *((Door.of(instance.node), instance) for instance in settings.instances),
+            )
         ]
-        background = [
-            cache.run(),
-            Witness(board, noded_token).run(),
-            *(
-                Feed(url, feed_token, settings.proxy.name, board, cache, engine=engine.name, count=lambda: len(house)).run()
-                for url in settings.feed.urls
-            ),
+        feeds = [
+            Feed(
+                url,
+                feed_token,
+                settings.proxy.name,
+                board,
+                cache,
+                engine=engine.name,
+                count=lambda: len(house),
+                count_relaxed=lambda: house.relaxed_sessions(board.topology),
+            )
+            for url in settings.feed.urls
         ]
+        background = [cache.run(), Witness(board, noded_token).run(), *(feed.run() for feed in feeds)]
+        census = Census(house, board, feeds, asyncio.get_running_loop().time)
+
+        def reload() -> None:
+            _take_up(config, settings, board, connector)
+
         server = HttpServer(
             host=settings.http.host,
             port=settings.http.port,
@@ -83,6 +101,8 @@ async def serve(settings: Settings, life: Lifecycle) -> None:
                     raise listen_error(settings.http.host, settings.http.port, "HTTP", error) from error
                 tasks += [group.create_task(work) for work in background]
                 background.clear()
+                stack.enter_context(registered(census))
+                life.on_reload(reload)
                 life.notify_ready()
                 await life.stopping.wait()
                 for listener in listeners:
@@ -95,6 +115,23 @@ async def serve(settings: Settings, life: Lifecycle) -> None:
                 work.close()
             for task in tasks:
                 task.cancel()
+
+
+def _take_up(config: Path, settings: Settings, board: Switchboard, connector: Connector) -> None:
+    """Go on with what is in *config* now, as far as that is possible without a restart. Raises SettingsError."""
+    try:
+        new = read_settings(config)
+    except SettingsError:
+        metrics.RELOADS.labels("failed").inc()
+        raise
+    board.limits = new.limits
+    connector.fallback_to_writer = new.reader.fallback_to_writer
+    board.notify()
+    configure_logs(program=settings.proxy.name, level=new.logs.level, style=new.logs.style)
+    _allow_files(new)
+    metrics.RELOADS.labels("done").inc()
+    late = needs_restart(settings, new)
+    get_logger().info("settings read anew", **({"needs_restart": ", ".join(late)} if late else {}))
 
 
 async def _drain(house: House) -> None:
@@ -126,7 +163,7 @@ def main() -> None:
     parser.add_argument("--version", action="version", version=f"endpointd {VERSION}")
     arguments = parser.parse_args()
     try:
-        settings = load_settings(arguments.config, Settings)
+        settings = read_settings(arguments.config)
         configure_logs(program=settings.proxy.name, level=settings.logs.level, style=settings.logs.style)
         for path in (settings.http.token_file, settings.feed.token_file, settings.nodeds.token_file):
             read_secret(path)
@@ -139,7 +176,7 @@ def main() -> None:
     async def live(life: Lifecycle) -> None:
         """Serve; a port that is taken is one clear line, not a traceback."""
         try:
-            await serve(settings, life)
+            await serve(settings, arguments.config, life)
         except* ListenError as errors:
             reasons.extend(str(error) for error in errors.exceptions)
 

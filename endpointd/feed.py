@@ -94,15 +94,19 @@ class Feed:
         *,
         engine: str,
         count: Callable[[], int],
+        count_relaxed: Callable[[], int],
     ) -> None:
-        """*count* returns the number of sessions."""
-        self._url = url
+        """*count* returns the number of sessions, *count_relaxed* that of those whose commits may not be covered."""
+        self.url = url
+        self.heard_at = float("-inf")
+        """When the manager last said something, on the loop's clock."""
         self._token = token
         self._name = name
         self._board = board
         self._cache = cache
         self._engine = engine
         self._count = count
+        self._count_relaxed = count_relaxed
         self._loop = asyncio.get_running_loop()
         self._cause = asyncio.Event()
         self._log = get_logger(manager=url)
@@ -111,7 +115,7 @@ class Feed:
 
     async def run(self) -> None:
         """Listen for ever."""
-        async with HttpClient(self._url, self._token) as client:
+        async with HttpClient(self.url, self._token) as client:
             while True:
                 try:
                     await self._listen(client)
@@ -143,6 +147,7 @@ class Feed:
             if message.type is not aiohttp.WSMsgType.TEXT:
                 raise FeedLost("the manager closed the connection")
             self._take(decode(message.data, FeedFrame))
+            self.heard_at = self._loop.time()
             self._cause.set()
 
     def _take(self, frame: FeedFrame) -> None:
@@ -178,6 +183,7 @@ class Feed:
                 revision=board.table.revision,
                 clock_ms=int(self._loop.time() * 1000),
                 sessions=self._count(),
+                relaxed_sessions=self._count_relaxed(),
                 engine=self._engine,
                 backends=board.backends(),
             )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 
+from endpointd.commits import is_quorum
 from endpointd.session import Session
+from pgtopology.document import Topology
 
 
 class House:
@@ -16,6 +19,8 @@ class House:
         self._numbers = 0
         self._empty = asyncio.Event()
         self._empty.set()
+        self.bytes_of_ended: Counter[tuple[str, str]] = Counter()
+        """By endpoint and direction."""
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -37,8 +42,16 @@ class House:
     def leave(self, session: Session) -> None:
         """*session* has ended."""
         del self._sessions[session.number]
+        for direction, count in session.bytes_moved():
+            self.bytes_of_ended[session.door.name, direction] += count
         if not self._sessions:
             self._empty.set()
+
+    def relaxed_sessions(self, topology: Topology | None) -> int:
+        """Return how many sessions on a writer whose commits wait for copies may have commits that do not."""
+        if not is_quorum(topology):
+            return 0
+        return sum(1 for session in self._sessions.values() if session.is_relaxed)
 
     async def wait_until_empty(self, timeout_s: float) -> bool:
         """Wait until everybody has left, or the time is over; return whether they have."""

@@ -10,6 +10,7 @@ import os
 
 from daemonkit.logs import get_logger
 from endpointd import metrics, refusal
+from endpointd.endings import Endings
 from endpointd.house import House
 from endpointd.link import Link
 from endpointd.login import Surroundings
@@ -35,7 +36,16 @@ def listen_error(host: str, port: int, what: str, error: OSError) -> ListenError
 class Listener:
     """One endpoint's port."""
 
-    def __init__(self, door: Door, host: str, port: int, around: Surroundings, group: asyncio.TaskGroup, house: House) -> None:
+    def __init__(
+        self,
+        door: Door,
+        host: str,
+        port: int,
+        around: Surroundings,
+        group: asyncio.TaskGroup,
+        house: House,
+        endings: Endings,
+    ) -> None:
         """*house*: the sessions of all doors, which share the limits."""
         self.door = door
         self._host = host
@@ -43,8 +53,9 @@ class Listener:
         self._around = around
         self._group = group
         self._house = house
+        self._endings = endings
         self._server: asyncio.Server | None = None
-        self._log = get_logger(endpoint=door)
+        self._log = get_logger(endpoint=door.name)
 
     @property
     def port(self) -> int:
@@ -69,15 +80,17 @@ class Listener:
             self._server.close()
 
     def _welcome(self, link: Link) -> None:
-        limit = self._around.limits.sessions_max
-        unwelcome = refusal.too_many_connections(self.door) if len(self._house) >= limit else None
-        if len(self._house) >= limit + CROWD_MAX:
-            link.write(refusal.too_many_connections(self.door).encode())
+        metrics.CONNECTIONS.labels(self.door).inc()
+        limit = self._around.board.limits.sessions_max
+        unwelcome = refusal.too_many_connections(self.door.name) if len(self._house) >= limit else None
+        if unwelcome is not None and len(self._house) >= limit + CROWD_MAX:
+            metrics.REFUSALS.labels(self.door, unwelcome.sqlstate).inc()
+            metrics.STARTUP_FAILURES.labels(self.door, unwelcome.kind).inc()
+            link.write(unwelcome.encode())
             link.finish()
             return
         session = Session(self._house.next_number(), self.door, link, self._around, unwelcome=unwelcome)
         self._house.enter(session)
-        metrics.SESSIONS.labels(self.door).inc()
         self._group.create_task(self._serve(session), name=f"session {session.number}")
 
     async def _serve(self, session: Session) -> None:
@@ -85,5 +98,4 @@ class Listener:
             await session.run()
         finally:
             self._house.leave(session)
-            metrics.SESSIONS.labels(self.door).dec()
-            self._log.debug("session ended", session=session.number, reason=session.reason)
+            self._endings.note(session.ending)

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import assert_never
 
 from endpointd import metrics, refusal
+from endpointd.commits import Laxity, is_promised, startup_laxity, startup_refusal
 from endpointd.connector import Connector
 from endpointd.conversation import Conversation, State
 from endpointd.dial import dial
 from endpointd.link import Inbox, Link
+from endpointd.quota import Quota
 from endpointd.refusal import Refusal
 from endpointd.relay.seam import Engine
 from endpointd.routing import Backend, Door
-from endpointd.settings import LimitSettings
 from endpointd.switchboard import Evictable, Switchboard
 from endpointd.vocabulary import (
     Cancel,
@@ -38,10 +40,14 @@ from endpointd.vocabulary import (
     ToClient,
     ToServer,
 )
+from pgtopology.node import Address
 from pgwire.messages import BackendKey
 
 CANCEL_TIMEOUT_S = 5.0
-"""PostgreSQL answers a cancel request by closing; nobody waits for it longer than this."""
+"""PostgreSQL answers a cancel request by closing; nobody waits for it longer than this, nor for its turn."""
+
+CANCELS_MAX = 64
+"""On their way to servers at once: a storm of them must not take the servers' connections. The others wait their turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +57,8 @@ class Surroundings:
     board: Switchboard
     connector: Connector
     engine: Engine
-    limits: LimitSettings
+    quota: Quota = field(default_factory=Quota)
+    cancels: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CANCELS_MAX))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,25 +76,37 @@ class Login:
     """One client's login, with as many servers as it takes."""
 
     def __init__(
-        self, number: int, door: Door, client: Link, around: Surroundings, owner: Evictable, *, unwelcome: Refusal | None
+        self,
+        number: int,
+        door: Door,
+        client: Link,
+        around: Surroundings,
+        owner: Evictable,
+        on_lax: Callable[[Laxity], None],
+        *,
+        unwelcome: Refusal | None,
     ) -> None:
-        """*owner* is whom the switchboard asks to end the session; *unwelcome* the answer to whatever the client will want."""
+        """*owner* is whom the switchboard asks to end the session; *unwelcome* the answer to whatever the client will want.
+
+        *on_lax* is called when the client speaks of what weakens its commits at a writer.
+        """
         self.conversation = Conversation()
         self.backend: Backend | None = None
-        self.reason = ""
-        """Why it ended without a session."""
+        self.end = Close("the client went away", "client_left")
+        """Why it ended without a session, when it has."""
         self._number = number
         self._door = door
         self._client = client
         self._around = around
         self._owner = owner
+        self._on_lax = on_lax
         self._unwelcome = unwelcome
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._client_inbox = Inbox(client, self._poke)
         self._server: Link | None = None
         self._server_inbox: Inbox | None = None
-        self._deadline: float | None = self._loop.time() + around.limits.startup_timeout_s
+        self._deadline: float | None = self._loop.time() + around.board.limits.startup_timeout_s
         self._hold_until: float | None = None
         self._connect: Connect | None = None
         self._connecting: asyncio.Timeout | None = None
@@ -193,19 +212,20 @@ class Login:
             case Relay():
                 self._relay = command
                 self._is_over = True
-            case Close(reason):
-                self.reason = reason
+            case Close():
+                self.end = command
                 self._is_over = True
             case _:
                 assert_never(command)
 
     async def _find_server(self, connect: Connect) -> None:
         self._connect = None
-        if self._unwelcome is not None:
-            self._handle(NotConnected(self._unwelcome))
+        why_not = self._why_not()
+        if why_not is not None:
+            self._handle(NotConnected(why_not))
             return
         if self._hold_until is None:
-            self._hold_until = self._loop.time() + self._around.limits.hold_s
+            self._hold_until = self._loop.time() + self._around.board.limits.hold_s
         try:
             # Brought forward when the client leaves or the daemon ends: then nobody waits for a server any more.
             async with asyncio.timeout(None) as self._connecting:
@@ -221,10 +241,43 @@ class Login:
             self._handle(NotConnected(found))
             return
         self.backend, self._server = found
+        if self.backend.is_writer and not self._may_write():
+            return
         self._server_inbox = Inbox(self._server, self._poke)
         self._server.receiver = self._server_inbox
-        self._deadline = self._loop.time() + self._around.limits.startup_timeout_s
+        self._deadline = self._loop.time() + self._around.board.limits.startup_timeout_s
         self._handle(Connected(self.backend))
+
+    def _why_not(self) -> Refusal | None:
+        """Return why the client may not have any server, or None."""
+        message, limits = self.conversation.startup, self._around.board.limits
+        assert message is not None
+        if self._unwelcome is not None:
+            return self._unwelcome
+        if self._door == Door.WRITER and is_promised(self._around.board.topology):
+            refused = startup_refusal(message)
+            if refused is not None:
+                return refused
+        return self._around.quota.take(
+            self._number, message.user, message.database, per_user=limits.per_user_max, per_database=limits.per_database_max
+        )
+
+    def _may_write(self) -> bool:
+        """Have the session's statements looked through, as it is the writer's; or refuse it, if it asks for lax commits.
+
+        Only now is it known of a reader's or an instance's door that it leads to the writer, and by which document.
+        """
+        message = self.conversation.startup
+        assert message is not None
+        refused = startup_refusal(message) if is_promised(self._around.board.topology) else None
+        if refused is not None:
+            self._handle(NotConnected(refused))
+            return False
+        laxity = startup_laxity(message)
+        self.conversation.point.watch(laxity, self._on_lax)
+        if laxity:
+            self._on_lax(laxity)
+        return True
 
     def _drop_server(self) -> None:
         if self._server is not None:
@@ -234,19 +287,33 @@ class Login:
         self._deadline = None
 
     async def _forward_cancel(self, cancel: Cancel) -> None:
-        addresses = self._around.board.keys.find(cancel.key)
+        keys = self._around.board.keys
+        addresses, points = keys.find(cancel.key), keys.points(cancel.key)
         metrics.CANCELS.labels("yes" if addresses else "no").inc()
-        for address in addresses:
-            link = await dial(address, asyncio.timeout(self._around.limits.dial_timeout_s))
-            if not isinstance(link, Link):
-                continue
-            closed = asyncio.Event()
-            link.receiver = Inbox(link, closed.set)
-            link.write(cancel.packet)
-            # The server closes when it has sent the signal; the client may rely on that order.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CANCEL_TIMEOUT_S):
-                    await closed.wait()
-            link.close()
-        self.reason = "cancel request"
+        self.end = Close("cancel request", "cancel_request")
         self._is_over = True
+        if not addresses:
+            return
+        for point in points:
+            point.cancel_begins()
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CANCEL_TIMEOUT_S), self._around.cancels:
+                    for address in addresses:
+                        await self._carry(cancel.packet, address)
+        finally:
+            for point in points:
+                point.cancel_ended()
+
+    async def _carry(self, packet: bytes, address: Address) -> None:
+        """Give a cancel request to a server, and wait until it has closed: the client may rely on that order."""
+        link = await dial(address, asyncio.timeout(self._around.board.limits.dial_timeout_s))
+        if not isinstance(link, Link):
+            return
+        closed = asyncio.Event()
+        link.receiver = Inbox(link, closed.set)
+        link.write(packet)
+        try:
+            await closed.wait()
+        finally:
+            link.close()

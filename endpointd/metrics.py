@@ -1,17 +1,47 @@
-"""What the proxy counts, for GET /metrics."""
+"""What the proxy counts, for GET /metrics. What can be read off the state of things when somebody asks is in census.py.
+
+Every label has a bounded set of values: endpoints and nodes of the cluster, managers of the settings, words of our own.
+"""
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter, Gauge, Histogram
 
-SESSIONS = Gauge("endpointd_sessions", "Client connections that are open.", ["endpoint"])
+CONNECTIONS = Counter("endpointd_connections", "Client connections that were accepted.", ["endpoint"])
 SESSIONS_OPENED = Counter("endpointd_sessions_opened", "Sessions that were connected to a server.", ["endpoint", "node"])
-REFUSALS = Counter("endpointd_refusals", "Connections ended by the proxy itself.", ["endpoint", "sqlstate"])
+STARTUP_FAILURES = Counter(
+    "endpointd_startup_failures", "Connections that ended before a session stood, by what was wrong.", ["endpoint", "reason"]
+)
+REFUSALS = Counter("endpointd_refusals", "Connections ended by the proxy itself, by what it told.", ["endpoint", "sqlstate"])
+EVICTIONS = Counter("endpointd_evictions", "Sessions that were ended without their client's doing.", ["endpoint", "reason"])
 HELD = Gauge("endpointd_held", "Clients that wait for somebody to connect to.", ["endpoint"])
+HOLD_SECONDS = Histogram(
+    "endpointd_hold_seconds",
+    "How long clients that had to wait for somebody to connect to waited.",
+    ["endpoint"],
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60),
+)
+DIAL_SECONDS = Histogram(
+    "endpointd_dial_seconds",
+    "How long connections to servers took, those that failed included.",
+    ["node"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 3),
+)
+LOGIN_SECONDS = Histogram(
+    "endpointd_login_seconds",
+    "From a client's connection to the first ReadyForQuery.",
+    ["endpoint"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
 DIAL_FAILURES = Counter("endpointd_dial_failures", "Servers that could not be connected to.", ["node", "reason"])
 CANCELS = Counter("endpointd_cancels", "Cancel requests, by whether the key was known.", ["known"])
-BYTES = Counter("endpointd_bytes", "Bytes of ended sessions.", ["endpoint", "direction"])
+RELAXED = Counter(
+    "endpointd_relaxed_statements",
+    "Sessions on the writer that began to speak of a setting that weakens what a commit promises.",
+    ["setting"],
+)
 EPOCH = Gauge("endpointd_epoch", "Epoch of the document that is routed by.")
 REVISION = Gauge("endpointd_revision", "Revision of the document that is routed by.")
 WRITER_VOUCHED = Gauge("endpointd_writer_vouched", "Whether somebody vouches for the writer now.")
+RELOADS = Counter("endpointd_reloads", "Attempts to read the settings anew.", ["outcome"])
 BUGS = Counter("endpointd_bugs", "Sessions that ended because of a fault of ours.")

@@ -7,15 +7,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pgwire.errors import WireError
+from pgwire.errors import VersionError, WireError
 from pgwire.messages import error_response
 from pgwire.sqlstate import SqlState
+
+SHOWN_MAX = 63
+"""Of a client's own words in a text; as long as a PostgreSQL name may be."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """Why a client's connection ends."""
 
+    kind: str
+    """A word for counting it; the same for every node and endpoint."""
     sqlstate: SqlState
     message: str
     detail: str | None = None
@@ -29,6 +34,7 @@ class Refusal:
 def no_primary(endpoint: str) -> Refusal:
     """There is no writer, or nobody vouches for the one we know."""
     return Refusal(
+        "no_primary",
         SqlState.CANNOT_CONNECT_NOW,
         f'no primary is available for endpoint "{endpoint}"',
         hint="A new primary may be chosen soon; try again.",
@@ -37,42 +43,52 @@ def no_primary(endpoint: str) -> Refusal:
 
 def no_replica(endpoint: str) -> Refusal:
     """No replica may be read from, and the writer is no substitute."""
-    return Refusal(SqlState.CANNOT_CONNECT_NOW, f'no replica is available for endpoint "{endpoint}"')
+    return Refusal("no_replica", SqlState.CANNOT_CONNECT_NOW, f'no replica is available for endpoint "{endpoint}"')
+
+
+def not_available(endpoint: str) -> Refusal:
+    """The one node an instance endpoint stands for is no member, or is being made the writer."""
+    return Refusal("not_available", SqlState.CANNOT_CONNECT_NOW, f'server "{endpoint}" is not available')
 
 
 def unreachable(node: str) -> Refusal:
     """The server the endpoint stands for did not answer for as long as we were willing to try."""
-    return Refusal(SqlState.UNABLE_TO_CONNECT, f'could not connect to server "{node}"')
+    return Refusal("unreachable", SqlState.UNABLE_TO_CONNECT, f'could not connect to server "{node}"')
 
 
 def primary_changed() -> Refusal:
     """The session's server is no longer what the session was given."""
-    return Refusal(SqlState.ADMIN_SHUTDOWN, "terminating connection because the primary has changed")
+    return Refusal("primary_changed", SqlState.ADMIN_SHUTDOWN, "terminating connection because the primary has changed")
 
 
 def primary_unconfirmed() -> Refusal:
     """Nobody has vouched for the session's server for too long: it may have been replaced, and what it shows may be old."""
-    return Refusal(SqlState.ADMIN_SHUTDOWN, "terminating connection because the primary could not be confirmed")
+    return Refusal(
+        "primary_unconfirmed", SqlState.ADMIN_SHUTDOWN, "terminating connection because the primary could not be confirmed"
+    )
 
 
 def server_removed(node: str) -> Refusal:
     """The session's server left the cluster."""
-    return Refusal(SqlState.ADMIN_SHUTDOWN, f'terminating connection because server "{node}" has left the cluster')
+    return Refusal(
+        "server_removed", SqlState.ADMIN_SHUTDOWN, f'terminating connection because server "{node}" has left the cluster'
+    )
 
 
 def shutting_down() -> Refusal:
     """This daemon ends."""
-    return Refusal(SqlState.ADMIN_SHUTDOWN, "terminating connection because the endpoint is shutting down")
+    return Refusal("shutting_down", SqlState.ADMIN_SHUTDOWN, "terminating connection because the endpoint is shutting down")
 
 
 def server_lost() -> Refusal:
     """The server's connection ended while nothing was under way whose outcome matters."""
-    return Refusal(SqlState.CONNECTION_FAILURE, "server closed the connection unexpectedly")
+    return Refusal("server_lost", SqlState.CONNECTION_FAILURE, "server closed the connection unexpectedly")
 
 
 def outcome_unknown() -> Refusal:
     """The server was lost while it was busy, and what it was busy with may have been a commit."""
     return Refusal(
+        "outcome_unknown",
         SqlState.TRANSACTION_RESOLUTION_UNKNOWN,
         "server closed the connection unexpectedly, transaction resolution unknown",
         detail="The server was lost while a statement was running; if it was a commit, it may or may not have taken place.",
@@ -82,20 +98,66 @@ def outcome_unknown() -> Refusal:
 def commit_unconfirmed() -> Refusal:
     """The wait for a commit's copies was cancelled: it is on one node, and may be lost with it (S15)."""
     return Refusal(
+        "commit_unconfirmed",
         SqlState.TRANSACTION_RESOLUTION_UNKNOWN,
         "commit was not confirmed by the quorum, transaction resolution unknown",
         detail="The wait for replication was canceled; the transaction is committed on the primary, but would be lost with it.",
     )
 
 
+def commits_relaxed(value: str) -> Refusal:
+    """A session asks for commits that the cluster's promise would not cover."""
+    return Refusal(
+        "commits_relaxed",
+        SqlState.INVALID_PARAMETER_VALUE,
+        f'parameter "synchronous_commit" cannot be set to "{shown(value)}" at the writer of this cluster',
+        detail="Commits would be acknowledged before they are on the quorum, and would be lost in a failover.",
+        hint='Leave it "on", or allow it for the whole cluster by the setting relaxed_commits.',
+    )
+
+
+def warnings_hidden(value: str) -> Refusal:
+    """A session asks not to be told warnings: it would not hear that a commit is unconfirmed (S15)."""
+    return Refusal(
+        "warnings_hidden",
+        SqlState.INVALID_PARAMETER_VALUE,
+        f'parameter "client_min_messages" cannot be set to "{shown(value)}" at the writer of this cluster',
+        detail="The server tells by a warning that the wait for a commit's copies was canceled.",
+        hint='Set it to "warning" or lower, or allow it for the whole cluster by the setting relaxed_commits.',
+    )
+
+
+def commit_doubtful() -> Refusal:
+    """A session that hides warnings was cancelled, and then told of a success: it may be one that is not confirmed (S15)."""
+    return Refusal(
+        "commit_doubtful",
+        SqlState.TRANSACTION_RESOLUTION_UNKNOWN,
+        "commit may not have been confirmed by the quorum, transaction resolution unknown",
+        detail="The session was canceled and has client_min_messages set so that a canceled wait for replication is not told.",
+    )
+
+
 def too_many_connections(endpoint: str) -> Refusal:
     """A limit of ours is reached."""
-    return Refusal(SqlState.TOO_MANY_CONNECTIONS, f'too many connections for endpoint "{endpoint}"')
+    return Refusal("too_many_connections", SqlState.TOO_MANY_CONNECTIONS, f'too many connections for endpoint "{endpoint}"')
+
+
+def too_many_for_user(user: str) -> Refusal:
+    """One user has as many sessions here as anyone may."""
+    return Refusal("too_many_for_user", SqlState.TOO_MANY_CONNECTIONS, f'too many connections for role "{shown(user)}"')
+
+
+def too_many_for_database(database: str) -> Refusal:
+    """One database has as many sessions here as any may."""
+    return Refusal(
+        "too_many_for_database", SqlState.TOO_MANY_CONNECTIONS, f'too many connections for database "{shown(database)}"'
+    )
 
 
 def too_many_waiting(endpoint: str) -> Refusal:
     """There is nobody to connect to, and too many are waiting already."""
     return Refusal(
+        "too_many_waiting",
         SqlState.TOO_MANY_CONNECTIONS,
         f'too many connections are waiting for endpoint "{endpoint}"',
         hint="A new primary may be chosen soon; try again.",
@@ -104,19 +166,26 @@ def too_many_waiting(endpoint: str) -> Refusal:
 
 def not_understood(error: WireError) -> Refusal:
     """What the client sent is not the protocol, or not one that is spoken here."""
-    return Refusal(error.sqlstate, str(error))
+    kind = "unsupported_version" if isinstance(error, VersionError) else "protocol_violation"
+    return Refusal(kind, error.sqlstate, str(error))
 
 
 def startup_timeout() -> Refusal:
     """The client, or the login, took too long."""
-    return Refusal(SqlState.PROTOCOL_VIOLATION, "canceling connection startup due to timeout")
+    return Refusal("startup_timeout", SqlState.PROTOCOL_VIOLATION, "canceling connection startup due to timeout")
 
 
 def startup_lost(node: str) -> Refusal:
     """The server went away during a login that cannot be begun anew."""
-    return Refusal(SqlState.CONNECTION_FAILURE, f'server "{node}" closed the connection during startup')
+    return Refusal("startup_lost", SqlState.CONNECTION_FAILURE, f'server "{node}" closed the connection during startup')
 
 
 def internal_error() -> Refusal:
     """We are wrong. The log says how."""
-    return Refusal(SqlState.INTERNAL_ERROR, "internal error")
+    return Refusal("internal_error", SqlState.INTERNAL_ERROR, "internal error")
+
+
+def shown(value: str) -> str:
+    """Return what a client said, as far as it can be said again: in UTF-8, and not without end."""
+    text = value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}…"

@@ -7,18 +7,37 @@ them to balance.  The node that is being promoted is nobody's candidate (S19).  
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
+from typing import ClassVar
 
 from pgtopology.document import Topology, TransitionKind
 from pgtopology.epoch import NO_EPOCH, NO_REVISION, Epoch, Revision
 from pgtopology.node import Address, Member, NodeName, NodeState, Role
 
 
-class Door(StrEnum):
-    """The two endpoints of a cluster."""
+@dataclass(frozen=True, slots=True)
+class Door:
+    """An endpoint: a name, and the members it stands for."""
 
-    WRITER = "writer"
-    READER = "reader"
+    name: str
+    node: NodeName | None = None
+    """The only member it stands for, wherever and whatever that is at the moment; None: see WRITER and READER."""
+
+    WRITER: ClassVar[Door]
+    """Whoever is the writer."""
+    READER: ClassVar[Door]
+    """Every replica that may be read from; the writer if there is none, where that is wanted."""
+
+    def __str__(self) -> str:
+        return self.name
+
+    @classmethod
+    def of(cls, node: str) -> Door:
+        """Return the instance endpoint of *node*."""
+        return cls(node, NodeName(node))
+
+
+Door.WRITER = Door("writer")
+Door.READER = Door("reader")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +60,8 @@ class Table:
     """Sorted by name."""
     promoted: NodeName | None = None
     """The writer, or while there is none the candidate: no place for sessions that were promised a replica."""
+    others: tuple[Backend, ...] = ()
+    """Members that are neither the writer nor a primary that somebody else may take for it: for instance endpoints."""
     members: frozenset[NodeName] = frozenset()
     is_planned: bool = False
     """The writer went away by an operator's wish: sessions may finish what they are doing."""
@@ -67,6 +88,11 @@ def make_table(topology: Topology) -> Table:
         writer=Backend(writer_member.name, writer_member.address, True) if writer_member is not None else None,
         readers=tuple(Backend(member.name, member.address, False) for member in readers),
         promoted=promoted,
+        others=tuple(
+            Backend(member.name, member.address, False)
+            for member in topology.members
+            if member.name != promoted and member.role is not Role.PRIMARY
+        ),
         members=frozenset(member.name for member in topology.members),
         is_planned=transition is not None and transition.kind is TransitionKind.SWITCHOVER,
     )
@@ -75,7 +101,9 @@ def make_table(topology: Topology) -> Table:
 def candidates(table: Table, door: Door, *, fallback_to_writer: bool) -> tuple[Backend, ...]:
     """Return whom *door* stands for now, best first in groups: a reader's door falls back to the writer if asked to."""
     writer = (table.writer,) if table.writer is not None else ()
-    if door is Door.WRITER:
+    if door.node is not None:
+        return tuple(backend for backend in (*writer, *table.others) if backend.node == door.node)
+    if door == Door.WRITER:
         return writer
     return table.readers or (writer if fallback_to_writer else ())
 

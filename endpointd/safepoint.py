@@ -8,21 +8,28 @@ outstanding, pipelines included.  COPY from the client is the exception: a Sync 
 server (PostgreSQL documentation, "COPY Operations").
 
 The server's direction also shows the two things of payload that we read: whether the server said goodbye itself, and a
-notice from SyncRepWaitForLSN, that is, a commit whose wait for copies was cancelled (S15).  Pure.
+notice from SyncRepWaitForLSN, that is, a commit whose wait for copies was cancelled (S15).  Of a writer's client the texts of
+statements are looked through for words that weaken its commits (commits.py).  One that hides the server's warnings would not
+be given that notice: then a cancel request makes doubtful whatever is not answered by "canceled".  Pure.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 
+from endpointd.commits import Laxity, laxity_of
 from pgwire.errors import ProtocolError
 from pgwire.framing import Scanner
-from pgwire.messages import Backend, Frontend, decode_report
+from pgwire.messages import Backend, Frontend, Report, decode_report
+from pgwire.sqlstate import SqlState
 
 SYNC_WAIT_ROUTINE = "SyncRepWaitForLSN"
 _SYNC_WAIT = SYNC_WAIT_ROUTINE.encode()
 
 _ANSWERED = frozenset({Frontend.QUERY, Frontend.FUNCTION_CALL, Frontend.SYNC})
+_IN_BLOCK = ord("T")
+
 _CLOSING = frozenset(
     {
         0,
@@ -49,7 +56,20 @@ class Doing(StrEnum):
 class SafePoint:
     """The state of one session, fed with what each side sends. Begins behind the startup packet."""
 
-    __slots__ = ("_client", "_copying_in", "_outstanding", "_server", "_status", "_unsynced", "has_left", "server_said_goodbye")
+    __slots__ = (
+        "_cancels",
+        "_client",
+        "_copying_in",
+        "_on_lax",
+        "_outstanding",
+        "_server",
+        "_status",
+        "_unsynced",
+        "has_left",
+        "is_in_doubt",
+        "laxity",
+        "server_said_goodbye",
+    )
 
     def __init__(self) -> None:
         self._client = Scanner(
@@ -63,16 +83,45 @@ class SafePoint:
         self._copying_in = False
         self._unsynced = False
         self._status = 0
+        self._cancels = 0
+        self._on_lax: Callable[[Laxity], None] | None = None
+        self.laxity = Laxity.NONE
+        """What the client has done to the promise, as far as it was looked at."""
+        self.is_in_doubt = False
+        """The client hides warnings, and something of it may have been cancelled: the next success is none for certain."""
         self.has_left = False
         """The client said Terminate."""
         self.server_said_goodbye = False
         """The server's last word was an error that ends the session."""
 
+    def watch(self, laxity: Laxity, on_lax: Callable[[Laxity], None]) -> None:
+        """Look through the statements from now on, and call *on_lax* with what is new; *laxity* is known already."""
+        self._client.ask_for(collected=(Frontend.QUERY, Frontend.PARSE))
+        self._on_lax = on_lax
+        self.laxity = laxity
+
+    def cancel_begins(self) -> None:
+        """A cancel request for this session is on its way to the server."""
+        self._cancels += 1
+        if Laxity.DEAF in self.laxity:
+            self._server.ask_for(collected=(Backend.COMMAND_COMPLETE,))
+            self.is_in_doubt = True
+
+    def cancel_ended(self) -> None:
+        """The request was delivered, or given up; what has not felt it by the end of the running statement never will."""
+        self._cancels -= 1
+        if self.doing is Doing.IDLE:
+            self._believe_again()
+
     def client_sent(self, chunk: bytes | bytearray | memoryview) -> None:
         """Take in what the client sent. Raises ProtocolError if it is no chain of messages."""
-        for kind, _, _, _ in self._client.feed(chunk):
+        for kind, _, _, payload in self._client.feed(chunk):
+            if payload:
+                self._look_through(payload)
             if kind in _ANSWERED:
                 self._outstanding.append(kind)
+            elif kind == Frontend.PARSE:
+                pass
             elif kind == Frontend.TERMINATE:
                 self.has_left = True
             elif self._copying_in:
@@ -87,29 +136,60 @@ class SafePoint:
     def server_sent(self, chunk: bytes | bytearray | memoryview) -> int | None:
         """Take in what the server sent.
 
-        Return where in *chunk* a notice ends that says a commit's wait was cancelled, or None.  Nothing behind it may reach
-        the client.  Raises ProtocolError if it is no chain of messages.
+        Return where in *chunk* a notice ends that says a commit's wait was cancelled, or a success begins that is in doubt
+        (negative if that was in an earlier chunk), or None.  Nothing behind that place may reach the client.  Raises
+        ProtocolError if it is no chain of messages.
         """
         unconfirmed: int | None = None
-        for kind, _, end, payload in self._server.feed(chunk):
+        for kind, begin, end, payload in self._server.feed(chunk):
             self.server_said_goodbye = False
+            if self.is_in_doubt and unconfirmed is None and self._is_success_in_doubt(kind, payload):
+                unconfirmed = begin
             if kind == Backend.READY_FOR_QUERY:
                 self._status = payload[0] if payload else 0
                 self._copying_in = self._unsynced = False
                 if self._outstanding:
                     del self._outstanding[:1]
             elif kind == Backend.ERROR_RESPONSE:
-                self.server_said_goodbye = _is_fatal(payload)
+                report = _report(payload)
+                self.server_said_goodbye = report.is_fatal
+                if report.sqlstate == SqlState.QUERY_CANCELED:
+                    self.is_in_doubt = False  # the request was felt
                 if self._copying_in and self._outstanding[:1] == bytes((Frontend.SYNC,)):
                     self._outstanding.clear()
                     self._unsynced = True
                 self._copying_in = False
             elif kind == Backend.NOTICE_RESPONSE:
-                if unconfirmed is None and _SYNC_WAIT in payload and _routine(payload) == SYNC_WAIT_ROUTINE:
+                if unconfirmed is None and _SYNC_WAIT in payload and _report(payload).routine == SYNC_WAIT_ROUTINE:
                     unconfirmed = end
-            else:
+            elif kind != Backend.COMMAND_COMPLETE:
                 self._copying_in = True
         return unconfirmed
+
+    def _is_success_in_doubt(self, kind: int, payload: bytes) -> bool:
+        """Return whether a message says that a transaction has ended well, while a wait for copies may have been cancelled."""
+        if kind == Backend.COMMAND_COMPLETE:
+            return self._status != _IN_BLOCK or payload.startswith((b"COMMIT", b"PREPARE"))
+        if kind != Backend.READY_FOR_QUERY:
+            return False
+        if payload[:1] == b"I":
+            return True
+        self._believe_again()
+        return False
+
+    def _believe_again(self) -> None:
+        if not self._cancels:
+            self.is_in_doubt = False
+
+    def _look_through(self, statement: bytes) -> None:
+        found = laxity_of(statement)
+        if found is Laxity.NONE:
+            return  # before anything is reckoned with flags, which is slow
+        new = found & ~self.laxity
+        if new:
+            self.laxity |= new
+            if self._on_lax is not None:
+                self._on_lax(new)
 
     @property
     def boundary(self) -> int:
@@ -138,15 +218,8 @@ class SafePoint:
         return Doing.IN_TRANSACTION if self._status else Doing.BUSY
 
 
-def _is_fatal(payload: bytes) -> bool:
+def _report(payload: bytes) -> Report:
     try:
-        return decode_report(payload).is_fatal
+        return decode_report(payload)
     except ProtocolError:
-        return False
-
-
-def _routine(payload: bytes) -> str | None:
-    try:
-        return decode_report(payload).routine
-    except ProtocolError:
-        return None
+        return Report()

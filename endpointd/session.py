@@ -7,10 +7,12 @@ from typing import assert_never
 
 from daemonkit.logs import get_logger
 from endpointd import metrics, refusal
+from endpointd.commits import CLIENT_MIN_MESSAGES, SYNCHRONOUS_COMMIT, Laxity, is_promised, is_quorum
+from endpointd.endings import Ending
 from endpointd.eviction import Eviction, When, farewell
 from endpointd.link import Link
 from endpointd.login import Established, Login, Surroundings
-from endpointd.refusal import Refusal
+from endpointd.refusal import Refusal, shown
 from endpointd.relay.seam import Happening, Stats
 from endpointd.routing import Backend, Door
 from pgwire.errors import ProtocolError
@@ -27,15 +29,20 @@ class Session:
         """*unwelcome*: a session that will be refused as soon as it has said what it wants."""
         self.number = number
         self.door = door
-        self.login = Login(number, door, client, around, self, unwelcome=unwelcome)
-        self.reason = ""
-        """Why it ended, for the log."""
+        self.login = Login(number, door, client, around, self, self._became_lax, unwelcome=unwelcome)
         self._client = client
         self._around = around
         self._loop = asyncio.get_running_loop()
+        self._peer = client.peer
         self.opened_at = self._loop.time()
         self._relayed: Established | None = None
         """What the relay is made of, while there is one."""
+        self._server: Link | None = None
+        """Of the relay, also when it is over."""
+        self._why: Refusal | None = None
+        """What the client was told at the end of the relay."""
+        self._end = ("the client went away", "client_left")
+        """In words and in one word why the relay ended."""
         self._over = asyncio.Event()
         self._stop: Refusal | None = None
         self._is_at_safe_point = False
@@ -53,9 +60,44 @@ class Session:
         return self._around.engine.stats(self.number) if self._relayed is not None else None
 
     @property
+    def is_relaxed(self) -> bool:
+        """Whether it has a writer, and did or may do something to what its commits promise."""
+        backend = self.backend
+        return backend is not None and backend.is_writer and bool(self.login.conversation.point.laxity)
+
+    def bytes_moved(self) -> tuple[tuple[str, int], tuple[str, int]]:
+        """Return each direction and how many bytes went there."""
+        to_server = self._server.bytes_sent if self._server is not None else 0
+        return ("to_server", to_server), ("to_client", self._client.bytes_sent)
+
+    @property
+    def ending(self) -> Ending:
+        """How it ended, when it has."""
+        startup, backend, login = self.login.conversation.startup, self.backend, self.login
+        reason, kind = self._end
+        sqlstate = self._why.sqlstate if self._why is not None else None
+        if self._server is None and self._why is None:
+            reason, kind, sqlstate = login.end.reason, login.end.kind, login.end.sqlstate
+        return Ending(
+            endpoint=self.door.name,
+            session=self.number,
+            client=self._peer,
+            kind=kind,
+            reason=reason,
+            sqlstate=sqlstate,
+            is_ours=kind != "server_refused",
+            had_session=self._server is not None,
+            age_s=self._loop.time() - self.opened_at,
+            node=backend.node if backend is not None else None,
+            user=shown(startup.user) if startup is not None else None,
+            database=shown(startup.database) if startup is not None else None,
+            application_name=shown(startup.get("application_name") or "") if startup is not None else None,
+        )
+
+    @property
     def peer(self) -> str:
         """The client's address."""
-        return self._client.peer
+        return self._peer
 
     def evict(self, eviction: Eviction) -> None:
         """End: see Evictable."""
@@ -101,13 +143,13 @@ class Session:
             if established is not None:
                 self._relay(established)
                 await self._over.wait()
-            else:
-                self.reason = self.login.reason
         except Exception:
             # The one broad except, around one unit of work: a fault of ours ends one session and is seen.
             metrics.BUGS.inc()
             get_logger().exception("session failed", session=self.number, endpoint=self.door)
-            self._client.write(refusal.internal_error().encode())
+            self._why = refusal.internal_error()
+            self._end = (self._why.message, self._why.kind)
+            self._client.write(self._why.encode())
         finally:
             self._close(established)
 
@@ -115,18 +157,21 @@ class Session:
         board, engine = self._around.board, self._around.engine
         if not board.stands(self.number):
             # The table changed in the very moment of the login's end.
-            self._client.write(refusal.primary_changed().encode())
-            self._finish("evicted")
+            self._why = refusal.primary_changed()
+            self._client.write(self._why.encode())
+            self._finish(self._why.message, self._why.kind)
             return
+        point = self.login.conversation.point
         if established.key is not None:
-            board.keys.add(established.key, self.number, established.backend.address)
+            board.keys.add(established.key, self.number, established.backend.address, point)
         metrics.SESSIONS_OPENED.labels(self.door, established.backend.node).inc()
-        self._relayed = established
+        metrics.LOGIN_SECONDS.labels(self.door).observe(self._loop.time() - self.opened_at)
+        self._relayed, self._server = established, established.server
         engine.add(
             self.number,
             self._client,
             established.server,
-            self.login.conversation.point,
+            point,
             self._told,
             server_rest=established.server_rest,
             client_rest=established.client_rest,
@@ -142,18 +187,17 @@ class Session:
                 if self._stop is not None:
                     self._loop.call_later(BREATH_S, self._say_farewell, self._stop)
             case Happening.CLIENT_ENDED:
-                self._end_relay(None, "the client went away")
+                self._end_relay(None)
             case Happening.CLIENT_NOT_UNDERSTOOD:
-                why = refusal.not_understood(ProtocolError("invalid message length"))
-                self._end_relay(why, why.message)
+                self._end_relay(refusal.not_understood(ProtocolError("invalid message length")))
             case Happening.SERVER_ENDED:
                 if point.has_left or point.server_said_goodbye:
-                    self._end_relay(None, "the server ended the session")
+                    self._end = ("the server ended the session", "server_ended")
+                    self._end_relay(None)
                 else:
                     self._say_farewell(self._stop)
             case Happening.COMMIT_UNCONFIRMED:
-                why = refusal.commit_unconfirmed()
-                self._end_relay(why, why.message)
+                self._end_relay(refusal.commit_doubtful() if point.is_in_doubt else refusal.commit_unconfirmed())
             case _:
                 assert_never(happening)
 
@@ -170,22 +214,22 @@ class Session:
         if self._relayed is None:
             return
         doing = self.login.conversation.point.doing
-        why = farewell(doing, is_writer=self._relayed.backend.is_writer, because=because)
-        self._end_relay(why, why.message)
+        self._end_relay(farewell(doing, is_writer=self._relayed.backend.is_writer, because=because))
 
-    def _end_relay(self, why: Refusal | None, reason: str) -> None:
+    def _end_relay(self, why: Refusal | None) -> None:
         if self._relayed is None:
             return
         self._relayed = None
+        self._why = why
         if why is not None:
-            metrics.REFUSALS.labels(self.door, why.sqlstate).inc()
+            self._end = (why.message, why.kind)
         self._around.engine.drop(self.number, why.encode() if why is not None else b"")
         # At once, not when this task runs: a report may be waiting for the last of a lost writer's sessions.
         self._around.board.release(self.number)
-        self._finish(reason)
+        self._over.set()
 
-    def _finish(self, reason: str) -> None:
-        self.reason = reason
+    def _finish(self, reason: str, kind: str) -> None:
+        self._end = (reason, kind)
         self._over.set()
 
     def _close(self, established: Established | None) -> None:
@@ -193,10 +237,30 @@ class Session:
             self._relayed = None
             self._around.engine.drop(self.number)
         if established is not None:
-            metrics.BYTES.labels(self.door, "to_server").inc(established.server.bytes_sent)
             established.server.close()
             if established.key is not None:
                 self._around.board.keys.remove(established.key, self.number)
-        metrics.BYTES.labels(self.door, "to_client").inc(self._client.bytes_sent)
         self._client.finish()
         self._around.board.release(self.number)
+        self._around.quota.give_back(self.number)
+
+    def _became_lax(self, new: Laxity) -> None:
+        """Count and log, once a session and setting, that it speaks of what weakens its commits."""
+        startup, topology = self.login.conversation.startup, self._around.board.topology
+        if not is_quorum(topology):
+            return
+        say = get_logger().warning if is_promised(topology) else get_logger().info
+        for laxity, setting in ((Laxity.RELAXED, SYNCHRONOUS_COMMIT), (Laxity.DEAF, CLIENT_MIN_MESSAGES)):
+            if laxity not in new or startup is None:
+                continue
+            metrics.RELAXED.labels(setting).inc()
+            say(
+                "a session on the writer may weaken what its commits promise",
+                setting=setting,
+                session=self.number,
+                endpoint=self.door.name,
+                client=self.peer,
+                user=shown(startup.user),
+                database=shown(startup.database),
+                application_name=shown(startup.get("application_name") or ""),
+            )

@@ -1,4 +1,7 @@
-"""What an operator can set, and what holds if nothing is said. Strict: an unknown key is an error."""
+"""What an operator can set, and what holds if nothing is said. Strict: an unknown key is an error.
+
+[limits], [reader].fallback_to_writer and [logs] are read again on SIGHUP; everything else needs a restart.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
+
+from daemonkit.settings import SettingsError, load_settings
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
@@ -50,6 +55,14 @@ class ReaderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """With no replica left the door leads to the writer, as Aurora's does; else clients wait and are refused."""
 
 
+class InstanceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One [[instances]] table: a door to one node, wherever it is and whatever it is at the moment."""
+
+    node: Annotated[str, msgspec.Meta(pattern="^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
+    host: str = "127.0.0.1"
+    port: Port
+
+
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[limits]"""
 
@@ -60,6 +73,9 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     hold_s: Seconds = 10.0
     """How long a client waits for somebody to connect to."""
     hold_max: Count = 1000
+    per_user_max: Count | None = None
+    """Sessions of one user, at all doors together."""
+    per_database_max: Count | None = None
 
 
 class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -85,6 +101,30 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     nodeds: NodedSettings
     writer: WriterSettings
     reader: ReaderSettings
+    instances: Annotated[tuple[InstanceSettings, ...], msgspec.Meta(max_length=16)] = ()
     limits: LimitSettings = LimitSettings()
     http: HttpSettings
     logs: LogSettings = LogSettings()
+
+
+def read_settings(path: Path) -> Settings:
+    """Return the settings in *path*. Raises SettingsError, also for instances that clash."""
+    settings = load_settings(path, Settings)
+    nodes = [instance.node for instance in settings.instances]
+    for number, node in enumerate(nodes, 1):
+        if node in ("writer", "reader"):
+            raise SettingsError(f'{path}: [[instances]] {number}, node: "{node}" is the name of an endpoint')
+        if node in nodes[: number - 1]:
+            raise SettingsError(f'{path}: [[instances]] {number}, node: "{node}" has a door already')
+    return settings
+
+
+def needs_restart(old: Settings, new: Settings) -> tuple[str, ...]:
+    """Return the tables in which *new* differs from *old* in what is read at the start only."""
+    same = msgspec.structs.replace(
+        new,
+        limits=old.limits,
+        logs=old.logs,
+        reader=msgspec.structs.replace(new.reader, fallback_to_writer=old.reader.fallback_to_writer),
+    )
+    return tuple(f"[{name}]" for name in Settings.__struct_fields__ if getattr(same, name) != getattr(old, name))

@@ -46,7 +46,8 @@ class Switchboard:
     """The routing state of a running proxy."""
 
     def __init__(self, limits: LimitSettings) -> None:
-        self._limits = limits
+        self.limits = limits
+        """What may be exchanged while the program runs."""
         self._loop = asyncio.get_running_loop()
         self._log = get_logger()
         self._changed = asyncio.Event()
@@ -165,7 +166,7 @@ class Switchboard:
             if self.table.writer is not None:
                 self._log.warning("nobody vouches for the writer, writers wait", writer=self.table.writer.node)
             self._for_writers(lambda session: session.pause())
-            self._timer = self._loop.call_at(now + self._limits.hold_s, self._look_again)
+            self._timer = self._loop.call_at(now + self.limits.hold_s, self._look_again)
 
     def _look_again(self) -> None:
         self._timer = None
@@ -173,7 +174,7 @@ class Switchboard:
         self._refresh()
         if self._unvouched_since is None or self._timer is not None:
             return
-        give_up_at = self._unvouched_since + self._limits.hold_s
+        give_up_at = self._unvouched_since + self.limits.hold_s
         if now < give_up_at:  # timers may come a little early
             self._timer = self._loop.call_at(give_up_at, self._look_again)
             return

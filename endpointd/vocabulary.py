@@ -107,6 +107,11 @@ class Close:
     """Close both connections when what is to be sent is sent."""
 
     reason: str
+    """For the log."""
+    kind: str
+    """For counting: a refusal's, or client_left, direct_tls, server_refused, cancel_request."""
+    sqlstate: str | None = None
+    """What the client was told."""
 
 
 Command = ToClient | ToServer | Connect | Cancel | Relay | Close

@@ -15,14 +15,17 @@ import os
 import sys
 from pathlib import Path
 
-from daemonkit.httpserver import HttpServer
+import msgspec
+
+from daemonkit.httpserver import HttpServer, registered
 from daemonkit.lifecycle import EXIT_FAILED, EXIT_USAGE, Lifecycle, run
 from daemonkit.logs import configure_logs, get_logger
 from daemonkit.secrets import read_secret
 from daemonkit.settings import SettingsError, load_settings
 from daemonkit.version import VERSION
-from noded import conf
+from noded import conf, metrics
 from noded.binaries import Binaries, BinariesError, find_binaries
+from noded.census import Census
 from noded.durable_state import DurableState, StateError
 from noded.heartbeat import Heartbeat
 from noded.instance import Instance, Server
@@ -72,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
     configure_logs(program="noded", level=settings.logs.level, style=settings.logs.style)
 
     async def serve(life: Lifecycle) -> None:
-        await _serve(settings, initial, layout, binaries, state, passwords, token, life)
+        await _serve(settings, initial, layout, binaries, state, passwords, token, life, options.config)
 
     try:
         return run(serve)
@@ -100,6 +103,7 @@ async def _serve(
     passwords: dict[str, str],
     token: str,
     life: Lifecycle,
+    config: Path,
 ) -> None:
     log = get_logger(node=settings.node.name)
     log.info("noded starts", version=VERSION, postgresql=binaries.version, binaries=str(binaries.directory))
@@ -118,10 +122,26 @@ async def _serve(
             routes=make_routes(node),
             open_paths=OPEN_PATHS,
         )
-        async with server:
-            log.info("noded serves", port=server.port)
-            life.notify_ready()
-            await asyncio.wait([running])
+        census = Census(node.reporter.compose, lambda: node.reporter.gatherer.facts.slots)
+        with registered(census):
+            async with server:
+                log.info("noded serves", port=server.port)
+                life.on_reload(lambda: _take_up(config, settings))
+                life.notify_ready()
+                await asyncio.wait([running])
+
+
+def _take_up(config: Path, settings: NodedSettings) -> None:
+    """Log as *config* says now; everything else in it is read at the start only. Raises SettingsError."""
+    try:
+        new = load_settings(config, NodedSettings)
+    except SettingsError:
+        metrics.RELOADS.labels("failed").inc()
+        raise
+    configure_logs(program="noded", level=new.logs.level, style=new.logs.style)
+    metrics.RELOADS.labels("done").inc()
+    same = msgspec.structs.replace(new, logs=settings.logs) == settings
+    get_logger().info("settings read anew", **({} if same else {"needs_restart": "everything but [logs]"}))
 
 
 def make_node(

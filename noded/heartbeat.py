@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from noded import metrics
 from noded.sessions import Session, SessionError
 from pgtopology import observation
 from pgtopology.epoch import Epoch
@@ -87,21 +88,26 @@ class Heartbeat:
         epoch = self._epoch
         if epoch is None:
             return False
-        self._pending_since = loop.time()
+        began = self._pending_since = loop.time()
         try:
             await self._session.rows(EMIT, f"heartbeat of epoch {epoch}", timeout_s=None)
+            took_s = loop.time() - began
             warning = next(iter(self._session.warnings), None)
             lsn = (await self._session.row(WAL_END, timeout_s=ASK_TIMEOUT_S))["lsn"]
         except SessionError as error:
             if self._epoch == epoch:
                 self._error = str(error)
+                metrics.HEARTBEAT_FAILURES.inc()
             return False
         finally:
             self._pending_since = None
         if self._epoch != epoch:
             return False
         self._error = warning
-        if warning is None:
+        if warning is not None:
+            metrics.HEARTBEAT_FAILURES.inc()
+        else:
+            metrics.HEARTBEAT_SECONDS.observe(took_s)
             self._acknowledged_at = loop.time()
             self._lsn = Lsn(lsn)
         self._on_change()

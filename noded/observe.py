@@ -24,8 +24,8 @@ from pgtopology.observation import Disk, Port, Walsender
 from pgtopology.timeline import Timeline
 
 ASK_TIMEOUT_S = 1.0
-PENDING_RESTART_EVERY = 25
-"""Rounds between two looks at pg_settings, which is costly."""
+RARELY = 25
+"""Rounds between two looks at what costs more to ask: pending restarts and slots."""
 
 _SAMPLE = """
 SELECT pg_is_in_recovery() AS standby,
@@ -50,7 +50,23 @@ _PENDING_RESTART = "SELECT array(SELECT name FROM pg_settings WHERE pending_rest
 _SSL_REQUEST = bytes((0, 0, 0, 8, 4, 210, 22, 47))
 """Asks for TLS: the cheapest question that needs a living postmaster."""
 
+_SLOTS = """
+SELECT count(*) AS count,
+       max(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END - restart_lsn)::int8
+           AS retained
+  FROM pg_replication_slots
+"""
+
 _walsenders_decoder = msgspec.json.Decoder(tuple[Walsender, ...])
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """The replication slots of this server, whosever they are."""
+
+    count: int
+    retained_bytes: int | None
+    """WAL that is kept for the one that is furthest behind; None if none keeps any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +84,7 @@ class Facts:
     restart_for: tuple[str, ...] = ()
     loaded_version: int | None = None
     replay_paused: bool = False
+    slots: Slots | None = None
 
 
 NOTHING = Facts()
@@ -118,10 +135,14 @@ class Gatherer:
     async def _ask(self, *, receiver_running: bool) -> Facts:
         sessions = self._instance.sessions
         row = await sessions.observer.row(_SAMPLE, timeout_s=ASK_TIMEOUT_S)
-        restart_for = self.facts.restart_for
+        restart_for, slots = self.facts.restart_for, self.facts.slots
         loaded = int(row["loaded"]) if (row["loaded"] or "").isdecimal() else None
-        if self._rounds % PENDING_RESTART_EVERY == 0 or loaded != self.facts.loaded_version:
+        due = self._rounds % RARELY == 0
+        if due or loaded != self.facts.loaded_version:
             restart_for = tuple((await sessions.observer.row(_PENDING_RESTART, timeout_s=ASK_TIMEOUT_S))["names"])
+        if due:
+            kept = await sessions.observer.row(_SLOTS, timeout_s=ASK_TIMEOUT_S)
+            slots = Slots(kept["count"], kept["retained"])
         self._rounds += 1
         facts = Facts(
             walsenders=_walsenders_decoder.decode(row["walsenders"]) if row["walsenders"] else (),
@@ -129,6 +150,7 @@ class Gatherer:
             restart_for=restart_for,
             loaded_version=loaded,
             replay_paused=row["paused"],
+            slots=slots,
         )
         if not row["standby"]:
             return replace(facts, role=Role.PRIMARY, timeline=Timeline(row["timeline"]), wal_end=Lsn(row["flushed"]))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from daemonkit.logs import get_logger
-from noded import processes
+from noded import metrics, processes
 from noded.layout import Layout
 from noded.tools import environment
 from pgtopology.observation import PostmasterState
@@ -118,6 +118,7 @@ class Postmaster:
             except OSError as error:
                 raise PostmasterError(f"cannot start {command[0]}: {error}") from error
         self.unexpected_exit = False
+        metrics.STARTS.inc()
         self._watch(child.pid, child)
         self._log.info("postgresql started", pid=child.pid)
 
@@ -219,6 +220,7 @@ class Postmaster:
         self.ready_seen = False
         if not process.stop_ordered:
             self.unexpected_exit = True
+            metrics.UNEXPECTED_EXITS.inc()
             self._dying = True
             self.exited.set()
         self._log.info("postgresql ended", pid=process.pid, status=self.exit_status, ordered=process.stop_ordered)

@@ -13,7 +13,7 @@ import msgspec
 from aiohttp import web
 
 from daemonkit.httpserver import ApiError, LineStream, json_response
-from noded import patroni
+from noded import metrics, patroni
 from noded.copies import FAILURES
 from noded.node import Node
 from noded.orders import OrderRefused, Orders
@@ -116,12 +116,14 @@ def _order(node: Node, kind: type[_O], carry_out: Callable[[_O], Awaitable[msgsp
         try:
             answer = await carry_out(order)
         except OrderRefused as refused:
+            metrics.ORDERS.labels(request.path[1:], refused.reason.value).inc()
             seen = msgspec.to_builtins(node.instance.state.value.seen)
             raise ApiError(409, refused.reason.value, refused.message, seen=seen) from refused
         except OSError as error:
             # What could not be made durable was not done: a promise that is not on disk is no promise.
             text = f"it cannot be made durable here: {error.strerror or error}"
             raise ApiError(409, Refusal.FAILED.value, text) from error
+        metrics.ORDERS.labels(request.path[1:], "done").inc()
         return json_response(encode(answer))
 
     return handle

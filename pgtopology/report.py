@@ -48,4 +48,6 @@ class ProxyReport(msgspec.Struct, frozen=True, kw_only=True):
     """The proxy's own clock when it sent this, for nobody but itself: frames bring it back."""
     sessions: int
     engine: str
+    relaxed_sessions: int = 0
+    """Of these, those on the writer that may have weakened what their commits promise; always 0 without a quorum."""
     backends: tuple[BackendHealth, ...] = ()

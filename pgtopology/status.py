@@ -102,6 +102,8 @@ class ProxyStatus(msgspec.Struct, frozen=True, kw_only=True):
     epoch: Epoch
     sessions: int
     engine: str
+    relaxed_sessions: int = 0
+    """Of these, those on the writer that may have weakened what their commits promise."""
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):

@@ -58,6 +58,11 @@ class Scanner:
         self.last_kind = 0
         """Of the message whose header was seen last; 0 before the first."""
 
+    def ask_for(self, *, told: Iterable[int] = (), collected: Iterable[int] = ()) -> None:
+        """Tell about these kinds too, from the next message on."""
+        self._collected |= frozenset(collected)
+        self._told |= frozenset(told) | self._collected
+
     @property
     def at_boundary(self) -> bool:
         """Whether the bytes fed so far end with a complete message."""
@@ -133,14 +138,17 @@ class Scanner:
             raise ProtocolError(f"invalid message length {length} for message type 0x{kind:02X}")
         after = begin + length + 1
         self._length = length
-        if kind in self._collected:
-            self._part = bytearray()
-            self._collect(chunk, begin + HEADER_BYTES, min(after, end))
+        payload = begin + HEADER_BYTES
         if after > end:
+            if kind in self._collected:
+                self._part = bytearray()
+                self._collect(chunk, payload, end)
             self._skip = after - end
             return end
-        if kind in self._told:
-            frames.append(self._frame(kind, begin, after))
+        if kind in self._collected:
+            frames.append(Frame(kind, begin, after, bytes(chunk[payload : min(after, payload + COLLECTED_BYTES_MAX)])))
+        elif kind in self._told:
+            frames.append(Frame(kind, begin, after, b""))
         return after
 
     def _collect(self, chunk: bytes | bytearray | memoryview, begin: int, end: int) -> None:

@@ -14,6 +14,7 @@ class SqlState(StrEnum):
     """The connection ends, and whether its last commit took place is not known."""
     PROTOCOL_VIOLATION = "08P01"
     FEATURE_NOT_SUPPORTED = "0A000"
+    INVALID_PARAMETER_VALUE = "22023"
     INVALID_AUTHORIZATION = "28000"
     INVALID_PASSWORD = "28P01"  # noqa: S105
     INVALID_CATALOG_NAME = "3D000"

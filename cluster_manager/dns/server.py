@@ -74,19 +74,27 @@ class DnsServer:
     ) -> None:
         await self._stack.aclose()
 
+    def begin_with(self, topology: Topology) -> None:
+        """Answer from *topology*, which was kept from an earlier life, until `update` is told any document."""
+        if self._newest is None:
+            self._exchange(topology)
+
     def update(self, topology: Topology) -> None:
         """Answer from *topology* from now on, unless a newer one was given before."""
         newest = (topology.epoch, topology.revision)
-        if self._newest is not None and newest <= self._newest:
-            return
+        if (self._newest is None or newest > self._newest) and self._exchange(topology):
+            self._newest = newest
+
+    def _exchange(self, topology: Topology) -> bool:
         try:
             zone = desired_records(topology, self._ttl_s, name_server=self._own_address())
             answers = prepare(zone)
         except ValueError as error:
             # Names that cannot be served are no reason to stop a failover; the former answers stay.
             self._log.error("the names of this document cannot be served", revision=topology.revision, reason=str(error))
-            return
-        self._newest, self._zone, self._answers = newest, zone, answers
+            return False
+        self._zone, self._answers = zone, answers
+        return True
 
     def _own_address(self) -> str | None:
         """Return the address to give as name server, or None if it listens on all of them, or on one given by name."""

@@ -149,7 +149,8 @@ class _Pair:
             self._stop(Happening.SERVER_ENDED)
             return
         if unconfirmed is not None:
-            self._client.write(b"".join((self._tail, data[:unconfirmed])))
+            said = self._tail + bytes(data[: max(0, unconfirmed)])
+            self._client.write(said[: len(self._tail) + unconfirmed])
             self._stop(Happening.COMMIT_UNCONFIRMED)
             return
         boundary = point.boundary

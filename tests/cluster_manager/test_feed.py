@@ -71,14 +71,16 @@ async def test_a_manager_without_the_lease_lends_nothing() -> None:
 
 async def test_a_report_is_shown_until_the_proxy_leaves() -> None:
     feed = Feed(lambda: 10_000)
-    report = ProxyReport(name="p1", version="0", epoch=Epoch(4), revision=Revision(20), sessions=7, engine="asyncio")
+    report = ProxyReport(
+        name="p1", version="0", epoch=Epoch(4), revision=Revision(20), sessions=7, engine="asyncio", relaxed_sessions=2
+    )
     async with served(feed) as client:
         async with client.websocket("/v1/feed?proxy=p1", timeout_s=DEADLINE_S) as socket:
             await socket.send_str(encode(report).decode())
             while not feed.proxies():
                 await next_frame(socket)
             (shown,) = feed.proxies()
-            assert (shown.name, shown.sessions, shown.epoch) == ("p1", 7, 4)
+            assert (shown.name, shown.sessions, shown.epoch, shown.relaxed_sessions) == ("p1", 7, 4, 2)
         async with asyncio.timeout(DEADLINE_S):
             while feed.proxies():
                 await asyncio.sleep(0)

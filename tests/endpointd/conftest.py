@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -50,6 +51,42 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
             made.append(standby)
             standby.start()
         yield Servers(*made)
+    finally:
+        for server in reversed(made):
+            server.remove()
+
+
+@dataclass(frozen=True)
+class Duo:
+    """A primary and its standby, which a test may do anything to."""
+
+    n1: Postgres
+    n2: Postgres
+
+    def document(self, *, noded_port: int = 1, **changes: Any) -> Topology:
+        """Return a document of these two: n1 is the primary, unless the writer or candidate is n2."""
+        stands = changes.get("writer") or changes.get("candidate")
+        return document(
+            member("n1", self.n1.port, role=Role.STANDBY if stands == "n2" else Role.PRIMARY, noded_port=noded_port),
+            member("n2", self.n2.port, role=Role.PRIMARY if changes.get("writer") == "n2" else Role.STANDBY,
+                   noded_port=noded_port),
+            **changes,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def duo(tmp_path: Path) -> Iterator[Duo]:
+    """Two servers, started."""
+    (tmp_path / "n1").mkdir()
+    (tmp_path / "n2").mkdir()
+    made: list[Postgres] = []
+    try:
+        made.append(Postgres(tmp_path / "n1"))
+        made[0].start()
+        made[0].sql(f"create role scram login password '{PASSWORD}'")
+        made.append(Postgres(tmp_path / "n2", upstream=made[0]))
+        made[1].start()
+        yield Duo(*made)
     finally:
         for server in reversed(made):
             server.remove()

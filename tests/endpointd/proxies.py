@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from prometheus_client.parser import text_string_to_metric_families
 
 from daemonkit.httpclient import HttpClient, HttpError
 from endpointd.admin import Health, Sessions
@@ -28,6 +29,33 @@ class Proxy:
     reader_port: int
     http_port: int
     log: Path
+    config: Path
+
+    def reload(self, *changes: tuple[str, str]) -> None:
+        """Make *changes* to the settings file and send SIGHUP."""
+        text = self.config.read_text()
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new)
+        self.config.write_text(text)
+        self.process.send_signal(signal.SIGHUP)
+
+    async def wait_for_log(self, words: str, times: int = 1) -> None:
+        """Wait until the log says *words*, so many *times*."""
+        try:
+            async with asyncio.timeout(10):
+                while self.log.read_text().count(words) < times:
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            raise AssertionError(f"no {words!r} in\n{self.log.read_text()}") from None
+
+    async def metric(self, name: str, **labels: str) -> float:
+        """Return a sample of /metrics, 0 if there is none."""
+        for family in text_string_to_metric_families((await self.get("/metrics")).decode()):
+            for sample in family.samples:
+                if sample.name == name and sample.labels == labels:
+                    return sample.value
+        return 0.0
 
     async def get(self, path: str) -> bytes:
         async with HttpClient(f"http://127.0.0.1:{self.http_port}", TOKEN) as client:
@@ -77,9 +105,11 @@ async def proxy(
     *,
     limits: str = "",
     fallback_to_writer: bool = True,
+    more: str = "",
+    level: str = "debug",
     ports: tuple[int, int, int] | None = None,
 ) -> AsyncIterator[Proxy]:
-    """Run a proxy that follows the feeds at *feed_ports*."""
+    """Run a proxy that follows the feeds at *feed_ports*; *more* is put at the end of its settings."""
     directory.mkdir(exist_ok=True)
     writer_port, reader_port, http_port = ports or (free_port(), free_port(), free_port())
     token = directory / "token"
@@ -111,7 +141,8 @@ host = "127.0.0.1"
 port = {http_port}
 token_file = "{token}"
 [logs]
-level = "debug"
+level = "{level}"
+{more}
 """)
     log = directory / "log"
     with log.open("ab") as output:
@@ -120,7 +151,7 @@ level = "debug"
             stdout=output, stderr=output, cwd=Path(__file__).parents[2],
             env={**os.environ, "PYTHONASYNCIODEBUG": ""},
         )  # fmt: skip
-    running = Proxy(process, writer_port, reader_port, http_port, log)
+    running = Proxy(process, writer_port, reader_port, http_port, log, config)
     try:
         await running.wait_for_health()
         yield running

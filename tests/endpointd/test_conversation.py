@@ -65,7 +65,7 @@ class Play:
 
 
 def refused(why: refusal.Refusal) -> tuple[Command, ...]:
-    return ToClient(why.encode()), Close(why.message)
+    return ToClient(why.encode()), Close(why.message, why.kind, why.sqlstate)
 
 
 def test_a_login_without_password() -> None:
@@ -104,18 +104,18 @@ def test_encryption_and_startup_in_one_breath() -> None:
 def test_encryption_asked_for_twice_is_a_violation() -> None:
     play = Play().on(ClientSent(startup.SSL_REQUEST), ToClient(b"N"))
     commands = play.conversation.handle(ClientSent(startup.SSL_REQUEST))
-    assert commands[-1] == Close("encryption was requested twice")
+    assert commands[-1] == Close("encryption was requested twice", "protocol_violation", "08P01")
 
 
 def test_direct_tls_is_closed_at_its_first_byte() -> None:
-    Play().on(ClientSent(b"\x16"), Close("direct TLS is not spoken here"))
+    Play().on(ClientSent(b"\x16"), Close("direct TLS is not spoken here", "direct_tls"))
 
 
 def test_a_cancel_request_is_carried_on() -> None:
     packet = startup.encode_cancel(KEY)
     play = Play().on(ClientSent(packet), Cancel(KEY, packet))
     assert not play.conversation.wants_client
-    play.on(ServerGone()).on(ClientGone(), Close("the client went away"))
+    play.on(ServerGone()).on(ClientGone(), Close("the client went away", "client_left"))
 
 
 def test_a_client_that_does_not_wait_is_taken_as_it_is() -> None:
@@ -124,12 +124,14 @@ def test_a_client_that_does_not_wait_is_taken_as_it_is() -> None:
     play.on(ServerSent(OK + READY), ToClient(OK + READY), Relay(None, b""))
     garbled = b"Q\0\0\0\0"
     play = Play().on(ClientSent(HELLO + garbled), Connect())
-    assert play.conversation.handle(Connected(WRITER))[-1] == Close("invalid message length 0 for message type 0x51")
+    assert play.conversation.handle(Connected(WRITER))[-1] == Close(
+        "invalid message length 0 for message type 0x51", "protocol_violation", "08P01"
+    )
 
 
 def test_what_is_no_packet_is_refused() -> None:
     commands = Conversation().handle(ClientSent(b"GET / HTTP/1.1\r\n"))
-    assert commands[-1] == Close("invalid length of startup packet")
+    assert commands[-1] == Close("invalid length of startup packet", "protocol_violation", "08P01")
 
 
 def test_nobody_to_connect_to() -> None:
@@ -164,6 +166,11 @@ def test_a_standby_taken_for_the_writer_is_refused_after_a_login() -> None:
     play.on(ServerSent(OK)).on(ServerSent(STANDBY), *refused(refusal.no_primary("writer")))
 
 
+def test_a_primary_that_nobody_named_is_no_replica() -> None:
+    play = Play().on(ClientSent(HELLO), Connect()).on(Connected(READER), ToServer(HELLO))
+    play.on(ServerSent(OK + ABOUT + READY), Connect(READER))
+
+
 def test_a_standby_is_what_the_readers_door_wants() -> None:
     play = Play().on(ClientSent(HELLO), Connect()).on(Connected(READER), ToServer(HELLO))
     play.on(ServerSent(OK + STANDBY + READY), ToClient(OK + STANDBY + READY), Relay(None, b""))
@@ -173,7 +180,8 @@ def test_a_standby_is_what_the_readers_door_wants() -> None:
 @pytest.mark.parametrize("before", [b"", OK])
 def test_a_servers_refusal_is_passed_on(state: str, before: bytes) -> None:
     words = m.error_response("FATAL", state, "no")
-    Play().sent().on(ServerSent(before + words), ToClient(before + words), Close(f"the server refused the login: {state}"))
+    end = Close("the server refused the login: no", "server_refused", state)
+    Play().sent().on(ServerSent(before + words), ToClient(before + words), end)
 
 
 @pytest.mark.parametrize(("backend", "why"), [(WRITER, refusal.no_primary("writer")), (READER, refusal.startup_lost("n2"))])
@@ -202,13 +210,15 @@ def test_time_is_over(words: list[Event]) -> None:
 
 
 def test_a_client_that_leaves_is_not_mourned() -> None:
-    Play().on(ClientGone(), Close("the client went away"))
-    Play().sent().on(ClientGone(), Close("the client went away"))
+    Play().on(ClientGone(), Close("the client went away", "client_left"))
+    Play().sent().on(ClientGone(), Close("the client went away", "client_left"))
 
 
 def test_a_client_that_breaks_the_protocol_in_the_login_is_told() -> None:
     play = Play().sent().on(ServerSent(SASL), ToClient(SASL))
-    assert play.conversation.handle(ClientSent(b"p\0\0\0\1"))[-1] == Close("invalid message length 1 for message type 0x70")
+    assert play.conversation.handle(ClientSent(b"p\0\0\0\1"))[-1] == Close(
+        "invalid message length 1 for message type 0x70", "protocol_violation", "08P01"
+    )
 
 
 def test_a_server_that_breaks_the_protocol_or_says_too_much_is_left() -> None:
@@ -217,7 +227,9 @@ def test_a_server_that_breaks_the_protocol_or_says_too_much_is_left() -> None:
     play = Play().sent().on(ServerSent(OK))
     notice = m.message(m.Backend.NOTICE_RESPONSE, bytes(30_000))
     play.on(ServerSent(notice)).on(ServerSent(notice))
-    assert play.conversation.handle(ServerSent(notice))[-1] == Close("the server says too much during startup")
+    assert play.conversation.handle(ServerSent(notice))[-1] == Close(
+        "the server says too much during startup", "protocol_violation", "08P01"
+    )
     assert len(notice) * 3 > LOGIN_BYTES_MAX
 
 

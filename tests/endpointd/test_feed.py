@@ -41,7 +41,16 @@ async def following(directory: Path, *ports: int) -> AsyncIterator[Switchboard]:
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(cache.run())]
         for port in ports:
-            feed = Feed(f"http://127.0.0.1:{port}", TOKEN, "proxy-1", board, cache, engine="asyncio", count=lambda: 5)
+            feed = Feed(
+                f"http://127.0.0.1:{port}",
+                TOKEN,
+                "proxy-1",
+                board,
+                cache,
+                engine="asyncio",
+                count=lambda: 5,
+                count_relaxed=lambda: 2,
+            )
             tasks.append(group.create_task(feed.run()))
         yield board
         for task in tasks:
@@ -58,6 +67,7 @@ async def test_a_document_is_followed_reported_and_kept(tmp_path: Path) -> None:
     async with feed_server(topology()) as server, following(tmp_path, server.port) as board:
         await until(lambda: board.is_vouched)
         report = await server.wait_for_report(revision=1)
+        assert report.relaxed_sessions == 2
         assert (report.name, report.version, report.epoch, report.sessions, report.engine) == (
             "proxy-1",
             VERSION,

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from endpointd.commits import Laxity
 from endpointd.link import WRITE_BYTES_HIGH, Link
 from endpointd.relay.asyncio_engine import HELD_BYTES_MAX, AsyncioEngine
 from endpointd.relay.seam import Engine, Happening
@@ -108,11 +109,21 @@ async def connected() -> tuple[Link, Peer]:
 
 
 @asynccontextmanager
-async def bench(engine: Engine, *, server_rest: bytes = b"", client_rest: bytes = b"") -> AsyncIterator[Bench]:
+async def bench(
+    engine: Engine, *, server_rest: bytes = b"", client_rest: bytes = b"", point: SafePoint | None = None
+) -> AsyncIterator[Bench]:
     client_link, client = await connected()
     server_link, server = await connected()
     made = Bench(engine, client, server)
-    engine.add(TOKEN, client_link, server_link, SafePoint(), made.tell, server_rest=server_rest, client_rest=client_rest)
+    engine.add(
+        TOKEN,
+        client_link,
+        server_link,
+        point if point is not None else SafePoint(),
+        made.tell,
+        server_rest=server_rest,
+        client_rest=client_rest,
+    )
     try:
         yield made
     finally:
@@ -294,6 +305,25 @@ async def test_a_commit_that_is_not_confirmed_is_held_back(engine: Engine) -> No
             with contextlib.suppress(ConnectionError):
                 await b.server.send(stream[cut:])
             assert await b.client.receive_all() == ROW + warning + BYE
+            assert b.told == [Happening.COMMIT_UNCONFIRMED]
+
+
+async def test_a_success_in_doubt_is_held_back_from_its_first_byte(engine: Engine) -> None:
+    done = message(Backend.COMMAND_COMPLETE, b"COMMIT\0") + ready_for_query("I")
+    stream = ROW + done
+    for cut in range(1, len(stream)):
+        point = SafePoint()
+        point.watch(Laxity.DEAF, lambda _: None)
+        point.cancel_begins()
+        async with bench(engine, point=point) as b:
+            b.answer = lambda _happening: engine.drop(TOKEN, BYE)
+            await b.server.send(stream[:cut])
+            if cut > len(ROW):
+                assert await b.client.receive(len(ROW)) == ROW
+            with contextlib.suppress(ConnectionError):
+                await b.server.send(stream[cut:])
+            rest = await b.client.receive_all()
+            assert rest == (BYE if cut > len(ROW) else ROW + BYE), cut
             assert b.told == [Happening.COMMIT_UNCONFIRMED]
 
 

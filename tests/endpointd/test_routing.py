@@ -70,4 +70,30 @@ def test_only_a_switchover_is_planned() -> None:
 
 
 def test_before_the_first_document_both_doors_lead_nowhere() -> None:
-    assert [candidates(EMPTY, door, fallback_to_writer=True) for door in Door] == [(), ()]
+    doors = (Door.WRITER, Door.READER, Door.of("n1"))
+    assert [candidates(EMPTY, door, fallback_to_writer=True) for door in doors] == [(), (), ()]
+
+
+def test_an_instances_door_leads_to_its_node_whatever_that_is() -> None:
+    members = (
+        member("n1", 1, role=Role.PRIMARY),
+        member("n2", 2, reader_eligible=False, state=NodeState.CATCHING_UP),
+        member("n3", 3, role=Role.NONE, state=NodeState.STOPPED, reader_eligible=False),
+    )
+    table = make_table(document(*members, writer="n1"))
+
+    def leads(name: str) -> list[tuple[str, bool]]:
+        found = candidates(table, Door.of(name), fallback_to_writer=True)
+        return [(backend.node, backend.is_writer) for backend in found]
+
+    assert leads("n1") == [("n1", True)]
+    assert leads("n2") == [("n2", False)]
+    assert leads("n3") == [("n3", False)]
+    assert leads("n9") == []
+
+
+def test_an_instances_door_is_shut_while_its_node_is_being_promoted_or_is_a_primary_nobody_named() -> None:
+    members = (member("n1", 1, role=Role.PRIMARY), member("n2", 2))
+    table = make_table(document(*members, candidate="n2", epoch=2))
+    for name in ("n1", "n2"):
+        assert candidates(table, Door.of(name), fallback_to_writer=True) == ()

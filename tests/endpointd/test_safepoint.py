@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from endpointd.commits import Laxity
 from endpointd.safepoint import SYNC_WAIT_ROUTINE, Doing, SafePoint
 from pgwire.errors import ProtocolError
-from pgwire.messages import Backend, encode_report, error_response, make_report, message, ready_for_query
+from pgwire.messages import Backend, encode_report, error_response, make_report, message, query, ready_for_query
 
 IDLE, IN_TRANSACTION, BUSY = Doing.IDLE, Doing.IN_TRANSACTION, Doing.BUSY
 
@@ -62,8 +63,13 @@ PLAYS: dict[str, list[Step]] = {
 
 @pytest.mark.parametrize("name", PLAYS)
 @pytest.mark.parametrize("trickle", [False, True])
-def test_plays(name: str, trickle: bool) -> None:
+@pytest.mark.parametrize("watched", [False, True])
+def test_plays(name: str, trickle: bool, watched: bool) -> None:
     point = SafePoint()
+    if watched:
+        point.watch(Laxity.DEAF, lambda _: None)
+        point.cancel_begins()
+        point.cancel_ended()
     for step in PLAYS[name]:
         if isinstance(step, Doing):
             assert point.doing is step
@@ -134,6 +140,84 @@ def test_a_commit_whose_wait_was_cancelled_is_noticed_by_the_routine() -> None:
     assert SafePoint().server_sent(before + warning + after) == len(before + warning)
     assert SafePoint().server_sent(before + notice("exec_stmt_raise", SYNC_WAIT_ROUTINE) + after) is None
     assert SafePoint().server_sent(before + message(Backend.NOTICE_RESPONSE, b"torn " + SYNC_WAIT_ROUTINE.encode())) is None
+
+
+CANCELED = error_response("ERROR", "57014", "canceling statement due to user request")
+SUCCESS = message(ord("C"), b"INSERT 0 1\0")
+
+
+def deaf() -> SafePoint:
+    """Return a session that is idle, and hides warnings."""
+    point = SafePoint()
+    point.server_sent(ready_for_query("I"))
+    told: list[Laxity] = []
+    point.watch(Laxity.NONE, told.append)
+    for _ in range(2):
+        point.client_sent(query("set client_min_messages = error"))
+        point.server_sent(message(ord("C"), b"SET\0") + ready_for_query("I"))
+    assert told == [Laxity.DEAF]
+    return point
+
+
+def test_a_success_after_a_cancel_request_is_in_doubt_in_a_session_that_hides_warnings() -> None:
+    point = deaf()
+    point.client_sent(query("insert"))
+    point.cancel_begins()
+    row = message(ord("D"), b"x")
+    assert point.server_sent(row + SUCCESS + ready_for_query("I")) == len(row)
+    # Cut in two: where the success begins is in the chunk before.
+    point = deaf()
+    point.client_sent(query("insert"))
+    point.cancel_begins()
+    point.cancel_ended()
+    assert point.server_sent(row + SUCCESS[:3]) is None
+    assert point.server_sent(SUCCESS[3:] + ready_for_query("I")) == -3
+
+
+def test_by_the_extended_protocol_it_is_the_server_that_is_ready_again_that_is_in_doubt() -> None:
+    point = deaf()
+    point.client_sent(message(ord("E")) + message(ord("S")))
+    assert point.server_sent(SUCCESS) is None
+    point.cancel_begins()
+    assert point.server_sent(ready_for_query("I")) == 0
+
+
+def test_a_request_that_was_felt_leaves_no_doubt() -> None:
+    point = deaf()
+    point.client_sent(query("select pg_sleep(1)"))
+    point.cancel_begins()
+    assert point.server_sent(CANCELED + ready_for_query("I")) is None
+    point.cancel_ended()
+    point.client_sent(query("insert"))
+    assert point.server_sent(SUCCESS + ready_for_query("I")) is None
+
+
+def test_inside_a_transaction_only_its_commit_is_in_doubt() -> None:
+    point = deaf()
+    point.client_sent(query("begin"))
+    point.server_sent(message(ord("C"), b"BEGIN\0") + ready_for_query("T"))
+    point.client_sent(query("insert"))
+    point.cancel_begins()
+    assert point.server_sent(SUCCESS + ready_for_query("T")) is None
+    point.client_sent(query("commit"))
+    assert point.server_sent(message(ord("C"), b"COMMIT\0") + ready_for_query("I")) == 0
+
+
+def test_a_request_that_reaches_an_idle_session_leaves_no_doubt() -> None:
+    point = deaf()
+    point.cancel_begins()
+    assert point.is_in_doubt
+    point.cancel_ended()
+    assert not point.is_in_doubt
+
+
+def test_a_session_that_hears_warnings_is_never_in_doubt() -> None:
+    point = SafePoint()
+    point.server_sent(ready_for_query("I"))
+    point.watch(Laxity.RELAXED, lambda _: None)
+    point.client_sent(query("insert"))
+    point.cancel_begins()
+    assert point.server_sent(SUCCESS + ready_for_query("I")) is None
 
 
 def test_bytes_that_are_no_messages_are_refused() -> None:

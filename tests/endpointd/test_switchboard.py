@@ -77,7 +77,7 @@ class Board(Switchboard):
 
     def __init__(self, *, fallback_to_writer: bool = True, limits: LimitSettings = LIMITS) -> None:
         super().__init__(limits)
-        self.connector = Connector(self, limits, fallback_to_writer=fallback_to_writer, draw=Random(3).randrange)
+        self.connector = Connector(self, fallback_to_writer=fallback_to_writer, draw=Random(3).randrange)
 
 
 @asynccontextmanager

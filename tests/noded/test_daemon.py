@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
+import signal
+import sys
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
+from daemonkit.httpclient import HttpClient, HttpRefused
 from noded.daemon import main
+from tests.endpointd.servers import free_port
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +78,50 @@ def test_two_nodeds_never_work_in_one_directory(tmp_path: Path, capsys: pytest.C
     finally:
         os.close(descriptor)
     assert "another noded works in" in capsys.readouterr().err
+
+
+async def test_a_running_noded_is_scraped_and_reads_its_log_level_again(tmp_path: Path) -> None:
+    """It has no data directory, and starts no PostgreSQL."""
+    port = free_port()
+    place = f'[http]\nhost = "127.0.0.1"\nport = {port}\ntoken_file = "{tmp_path / "token"}"'
+    path = write_settings(tmp_path, http=place)
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "noded.daemon", "--config", path, stdout=output, stderr=output, cwd=Path(__file__).parents[2]
+        )
+    try:
+        async with asyncio.timeout(30), HttpClient(f"http://127.0.0.1:{port}", "secret") as client:
+            while b"noded serves" not in log.read_bytes():
+                await asyncio.sleep(0.02)
+            samples = {
+                (sample.name, *sample.labels.values()): sample.value
+                for family in text_string_to_metric_families((await client.get("/metrics", timeout_s=5)).decode())
+                for sample in family.samples
+            }
+            assert samples["endpointd_node_up",] == 0
+            assert samples["endpointd_node_role", "none"] == 1
+            assert samples["endpointd_node_disk_free_bytes",] > 0
+            async with HttpClient(f"http://127.0.0.1:{port}") as stranger:
+                with pytest.raises(HttpRefused):
+                    await stranger.get("/metrics", timeout_s=5)
+            text = path.read_text()
+            for change, said in (
+                ('[logs]\nlevel = "debug"\n', b"settings read anew"),
+                ('[logs]\nlevel = "loud"\n', b"reload failed, the former settings stay"),
+            ):
+                path.write_text(text + change)
+                process.send_signal(signal.SIGHUP)
+                while said not in log.read_bytes():
+                    await asyncio.sleep(0.02)
+            await client.get("/status", timeout_s=5)
+    finally:
+        process.terminate()
+        await process.wait()
+    words = log.read_bytes()
+    assert b"Traceback" not in words
+    assert b"[logs].level: expected one of" in words
+    assert b'got "loud"' in words
 
 
 def test_its_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:

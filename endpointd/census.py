@@ -1,0 +1,66 @@
+"""What the proxy is like at the moment when somebody asks: counted then, not kept up to date in between.
+
+Bytes are those of the sessions that live and of those that have ended, so that a session of a week shows in its first minute.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from endpointd.feed import Feed
+from endpointd.house import House
+from endpointd.switchboard import Switchboard
+
+
+class Census(Collector):
+    """Counts whoever is in."""
+
+    def __init__(self, house: House, board: Switchboard, feeds: Sequence[Feed], now: Callable[[], float]) -> None:
+        self._house = house
+        self._board = board
+        self._feeds = feeds
+        self._now = now
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the families; called for each GET /metrics, on the loop."""
+        sessions: Counter[tuple[str, str]] = Counter()
+        moved = Counter(self._house.bytes_of_ended)
+        held = 0
+        for session in self._house:
+            stats, backend = session.stats, session.backend
+            sessions[session.door.name, backend.node if backend is not None else ""] += 1
+            held += stats.held_bytes if stats is not None else 0
+            for direction, count in session.bytes_moved():
+                moved[session.door.name, direction] += count
+        here = GaugeMetricFamily(
+            "endpointd_sessions",
+            "Client connections that are open; node is empty while they have no server.",
+            labels=["endpoint", "node"],
+        )
+        for labels, count in sorted(sessions.items()):
+            here.add_metric(labels, count)
+        through = CounterMetricFamily("endpointd_bytes", "Bytes of all sessions.", labels=["endpoint", "direction"])
+        for labels, count in sorted(moved.items()):
+            through.add_metric(labels, count)
+        age = GaugeMetricFamily(
+            "endpointd_feed_age_seconds", "Since the last word of a manager; infinite before the first.", labels=["manager"]
+        )
+        for feed in self._feeds:
+            age.add_metric([feed.url], max(0.0, self._now() - feed.heard_at))
+        vouched_s = max(0.0, self._board.freshness.until - self._now())
+        return (
+            here,
+            through,
+            age,
+            GaugeMetricFamily("endpointd_held_bytes", "Bytes of all sessions in the proxy's memory.", value=held),
+            GaugeMetricFamily(
+                "endpointd_relaxed_sessions",
+                "Sessions on the writer that spoke of a setting that weakens what a commit promises.",
+                value=self._house.relaxed_sessions(self._board.topology),
+            ),
+            GaugeMetricFamily("endpointd_writer_vouched_seconds", "How long the writer may still be served.", value=vouched_s),
+        )

@@ -1,0 +1,47 @@
+"""How many sessions one user and one database may have here at once.
+
+Counted from the startup packet on, before the server has checked who it is: a limit holds those back who would use up the
+server, and a user who is not let in for it is told what PostgreSQL would tell.  Pure; bounded by the number of sessions.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from endpointd import refusal
+from endpointd.refusal import Refusal
+
+
+class Quota:
+    """The sessions of each user and of each database."""
+
+    def __init__(self) -> None:
+        self._users: Counter[str] = Counter()
+        self._databases: Counter[str] = Counter()
+        self._taken: dict[int, tuple[str, str]] = {}
+
+    def __len__(self) -> int:
+        return len(self._taken)
+
+    def take(self, session: int, user: str, database: str, *, per_user: int | None, per_database: int | None) -> Refusal | None:
+        """Count *session*, once; or return why it may not come in. None: as many as like."""
+        if session in self._taken:
+            return None
+        if per_user is not None and self._users[user] >= per_user:
+            return refusal.too_many_for_user(user)
+        if per_database is not None and self._databases[database] >= per_database:
+            return refusal.too_many_for_database(database)
+        self._users[user] += 1
+        self._databases[database] += 1
+        self._taken[session] = user, database
+        return None
+
+    def give_back(self, session: int) -> None:
+        """*session* has ended, counted or not."""
+        taken = self._taken.pop(session, None)
+        if taken is None:
+            return
+        for counts, name in zip((self._users, self._databases), taken, strict=True):
+            counts[name] -= 1
+            if not counts[name]:
+                del counts[name]

@@ -1,0 +1,133 @@
+"""Which startup packets and statements weaken what a commit promises."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from endpointd.commits import Laxity, is_promised, is_quorum, laxity_of, settings_asked_for, startup_laxity, startup_refusal
+from pgtopology.desired import DesiredSettings
+from pgtopology.document import Durability
+from pgwire.startup import StartupMessage, make_startup
+from tests.endpointd.feedserver import document
+
+OFF = ("synchronous_commit", "off")
+
+
+def asks(options: str) -> list[tuple[str, str]]:
+    return [pair for pair in settings_asked_for(make_startup("u", "d", options=options)) if pair[0] not in ("user", "database")]
+
+
+@pytest.mark.parametrize(
+    ("options", "asked"),
+    [
+        ("-c synchronous_commit=off", [OFF]),
+        ("-csynchronous_commit=off", [OFF]),
+        ("-c synchronous-commit=off", [OFF]),
+        ("--synchronous_commit=off", [OFF]),
+        ("--synchronous-commit=off", [OFF]),
+        ("-c SYNCHRONOUS_Commit=off", [OFF]),
+        ("-Ecsynchronous_commit=off", [OFF]),
+        ("-E -c synchronous_commit=off", [OFF]),
+        ("-S 4 -c synchronous_commit=off", [OFF]),
+        (r"-c synchronous_\commit=\off", [OFF]),
+        ("\t-c\n synchronous_commit=off ", [OFF]),
+        (r"-c search_path=a\ -c\ b -c synchronous_commit=off", [("search_path", "a -c b"), OFF]),
+        (r"-c application_name=a\\ -c synchronous_commit=off", [("application_name", "a\\"), OFF]),
+        (r"-c application_name=--synchronous_commit=off", [("application_name", "--synchronous_commit=off")]),
+        ("-c work_mem=77kB -c search_path=a,b", [("work_mem", "77kB"), ("search_path", "a,b")]),
+        ("-S --synchronous_commit=off", []),
+        ("", []),
+        ("-c", [("", "")]),
+        ("--", [("", "")]),
+        ("synchronous_commit=off", []),
+        ("\\", []),
+    ],
+)
+def test_options_are_read_as_a_server_reads_them(options: str, asked: list[tuple[str, str]]) -> None:
+    assert asks(options) == asked
+
+
+@given(st.text(alphabet=" \\-cSE=-_aoffn", max_size=60))
+def test_any_options_can_be_read(options: str) -> None:
+    for name, _ in asks(options):
+        assert name == name.lower()
+
+
+@pytest.mark.parametrize("value", ["on", "ON", "true", "yes", "1", "remote_apply"])
+def test_full_commits_may_be_asked_for(value: str) -> None:
+    message = make_startup("u", "d", synchronous_commit=value, options=f"-c synchronous_commit={value}")
+    assert startup_refusal(message) is None
+    assert startup_laxity(message) is Laxity.NONE
+
+
+@pytest.mark.parametrize("value", ["off", "LOCAL", "remote_write", "false", "no", "0", "", "nonsense"])
+@pytest.mark.parametrize("how", ["parameter", "options"])
+def test_less_is_refused_and_says_what_to_do(value: str, how: str) -> None:
+    word = ("Synchronous_Commit", value) if how == "parameter" else ("options", f"-c synchronous_commit={value}")
+    message = StartupMessage(3 << 16, (("user", "u"), word))
+    why = startup_refusal(message)
+    assert why is not None
+    assert (why.sqlstate, why.kind) == ("22023", "commits_relaxed")
+    assert f'"synchronous_commit" cannot be set to "{value}"' in why.message
+    assert startup_laxity(message) is Laxity.RELAXED
+
+
+def test_a_later_word_does_not_excuse_an_earlier_one() -> None:
+    message = StartupMessage(3 << 16, (("user", "u"), ("options", "-c synchronous_commit=off"), ("synchronous_commit", "on")))
+    assert startup_refusal(message) is not None
+
+
+@pytest.mark.parametrize(("value", "refused"), [("error", True), ("Fatal", True), ("warning", False), ("notice", False)])
+def test_warnings_may_not_be_hidden(value: str, refused: bool) -> None:
+    why = startup_refusal(make_startup("u", "d", client_min_messages=value))
+    assert (why.kind if why is not None else None) == ("warnings_hidden" if refused else None)
+
+
+def test_a_client_is_quoted_in_utf8_and_not_without_end() -> None:
+    why = startup_refusal(make_startup("u", "d", synchronous_commit="\udcff" + "x" * 5000))
+    assert why is not None
+    assert len(why.encode()) < 600
+
+
+def test_the_promise_is_the_quorums_unless_an_operator_gave_it_up() -> None:
+    topology = document(writer="n1")
+    assert is_promised(topology)
+    assert is_promised(msgspec.structs.replace(topology, durability=Durability.REDUCED))
+    assert not is_promised(None)
+    assert not is_promised(msgspec.structs.replace(topology, durability=Durability.ASYNC))
+    relaxed = msgspec.structs.replace(topology, desired=DesiredSettings(relaxed_commits=True))
+    assert not is_promised(relaxed)
+    assert is_quorum(relaxed)
+
+
+@pytest.mark.parametrize(
+    ("statement", "laxity"),
+    [
+        ("set synchronous_commit = off", Laxity.RELAXED),
+        ("begin; SET LOCAL Synchronous_Commit TO 'local'; insert into t values (1); commit", Laxity.RELAXED),
+        ("select set_config('synchronous_commit', 'off', false)", Laxity.RELAXED),
+        ("alter role u set synchronous_commit = off", Laxity.RELAXED),
+        ("set synchronous_commit = one", Laxity.RELAXED),
+        ("set synchronous_commit = on; set synchronous_commit = off", Laxity.RELAXED),
+        ('set "synchronous_commit" = off', Laxity.RELAXED),
+        ("set synchronous_commit = on", Laxity.NONE),
+        ('set "synchronous_commit" to default', Laxity.NONE),
+        ("SET SESSION synchronous_commit TO 'remote_apply'", Laxity.NONE),
+        ("show synchronous_commit", Laxity.NONE),
+        ("reset synchronous_commit", Laxity.NONE),
+        ("select current_setting('synchronous_commit')", Laxity.NONE),
+        ("select set_config('synchronous_commit', 'on', true)", Laxity.NONE),
+        ("set client_min_messages = error", Laxity.DEAF),
+        ("select set_config('client_min_messages', 'error', false)", Laxity.DEAF),
+        ("SET client_min_messages = warning;", Laxity.NONE),
+        ("select pg_catalog.set_config('client_min_messages', 'notice', false)", Laxity.NONE),
+        ("set client_min_messages to error; set synchronous_commit to off", Laxity.DEAF | Laxity.RELAXED),
+        ("select a_b from t", Laxity.NONE),
+        ("", Laxity.NONE),
+    ],
+)
+def test_statements_that_weaken_commits_are_noticed(statement: str, laxity: Laxity) -> None:
+    assert laxity_of(statement.encode() + b"\0") == laxity

@@ -1,0 +1,161 @@
+"""Whoever comes to the port and is no well-behaved client: told in PostgreSQL's words where that is possible, and counted."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from pathlib import Path
+
+import psycopg
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from daemonkit.httpclient import HttpClient, HttpError
+from endpointd.conversation import Conversation, State
+from endpointd.vocabulary import ClientSent, Close
+from pgwire import startup
+from pgwire.messages import Backend, decode_report
+from tests.endpointd.conftest import Servers, Stage
+from tests.endpointd.feedserver import document, feed_server
+from tests.endpointd.proxies import Proxy, proxy
+from tests.endpointd.test_doors import farewell, packet, raw
+
+
+async def failures(running: Proxy, reason: str, endpoint: str = "writer") -> float:
+    return await running.metric("endpointd_startup_failures_total", endpoint=endpoint, reason=reason)
+
+
+async def test_every_way_to_begin_wrongly_is_told_and_counted(tmp_path: Path) -> None:
+    async with feed_server() as feed, proxy(tmp_path / "proxy", [feed.port]) as running:
+        wrong = {
+            "zero length": b"\0\0\0\0",
+            "shorter than its own header": b"\0\0\0\7",
+            "negative length": b"\xff\xff\xff\xff",
+            "one byte beyond 10,000": (10_001).to_bytes(4, "big"),
+            "http": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+            "ssh": b"SSH-2.0-OpenSSH_9.2\r\n",
+            "no terminator": packet(3 << 16, b"user\0a\0"),
+            "a cancel request without a key": packet(1234 << 16 | 5678, b"abc"),
+            "an encryption request with a tail": packet(1234 << 16 | 5679, b"tail"),
+            "garbage behind an encryption request": startup.SSL_REQUEST + b"\x99garbage that was never encrypted",
+            "tls behind an encryption request that was declined": startup.GSSENC_REQUEST + b"\x99\x16\x03\x01",
+        }
+        for count, (what, sent) in enumerate(wrong.items(), 1):
+            async with raw(running.writer_port) as (reader, writer):
+                writer.write(sent)
+                async with asyncio.timeout(10):
+                    answer = await reader.read(-1)
+                report = decode_report(answer.removeprefix(b"N")[5:])
+                assert (report.severity, report.sqlstate) == ("FATAL", "08P01"), what
+            await running.wait_for_health(sessions=0)
+            assert await failures(running, "protocol_violation") == count, what
+        for version in (2 << 16, 1 << 16, 4 << 16, 1234 << 16 | 1):
+            async with raw(running.writer_port) as (reader, writer):
+                writer.write(packet(version, b"user\0a\0\0"))
+                assert (await farewell(reader)).startswith("0A000 unsupported frontend protocol")
+        await running.wait_for_health(sessions=0)
+        assert await failures(running, "unsupported_version") == 4
+        assert await running.metric("endpointd_connections_total", endpoint="writer") == len(wrong) + 4
+        assert await running.metric("endpointd_bugs_total") == 0
+        # Eleven of one kind are a few lines and a sum.
+        assert running.log.read_text().count("kind=protocol_violation") == len(wrong)
+
+
+async def test_tls_without_asking_is_closed_and_counted(tmp_path: Path) -> None:
+    async with feed_server() as feed, proxy(tmp_path / "proxy", [feed.port]) as running:
+        context = ssl.create_default_context()
+        with pytest.raises((ssl.SSLError, ConnectionError, EOFError)):
+            await asyncio.open_connection("127.0.0.1", running.writer_port, ssl=context, server_hostname="localhost")
+        with pytest.raises(psycopg.OperationalError):
+            await psycopg.AsyncConnection.connect(
+                host="127.0.0.1", port=running.writer_port, user="u", sslmode="require", sslnegotiation="direct"
+            )
+        with pytest.raises(psycopg.OperationalError, match="server does not support SSL"):
+            await psycopg.AsyncConnection.connect(host="127.0.0.1", port=running.writer_port, user="u", sslmode="require")
+        async with HttpClient(f"http://127.0.0.1:{running.writer_port}") as client:
+            with pytest.raises(HttpError):
+                await client.get("/", timeout_s=5)
+        await running.wait_for_health(sessions=0)
+        assert await failures(running, "direct_tls") == 2
+        assert await failures(running, "client_left") == 1
+
+
+@pytest.mark.parametrize("how", ["silence", "half a packet", "a byte now and then", "a declined request and silence"])
+async def test_whoever_takes_too_long_is_sent_away(tmp_path: Path, how: str) -> None:
+    limits = "startup_timeout_s = 0.5"
+    async with feed_server() as feed, proxy(tmp_path / "proxy", [feed.port], limits=limits) as running:
+        hello = startup.encode_startup(startup.make_startup("u", "d"))
+        async with raw(running.writer_port) as (reader, writer):
+            dribbling: asyncio.Task[None] | None = None
+            match how:
+                case "half a packet":
+                    writer.write(hello[:-3])
+                case "a byte now and then":
+
+                    async def dribble() -> None:
+                        for byte in b"\0\0\x20\0" + bytes(8000):
+                            writer.write(bytes((byte,)))
+                            await asyncio.sleep(0.05)
+
+                    dribbling = asyncio.create_task(dribble())
+                case "a declined request and silence":
+                    writer.write(startup.SSL_REQUEST)
+                    assert await reader.readexactly(1) == b"N"
+                case _:
+                    pass
+            assert await farewell(reader) == "08P01 canceling connection startup due to timeout"
+            if dribbling is not None:
+                dribbling.cancel()
+        await running.wait_for_health(sessions=0)
+        assert await failures(running, "startup_timeout") == 1
+
+
+async def test_a_login_that_does_not_go_on_is_ended(servers: Servers, tmp_path: Path) -> None:
+    limits = "startup_timeout_s = 0.5"
+    async with feed_server(servers.document()) as feed, proxy(tmp_path / "proxy", [feed.port], limits=limits) as running:
+        await running.wait_for_health(status="serving")
+        async with raw(running.writer_port) as (reader, writer):
+            writer.write(startup.encode_startup(startup.make_startup("scram", "postgres")))
+            assert (await reader.readexactly(1))[0] == Backend.AUTHENTICATION
+            size = int.from_bytes(await reader.readexactly(4), "big")
+            await reader.readexactly(size - 4)
+            assert await farewell(reader) == "08P01 canceling connection startup due to timeout"
+
+
+async def test_a_newer_minor_version_is_negotiated_by_the_server(stage: Stage) -> None:
+    async with raw(stage.proxy.writer_port) as (reader, writer):
+        message = startup.make_startup("postgres", "postgres", version=3 << 16 | 9, **{"_pq_.whatever": "x"})
+        writer.write(startup.encode_startup(message))
+        async with asyncio.timeout(10):
+            data = await reader.readuntil(b"Z\0\0\0\5I")
+        assert data[0] == Backend.NEGOTIATE_PROTOCOL_VERSION
+        assert b"_pq_.whatever\0" in data[:64]
+
+
+@settings(max_examples=300)
+@given(data=st.binary(max_size=80), cuts=st.lists(st.integers(1, 9), max_size=30))
+def test_any_bytes_lead_to_an_answer_or_to_waiting_for_more(data: bytes, cuts: list[int]) -> None:
+    conversation = Conversation()
+    kinds = ("protocol_violation", "unsupported_version", "direct_tls")
+    pos = 0
+    for cut in [*cuts, len(data)]:
+        if conversation.wants_client and pos < len(data):
+            for command in conversation.handle(ClientSent(data[pos : pos + cut])):
+                assert not isinstance(command, Close) or command.kind in kinds
+            pos += cut
+    assert conversation.state in (State.OPENING, State.CONNECTING, State.CANCELLING, State.CLOSED)
+
+
+async def test_a_storm_of_the_same_failure_is_a_few_lines_and_a_sum(tmp_path: Path) -> None:
+    async with feed_server(document()) as feed, proxy(tmp_path / "proxy", [feed.port], level="info") as running:
+        for _ in range(30):
+            async with raw(running.reader_port) as (reader, writer):
+                writer.write(b"\0\0\0\0")
+                await farewell(reader)
+        await running.wait_for_health(sessions=0)
+        assert running.log.read_text().count("kind=protocol_violation") == 5
+        assert await failures(running, "protocol_violation", "reader") == 30
+        async with asyncio.timeout(30):
+            while "count=25" not in running.log.read_text():
+                await asyncio.sleep(0.1)
