@@ -35,13 +35,22 @@ def line(x1: float, y1: float, x2: float, y2: float, *, stroke: str, width: floa
 
 
 def words(
-    x: float, y: float, text: str, *, size: float = 11, fill: str = "#333333", anchor: str = "start", bold: bool = False
+    x: float,
+    y: float,
+    text: str,
+    *,
+    size: float = 11,
+    fill: str = "#333333",
+    anchor: str = "start",
+    bold: bool = False,
+    halo: bool = False,
 ) -> str:
-    """Return *text* with its base line at *y*; *anchor* is start, middle or end."""
+    """Return *text* with its base line at *y*; *anchor* is start, middle or end; a *halo* keeps it legible across lines."""
     weight = ' font-weight="600"' if bold else ""
+    around = ' paint-order="stroke" stroke="#ffffff" stroke-width="3"' if halo else ""
     return (
         f'<text x="{_n(x)}" y="{_n(y)}" font-size="{_n(size)}" fill={quoteattr(fill)} '
-        f'text-anchor="{anchor}"{weight}>{escape(text)}</text>'
+        f'text-anchor="{anchor}"{weight}{around}>{escape(text)}</text>'
     )
 
 

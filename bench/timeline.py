@@ -12,16 +12,18 @@ from bench import svg
 
 COLOURS: Mapping[str, tuple[str, str]] = {
     "writer": ("#1a7f4b", "writer"),
-    "streaming": ("#8ec9e8", "replica, streaming"),
-    "catching_up": ("#f3c969", "catching up"),
-    "rewinding": ("#b07cc6", "rewinding"),
+    "promoted": ("#7fd1a0", "promoted, not open"),
+    "outdated": ("#e07b39", "old primary"),
+    "streaming": ("#9fd0ea", "replica, streaming"),
+    "catching_up": ("#f3d27a", "standby, not streaming"),
+    "rewinding": ("#b07cc6", "rewinding or cloning"),
     "cloning": ("#b07cc6", "cloning"),
-    "stopped": ("#b3362b", "stopped"),
+    "stopped": ("#c2574d", "stopped"),
     "unreachable": ("#8a8a8a", "not heard of"),
     "unknown": ("#e4e4e4", "no manager to ask"),
 }
 """Colour and name of each state; two may share a colour where the eye need not tell them apart."""
-LEGEND = ("writer", "streaming", "catching_up", "rewinding", "stopped", "unreachable", "unknown")
+LEGEND = ("writer", "promoted", "streaming", "catching_up", "rewinding", "stopped", "unreachable", "outdated", "unknown")
 MARKS: Mapping[str, str] = {
     "fault": "#b3362b",
     "detected": "#7a4fa3",
@@ -39,8 +41,8 @@ RIGHT = 30
 LANE = 20
 GAP = 5
 RATE = 54
-HEAD = 66
-MARK_ROWS = 4
+HEAD = 88
+MARK_ROWS = 6
 MARK_ROW = 12
 BUCKETS = 240
 TOP = 64
@@ -71,12 +73,14 @@ class Panel:
     lanes: Mapping[str, Sequence[Sample]]
     acknowledged: Sequence[float]
     errors: Sequence[float]
+    outage: tuple[float, float]
+    """The last acknowledgement before it and the first after it."""
     marks: Sequence[tuple[float, str]] = field(default_factory=tuple)
 
 
 def picture(title: str, panels: Sequence[Panel]) -> str:
     """Return the picture of all *panels*, one below the other."""
-    elements = [svg.words(LEFT, 26, title, size=16, bold=True), *_legend(46)]
+    elements = [svg.words(20, 26, title, size=16, bold=True), *_legend(46)]
     y = float(TOP)
     for panel in panels:
         drawn, height = _panel(panel, y)
@@ -87,14 +91,12 @@ def picture(title: str, panels: Sequence[Panel]) -> str:
 
 def _legend(y: float) -> list[str]:
     elements: list[str] = []
-    x = float(LEFT)
+    x = 20.0
     for state in LEGEND:
         colour, name = COLOURS[state]
         elements += [svg.rect(x, y - 9, 12, 12, fill=colour, radius=2), svg.words(x + 17, y + 1, name)]
-        x += 32 + 6.2 * len(name)
-    elements += [svg.polygon([(x, y + 3), (x + 6, y - 9), (x + 12, y + 3)], fill=WRITES, opacity=0.75)]
-    elements += [svg.words(x + 17, y + 1, "acknowledged writes"), svg.rect(x + 150, y - 9, 2.5, 12, fill=ERRORS)]
-    return [*elements, svg.words(x + 158, y + 1, "error told to a client")]
+        x += 26 + 6.0 * len(name)
+    return elements
 
 
 def _panel(panel: Panel, top: float) -> tuple[list[str], float]:
@@ -114,6 +116,7 @@ def _panel(panel: Panel, top: float) -> tuple[list[str], float]:
         svg.words(WIDTH - RIGHT, top + 18, panel.note, size=12, fill=colour, anchor="end", bold=True),
     ]
     elements += _axis(panel, x_of, lanes_top, bottom)
+    elements += _outage(panel, x_of, lanes_top - 3, bottom - 10, rate_top)
     for index, (name, samples) in enumerate(panel.lanes.items()):
         y = lanes_top + index * (LANE + GAP)
         elements.append(svg.words(LEFT - 8, y + LANE / 2 + 4, name, anchor="end"))
@@ -121,6 +124,17 @@ def _panel(panel: Panel, top: float) -> tuple[list[str], float]:
     elements += _rate(panel, x_of, rate_top)
     elements += _marks(panel, x_of, top + 32, bottom)
     return elements, height
+
+
+def _outage(panel: Panel, x_of: Scale, top: float, bottom: float, rate_top: float) -> list[str]:
+    """Shade the time without a commit."""
+    begin, end = panel.outage
+    left, right = x_of(begin), x_of(end)
+    shade = svg.rect(left, top, right - left, bottom - top, fill="#fbeae8")
+    text = f"no commit for {end - begin:.2f} s"
+    if right - left < 6 * len(text):
+        return [shade]
+    return [shade, svg.words((left + right) / 2, rate_top + 26, text, anchor="middle", fill=ERRORS, bold=True)]
 
 
 def _axis(panel: Panel, x_of: Scale, top: float, bottom: float) -> list[str]:
@@ -183,23 +197,23 @@ def _rate(panel: Panel, x_of: Scale, top: float) -> list[str]:
 
 
 def _marks(panel: Panel, x_of: Scale, top: float, bottom: float) -> list[str]:
-    """Draw the steps; each label takes the first row in which it has room."""
-    elements: list[str] = []
+    """Draw the steps; each label takes the first row in which it has room, and no line goes through a label."""
+    lines: list[str] = []
+    labels: list[str] = []
     taken = [float("-inf")] * MARK_ROWS
     for at, name in sorted(panel.marks):
         if not panel.begin <= at <= panel.end:
             continue
         x = x_of(at)
-        label = f"{name} {_since(at - panel.zero)}"
+        label = f"{name} {_since(at - panel.zero)}".strip()
         colour = MARKS.get(name, "#555555")
+        is_main = name in ("fault", "opened")
         row = next((index for index, end in enumerate(taken) if x > end), MARK_ROWS - 1)
         y = top + row * MARK_ROW
-        taken[row] = x + 5.6 * len(label) + 8
-        elements.append(
-            svg.line(x, y - 8, x, bottom, stroke=colour, width=1.6 if name in ("fault", "opened") else 1, dash="3 2")
-        )
-        elements.append(svg.words(x + 3, y, label, size=10, fill=colour, bold=name in ("fault", "opened")))
-    return elements
+        taken[row] = x + 5.8 * len(label) + 8
+        lines.append(svg.line(x, y - 8, x, bottom, stroke=colour, width=1.6 if is_main else 1, dash="3 2"))
+        labels.append(svg.words(x + 3, y, label, size=10, fill=colour, bold=is_main, halo=True))
+    return [*lines, *labels]
 
 
 def _since(seconds: float) -> str:

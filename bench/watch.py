@@ -13,7 +13,7 @@ from typing import Self
 
 from bench.cluster import Cluster
 from bench.timeline import Sample
-from pgtopology.status import Status
+from pgtopology.status import NodeStatus, Status
 
 POLL_S = 0.04
 ASK_TIMEOUT_S = 0.5
@@ -56,7 +56,16 @@ class Watcher:
 
 
 def _states(status: Status) -> dict[str, str]:
-    return {node.name: "writer" if node.name == status.writer else str(node.state) for node in status.nodes}
+    candidate = status.transition.candidate if status.transition is not None else None
+
+    def state_of(node: NodeStatus) -> str:
+        if node.name == status.writer:
+            return "writer"
+        if node.role == "primary":
+            return "promoted" if node.name == candidate else "outdated"
+        return str(node.state)
+
+    return {node.name: state_of(node) for node in status.nodes}
 
 
 def steps(cluster: Cluster, *, after_epoch: int) -> list[tuple[float, str]]:

@@ -32,7 +32,13 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
 
-def longest_gap(times: Sequence[float], since: float, until: float = math.inf) -> float:
-    """Return the longest time between two neighbours of *times* that ended in (*since*, *until*]; infinite if none did."""
-    gaps = (later - earlier for earlier, later in itertools.pairwise(times) if since < later <= until)
-    return max(gaps, default=math.inf)
+def longest_gap(times: Sequence[float], since: float) -> float:
+    """Return the longest time between two neighbours of *times* that ended after *since*; infinite if none did."""
+    begin, end = longest_pause(times, since)
+    return end - begin
+
+
+def longest_pause(times: Sequence[float], since: float) -> tuple[float, float]:
+    """Return when the longest time between two neighbours of *times* that ended after *since* began and ended."""
+    pauses = [(earlier, later) for earlier, later in itertools.pairwise(times) if later > since]
+    return max(pauses, key=lambda pause: pause[1] - pause[0], default=(since, math.inf))

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bench.checks.figures import longest_gap
+from bench.checks.figures import longest_pause
 from bench.checks.outcomes import Checked
 from bench.clients.appends import Appends
 from bench.clients.bank import Bank
@@ -23,7 +23,7 @@ WARM_UP = 50
 HEALTHY_BEFORE_S = 120.0
 SHOWN_BEFORE_S = 1.0
 SHOWN_AFTER_S = 1.5
-SHOWN_MAX_S = 20.0
+SHOWN_MAX_S = 25.0
 SHOWN_MIN_S = 3.0
 
 
@@ -129,13 +129,14 @@ def _once(cluster: Cluster, crew: Crew, fault: Fault, repetition: int) -> tuple[
         healthy_s = time.monotonic() - undone_at
         _wait_s(max(0.0, SHOWN_AFTER_S - (time.monotonic() - resumed_at)))
     times = crew.diary.times(crew.workloads[0].name)
-    outage_s = longest_gap(times, arena.struck_at)
+    outage = longest_pause(times, arena.struck_at)
+    outage_s = outage[1] - outage[0]
     first_after = next((at for at in times if at > undone_at), time.monotonic())
     last_before = max((at for at in times if at <= undone_at), default=0.0)
     recovered_s = first_after - undone_at if undone_at - last_before > 0.5 else None
     epochs = after.epoch - before.epoch
-    missed += _judge(fault, epochs, outage_s, recovered_s, healthy_s)
-    shown_until = max(arena.struck_at + SHOWN_MIN_S, min(resumed_at + SHOWN_AFTER_S, arena.struck_at + SHOWN_MAX_S))
+    missed += judge(fault, epochs=epochs, outage_s=outage_s, recovered_s=recovered_s, healthy_s=healthy_s)
+    shown_until = min(max(arena.struck_at + SHOWN_MIN_S, outage[1] + SHOWN_AFTER_S), arena.struck_at + SHOWN_MAX_S)
     begin = arena.struck_at - SHOWN_BEFORE_S
     marks = [(arena.struck_at, "fault"), *steps(cluster, after_epoch=before.epoch)]
     if undone_at - arena.struck_at > 0.05:
@@ -150,6 +151,7 @@ def _once(cluster: Cluster, crew: Crew, fault: Fault, repetition: int) -> tuple[
         lanes=watcher.lanes,
         acknowledged=[at for at in times if begin <= at <= shown_until],
         errors=[trouble.at for trouble in crew.diary.troubles if begin <= trouble.at <= shown_until],
+        outage=outage,
         marks=marks,
     )
     run = Run(
@@ -166,7 +168,7 @@ def _once(cluster: Cluster, crew: Crew, fault: Fault, repetition: int) -> tuple[
     return run, arena.checks
 
 
-def _judge(fault: Fault, epochs: int, outage_s: float, recovered_s: float | None, healthy_s: float) -> list[str]:
+def judge(fault: Fault, *, epochs: int, outage_s: float, recovered_s: float | None, healthy_s: float) -> list[str]:
     """Return what was expected of *fault* and did not come."""
     expect = fault.expect
     missed: list[str] = []
