@@ -25,6 +25,7 @@ from bench.blows import Blow, strike
 from bench.checks.figures import figures
 from bench.cluster import Cluster
 from bench.idle import Cost, measure
+from bench.interrupting import end_in_order
 from bench.ledger import Recorder
 from bench.prober import Prober
 
@@ -59,6 +60,7 @@ def main() -> int:
     parser.add_argument("--nodes", type=int, default=3, choices=(3, 5))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there too")
     arguments = parser.parse_args()
+    end_in_order()
     console = Console()
     if not console.is_terminal:
         console = Console(width=140)

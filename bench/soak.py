@@ -24,6 +24,7 @@ from bench.checks.outcomes import Checked
 from bench.clients.crew import Crew
 from bench.cluster import Cluster
 from bench.faults.run import make_crew
+from bench.interrupting import end_in_order
 from bench.mishaps import Mishap, Scene, draw
 
 GOES_ON_S = 90.0
@@ -94,6 +95,7 @@ def main() -> int:
     parser.add_argument("--pg-bin", help="PostgreSQL's programs, for another version than the bundled one")
     parser.add_argument("--out", type=Path, default=OUT, metavar="DIR", help=f"for soak-SEED.json and logs ({OUT})")
     arguments = parser.parse_args()
+    end_in_order()
     console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
     options = ("--pg-bin", arguments.pg_bin) if arguments.pg_bin is not None else ()
     with tempfile.TemporaryDirectory(prefix="endpointd-soak-") as folder:

@@ -22,6 +22,7 @@ from bench.faults.fault import Fault, Stage
 from bench.faults.run import Result, play
 from bench.faults.stages import opened
 from bench.faults.unsafe import lie
+from bench.interrupting import end_in_order
 
 OUT = Path("bench-reports")
 
@@ -39,6 +40,7 @@ def main() -> int:
     parser.add_argument("--pg-bin", help="PostgreSQL's programs, for another version than the bundled one")
     parser.add_argument("--out", type=Path, default=OUT, metavar="DIR", help=f"for faults.json and faults.svg ({OUT})")
     arguments = parser.parse_args()
+    end_in_order()
     console = Console(width=None if sys.stdout.isatty() else 170, highlight=False)
     try:
         faults = choose(arguments.names or (SHORT if arguments.short else ()))

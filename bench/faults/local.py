@@ -142,7 +142,7 @@ async def _cancel_again_and_again(dsn: str) -> dict[str, int]:
 
 
 async def _emit(connection: psycopg.AsyncConnection[tuple[object, ...]], number: int) -> None:
-    await connection.execute(f"SELECT pg_logical_emit_message(true, 'storm', '{number}')")
+    await connection.execute("SELECT pg_logical_emit_message(true, 'storm', %s)", (str(number),))
 
 
 @contextlib.contextmanager
