@@ -13,10 +13,8 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import asyncpg
-
 from bench.checks.outcomes import Checked
-from bench.clients.crew import Crew, Step, connected, noting_failure
+from bench.clients.crew import Connection, Crew, Step, connected, execute, fetch, noting_failure
 
 TABLE = "ledger"
 PACE_S = 0.004
@@ -90,19 +88,19 @@ class Inserts:
     async def prepare(self) -> None:
         """Make the table."""
         async with connected(self.dsn) as connection:
-            await connection.execute(f"DROP TABLE IF EXISTS {self._table}")
-            await connection.execute(f"CREATE TABLE {self._table} (client int, n int, PRIMARY KEY (client, n))")
+            await execute(connection, f"DROP TABLE IF EXISTS {self._table}")
+            await execute(connection, f"CREATE TABLE {self._table} (client int, n int, PRIMARY KEY (client, n))")
 
     @contextlib.contextmanager
     def session(self, client: int) -> Iterator[Step]:
         """Return the next insert, again and again."""
 
-        async def step(connection: asyncpg.Connection) -> None:
+        async def step(connection: Connection) -> None:
             row = (client, self._next[client])
             self._next[client] += 1
             self.memory.attempted.add(row)
             with noting_failure(lambda: self.memory.failed.add(row)):
-                await connection.execute(f"INSERT INTO {self._table} (client, n) VALUES ($1, $2)", *row)
+                await execute(connection, f"INSERT INTO {self._table} (client, n) VALUES (%s, %s)", *row)
             self.memory.acknowledged.add(row)
 
         yield step
@@ -110,8 +108,8 @@ class Inserts:
     async def verdict(self, dsn: str) -> Verdict:
         """Compare what was told with what *dsn* shows."""
         async with connected(dsn) as connection:
-            rows = await connection.fetch(f"SELECT client, n FROM {self._table}")
-        return check_ledger(self.memory, {(row["client"], row["n"]) for row in rows})
+            rows = await fetch(connection, f"SELECT client, n FROM {self._table}")
+        return check_ledger(self.memory, {(client, n) for client, n in rows})
 
     async def check(self, dsn: str) -> Checked:
         """Return the same in the words of all checkers."""

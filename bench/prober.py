@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 import time
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from bench.clients.crew import CONNECTION_LOST, connected
+from bench.clients.crew import CONNECTION_LOST, connected, value
 
 EVERY_S = 0.02
 PROBE_TIMEOUT_S = 15.0
@@ -65,9 +64,7 @@ class Prober:
         error = None
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S), connected(self._dsn) as connection:
-                await connection.fetchval("SELECT 1")
-                with contextlib.suppress(*CONNECTION_LOST):
-                    await connection.close(timeout=1.0)
+                await value(connection, "SELECT 1")
         except CONNECTION_LOST as lost:
             error = f"{type(lost).__name__}: {lost}"
         self._probes.append(Probe(begun, time.monotonic() - begun, error))

@@ -69,6 +69,12 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def age_s(pid: int) -> float:
+    """Return how long *pid* has lived, in seconds. Raises OSError if it is gone."""
+    begun = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+    return float(Path("/proc/uptime").read_text().split()[0]) - begun
+
+
 def resident_bytes(pid: int) -> int:
     """Return the memory *pid* has resident. Raises OSError if it is gone."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

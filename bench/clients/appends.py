@@ -7,11 +7,9 @@ import itertools
 from collections.abc import Iterator
 from random import Random
 
-import asyncpg
-
 from bench.checks.appends import NAME, AppendMemory, check_appends
 from bench.checks.outcomes import Checked
-from bench.clients.crew import Step, connected, noting_failure
+from bench.clients.crew import Connection, Step, connected, execute, fetch, noting_failure, value
 
 TABLE = "lists"
 LANES = 3
@@ -38,35 +36,35 @@ class Appends:
     async def prepare(self) -> None:
         """Make the table."""
         async with connected(self.dsn) as connection:
-            await connection.execute(f"DROP TABLE IF EXISTS {TABLE}")
-            await connection.execute(f"CREATE TABLE {TABLE} (key int PRIMARY KEY, items bigint[] NOT NULL)")
+            await execute(connection, f"DROP TABLE IF EXISTS {TABLE}")
+            await execute(connection, f"CREATE TABLE {TABLE} (key int PRIMARY KEY, items bigint[] NOT NULL)")
 
     @contextlib.contextmanager
     def session(self, client: int) -> Iterator[Step]:
         """Return the next append, again and again."""
         yield self._append
 
-    async def _append(self, connection: asyncpg.Connection) -> None:
+    async def _append(self, connection: Connection) -> None:
         lane = self._random.randrange(LANES)
         generation = self._generation[lane]
         key = lane * GENERATIONS + generation
-        value = next(self._values)
-        self.memory.attempted[value] = key
-        with noting_failure(lambda: self.memory.failed.add(value)):
+        item = next(self._values)
+        self.memory.attempted[item] = key
+        with noting_failure(lambda: self.memory.failed.add(item)):
             async with connection.transaction():
-                await connection.execute(f"INSERT INTO {TABLE} VALUES ($1, '{{}}') ON CONFLICT DO NOTHING", key)
-                before = await connection.fetchval(f"SELECT items FROM {TABLE} WHERE key = $1 FOR UPDATE", key)
-                after = await connection.fetchval(
-                    f"UPDATE {TABLE} SET items = items || $2::bigint WHERE key = $1 RETURNING items", key, value
+                await execute(connection, f"INSERT INTO {TABLE} VALUES (%s, '{{}}') ON CONFLICT DO NOTHING", key)
+                before = await value(connection, f"SELECT items FROM {TABLE} WHERE key = %s FOR UPDATE", key)
+                after = await value(
+                    connection, f"UPDATE {TABLE} SET items = items || %s::bigint WHERE key = %s RETURNING items", item, key
                 )
-        self.memory.acknowledged.add(value)
-        self.memory.note_read(key, before or ())
-        self.memory.note_read(key, after or ())
-        if len(after or ()) >= FULL:
+        self.memory.acknowledged.add(item)
+        self.memory.note_read(key, before)
+        self.memory.note_read(key, after)
+        if len(after) >= FULL:
             self._generation[lane] = max(self._generation[lane], generation + 1)
 
     async def check(self, dsn: str) -> Checked:
         """Compare what was told with the lists."""
         async with connected(dsn) as connection:
-            rows = await connection.fetch(f"SELECT key, items FROM {TABLE}")
-        return check_appends(self.memory, {row["key"]: row["items"] for row in rows})
+            rows = await fetch(connection, f"SELECT key, items FROM {TABLE}")
+        return check_appends(self.memory, dict(rows))

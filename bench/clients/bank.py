@@ -7,11 +7,9 @@ import itertools
 from collections.abc import Iterator
 from random import Random
 
-import asyncpg
-
 from bench.checks.bank import NAME, OPENING_BALANCE, BankMemory, Transfer, check_bank
 from bench.checks.outcomes import Checked
-from bench.clients.crew import Step, connected, noting_failure
+from bench.clients.crew import Connection, Step, connected, execute, fetch, noting_failure, value
 
 ACCOUNTS = 12
 AMOUNT_MAX = 20
@@ -35,23 +33,24 @@ class Bank:
     async def prepare(self) -> None:
         """Open the accounts."""
         async with connected(self.dsn) as connection:
-            await connection.execute(
+            await execute(
+                connection,
                 f"""
                 DROP TABLE IF EXISTS accounts, transfers;
                 CREATE TABLE accounts (id int PRIMARY KEY, balance int NOT NULL);
                 CREATE TABLE transfers (client int, n int, debited int, credited int, amount int, PRIMARY KEY (client, n));
                 INSERT INTO accounts SELECT id, {OPENING_BALANCE} FROM generate_series(0, {ACCOUNTS - 1}) AS id;
-                """
+                """,
             )
 
     @contextlib.contextmanager
     def session(self, client: int) -> Iterator[Step]:
         """Return the next transfer, again and again."""
 
-        async def step(connection: asyncpg.Connection) -> None:
+        async def step(connection: Connection) -> None:
             line = (client, next(self._numbers))
             if line[1] % LOOK_EVERY == 0:
-                self.memory.note_read(await connection.fetchval(TOTAL), "writer")
+                self.memory.note_read(await value(connection, TOTAL), "writer")
             one, other = self._random.sample(range(ACCOUNTS), 2)
             transfer = Transfer(one, other, self._random.randint(1, AMOUNT_MAX))
             self.memory.attempted[line] = transfer
@@ -64,18 +63,23 @@ class Bank:
     async def check(self, dsn: str) -> Checked:
         """Compare what was told with the books."""
         async with connected(dsn) as connection:
-            accounts = await connection.fetch("SELECT id, balance FROM accounts")
-            rows = await connection.fetch("SELECT * FROM transfers")
-        lines = {(row["client"], row["n"]): Transfer(row["debited"], row["credited"], row["amount"]) for row in rows}
-        return check_bank(self.memory, {row["id"]: row["balance"] for row in accounts}, lines)
+            accounts = await fetch(connection, "SELECT id, balance FROM accounts")
+            rows = await fetch(connection, "SELECT client, n, debited, credited, amount FROM transfers")
+        lines = {(client, n): Transfer(*transfer) for client, n, *transfer in rows}
+        return check_bank(self.memory, dict(accounts), lines)
 
 
-async def _transfer(connection: asyncpg.Connection, line: tuple[int, int], transfer: Transfer) -> None:
+async def _transfer(connection: Connection, line: tuple[int, int], transfer: Transfer) -> None:
     changes = sorted([(transfer.debited, -transfer.amount), (transfer.credited, transfer.amount)])
     async with connection.transaction():
         # In the order of the accounts, so that two transfers never wait for one another.
         for account, change in changes:
-            await connection.execute("UPDATE accounts SET balance = balance + $2 WHERE id = $1", account, change)
-        await connection.execute(
-            "INSERT INTO transfers VALUES ($1, $2, $3, $4, $5)", *line, transfer.debited, transfer.credited, transfer.amount
+            await execute(connection, "UPDATE accounts SET balance = balance + %s WHERE id = %s", change, account)
+        await execute(
+            connection,
+            "INSERT INTO transfers VALUES (%s, %s, %s, %s, %s)",
+            *line,
+            transfer.debited,
+            transfer.credited,
+            transfer.amount,
         )

@@ -13,9 +13,9 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, LiteralString, Protocol, Self, cast
 
-import asyncpg
+import psycopg
 
 from bench.checks.figures import longest_gap
 from bench.checks.outcomes import Checked, Outcome, Trouble, outcome_of
@@ -25,21 +25,17 @@ CONNECT_TIMEOUT_S = 30.0
 RECONNECT_PAUSE_S = 0.02
 DESCRIBED = 500
 
-CONNECTION_LOST = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    # What asyncpg raises when a statement is sent in the moment between the server's farewell and the end of the connection.
-    asyncpg.InternalClientError,
-)
+CONNECTION_LOST = (OSError, TimeoutError, psycopg.Error)
+"""The driver is psycopg because it shows the SQLSTATE with which a connection was ended; else everything would be in doubt."""
+
+Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
 
 class Enough(Exception):  # noqa: N818 - no error: the session ends and the client opens another
     """A client has used this connection for long enough."""
 
 
-Step = Callable[[asyncpg.Connection], Awaitable[None]]
+Step = Callable[[Connection], Awaitable[None]]
 """One thing a client does; returning is its acknowledgement."""
 
 
@@ -194,24 +190,42 @@ class Crew:
 
 
 @contextlib.asynccontextmanager
-async def connected(dsn: str) -> AsyncIterator[asyncpg.Connection]:
-    """Connect, and go without a goodbye: after a failure nobody may be there to answer it."""
+async def connected(dsn: str) -> AsyncIterator[Connection]:
+    """Connect; every statement is its own transaction unless one is begun."""
     async with asyncio.timeout(CONNECT_TIMEOUT_S):
-        connection = await asyncpg.connect(dsn, statement_cache_size=0)
+        connection = await psycopg.AsyncConnection.connect(dsn, autocommit=True, prepare_threshold=None)
     try:
         yield connection
     finally:
-        connection.terminate()
+        # Waits for no answer: nobody may be there to give it.
+        await connection.close()
+
+
+async def fetch(connection: Connection, statement: str, *values: object) -> list[tuple[Any, ...]]:
+    """Return the rows of a statement with *values* for its %s."""
+    cursor = await connection.execute(cast("LiteralString", statement), values or None)
+    return await cursor.fetchall()
+
+
+async def value(connection: Connection, statement: str, *values: object) -> Any:
+    """Return the first column of the first row, None if there is no row."""
+    rows = await fetch(connection, statement, *values)
+    return rows[0][0] if rows else None
+
+
+async def execute(connection: Connection, statement: str, *values: object) -> None:
+    """Run a statement; without *values* it may be several."""
+    await connection.execute(cast("LiteralString", statement), values or None)
 
 
 def sqlstate_of(error: BaseException) -> str | None:
     """Return the SQLSTATE an error carries, or None for a connection that broke."""
-    return getattr(error, "sqlstate", None)
+    return error.sqlstate if isinstance(error, psycopg.Error) else None
 
 
 def judge(error: BaseException) -> Outcome:
     """Return what *error* says of the transaction in which it was raised."""
-    severity = getattr(error, "severity_en", None) or getattr(error, "severity", None)
+    severity = error.diag.severity_nonlocalized if isinstance(error, psycopg.Error) else None
     return outcome_of(sqlstate_of(error), severity)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-import asyncpg
+import psycopg
 
 from bench.checks.bank import BankMemory
 from bench.checks.monotonic import NAME, ReaderMemory, check_reads
 from bench.checks.outcomes import Checked
 from bench.clients.bank import TOTAL
-from bench.clients.crew import Enough, Step, connected
+from bench.clients.crew import Connection, Enough, Step, connected, execute, value
 
 SERVER = "SELECT inet_server_port()"
 STEPS_MAX = 400
@@ -32,14 +32,14 @@ class Ticks:
     async def prepare(self) -> None:
         """Make the counter."""
         async with connected(self.dsn) as connection:
-            await connection.execute("DROP TABLE IF EXISTS ticks; CREATE TABLE ticks (n int8); INSERT INTO ticks VALUES (0)")
+            await execute(connection, "DROP TABLE IF EXISTS ticks; CREATE TABLE ticks (n int8); INSERT INTO ticks VALUES (0)")
 
     @contextlib.contextmanager
     def session(self, client: int) -> Iterator[Step]:
         """Return the next tick, again and again."""
 
-        async def step(connection: asyncpg.Connection) -> None:
-            n = await connection.fetchval("UPDATE ticks SET n = n + 1 RETURNING n")
+        async def step(connection: Connection) -> None:
+            n = await value(connection, "UPDATE ticks SET n = n + 1 RETURNING n")
             self.acknowledged = max(self.acknowledged, int(n or 0))
 
         yield step
@@ -75,13 +75,13 @@ class Readers:
         server: str | None = None
         steps = 0
 
-        async def step(connection: asyncpg.Connection) -> None:
+        async def step(connection: Connection) -> None:
             nonlocal server, steps
-            server = server or str(await connection.fetchval(SERVER))
+            server = server or str(await value(connection, SERVER))
             try:
-                n = await connection.fetchval("SELECT n FROM ticks")
-                total = await connection.fetchval(TOTAL)
-            except asyncpg.UndefinedTableError:
+                n = await value(connection, "SELECT n FROM ticks")
+                total = await value(connection, TOTAL)
+            except psycopg.errors.UndefinedTable:
                 # A replica that has not replayed the tables yet.
                 return
             if n is not None:
@@ -105,4 +105,4 @@ class Readers:
 
 async def _counter(dsn: str) -> int:
     async with connected(dsn) as connection:
-        return int(await connection.fetchval("SELECT n FROM ticks") or 0)
+        return int(await value(connection, "SELECT n FROM ticks") or 0)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.clients.crew import CONNECTION_LOST, connected
+from bench.clients.crew import CONNECTION_LOST, connected, execute
 from bench.cluster import Cluster
 from bench.faults.fault import Arena, Expectation, Fault, NotPossible, Stage
 from endpointctl.local.layout import Layout
@@ -129,8 +129,8 @@ async def _use_segments_up(dsn: str) -> None:
     with contextlib.suppress(*CONNECTION_LOST):
         async with asyncio.timeout(20.0), connected(dsn) as connection:
             for _ in range(100):
-                await connection.execute("SELECT pg_logical_emit_message(false, 'full', 'x')")
-                await connection.execute("SELECT pg_switch_wal()")
+                await execute(connection, "SELECT pg_logical_emit_message(false, 'full', 'x')")
+                await execute(connection, "SELECT pg_switch_wal()")
 
 
 FAULTS = (

@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import asyncpg
 import psycopg
 
-from bench.clients.crew import CONNECTION_LOST, Crew, connected
+from bench.clients.crew import CONNECTION_LOST, Connection, Crew, connected, execute, value
 from bench.faults.fault import Arena, Expectation, Fault, Missed
 from bench.ledger import Inserts
-from bench.processes import command, descendants, family, frozen, send, send_all
+from bench.processes import age_s, command, descendants, family, frozen, send, send_all
+from endpointctl.local.program import SETTLED_S
 
 PHASES = ("detected", "published", "elected", "promoted", "repointed", "opened")
 HANG_FLAG = "archive-hangs"
@@ -127,7 +127,7 @@ async def _cancel_again_and_again(dsn: str) -> dict[str, int]:
     async def one(number: int) -> None:
         what = "done"
         try:
-            async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+            async with connected(dsn) as connection:
                 commit = asyncio.create_task(_emit(connection, number))
                 while not (await asyncio.wait([commit], timeout=0.2))[0]:
                     await connection.cancel_safe(timeout=5.0)
@@ -141,8 +141,8 @@ async def _cancel_again_and_again(dsn: str) -> dict[str, int]:
     return told
 
 
-async def _emit(connection: psycopg.AsyncConnection[tuple[object, ...]], number: int) -> None:
-    await connection.execute("SELECT pg_logical_emit_message(true, 'storm', %s)", (str(number),))
+async def _emit(connection: Connection, number: int) -> None:
+    await execute(connection, "SELECT pg_logical_emit_message(true, 'storm', %s)", str(number))
 
 
 @contextlib.contextmanager
@@ -209,9 +209,10 @@ def long_query(arena: Arena) -> Iterator[None]:
 def _hold_snapshot(dsn: str, stop: threading.Event) -> None:
     async def hold() -> None:
         with contextlib.suppress(*CONNECTION_LOST):
-            async with connected(dsn) as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+            async with connected(dsn) as connection, connection.transaction():
+                await execute(connection, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
                 while not stop.is_set():
-                    await connection.fetchval("SELECT count(*) FROM pg_class, pg_sleep(0.2)")
+                    await value(connection, "SELECT count(*) FROM pg_class, pg_sleep(0.2)")
 
     asyncio.run(hold())
 
@@ -223,6 +224,9 @@ def kill_manager_at(phase: str) -> Callable[[Arena], contextlib.AbstractContextM
     def strike(arena: Arena) -> Iterator[None]:
         journal = arena.cluster.data_dir / "manager" / "journal.jsonl"
         manager = arena.cluster.pid_of("cluster_manager")
+        # One that dies again and again is started again with growing pauses: that is another fault.
+        while age_s(manager) < SETTLED_S:
+            time.sleep(0.5)
         offset = journal.stat().st_size
         pids = arena.postgres(arena.writer)
         arena.strikes()
@@ -377,11 +381,11 @@ def _direct(arena: Arena, node: str, statement: str) -> None:
 def _direct_dsn(dsn: str, statement: str) -> None:
     async def run() -> None:
         async with asyncio.timeout(20.0), connected(dsn) as connection:
-            await connection.execute(statement)
+            await execute(connection, statement)
 
     try:
         asyncio.run(run())
-    except asyncpg.PostgresError as error:
+    except psycopg.Error as error:
         raise Missed(f"{statement}: {error}") from error
 
 

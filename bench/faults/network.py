@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.clients.crew import CONNECTION_LOST, Crew, connected
+from bench.clients.crew import CONNECTION_LOST, Crew, connected, value
 from bench.cluster import ROOT, Cluster
 from bench.faults.fault import Arena, Expectation, Fault, Missed, Stage
 from bench.faults.namespaces import Hosts
@@ -175,7 +175,7 @@ def _is_served(dsn: str) -> bool:
     async def ask() -> bool:
         try:
             async with asyncio.timeout(1.0), connected(dsn) as connection:
-                return await connection.fetchval("SELECT 1") == 1
+                return await value(connection, "SELECT 1") == 1
         except CONNECTION_LOST:
             return False
 
