@@ -13,6 +13,7 @@ from typing import Self
 
 from bench.cluster import Cluster
 from bench.timeline import Sample
+from pgtopology.node import NodeState
 from pgtopology.status import NodeStatus, Status
 
 POLL_S = 0.04
@@ -59,7 +60,7 @@ def _states(status: Status) -> dict[str, str]:
     candidate = status.transition.candidate if status.transition is not None else None
 
     def state_of(node: NodeStatus) -> str:
-        if node.name == status.writer:
+        if node.name == status.writer and node.state is NodeState.RUNNING:
             return "writer"
         if node.role == "primary":
             return "promoted" if node.name == candidate else "outdated"

@@ -136,7 +136,8 @@ def _once(cluster: Cluster, crew: Crew, fault: Fault, repetition: int) -> tuple[
     recovered_s = first_after - undone_at if undone_at - last_before > 0.5 else None
     epochs = after.epoch - before.epoch
     missed += judge(fault, epochs=epochs, outage_s=outage_s, recovered_s=recovered_s, healthy_s=healthy_s)
-    shown_until = min(max(arena.struck_at + SHOWN_MIN_S, outage[1] + SHOWN_AFTER_S), arena.struck_at + SHOWN_MAX_S)
+    shown_until = max(arena.struck_at + SHOWN_MIN_S, outage[1] + SHOWN_AFTER_S, undone_at + SHOWN_AFTER_S)
+    shown_until = min(shown_until, arena.struck_at + SHOWN_MAX_S)
     begin = arena.struck_at - SHOWN_BEFORE_S
     marks = [(arena.struck_at, "fault"), *steps(cluster, after_epoch=before.epoch)]
     if undone_at - arena.struck_at > 0.05:
