@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from bench.processes import command, family
 from endpointctl.local.control import Order, ask
 from endpointctl.local.layout import Layout
 from endpointctl.local.process import postmaster_of
@@ -192,6 +193,12 @@ class Cluster:
         pid = self.pid_of(program)
         os.kill(pid, number)
         return pid
+
+    def postgres_of(self, node: NodeStatus) -> list[int]:
+        """Return a node's postmaster and all below it; none if the pid that status names is nobody's or another's by now."""
+        if node.pid is None or str(self.data_dir) not in command(node.pid):
+            return []
+        return family(node.pid)
 
     def kill_pid(self, pid: int) -> None:
         """Kill one process of this cluster; one that went by itself is no error."""

@@ -7,16 +7,14 @@ ordered down when it returns.
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 
 from bench.cluster import Cluster
-from bench.processes import family, frozen, send_all
+from bench.processes import command, frozen, send_all
 from pgtopology.status import NodeStatus, Status
 
 FROZEN_S = (0.2, 5.0)
@@ -35,7 +33,7 @@ class Scene:
     @property
     def any_node(self) -> NodeStatus:
         """One of the nodes that run, the writer as often as all others together."""
-        running = [node for node in self.status.nodes if node.pid is not None]
+        running = [node for node in self.status.nodes if node.pid is not None] or list(self.status.nodes)
         writer = [node for node in running if node.name == self.status.writer]
         return self.random.choice(writer if writer and self.random.random() < 0.5 else running)
 
@@ -46,14 +44,13 @@ class Scene:
 
     def postgres(self, node: NodeStatus) -> list[int]:
         """Return a node's postmaster and all below it."""
-        return family(node.pid) if node.pid is not None else []
+        return self.cluster.postgres_of(node)
 
     def program(self, name: str) -> list[int]:
         """Return the pid of a program, if it runs."""
-        record = self.cluster.data_dir / "run" / f"{name}.pid"
         with contextlib.suppress(OSError, ValueError, KeyError):
-            pid = int(json.loads(record.read_text())["pid"])
-            return [pid] if Path(f"/proc/{pid}").exists() else []
+            pid = self.cluster.pid_of(name)
+            return [pid] if str(self.cluster.data_dir) in command(pid) else []
         return []
 
     def wait_s(self, between: tuple[float, float]) -> None:

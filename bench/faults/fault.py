@@ -17,7 +17,7 @@ from pathlib import Path
 from bench.checks.outcomes import Checked
 from bench.clients.crew import Crew
 from bench.cluster import Cluster
-from bench.processes import family
+from bench.processes import command, family
 from pgtopology.status import NodeStatus, Status
 
 
@@ -100,8 +100,7 @@ class Arena:
 
     def postgres(self, node: NodeStatus) -> list[int]:
         """Return a node's postmaster and all below it."""
-        assert node.pid is not None
-        return family(node.pid)
+        return self.cluster.postgres_of(node)
 
     def whole_node(self, node: NodeStatus) -> list[int]:
         """Return a node's noded, its postmaster and all below it."""
@@ -110,8 +109,6 @@ class Arena:
 
     def child(self, node: NodeStatus, title: str) -> list[int]:
         """Return the processes of a node's PostgreSQL with *title* in their command line."""
-        from bench.processes import command
-
         return [pid for pid in self.postgres(node) if title in command(pid)]
 
     def stays_stuck(self, seconds: float) -> None:

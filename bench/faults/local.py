@@ -277,7 +277,7 @@ def flap(arena: Arena) -> Iterator[None]:
         epoch = status.epoch
         arena.crew.wait_for_more(20, timeout_s=60.0)
         assert status.writer is not None
-        node = arena.cluster.node(status.writer)
+        node = arena.cluster.node(status.writer, status)
         send_all(arena.postgres(node), signal.SIGKILL)
     arena.cluster.wait_for_epoch_after(epoch, timeout_s=90.0)
     yield
