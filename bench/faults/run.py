@@ -115,6 +115,8 @@ def _once(cluster: Cluster, crew: Crew, fault: Fault, repetition: int) -> tuple[
         _wait_s(SHOWN_BEFORE_S)
         try:
             with fault.strike(arena):
+                # A fault may have had to move the writer first.
+                before = arena.before
                 if fault.expect.moves:
                     cluster.wait_for_epoch_after(before.epoch, timeout_s=60.0)
                 if fault.expect.recovered_s is None:
@@ -122,6 +124,7 @@ def _once(cluster: Cluster, crew: Crew, fault: Fault, repetition: int) -> tuple[
                 arena.undoes()
         except Missed as error:
             missed.append(str(error))
+        before = arena.before
         undone_at = arena.undone_at or time.monotonic()
         crew.wait_for_more(WARM_UP, timeout_s=60.0)
         resumed_at = time.monotonic()
