@@ -5,16 +5,14 @@ A blow is struck at one moment and has an undoing, which thaws what it froze.  K
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
 from bench.cluster import Cluster
+from bench.processes import family, send_all
 from pgtopology.status import NodeStatus
 
 
@@ -55,34 +53,12 @@ def strike(blow: Blow, cluster: Cluster, writer: NodeStatus) -> Struck:
         case Blow.FREEZE_POSTMASTER:
             return _freeze([writer.pid])
         case Blow.FREEZE_POSTGRES:
-            return _freeze(_family(writer.pid))
+            return _freeze(family(writer.pid))
         case Blow.FREEZE_NODE:
-            return _freeze([*_family(writer.pid), cluster.pid_of(writer.name)])
+            return _freeze([*family(writer.pid), cluster.pid_of(writer.name)])
 
 
 def _freeze(pids: list[int]) -> Struck:
     at = time.monotonic()
-    for pid in pids:
-        _send(pid, signal.SIGSTOP)
-
-    def thaw() -> None:
-        for pid in pids:
-            _send(pid, signal.SIGCONT)
-
-    return Struck(at, thaw)
-
-
-def _send(pid: int, number: signal.Signals) -> None:
-    # A backend may end between the look and the signal.
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, number)
-
-
-def _family(postmaster: int) -> list[int]:
-    """Return the postmaster and its children."""
-    children: list[int] = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            if int(stat.read_text().rpartition(")")[2].split()[1]) == postmaster:
-                children.append(int(stat.parent.name))
-    return [postmaster, *children]
+    send_all(pids, signal.SIGSTOP)
+    return Struck(at, lambda: send_all(pids, signal.SIGCONT))

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,10 +19,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
+from bench.processes import command, family
 from endpointctl.local.control import Order, ask
 from endpointctl.local.layout import Layout
 from endpointctl.local.process import postmaster_of
@@ -79,6 +81,27 @@ class Cluster:
         if self.data_dir.exists():
             self.ctl("down", "--purge", "--yes")
 
+    def renew(self) -> None:
+        """Throw everything away and begin anew."""
+        self.remove()
+        self.up()
+
+    def keep_logs(self, folder: Path) -> None:
+        """Copy what the cluster wrote, and what it says of itself now, to *folder*, which is emptied before."""
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for name in ("logs", "settings", "manager/journal.jsonl", "cluster.json"):
+            source = self.data_dir / name
+            if source.is_dir():
+                shutil.copytree(source, folder / source.name)
+            elif source.exists():
+                shutil.copy(source, folder)
+        for log in (*self.data_dir.glob("nodes/*/*.log"), *self.data_dir.glob("nodes/*/log/*.log")):
+            shutil.copy(log, folder / f"{log.relative_to(self.data_dir / 'nodes').parts[0]}-{log.name}")
+        for arguments in (("status", "--json"), ("status",), ("events",), ("explain",), ("doctor",)):
+            done = self.ctl(*arguments, check=False, timeout_s=20.0)
+            (folder / ("-".join(arguments).replace("--", "") + ".txt")).write_text(done.stdout + done.stderr)
+
     def plan(self) -> dict[str, object]:
         """Return what was decided when the cluster was made."""
         return json.loads((self.data_dir / "cluster.json").read_text())
@@ -105,14 +128,14 @@ class Cluster:
         with urllib.request.urlopen(request, timeout=timeout_s) as answer:  # noqa: S310 - http to 127.0.0.1
             return answer.read()
 
-    def status(self) -> Status:
+    def status(self, *, timeout_s: float = 5.0) -> Status:
         """Return the cluster's status. Raises OSError while no manager answers."""
-        return decode(self.get("/v1/status"), Status)
+        return decode(self.get("/v1/status", timeout_s=timeout_s), Status)
 
-    def events(self, *, after: int = 0) -> list[dict[str, object]]:
+    def events(self, *, after: int = 0) -> list[dict[str, Any]]:
         """Return the events so far."""
         lines = self.get(f"/v1/events?after={after}&follow=0").splitlines()
-        return [msgspec.json.decode(line, type=dict[str, object]) for line in lines if line]
+        return [msgspec.json.decode(line, type=dict[str, Any]) for line in lines if line]
 
     def wait(self, is_met: Callable[[Status], bool], wanted: str, *, timeout_s: float = 30.0) -> Status:
         """Return the first status for which *is_met*; a manager that is away is waited for. Raises TimeoutError."""
@@ -171,6 +194,12 @@ class Cluster:
         pid = self.pid_of(program)
         os.kill(pid, number)
         return pid
+
+    def postgres_of(self, node: NodeStatus) -> list[int]:
+        """Return a node's postmaster and all below it; none if the pid that status names is nobody's or another's by now."""
+        if node.pid is None or str(self.data_dir) not in command(node.pid):
+            return []
+        return family(node.pid)
 
     def kill_pid(self, pid: int) -> None:
         """Kill one process of this cluster; one that went by itself is no error."""

@@ -2,26 +2,35 @@
 
 N times: the primary's node gets a blow (SIGKILL to its postmaster, or --fault) under clients that record every acknowledged
 insert; the outage is their longest time without an acknowledgement.  Beside it stand the manager's own step times of the same
-failover.  Exits with 1 if the checker finds one lost or made-up row.
+failover.  --pause hands the writer over in good order instead, while new connections are opened all the time: none may fail.
+--idle measures what a cluster costs on which nobody works.  Exits with 1 if the checker finds one lost or made-up row.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
+import contextlib
+import dataclasses
+import json
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from bench.blows import Blow, strike
+from bench.checks.figures import figures
 from bench.cluster import Cluster
+from bench.idle import Cost, measure
+from bench.interrupting import end_in_order
 from bench.ledger import Recorder
+from bench.prober import Prober
 
 STEPS = ("published", "recruited", "elected", "promoted", "repointed", "opened")
+TOLD_MAX = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +41,11 @@ class Kill:
     successor: str
     outage_s: float
     steps_ms: dict[str, int]
+    connected: int = 0
+    """New connections meanwhile, where they were opened all the time."""
+    not_connected: tuple[str, ...] = ()
+    """What the others were told."""
+    connect_s_max: float = 0.0
 
 
 def main() -> int:
@@ -39,10 +53,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="kill the primary again and again under recording clients")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--fault", type=Blow, default=Blow.KILL, choices=list(Blow), help="what befalls the primary (kill)")
+    parser.add_argument("--pause", action="store_true", help="planned switchovers, with a new connection every 20 ms")
+    parser.add_argument("--idle", type=float, metavar="S", help="only measure processor and memory for S seconds without work")
     parser.add_argument("--pg-bin", help="PostgreSQL's programs, for another version than the bundled one")
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--nodes", type=int, default=3, choices=(3, 5))
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there too")
     arguments = parser.parse_args()
+    end_in_order()
     console = Console()
     if not console.is_terminal:
         console = Console(width=140)
@@ -53,28 +71,73 @@ def main() -> int:
             console.print(f"starting {arguments.nodes} nodes")
             cluster.up()
             cluster.let_flap()
-            return _run(cluster, console, arguments.fault, times=arguments.kills, clients=arguments.clients)
+            report, is_good = _idle(cluster, console, arguments) if arguments.idle else _run(cluster, console, arguments)
         finally:
             cluster.remove()
+    if arguments.json is not None:
+        about = {"format_version": 1, "nodes": arguments.nodes, "clients": arguments.clients}
+        arguments.json.write_text(json.dumps(about | report, indent=2) + "\n")
+    return 0 if is_good else 1
 
 
-def _run(cluster: Cluster, console: Console, blow: Blow, *, times: int, clients: int) -> int:
+def _idle(cluster: Cluster, console: Console, arguments: argparse.Namespace) -> tuple[dict[str, Any], bool]:
+    costs = measure(cluster, arguments.idle)
+    table = Table(title=f"{arguments.idle:g} s without work")
+    for title in ("program", "% of a core", "MB resident"):
+        table.add_column(title, justify="left" if title == "program" else "right")
+    for cost in [*costs, _sum(costs)]:
+        table.add_row(cost.program, f"{cost.cpu_percent:.2f}", f"{cost.resident_bytes / 1e6:.1f}")
+    console.print(table)
+    return {"idle_s": arguments.idle, "programs": [dataclasses.asdict(cost) for cost in costs]}, True
+
+
+def _sum(costs: list[Cost]) -> Cost:
+    return Cost(
+        program="all",
+        cpu_percent=sum(cost.cpu_percent for cost in costs),
+        resident_bytes=sum(cost.resident_bytes for cost in costs),
+    )
+
+
+def _run(cluster: Cluster, console: Console, arguments: argparse.Namespace) -> tuple[dict[str, Any], bool]:
+    blow = Blow.SWITCHOVER if arguments.pause else arguments.fault
     dsn = cluster.dsn("writer")
     results: list[Kill] = []
-    with Recorder(dsn, clients=clients) as recorder:
-        for number in range(times):
-            kill = kill_once(cluster, recorder, blow)
+    with Recorder(dsn, clients=arguments.clients) as recorder, contextlib.ExitStack() as stack:
+        prober = stack.enter_context(Prober(dsn)) if arguments.pause else None
+        for number in range(arguments.kills):
+            kill = kill_once(cluster, recorder, blow, prober)
             results.append(kill)
-            console.print(f"{number + 1}: {kill.victim} -> {kill.successor}, {kill.outage_s * 1000:.0f} ms without a commit")
+            probed = f", {len(kill.not_connected)} of {kill.connected} new connections failed" if prober is not None else ""
+            console.print(
+                f"{number + 1}: {kill.victim} -> {kill.successor}, {kill.outage_s * 1000:.0f} ms without a commit{probed}"
+            )
     verdict = recorder.check(dsn)
     console.print(_table(results, blow))
-    outages = [kill.outage_s for kill in results]
-    console.print(f"outage: median {statistics.median(outages):.3f} s, max {max(outages):.3f} s over {times} x {blow}")
+    outages = figures([kill.outage_s for kill in results])
+    console.print(f"outage: {outages}, {blow}, {arguments.clients} clients")
+    refused = [error for kill in results for error in kill.not_connected]
+    if prober is not None:
+        slowest = max(kill.connect_s_max for kill in results)
+        console.print(
+            f"new connections: {len(refused)} of {sum(kill.connected for kill in results)} failed, "
+            f"the slowest took {slowest:.3f} s{'; told: ' + '; '.join(refused[:TOLD_MAX]) if refused else ''}",
+            markup=False,
+        )
     console.print(f"checker: {verdict}")
-    return 0 if verdict.is_clean else 1
+    report = {
+        "blow": str(blow),
+        "outage_s": {"p50": outages.p50, "p99": outages.p99, "max": outages.max},
+        "kills": [dataclasses.asdict(kill) for kill in results],
+        "acknowledged": verdict.acknowledged,
+        "lost": len(verdict.lost),
+        "fabricated": len(verdict.fabricated),
+        "told as failed and there": len(verdict.resurrected),
+    }
+    return report, verdict.is_clean and not refused
 
 
-def kill_once(cluster: Cluster, recorder: Recorder, blow: Blow = Blow.KILL) -> Kill:
+def kill_once(cluster: Cluster, recorder: Recorder, blow: Blow = Blow.KILL, prober: Prober | None = None) -> Kill:
     """Strike the writer of a healthy cluster and return what that cost."""
     before = cluster.wait_healthy(timeout_s=120.0)
     assert before.writer is not None
@@ -85,11 +148,15 @@ def kill_once(cluster: Cluster, recorder: Recorder, blow: Blow = Blow.KILL) -> K
     outage_s = recorder.outage_s(struck.at)
     struck.undo()
     assert after.writer is not None
+    probes = prober.since(struck.at) if prober is not None else []
     return Kill(
         victim=before.writer,
         successor=after.writer,
         outage_s=outage_s,
         steps_ms=_steps(cluster, after.epoch),
+        connected=len(probes),
+        not_connected=tuple(probe.error for probe in probes if probe.error is not None),
+        connect_s_max=max((probe.took_s for probe in probes), default=0.0),
     )
 
 

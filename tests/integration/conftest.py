@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -20,7 +19,6 @@ import pytest
 from bench.cluster import ROOT, Cluster
 
 LOGS = ROOT / "test-logs"
-_KEPT = ("logs", "settings", "manager/journal.jsonl", "cluster.json")
 
 
 def pg_options() -> tuple[str, ...]:
@@ -118,22 +116,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
         for number, cluster in enumerate(item.stash.get(_clusters, [])):
             folder = LOGS / re.sub(r"[^\w.-]+", "_", f"{item.name}-{report.when}-{number}")
             with contextlib.suppress(OSError, subprocess.SubprocessError):
-                _keep(cluster, folder)
+                cluster.keep_logs(folder)
                 report.sections.append(("cluster", f"its logs were kept in {folder}"))
     return report
-
-
-def _keep(cluster: Cluster, folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    for name in _KEPT:
-        source = cluster.data_dir / name
-        if source.is_dir():
-            shutil.copytree(source, folder / source.name)
-        elif source.exists():
-            shutil.copy(source, folder)
-    for log in cluster.data_dir.glob("nodes/*/*.log"):
-        shutil.copy(log, folder / f"{log.parent.name}-{log.name}")
-    for arguments in (("status", "--json"), ("status",), ("events",), ("explain",), ("doctor",)):
-        done = cluster.ctl(*arguments, check=False, timeout_s=20.0)
-        (folder / ("-".join(arguments).replace("--", "") + ".txt")).write_text(done.stdout + done.stderr)

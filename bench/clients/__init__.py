@@ -1,0 +1,1 @@
+"""Clients that remember everything they were told, each kind with the checker that judges it."""

@@ -1,0 +1,532 @@
+"""The faults that need no more than the pids of a local cluster: killed, frozen, starved, or told something by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+
+from bench.clients.crew import CONNECTION_LOST, Connection, Crew, connected, execute, value
+from bench.faults.fault import Arena, Expectation, Fault, Missed
+from bench.ledger import Inserts
+from bench.processes import age_s, command, descendants, family, frozen, send, send_all
+from endpointctl.local.program import SETTLED_S
+
+PHASES = ("detected", "published", "elected", "promoted", "repointed", "opened")
+HANG_FLAG = "archive-hangs"
+"""While a file of this name lies beside the cluster, its archive_command hangs."""
+STALL_S = 4.0
+AWAY_S = 6.0
+
+
+@contextlib.contextmanager
+def kill_postgres(arena: Arena) -> Iterator[None]:
+    """SIGKILL to every process of the writer's PostgreSQL."""
+    pids = arena.postgres(arena.writer)
+    arena.strikes()
+    send_all(pids, signal.SIGKILL)
+    yield
+
+
+@contextlib.contextmanager
+def kill_node(arena: Arena) -> Iterator[None]:
+    """SIGKILL to the writer's noded and everything below it."""
+    pids = arena.whole_node(arena.writer)
+    arena.strikes()
+    send_all(pids, signal.SIGKILL)
+    yield
+
+
+@contextlib.contextmanager
+def freeze_node(arena: Arena) -> Iterator[None]:
+    """SIGSTOP to the whole writer's node under direct clients too; thawed when there is another writer."""
+    direct = Inserts(arena.cluster.dsn(arena.writer.name), clients=1, table="strays")
+    with Crew((direct,)) as strays:
+        strays.wait_for_more(5, timeout_s=30.0)
+        pids = arena.whole_node(arena.writer)
+        arena.strikes()
+        with frozen(pids):
+            yield
+        # What the old writer acknowledges from now on is a lost row.
+        arena.cluster.wait_healthy(timeout_s=60.0)
+    arena.checks += strays.check_all(arena.cluster.dsn("writer"))
+
+
+@contextlib.contextmanager
+def freeze_postgres(arena: Arena) -> Iterator[None]:
+    """SIGSTOP to every process of the writer's PostgreSQL: its noded lives and says so."""
+    arena.strikes()
+    with frozen(arena.postgres(arena.writer)):
+        yield
+
+
+@contextlib.contextmanager
+def no_manager(arena: Arena) -> Iterator[None]:
+    """No manager for a while, and a replica restarts meanwhile."""
+    arena.strikes()
+    arena.cluster.program("stop", "cluster_manager")
+    try:
+        _without_manager(arena, AWAY_S / 2)
+        send_all(arena.postgres(arena.replicas[0]), signal.SIGKILL)
+        _without_manager(arena, AWAY_S)
+    finally:
+        arena.cluster.program("start", "cluster_manager")
+    yield
+
+
+def _without_manager(arena: Arena, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            arena.crew.wait_for_more(20, timeout_s=20.0)
+        except TimeoutError as error:
+            raise Missed(f"writes stopped without a manager: {error}") from error
+
+
+@contextlib.contextmanager
+def kill_writer_and_voter(arena: Arena) -> Iterator[None]:
+    """SIGKILL to the writer's and one replica's node, and nobody starts them again for a while."""
+    supervisor = arena.cluster.pid_of("supervisor")
+    pids = [*arena.whole_node(arena.writer), *arena.whole_node(arena.replicas[0])]
+    with frozen([supervisor]):
+        arena.strikes()
+        send_all(pids, signal.SIGKILL)
+        arena.stays_stuck(STALL_S)
+        status = arena.cluster.status()
+        if status.state != "stuck" and status.at_risk is None:
+            raise Missed(f"status says {status.state} ({status.diagnosis}) and no risk")
+        arena.notes.append(f"status: {status.diagnosis}")
+    yield
+
+
+@contextlib.contextmanager
+def cancel_storm(arena: Arena) -> Iterator[None]:
+    """CancelRequests to sessions whose commit waits for a quorum that is frozen."""
+    dsn = arena.cluster.dsn("writer")
+    frozen_pids = [pid for node in arena.replicas for pid in arena.whole_node(node)]
+    arena.strikes()
+    with frozen(frozen_pids):
+        told = asyncio.run(_cancel_again_and_again(dsn))
+        arena.stays_stuck(1.0)
+    arena.notes.append("; ".join(f"{count} x {what}" for what, count in sorted(told.items())))
+    if told.get("done"):
+        raise Missed(f"{told['done']} commits were called done without a quorum")
+    yield
+
+
+async def _cancel_again_and_again(dsn: str) -> dict[str, int]:
+    told: dict[str, int] = {}
+
+    async def one(number: int) -> None:
+        what = "done"
+        try:
+            async with connected(dsn) as connection:
+                commit = asyncio.create_task(_emit(connection, number))
+                while not (await asyncio.wait([commit], timeout=0.2))[0]:
+                    await connection.cancel_safe(timeout=5.0)
+                await commit
+        except psycopg.Error as error:
+            what = error.sqlstate or type(error).__name__
+        told[what] = told.get(what, 0) + 1
+
+    async with asyncio.timeout(30.0):
+        await asyncio.gather(*(one(number) for number in range(12)))
+    return told
+
+
+async def _emit(connection: Connection, number: int) -> None:
+    await execute(connection, "SELECT pg_logical_emit_message(true, 'storm', %s)", str(number))
+
+
+@contextlib.contextmanager
+def kill_backend(arena: Arena) -> Iterator[None]:
+    """SIGKILL to one session of the writer: PostgreSQL would restart in place and show commits nobody has."""
+    backends = arena.child(arena.writer, "postgres postgres 127.0.0.1")
+    if not backends:
+        raise Missed("there is no session to kill")
+    arena.strikes()
+    send(backends[0], signal.SIGKILL)
+    yield
+
+
+@contextlib.contextmanager
+def freeze_startup(arena: Arena) -> Iterator[None]:
+    """One replica's startup process is frozen, so that its receiver cannot be told to stop; then the writer dies."""
+    startup = arena.child(arena.replicas[0], "startup")
+    with frozen(startup):
+        arena.strikes()
+        send_all(arena.postgres(arena.writer), signal.SIGKILL)
+        yield
+
+
+@contextlib.contextmanager
+def archive_hangs(arena: Arena) -> Iterator[None]:
+    """archive_command hangs on every node, and the writer dies."""
+    flag = arena.cluster.data_dir.parent / HANG_FLAG
+    flag.touch()
+    flag.chmod(0o644)
+    try:
+        _direct(arena, arena.writer.name, "SELECT pg_switch_wal()")
+        arena.strikes()
+        send_all(arena.postgres(arena.writer), signal.SIGKILL)
+        yield
+    finally:
+        flag.unlink()
+
+
+@contextlib.contextmanager
+def long_query(arena: Arena) -> Iterator[None]:
+    """A report holds a snapshot on every replica, a vacuum conflicts with it, and the writer dies."""
+    stop = threading.Event()
+    threads = [
+        threading.Thread(target=_hold_snapshot, args=(arena.cluster.dsn(node.name), stop), daemon=True)
+        for node in arena.replicas
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        writer = arena.writer.name
+        _direct(arena, writer, "CREATE TABLE IF NOT EXISTS reported AS SELECT generate_series(1, 20000) AS n")
+        _direct(arena, writer, "DELETE FROM reported WHERE n % 2 = 0")
+        _direct(arena, writer, "VACUUM reported")
+        arena.strikes()
+        send_all(arena.postgres(arena.writer), signal.SIGKILL)
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(10.0)
+    _direct_dsn(arena.cluster.dsn("writer"), "DROP TABLE IF EXISTS reported")
+
+
+def _hold_snapshot(dsn: str, stop: threading.Event) -> None:
+    async def hold() -> None:
+        with contextlib.suppress(*CONNECTION_LOST):
+            async with connected(dsn) as connection, connection.transaction():
+                await execute(connection, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+                while not stop.is_set():
+                    await value(connection, "SELECT count(*) FROM pg_class, pg_sleep(0.2)")
+
+    asyncio.run(hold())
+
+
+def kill_manager_at(phase: str) -> Callable[[Arena], contextlib.AbstractContextManager[None]]:
+    """Return the fault that kills the writer, and the manager as soon as it has written *phase* of the failover."""
+
+    @contextlib.contextmanager
+    def strike(arena: Arena) -> Iterator[None]:
+        journal = arena.cluster.data_dir / "manager" / "journal.jsonl"
+        manager = arena.cluster.pid_of("cluster_manager")
+        # One that dies again and again is started again with growing pauses: that is another fault.
+        while age_s(manager) < SETTLED_S:
+            time.sleep(0.5)
+        offset = journal.stat().st_size
+        pids = arena.postgres(arena.writer)
+        arena.strikes()
+        send_all(pids, signal.SIGKILL)
+        if _wait_for_event(journal, offset, f"failover.{phase}", timeout_s=20.0):
+            send(manager, signal.SIGKILL)
+        else:
+            raise Missed(f"the manager never came to {phase}")
+        yield
+
+    return strike
+
+
+def _wait_for_event(journal: Path, offset: int, kind: str, *, timeout_s: float) -> bool:
+    """Return whether *kind* was written behind *offset* in time; the file is looked at every millisecond."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        with journal.open("rb") as file:
+            file.seek(offset)
+            if any(json.loads(line)["kind"] == kind for line in file.read().split(b"\n")[:-1] if line):
+                return True
+        time.sleep(0.001)
+    return False
+
+
+@contextlib.contextmanager
+def freeze_manager(arena: Arena) -> Iterator[None]:
+    """The manager is frozen in the middle of a failover and goes on later with what it knew then."""
+    journal = arena.cluster.data_dir / "manager" / "journal.jsonl"
+    offset = journal.stat().st_size
+    pids = arena.postgres(arena.writer)
+    arena.strikes()
+    send_all(pids, signal.SIGKILL)
+    if not _wait_for_event(journal, offset, "failover.published", timeout_s=20.0):
+        raise Missed("the manager never published")
+    with frozen([arena.cluster.pid_of("cluster_manager")]):
+        time.sleep(2.0)
+    yield
+
+
+@contextlib.contextmanager
+def flap(arena: Arena) -> Iterator[None]:
+    """Whoever is the writer is killed as soon as it is one, five times."""
+    arena.strikes()
+    epoch = arena.before.epoch - 1
+    for _ in range(5):
+        status = arena.cluster.wait_for_epoch_after(epoch, timeout_s=90.0)
+        epoch = status.epoch
+        arena.crew.wait_for_more(20, timeout_s=60.0)
+        assert status.writer is not None
+        node = arena.cluster.node(status.writer, status)
+        send_all(arena.postgres(node), signal.SIGKILL)
+    arena.cluster.wait_for_epoch_after(epoch, timeout_s=90.0)
+    yield
+
+
+@contextlib.contextmanager
+def voter_returns(arena: Arena) -> Iterator[None]:
+    """A voter goes and comes back while writes run, and the writer dies in that moment."""
+    with frozen(arena.whole_node(arena.replicas[0])):
+        arena.strikes()
+        arena.goes_on(2.5)
+    send_all(arena.postgres(arena.writer), signal.SIGKILL)
+    yield
+
+
+@contextlib.contextmanager
+def switchover(arena: Arena) -> Iterator[None]:
+    """The planned handover, under load."""
+    arena.strikes()
+    arena.cluster.ctl("switchover")
+    yield
+
+
+@contextlib.contextmanager
+def unreplicated_wal(arena: Arena) -> Iterator[None]:
+    """The writer dies with WAL that nobody else has, and the first pg_rewind of its data is killed half-way."""
+    # Its walsenders are stopped for good: what is committed from now on waits, and stays on this node alone.
+    senders = arena.child(arena.writer, "walsender")
+    send_all(senders, signal.SIGSTOP)
+    arena.strikes()
+    time.sleep(0.3)
+    send_all(arena.postgres(arena.writer), signal.SIGKILL)
+    killed = threading.Event()
+    watcher = threading.Thread(target=_kill_first_rewind, args=(arena, killed), daemon=True)
+    watcher.start()
+    yield
+    arena.cluster.wait_healthy(timeout_s=90.0)
+    watcher.join(1.0)
+    arena.notes.append("pg_rewind killed" if killed.is_set() else "no pg_rewind was seen")
+
+
+def _kill_first_rewind(arena: Arena, killed: threading.Event) -> None:
+    noded = arena.cluster.pid_of(arena.writer.name)
+    deadline = time.monotonic() + 30.0
+    while time.monotonic() < deadline:
+        for pid in descendants(noded):
+            if "pg_rewind" in command(pid):
+                send_all(family(pid), signal.SIGKILL)
+                killed.set()
+                return
+        time.sleep(0.005)
+
+
+@contextlib.contextmanager
+def promoted_by_hand(arena: Arena) -> Iterator[None]:
+    """Somebody promotes a replica behind the manager's back."""
+    arena.strikes()
+    _direct(arena, arena.replicas[0].name, "SELECT pg_promote(false)")
+    arena.goes_on(STALL_S)
+    yield
+
+
+@contextlib.contextmanager
+def starve(arena: Arena) -> Iterator[None]:
+    """The manager and the writer's whole node get 10 ms of every 100 ms for a while, as under a strict CPU quota."""
+    stop = threading.Event()
+    pids = [arena.cluster.pid_of("cluster_manager"), *arena.whole_node(arena.writer)]
+    thread = threading.Thread(target=_duty_cycle, args=(pids, stop), daemon=True)
+    arena.strikes()
+    thread.start()
+    try:
+        time.sleep(10.0)
+    finally:
+        stop.set()
+        thread.join(5.0)
+        send_all(pids, signal.SIGCONT)
+    yield
+
+
+def _duty_cycle(pids: list[int], stop: threading.Event) -> None:
+    while not stop.is_set():
+        send_all(pids, signal.SIGSTOP)
+        time.sleep(0.09)
+        send_all(pids, signal.SIGCONT)
+        time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def kill_proxy(arena: Arena) -> Iterator[None]:
+    """SIGKILL to the only proxy; its clients reconnect when it is back."""
+    arena.strikes()
+    arena.cluster.kill("endpointd")
+    yield
+
+
+def _direct(arena: Arena, node: str, statement: str) -> None:
+    """Run a statement on a node itself."""
+    _direct_dsn(arena.cluster.dsn(node), statement)
+
+
+def _direct_dsn(dsn: str, statement: str) -> None:
+    async def run() -> None:
+        async with asyncio.timeout(20.0), connected(dsn) as connection:
+            await execute(connection, statement)
+
+    try:
+        asyncio.run(run())
+    except psycopg.Error as error:
+        raise Missed(f"{statement}: {error}") from error
+
+
+FAULTS = (
+    Fault(
+        name="kill-postgres",
+        scenario=1,
+        does="kill -9 of all of the writer's PostgreSQL",
+        strike=kill_postgres,
+        expect=Expectation(outage_s=2.0),
+    ),
+    Fault(
+        name="kill-node",
+        scenario=1,
+        does="kill -9 of the writer's noded and PostgreSQL",
+        strike=kill_node,
+        expect=Expectation(),
+    ),
+    Fault(
+        name="freeze-node",
+        scenario=2,
+        does="freeze the writer's node, thaw it after the promotion",
+        strike=freeze_node,
+        expect=Expectation(),
+    ),
+    Fault(
+        name="freeze-postgres",
+        scenario=2,
+        does="freeze the writer's PostgreSQL, its noded lives",
+        strike=freeze_postgres,
+        expect=Expectation(outage_s=4.0),
+    ),
+    Fault(
+        name="no-manager",
+        scenario=6,
+        does="no manager for 9 s, a replica restarts meanwhile",
+        strike=no_manager,
+        expect=Expectation(moves=False, epochs=(0, 0), outage_s=2.0),
+    ),
+    Fault(
+        name="kill-two",
+        scenario=7,
+        does="kill -9 of the writer and a voter, nobody restarts them",
+        strike=kill_writer_and_voter,
+        expect=Expectation(moves=None, epochs=(0, 1), outage_s=None, recovered_s=20.0),
+    ),
+    Fault(
+        name="cancel-storm",
+        scenario=8,
+        does="cancel commits that wait for a frozen quorum",
+        strike=cancel_storm,
+        expect=Expectation(moves=None, epochs=(0, 1), outage_s=None, recovered_s=15.0),
+    ),
+    Fault(
+        name="kill-backend", scenario=9, does="kill -9 of one session of the writer", strike=kill_backend, expect=Expectation()
+    ),
+    Fault(
+        name="frozen-startup",
+        scenario=12,
+        does="a replica's startup process frozen, then the writer dies",
+        strike=freeze_startup,
+        expect=Expectation(outage_s=5.0),
+    ),
+    Fault(
+        name="archive-hangs",
+        scenario=13,
+        does="archive_command hangs, then the writer dies",
+        strike=archive_hangs,
+        expect=Expectation(),
+    ),
+    Fault(
+        name="long-query",
+        scenario=14,
+        does="reports and a conflicting vacuum on the replicas, then the writer dies",
+        strike=long_query,
+        expect=Expectation(),
+    ),
+    *(
+        Fault(
+            name=f"manager-dies-{phase}",
+            scenario=15,
+            does=f"the manager is killed when it has written {phase}",
+            strike=kill_manager_at(phase),
+            expect=Expectation(epochs=(1, 2), outage_s=8.0),
+        )
+        for phase in PHASES
+    ),
+    Fault(
+        name="manager-frozen",
+        scenario=16,
+        does="the manager is frozen for 2 s in the middle of a failover",
+        strike=freeze_manager,
+        expect=Expectation(epochs=(1, 2), outage_s=8.0),
+    ),
+    Fault(
+        name="flapping",
+        scenario=17,
+        does="five writers killed one after the other",
+        strike=flap,
+        expect=Expectation(moves=True, epochs=(5, 10), outage_s=30.0),
+    ),
+    Fault(
+        name="voter-returns",
+        scenario=19,
+        does="a voter lost and regained, then the writer dies at once",
+        strike=voter_returns,
+        expect=Expectation(),
+    ),
+    Fault(
+        name="switchover",
+        scenario=20,
+        does="planned handover",
+        strike=switchover,
+        expect=Expectation(),
+    ),
+    Fault(
+        name="unreplicated-wal",
+        scenario=21,
+        does="the writer dies with WAL of its own; pg_rewind is killed",
+        strike=unreplicated_wal,
+        expect=Expectation(outage_s=4.0, healthy_s=90.0),
+    ),
+    Fault(
+        name="promoted-by-hand",
+        scenario=22,
+        does="pg_promote() on a replica by hand",
+        strike=promoted_by_hand,
+        expect=Expectation(moves=False, epochs=(0, 0), outage_s=2.0),
+    ),
+    Fault(
+        name="kill-proxy",
+        scenario=23,
+        does="kill -9 of the only proxy",
+        strike=kill_proxy,
+        expect=Expectation(moves=False, epochs=(0, 0), outage_s=15.0),
+    ),
+    Fault(
+        name="starved",
+        scenario=24,
+        does="manager and writer get a tenth of their time for 10 s",
+        strike=starve,
+        expect=Expectation(moves=None, epochs=(0, 3), outage_s=15.0),
+    ),
+)

@@ -1,0 +1,266 @@
+"""A cluster whose programs are on hosts of their own, and the faults that cut them off from one another.
+
+The settings files are those of a local cluster with other addresses in them.  There is no supervisor: nothing is killed here.
+Two proxies: "near" is with the clients, "far" in the zone of the node that is cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench.clients.crew import CONNECTION_LOST, Crew, connected, value
+from bench.cluster import ROOT, Cluster
+from bench.faults.fault import Arena, Expectation, Fault, Missed, Stage
+from bench.faults.namespaces import Hosts
+from bench.ledger import Inserts
+from endpointctl.local.directory import make_files, make_root, write_settings
+from endpointctl.local.layout import Layout
+from endpointctl.local.plan import DATABASE, HOST, MANAGER_PROGRAM, PROXY, PROXY_PROGRAM, USER, make_plan
+from endpointctl.local.preferences import Preferences
+from endpointctl.local.settings_files import settings_files
+from noded.binaries import find_binaries
+
+NODES = ("n1", "n2", "n3")
+MANAGER, NEAR, FAR, CLIENTS = "manager", "near", "far", "clients"
+BASE_PORT = 6400
+UP_S = 90.0
+STOP_S = 40.0
+UNDISTURBED_S = 6.0
+REFUSED_S = 3.0
+"""Within this time a proxy that is cut off with the old writer must have stopped to serve it."""
+
+
+class SpreadCluster(Cluster):
+    """One host for each program."""
+
+    def __init__(self, data_dir: Path, hosts: Hosts, *, pg_bin: str | None) -> None:
+        super().__init__(data_dir)
+        self.hosts = hosts
+        self._layout = Layout(data_dir)
+        found = find_binaries(Path(pg_bin) if pg_bin is not None else None, prefer_bundled=True)
+        self._plan = make_plan(node_count=len(NODES), base_port=BASE_PORT, pg_bin=str(found.directory))
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def api(self) -> str:
+        """URL of the manager."""
+        return f"http://{self.hosts.address(MANAGER)}:{self._plan.manager_port}"
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment in which endpointctl means this cluster."""
+        kept = {name: value for name, value in super().environment().items() if not name.startswith("ENDPOINTD_")}
+        return kept | {"ENDPOINTD_API": self.api, "ENDPOINTD_TOKEN_FILE": str(self._layout.token)}
+
+    def dsn(self, door: str) -> str:
+        """Return the URI of an endpoint or a node, with the password; "far" is the writer endpoint of the far proxy."""
+        ports = {"writer": self._plan.writer_port, "reader": self._plan.reader_port, FAR: self._plan.writer_port}
+        node = self._plan.find(door)
+        host = self.hosts.address(door if node is not None or door == FAR else NEAR)
+        password = self._layout.secret("superuser").read_text().strip()
+        return f"postgresql://{USER}:{password}@{host}:{node.port if node is not None else ports[door]}/{DATABASE}"
+
+    def pid_of(self, program: str) -> int:
+        """Return the pid of a program."""
+        return self._running[program].pid
+
+    def up(self) -> None:
+        """Lay everything out and start it."""
+        make_root(self._layout)
+        make_files(self._layout, self._plan)
+        texts = settings_files(self._plan, self._layout, Preferences())
+        own = {self._layout.settings_file(name): self.hosts.address(name) for name in NODES}
+        manager, proxy = self._layout.settings_file(MANAGER_PROGRAM), self._layout.settings_file(PROXY_PROGRAM)
+        written = {path: texts[path].replace(HOST, address) for path, address in own.items()}
+        written[manager] = self._manager_settings(texts[manager])
+        for name in (NEAR, FAR):
+            text = re.sub(r"http://[^:]+:", f"http://{self.hosts.address(MANAGER)}:", texts[proxy])
+            text = text.replace(HOST, self.hosts.address(name)).replace(PROXY, name).replace("topology.json", f"{name}.json")
+            written[self._layout.settings_file(name)] = text
+        write_settings(written)
+        for name in (*NODES, MANAGER, NEAR, FAR):
+            self._start(name)
+        self.wait_healthy(timeout_s=UP_S)
+
+    def remove(self) -> None:
+        """Stop everything: proxies, manager, nodes."""
+        for name in reversed([*self._running]):
+            self._running[name].send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._running[name].wait(STOP_S)
+        for process in self._running.values():
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        self._running.clear()
+        shutil.rmtree(self.data_dir, ignore_errors=True)
+        shutil.rmtree(self._layout.sockets, ignore_errors=True)
+
+    def _start(self, name: str) -> None:
+        module = {MANAGER: "cluster_manager.daemon", NEAR: "endpointd.daemon", FAR: "endpointd.daemon"}.get(
+            name, "noded.daemon"
+        )
+        file = self._layout.settings_file(MANAGER_PROGRAM if name == MANAGER else name)
+        with self._layout.log(name).open("ab") as log:
+            self._running[name] = subprocess.Popen(
+                self.hosts.command(name, sys.executable, "-P", "-m", module, "--config", str(file)),
+                cwd=self.data_dir,
+                env=self.environment() | {"PYTHONPATH": str(ROOT)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def _manager_settings(self, text: str) -> str:
+        """Put the addresses of the manager, the near proxy and the nodes into the manager's settings."""
+        head, *nodes = text.split("[[nodes]]")
+        own, _, endpoints = head.partition("[endpoints.writer]")
+        head = (
+            own.replace(HOST, self.hosts.address(MANAGER))
+            + "[endpoints.writer]"
+            + endpoints.replace(HOST, self.hosts.address(NEAR))
+        )
+        placed = [one.replace(HOST, self.hosts.address(name)) for name, one in zip(NODES, nodes, strict=True)]
+        return "[[nodes]]".join([head, *placed])
+
+
+@contextlib.contextmanager
+def in_namespaces(folder: Path, *, pg_bin: str | None) -> Iterator[Cluster]:
+    """Start the cluster, and be on the clients' host. Raises NotPossible."""
+    with Hosts((*NODES, MANAGER, NEAR, FAR, CLIENTS)) as hosts, hosts.entered(CLIENTS):
+        cluster = SpreadCluster(folder / "c", hosts, pg_bin=pg_bin)
+        try:
+            cluster.up()
+            yield cluster
+        finally:
+            cluster.remove()
+
+
+def _hosts(arena: Arena) -> Hosts:
+    assert isinstance(arena.cluster, SpreadCluster)
+    return arena.cluster.hosts
+
+
+@contextlib.contextmanager
+def zone_lost(arena: Arena) -> Iterator[None]:
+    """The writer and a proxy are cut off from everybody but clients, who go on through that proxy as long as it lets them."""
+    writer = arena.writer.name
+    rest = [MANAGER, NEAR, *(node.name for node in arena.replicas)]
+    far = Inserts(arena.cluster.dsn(FAR), clients=2, table="far")
+    with Crew((far,)) as clients:
+        clients.wait_for_more(20, timeout_s=30.0)
+        arena.strikes()
+        with _hosts(arena).cut([writer, FAR], rest):
+            yield
+            time.sleep(max(0.0, arena.struck_at + REFUSED_S - time.monotonic()))
+            if _is_served(arena.cluster.dsn(FAR)):
+                raise Missed(f"the isolated proxy still lets clients read from the old writer after {REFUSED_S:g} s")
+        # The proxy that was away must serve again.
+        clients.wait_for_more(20, timeout_s=60.0)
+    arena.checks += clients.check_all(arena.cluster.dsn("writer"))
+
+
+def _is_served(dsn: str) -> bool:
+    """Return whether a client of *dsn* is given an answer within a second."""
+
+    async def ask() -> bool:
+        try:
+            async with asyncio.timeout(1.0), connected(dsn) as connection:
+                return await value(connection, "SELECT 1") == 1
+        except CONNECTION_LOST:
+            return False
+
+    return asyncio.run(ask())
+
+
+@contextlib.contextmanager
+def writer_without_voters(arena: Arena) -> Iterator[None]:
+    """The writer and the other nodes cannot reach one another; the manager and the proxies reach all."""
+    arena.strikes()
+    with _hosts(arena).cut([arena.writer.name], [node.name for node in arena.replicas]):
+        yield
+
+
+@contextlib.contextmanager
+def manager_without_writer(arena: Arena) -> Iterator[None]:
+    """The manager and the writer cannot reach one another; everybody else can."""
+    arena.strikes()
+    with _hosts(arena).cut([arena.writer.name], [MANAGER]):
+        arena.goes_on(UNDISTURBED_S)
+        status = arena.cluster.status()
+        arena.notes.append(f"status: {status.diagnosis}")
+        if status.diagnosis == "HEALTHY":
+            raise Missed("status says that all is well")
+    yield
+
+
+@contextlib.contextmanager
+def manager_alone(arena: Arena) -> Iterator[None]:
+    """The manager is cut off from every node and every proxy."""
+    arena.strikes()
+    with _hosts(arena).cut([MANAGER], [*NODES, NEAR, FAR]):
+        arena.goes_on(UNDISTURBED_S)
+    yield
+
+
+@contextlib.contextmanager
+def replica_alone(arena: Arena) -> Iterator[None]:
+    """One replica is cut off from everybody."""
+    arena.strikes()
+    other = [name for name in NODES if name != arena.replicas[0].name]
+    with _hosts(arena).cut([arena.replicas[0].name], [*other, MANAGER, NEAR, FAR]):
+        arena.goes_on(UNDISTURBED_S)
+    yield
+
+
+FAULTS = (
+    Fault(
+        name="zone-lost",
+        scenario=3,
+        does="the writer and a proxy cut off from all the rest",
+        strike=zone_lost,
+        expect=Expectation(outage_s=4.0),
+        stage=Stage.NETWORK,
+    ),
+    Fault(
+        name="writer-without-voters",
+        scenario=4,
+        does="the writer cut off from the other nodes, not from the manager",
+        strike=writer_without_voters,
+        expect=Expectation(outage_s=5.0),
+        stage=Stage.NETWORK,
+    ),
+    Fault(
+        name="manager-without-writer",
+        scenario=5,
+        does="the manager cut off from the writer alone",
+        strike=manager_without_writer,
+        expect=Expectation(moves=False, epochs=(0, 0), outage_s=2.0),
+        stage=Stage.NETWORK,
+    ),
+    Fault(
+        name="manager-alone",
+        scenario=6,
+        does="the manager cut off from everybody",
+        strike=manager_alone,
+        expect=Expectation(moves=False, epochs=(0, 0), outage_s=2.0),
+        stage=Stage.NETWORK,
+    ),
+    Fault(
+        name="replica-alone",
+        scenario=19,
+        does="a replica cut off from everybody",
+        strike=replica_alone,
+        expect=Expectation(moves=False, epochs=(0, 0), outage_s=2.0),
+        stage=Stage.NETWORK,
+    ),
+)
