@@ -7,9 +7,13 @@ RUNTIME := $(VENV)/.runtime-installed
 TESTING := $(VENV)/.test-installed
 KILLS ?= 10
 SEEDS ?= 1000
+REPEAT ?= 1
+MINUTES ?= 30
+SEED ?= 1
 ARGS ?=
 
-.PHONY: help install up down status test test-fast test-integration check format compose-test sim bench-failover clean
+.PHONY: help install up down status test test-fast test-integration check format compose-test sim bench-failover bench-patroni \
+        faults faults-short soak clean
 
 help:
 	@echo "make up              install into .venv and run a cluster in the foreground (^C stops it)"
@@ -18,9 +22,13 @@ help:
 	@echo "make test            every test, on real PostgreSQL, on free ports (ARGS=... for pytest)"
 	@echo "make test-fast       the tests that start no PostgreSQL"
 	@echo "make check           lint, format, types, import rules"
-	@echo "make sim             SEEDS=1000 runs of a simulated cluster under faults, with the real decisions"
+	@echo "make sim             SEEDS=1000 runs of a simulated cluster under faults, with the real decisions (ARGS=\"--jobs 2 --coverage\")"
 	@echo "make compose-test    the cluster of docker-compose.yml on a real engine, under faults (root; ARGS=--short for less)"
 	@echo "make bench-failover  KILLS=10 times kill -9 of the primary under load, or ARGS=\"--fault freeze-node\"; outages and verdict"
+	@echo "make bench-patroni   endpointd and Patroni side by side under the same faults (needs etcd, haproxy; ARGS=--short for two minutes)"
+	@echo "make faults          everything that may befall a cluster, under recording clients (REPEAT=5, ARGS=\"kill-node 15\")"
+	@echo "make faults-short    four faults and the control run, as with every change"
+	@echo "make soak            seeded mishaps for MINUTES=30 from SEED=1"
 	@echo "make install         only install into .venv"
 
 install: $(RUNTIME)
@@ -81,5 +89,17 @@ sim: $(TESTING)
 bench-failover: $(TESTING)
 	$(BIN)/python -m bench.failover --kills $(KILLS) $(ARGS)
 
+bench-patroni: $(TESTING)
+	$(BIN)/python -m bench.patroni $(ARGS)
+
+faults: $(TESTING)
+	$(BIN)/python -m bench.faults --repeat $(REPEAT) $(ARGS)
+
+faults-short: $(TESTING)
+	$(BIN)/python -m bench.faults --short $(ARGS)
+
+soak: $(TESTING)
+	$(BIN)/python -m bench.soak --minutes $(MINUTES) --seed $(SEED) $(ARGS)
+
 clean:
-	rm -rf build dist *.egg-info test-logs .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist *.egg-info test-logs bench-reports .pytest_cache .ruff_cache .hypothesis
