@@ -13,7 +13,7 @@ from prometheus_client import REGISTRY
 
 from cluster_manager.chronicle import Chronicle
 from cluster_manager.control import Control
-from cluster_manager.dns.kept import KeptDocument
+from cluster_manager.dns.kept import kept_document
 from cluster_manager.dns.server import DnsServer
 from cluster_manager.executor import Executor
 from cluster_manager.feed import Feed
@@ -44,7 +44,7 @@ async def serve(settings: ManagerSettings, config: Path, token: str, noded_token
     holder = f"{socket.gethostname()}:{os.getpid()}"
     dns = DnsServer(host=settings.dns.host, port=settings.dns.port, ttl_s=settings.dns.ttl_s)
     settings.journal.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    kept = KeptDocument(settings.journal.path.with_name("topology.json"))
+    kept = kept_document(settings.journal.path.with_name("topology.json"))
     last = kept.load()
     if last is not None:
         dns.begin_with(last)  # names are answered before the store has said anything

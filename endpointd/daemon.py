@@ -21,7 +21,7 @@ from endpointd.admin import routes
 from endpointd.census import Census
 from endpointd.connector import Connector
 from endpointd.endings import Endings
-from endpointd.feed import DocumentCache, Feed
+from endpointd.feed import Feed, document_cache
 from endpointd.house import House
 from endpointd.link import LINGER_S
 from endpointd.listener import CROWD_MAX, Listener, ListenError, listen_error
@@ -48,7 +48,7 @@ async def serve(settings: Settings, config: Path, life: Lifecycle) -> None:
     around = Surroundings(board, connector, engine)
     house = House()
     endings = Endings()
-    cache = DocumentCache(settings.proxy.cache)
+    cache = document_cache(settings.proxy.cache)
     token = read_secret(settings.http.token_file)
     feed_token = read_secret(settings.feed.token_file)
     noded_token = read_secret(settings.nodeds.token_file)

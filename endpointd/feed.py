@@ -12,8 +12,8 @@ from pathlib import Path
 
 import aiohttp
 
-from daemonkit.durable import read_or_none, write_durably
 from daemonkit.httpclient import HttpClient, HttpError
+from daemonkit.kept import Kept
 from daemonkit.logs import get_logger
 from daemonkit.version import VERSION
 from endpointd.freshness import lease_until
@@ -27,54 +27,13 @@ CONNECT_TIMEOUT_S = 2.0
 SILENCE_S = 2.0
 """A manager speaks every 150 ms; one that has been silent for this long is called anew."""
 RECONNECT_S = 0.2
-CACHE_RETRY_S = 1.0
 REPORT_S = 0.5
 SEND_TIMEOUT_S = 2.0
 
 
-class DocumentCache:
-    """The last document, on disk."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._newest: Topology | None = None
-        self._changed = asyncio.Event()
-        self._log = get_logger()
-
-    def load(self) -> Topology | None:
-        """Return the document that was kept, or None if there is none that can be used."""
-        try:
-            data = read_or_none(self._path)
-            return decode(data, Topology) if data is not None else None
-        except (OSError, MessageError) as error:
-            self._log.warning("the cached document cannot be used", path=str(self._path), reason=str(error))
-            return None
-
-    def keep(self, topology: Topology) -> None:
-        """Have *topology* written soon."""
-        self._newest = topology
-        self._changed.set()
-
-    async def run(self) -> None:
-        """Write what is to be kept, the newest only, in a thread: a slow disk must not stop the relay."""
-        said: str | None = None
-        while True:
-            await self._changed.wait()
-            self._changed.clear()
-            if self._newest is None:
-                continue
-            try:
-                await asyncio.to_thread(write_durably, self._path, encode(self._newest))
-            except OSError as error:
-                if str(error) != said:
-                    said = str(error)
-                    self._log.warning("the document could not be cached; it is tried again", path=str(self._path), reason=said)
-                self._changed.set()
-                await asyncio.sleep(CACHE_RETRY_S)
-            else:
-                if said is not None:
-                    self._log.info("the document is cached again", path=str(self._path))
-                said = None
+def document_cache(path: Path) -> Kept[Topology]:
+    """Return the copy of the last document in *path*, so that a restarted proxy routes while all managers are dead."""
+    return Kept(path, "document", encode=encode, decode=lambda data: decode(data, Topology))
 
 
 class FeedLost(Exception):  # noqa: N818 - the name says what happened
@@ -90,7 +49,7 @@ class Feed:
         token: str,
         name: str,
         board: Switchboard,
-        cache: DocumentCache,
+        cache: Kept[Topology],
         *,
         engine: str,
         count: Callable[[], int],

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from daemonkit.durable import write_durably
 from daemonkit.version import VERSION
-from endpointd.feed import DocumentCache, Feed
+from endpointd.feed import Feed, document_cache
 from endpointd.settings import LimitSettings
 from endpointd.switchboard import Switchboard
 from endpointd.witness import Witness
@@ -37,7 +37,7 @@ def topology(revision: int = 1, **changes: Any) -> Topology:
 async def following(directory: Path, *ports: int) -> AsyncIterator[Switchboard]:
     """Give a switchboard that follows the managers at *ports*."""
     board = Switchboard(LimitSettings())
-    cache = DocumentCache(directory / "topology.json")
+    cache = document_cache(directory / "topology.json")
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(cache.run())]
         for port in ports:
@@ -78,7 +78,7 @@ async def test_a_document_is_followed_reported_and_kept(tmp_path: Path) -> None:
         server.publish(topology(2))
         await server.wait_for_report(revision=2)
         await until(lambda: (tmp_path / "topology.json").exists())
-        await until(lambda: DocumentCache(tmp_path / "topology.json").load() == topology(2))
+        await until(lambda: document_cache(tmp_path / "topology.json").load() == topology(2))
 
 
 async def test_a_manager_that_comes_back_is_heard_again(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ async def test_the_witness_is_asked_before_the_lease_is_over_and_only_then(tmp_p
 
 
 def test_a_cache_that_cannot_be_read_is_none(tmp_path: Path) -> None:
-    cache = DocumentCache(tmp_path / "topology.json")
+    cache = document_cache(tmp_path / "topology.json")
     assert cache.load() is None
     (tmp_path / "topology.json").mkdir()
     assert cache.load() is None
@@ -192,9 +192,9 @@ def test_a_cache_that_cannot_be_read_is_none(tmp_path: Path) -> None:
 def test_a_cache_of_a_newer_format_is_none(tmp_path: Path) -> None:
     newer = msgspec.structs.replace(topology(), format_version=FORMAT_VERSION + 1)
     write_durably(tmp_path / "topology.json", encode(newer))
-    assert DocumentCache(tmp_path / "topology.json").load() is None
+    assert document_cache(tmp_path / "topology.json").load() is None
     write_durably(tmp_path / "topology.json", encode(topology()))
-    assert DocumentCache(tmp_path / "topology.json").load() == topology()
+    assert document_cache(tmp_path / "topology.json").load() == topology()
     assert decode(encode(topology()), Topology) == topology()
 
 
@@ -202,7 +202,7 @@ async def test_a_cache_that_cannot_be_written_is_said_and_tried_again(tmp_path: 
     directory = tmp_path / "missing"
     with capture_logs() as logs:
         async with feed_server(topology()) as server, following(directory, server.port) as board:
-            await until(lambda: any("could not be cached" in entry["event"] for entry in logs))
+            await until(lambda: any("could not be kept" in entry["event"] for entry in logs))
             assert board.is_vouched
             directory.mkdir()
             # No other document is needed for it.

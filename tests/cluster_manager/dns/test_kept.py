@@ -7,22 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from cluster_manager.dns.kept import KeptDocument
+from cluster_manager.dns.kept import kept_document
 from tests.cluster_manager.dns.documents import document
 from tests.cluster_manager.dns.test_server import ask, last_words, serving
 
 
 async def test_a_server_begins_with_the_last_document_and_then_follows_the_store(tmp_path: Path) -> None:
     path = tmp_path / "topology.json"
-    first = KeptDocument(path)
+    first = kept_document(path)
     writing = asyncio.create_task(first.run())
     first.keep(document(writer="n1", epoch=6))
     first.keep(document(writer="n3", epoch=9))
     async with asyncio.timeout(10):
-        while KeptDocument(path).load() != document(writer="n3", epoch=9):
+        while kept_document(path).load() != document(writer="n3", epoch=9):
             await asyncio.sleep(0.01)
     writing.cancel()
-    last = KeptDocument(path).load()
+    last = kept_document(path).load()
     assert last is not None
     async with serving() as server:
         server.begin_with(last)
@@ -37,14 +37,14 @@ async def test_a_server_begins_with_the_last_document_and_then_follows_the_store
 @pytest.mark.parametrize("text", ["", "{", '{"format_version": 99}'])
 def test_a_copy_that_cannot_be_read_is_none(tmp_path: Path, text: str) -> None:
     path = tmp_path / "topology.json"
-    assert KeptDocument(path).load() is None
+    assert kept_document(path).load() is None
     path.write_text(text)
-    assert KeptDocument(path).load() is None
+    assert kept_document(path).load() is None
 
 
 async def test_a_copy_that_cannot_be_written_is_no_end(tmp_path: Path) -> None:
     path = tmp_path / "missing" / "topology.json"
-    kept = KeptDocument(path)
+    kept = kept_document(path)
     writing = asyncio.create_task(kept.run())
     kept.keep(document(writer="n1"))
     await asyncio.sleep(0.05)
