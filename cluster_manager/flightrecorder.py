@@ -110,18 +110,7 @@ class FlightRecorder:
                 self._resume(new, transition, view, because)
         if self._flight is None or (self._flight.ended and self._flight.rejoined_ms is not None):
             return
-        self._entries.add(
-            "writes",
-            WriteTold(
-                at_ms=self._at(began_ms),
-                took_ms=round(now - began_ms, 2),
-                revision=new.revision,
-                epoch=new.epoch,
-                writer=new.writer,
-                candidate=new.candidate.node if new.candidate is not None else None,
-                because=because,
-            ),
-        )
+        self._note_write(new, because, began_ms, now)
         if transition is not None and old is not None and new.epoch > old.epoch:
             self._attempt(new, transition, view, now)
         elif transition is not None and new.candidate is not None and old is not None and old.candidate is None:
@@ -131,8 +120,10 @@ class FlightRecorder:
 
     def write_failed(self, document: Topology, because: str, began_ms: float, now: float, outcome: str) -> None:
         """Take note of a write that did not come about."""
-        if self._flight is None or self._flight.ended:
-            return
+        if self._flight is not None and not self._flight.ended:
+            self._note_write(document, because, began_ms, now, outcome)
+
+    def _note_write(self, document: Topology, because: str, began_ms: float, now: float, outcome: str = "written") -> None:
         self._entries.add(
             "writes",
             WriteTold(
