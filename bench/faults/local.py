@@ -1,29 +1,21 @@
-"""The faults that need no more than the pids of a local cluster: killed, frozen, starved, or told something by hand."""
+"""The faults that need no more than the pids of a local cluster. Those of nodes stand here: killed, frozen, starved, flapping."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
-import psycopg
-
-from bench.clients.crew import CONNECTION_LOST, Connection, Crew, connected, execute, value
+from bench.clients.crew import Crew
 from bench.faults.fault import Arena, Expectation, Fault, Missed
+from bench.faults.managers import PHASES, freeze_manager, kill_manager_at, no_manager
+from bench.faults.sessions import archive_hangs, cancel_storm, long_query, promoted_by_hand
 from bench.ledger import Inserts
-from bench.processes import age_s, command, descendants, family, frozen, send, send_all
-from endpointctl.local.program import SETTLED_S
+from bench.processes import command, descendants, family, frozen, send, send_all
 
-PHASES = ("detected", "published", "elected", "promoted", "repointed", "opened")
-HANG_FLAG = "archive-hangs"
-"""While a file of this name lies beside the cluster, its archive_command hangs."""
 STALL_S = 4.0
-AWAY_S = 6.0
 
 
 @contextlib.contextmanager
@@ -68,29 +60,6 @@ def freeze_postgres(arena: Arena) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def no_manager(arena: Arena) -> Iterator[None]:
-    """No manager for a while, and a replica restarts meanwhile."""
-    arena.strikes()
-    arena.cluster.program("stop", "cluster_manager")
-    try:
-        _without_manager(arena, AWAY_S / 2)
-        send_all(arena.postgres(arena.replicas[0]), signal.SIGKILL)
-        _without_manager(arena, AWAY_S)
-    finally:
-        arena.cluster.program("start", "cluster_manager")
-    yield
-
-
-def _without_manager(arena: Arena, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            arena.crew.wait_for_more(20, timeout_s=20.0)
-        except TimeoutError as error:
-            raise Missed(f"writes stopped without a manager: {error}") from error
-
-
-@contextlib.contextmanager
 def kill_writer_and_voter(arena: Arena) -> Iterator[None]:
     """SIGKILL to the writer's and one replica's node, and nobody starts them again for a while."""
     supervisor = arena.cluster.pid_of("supervisor")
@@ -104,45 +73,6 @@ def kill_writer_and_voter(arena: Arena) -> Iterator[None]:
             raise Missed(f"status says {status.state} ({status.diagnosis}) and no risk")
         arena.notes.append(f"status: {status.diagnosis}")
     yield
-
-
-@contextlib.contextmanager
-def cancel_storm(arena: Arena) -> Iterator[None]:
-    """CancelRequests to sessions whose commit waits for a quorum that is frozen."""
-    dsn = arena.cluster.dsn("writer")
-    frozen_pids = [pid for node in arena.replicas for pid in arena.whole_node(node)]
-    arena.strikes()
-    with frozen(frozen_pids):
-        told = asyncio.run(_cancel_again_and_again(dsn))
-        arena.stays_stuck(1.0)
-    arena.notes.append("; ".join(f"{count} x {what}" for what, count in sorted(told.items())))
-    if told.get("done"):
-        raise Missed(f"{told['done']} commits were called done without a quorum")
-    yield
-
-
-async def _cancel_again_and_again(dsn: str) -> dict[str, int]:
-    told: dict[str, int] = {}
-
-    async def one(number: int) -> None:
-        what = "done"
-        try:
-            async with connected(dsn) as connection:
-                commit = asyncio.create_task(_emit(connection, number))
-                while not (await asyncio.wait([commit], timeout=0.2))[0]:
-                    await connection.cancel_safe(timeout=5.0)
-                await commit
-        except psycopg.Error as error:
-            what = error.sqlstate or type(error).__name__
-        told[what] = told.get(what, 0) + 1
-
-    async with asyncio.timeout(30.0):
-        await asyncio.gather(*(one(number) for number in range(12)))
-    return told
-
-
-async def _emit(connection: Connection, number: int) -> None:
-    await execute(connection, "SELECT pg_logical_emit_message(true, 'storm', %s)", str(number))
 
 
 @contextlib.contextmanager
@@ -164,107 +94,6 @@ def freeze_startup(arena: Arena) -> Iterator[None]:
         arena.strikes()
         send_all(arena.postgres(arena.writer), signal.SIGKILL)
         yield
-
-
-@contextlib.contextmanager
-def archive_hangs(arena: Arena) -> Iterator[None]:
-    """archive_command hangs on every node, and the writer dies."""
-    flag = arena.cluster.data_dir.parent / HANG_FLAG
-    flag.touch()
-    flag.chmod(0o644)
-    try:
-        _direct(arena, arena.writer.name, "SELECT pg_switch_wal()")
-        arena.strikes()
-        send_all(arena.postgres(arena.writer), signal.SIGKILL)
-        yield
-    finally:
-        flag.unlink()
-
-
-@contextlib.contextmanager
-def long_query(arena: Arena) -> Iterator[None]:
-    """A report holds a snapshot on every replica, a vacuum conflicts with it, and the writer dies."""
-    stop = threading.Event()
-    threads = [
-        threading.Thread(target=_hold_snapshot, args=(arena.cluster.dsn(node.name), stop), daemon=True)
-        for node in arena.replicas
-    ]
-    for thread in threads:
-        thread.start()
-    try:
-        writer = arena.writer.name
-        _direct(arena, writer, "CREATE TABLE IF NOT EXISTS reported AS SELECT generate_series(1, 20000) AS n")
-        _direct(arena, writer, "DELETE FROM reported WHERE n % 2 = 0")
-        _direct(arena, writer, "VACUUM reported")
-        arena.strikes()
-        send_all(arena.postgres(arena.writer), signal.SIGKILL)
-        yield
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join(10.0)
-    _direct_dsn(arena.cluster.dsn("writer"), "DROP TABLE IF EXISTS reported")
-
-
-def _hold_snapshot(dsn: str, stop: threading.Event) -> None:
-    async def hold() -> None:
-        with contextlib.suppress(*CONNECTION_LOST):
-            async with connected(dsn) as connection, connection.transaction():
-                await execute(connection, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-                while not stop.is_set():
-                    await value(connection, "SELECT count(*) FROM pg_class, pg_sleep(0.2)")
-
-    asyncio.run(hold())
-
-
-def kill_manager_at(phase: str) -> Callable[[Arena], contextlib.AbstractContextManager[None]]:
-    """Return the fault that kills the writer, and the manager as soon as it has written *phase* of the failover."""
-
-    @contextlib.contextmanager
-    def strike(arena: Arena) -> Iterator[None]:
-        journal = arena.cluster.data_dir / "manager" / "journal.jsonl"
-        manager = arena.cluster.pid_of("cluster_manager")
-        # One that dies again and again is started again with growing pauses: that is another fault.
-        while age_s(manager) < SETTLED_S:
-            time.sleep(0.5)
-        offset = journal.stat().st_size
-        pids = arena.postgres(arena.writer)
-        arena.strikes()
-        send_all(pids, signal.SIGKILL)
-        if _wait_for_event(journal, offset, f"failover.{phase}", timeout_s=20.0):
-            send(manager, signal.SIGKILL)
-        else:
-            raise Missed(f"the manager never came to {phase}")
-        yield
-
-    return strike
-
-
-def _wait_for_event(journal: Path, offset: int, kind: str, *, timeout_s: float) -> bool:
-    """Return whether *kind* was written behind *offset* in time; the file is looked at every millisecond."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        with journal.open("rb") as file:
-            file.seek(offset)
-            if any(json.loads(line)["kind"] == kind for line in file.read().split(b"\n")[:-1] if line):
-                return True
-        time.sleep(0.001)
-    return False
-
-
-@contextlib.contextmanager
-def freeze_manager(arena: Arena) -> Iterator[None]:
-    """The manager is frozen in the middle of a failover and goes on later with what it knew then."""
-    journal = arena.cluster.data_dir / "manager" / "journal.jsonl"
-    offset = journal.stat().st_size
-    pids = arena.postgres(arena.writer)
-    arena.strikes()
-    send_all(pids, signal.SIGKILL)
-    if not _wait_for_event(journal, offset, "failover.published", timeout_s=20.0):
-        raise Missed("the manager never published")
-    with frozen([arena.cluster.pid_of("cluster_manager")]):
-        time.sleep(2.0)
-    yield
 
 
 @contextlib.contextmanager
@@ -332,15 +161,6 @@ def _kill_first_rewind(arena: Arena, killed: threading.Event) -> None:
 
 
 @contextlib.contextmanager
-def promoted_by_hand(arena: Arena) -> Iterator[None]:
-    """Somebody promotes a replica behind the manager's back."""
-    arena.strikes()
-    _direct(arena, arena.replicas[0].name, "SELECT pg_promote(false)")
-    arena.goes_on(STALL_S)
-    yield
-
-
-@contextlib.contextmanager
 def starve(arena: Arena) -> Iterator[None]:
     """The manager and the writer's whole node get 10 ms of every 100 ms for a while, as under a strict CPU quota."""
     stop = threading.Event()
@@ -371,22 +191,6 @@ def kill_proxy(arena: Arena) -> Iterator[None]:
     arena.strikes()
     arena.cluster.kill("endpointd")
     yield
-
-
-def _direct(arena: Arena, node: str, statement: str) -> None:
-    """Run a statement on a node itself."""
-    _direct_dsn(arena.cluster.dsn(node), statement)
-
-
-def _direct_dsn(dsn: str, statement: str) -> None:
-    async def run() -> None:
-        async with asyncio.timeout(20.0), connected(dsn) as connection:
-            await execute(connection, statement)
-
-    try:
-        asyncio.run(run())
-    except psycopg.Error as error:
-        raise Missed(f"{statement}: {error}") from error
 
 
 FAULTS = (

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.cluster import Cluster
 from bench.faults.fault import NotPossible, Stage
-from bench.faults.local import HANG_FLAG
+from bench.faults.sessions import HANG_FLAG
 
 HANG_S = 60
 
