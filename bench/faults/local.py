@@ -1,4 +1,4 @@
-"""The faults that need no more than the pids of a local cluster. Those of nodes stand here: killed, frozen, starved, flapping."""
+"""The faults that need only the pids of a local cluster. Those of nodes stand here: killed, frozen, starved, flapping."""
 
 from __future__ import annotations
 
