@@ -39,7 +39,7 @@ def recruit(view: View, document: Topology, transition: Transition) -> tuple[Fin
         return in_flight(transition, "a safe set promised; waiting a moment for better nodes"), _ask(view, document, transition)
     actions = _ask(view, document, transition)
     if elected is not None:
-        return in_flight(transition, f'"{transition.from_node}" has stopped, and is to say how far its WAL reaches'), actions
+        return in_flight(transition, f'"{transition.from_node}" is still to say how far its WAL reaches'), actions
     needed = document.voters.safe_set_size if document.voters is not None else 0
     able, missing = promisable(view, document)
     if document.voters is not None and not document.is_safe_set(able):
