@@ -26,21 +26,39 @@ import msgspec
 from bench.processes import command, family
 from endpointctl.local.control import Order, ask
 from endpointctl.local.layout import Layout
+from endpointctl.local.preferences import FailoverPreferences, PostgresPreferences, Preferences
 from endpointctl.local.process import postmaster_of
 from endpointctl.local.program import ProgramReport
+from endpointctl.local.settings_files import preferences_file
 from pgtopology.codec import decode
 from pgtopology.status import NodeStatus, Status
 
 ROOT = Path(__file__).parents[1]
 UP_TIMEOUT_S = 90.0
 
+MAY_FLAP = FailoverPreferences(soft_interval_s=0, hold_after=0)
+"""No failover is held back, however many came before: tests and benchmarks strike again and again."""
+
 
 class Cluster:
     """One cluster in *data_dir*, on ports of its own."""
 
-    def __init__(self, data_dir: Path, *, nodes: int = 3, options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        nodes: int = 3,
+        options: tuple[str, ...] = (),
+        postgres: PostgresPreferences | None = None,
+        may_flap: bool = True,
+    ) -> None:
+        """*postgres* is given to every node; without *may_flap* the manager holds failovers back as it does for operators."""
         self.data_dir = data_dir
         self._nodes = nodes
+        self._preferences = Preferences(
+            postgres=postgres if postgres is not None else PostgresPreferences(),
+            failover=MAY_FLAP if may_flap else FailoverPreferences(),
+        )
         self.options = options
         """Of `up`, beside those that every cluster of the tests has."""
 
@@ -70,6 +88,9 @@ class Cluster:
         arguments = ["up", "--detach", "--wait", "--base-port", "auto", "--timeout", f"{UP_TIMEOUT_S:g}"]
         if not (self.data_dir / "cluster.json").exists():
             arguments += ["--nodes", str(self._nodes)]
+        file = self.data_dir.with_name(f"{self.data_dir.name}-preferences.toml")
+        file.write_text(preferences_file(self._preferences))
+        arguments += ["--config", str(file)]
         self.ctl(*arguments, *self.options, timeout_s=UP_TIMEOUT_S + 30.0)
 
     def down(self) -> None:
@@ -224,12 +245,6 @@ class Cluster:
     def start_node(self, name: str) -> None:
         """Start a node's noded again."""
         self.program("start", name)
-
-    def let_flap(self) -> None:
-        """Have the manager hold no failover back, however many came before; until its settings are written anew."""
-        with Layout(self.data_dir).settings_file("cluster_manager").open("a") as settings:
-            settings.write("\n[failover]\nsoft_interval_s = 0\nhold_after = 0\n")
-        self.kill("cluster_manager", signal.SIGHUP)
 
     def pg(self, program: str) -> str:
         """Return the path of one of PostgreSQL's programs."""

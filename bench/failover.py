@@ -70,7 +70,6 @@ def main() -> int:
         try:
             console.print(f"starting {arguments.nodes} nodes")
             cluster.up()
-            cluster.let_flap()
             report, is_good = _idle(cluster, console, arguments) if arguments.idle else _run(cluster, console, arguments)
         finally:
             cluster.remove()

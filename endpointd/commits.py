@@ -1,7 +1,8 @@
 """Whether a session asks for commits that are not covered by the promise, or would not hear that one was not.
 
 An acknowledged commit survives a failover because the server waits for its copies before it answers.  A client can take that
-away from itself: synchronous_commit says what a commit waits for, and client_min_messages hides the warning that a wait was
+away from itself: synchronous_commit says what a commit waits for (remote_apply too asks for something else: for standbys to
+replay, which a conflict or a pause there keeps them from), and client_min_messages hides the warning that a wait was
 cancelled (S15).  What stands in a startup packet is refused before a server is dialled.  What a session says later cannot be
 refused without understanding SQL; the words are looked for in its statements, so that it can be reported.
 
@@ -23,8 +24,8 @@ from pgwire.startup import StartupMessage
 SYNCHRONOUS_COMMIT = "synchronous_commit"
 CLIENT_MIN_MESSAGES = "client_min_messages"
 
-_FULL_COMMITS = frozenset({"on", "true", "yes", "1", "remote_apply"})
-"""PostgreSQL's spellings of on, and the one value that waits for even more. Whatever else there may be one day is refused."""
+_FULL_COMMITS = frozenset({"on", "true", "yes", "1"})
+"""PostgreSQL's spellings of on. Whatever else there may be one day is refused."""
 _DEAF = frozenset({"error", "fatal", "panic"})
 
 _LETTERS_WITH_VALUE = frozenset("BCDcdfhkNprStvW-")
@@ -130,8 +131,8 @@ _HARMLESS = re.compile(
       \b (?: show | reset ) \s+ (?: synchronous_commit | client_min_messages )
     | \b current_setting \s* \( \s* '(?: synchronous_commit | client_min_messages )'
     | \b set \s+ (?: (?: session | local ) \s+ )? "?synchronous_commit"? \s* (?: = | \b to \b ) \s*
-         (?: '? (?: on | true | yes | 1 | remote_apply )\b '? | default\b )
-    | \b set_config \s* \( \s* 'synchronous_commit' \s* , \s* '(?: on | true | yes | 1 | remote_apply )'
+         (?: '? (?: on | true | yes | 1 )\b '? | default\b )
+    | \b set_config \s* \( \s* 'synchronous_commit' \s* , \s* '(?: on | true | yes | 1 )'
     """
 )
 

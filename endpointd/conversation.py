@@ -16,6 +16,7 @@ server taken for the writer is a standby, or one taken for a replica a primary.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import assert_never
 
@@ -79,12 +80,14 @@ class State(StrEnum):
 class Conversation:
     """One client's way to a session."""
 
-    def __init__(self) -> None:
+    def __init__(self, admit: Callable[[startup.StartupMessage], Refusal | None] = lambda _: None) -> None:
+        """*admit* is asked whether there is room for a client whom a server has just found to be who it says it is."""
         self.state = State.OPENING
         self.point = SafePoint()
         """Follows the session from the login on; the relay goes on with it."""
         self.startup: startup.StartupMessage | None = None
         """Known from CONNECTING on."""
+        self._admit = admit
         self._packet = b""
         self._rest = b""
         self._declined: set[type[startup.FirstPacket]] = set()
@@ -94,6 +97,11 @@ class Conversation:
         self._client_has_heard = False
         self._backend: Backend | None = None
         self._key: BackendKey | None = None
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether the login can only end with the server it began with: the client has heard it."""
+        return self._client_has_heard
 
     @property
     def wants_client(self) -> bool:
@@ -210,6 +218,10 @@ class Conversation:
             case Kind.AUTHENTICATION:
                 if decode_authentication(payload).kind == AuthenticationKind.OK:
                     self.state = State.SETTLING
+                    assert self.startup is not None
+                    why_not = self._admit(self.startup)
+                    if why_not is not None:
+                        return self._refuse(why_not)
                 elif self.state is not State.SETTLING:
                     self.state = State.AUTHENTICATING
             case Kind.ERROR_RESPONSE:

@@ -42,6 +42,7 @@ from endpointd.vocabulary import (
 )
 from pgtopology.node import Address
 from pgwire.messages import BackendKey
+from pgwire.startup import StartupMessage
 
 CANCEL_TIMEOUT_S = 5.0
 """PostgreSQL answers a cancel request by closing; nobody waits for it longer than this, nor for its turn."""
@@ -90,7 +91,7 @@ class Login:
 
         *on_lax* is called when the client speaks of what weakens its commits at a writer.
         """
-        self.conversation = Conversation()
+        self.conversation = Conversation(self._take_place)
         self.backend: Backend | None = None
         self.end = Close("the client went away", "client_left")
         """Why it ended without a session, when it has."""
@@ -250,7 +251,7 @@ class Login:
 
     def _why_not(self) -> Refusal | None:
         """Return why the client may not have any server, or None."""
-        message, limits = self.conversation.startup, self._around.board.limits
+        message = self.conversation.startup
         assert message is not None
         if self._unwelcome is not None:
             return self._unwelcome
@@ -258,6 +259,11 @@ class Login:
             refused = startup_refusal(message)
             if refused is not None:
                 return refused
+        return None
+
+    def _take_place(self, message: StartupMessage) -> Refusal | None:
+        """Count the client among those of its user and database, now that it is known to be who it says; or refuse it."""
+        limits = self._around.board.limits
         return self._around.quota.take(
             self._number, message.user, message.database, per_user=limits.per_user_max, per_database=limits.per_database_max
         )

@@ -1,7 +1,8 @@
 """How many sessions one user and one database may have here at once.
 
-Counted from the startup packet on, before the server has checked who it is: a limit holds those back who would use up the
-server, and a user who is not let in for it is told what PostgreSQL would tell.  Pure; bounded by the number of sessions.
+Counted, as PostgreSQL does, from the moment a server has found out that the client is who it says: strangers cannot use up the
+places of a user whose name they know.  Whoever is not let in hears what PostgreSQL would tell.  Pure; bounded by the number of
+sessions.
 """
 
 from __future__ import annotations

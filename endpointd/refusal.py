@@ -106,12 +106,18 @@ def commit_unconfirmed() -> Refusal:
 
 
 def commits_relaxed(value: str) -> Refusal:
-    """A session asks for commits that the cluster's promise would not cover."""
+    """A session asks for commits that wait for less than the cluster's promise, or for something else."""
+    if value.strip().lower() == "remote_apply":
+        detail = (
+            "Commits would wait until standbys have replayed them, which a replay conflict or pause can keep back for ever."
+        )
+    else:
+        detail = "Commits would be acknowledged before they are on the quorum, and would be lost in a failover."
     return Refusal(
         "commits_relaxed",
         SqlState.INVALID_PARAMETER_VALUE,
         f'parameter "synchronous_commit" cannot be set to "{shown(value)}" at the writer of this cluster',
-        detail="Commits would be acknowledged before they are on the quorum, and would be lost in a failover.",
+        detail=detail,
         hint='Leave it "on", or allow it for the whole cluster by the setting relaxed_commits.',
     )
 

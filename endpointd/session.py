@@ -21,6 +21,13 @@ BREATH_S = 0.05
 """Between a server's last answer and our farewell. libpq takes an error that it reads together with a ReadyForQuery for a mere
 notice; a moment later it is the answer to the next query, SQLSTATE and all."""
 
+LOGIN_S = 0.5
+"""A login that is under way when a planned handover begins has so long to end. It takes milliseconds; a stranger who says
+nothing must not hold the handover up for as long as a transaction may."""
+
+NEWCOMER_S = 0.1
+"""A planned handover leaves a session alone for so long after its login: who connects to ask one thing gets the answer."""
+
 
 class Session:
     """A client's session."""
@@ -44,7 +51,11 @@ class Session:
         self._end = ("the client went away", "client_left")
         """In words and in one word why the relay ended."""
         self._over = asyncio.Event()
+        self._relaying_since = self.opened_at
+        self._leaves: Refusal | None = None
+        """Why it will end at a safe point, once its login and a newcomer's moment are over."""
         self._stop: Refusal | None = None
+        """Why it ends at the next safe point."""
         self._is_at_safe_point = False
 
     # What others ask
@@ -100,17 +111,22 @@ class Session:
         return self._peer
 
     def evict(self, eviction: Eviction) -> None:
-        """End: see Evictable."""
+        """End: see Evictable. A login that can begin anew does; one that is bound to its server may end first."""
+        why = eviction.refusal
         if self._relayed is None:
-            self.login.evict(eviction.refusal)
+            if eviction.when is When.SAFE_POINT and self.login.conversation.is_bound:
+                self._leaves = why
+                self._loop.call_later(LOGIN_S, self._give_login_up, why)
+            else:
+                self.login.evict(why)
         elif eviction.when is When.NOW:
-            self._say_farewell(eviction.refusal)
+            self._say_farewell(why)
         else:
-            self._end_when_safe(eviction.refusal)
+            self._leave(why)
 
     def pause(self) -> None:
         """Let the client wait: see Evictable. A login goes on; whether its session has to wait is asked when it begins."""
-        if self._relayed is not None:
+        if self._relayed is not None and self._leaves is None:
             self._around.engine.pause(self.number)
 
     def resume(self) -> None:
@@ -155,7 +171,7 @@ class Session:
 
     def _relay(self, established: Established) -> None:
         board, engine = self._around.board, self._around.engine
-        if not board.stands(self.number):
+        if self._leaves is None and not board.stands(self.number):
             # The table changed in the very moment of the login's end.
             self._why = refusal.primary_changed()
             self._client.write(self._why.encode())
@@ -167,6 +183,7 @@ class Session:
         metrics.SESSIONS_OPENED.labels(self.door, established.backend.node).inc()
         metrics.LOGIN_SECONDS.labels(self.door).observe(self._loop.time() - self.opened_at)
         self._relayed, self._server = established, established.server
+        self._relaying_since = self._loop.time()
         engine.add(
             self.number,
             self._client,
@@ -176,7 +193,11 @@ class Session:
             server_rest=established.server_rest,
             client_rest=established.client_rest,
         )
-        if self._relayed is not None and board.must_wait(self.number):
+        if self._relayed is None:
+            return
+        if self._leaves is not None:
+            self._leave(self._leaves)
+        elif board.must_wait(self.number):
             engine.pause(self.number)
 
     def _told(self, happening: Happening) -> None:
@@ -185,6 +206,10 @@ class Session:
             case Happening.PAUSED:
                 self._is_at_safe_point = True
                 if self._stop is not None:
+                    # The server is given back before the breath is taken: a handover waits for nothing else.
+                    if self._server is not None:
+                        self._server.close()
+                    self._around.board.release(self.number)
                     self._loop.call_later(BREATH_S, self._say_farewell, self._stop)
             case Happening.CLIENT_ENDED:
                 self._end_relay(None)
@@ -203,7 +228,22 @@ class Session:
 
     # The end
 
+    def _give_login_up(self, why: Refusal) -> None:
+        if self._relayed is None:
+            self.login.evict(why)
+
+    def _leave(self, why: Refusal) -> None:
+        """End at the next safe point; a newcomer, at the next one after its moment."""
+        self._leaves = why
+        left_s = self._relaying_since + NEWCOMER_S - self._loop.time()
+        if left_s > 0:
+            self._loop.call_later(left_s, self._end_when_safe, why)
+        else:
+            self._end_when_safe(why)
+
     def _end_when_safe(self, why: Refusal) -> None:
+        if self._relayed is None or self._stop is not None:
+            return
         self._stop = why
         if self._is_at_safe_point:
             self._say_farewell(why)

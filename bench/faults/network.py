@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.clients.crew import CONNECTION_LOST, Crew, connected, value
-from bench.cluster import ROOT, Cluster
+from bench.cluster import MAY_FLAP, ROOT, Cluster
 from bench.faults.fault import Arena, Expectation, Fault, Missed, Stage
 from bench.faults.namespaces import Hosts
 from bench.ledger import Inserts
@@ -76,7 +76,7 @@ class SpreadCluster(Cluster):
         """Lay everything out and start it."""
         make_root(self._layout)
         make_files(self._layout, self._plan)
-        texts = settings_files(self._plan, self._layout, Preferences())
+        texts = settings_files(self._plan, self._layout, Preferences(failover=MAY_FLAP))
         own = {self._layout.settings_file(name): self.hosts.address(name) for name in NODES}
         manager, proxy = self._layout.settings_file(MANAGER_PROGRAM), self._layout.settings_file(PROXY_PROGRAM)
         written = {path: texts[path].replace(HOST, address) for path, address in own.items()}

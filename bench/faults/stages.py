@@ -6,13 +6,13 @@ A stage that cannot be set up on this machine is a sentence that says why.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from bench.cluster import Cluster
 from bench.faults.fault import NotPossible, Stage
 from bench.faults.sessions import HANG_FLAG
+from endpointctl.local.preferences import PostgresPreferences
 
 HANG_S = 60
 
@@ -35,7 +35,7 @@ def _stage(stage: Stage, folder: Path, *, pg_bin: str | None) -> Iterator[Cluste
     options = ("--pg-bin", pg_bin) if pg_bin is not None else ()
     match stage:
         case Stage.LOCAL:
-            cluster = Cluster(folder / "c", options=(*options, "--config", str(_archiving(folder))))
+            cluster = Cluster(folder / "c", options=options, postgres=_archiving(folder))
             try:
                 cluster.up()
                 yield cluster
@@ -53,10 +53,7 @@ def _stage(stage: Stage, folder: Path, *, pg_bin: str | None) -> Iterator[Cluste
                 yield cluster
 
 
-def _archiving(folder: Path) -> Path:
+def _archiving(folder: Path) -> PostgresPreferences:
     """Return preferences under which WAL is archived to nowhere, and not while the flag is there."""
-    flag = folder / HANG_FLAG
-    file = folder / "preferences.toml"
-    command = f"test ! -e '{flag}' || sleep {HANG_S}"
-    file.write_text(f'[postgres]\nsettings = {{ archive_mode = "on", archive_command = {json.dumps(command)} }}\n')
-    return file
+    command = f"test ! -e '{folder / HANG_FLAG}' || sleep {HANG_S}"
+    return PostgresPreferences(settings={"archive_mode": "on", "archive_command": command})

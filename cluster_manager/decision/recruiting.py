@@ -13,8 +13,10 @@ from cluster_manager.decision.attempt import in_flight, new_attempt, next_docume
 from cluster_manager.decision.diagnose import Diagnosis, Finding
 from cluster_manager.decision.elect import Elected, Tally, elect, tally
 from cluster_manager.decision.suspicion import Health, health, promisable, tell
-from cluster_manager.decision.view import NodeView, View
+from cluster_manager.decision.view import NodeView, View, is_fresh
 from pgtopology.document import Candidate, Step, Topology, Transition, TransitionKind
+from pgtopology.node import Role
+from pgtopology.observation import PostmasterState
 from pgtopology.orders import StopMode
 from pgtopology.timeline import RECORDS_MAX, TimelineRecord, next_timeline
 
@@ -27,7 +29,7 @@ def recruit(view: View, document: Topology, transition: Transition) -> tuple[Fin
         )
     votes = tally(document, view.promises)
     elected = elect(document, votes)
-    if elected is not None:
+    if elected is not None and not _is_awaited(view, transition):
         safe_since_ms = _safe_since_ms(document, votes)
         everybody = len(votes.counted) == len(document.voters.members if document.voters is not None else ())
         patience_ms = view.timings.heir_ms if _finds_no_heir(transition, elected) else view.timings.straggler_ms
@@ -36,6 +38,8 @@ def recruit(view: View, document: Topology, transition: Transition) -> tuple[Fin
             return in_flight(transition, f'"{elected.node}" is elected: {elected.because}'), (claim,)
         return in_flight(transition, "a safe set promised; waiting a moment for better nodes"), _ask(view, document, transition)
     actions = _ask(view, document, transition)
+    if elected is not None:
+        return in_flight(transition, f'"{transition.from_node}" is still to say how far its WAL reaches'), actions
     needed = document.voters.safe_set_size if document.voters is not None else 0
     able, missing = promisable(view, document)
     if document.voters is not None and not document.is_safe_set(able):
@@ -60,18 +64,34 @@ def _ask(view: View, document: Topology, transition: Transition) -> tuple[Action
     """Ask every node that has data for its promise, until it is known how far the node reaches.
 
     A planned handover lets sessions finish first, and then asks the old primary before the others: it stops in good order,
-    which sends all its WAL to everybody, so that the others are level when they are asked.
+    which sends all its WAL to everybody, so that the others are level when they are asked.  Once it is seen to have stopped
+    they are: it needs longer to come back as a standby and say how far it reaches.
     """
     old = view.node(transition.from_node)
-    if transition.kind is TransitionKind.SWITCHOVER and old is not None and old.name not in view.promises:
-        since_ms = view.now_ms - view.epoch_began_at_ms
-        crashed = old.observation is not None and old.observation.postmaster.unexpected_exit
-        alive = health(old, view.timings) is not Health.SILENT and not crashed
-        if alive and not view.proxies_settled and since_ms < view.timings.drain_ms:
+    if old is not None and _is_awaited(view, transition):
+        if not view.proxies_settled and view.now_ms - view.epoch_began_at_ms < view.timings.drain_ms:
             return ()
-        if alive and since_ms < view.timings.drain_ms + view.timings.handover_ms:
+        if not _has_stopped(view, document, old):
             return (AskPromise(old.name, StopMode.FAST),)
     return tuple(AskPromise(node.name) for node in view.nodes if _worth_asking(view, document, node))
+
+
+def _is_awaited(view: View, transition: Transition) -> bool:
+    """Return whether this is a handover in good order so far, whose old primary has still to promise."""
+    old = view.node(transition.from_node)
+    if transition.kind is not TransitionKind.SWITCHOVER or old is None or old.name in view.promises:
+        return False
+    crashed = old.observation is not None and old.observation.postmaster.unexpected_exit
+    alive = health(old, view.timings) is not Health.SILENT and not crashed
+    return alive and view.now_ms - view.epoch_began_at_ms < view.timings.drain_ms + view.timings.handover_ms
+
+
+def _has_stopped(view: View, document: Topology, old: NodeView) -> bool:
+    """Return whether the old primary is seen to keep its promise of this epoch already: it is stopped, or a standby."""
+    observation = old.observation
+    if observation is None or not is_fresh(old, view.timings) or observation.promised < document.epoch:
+        return False
+    return observation.postmaster.state is PostmasterState.STOPPED or observation.role is Role.STANDBY
 
 
 def _worth_asking(view: View, document: Topology, node: NodeView) -> bool:

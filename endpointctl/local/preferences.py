@@ -6,7 +6,7 @@ Everything has a default; a command line option wins over the file.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -27,6 +27,18 @@ class LogPreferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     style: Literal["console", "json"] = "console"
 
 
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=86400)]
+
+
+class FailoverPreferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Given to the manager, whose settings explain it: how soon one failover may follow another upon soft evidence."""
+
+    soft_interval_s: Seconds = 10.0
+    hold_after: Annotated[int, msgspec.Meta(ge=0, le=64)] = 3
+    hold_window_s: Seconds = 600.0
+    hold_s: Seconds = 60.0
+
+
 class ClusterPreferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the command line can say too."""
 
@@ -40,6 +52,7 @@ class Preferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     cluster: ClusterPreferences = ClusterPreferences()
     postgres: PostgresPreferences = PostgresPreferences()
+    failover: FailoverPreferences = FailoverPreferences()
     logs: LogPreferences = LogPreferences()
 
 

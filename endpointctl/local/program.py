@@ -1,7 +1,8 @@
 """One supervised program: started, adopted, restarted with growing pauses, stopped.
 
 A program that ended with exit code 2 was given settings it refuses: starting it again would change nothing, so it stays
-down and is reported as failed.  Every other end is followed by a restart, the first one at once.
+down and is reported as failed.  Every other end is followed by a restart, the first one at once.  The pauses grow, but after a
+program that served before it ended they stay short: an outage may be waiting for it.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ from endpointctl.local.process import (
 EXIT_USAGE = 2
 FIRST_PAUSE_S = 0.1
 PAUSE_MAX_S = 10.0
+SERVED_S = 1.0
+"""A program that lived this long did something useful: what ended it, often a signal, may not come again."""
+PAUSE_MAX_AFTER_SERVING_S = 1.0
 SETTLED_S = 30.0
 """A program that lived this long is forgiven its earlier restarts."""
 
@@ -121,6 +125,16 @@ def _is_ours(conflict: Conflict, own: set[int]) -> bool:
     return pid in own or parent_of(pid) in own
 
 
+def pause_after(lived_s: float, before_s: float) -> float:
+    """Return how long to wait before a program that lived *lived_s* is started again; *before_s* was the last pause, 0 if none.
+
+    A program that could not be started at all lived 0 s.
+    """
+    if lived_s > SETTLED_S or not before_s:
+        return FIRST_PAUSE_S
+    return min(before_s * 2, PAUSE_MAX_AFTER_SERVING_S if lived_s >= SERVED_S else PAUSE_MAX_S)
+
+
 class Program:
     """The supervisor's view of one program; `live` is its task."""
 
@@ -182,7 +196,7 @@ class Program:
                     process = self._spawn()
                 except OSError as error:
                     # For want of processes, memory or descriptors: the others are supervised on.
-                    pause_s = min(pause_s * 2, PAUSE_MAX_S) if pause_s else FIRST_PAUSE_S
+                    pause_s = pause_after(0.0, pause_s)
                     self._state = ProgramState.PAUSING
                     self._log.error("cannot be started", reason=str(error), again_in_s=pause_s)
                     await self._pause(pause_s)
@@ -205,8 +219,7 @@ class Program:
                 self._state = ProgramState.FAILED
                 self._log.error("refuses its settings and is not started again", exit_status=self._last_exit)
             else:
-                lived_s = time.monotonic() - started_at
-                pause_s = FIRST_PAUSE_S if lived_s > SETTLED_S or not pause_s else min(pause_s * 2, PAUSE_MAX_S)
+                pause_s = pause_after(time.monotonic() - started_at, pause_s)
                 self._restarts += 1
                 self._state = ProgramState.PAUSING
                 self._log.warning("ended unexpectedly", exit_status=self._last_exit, restart_in_s=pause_s)

@@ -30,16 +30,29 @@ def settings_files(plan: Plan, layout: Layout, preferences: Preferences) -> dict
 
 
 def preferences_in_force(layout: Layout, plan: Plan) -> Preferences:
-    """Return the preferences the nodes of *plan* were started with, so that a new one gets the same."""
+    """Return the preferences the programs of *plan* were started with, so that they go on, and a new node gets the same."""
+    in_force: dict[str, object] = {"failover": _tables(layout.settings_file(MANAGER_PROGRAM)).get("failover", {})}
     for node in plan.nodes:
-        try:
-            found = tomllib.loads(layout.settings_file(node.name).read_text())
-        except FileNotFoundError:
-            continue
-        postgres = found.get("postgres", {})
-        chosen = {key: postgres[key] for key in ("settings", "hba") if key in postgres}
-        return msgspec.convert({"postgres": chosen, "logs": found.get("logs", {})}, Preferences)
-    return Preferences()
+        found = _tables(layout.settings_file(node.name))
+        if found:
+            postgres = found.get("postgres", {})
+            in_force["postgres"] = {key: postgres[key] for key in ("settings", "hba") if key in postgres}
+            in_force["logs"] = found.get("logs", {})
+            break
+    return msgspec.convert(in_force, Preferences)
+
+
+def preferences_file(preferences: Preferences) -> str:
+    """Return a file for `up --config` that says what the programs are given of *preferences*."""
+    return f"[postgres]\n{_postgres(preferences)}\n{_failover(preferences)}\n{_logs(preferences)}"
+
+
+def _tables(path: Path) -> dict[str, dict[str, object]]:
+    """Return the tables of a settings file; none if it was never written."""
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
 
 
 def _noded(plan: Plan, layout: Layout, preferences: Preferences, node: PlannedNode) -> str:
@@ -55,9 +68,7 @@ pg_bin = {_text(plan.pg_bin)}
 [postgres]
 host = {_text(HOST)}
 port = {node.port}
-settings = {_table(preferences.postgres.settings)}
-hba = {_list(preferences.postgres.hba)}
-
+{_postgres(preferences)}
 [http]
 host = {_text(HOST)}
 port = {node.noded_port}
@@ -119,6 +130,7 @@ host = {_text(HOST)}
 port = {plan.reader_port}
 
 {nodes}
+{_failover(preferences)}
 {_logs(preferences)}"""
 
 
@@ -158,6 +170,21 @@ port = {plan.proxy_port}
 token_file = {_text(layout.token)}
 
 {_logs(preferences)}"""
+
+
+def _postgres(preferences: Preferences) -> str:
+    return f"settings = {_table(preferences.postgres.settings)}\nhba = {_list(preferences.postgres.hba)}\n"
+
+
+def _failover(preferences: Preferences) -> str:
+    chosen = preferences.failover
+    return f"""\
+[failover]
+soft_interval_s = {chosen.soft_interval_s}
+hold_after = {chosen.hold_after}
+hold_window_s = {chosen.hold_window_s}
+hold_s = {chosen.hold_s}
+"""
 
 
 def _logs(preferences: Preferences) -> str:

@@ -13,7 +13,7 @@ from endpointctl.local.directory import make_files, make_root, read_plan, write_
 from endpointctl.local.layout import Layout
 from endpointctl.local.plan import NODES_MAX, Plan, make_plan, node_number, node_ports, plan_node
 from endpointctl.local.planning import choose_node, with_leaving, with_node, without_leaving, without_node
-from endpointctl.local.preferences import LogPreferences, PostgresPreferences, Preferences
+from endpointctl.local.preferences import FailoverPreferences, LogPreferences, PostgresPreferences, Preferences
 from endpointctl.local.settings_files import preferences_in_force, settings_files
 from endpointctl.local.stopping import stop_steps
 
@@ -116,6 +116,7 @@ def test_a_new_node_gets_what_the_others_were_started_with(tmp_path: Path) -> No
     make_files(layout, THREE)
     chosen = Preferences(
         postgres=PostgresPreferences(settings={"work_mem": "8MB", "app.name": 'x"y'}, hba=("host all all ::1/128 trust",)),
+        failover=FailoverPreferences(soft_interval_s=0.5, hold_after=0),
         logs=LogPreferences(level="debug", style="json"),
     )
     assert preferences_in_force(layout, THREE) == Preferences(), "nothing was ever started"

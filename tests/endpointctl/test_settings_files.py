@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
-from cluster_manager.settings import ManagerSettings
+from cluster_manager.settings import FailoverSettings, ManagerSettings
 from daemonkit.settings import load_settings
 from endpointctl.exits import WrongUsage
 from endpointctl.local.directory import write_settings
 from endpointctl.local.layout import Layout
 from endpointctl.local.plan import make_plan
-from endpointctl.local.preferences import Preferences, load_preferences
-from endpointctl.local.settings_files import settings_files
+from endpointctl.local.preferences import FailoverPreferences, PostgresPreferences, Preferences, load_preferences
+from endpointctl.local.settings_files import preferences_file, settings_files
 from noded.settings import NodedSettings
 
 ROOT = Path(__file__).parents[2]
@@ -52,6 +54,39 @@ def test_what_the_operator_prefers_reaches_the_nodes(layout: Layout, tmp_path: P
     assert noded.postgres.settings == {"work_mem": "8MB"}
     assert noded.postgres.hba == ("host all all ::1/128 scram-sha-256",)
     assert noded.logs.level == "debug"
+
+
+def test_the_rules_for_failovers_reach_the_manager_and_are_its_own_by_default(layout: Layout, tmp_path: Path) -> None:
+    _write(layout, Preferences())
+    assert load_settings(layout.settings_file("cluster_manager"), ManagerSettings).failover == FailoverSettings()
+    chosen = tmp_path / "p.toml"
+    chosen.write_text("[failover]\nsoft_interval_s = 0\nhold_after = 5\nhold_s = 1.5\n")
+    _write(layout, load_preferences(chosen))
+    manager = load_settings(layout.settings_file("cluster_manager"), ManagerSettings)
+    assert manager.failover == FailoverSettings(soft_interval_s=0, hold_after=5, hold_s=1.5)
+
+
+@pytest.mark.parametrize("key", FailoverSettings.__struct_fields__)
+@pytest.mark.parametrize("value", [-1, 65, 86400, 86401])
+def test_a_rule_for_failovers_is_taken_exactly_if_the_manager_takes_it(key: str, value: int) -> None:
+    def is_taken(kind: Any) -> bool:
+        try:
+            msgspec.convert({key: value}, kind)
+        except msgspec.ValidationError:
+            return False
+        return True
+
+    assert is_taken(FailoverPreferences) is is_taken(FailoverSettings)
+
+
+def test_preferences_written_to_a_file_are_the_same(tmp_path: Path) -> None:
+    chosen = Preferences(
+        postgres=PostgresPreferences(settings={"a.b": 'x"y'}, hba=("host all all ::1/128 trust",)),
+        failover=FailoverPreferences(hold_after=0),
+    )
+    path = tmp_path / "p.toml"
+    path.write_text(preferences_file(chosen))
+    assert load_preferences(path) == chosen
 
 
 def test_the_example_of_preferences_means_the_defaults() -> None:

@@ -56,14 +56,14 @@ def test_any_options_can_be_read(options: str) -> None:
         assert name == name.lower()
 
 
-@pytest.mark.parametrize("value", ["on", "ON", "true", "yes", "1", "remote_apply"])
+@pytest.mark.parametrize("value", ["on", "ON", "true", "yes", "1"])
 def test_full_commits_may_be_asked_for(value: str) -> None:
     message = make_startup("u", "d", synchronous_commit=value, options=f"-c synchronous_commit={value}")
     assert startup_refusal(message) is None
     assert startup_laxity(message) is Laxity.NONE
 
 
-@pytest.mark.parametrize("value", ["off", "LOCAL", "remote_write", "false", "no", "0", "", "nonsense"])
+@pytest.mark.parametrize("value", ["off", "LOCAL", "remote_write", "remote_apply", "false", "no", "0", "", "nonsense"])
 @pytest.mark.parametrize("how", ["parameter", "options"])
 def test_less_is_refused_and_says_what_to_do(value: str, how: str) -> None:
     word = ("Synchronous_Commit", value) if how == "parameter" else ("options", f"-c synchronous_commit={value}")
@@ -73,6 +73,11 @@ def test_less_is_refused_and_says_what_to_do(value: str, how: str) -> None:
     assert (why.sqlstate, why.kind) == ("22023", "commits_relaxed")
     assert f'"synchronous_commit" cannot be set to "{value}"' in why.message
     assert startup_laxity(message) is Laxity.RELAXED
+
+
+def test_the_reason_against_remote_apply_is_another_than_against_less() -> None:
+    details = [startup_refusal(make_startup("u", "d", synchronous_commit=value)) for value in ("off", "remote_apply")]
+    assert ["before they are on the quorum" in (why.detail or "") for why in details if why is not None] == [True, False]
 
 
 def test_a_later_word_does_not_excuse_an_earlier_one() -> None:
@@ -115,7 +120,8 @@ def test_the_promise_is_the_quorums_unless_an_operator_gave_it_up() -> None:
         ('set "synchronous_commit" = off', Laxity.RELAXED),
         ("set synchronous_commit = on", Laxity.NONE),
         ('set "synchronous_commit" to default', Laxity.NONE),
-        ("SET SESSION synchronous_commit TO 'remote_apply'", Laxity.NONE),
+        ("SET SESSION synchronous_commit TO 'remote_apply'", Laxity.RELAXED),
+        ("SET SESSION synchronous_commit TO 'on'", Laxity.NONE),
         ("show synchronous_commit", Laxity.NONE),
         ("reset synchronous_commit", Laxity.NONE),
         ("select current_setting('synchronous_commit')", Laxity.NONE),

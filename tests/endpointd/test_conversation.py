@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -51,8 +52,8 @@ PASSWORD = m.sasl_initial_response("SCRAM-SHA-256", b"n,,n=,r=x")
 class Play:
     """A conversation and the script it is held against."""
 
-    def __init__(self) -> None:
-        self.conversation = Conversation()
+    def __init__(self, admit: Callable[[startup.StartupMessage], refusal.Refusal | None] = lambda _: None) -> None:
+        self.conversation = Conversation(admit)
 
     def on(self, event: Event, *expected: Command) -> Play:
         """Let *event* happen; exactly *expected* must be commanded."""
@@ -85,6 +86,31 @@ def test_a_login_by_scram_is_relayed_word_by_word() -> None:
     play.on(ClientSent(m.sasl_response(b"p=1")), ToServer(m.sasl_response(b"p=1"))).on(ServerSent(FINAL), ToClient(FINAL))
     play.on(ServerSent(OK)).on(ServerSent(ABOUT)).on(ServerSent(READY), ToClient(OK + ABOUT + READY), Relay(KEY, b""))
     assert play.conversation.point.doing is Doing.IDLE
+
+
+def test_who_was_authenticated_and_finds_no_room_is_refused_and_a_stranger_takes_none() -> None:
+    full = refusal.too_many_for_user("u")
+    asked: list[str] = []
+
+    def admit(message: startup.StartupMessage) -> refusal.Refusal | None:
+        asked.append(message.user)
+        return full
+
+    play = Play(admit).sent().on(ServerSent(SASL), ToClient(SASL))
+    assert asked == []
+    play.on(ClientSent(PASSWORD), ToServer(PASSWORD))
+    play.on(ServerSent(FINAL + OK + ABOUT + READY), ToClient(FINAL), *refused(full))
+    assert asked == ["u"]
+
+
+def test_a_login_is_bound_once_the_client_has_heard_its_server() -> None:
+    play = Play().sent().on(ServerSent(SASL[:-1]))
+    assert not play.conversation.is_bound
+    play.on(ServerSent(SASL[-1:]), ToClient(SASL))
+    assert play.conversation.is_bound
+    # Without a password nothing is told before the very end.
+    play = Play().sent().on(ServerSent(OK + ABOUT))
+    assert not play.conversation.is_bound
 
 
 def test_what_follows_ready_for_query_is_handed_to_the_relay() -> None:

@@ -16,11 +16,23 @@ import pytest
 
 from pgtopology.document import TransitionKind
 from pgtopology.node import Role
+from pgwire.messages import (
+    Authentication,
+    AuthenticationKind,
+    Backend,
+    decode_authentication,
+    decode_report,
+    query,
+    sasl_initial_response,
+    sasl_response,
+)
+from pgwire.scram import MECHANISM, ScramClient
 from pgwire.startup import encode_startup, make_startup
 from tests.endpointd.conftest import Duo
 from tests.endpointd.feedserver import FeedServer, document, feed_server, member
 from tests.endpointd.proxies import Proxy, proxy
 from tests.endpointd.servers import PASSWORD, Postgres, psql
+from tests.endpointd.test_doors import raw
 
 
 @asynccontextmanager
@@ -131,6 +143,80 @@ async def test_a_switchover_lets_transactions_finish_for_a_while(duo: Duo, tmp_p
         assert duo.n1.sql("select count(*) from kept") == "0"
         await feed.wait_for_report(epoch=2, sessions=0)
         assert await sqlstate_of(endless) == "57P01"
+
+
+class HalfwayIn:
+    """A client that is in the middle of its login by SCRAM."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._scram = ScramClient(PASSWORD, "a-client-s-own-nonce")
+
+    async def begin(self) -> None:
+        """Say who it is, and hear what is asked of it."""
+        self._writer.write(encode_startup(make_startup("scram", "postgres")))
+        assert (await self._authentication()).kind == AuthenticationKind.SASL
+
+    async def prove(self) -> None:
+        """Answer, to the end of the login."""
+        self._writer.write(sasl_initial_response(MECHANISM, self._scram.first))
+        self._writer.write(sasl_response(self._scram.respond((await self._authentication()).data)))
+        self._scram.finish((await self._authentication()).data)
+        assert (await self._authentication()).kind == AuthenticationKind.OK
+        await self.hear(Backend.READY_FOR_QUERY)
+
+    async def ask(self) -> None:
+        """Have a statement done."""
+        self._writer.write(query("select 1"))
+        await self.hear(Backend.READY_FOR_QUERY)
+
+    async def hear(self, wanted: int) -> bytes:
+        """Return the payload of the next message of this kind."""
+        while True:
+            kind, payload = await self._message()
+            if kind == wanted:
+                return payload
+            assert kind != Backend.ERROR_RESPONSE, payload
+
+    async def _authentication(self) -> Authentication:
+        return decode_authentication(await self.hear(Backend.AUTHENTICATION))
+
+    async def _message(self) -> tuple[int, bytes]:
+        async with asyncio.timeout(10):
+            kind = (await self._reader.readexactly(1))[0]
+            size = int.from_bytes(await self._reader.readexactly(4), "big")
+            return kind, await self._reader.readexactly(size - 4)
+
+
+async def test_a_login_under_way_when_a_switchover_begins_comes_to_its_end_and_has_its_say(duo: Duo, tmp_path: Path) -> None:
+    async with standing(duo, tmp_path) as (feed, running), raw(running.writer_port) as (reader, writer):
+        client = HalfwayIn(reader, writer)
+        await client.begin()
+        feed.publish(duo.document(epoch=2, revision=2, kind=TransitionKind.SWITCHOVER))
+        assert (await feed.wait_for_report(revision=2)).epoch == 1, "no report calls the old writer left while somebody logs in"
+        await client.prove()
+        await client.ask()
+        assert decode_report(await client.hear(Backend.ERROR_RESPONSE)).sqlstate == "57P01"
+        await feed.wait_for_report(epoch=2, sessions=0)
+
+
+async def test_a_login_that_does_not_go_on_holds_no_switchover_up_for_long(duo: Duo, tmp_path: Path) -> None:
+    async with standing(duo, tmp_path) as (feed, running), raw(running.writer_port) as (reader, writer):
+        client = HalfwayIn(reader, writer)
+        await client.begin()
+        feed.publish(duo.document(epoch=2, revision=2, kind=TransitionKind.SWITCHOVER))
+        await feed.wait_for_report(epoch=2, sessions=0)
+        assert decode_report(await client.hear(Backend.ERROR_RESPONSE)).sqlstate == "57P01"
+
+
+async def test_a_failover_waits_for_no_login(duo: Duo, tmp_path: Path) -> None:
+    async with standing(duo, tmp_path) as (feed, running), raw(running.writer_port) as (reader, writer):
+        client = HalfwayIn(reader, writer)
+        await client.begin()
+        feed.publish(duo.document(epoch=2, revision=2))
+        assert (await feed.wait_for_report(revision=2)).epoch == 2
+        assert decode_report(await client.hear(Backend.ERROR_RESPONSE)).sqlstate == "57P01"
 
 
 async def test_a_writer_that_does_not_answer_is_waited_for(duo: Duo, tmp_path: Path) -> None:

@@ -39,6 +39,23 @@ async def test_users_and_databases_have_limits_of_their_own(servers: Servers, tm
         assert await running.metric("endpointd_refusals_total", endpoint="writer", sqlstate="53300") == 1
 
 
+async def test_strangers_take_no_place_of_the_user_they_name(servers: Servers, tmp_path: Path) -> None:
+    async with (
+        feed_server(servers.document()) as feed,
+        proxy(tmp_path / "proxy", [feed.port], limits="per_user_max = 1") as running,
+        raw(running.writer_port) as (reader, writer),
+    ):
+        await running.wait_for_health(status="serving")
+        writer.write(startup.encode_startup(startup.make_startup("scram", "postgres")))
+        async with asyncio.timeout(10):
+            assert await reader.readexactly(1) == b"R"
+        session = await connect(running.writer_port, user="scram", password=PASSWORD)
+        with pytest.raises(psycopg.OperationalError, match='FATAL:  too many connections for role "scram"'):
+            await connect(running.writer_port, user="scram", password=PASSWORD)
+        assert (await running.health()).sessions == 2
+        await session.close()
+
+
 async def test_a_full_server_speaks_for_itself_and_is_not_taken_for_dead(duo: Duo, tmp_path: Path) -> None:
     async with standing(duo, tmp_path) as (feed, running):
         inside: list[Connection] = []

@@ -25,6 +25,7 @@ from tests.endpointd.test_failover import connect, standing
         {"options": "-c synchronous_commit=off"},
         {"options": "--synchronous-commit=local"},
         {"options": "-E -csynchronous_commit=remote_write"},
+        {"options": "-c synchronous_commit=remote_apply"},
         {"options": "-c client_min_messages=error"},
     ],
 )
@@ -40,10 +41,11 @@ async def test_lax_commits_are_refused_at_the_writers_door_before_a_server_is_di
 
 async def test_lax_commits_by_startup_parameter(stage: Stage) -> None:
     where = {"host": "127.0.0.1", "port": stage.proxy.writer_port, "user": "postgres", "database": "postgres"}
-    with pytest.raises(asyncpg.InvalidParameterValueError, match="cannot be set"):
-        await asyncpg.connect(**where, server_settings={"synchronous_commit": "off"})
-    connection = await asyncpg.connect(**where, server_settings={"synchronous_commit": "remote_apply"})
-    assert await connection.fetchval("show synchronous_commit") == "remote_apply"
+    for value in ("off", "remote_apply"):
+        with pytest.raises(asyncpg.InvalidParameterValueError, match="cannot be set"):
+            await asyncpg.connect(**where, server_settings={"synchronous_commit": value})
+    connection = await asyncpg.connect(**where, server_settings={"synchronous_commit": "on"})
+    assert await connection.fetchval("show synchronous_commit") == "on"
     await connection.close()
 
 

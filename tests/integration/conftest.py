@@ -41,7 +41,6 @@ class Shared:
             self._made += 1
             self._cluster = Cluster(self._folder / f"c{self._made}", options=pg_options())
             self._cluster.up()
-            self._cluster.let_flap()
         self._cluster.wait_healthy()
         return self._cluster
 
@@ -76,8 +75,10 @@ def make_cluster(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fixtu
     request.node.stash[_clusters] = made
 
     class Own(Cluster):
-        def __init__(self, *, nodes: int = 3, options: tuple[str, ...] = ()) -> None:
-            super().__init__(tmp_path_factory.mktemp("o") / "c", nodes=nodes, options=(*pg_options(), *options))
+        def __init__(self, *, nodes: int = 3, options: tuple[str, ...] = (), may_flap: bool = True) -> None:
+            super().__init__(
+                tmp_path_factory.mktemp("o") / "c", nodes=nodes, options=(*pg_options(), *options), may_flap=may_flap
+            )
             made.append(self)
 
     yield Own

@@ -1,0 +1,27 @@
+"""How long a program that ended waits for its next start."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+
+from endpointctl.local.program import FIRST_PAUSE_S, PAUSE_MAX_AFTER_SERVING_S, PAUSE_MAX_S, SERVED_S, SETTLED_S, pause_after
+
+
+def pauses(*lived_s: float) -> list[float]:
+    """Return the pauses of a program that lived so long each time."""
+    return list(accumulate(lived_s, lambda before_s, one_s: pause_after(one_s, before_s), initial=0.0))[1:]
+
+
+def test_the_first_restart_is_at_once_and_a_program_that_cannot_live_is_tried_ever_more_rarely() -> None:
+    assert pauses(0.0, 0.2, 0.0) == [FIRST_PAUSE_S, FIRST_PAUSE_S * 2, FIRST_PAUSE_S * 4]
+    assert pauses(*[0.1] * 20)[-1] == PAUSE_MAX_S
+
+
+def test_a_program_that_is_killed_again_and_again_is_back_soon() -> None:
+    assert max(pauses(*[SERVED_S] * 20)) == PAUSE_MAX_AFTER_SERVING_S
+    # Even if it could not be started for a while in between.
+    assert pauses(*[0.0] * 20, SERVED_S)[-1] == PAUSE_MAX_AFTER_SERVING_S
+
+
+def test_a_long_life_is_a_new_beginning() -> None:
+    assert pauses(*[0.0] * 20, SETTLED_S + 1)[-1] == FIRST_PAUSE_S
