@@ -208,6 +208,8 @@ MADE_ANEW = (
     promoted_behind_a_frozen_noded,
     noded_killed_in_a_copy,
     killed_copy,
+    away_for_too_long,
+    data_in_which_nothing_starts,
     a_file_taken_from_a_running_standby,
 )
 EITHER = (cut_off_wal,)
@@ -221,16 +223,7 @@ DIVERGED = (
 """What these had alone is kept aside."""
 
 
-OPEN = (
-    # Its receiver connects for a moment at each attempt, and each time the wait for a lost stream begins anew.
-    pytest.param(away_for_too_long, marks=pytest.mark.xfail(reason="it may take minutes until it is copied")),
-    # It cannot be proven a standby, so noded refuses to replace it; `node stop` and `node reinit` mend it.
-    pytest.param(data_in_which_nothing_starts, marks=pytest.mark.xfail(reason="a mute server is not replaced by itself")),
-)
-"""What does not yet come back by itself."""
-
-
-@pytest.mark.parametrize("lose", [*REWOUND, *MADE_ANEW, *EITHER, *OPEN], ids=lambda lose: lose.__name__)
+@pytest.mark.parametrize("lose", [*REWOUND, *MADE_ANEW, *EITHER], ids=lambda lose: lose.__name__)
 def test_a_lost_node_comes_back_by_itself(
     cluster: Cluster, lose: Callable[[Cluster], Lost], tell: Callable[[str], None], request: pytest.FixtureRequest
 ) -> None:
