@@ -253,41 +253,6 @@ def test_a_lost_node_comes_back_by_itself(
             assert connection.execute("SELECT count(*) FROM foreign_rows").fetchone() == (0,), f"a foreign row on {node.name}"
 
 
-def test_a_node_that_cannot_start_by_itself_is_fed_by_the_newest_writer(cluster: Cluster) -> None:
-    """Without it nothing commits: whom it was told to follow is gone, and it lacks WAL to start, as after a rewind."""
-    status = cluster.wait_healthy()
-    old = str(status.writer)
-    short, new = (node.name for node in status.nodes if node.name != old)
-    dsn = cluster.dsn("writer")
-    with Recorder(dsn) as recorder:
-        recorder.wait_for_more(50, timeout_s=30.0)
-        with _connected(cluster, old) as connection:
-            kept = _segment(connection)
-            for _ in range(3):
-                connection.execute("SELECT pg_logical_emit_message(true, 'filler', 'x')")
-                connection.execute("SELECT pg_switch_wal()")
-            end = connection.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
-            assert end is not None
-            with _connected(cluster, short) as replica:
-                _until(
-                    lambda: replica.execute("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", end).fetchone() == (True,),
-                    "replay",
-                )
-        cluster.stop_node(short)
-        for path in (Layout(cluster.data_dir).pgdata(short) / "pg_wal").iterdir():
-            if len(path.name) == len(kept) and path.name > kept:
-                path.unlink()
-        cluster.ctl("switchover", "--to", new)
-        cluster.stop_node(old)
-        cluster.start_node(short)
-        cluster.wait(lambda status: _counts(status, short) and status.writer == new, f"with {short} again", timeout_s=60.0)
-        recorder.wait_for_more(50, timeout_s=30.0)
-        cluster.start_node(old)
-        cluster.wait_healthy()
-    verdict = recorder.check(dsn)
-    assert verdict.is_clean, str(verdict)
-
-
 def damage_the_control_file(node: Path) -> None:
     path = node / "pgdata" / "global" / "pg_control"
     data = bytearray(path.read_bytes())
