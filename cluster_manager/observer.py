@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cluster_manager.decision.view import NEVER_MS, NodeSpec, NodeView
+from cluster_manager.starvation import Starvation
 from daemonkit.httpclient import HttpClient, HttpError
 from daemonkit.logs import get_logger
 from daemonkit.looplag import LoopLag
@@ -50,6 +51,7 @@ class _Watched:
     replay_advanced_ms: float = -NEVER_MS
     running_since_ms: float | None = None
     streamed_ms: float = -NEVER_MS
+    starvation: Starvation = field(default_factory=Starvation)
     port: Port = Port.UNKNOWN
 
 
@@ -156,6 +158,7 @@ class Observer:
             watched.running_since_ms = now
         if observation.role is Role.PRIMARY or (observation.receiver is not None and observation.receiver.streaming):
             watched.streamed_ms = now
+        watched.starvation.take(observation, now)
         self.changed.set()
 
     async def _try_port(self) -> None:
@@ -200,5 +203,6 @@ def _view(watched: _Watched, now: float) -> NodeView:
         replay_advanced_age_ms=now - watched.replay_advanced_ms,
         running_for_ms=running_for_ms,
         not_streaming_for_ms=0.0 if streaming_now else not_streaming_ms,
+        starved_for_ms=watched.starvation.for_ms(now),
         port=watched.port,
     )

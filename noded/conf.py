@@ -102,6 +102,8 @@ def _fixed(place: Place) -> dict[str, str]:
         "wal_receiver_status_interval": "1s",
         "wal_retrieve_retry_interval": "100ms",
         "wal_receiver_create_temp_slot": "off",
+        # Who receives, and whether it streams, is read from the process table (S2).
+        "update_process_title": "on",
         "primary_slot_name": place.sync_name,
         # Replay never waits long for a reader, wherever the WAL comes from: a promotion waits for replay.
         "max_standby_streaming_delay": "500ms",

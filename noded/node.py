@@ -36,6 +36,8 @@ SLOTS_TIMEOUT_S = 1.0
 LAST_WORD_S = 0.05
 """For the last observation to reach whoever listens before the server closes."""
 POLICE_S = 0.2
+MUTE_MS = 10_000
+"""A server that answers no session for so long after its start may be replaced by order, although nobody can ask what it is."""
 ROOM_MIN_BYTES = 16 << 20
 """One WAL segment of the usual size: without room for it no server goes on."""
 
@@ -114,6 +116,16 @@ class Node:
     async def is_primary(self) -> bool:
         """Return whether PostgreSQL is a primary, or on the way to it, or nobody can say that it is not."""
         return self.doing.promoting or await self.instance.role() is Role.PRIMARY
+
+    def is_mute_standby(self) -> bool:
+        """Return whether PostgreSQL has answered nothing for long since its start, and by its files has not ended recovery.
+
+        It may end it the next moment: only after a stop do the files prove anything.
+        """
+        state, promoting = self.state.value, self.doing.promoting
+        mute_ms = self.reporter.gatherer.mute_ms(asyncio.get_running_loop().time())
+        ordered = promoting or state.promotion is not None
+        return mute_ms >= MUTE_MS and not ordered and self.instance.layout.standby_signal.exists()
 
     def begin_work(self, work: Work, doing: Coroutine[None, None, None]) -> None:
         """Begin long work; its outcome is in the observations."""

@@ -98,10 +98,16 @@ class Gatherer:
         self._rounds = 0
         self.facts = NOTHING
         self._mute_since: float | None = None
+        self._complaint = ""
 
     def mute_ms(self, now: float) -> int:
         """Return for how long a PostgreSQL that accepts connections has not answered one question yet."""
         return int((now - self._mute_since) * 1000) if self._mute_since is not None else 0
+
+    @property
+    def complaint(self) -> str | None:
+        """Why PostgreSQL has not answered one question since its start; None if it has."""
+        return f"PostgreSQL answers nothing: {self._complaint}" if self._mute_since is not None else None
 
     def forget(self) -> None:
         """PostgreSQL is gone: nothing that was found out holds."""
@@ -116,15 +122,19 @@ class Gatherer:
         if pid is None:
             self.forget()
             return
-        running = bool(processes.receivers(pid))
+        receivers = processes.receivers(pid)
+        running = bool(receivers)
         if not instance.note_readiness():
-            self.facts = replace(NOTHING, role=self.facts.role, receiver_running=running)
+            # It may need to stream before it can answer anything.
+            streaming = any(processes.is_streaming(receiver) for receiver in receivers)
+            self.facts = replace(NOTHING, role=self.facts.role, receiver_running=running, receiver_streaming=streaming)
             return
         try:
             facts = await self._ask(receiver_running=running)
-        except (SessionError, WalsenderError):
+        except (SessionError, WalsenderError) as error:
             # The last facts stand; an old position is not a wrong one, and ages show in what depends on time.
             facts = replace(self.facts, receiver_running=running)
+            self._complaint = str(error)
             if facts.role is Role.NONE and self._mute_since is None:
                 self._mute_since = asyncio.get_running_loop().time()
         else:

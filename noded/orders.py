@@ -248,7 +248,8 @@ class Orders:
         by_operator = isinstance(order, CloneOrder) and order.by_operator
         if by_operator and self._doing.blocked is not None:
             self._lift_quarantine(order)
-        self._accept(order, primary=await self.node.is_primary())
+        mute = isinstance(order, CloneOrder) and self.node.is_mute_standby()
+        self._accept(order, primary=not mute and await self.node.is_primary())
         if self._doing.work is not None:
             return
         copying = self.node.copying
@@ -257,6 +258,11 @@ class Orders:
             raise OrderRefused(Refusal.FAILED, f"the last attempt failed ({copying.reason}); tried again in {left_s:.1f} s")
         async with self.node.turn:
             self._check_not_overtaken(order)
+            if mute and self.node.is_mute_standby():
+                # Nobody answers for what it is: once no process is left, its files do.
+                await self._guard(self._instance.stop(StopMode.IMMEDIATE))
+                self._check_not_overtaken(order)
+                self._check_not_primary(not self._instance.layout.standby_signal.exists())
             self._check_not_primary(await self.node.is_primary())
             if self._doing.work is None:
                 marked = promise.begin(self._state.value, work)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 _PROC = Path("/proc")
 _RECEIVER = re.compile(r"postgres: (\S+: )?walreceiver\b")
+_STREAMING = re.compile(_RECEIVER.pattern + " streaming ")
 _PR_SET_CHILD_SUBREAPER = 36
 _TOOLS = (b"pg_basebackup", b"pg_rewind", b"initdb", b"postgres", b"unshare")
 
@@ -90,6 +91,11 @@ def tools_on(path: Path) -> list[int]:
 def receivers(postmaster: int) -> list[int]:
     """Return the children of *postmaster* that call themselves WAL receivers."""
     return [pid for pid in children(postmaster) if _RECEIVER.match(title(pid) or "")]
+
+
+def is_streaming(receiver: int) -> bool:
+    """Return whether the WAL receiver says that it has written what it was sent."""
+    return _STREAMING.match(title(receiver) or "") is not None
 
 
 def possible_receivers(postmaster: int) -> list[int]:

@@ -137,7 +137,7 @@ class Reporter:
             promoted_epoch=state.promotion.epoch if state.promotion is not None else None,
             activity=doing.activity,
             progress_percent=doing.progress_percent if doing.work is not None else None,
-            problem=doing.blocked or doing.problem,
+            problem=doing.blocked or doing.problem or self.gatherer.complaint,
             quarantined=doing.blocked is not None,
             storage_problem=self._state.problem,
             crashes=instance.crashes.failures,

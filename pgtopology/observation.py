@@ -146,7 +146,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     activity: Activity = Activity.IDLE
     progress_percent: int | None = None
     problem: str | None = None
-    """Why the last long work or start failed, until one succeeds; or why the node is quarantined."""
+    """Why the last long work or start failed, until one succeeds; or why the node is quarantined, or PostgreSQL mute."""
     quarantined: bool = False
     """PostgreSQL is kept down and nothing is touched, because state and data do not belong together or cannot be read: only an
     operator's order to make the node anew ends it."""

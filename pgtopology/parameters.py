@@ -69,6 +69,7 @@ OURS: Mapping[str, str] = {
     "synchronous_standby_names": _DURABILITY,
     "unix_socket_directories": _PLACE,
     "unix_socket_permissions": _PLACE,
+    "update_process_title": "noded tells by it who receives WAL",
     "wal_keep_size": _CLUSTER,
     "wal_log_hints": "a former primary could not be rewound",
     "wal_receiver_create_temp_slot": _CLUSTER,

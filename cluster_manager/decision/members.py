@@ -36,10 +36,22 @@ def node_state(node: NodeView, document: Topology | None, view: View) -> NodeSta
     if observation.postmaster.state is not PostmasterState.RUNNING:
         return NodeState.STOPPED
     if observation.role is Role.PRIMARY:
-        return NodeState.RUNNING if document is not None and document.writer == node.name else NodeState.STOPPED
+        if document is not None and document.writer == node.name:
+            return NodeState.RUNNING
+        # A promoted candidate is on its way to be the writer; whoever else is a primary serves nobody.
+        return NodeState.CATCHING_UP if _is_candidate(node, observation, document) else NodeState.STOPPED
     if observation.role is not Role.STANDBY:
         return NodeState.STOPPED
     return NodeState.STREAMING if _is_streaming(node, observation, document, view) else NodeState.CATCHING_UP
+
+
+def _is_candidate(node: NodeView, observation: Observation, document: Topology | None) -> bool:
+    return (
+        document is not None
+        and document.candidate is not None
+        and document.candidate.node == node.name
+        and observation.promoted_epoch == document.epoch
+    )
 
 
 def lag_bytes(node: NodeView, document: Topology | None, view: View) -> int | None:

@@ -92,8 +92,10 @@ def _repair(node: NodeView, view: View, document: Topology, source: Upstream, cu
                 reason = f'PostgreSQL on "{node.name}" keeps ending' + _trouble(observation)
                 return _anew(node, observation, source, Diagnosis.REPLICA_MISSING, reason)
             return _stopped(node, observation, source)
-        case PostmasterState.STARTING | PostmasterState.STOPPING:
-            return Repair(node.name, Diagnosis.REPLICA_MISSING, f'"{node.name}" is {observation.postmaster.state}')
+        case PostmasterState.STARTING:
+            return _starting(node, observation, view, document, source)
+        case PostmasterState.STOPPING:
+            return Repair(node.name, Diagnosis.REPLICA_MISSING, f'"{node.name}" is stopping')
         case PostmasterState.RUNNING:
             return _running(node, observation, view, document, source, current)
 
@@ -148,6 +150,8 @@ def rejoining(view: View, document: Topology, candidate: NodeView) -> tuple[Acti
             continue  # it has not said under this epoch how far it reaches
         if observation.postmaster.state is PostmasterState.STOPPED:
             repair = _stopped(node, observation, source)
+        elif observation.postmaster.state is PostmasterState.STARTING:
+            repair = _starting(node, observation, view, document, source)
         elif observation.role is Role.STANDBY and (away := _why_diverged(observation, document, claimed.timeline)):
             repair = _diverged(node, observation, document, source, away)
         else:
@@ -167,6 +171,32 @@ def _stopped(node: NodeView, observation: Observation, source: Upstream) -> Repa
     return Repair(node.name, Diagnosis.REPLICA_MISSING, reason, action)
 
 
+def _starting(node: NodeView, observation: Observation, view: View, document: Topology, source: Upstream) -> Repair:
+    """What was rewound or copied may lack WAL of its source's to start at all: it gets there by following, or never.
+
+    What was promoted, by whomever, has in its own WAL all that it needs, and says where it ends once it runs.
+    """
+    reason = f'"{node.name}" is starting' + _trouble(observation)
+    if observation.promoted_epoch is not None or observation.foreign:
+        return Repair(node.name, Diagnosis.REPLICA_MISSING, reason)
+    if not _is_told_to_follow(observation, document, source):
+        return Repair(node.name, Diagnosis.REPLICA_MISSING, reason, Follow(node.name, source))
+    return _starved(node, observation, view, document, source) or Repair(node.name, Diagnosis.REPLICA_MISSING, reason)
+
+
+def _is_told_to_follow(observation: Observation, document: Topology, source: Upstream) -> bool:
+    receiver = observation.receiver
+    return receiver is not None and (receiver.upstream, receiver.upstream_epoch) == (source.name, document.epoch)
+
+
+def _starved(node: NodeView, observation: Observation, view: View, document: Topology, source: Upstream) -> Repair | None:
+    """Return how one that follows *source* in vain is mended, if it has done so for long enough and can be done without."""
+    if node.starved_for_ms < view.timings.lost_stream_ms or not quorum_does_without(node, view, document):
+        return None
+    reason = f'"{node.name}" follows "{source.name}" but has got no WAL for {node.starved_for_ms / 1000:.1f} s'
+    return _anew(node, observation, source, Diagnosis.REPLICA_MISSING, reason)
+
+
 def _running(
     node: NodeView, observation: Observation, view: View, document: Topology, source: Upstream, current: Timeline
 ) -> Repair | None:
@@ -179,9 +209,12 @@ def _running(
             AskPromise(node.name),
         )
     if observation.role is Role.NONE or observation.timeline is None or observation.replayed_lsn is None:
-        if observation.mute_ms >= view.timings.lost_stream_ms and quorum_does_without(node, view, document):
-            reason = f'PostgreSQL on "{node.name}" runs, but has answered no question for {observation.mute_ms / 1000:.1f} s'
-            return _anew(node, observation, source, Diagnosis.REPLICA_MISSING, reason)
+        if observation.mute_ms >= view.timings.lost_stream_ms:
+            mute_s = observation.mute_ms / 1000
+            reason = f'PostgreSQL on "{node.name}" runs, but has answered no question for {mute_s:.1f} s{_trouble(observation)}'
+            if _has_room(observation) and quorum_does_without(node, view, document):
+                return _anew(node, observation, source, Diagnosis.REPLICA_MISSING, reason)
+            return Repair(node.name, Diagnosis.REPLICA_MISSING, reason)
         return Repair(node.name, Diagnosis.REPLICA_MISSING, f'"{node.name}" does not say yet how far its WAL reaches')
     receiver = observation.receiver
     if receiver is not None and receiver.streaming and receiver.upstream == source.name:
@@ -193,7 +226,7 @@ def _running(
     away = _why_diverged(observation, document, current)
     if away is not None:
         return _diverged(node, observation, document, source, away)
-    if receiver is None or receiver.upstream != source.name or receiver.upstream_epoch != document.epoch:
+    if not _is_told_to_follow(observation, document, source):
         return Repair(
             node.name,
             Diagnosis.REPLICA_MISSING,
@@ -201,9 +234,7 @@ def _running(
             Follow(node.name, source),
         )
     reason = f'"{node.name}" follows "{source.name}" but has not been streaming for {node.not_streaming_for_ms / 1000:.1f} s'
-    if node.not_streaming_for_ms >= view.timings.lost_stream_ms and quorum_does_without(node, view, document):
-        return _anew(node, observation, source, Diagnosis.REPLICA_MISSING, reason)
-    return Repair(node.name, Diagnosis.REPLICA_MISSING, reason)
+    return _starved(node, observation, view, document, source) or Repair(node.name, Diagnosis.REPLICA_MISSING, reason)
 
 
 def _why_diverged(observation: Observation, document: Topology, current: Timeline) -> str | None:
@@ -255,9 +286,14 @@ def quorum_does_without(node: NodeView, view: View, document: Topology) -> bool:
 
 def _is_broken(observation: Observation) -> bool:
     """Return whether the data, rather than a full disk, keeps PostgreSQL from running."""
-    has_room = observation.disk is None or observation.disk.free_bytes >= DISK_FREE_MIN
+    return observation.crashes >= CRASHES_MAX and _has_room(observation)
+
+
+def _has_room(observation: Observation) -> bool:
+    """Return whether it is not for want of room that PostgreSQL does not work; there a copy would not fit either."""
+    free = observation.disk is None or observation.disk.free_bytes >= DISK_FREE_MIN
     # Another file system than that of the data may be full, of sockets or logs.
-    return observation.crashes >= CRASHES_MAX and has_room and NO_ROOM not in (observation.problem or "")
+    return free and NO_ROOM not in (observation.problem or "")
 
 
 def _trouble(observation: Observation) -> str:

@@ -63,7 +63,7 @@ class Timings:
     adopt_ms: float = 2000
     """How long a manager that has just begun waits for every node before it makes a document anew without some of them."""
     lost_stream_ms: float = 30_000
-    """A follower that never streams for so long is made anew, if the quorum does without it."""
+    """A follower that gets no WAL for so long is made anew, if the quorum does without it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +93,8 @@ class NodeView:
     """How long its PostgreSQL has been observed to run in its present role without a break."""
     not_streaming_for_ms: float = 0
     """How long its receiver has not been streaming; 0 while it is, or on a primary."""
+    starved_for_ms: float = 0
+    """How long its upstream has given it no WAL, although it has read all of its own; 0 on whoever follows nobody."""
     port: Port = Port.UNKNOWN
     """What the manager's own connection to its PostgreSQL met; tried while its noded is silent."""
 

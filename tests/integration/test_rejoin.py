@@ -98,13 +98,12 @@ def away_for_too_long(cluster: Cluster) -> Lost:
     name = _standby(cluster)
     cluster.stop_node(name)
     with _connected(cluster, str(cluster.status().writer)) as connection:
-        needed = connection.execute("SELECT pg_walfile_name(pg_current_wal_insert_lsn())").fetchone()
-        assert needed is not None
+        needed = _segment(connection)
         for _ in range(24):
             connection.execute("SELECT pg_logical_emit_message(true, 'filler', 'x')")
             connection.execute("SELECT pg_switch_wal()")
         # noded makes the slot again, but what it held back goes with the next checkpoint.
-        _until(lambda: _drop_slot_and_wal(connection, name, str(needed[0])), "the WAL it needs is gone")
+        _until(lambda: _drop_slot_and_wal(connection, name, needed), "the WAL it needs is gone")
     cluster.start_node(name)
     return Lost(name, time.monotonic())
 
@@ -172,9 +171,7 @@ def cut_off_wal(cluster: Cluster) -> Lost:
     cluster.stop_node(name)
     wal = Layout(cluster.data_dir).pgdata(name) / "pg_wal"
     with _connected(cluster, str(cluster.status().writer)) as connection:
-        newest = connection.execute("SELECT pg_walfile_name(pg_current_wal_insert_lsn())").fetchone()
-    assert newest is not None
-    segment = wal / str(newest[0])
+        segment = wal / _segment(connection)
     if segment.exists():
         os.truncate(segment, segment.stat().st_size // 2)
     cluster.start_node(name)
@@ -208,6 +205,8 @@ MADE_ANEW = (
     promoted_behind_a_frozen_noded,
     noded_killed_in_a_copy,
     killed_copy,
+    away_for_too_long,
+    data_in_which_nothing_starts,
     a_file_taken_from_a_running_standby,
 )
 EITHER = (cut_off_wal,)
@@ -221,16 +220,7 @@ DIVERGED = (
 """What these had alone is kept aside."""
 
 
-OPEN = (
-    # Its receiver connects for a moment at each attempt, and each time the wait for a lost stream begins anew.
-    pytest.param(away_for_too_long, marks=pytest.mark.xfail(reason="it may take minutes until it is copied")),
-    # It cannot be proven a standby, so noded refuses to replace it; `node stop` and `node reinit` mend it.
-    pytest.param(data_in_which_nothing_starts, marks=pytest.mark.xfail(reason="a mute server is not replaced by itself")),
-)
-"""What does not yet come back by itself."""
-
-
-@pytest.mark.parametrize("lose", [*REWOUND, *MADE_ANEW, *EITHER, *OPEN], ids=lambda lose: lose.__name__)
+@pytest.mark.parametrize("lose", [*REWOUND, *MADE_ANEW, *EITHER], ids=lambda lose: lose.__name__)
 def test_a_lost_node_comes_back_by_itself(
     cluster: Cluster, lose: Callable[[Cluster], Lost], tell: Callable[[str], None], request: pytest.FixtureRequest
 ) -> None:
@@ -333,6 +323,13 @@ def _standby(cluster: Cluster) -> str:
 
 def _connected(cluster: Cluster, name: str) -> psycopg.Connection[tuple[object, ...]]:
     return psycopg.connect(cluster.dsn(name), autocommit=True)
+
+
+def _segment(connection: psycopg.Connection[tuple[object, ...]]) -> str:
+    """Return the WAL segment that is being written."""
+    row = connection.execute("SELECT pg_walfile_name(pg_current_wal_insert_lsn())").fetchone()
+    assert row is not None
+    return str(row[0])
 
 
 def _insert_foreign(connection: psycopg.Connection[tuple[object, ...]]) -> None:

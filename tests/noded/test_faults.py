@@ -13,6 +13,7 @@ import pytest
 
 from daemonkit.httpclient import HttpRefused
 from noded import processes
+from noded.node import MUTE_MS
 from pgtopology.epoch import Epoch, Revision
 from pgtopology.node import Incarnation, Role
 from pgtopology.observation import PostmasterState
@@ -407,3 +408,55 @@ async def test_data_and_state_that_do_not_belong_together_are_not_touched() -> N
         gone = await only.observe()
         assert "is gone" in (gone.problem or "")
         assert (gone.incarnation, gone.whole) == (None, False)
+
+
+async def test_what_lacks_wal_to_start_gets_it_from_whom_it_follows() -> None:
+    async with running_members(2) as cluster:
+        first, second = await pair(cluster)
+        kept = (await cluster.sql(first, "SELECT pg_walfile_name(pg_current_wal_insert_lsn()) AS name"))[0]["name"]
+        for _ in range(3):
+            await cluster.sql(first, "SELECT pg_logical_emit_message(true, 'filler', 'x')")
+            await cluster.sql(first, "SELECT pg_switch_wal()")
+        end = (await first.observe()).wal_end
+        assert end is not None
+        await second.until(lambda o: o.replayed_lsn is not None and o.replayed_lsn > end)
+        await cluster.order(StopOrder, second, Acknowledged)
+        # As after a rewind whose source died: what is in the data files goes further than the WAL.
+        for path in (second.directory / "pgdata" / "pg_wal").iterdir():
+            if len(path.name) == len(kept) and path.name > kept:
+                path.unlink()
+        cluster.epoch = 2
+        answer = await cluster.promise(second, deadline_ms=1500)
+        assert answer.position is None
+        starting = await second.observe()
+        assert starting.postmaster.state is PostmasterState.STARTING
+        assert starting.receiver is not None
+        assert starting.receiver.upstream is None
+        await cluster.follow(second, first)
+        after = await second.until(lambda o: o.role is Role.STANDBY and o.receiver and o.receiver.streaming)
+        assert after.receiver is not None
+        assert (after.receiver.upstream, after.receiver.upstream_epoch) == (first.name, 2)
+        assert processes.is_streaming(await child(second, "walreceiver"))
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["a standby by its files", "one whose recovery has ended"])
+async def test_a_mute_server_is_replaced_unless_its_recovery_has_ended(*, ended: bool) -> None:
+    async with running_members(2) as cluster:
+        first, second = await pair(cluster)
+        await cluster.order(StopOrder, second, Acknowledged)
+        pgdata = second.directory / "pgdata"
+        (pgdata / "global" / "pg_filenode.map").write_bytes(b"\xff" * 512)
+        await cluster.order(StartOrder, second, Acknowledged)
+        mute = await second.until(lambda o: o.mute_ms > 0)
+        assert "answers nothing" in (mute.problem or "")
+        clone = {"source": first.upstream, "destroys": mute.incarnation}
+        assert (await refused(cluster.order(CloneOrder, second, Acknowledged, **clone))).code == "running_primary"
+        if ended:
+            # All that a promotion leaves behind for whoever cannot ask; this server would not survive a real one.
+            (pgdata / "standby.signal").unlink()
+        await second.until(lambda o: o.mute_ms > MUTE_MS, timeout_s=40)
+        if ended:
+            assert (await refused(cluster.order(CloneOrder, second, Acknowledged, **clone))).code == "running_primary"
+            assert (await second.observe()).postmaster.pid == mute.postmaster.pid
+        else:
+            assert (await cluster.clone(second, first)).problem is None

@@ -72,7 +72,7 @@ class Copies(Reporter):
         if peer.timeline != self.pg.timeline:
             if not (yield from self._source_stays(source, self.world.jitter(60, 500), primary=True)):
                 return "rewind failed: the source went away"
-            self.pg.put(*peer.snapshot())
+            self.pg.put_rewound(*peer.snapshot(), missing=self.world.rng.randint(0, 3))
             self.host.checks.data_lost(self.host)
         yield self._fsync_ms()
         whole = True if self.broken is Switch.WIPED_COUNTS else None

@@ -34,6 +34,7 @@ class DataDirectory:
         "fsync_ms",
         "in_strange_hands",
         "life",
+        "minimum",
         "net",
         "node",
         "on_exit",
@@ -73,6 +74,8 @@ class DataDirectory:
         self.timelines: list[tuple[int, int]] = []
         self.flushed = 0
         self.checkpoint = 0
+        self.minimum = 0
+        """How far WAL must reach before a server accepts connections: past its end after a rewind."""
         self.control_timeline = 1
         self.standby_signal = True
         self.placeholders = 0
@@ -103,6 +106,12 @@ class DataDirectory:
         self.flushed = len(wal)
         self.checkpoint = max(0, len(wal) - 5)
         self.control_timeline = self.timeline
+
+    def put_rewound(self, wal: list[int], timelines: list[tuple[int, int]], missing: int) -> None:
+        """Hold what a rewind leaves: data files that go *missing* records further than the WAL that came with them."""
+        length = max(1, len(wal) - missing)
+        self.put(wal[:length], [entry for entry in timelines if entry[1] <= length])
+        self.minimum = len(wal)
 
     @property
     def timeline(self) -> int:

@@ -37,7 +37,17 @@ class Postgres(Streaming):
         world.after(ready_ms + world.jitter(1, 40) * slow, life, self._reach_end, life)
 
     def _ready(self, life: Life) -> None:
-        life.ready = True
+        if len(self.wal) >= self.minimum:
+            life.ready = True
+            return
+        self.world.counts["started short of WAL"] += 1
+        self.world.after(5.0, life, self._ready_at_last, life)
+
+    def _ready_at_last(self, life: Life) -> None:
+        if self.flushed >= self.minimum:
+            life.ready = True
+        else:
+            self.world.after(5.0, life, self._ready_at_last, life)
 
     def _reach_end(self, life: Life) -> None:
         if self.world.now < life.stalled_until_ms:

@@ -78,6 +78,7 @@ class Reporter(Machine):
         facts.running = receiver is not None
         if not life.ready:
             facts.role = self.facts.role
+            facts.streaming = receiver is not None and receiver.streaming
             self.facts = facts
             return
         facts.role = life.role

@@ -7,6 +7,7 @@ from cluster_manager.decision.view import (
     NodeSpec,
     NodeView,
 )
+from cluster_manager.starvation import Starvation
 from pgtopology.lsn import Lsn
 from pgtopology.node import Role
 from pgtopology.observation import Observation, Port, PostmasterState
@@ -23,6 +24,7 @@ class Watched:
         "replayed",
         "running_since_ms",
         "spec",
+        "starvation",
         "streamed_ms",
         "wal_advanced_ms",
         "wal_end",
@@ -38,6 +40,7 @@ class Watched:
         self.replay_advanced_ms = -NEVER_MS
         self.running_since_ms: float | None = None
         self.streamed_ms = -NEVER_MS
+        self.starvation = Starvation()
         self.port = Port.UNKNOWN
 
     def take(self, seen: Observation, now: float) -> None:
@@ -58,6 +61,7 @@ class Watched:
             self.running_since_ms = now
         if seen.role is Role.PRIMARY or (seen.receiver is not None and seen.receiver.streaming):
             self.streamed_ms = now
+        self.starvation.take(seen, now)
 
     def view(self, now: float) -> NodeView:
         """Return what a decision sees."""
@@ -72,5 +76,6 @@ class Watched:
             replay_advanced_age_ms=now - self.replay_advanced_ms,
             running_for_ms=running_for_ms,
             not_streaming_for_ms=0.0 if self.streamed_ms == self.arrived_ms else not_streaming_ms,
+            starved_for_ms=self.starvation.for_ms(now),
             port=self.port,
         )

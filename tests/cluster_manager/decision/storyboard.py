@@ -429,10 +429,25 @@ def _edit_one(node: NodeView, key: str, value: str) -> NodeView:
             return replace(node, port=Port(value))
         case "lost-stream":
             receiver = Receiver(running=False, streaming=False, upstream=NodeName("n1"), upstream_epoch=seen.seen.epoch)
-            return replace(node, observation=change(seen, receiver=receiver), not_streaming_for_ms=float(value))
+            return replace(
+                node,
+                observation=change(seen, receiver=receiver),
+                not_streaming_for_ms=float(value),
+                starved_for_ms=float(value),
+            )
+        case "starting":
+            # Whom it is told to follow, by an order of which epoch, and how long it has been given no WAL: n1/4@31000, nobody.
+            order, _, starved = value.partition("@")
+            name, _, epoch = order.partition("/")
+            upstream = NodeName(name) if name != "nobody" else None
+            receiver = Receiver(
+                running=bool(starved), streaming=False, upstream=upstream, upstream_epoch=Epoch(int(epoch or EPOCH))
+            )
+            seen = change(_down(seen, Postmaster(state=PostmasterState.STARTING, pid=1000)), receiver=receiver)
+            return replace(node, observation=seen, running_for_ms=0, starved_for_ms=float(starved or 0))
         case "meets":
-            assert seen.receiver is not None
-            receiver = change(seen.receiver, streaming=False, upstream_port=Port(value))
+            receiver = seen.receiver or Receiver(running=False, streaming=False, upstream=NodeName("n1"))
+            receiver = change(receiver, streaming=False, upstream_port=Port(value))
             return replace(node, observation=change(seen, receiver=receiver))
         case "empty":
             seen = change(seen, system_identifier=None, incarnation=None, whole=False, timeline=None, wal_end=None)
