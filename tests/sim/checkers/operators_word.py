@@ -1,7 +1,10 @@
-"""Only an operator gives voters up, and only while no safe set answers; and nobody fails over while that is paused."""
+"""Only an operator gives voters up, only while no safe set answers, and no more than need be is lost then; and nobody fails
+over while that is paused.
+"""
 
 from __future__ import annotations
 
+from cluster_manager.decision.elect import tally
 from cluster_manager.decision.view import Request, RequestKind, View
 from pgtopology.document import Topology
 from tests.sim.checks import Checker, gives_up
@@ -18,12 +21,28 @@ class OperatorsWord(Checker):
     def decided(self, view: View, old: Topology | None, new: Topology) -> None:
         """A manager is about to write *new*."""
         request = view.request
+        if old is not None and new.candidate is not None and old.candidate is None:
+            self._elects(view, old, new)
         if old is None or old.voters is None or new.epoch == old.epoch:
             return
         if gives_up(old, new):
             self._gives_up(view, old, request)
         if old.paused and old.transition is None and request is None:
             raise Violation(self.name, f"epoch {new.epoch} begins although failovers are paused")
+
+    def _elects(self, view: View, old: Topology, new: Topology) -> None:
+        """Of what one of the voters left over holds nothing is lost if all of them have promised."""
+        hoped, self.checks.hoped = self.checks.hoped, []
+        voters = old.voters.members if old.voters is not None else ()
+        if new.candidate is None or len(tally(old, view.promises).counted) < len(voters):
+            return
+        for commit in hoped:
+            if not self.checks.holds(new.candidate.node, commit):
+                raise Violation(
+                    self.name,
+                    f"all voters left over promised, one of them holds record {commit.record} at {commit.position}, and "
+                    f"{new.candidate.node} is elected, which does not",
+                )
 
     def _gives_up(self, view: View, old: Topology, request: Request | None) -> None:
         if request is None or request.kind is not RequestKind.DATA_LOSS:
