@@ -162,7 +162,7 @@ def test_a_reader_may_miss_revisions_but_never_goes_back() -> None:
     assert may_replace(SERVING, SERVING) is None
     assert may_replace(OPENED, SERVING) is not None
     assert may_replace(OPENED, CLAIMED) is not None
-    assert may_replace(SERVING, msgspec.structs.replace(SERVING, paused=True)) is not None
+    assert may_replace(SERVING, msgspec.structs.replace(SERVING, paused=True)) is None
     two_writers = after(SERVING, writer=NAMES[1], candidate=Candidate(NAMES[1], Timeline(2)))
     assert may_replace(SERVING, two_writers) is not None
 

@@ -139,10 +139,8 @@ class Operators(Mishaps):
             return
         self._begin("strange_hand", "somebody empties the list of {}", writer.name)
         pg.configure(pg.conf_upstream, "")
-        pg.in_strange_hands = True
+        pg.conf_by_hand = self.cluster.broken is not Switch.STRANGE_HANDS  # what is not mended is not excused
         pg.reload()
-        if self.cluster.broken is Switch.STRANGE_HANDS:
-            self.world.after(500.0, None, lambda: setattr(pg, "in_strange_hands", False))
 
     def _standby_to_spare(self, leader: Process | None) -> SimNode | None:
         """Return a standby that the quorum does without, as the API asks before it takes such an order."""
