@@ -154,23 +154,23 @@ class Postgres(Streaming):
         if life is None or life.role is not Role.STANDBY:
             return
         life.promoting = True
+        life.epoch = max(life.epoch, epoch)  # of several calls that wait for the same promotion
         if life.receiver is not None:
             self._end_receiver(life, life.receiver)
-        self.world.after(self.world.jitter(5, 60), life, self._end_recovery, life, epoch)
+        self.world.after(self.world.jitter(5, 60), life, self._end_recovery, life)
 
-    def _end_recovery(self, life: Life, epoch: int) -> None:
+    def _end_recovery(self, life: Life) -> None:
         if life.role is not Role.STANDBY:
             return
         wait_ms = life.stalled_until_ms - self.world.now
         if wait_ms > 0 or not life.at_end:
-            self.world.after(max(5.0, wait_ms), life, self._end_recovery, life, epoch)
+            self.world.after(max(5.0, wait_ms), life, self._end_recovery, life)
             return
         self.flushed = life.replayed = life.visible = life.proven = len(self.wal)
         timeline = max(self.timeline, self.placeholders) + 1
         self.timelines = [*self.timelines, (timeline, len(self.wal))]
         life.role = Role.PRIMARY
         life.promoting = False
-        life.epoch = epoch
         self.standby_signal = False
         self._generate()
         self._flush(life)

@@ -5,7 +5,8 @@ over while that is paused.
 from __future__ import annotations
 
 from cluster_manager.decision.elect import tally
-from cluster_manager.decision.view import Request, RequestKind, View
+from cluster_manager.decision.recruiting import ALLOW_DATA_LOSS
+from cluster_manager.decision.view import Request, RequestKind, Timings, View
 from pgtopology.document import Topology
 from tests.sim.checks import Checker, gives_up
 from tests.sim.world import Violation
@@ -31,10 +32,16 @@ class OperatorsWord(Checker):
             raise Violation(self.name, f"epoch {new.epoch} begins although failovers are paused")
 
     def _elects(self, view: View, old: Topology, new: Topology) -> None:
-        """Of what one of the voters left over holds nothing is lost if all of them have promised."""
+        """Of what one of the voters left over holds nothing is lost if all of them have promised; and all are waited for."""
         hoped, self.checks.hoped = self.checks.hoped, []
-        voters = old.voters.members if old.voters is not None else ()
-        if new.candidate is None or len(tally(old, view.promises).counted) < len(voters):
+        if old.voters is None or old.transition is None or old.transition.cause != ALLOW_DATA_LOSS or new.candidate is None:
+            return
+        counted = tally(old, view.promises).counted
+        if len(counted) < len(old.voters.members):
+            safe_since_ms = sorted(one.promise.at_ms for one in counted)[old.voters.safe_set_size - 1]
+            if view.now_ms - safe_since_ms < Timings().heir_ms:
+                waited = f"{view.now_ms - safe_since_ms:.0f} ms after a safe set promised"
+                raise Violation(self.name, f"of the voters left over only {len(counted)} were waited for, {waited}")
             return
         for commit in hoped:
             if not self.checks.holds(new.candidate.node, commit):
