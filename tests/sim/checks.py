@@ -43,6 +43,9 @@ class Checker:
     def generated(self, node: str, timeline: int, position: int, record: int) -> None:
         """A record was written on a primary (or by initdb)."""
 
+    def generated_by_hand(self, node: str, timeline: int, position: int, record: int) -> None:
+        """A record was written on a node that was promoted without an order."""
+
     def acknowledged(self, commit: Acknowledged, writer: SimNode) -> None:
         """A commit was acknowledged by PostgreSQL."""
 
@@ -112,6 +115,11 @@ class Checks:
         """A record was written."""
         for told in self._generated:
             told(node, timeline, position, record)
+
+    def generated_by_hand(self, node: str, timeline: int, position: int, record: int) -> None:
+        """A record was written on a node that was promoted without an order."""
+        for checker in self.checkers:
+            checker.generated_by_hand(node, timeline, position, record)
 
     def acknowledged(self, record: int, position: int, node: str, epoch: int) -> Acknowledged:
         """A commit of a client was acknowledged."""

@@ -142,6 +142,8 @@ class DataDirectory:
         self.wal.append(record)
         if self.life is None or self.life.epoch:
             self.checks.generated(self.node, self.timeline, len(self.wal), record)
+        else:
+            self.checks.generated_by_hand(self.node, self.timeline, len(self.wal), record)
         return len(self.wal)
 
     def checkpoint_now(self) -> None:
