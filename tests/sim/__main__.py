@@ -16,6 +16,9 @@ from tests.sim.cluster import Result, run
 from tests.sim.coverage import tell_coverage
 from tests.sim.switches import ELSEWHERE, LIVENESS, SENTENCES, Switch
 
+TELL_EVERY = 100
+"""Seeds after which the digest so far is told, so that a short run can be compared with the beginning of a long one."""
+
 COLLECT_EVERY = 20
 """Seeds between two collections of cyclic garbage, which would cost a tenth of the time if they came by themselves."""
 
@@ -94,6 +97,8 @@ def _seeds(arguments: argparse.Namespace) -> int:
             known += bool(result.known)
             counts.update(result.counts)
             digest.update(f"{result.seed} {result.steps} {result.epochs} {result.acknowledged}\n".encode())
+            if done % TELL_EVERY == 0:
+                print(f"{done} seeds so far, digest {digest.hexdigest()[:16]}", flush=True)
             if result.known and arguments.keep_going:
                 print(f"seed {result.seed} stays as it is: {result.known}")
             if result.violation is not None:
