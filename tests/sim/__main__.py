@@ -124,7 +124,7 @@ def _switches(seeds: int) -> int:
     missed = 0
     print(f"{'switch':26} {'seeds':>5}  {'caught by':40} the sentence that is broken")
     for switch in Switch:
-        result = first_caught(switch, seeds)
+        result = first_caught(switch, range(seeds))
         if result is None or result.violation is None:
             missed += 1
             seen, by = "-", f"not within {seeds}"
@@ -137,9 +137,9 @@ def _switches(seeds: int) -> int:
     return 1 if missed else 0
 
 
-def first_caught(switch: Switch, seeds: int) -> Result | None:
-    """Return the first run in which the broken sentence is noticed, or None."""
-    for seed in range(seeds):
+def first_caught(switch: Switch, seeds: Iterable[int]) -> Result | None:
+    """Return the first run of *seeds* in which the broken sentence is noticed, or None."""
+    for seed in seeds:
         result = run(seed, switch, safety_only=switch not in LIVENESS)
         if result.violation is not None:
             return result
