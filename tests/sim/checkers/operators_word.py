@@ -56,7 +56,7 @@ class OperatorsWord(Checker):
             raise Violation(self.name, f"voters are given up after epoch {old.epoch}, and nobody asked for it")
         assert old.voters is not None
         answering = [
-            voter.name
+            voter
             for voter in old.voters.members
             for node in view.nodes
             if node.name == voter.name
@@ -65,5 +65,6 @@ class OperatorsWord(Checker):
             and node.observation.whole
             and node.observation.incarnation == voter.incarnation
         ]
-        if len(answering) >= old.voters.safe_set_size:
-            raise Violation(self.name, f"voters are given up although {', '.join(answering)} answer, which are a safe set")
+        if old.is_safe_set(answering):
+            names = ", ".join(voter.name for voter in answering)
+            raise Violation(self.name, f"voters are given up although {names} answer, which are a safe set")
