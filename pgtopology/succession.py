@@ -31,15 +31,18 @@ def may_follow(old: Topology, new: Topology) -> str | None:
 
 
 def may_replace(old: Topology, new: Topology) -> str | None:
-    """Return why a reader that holds *old* must not accept *new*, or None if it may; revisions in between may be missing."""
+    """Return why a reader that holds *old* must not accept *new*, or None if it may; revisions in between may be missing.
+
+    A revision exists with two contents if the store was restored from a copy that lacked it and no node had seen it: then the
+    one that is sent now is in the store.
+    """
     if new.cluster != old.cluster:
         return f'the cluster went from "{old.cluster}" to "{new.cluster}"'
-    if (new.epoch, new.revision) == (old.epoch, old.revision):
-        return None if new == old else f"revision {new.revision} of epoch {new.epoch} exists with two contents"
     # A greater epoch may come with a smaller revision: the document was made anew by one who had seen fewer revisions (S12).
     if (new.epoch, new.revision) < (old.epoch, old.revision):
         return f"(epoch, revision) went from ({old.epoch}, {old.revision}) to ({new.epoch}, {new.revision})"
-    if old.epoch == new.epoch and old.writer is not None and new.writer != old.writer:
+    again = new.revision == old.revision and new.writer is None
+    if old.epoch == new.epoch and old.writer is not None and new.writer != old.writer and not again:
         return f'epoch {new.epoch} has two writers, "{old.writer}" and "{new.writer}"'
     return inconsistency(new)
 

@@ -20,6 +20,10 @@ from pgtopology.observation import PostmasterState
 from pgtopology.orders import StopMode
 from pgtopology.timeline import RECORDS_MAX, TimelineRecord, next_timeline
 
+ALLOW_DATA_LOSS = "ALLOW_DATA_LOSS"
+"""The cause of a transition in which an operator gave voters up: any one of the rest may alone hold a commit, so that all of
+them are waited for, as for an heir."""
+
 
 def recruit(view: View, document: Topology, transition: Transition) -> tuple[Finding, tuple[Action, ...]]:
     """Return where recruiting stands and what to do next."""
@@ -32,7 +36,8 @@ def recruit(view: View, document: Topology, transition: Transition) -> tuple[Fin
     if elected is not None and not _is_awaited(view, transition):
         safe_since_ms = _safe_since_ms(document, votes)
         everybody = len(votes.counted) == len(document.voters.members if document.voters is not None else ())
-        patience_ms = view.timings.heir_ms if _finds_no_heir(transition, elected) else view.timings.straggler_ms
+        lacks_somebody = _finds_no_heir(transition, elected) or transition.cause == ALLOW_DATA_LOSS
+        patience_ms = view.timings.heir_ms if lacks_somebody else view.timings.straggler_ms
         if everybody or view.now_ms - safe_since_ms >= patience_ms:
             claim = _claim(view, document, transition, elected)
             return in_flight(transition, f'"{elected.node}" is elected: {elected.because}'), (claim,)

@@ -12,7 +12,7 @@ from cluster_manager.decision.actions import Action, WriteDocument
 from cluster_manager.decision.attempt import next_document
 from cluster_manager.decision.diagnose import Diagnosis, Finding
 from cluster_manager.decision.promoting import bring_up
-from cluster_manager.decision.recruiting import recruit
+from cluster_manager.decision.recruiting import ALLOW_DATA_LOSS, recruit
 from cluster_manager.decision.suspicion import promisable, survivors, tell
 from cluster_manager.decision.view import View
 from pgtopology.document import Durability, Step, Topology, Transition, TransitionKind
@@ -54,7 +54,7 @@ def give_up_voters(view: View, document: Topology, *, target: NodeName | None = 
     transition = Transition(
         kind=TransitionKind.FAILOVER,
         step=Step.RECRUITING,
-        cause="ALLOW_DATA_LOSS",
+        cause=ALLOW_DATA_LOSS,
         from_node=document.writer if old is None else old.from_node,
         target=target,
         first_epoch=epoch if old is None else old.first_epoch,

@@ -162,9 +162,19 @@ def test_a_reader_may_miss_revisions_but_never_goes_back() -> None:
     assert may_replace(SERVING, SERVING) is None
     assert may_replace(OPENED, SERVING) is not None
     assert may_replace(OPENED, CLAIMED) is not None
-    assert may_replace(SERVING, msgspec.structs.replace(SERVING, paused=True)) is not None
+    assert may_replace(SERVING, msgspec.structs.replace(SERVING, paused=True)) is None
     two_writers = after(SERVING, writer=NAMES[1], candidate=Candidate(NAMES[1], Timeline(2)))
     assert may_replace(SERVING, two_writers) is not None
+
+
+def test_a_reader_takes_the_document_that_is_sent_now_for_one_of_the_same_revision() -> None:
+    """A store restored from a copy that lacked a revision nobody acted on writes it anew."""
+    unopened = msgspec.structs.replace(CLAIMED, revision=OPENED.revision)
+    assert unopened.epoch == OPENED.epoch
+    assert may_replace(OPENED, unopened) is None
+    assert may_replace(unopened, OPENED) is None
+    other = msgspec.structs.replace(OPENED, writer=NAMES[2], candidate=Candidate(NAMES[2], Timeline(2)))
+    assert may_replace(OPENED, other) is not None
 
 
 CHAIN = (SERVING, RECRUITING, CLAIMED, OPENED)

@@ -16,6 +16,9 @@ from tests.sim.cluster import Result, run
 from tests.sim.coverage import tell_coverage
 from tests.sim.switches import ELSEWHERE, LIVENESS, SENTENCES, Switch
 
+TELL_EVERY = 100
+"""Seeds after which the digest so far is told, so that a short run can be compared with the beginning of a long one."""
+
 COLLECT_EVERY = 20
 """Seeds between two collections of cyclic garbage, which would cost a tenth of the time if they came by themselves."""
 
@@ -94,6 +97,8 @@ def _seeds(arguments: argparse.Namespace) -> int:
             known += bool(result.known)
             counts.update(result.counts)
             digest.update(f"{result.seed} {result.steps} {result.epochs} {result.acknowledged}\n".encode())
+            if done % TELL_EVERY == 0:
+                print(f"{done} seeds so far, digest {digest.hexdigest()[:16]}", flush=True)
             if result.known and arguments.keep_going:
                 print(f"seed {result.seed} stays as it is: {result.known}")
             if result.violation is not None:
@@ -119,7 +124,7 @@ def _switches(seeds: int) -> int:
     missed = 0
     print(f"{'switch':26} {'seeds':>5}  {'caught by':40} the sentence that is broken")
     for switch in Switch:
-        result = first_caught(switch, seeds)
+        result = first_caught(switch, range(seeds))
         if result is None or result.violation is None:
             missed += 1
             seen, by = "-", f"not within {seeds}"
@@ -132,9 +137,9 @@ def _switches(seeds: int) -> int:
     return 1 if missed else 0
 
 
-def first_caught(switch: Switch, seeds: int) -> Result | None:
-    """Return the first run in which the broken sentence is noticed, or None."""
-    for seed in range(seeds):
+def first_caught(switch: Switch, seeds: Iterable[int]) -> Result | None:
+    """Return the first run of *seeds* in which the broken sentence is noticed, or None."""
+    for seed in seeds:
         result = run(seed, switch, safety_only=switch not in LIVENESS)
         if result.violation is not None:
             return result

@@ -28,6 +28,8 @@ def break_view(view: View, broken: Switch) -> View:
         return view
     if broken is Switch.RECORD_UNKNOWN:
         return dataclasses.replace(view, nodes=tuple(_knowing(node, view.document) for node in view.nodes))
+    if broken is Switch.SURVIVOR_MISSED:
+        return dataclasses.replace(view, timings=dataclasses.replace(view.timings, heir_ms=view.timings.straggler_ms))
     if broken is Switch.PAUSE_IGNORED:
         return dataclasses.replace(view, document=msgspec.structs.replace(view.document, paused=False))
     if broken is Switch.OLD_PRIMARY_NEVER_COUNTS and view.document.transition is not None:

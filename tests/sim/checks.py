@@ -28,6 +28,8 @@ class Acknowledged:
     position: int
     node: str
     epoch: int
+    strange: bool = False
+    """It did not wait for the quorum, because somebody had emptied the list by hand."""
 
 
 class Checker:
@@ -40,6 +42,9 @@ class Checker:
 
     def generated(self, node: str, timeline: int, position: int, record: int) -> None:
         """A record was written on a primary (or by initdb)."""
+
+    def generated_by_hand(self, node: str, timeline: int, position: int, record: int) -> None:
+        """A record was written on a node that was promoted without an order."""
 
     def acknowledged(self, commit: Acknowledged, writer: SimNode) -> None:
         """A commit was acknowledged by PostgreSQL."""
@@ -92,6 +97,8 @@ class Checks:
         self.checkers: list[Checker] = []
         self.seen: list[Acknowledged] = []
         """The newest rows that reads have shown to clients."""
+        self.hoped: list[Acknowledged] = []
+        """What some of the voters left over hold, and others do not: not lost if all of them promised before the election."""
         self.given_up = 0
         """Below this epoch an operator has given up what the voters left over do not all hold."""
         self.rolled_back = False
@@ -109,10 +116,15 @@ class Checks:
         for told in self._generated:
             told(node, timeline, position, record)
 
+    def generated_by_hand(self, node: str, timeline: int, position: int, record: int) -> None:
+        """A record was written on a node that was promoted without an order."""
+        for checker in self.checkers:
+            checker.generated_by_hand(node, timeline, position, record)
+
     def acknowledged(self, record: int, position: int, node: str, epoch: int) -> Acknowledged:
         """A commit of a client was acknowledged."""
-        commit = Acknowledged(record, position, node, epoch)
-        if epoch < self.given_up or self.nodes[node].pg.in_strange_hands:
+        commit = Acknowledged(record, position, node, epoch, self.nodes[node].pg.lets_pass)
+        if epoch < self.given_up or commit.strange:
             return commit
         writer = self.nodes[node]
         for checker in self.checkers:
@@ -123,7 +135,7 @@ class Checks:
     def seen_by_client(self, commit: Acknowledged) -> None:
         """The acknowledgement reached its client."""
         visible = self.visible
-        if commit.epoch < self.given_up or self.nodes[commit.node].pg.in_strange_hands:
+        if commit.epoch < self.given_up or commit.strange:
             return
         if not visible or (visible[-1][1].epoch, visible[-1][1].position) < (commit.epoch, commit.position):
             visible.append((self.world.now, commit))
@@ -148,13 +160,18 @@ class Checks:
         def kept(commit: Acknowledged) -> bool:
             return all(self.holds(voter.name, commit) for voter in voters.members)
 
+        def durable(commit: Acknowledged) -> bool:
+            nodes = [self.nodes[voter.name].pg for voter in voters.members]
+            return any(self.holds(pg.node, commit) and pg.flushed >= commit.position for pg in nodes)
+
+        self.hoped = [commit for commit in self.commits if not kept(commit) and durable(commit)]
         self.commits = [commit for commit in self.commits if kept(commit)]
         self.visible = [(at_ms, commit) for at_ms, commit in self.visible if kept(commit)]
         self.seen = [row for row in self.seen if kept(row)]
 
     def read(self, node: str, position: int, record: int, epoch: int) -> None:
-        """A client was shown *record*, and nothing newer."""
-        if epoch >= self.given_up and not self.nodes[node].pg.in_strange_hands:
+        """A client was shown *record*, and nothing newer but what only a strange hand let pass."""
+        if epoch >= self.given_up:
             for checker in self.checkers:
                 checker.read(Acknowledged(record, position, node, epoch))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from random import Random
 
 from cluster_manager.decision.diagnose import Diagnosis
+from cluster_manager.decision.flapping import AntiFlap
 from cluster_manager.decision.view import NodeSpec
 from pgtopology.document import Durability, Endpoint, Endpoints, Topology
 from pgtopology.node import Address, NodeName, Role
@@ -35,6 +36,7 @@ FAULTS_MS = 12_000.0
 GOES_ON_MS = 20_000.0
 """While one fault stays that the law bears, writes go on within half of this."""
 SHORT_HEALING_MS = 5_000.0
+LOOK_MS = 100.0
 HEALING_MS = 90_000.0
 """Within this time after the last fault everything is well again: the longest patience of the manager, 30 s, thrice."""
 
@@ -96,7 +98,10 @@ class Cluster:
         for node in self.nodes.values():
             self.net.on_cut.append(node.pg.link_cut)
         self.net.on_cut.append(self._feed_cut)
+        flaps = broken is None and world.rng.random() < 0.25
+        hold = AntiFlap(hold_after=world.rng.choice((1, 2, 3)), hold_ms=world.rng.choice((15_000, 60_000))) if flaps else None
         for manager in self.managers:
+            manager.anti_flap = hold or manager.anti_flap
             manager.publish = self._publish
             manager.fellows = self.managers
             manager.start()
@@ -166,6 +171,11 @@ class Cluster:
             if process is not None and process.leads and process.plan is not None:
                 return process.plan.diagnosis is Diagnosis.HEALTHY and process.document == self.store.document
         return False
+
+    def is_held(self) -> bool:
+        """Return whether the leading manager holds a failover back, as it is told to."""
+        leading = [manager.process for manager in self.managers if manager.process is not None and manager.process.leads]
+        return any(p.plan is not None and p.plan.diagnosis is Diagnosis.FAILOVER_HELD for p in leading)
 
     def diagnoses(self) -> str:
         """Return what the managers say."""
@@ -253,18 +263,25 @@ def run(
 def _goes_on(cluster: Cluster) -> None:
     """Raise Violation unless commits are acknowledged although one fault stays."""
     clients = [client for client in cluster.clients if client.writes]
-    end_ms = cluster.world.now + GOES_ON_MS
-    cluster.world.run_until(cluster.world.now + GOES_ON_MS / 2)
+    wait_until(cluster, cluster.world.now + GOES_ON_MS / 2, lambda: False)
     before = max(client.last_ms for client in clients)
+    end_ms = cluster.world.now + GOES_ON_MS / 2
     if not wait_until(cluster, end_ms, lambda: max(client.last_ms for client in clients) > before):
         raise Violation("goes on with one fault", f"not within {GOES_ON_MS / 1000:.0f} s: {cluster.diagnoses()}")
 
 
 def wait_until(cluster: Cluster, end_ms: float, condition: object) -> bool:
-    """Let time pass until *condition* holds, at most until *end_ms*; return whether it did."""
+    """Let time pass until *condition* holds, at most until *end_ms*; return whether it did.
+
+    Time in which a failover is held back, as it is meant to be, does not count.
+    """
     assert callable(condition)
+    patience_ms = 2 * cluster.managers[0].anti_flap.hold_ms
     while cluster.world.now < end_ms:
-        cluster.world.run_until(cluster.world.now + 100.0)
+        cluster.world.run_until(cluster.world.now + LOOK_MS)
+        if patience_ms > 0 and cluster.is_held():
+            end_ms += LOOK_MS
+            patience_ms -= LOOK_MS
         if condition():
             return True
     return False

@@ -57,8 +57,7 @@ class Committing(DataDirectory):
                     self._release_by(life, sender)
             else:
                 for position, acknowledged in flushed:
-                    self._show(life, position)
-                    acknowledged()
+                    self._acknowledge(life, position, acknowledged, by_hand=life.by_hand)
             return
         receiver = life.receiver
         if receiver is not None and receiver.streaming and receiver.sender is not None:
@@ -100,20 +99,23 @@ class Committing(DataDirectory):
         if len(flushed) >= needed:
             self._release(life, flushed[needed - 1])
 
-    def _release(self, life: Life, end: int) -> None:
+    def _release(self, life: Life, end: int, *, by_hand: bool = False) -> None:
         if not life.waiting:
             return
         released = [w for w in life.waiting if w[0] <= end]
         if released:
             life.waiting = [w for w in life.waiting if w[0] > end]
             for position, acknowledged in released:
-                self._show(life, position)
-                acknowledged()
+                self._acknowledge(life, position, acknowledged, by_hand=by_hand)
 
-    def _show(self, life: Life, position: int) -> None:
-        """A commit becomes visible. What only a strange hand lets pass counts as shown when its successors are acknowledged."""
-        if not self.in_strange_hands:
-            life.visible = max(life.visible, position)
+    def _acknowledge(self, life: Life, position: int, acknowledged: Callable[[], None], *, by_hand: bool) -> None:
+        """A commit becomes visible, and whoever waits for it is told."""
+        life.visible = max(life.visible, position)
+        if not by_hand:
+            life.proven = max(life.proven, position)
+        self.lets_pass = by_hand
+        acknowledged()
+        self.lets_pass = False
 
     def _pump(self, life: Life, sender: Sender) -> None:
         if sender.sent < self.flushed and sender.to.life is not None and not sender.gone:

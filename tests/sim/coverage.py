@@ -55,8 +55,12 @@ OTHERS = (
 
 ELSEWHERE = {
     f"action {ActionKind.RESTART}": "a restart is the operator's, and no decision's; tests/integration",
+    f"action {ActionKind.CONFIGURE}": "the simulated servers have no other settings than the law's; "
+    "tests/cluster_manager/decision/scenarios/settings_*.txt",
+    f"diagnosis {Diagnosis.NO_CANDIDATE}": "voters whose data does not count are missed before they are asked (NO_SAFE_SET), "
+    "unless it changes in between; tests/cluster_manager/decision/scenarios/recruit_no_candidate.txt",
 }
-"""What cannot occur, and what covers it."""
+"""What cannot occur, or hardly ever, and what covers it."""
 
 
 def expected() -> tuple[str, ...]:

@@ -26,13 +26,14 @@ class DataDirectory:
         "by_name",
         "checkpoint",
         "checks",
+        "conf_by_hand",
         "conf_names",
         "conf_upstream",
         "control_timeline",
         "exists",
         "flushed",
         "fsync_ms",
-        "in_strange_hands",
+        "lets_pass",
         "life",
         "minimum",
         "net",
@@ -58,8 +59,8 @@ class DataDirectory:
         self.on_exit: Callable[[], None] = _nothing
         self.life: Life | None = None
         self.fsync_ms = 1.0
-        self.in_strange_hands = False
-        """Somebody has just emptied the list of synchronous standbys, and noded has not seen it yet."""
+        self.lets_pass = False
+        """Whether the commit that is acknowledged now waited for nobody, because the list was emptied by hand."""
         self.by_name = False
         """Whether whoever bears a voter's name, whatever its data, acknowledges (S16)."""
         self._next_pid = 100
@@ -81,6 +82,8 @@ class DataDirectory:
         self.placeholders = 0
         self.conf_upstream: str | None = None
         self.conf_names = ""
+        self.conf_by_hand = False
+        """Whether somebody else than noded wrote the list of synchronous standbys."""
         self.password_for: str | None = None
         self.saved_conf: tuple[str | None, str, str | None] = (None, "", None)
 
@@ -121,6 +124,7 @@ class DataDirectory:
     def configure(self, upstream: str | None, names: str, *, durable: bool = True) -> None:
         """Write the two settings, and the password where it is needed."""
         self.conf_upstream, self.conf_names, self.password_for = upstream, names, upstream
+        self.conf_by_hand = False
         if durable:
             self.saved_conf = upstream, names, upstream
         else:
@@ -147,6 +151,8 @@ class DataDirectory:
         self.wal.append(record)
         if self.life is None or self.life.epoch:
             self.checks.generated(self.node, self.timeline, len(self.wal), record)
+        else:
+            self.checks.generated_by_hand(self.node, self.timeline, len(self.wal), record)
         return len(self.wal)
 
     def checkpoint_now(self) -> None:

@@ -50,6 +50,7 @@ class Faults(Operators):
             (2, self.lose_candidate),
             (2, self.old_tail),
             (2, self.crash_while_lagging),
+            (2, self.hang_among_new),
             (1, self.usurp),
             (1, self.strange_hand),
             (1, self.crash_cut_off),
@@ -84,6 +85,7 @@ class Faults(Operators):
             Switch.FOREIGN_FOLLOWS: self.usurp,
             Switch.NARROW_FIRST: self.remove_node,
             Switch.STRANGE_HANDS: self.strange_hand,
+            Switch.SURVIVOR_MISSED: self.lose_most,
             Switch.NEEDLESS_LOSS: self.give_up_voters,
             Switch.LEFT_OUT_COUNT: self.lose_most,
             Switch.STALE_ROUTE: self.wandering_cut,
@@ -256,6 +258,15 @@ class Faults(Operators):
         node = self.cluster.nodes[restarted]
         self._later(at_ms, node.pg.crash)
         self._later(at_ms + self.world.jitter(-40, 60), lambda: self.power_off(writer, self.world.jitter(1500, 4000)))
+
+    def hang_among_new(self) -> None:
+        """The standbys have just been started when the writer's PostgreSQL hangs: only that it takes no connection tells."""
+        writer = self.cluster.writer()
+        if writer is None:
+            return
+        self.freeze_postgres(writer, self.world.jitter(1700, 3500))
+        for name in self._others(writer.name):
+            self.crash_postgres(self.cluster.nodes[name])
 
     def usurp(self) -> None:
         """While a failover goes on elsewhere, somebody promotes a standby by hand whose noded is dead, and uses it."""

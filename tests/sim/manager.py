@@ -12,6 +12,7 @@ from collections.abc import Callable
 import msgspec
 
 from cluster_manager.decision.actions import NodeAction, WriteDocument
+from cluster_manager.decision.flapping import AntiFlap
 from cluster_manager.decision.plan import Plan, decide
 from cluster_manager.decision.request import refusal
 from cluster_manager.decision.view import (
@@ -23,6 +24,7 @@ from cluster_manager.decision.view import (
     Timings,
     View,
 )
+from cluster_manager.settings import FAILOVERS_REMEMBERED
 from pgtopology.document import Durability, Endpoints, Topology
 from pgtopology.epoch import NO_EPOCH, NO_REVISION, Revision
 from pgtopology.node import NodeName
@@ -68,6 +70,7 @@ class SimManager:
         self.publish: Callable[[SimManager, Topology], None] = _nobody
         self.process: Process | None = None
         self.fellows: list[SimManager] = [self]
+        self.anti_flap = AntiFlap(interval_ms=0, hold_after=0)
         self.sent: deque[Order] = deque(maxlen=40)
         self.actions = 0
         self.kinds: set[str] = set()
@@ -147,6 +150,7 @@ class Process(Executor):
         self.heard_ms: dict[str, float] = defaultdict(lambda: -SILENCE_MS)
         self.lent_ms: dict[str, float] = defaultdict(lambda: -SILENCE_MS)
         self.request: Request | None = None
+        self.soft_failovers_ms: deque[float] = deque(maxlen=FAILOVERS_REMEMBERED)
         self.edits: deque[tuple[Callable[[Topology], Topology], str]] = deque()
         self.plan: Plan | None = None
         timings = Timings(reader_lease_ms=0) if host.broken is Switch.OPEN_AT_ONCE else Timings()
@@ -191,16 +195,17 @@ class Process(Executor):
             elif held is False and host.broken is not Switch.BLIND_WRITES:
                 self.lease_until_ms = 0.0
                 if self.leads:
-                    self._forget()
+                    self._end()
 
-        host.store.ask(host.name, self, lambda: host.store.acquire(host.name), answered)
+        renewed = self.leads
+        host.store.ask(host.name, self, lambda: host.store.acquire(host.name, renewed=renewed), answered)
         self.world.after(KEEP_MS, self, self._keep)
 
-    def _forget(self) -> None:
-        self.leads = False
-        self.document = None
-        self._enter_epoch(NO_EPOCH)
-        self.world.say("{}: leads no longer", self.host.name)
+    def _end(self) -> None:
+        """The lease is lost, which ends the program; it is started again."""
+        self.world.say("{}: leads no longer, and ends", self.host.name)
+        self.host.crash()
+        self.world.after(RESTART_MS, None, self.host.start)
 
     @property
     def lease_ms(self) -> float:
@@ -261,6 +266,8 @@ class Process(Executor):
             nodes=tuple(watched.view(now) for watched in self.watched.values()),
             promises=dict(self.promises),
             request=self.request,
+            soft_failovers_at_ms=tuple(self.soft_failovers_ms),
+            anti_flap=self.host.anti_flap,
             checkpointed_at_ms=self.checkpointed_ms,
             being_remade=self._being_remade(now),
             in_flight=frozenset(self.in_flight),
@@ -350,6 +357,8 @@ class Process(Executor):
                 self.epoch_is_ours = True
                 self.epoch_began_ms = self.world.now
                 self.request = None
+                if self.plan is not None and self.plan.finding.failed and self.plan.finding.is_soft:
+                    self.soft_failovers_ms.append(self.world.now)
             if new.candidate is not None and (old is None or new.candidate != old.candidate):
                 self.claimed_ms = self.world.now
             if host.broken is Switch.SECOND_CANDIDATE and old is not None and old.candidate and not new.candidate:

@@ -119,7 +119,7 @@ class Noded(Obedience):
 
     def _correct_strange_hands(self) -> None:
         """Write our file anew if somebody else has written it (S11)."""
-        if self.pg.in_strange_hands and not self.turn.held and self.broken is not Switch.STRANGE_HANDS:
+        if self.pg.conf_by_hand and not self.turn.held and self.broken is not Switch.STRANGE_HANDS:
             self.configure(self.written)
             self.pg.reload()
 

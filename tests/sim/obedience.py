@@ -245,15 +245,17 @@ class Obedience(Copies):
         """A reload while the checkpointer is busy with a restartpoint (E1, E10)."""
         pg, life = self.pg, self.pg.life
         defined, names = (life.sync_defined, life.names_checkpointer) if life is not None else (False, "")
+        by_hand = life is not None and life.by_hand
         pg.reload()
         if life is not None:
 
             def forget() -> None:
-                life.sync_defined, life.names_checkpointer = defined, names
+                life.sync_defined, life.names_checkpointer, life.by_hand = defined, names, by_hand
 
             def read() -> None:
                 life.sync_defined = bool(pg.conf_names)
                 life.names_checkpointer = pg.conf_names
+                life.by_hand = pg.conf_by_hand
 
             for after_ms in (9.0, 905.0):
                 self.world.after(after_ms, life, forget)

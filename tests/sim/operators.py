@@ -55,10 +55,12 @@ class Operators(Mishaps):
         if writer is None:
             return
         others = self._others(writer.name)
-        kept = self.rng.choice(others)
+        kept = self.rng.sample(others, self.rng.randint(1, len(others) // 2))
         span_ms = self.world.jitter(2500, 5000)
-        for name in [writer.name, *(other for other in others if other != kept)]:
+        for name in [writer.name, *(other for other in others if other not in kept)]:
             self.power_off(self.cluster.nodes[name], span_ms)
+        if len(kept) > 1 and self.rng.random() < 0.5:
+            self.cluster.nodes[kept[0]].pg.stall_startup(self.world.jitter(1000, 3500))  # its promise comes late
         if self.rng.random() < 0.6:
             self._later(self.world.jitter(1000, 2400), self.give_up_voters)
 
@@ -139,10 +141,8 @@ class Operators(Mishaps):
             return
         self._begin("strange_hand", "somebody empties the list of {}", writer.name)
         pg.configure(pg.conf_upstream, "")
-        pg.in_strange_hands = True
+        pg.conf_by_hand = self.cluster.broken is not Switch.STRANGE_HANDS  # what is not mended is not excused
         pg.reload()
-        if self.cluster.broken is Switch.STRANGE_HANDS:
-            self.world.after(500.0, None, lambda: setattr(pg, "in_strange_hands", False))
 
     def _standby_to_spare(self, leader: Process | None) -> SimNode | None:
         """Return a standby that the quorum does without, as the API asks before it takes such an order."""

@@ -23,7 +23,6 @@ class Postgres(Streaming):
         world = self.world
         self.flushed = len(self.wal)
         self.placeholders = 0
-        self.in_strange_hands = False
         life.upstream = self.conf_upstream
         life.names_shown = life.names_checkpointer = self.conf_names
         life.sync_defined = bool(self.conf_names)
@@ -60,7 +59,7 @@ class Postgres(Streaming):
     def _primary_again(self, life: Life) -> None:
         """Crash recovery is over: what was in WAL is committed, and seen by everybody."""
         life.role = Role.PRIMARY
-        life.replayed = life.visible = len(self.wal)
+        life.replayed = life.visible = life.proven = len(self.wal)
         life.at_end = True
 
     def stop(self) -> None:
@@ -117,10 +116,9 @@ class Postgres(Streaming):
     def _checkpointer_reads(self, life: Life) -> None:
         life.names_checkpointer = self.conf_names
         life.sync_defined = bool(self.conf_names)
-        if life.sync_defined:
-            self.in_strange_hands = False
+        life.by_hand = self.conf_by_hand
         if not life.sync_defined:
-            self._release(life, len(self.wal))
+            self._release(life, len(self.wal), by_hand=life.by_hand)
 
     def _backends_read(self, life: Life) -> None:
         life.names_shown = self.conf_names
@@ -166,23 +164,23 @@ class Postgres(Streaming):
         if life is None or life.role is not Role.STANDBY:
             return
         life.promoting = True
+        life.epoch = max(life.epoch, epoch)  # of several calls that wait for the same promotion
         if life.receiver is not None:
             self._end_receiver(life, life.receiver)
-        self.world.after(self.world.jitter(5, 60), life, self._end_recovery, life, epoch)
+        self.world.after(self.world.jitter(5, 60), life, self._end_recovery, life)
 
-    def _end_recovery(self, life: Life, epoch: int) -> None:
+    def _end_recovery(self, life: Life) -> None:
         if life.role is not Role.STANDBY:
             return
         wait_ms = life.stalled_until_ms - self.world.now
         if wait_ms > 0 or not life.at_end:
-            self.world.after(max(5.0, wait_ms), life, self._end_recovery, life, epoch)
+            self.world.after(max(5.0, wait_ms), life, self._end_recovery, life)
             return
-        self.flushed = life.replayed = life.visible = len(self.wal)
+        self.flushed = life.replayed = life.visible = life.proven = len(self.wal)
         timeline = max(self.timeline, self.placeholders) + 1
         self.timelines = [*self.timelines, (timeline, len(self.wal))]
         life.role = Role.PRIMARY
         life.promoting = False
-        life.epoch = epoch
         self.standby_signal = False
         self._generate()
         self._flush(life)

@@ -73,6 +73,7 @@ class Life(Owner):
 
     __slots__ = (
         "at_end",
+        "by_hand",
         "epoch",
         "flushing",
         "frozen_at_ms",
@@ -82,6 +83,7 @@ class Life(Owner):
         "pending",
         "pid",
         "promoting",
+        "proven",
         "ready",
         "receiver",
         "replayed",
@@ -120,6 +122,11 @@ class Life(Owner):
         self.pending: list[tuple[int, Callable[[], None]]] = []
         self.waiting: list[tuple[int, Callable[[], None]]] = []
         self.visible = 0
+        """Up to here commits are shown to everybody."""
+        self.proven = 0
+        """The same without what only a strange hand let pass, unless a later commit was acknowledged by the quorum."""
+        self.by_hand = False
+        """Whether the list of synchronous standbys that the checkpointer has read was written by a strange hand."""
         self.epoch = 0
         self.promoting = False
         self.frozen_at_ms = 0.0

@@ -250,8 +250,8 @@ class Client(Owner):
             return
         if life.role is not Role.PRIMARY:
             return
-        known = life.visible and not node.pg.in_strange_hands
-        row = life.visible if known else 0, node.pg.wal[life.visible - 1] if known else 0, life.epoch
+        proven = life.proven
+        row = proven, node.pg.wal[proven - 1] if proven else 0, life.epoch
         stale = self.reads.look(began_ms, node, life.visible)
         self.net.send(node.name, proxy.name, proxy, self._shown, stale, row, proxy, node, epoch, turn)
 

@@ -65,10 +65,11 @@ class SimStore:
         self.checks.written(new)
         return True
 
-    def acquire(self, host: str) -> bool:
-        """Take or renew the lease."""
+    def acquire(self, host: str, *, renewed: bool) -> bool:
+        """Take the lease, or renew it; one that has run out cannot be renewed, for somebody may have held it since."""
         now = self.world.now
-        if self.holder not in (None, host) and now < self.held_until_ms:
+        runs = now < self.held_until_ms
+        if (renewed and not (runs and self.holder == host)) or (runs and self.holder not in (None, host)):
             return False
         self.holder, self.held_until_ms = host, now + LEASE_MS
         return True

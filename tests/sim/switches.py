@@ -31,6 +31,7 @@ class Switch(StrEnum):
     STORE_ROLLED_BACK = "store_rolled_back"
     RECORD_UNKNOWN = "record_unknown"
     NEEDLESS_LOSS = "needless_loss"
+    SURVIVOR_MISSED = "survivor_missed"
     LEFT_OUT_COUNT = "left_out_count"
     OPEN_AT_ONCE = "open_at_once"
     STALE_ROUTE = "stale_route"
@@ -61,7 +62,7 @@ LIVENESS = frozenset(
 )
 """Those without which nothing is lost, but the cluster does not get well, or does not go on, in time."""
 
-FIVE_NODES = frozenset({Switch.NARROW_FIRST, Switch.VETO_TOO_STRONG})
+FIVE_NODES = frozenset({Switch.NARROW_FIRST, Switch.SURVIVOR_MISSED, Switch.VETO_TOO_STRONG})
 """Those that three nodes cannot show."""
 TWO_MANAGERS = frozenset({Switch.BLIND_WRITES, Switch.LEASE_IGNORED, Switch.OPEN_AT_ONCE})
 """Those that one manager cannot show."""
@@ -86,6 +87,7 @@ SENTENCES = {
     Switch.STORE_ROLLED_BACK: "S12: a store that is behind what nodes have seen is acted upon",
     Switch.RECORD_UNKNOWN: "S12: a wider list is put in force before enough voters know of its record",
     Switch.NEEDLESS_LOSS: "S13: --allow-data-loss is carried out although a safe set answers",
+    Switch.SURVIVOR_MISSED: "S13: of the voters left over after --allow-data-loss not all are waited for",
     Switch.LEFT_OUT_COUNT: "S13: voters that were given up stay recorded",
     Switch.OPEN_AT_ONCE: "S14: a writer is published while the old one may still be read through a proxy",
     Switch.STALE_ROUTE: "S14: a proxy serves the writer it knows, without a fresh feed and without a heartbeat",

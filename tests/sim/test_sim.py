@@ -16,17 +16,32 @@ from tests.sim.coverage import expected, tell_coverage
 from tests.sim.switches import LIVENESS, SENTENCES, Switch
 
 ROOT = Path(__file__).resolve().parents[2]
-SEEDS = 120
+SEEDS = 40
 """More with ``make sim SEEDS=5000``."""
 CAUGHT_WITHIN = 40
 """Seeds in which a broken sentence must be noticed."""
+TRIED_FIRST = {
+    Switch.TIMELINE_REUSE: 5,
+    Switch.PROMISE_WITHOUT_STOP: 7,
+    Switch.SECOND_CANDIDATE: 4,
+    Switch.ANSWER_DURING_REPLAY: 6,
+    Switch.WIPED_COUNTS: 4,
+    Switch.CONFIGURATION_NOT_FSYNCED: 7,
+    Switch.STORE_ROLLED_BACK: 4,
+    Switch.RECORD_UNKNOWN: 6,
+    Switch.SURVIVOR_MISSED: 12,
+    Switch.OPEN_AT_ONCE: 5,
+    Switch.OPEN_UNPROVEN: 8,
+    Switch.PAUSE_IGNORED: 7,
+}
+"""The seed in which it was noticed last, which spares the time for those before it; a wrong one costs nothing else."""
 _PRINT_DIGESTS = "from tests.sim.cluster import run; print([(r.steps, r.digest) for r in map(run, range(4))])"
 
 
-@pytest.mark.parametrize("first", range(0, SEEDS, 30))
+@pytest.mark.parametrize("first", range(0, SEEDS, 20))
 def test_nothing_is_found_in_the_real_code(first: int) -> None:
     """No property is violated, and every cluster gets well again."""
-    for seed in range(first, first + 30):
+    for seed in range(first, first + 20):
         result = run(seed)
         assert result.violation is None, f"seed {seed}, step {result.steps}: {result.violation}\n{result.trace}"
 
@@ -34,7 +49,7 @@ def test_nothing_is_found_in_the_real_code(first: int) -> None:
 @pytest.mark.parametrize("switch", list(Switch))
 def test_a_broken_sentence_is_noticed(switch: Switch) -> None:
     """A property is violated without this sentence of the law."""
-    result = first_caught(switch, CAUGHT_WITHIN)
+    result = first_caught(switch, [TRIED_FIRST.get(switch, 0), *range(CAUGHT_WITHIN)])
     assert result is not None, f"not within {CAUGHT_WITHIN} seeds: {SENTENCES[switch]}"
     assert result.trace
 

@@ -5,7 +5,7 @@ n1 n2 n3 voters with w=2; each line changes one thing.  Ages are milliseconds.
 
     document paused durability=async voters=n1,n2/2 leaving=n3 stopped=n2 settings=3
              adopts=4/20/9 (epoch, revision, last timeline)
-    transition failover recruiting from=n1 [target=n3] [avoid-old]        (there is no writer then)
+    transition failover recruiting from=n1 [target=n3] [avoid-old] [cause=ALLOW_DATA_LOSS] (there is no writer then)
     candidate n2 timeline=6                                               (claims the timeline too)
     node n2 age=700 role=primary postmaster=stopped ...
     promise n2 wal=0/5000000 [timeline=5] [at=-50] [unknown=reason] [not-whole]
@@ -332,7 +332,7 @@ def _edit_transition(view: View, words: list[str]) -> View:
     transition = Transition(
         kind=TransitionKind(words[0]),
         step=Step(words[1]),
-        cause="PRIMARY_FAILED",
+        cause=options.get("cause", "PRIMARY_FAILED"),
         from_node=NodeName(options.get("from", "n1")),
         target=NodeName(options["target"]) if "target" in options else None,
         avoid_old="avoid-old" in options,

@@ -1,4 +1,8 @@
-"""Epochs and revisions only grow, in the store and on each node, and each document may follow the one before."""
+"""Epochs and revisions only grow, in the store and on each node, and each document may follow the one before.
+
+Numbers that no node has seen may be used again after a rollback of the store: nobody has acted on them, and a proxy that holds
+the first document takes the second for it, or reports the first and so has the store found to be behind.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +25,13 @@ class Numbers(Checker):
         self._nodes: dict[str, tuple[int, tuple[int, int]]] = {}
 
     def written(self, old: Topology | None, new: Topology) -> None:
-        """The law of succession, and no number twice, not even after the store was rolled back."""
+        """The law of succession, and no number twice that a node has seen, not even after the store was rolled back."""
         pair = new.epoch, new.revision
         if pair <= self._greatest or new.revision <= self._greatest[1]:
-            raise Violation(self.name, f"(epoch, revision) {pair} is written after {self._greatest}")
-        self._greatest = pair
+            states = [node.state for node in self.checks.nodes.values()]
+            if not self.checks.rolled_back or any((state.seen.epoch, state.seen.revision) >= pair for state in states):
+                raise Violation(self.name, f"(epoch, revision) {pair} is written after {self._greatest}")
+        self._greatest = max(pair, self._greatest)
         why_not = may_follow(old, new) if self._law and old is not None else None
         if why_not is not None:
             raise Violation(self.name, f"revision {new.revision} may not follow: {why_not}")

@@ -1,4 +1,8 @@
-"""A timeline belongs to one epoch: what stands at a position of a timeline is the same everywhere and for ever."""
+"""A timeline belongs to one epoch: what stands at a position of a timeline is the same everywhere and for ever.
+
+What a node wrote that somebody promoted by hand is nothing of it, except on the very timeline that was claimed for this node: a
+candidate may be promoted by hand before its order arrives, and the others follow it already.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,8 @@ class Timelines(Checker):
         super().__init__(checks)
         self._last: dict[int, tuple[str, int]] = {}
         self._records: dict[tuple[int, int], int] = {}
+        self._by_hand: dict[tuple[str, int, int], int] = {}
+        self._claims: dict[int, str] = {}
 
     def generated(self, node: str, timeline: int, position: int, record: int) -> None:
         """One node writes a timeline, onwards; initdb's own, 1, is never written after it."""
@@ -27,6 +33,10 @@ class Timelines(Checker):
             )
         self._last[timeline] = node, position
         self._records[timeline, position] = record
+
+    def generated_by_hand(self, node: str, timeline: int, position: int, record: int) -> None:
+        """It may be the timeline that is claimed for the node, now or soon."""
+        self._by_hand[node, timeline, position] = record
 
     def data_lost(self, node: SimNode) -> None:
         """Data that begins to count holds nothing that nobody's promotion was ordered for."""
@@ -39,6 +49,7 @@ class Timelines(Checker):
 
     def written(self, old: Topology | None, new: Topology) -> None:
         """Nor does a candidate."""
+        self._claims.update((record.timeline, record.node) for record in new.timelines)
         if new.candidate is not None and (old is None or old.candidate is None):
             self._compare(self.checks.nodes[new.candidate.node])
 
@@ -47,6 +58,11 @@ class Timelines(Checker):
         for index, (timeline, begin) in enumerate(timelines):
             end = timelines[index + 1][1] if index + 1 < len(timelines) else len(node.pg.wal)
             for position in range(begin + 1, min(end, len(node.pg.wal)) + 1):
+                claimant = self._claims.get(timeline)
+                if claimant is not None and (timeline, position) not in self._records:
+                    by_hand = self._by_hand.get((claimant, timeline, position))
+                    if by_hand is not None:
+                        self._records[timeline, position] = by_hand
                 if self._records.get((timeline, position)) != node.pg.wal[position - 1]:
                     raise Violation(
                         self.name,
