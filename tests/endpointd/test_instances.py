@@ -111,6 +111,8 @@ async def test_base_backups_and_wal_pass_through(servers: Servers, tmp_path: Pat
         assert backup.returncode == 0, backup.stderr
         assert (tmp_path / "copy" / "PG_VERSION").exists()
         end = servers.n1.sql("select pg_current_wal_lsn()")
+        # pg_receivewal ends once it has seen WAL behind the end.
+        servers.n1.sql("select pg_switch_wal()")
         wal = tmp_path / "wal"
         wal.mkdir()
         received = await in_thread(run, "pg_receivewal", "-D", str(wal), "--no-sync", "-n", "--endpos", end)

@@ -39,7 +39,8 @@ def test_a_cluster_grows_from_one_node_to_five_and_shrinks_to_three_under_load(m
         assert (five.voters.names, five.voters.needed) == (("n1", "n2", "n3", "n4", "n5"), 3)
         recorder.wait_for_more(50, timeout_s=30.0)
 
-        cluster.kill_postgres("n1")
+        assert five.writer is not None
+        cluster.kill_postgres(five.writer)
         after = cluster.wait_for_epoch_after(five.epoch)
         recorder.wait_for_more(50, timeout_s=30.0)
         cluster.wait_healthy()
