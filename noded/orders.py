@@ -21,7 +21,7 @@ from noded.promise import Circumstances, State, Work
 from noded.sessions import SessionError
 from noded.synchronous import SynchronousError, prove_in_force
 from pgtopology.epoch import NO_EPOCH, Epoch
-from pgtopology.node import NodeName, Position
+from pgtopology.node import NodeName, Position, Role
 from pgtopology.orders import (
     Acknowledged,
     CheckpointOrder,
@@ -144,6 +144,7 @@ class Orders:
         name, wanted = self._state.value.node, order.in_force
         async with node.turn:
             self._check_not_overtaken(order)
+            self._check_is_ours()
             was_empty = not node.list_is_proven
             bounce = _needs_bounce(node.proven_list, wanted, name)
             self._state.store(replace(self._state.value, in_force=wanted))
@@ -324,6 +325,12 @@ class Orders:
             raise OrderRefused(Refusal.FAILED, "noded is stopping")
         if state.promised > order.epoch or (state.seen.epoch, state.seen.revision) > (order.epoch, order.revision):
             raise OrderRefused(Refusal.STALE, f"epoch {state.seen.epoch} revision {state.seen.revision} came meanwhile")
+
+    def _check_is_ours(self) -> None:
+        """Raise OrderRefused if PostgreSQL was promoted by nobody's order: a list in force would release its commits (S3)."""
+        facts = self.node.reporter.gatherer.facts
+        if facts.role is Role.PRIMARY and not promise.may_remain_primary(self._state.value, facts.timeline):
+            raise OrderRefused(Refusal.FAILED, f"PostgreSQL is on timeline {facts.timeline}, which nobody claimed for it")
 
     def _check_not_primary(self, primary: bool) -> None:
         if primary:

@@ -186,11 +186,19 @@ def _not_the_primary(observation: Observation, document: Topology) -> str | None
             return "PostgreSQL runs as a standby"
         case PostmasterState.RUNNING if observation.role is Role.PRIMARY and observation.promoted_epoch != document.epoch:
             return f"PostgreSQL runs as the primary of epoch {observation.promoted_epoch}, not {document.epoch}"
+        case PostmasterState.RUNNING if observation.role is Role.PRIMARY and _is_elsewhere(observation, document):
+            return f"PostgreSQL was promoted by nobody's order, to timeline {observation.timeline}"
         case PostmasterState.STARTING:
             return "PostgreSQL is starting as a standby"
         case PostmasterState.RUNNING | PostmasterState.STOPPING:
             return None
     return None
+
+
+def _is_elsewhere(observation: Observation, document: Topology) -> bool:
+    """Return whether a primary is on another timeline than the one claimed for this epoch (S3)."""
+    claimed = document.candidate.timeline if document.candidate is not None else None
+    return claimed is not None and observation.timeline is not None and observation.timeline != claimed
 
 
 def _soft_evidence(writer: NodeView, document: Topology, view: View) -> Finding | None:
