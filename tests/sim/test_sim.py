@@ -28,7 +28,7 @@ TRIED_FIRST = {
     Switch.WIPED_COUNTS: 4,
     Switch.CONFIGURATION_NOT_FSYNCED: 7,
     Switch.STORE_ROLLED_BACK: 4,
-    Switch.RECORD_UNKNOWN: 6,
+    Switch.RECORD_UNKNOWN: 54,
     Switch.SURVIVOR_MISSED: 12,
     Switch.OPEN_AT_ONCE: 5,
     Switch.OPEN_UNPROVEN: 8,
