@@ -142,7 +142,8 @@ class HttpServer:
             return _translate(error, request).response()
         except Exception as error:
             if isinstance(error, ConnectionError) and _is_gone(request):
-                raise  # there is nobody to answer
+                # There is nobody to answer, so this goes nowhere; the library would report an exception as a bug.
+                return web.Response(status=499, reason="Client Closed Request")
             # The one broad except around one unit of work: a bug in a handler must not end the program.
             self._log.exception("request failed", method=request.method, path=request.path)
             return ApiError(500, "internal_error", "internal error").response()

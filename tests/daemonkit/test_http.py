@@ -47,6 +47,7 @@ class Site:
             web.get("/finite", self.finite),
             web.get("/endless", self.endless),
             web.get("/flood", self.flood),
+            web.get("/late", self.late),
             web.get("/socket", self.socket),
         ]
 
@@ -100,6 +101,18 @@ class Site:
             async with await LineStream.open(request, write_timeout_s=0.2) as stream:
                 while True:
                     await stream.write_line(b"x" * 100_000)
+        except ConnectionError as error:
+            self.stream_error = error
+            raise
+        finally:
+            self.stream_ended.set()
+
+    async def late(self, request: web.Request) -> web.StreamResponse:
+        try:
+            while request.transport is not None and not request.transport.is_closing():
+                await asyncio.sleep(0.005)
+            async with await LineStream.open(request) as stream:
+                return stream.response
         except ConnectionError as error:
             self.stream_error = error
             raise
@@ -282,6 +295,19 @@ async def test_a_silent_stream_is_a_timeout_and_its_server_notices() -> None:
             site.release.set()
             await site.stream_ended.wait()
         assert isinstance(site.stream_error, ConnectionResetError)
+
+
+async def test_whoever_leaves_before_the_answer_is_nothing_to_report(caplog: pytest.LogCaptureFixture) -> None:
+    site = Site()
+    async with serving(site) as server:
+        _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(f"GET /late HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())
+        await writer.drain()
+        writer.transport.abort()
+        async with asyncio.timeout(DEADLINE_S):
+            await site.stream_ended.wait()
+    assert isinstance(site.stream_error, ConnectionError)
+    assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
 
 
 async def test_a_stream_that_is_refused_says_so() -> None:
