@@ -70,6 +70,15 @@ class ProxyTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     hold_s: float = 10.0
 
 
+class FailoverTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[failover]: given to the manager, whose settings explain it."""
+
+    soft_interval_s: float = 10.0
+    hold_after: int = 3
+    hold_window_s: float = 600.0
+    hold_s: float = 60.0
+
+
 class LogsTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[logs]"""
 
@@ -100,6 +109,7 @@ class ClusterFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     cluster: ClusterTable = ClusterTable()
     postgres: PostgresTable = PostgresTable()
     proxy: ProxyTable = ProxyTable()
+    failover: FailoverTable = FailoverTable()
     logs: LogsTable = LogsTable()
 
 
@@ -207,6 +217,12 @@ port = {WRITER_PORT}
 [endpoints.reader]
 host = "proxy"
 port = {READER_PORT}
+
+[failover]
+soft_interval_s = {cluster.failover.soft_interval_s}
+hold_after = {cluster.failover.hold_after}
+hold_window_s = {cluster.failover.hold_window_s}
+hold_s = {cluster.failover.hold_s}
 
 {nodes}
 {_logs(cluster)}"""

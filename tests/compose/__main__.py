@@ -24,12 +24,11 @@ from bench.ledger import Recorder
 from tests.compose import checks
 from tests.compose.engine import Engine, EngineError, engine
 from tests.compose.faults import FAULTS, Outcome, inflict
-from tests.compose.images import ROOT, base_image, build
+from tests.compose.images import base_image, build
 from tests.compose.shell import CommandError, run
 from tests.compose.stack import Stack, compose_command
 
 SKIP = "ENDPOINTD_COMPOSE_SKIP"
-LOGS = ROOT / "test-logs"
 LINE_MAX = 400
 OUTAGE_S_MAX = 5.0
 """Of one fault, on a busy machine; the table shows what it was."""
@@ -91,6 +90,7 @@ def _run(found: Engine, folder: Path, console: Console, base: str | None, *, bun
         outcomes = _scenario(stack, console, short=short)
         slow = [each for each in outcomes if each.outage_s > (START_S_MAX if each.victim == "proxy" else OUTAGE_S_MAX)]
         assert not slow, f"writes stopped for too long: {', '.join(f'{each.fault} of {each.victim}' for each in slow)}"
+        stack.logs.unlink(missing_ok=True)
         console.print("COMPOSE TEST PASSED")
         return 0
     except Exception:
@@ -171,12 +171,10 @@ def _show_logs(stack: Stack, console: Console) -> None:
     """Keep what the containers said, and show the last of it."""
     try:
         console.print(stack.compose("ps"), markup=False)
-        LOGS.mkdir(parents=True, exist_ok=True)
-        file = LOGS / f"compose-{os.getpid()}.log"
-        file.write_text(stack.compose("logs", "--no-color", "-t"))
-        console.print(f"the containers' logs are in {file}; their last errors and warnings:")
-        words = [line for line in file.read_text().splitlines() if '"level":"error"' in line or '"level":"warning"' in line]
-        for line in words[-10:]:
+        stack.keep_logs()
+        console.print(f"the containers' logs are in {stack.logs}; their last errors and warnings:")
+        lines = stack.logs.read_text().splitlines()
+        for line in [each for each in lines if '"level":"error"' in each or '"level":"warning"' in each][-10:]:
             console.print(line[:LINE_MAX], markup=False, soft_wrap=True)
     except (CommandError, OSError) as error:
         console.print(f"(no logs: {error})", markup=False)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import time
@@ -27,6 +28,7 @@ PREFIX = "endpointd-test-"
 NODES_UP_S = 90.0
 HTTP_S = 3.0
 POLL_S = 0.05
+LOGS = ROOT / "test-logs"
 
 Status = dict[str, Any]
 
@@ -38,6 +40,7 @@ class Stack:
         self.project = f"{PREFIX}{os.getpid()}"
         self.image = image
         self.secrets = folder / "secrets"
+        self.config = folder / "compose.toml"
         defaults = {"WRITER": 6432, "READER": 6433, "MANAGER": 6480, "DNS": 6453}
         taken = list(defaults.values()) if engine.is_own else _free_ports(len(defaults))
         self.ports: dict[str, int] = dict(zip(defaults, taken, strict=True))
@@ -46,16 +49,26 @@ class Stack:
             "ENDPOINTD_NAME": self.project,
             "ENDPOINTD_IMAGE": image,
             "ENDPOINTD_NET": NET,
+            "ENDPOINTD_CONFIG": str(self.config),
             "ENDPOINTD_SECRETS": str(self.secrets),
             "ENDPOINTD_NODES": "n1,n2,n3",
             **{f"ENDPOINTD_{name}_PORT": str(port) for name, port in self.ports.items()},
         }
         self.command = compose_command()
+        self.logs = LOGS / f"compose-{os.getpid()}.log"
 
     # The project.
 
     def prepare(self) -> None:
-        """Make the secrets, by the documented command."""
+        """Make the secrets, by the documented command, and the settings: the shipped ones, but patient with us.
+
+        Faults follow one another here more quickly than failovers upon silence may.
+        """
+        shipped = (ROOT / "config" / "compose.toml").read_text()
+        patient = re.sub(r"^(soft_interval_s|hold_after) = [0-9.]+", r"\1 = 0", shipped, flags=re.MULTILINE)
+        assert patient.count(" = 0 ") == 2, "config/compose.toml has other settings of [failover] than this test knows"
+        self.config.write_text(patient)
+        self.config.chmod(0o644)
         run([str(ROOT / "docker" / "prepare"), str(self.secrets)])
 
     def check_file(self) -> None:
@@ -70,10 +83,17 @@ class Stack:
         return time.monotonic() - begun
 
     def down(self) -> float:
-        """Remove all containers, not the volumes, and return how long it took."""
+        """Remove all containers, not the volumes, and return how long it took. What they said is kept."""
+        self.keep_logs()
         begun = time.monotonic()
         self.compose("--profile", "n4", "down", timeout_s=300.0)
         return time.monotonic() - begun
+
+    def keep_logs(self) -> None:
+        """Append what the containers said so far to `logs`. Raises CommandError, OSError."""
+        self.logs.parent.mkdir(parents=True, exist_ok=True)
+        with self.logs.open("a") as kept:
+            kept.write(self.compose("logs", "--no-color", "-t") + "\n")
 
     def kill_all(self) -> None:
         """End every container as a loss of power would."""

@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-from cluster_manager.settings import read_settings
+from cluster_manager.settings import FailoverSettings, read_settings
 from daemonkit.settings import SettingsError, load_settings
 from endpointd.settings import Settings as ProxySettings
 from noded.settings import NodedSettings
@@ -47,6 +47,7 @@ def test_the_manager_accepts_its_settings(cluster: object, tmp_path: Path) -> No
     assert settings.nodes[3].host == "172.30.64.14"
     assert settings.specs()[0].noded.port == launch.NODED_PORT
     assert settings.http.allowed_hosts == ("manager",)
+    assert settings.failover == FailoverSettings(), "the shipped file must say the defaults"
 
 
 def test_every_noded_accepts_its_settings(cluster: object, tmp_path: Path) -> None:
