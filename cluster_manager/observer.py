@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
 
 from cluster_manager.decision.view import NEVER_MS, NodeSpec, NodeView
-from cluster_manager.starvation import Starvation
+from cluster_manager.watched import Watched
 from daemonkit.httpclient import HttpClient, HttpError
 from daemonkit.logs import get_logger
 from daemonkit.looplag import LoopLag
 from pgtopology.codec import MessageError, decode
-from pgtopology.lsn import Lsn
-from pgtopology.node import NodeName, Role
-from pgtopology.observation import Observation, Port, PostmasterState
+from pgtopology.node import NodeName
+from pgtopology.observation import Observation, Port
 
 IDLE_TIMEOUT_S = 2.0
 """A stream this quiet is broken: a noded pushes every 200 ms."""
@@ -38,28 +36,11 @@ def now_ms() -> float:
     return time.monotonic() * 1000
 
 
-@dataclass(slots=True)
-class _Watched:
-    """What is remembered of one node. Owned by the observer."""
-
-    spec: NodeSpec
-    observation: Observation | None = None
-    arrived_ms: float = -NEVER_MS
-    wal_end: Lsn | None = None
-    wal_advanced_ms: float = -NEVER_MS
-    replayed: Lsn | None = None
-    replay_advanced_ms: float = -NEVER_MS
-    running_since_ms: float | None = None
-    streamed_ms: float = -NEVER_MS
-    starvation: Starvation = field(default_factory=Starvation)
-    port: Port = Port.UNKNOWN
-
-
 class Observer:
     """The newest word of every node."""
 
     def __init__(self, specs: tuple[NodeSpec, ...], token: str) -> None:
-        self._watched = {spec.name: _Watched(spec) for spec in specs}
+        self._watched = {spec.name: Watched(spec) for spec in specs}
         self._token = token
         self._lag = LoopLag()
         self._discounted_ms = -NEVER_MS
@@ -83,7 +64,7 @@ class Observer:
         """Go on with another set of nodes; what is known of those that stay is kept."""
         known = self._watched
         self._watched = {
-            spec.name: known[spec.name] if spec.name in known and known[spec.name].spec == spec else _Watched(spec)
+            spec.name: known[spec.name] if spec.name in known and known[spec.name].spec == spec else Watched(spec)
             for spec in specs
         }
         for name, watched in known.items():
@@ -94,7 +75,7 @@ class Observer:
                 self._begin(watched)
         self.changed.set()
 
-    def _begin(self, watched: _Watched) -> None:
+    def _begin(self, watched: Watched) -> None:
         if self._tasks is not None:
             name = watched.spec.name
             self._followers[name] = self._tasks.create_task(self._follow(watched), name=f"observe {name}")
@@ -102,7 +83,7 @@ class Observer:
     def views(self, now: float) -> tuple[NodeView, ...]:
         """Return every node as known at *now*."""
         self._discount(now)
-        return tuple(_view(watched, now) for watched in self._watched.values())
+        return tuple(watched.view(now) for watched in self._watched.values())
 
     def wal_advanced_at_ms(self, name: NodeName) -> float:
         """Return when the WAL of *name* was last seen to grow."""
@@ -119,7 +100,7 @@ class Observer:
             watched.arrived_ms = min(now, watched.arrived_ms + lag)
         self._log.warning("the manager itself was late and discounts what it missed", lag_ms=round(lag))
 
-    async def _follow(self, watched: _Watched) -> None:
+    async def _follow(self, watched: Watched) -> None:
         name, noded = watched.spec.name, watched.spec.noded
         heard = True
         async with HttpClient(f"http://{noded}", self._token) as client:
@@ -136,29 +117,10 @@ class Observer:
                     heard = False
                 await asyncio.sleep(RECONNECT_S)
 
-    def _take(self, watched: _Watched, observation: Observation) -> None:
+    def _take(self, watched: Watched, observation: Observation) -> None:
         if observation.node != watched.spec.name:
             raise MessageError(f'"{observation.node}" answers where "{watched.spec.name}" should')
-        now = now_ms()
-        before, watched.observation = watched.observation, observation
-        watched.arrived_ms = now
-        watched.port = Port.UNKNOWN
-        # The first position seen proves no growth.
-        if observation.wal_end is not None and watched.wal_end is not None and observation.wal_end > watched.wal_end:
-            watched.wal_advanced_ms = now
-        watched.wal_end = observation.wal_end
-        if observation.replayed_lsn is not None and observation.replayed_lsn != watched.replayed:
-            watched.replay_advanced_ms = now
-        watched.replayed = observation.replayed_lsn
-        running = observation.postmaster.state is PostmasterState.RUNNING
-        same = before is not None and before.role is observation.role and before.postmaster.pid == observation.postmaster.pid
-        if not running or observation.role is Role.NONE:
-            watched.running_since_ms = None
-        elif watched.running_since_ms is None or not same:
-            watched.running_since_ms = now
-        if observation.role is Role.PRIMARY or (observation.receiver is not None and observation.receiver.streaming):
-            watched.streamed_ms = now
-        watched.starvation.take(observation, now)
+        watched.take(observation, now_ms())
         self.changed.set()
 
     async def _try_port(self) -> None:
@@ -188,21 +150,3 @@ async def _knock(host: str, port: int) -> Port:
         return Port.REFUSED
     except (TimeoutError, OSError):
         return Port.SILENT
-
-
-def _view(watched: _Watched, now: float) -> NodeView:
-    since = watched.running_since_ms
-    running_for_ms = now - since if since is not None else 0.0
-    not_streaming_ms = 0.0 if since is None else min(now - watched.streamed_ms, running_for_ms)
-    streaming_now = watched.streamed_ms == watched.arrived_ms
-    return NodeView(
-        spec=watched.spec,
-        observation=watched.observation,
-        age_ms=now - watched.arrived_ms,
-        wal_advanced_age_ms=now - watched.wal_advanced_ms,
-        replay_advanced_age_ms=now - watched.replay_advanced_ms,
-        running_for_ms=running_for_ms,
-        not_streaming_for_ms=0.0 if streaming_now else not_streaming_ms,
-        starved_for_ms=watched.starvation.for_ms(now),
-        port=watched.port,
-    )

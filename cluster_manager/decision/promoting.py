@@ -240,6 +240,8 @@ def _is_proven_stopped(view: View, document: Topology, old: NodeName, candidate:
     node = view.node(old)
     if node is None or node.observation is None:
         return False
+    if node.stopped_under >= document.epoch:
+        return True
     observation = node.observation
     stopped = observation.postmaster.state is PostmasterState.STOPPED
     fenced = observation.role is Role.STANDBY and observation.promised >= document.epoch

@@ -15,7 +15,7 @@ from cluster_manager.decision.elect import Elected, Tally, elect, tally
 from cluster_manager.decision.suspicion import Health, health, promisable, tell
 from cluster_manager.decision.view import NodeView, View, is_fresh
 from pgtopology.document import Candidate, Step, Topology, Transition, TransitionKind
-from pgtopology.node import Role
+from pgtopology.node import NodeName, Role
 from pgtopology.observation import PostmasterState
 from pgtopology.orders import StopMode
 from pgtopology.timeline import RECORDS_MAX, TimelineRecord, next_timeline
@@ -35,10 +35,11 @@ def recruit(view: View, document: Topology, transition: Transition) -> tuple[Fin
     elected = elect(document, votes)
     if elected is not None and not _is_awaited(view, transition):
         safe_since_ms = _safe_since_ms(document, votes)
-        everybody = len(votes.counted) == len(document.voters.members if document.voters is not None else ())
-        lacks_somebody = _finds_no_heir(transition, elected) or transition.cause == ALLOW_DATA_LOSS
-        patience_ms = view.timings.heir_ms if lacks_somebody else view.timings.straggler_ms
-        if everybody or view.now_ms - safe_since_ms >= patience_ms:
+        if _finds_no_heir(transition, elected) or transition.cause == ALLOW_DATA_LOSS:
+            missing, patience_ms = len(votes.passed_over), view.timings.heir_ms
+        else:
+            missing, patience_ms = len(_stragglers(view, votes)), view.timings.straggler_ms
+        if not missing or view.now_ms - safe_since_ms >= patience_ms:
             claim = _claim(view, document, transition, elected)
             return in_flight(transition, f'"{elected.node}" is elected: {elected.because}'), (claim,)
         return in_flight(transition, "a safe set promised; waiting a moment for better nodes"), _ask(view, document, transition)
@@ -58,6 +59,29 @@ def recruit(view: View, document: Topology, transition: Transition) -> tuple[Fin
         reason = f"every voter answered, but only {len(votes.counted)} of the {needed} needed count: {waiting}"
         return Finding(Diagnosis.NO_CANDIDATE, reason, cause=Diagnosis.TRANSITION_IN_FLIGHT), actions
     return in_flight(transition, f"gathering promises of epoch {document.epoch}: {waiting}"), actions
+
+
+def _stragglers(view: View, votes: Tally) -> tuple[NodeName, ...]:
+    """Return the voters that have not answered but may within a moment: their PostgreSQL runs, and as a standby.
+
+    Whoever must be stopped, started or found first takes longer than anybody waits.
+    """
+    nodes = (view.node(name) for name in votes.passed_over)
+    return tuple(
+        node.name
+        for node in nodes
+        if node is not None
+        and node.observation is not None
+        and node.is_heard(view.timings)
+        and node.observation.role is Role.STANDBY
+        and node.observation.postmaster.state is PostmasterState.RUNNING
+        and not _has_answered(view, node.name)
+    )
+
+
+def _has_answered(view: View, name: NodeName) -> bool:
+    promise = view.promises.get(name)
+    return promise is not None and promise.answer.position is not None
 
 
 def _finds_no_heir(transition: Transition, elected: Elected) -> bool:
@@ -94,9 +118,10 @@ def _is_awaited(view: View, transition: Transition) -> bool:
 def _has_stopped(view: View, document: Topology, old: NodeView) -> bool:
     """Return whether the old primary is seen to keep its promise of this epoch already: it is stopped, or a standby."""
     observation = old.observation
-    if observation is None or not is_fresh(old, view.timings) or observation.promised < document.epoch:
-        return False
-    return observation.postmaster.state is PostmasterState.STOPPED or observation.role is Role.STANDBY
+    if old.stopped_under >= document.epoch:
+        return True
+    fenced = observation is not None and observation.role is Role.STANDBY and observation.promised >= document.epoch
+    return fenced and is_fresh(old, view.timings)
 
 
 def _worth_asking(view: View, document: Topology, node: NodeView) -> bool:
@@ -108,7 +133,7 @@ def _worth_asking(view: View, document: Topology, node: NodeView) -> bool:
 
 def _all_answered(view: View, document: Topology) -> bool:
     names = document.voters.names if document.voters is not None else ()
-    return all(name in view.promises and view.promises[name].answer.position is not None for name in names)
+    return all(_has_answered(view, name) for name in names)
 
 
 def _safe_since_ms(document: Topology, votes: Tally) -> float:

@@ -95,6 +95,9 @@ class NodeView:
     """How long its receiver has not been streaming; 0 while it is, or on a primary."""
     starved_for_ms: float = 0
     """How long its upstream has given it no WAL, although it has read all of its own; 0 on whoever follows nobody."""
+    stopped_under: Epoch = NO_EPOCH
+    """The greatest epoch it had promised when no process of its data directory was left. No node starts as a primary (S18) and
+    none is promoted below its promise (S8): whatever it ran as a primary of an earlier epoch is over, also while it starts."""
     port: Port = Port.UNKNOWN
     """What the manager's own connection to its PostgreSQL met; tried while its noded is silent."""
 

@@ -26,6 +26,7 @@ from cluster_manager.decision.view import (
     slots_of,
 )
 from cluster_manager.executor import DEADLINE_S, PACE_MS
+from cluster_manager.watched import Watched
 from pgtopology.document import Topology
 from pgtopology.epoch import NO_EPOCH, Epoch
 from pgtopology.node import NodeName
@@ -47,7 +48,6 @@ from pgtopology.orders import (
     StopOrder,
 )
 from pgtopology.timeline import TOLD_MAX
-from tests.sim.watched import Watched
 from tests.sim.world import Owner
 
 if TYPE_CHECKING:

@@ -25,6 +25,7 @@ from cluster_manager.decision.view import (
     View,
 )
 from cluster_manager.settings import FAILOVERS_REMEMBERED
+from cluster_manager.watched import Watched
 from pgtopology.document import Durability, Endpoints, Topology
 from pgtopology.epoch import NO_EPOCH, NO_REVISION, Revision
 from pgtopology.node import NodeName
@@ -38,7 +39,6 @@ from tests.sim.network import Network, Stream
 from tests.sim.node import CLUSTER, SimNode
 from tests.sim.store import LEASE_MS, SimStore
 from tests.sim.switches import Switch
-from tests.sim.watched import Watched
 from tests.sim.world import World
 
 KEEP_MS = 300.0

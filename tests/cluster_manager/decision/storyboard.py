@@ -427,6 +427,8 @@ def _edit_one(node: NodeView, key: str, value: str) -> NodeView:
             return replace(node, running_for_ms=float(value))
         case "port":
             return replace(node, port=Port(value))
+        case "stopped-under":
+            return replace(node, stopped_under=Epoch(int(value)))
         case "lost-stream":
             receiver = Receiver(running=False, streaming=False, upstream=NodeName("n1"), upstream_epoch=seen.seen.epoch)
             return replace(
