@@ -104,6 +104,9 @@ class Postmaster:
         assert self._process is None
         self._remove_locks()
         rotate_log(self._layout.log)
+        # Before it has its handlers a SIGHUP would end it. Blocked, one waits for them: the mask is inherited, and PostgreSQL
+        # unblocks everything when it is ready for it (postmaster.c, ServerLoop).
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
         with self._layout.log.open("ab") as log:
             try:
                 child = subprocess.Popen(
@@ -117,6 +120,8 @@ class Postmaster:
                 )
             except OSError as error:
                 raise PostmasterError(f"cannot start {command[0]}: {error}") from error
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         self.unexpected_exit = False
         metrics.STARTS.inc()
         self._watch(child.pid, child)
