@@ -1,6 +1,7 @@
 """What pg_controldata says of a data directory that is not running.
 
-Only what noded acts upon.  The timeline in a control file may lie behind the WAL (S6), so it is never a position.
+Only what noded acts upon.  The timeline in a control file may lie behind the WAL (S6), so it is no position by itself;
+`lastrecord` knows the one exception.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pgtopology.lsn import Lsn, parse_lsn
 from pgtopology.timeline import Timeline
 
 _DEMANDS = {
@@ -25,8 +27,11 @@ class ControlData:
     system_identifier: str
     state: str
     """PostgreSQL's words, for example ``shut down in recovery`` or ``in production``."""
+    checkpoint: Lsn
+    """Where the record of the latest checkpoint begins."""
     checkpoint_timeline: Timeline
     wal_segment_bytes: int
+    wal_block_bytes: int
     demands: Mapping[str, int] = field(default_factory=dict[str, int])
     """What a standby on this data needs at least of each parameter (`parameters.AT_LEAST_THE_WRITERS`)."""
 
@@ -49,12 +54,14 @@ def parse_controldata(text: str) -> ControlData:
         control = ControlData(
             system_identifier=values["Database system identifier"],
             state=values["Database cluster state"],
+            checkpoint=parse_lsn(values["Latest checkpoint location"]),
             checkpoint_timeline=Timeline(int(values["Latest checkpoint's TimeLineID"])),
             wal_segment_bytes=int(values["Bytes per WAL segment"]),
+            wal_block_bytes=int(values["WAL block size"]),
             demands={name: int(values[line]) for name, line in _DEMANDS.items() if line in values},
         )
     except KeyError as error:
         raise ValueError(f"pg_controldata did not report {error}") from error
-    if control.wal_segment_bytes <= 0 or control.checkpoint_timeline <= 0:
+    if min(control.wal_segment_bytes, control.wal_block_bytes, control.checkpoint_timeline) <= 0:
         raise ValueError("the control file is damaged")
     return control

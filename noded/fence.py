@@ -13,7 +13,7 @@ import os
 import signal
 from dataclasses import dataclass
 
-from noded import processes
+from noded import lastrecord, processes
 from noded.instance import Instance
 from noded.postmaster import FAST_STOP_S
 from noded.promise import standby_configuration
@@ -52,26 +52,39 @@ class Unknown:
     reason: str
 
 
-async def cut(instance: Instance, *, promoting: bool, stop_mode: StopMode, fast_s: float = FAST_STOP_S) -> bool:
-    """Cut this node off from every upstream, and end it as a primary. Return whether it was one.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """The node is fenced."""
+
+    was_primary: bool = False
+    position: Position | None = None
+    """Where its WAL ends, if its files said so before it was started again: a primary that ended in good order."""
+
+
+async def cut(instance: Instance, *, promoting: bool, stop_mode: StopMode, fast_s: float = FAST_STOP_S) -> Cut:
+    """Cut this node off from every upstream, and end it as a primary.
 
     Raises PostmasterError or OSError if that cannot be done: then nothing was promised to anybody.
     """
     if not instance.running:
         await instance.stop(StopMode.IMMEDIATE)
-        await instance.start()
-        return False
+        return Cut(position=await _start(instance))
     if promoting or await instance.role() is not Role.STANDBY:
         was_primary = not instance.layout.standby_signal.exists()
         await instance.stop(StopMode.IMMEDIATE if promoting else stop_mode, fast_s=fast_s)
-        await instance.start()
-        return was_primary
+        return Cut(was_primary=was_primary, position=await _start(instance))
     instance.configure(standby_configuration(instance.state.value))
     instance.postmaster.reload()
     if not await _receiver_is_gone(instance):
         await instance.stop(StopMode.IMMEDIATE)
         await instance.start()
-    return False
+    return Cut()
+
+
+async def _start(instance: Instance) -> Position | None:
+    """Start a standby without upstream, and return where the WAL ends that it starts with, if its files tell."""
+    control = await instance.start()
+    return lastrecord.position_of(instance.layout.wal, control) if control is not None else None
 
 
 async def read_position(instance: Instance, *, timeout_s: float) -> Position | Unknown:

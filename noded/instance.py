@@ -7,7 +7,6 @@ that of a standby (S10, S18).  The one file that knows both the postmaster and t
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,13 +119,17 @@ class Instance:
         )
         return any(int(row["setting"]) < demands[row["name"]] for row in rows)
 
-    async def learn_demands(self) -> None:
+    async def learn_demands(self) -> ControlData | None:
         """Find out what the data demands: a standby does not start with less than the server had whose WAL it replays.
 
-        Wanting less must not keep it down; nor must a control file that cannot be read now.
+        Wanting less must not keep it down; nor must a control file that cannot be read now, which is returned otherwise.
         """
-        with contextlib.suppress(ToolError, ValueError):
-            self._demands = (await self.control_data(timeout_s=DEMANDS_TIMEOUT_S)).demands
+        try:
+            control = await self.control_data(timeout_s=DEMANDS_TIMEOUT_S)
+        except (ToolError, ValueError):
+            return None
+        self._demands = control.demands
+        return control
 
     def write_settings(self) -> None:
         """Write the operator's settings where PostgreSQL reads them. Durable. Raises OSError."""
@@ -167,16 +170,17 @@ class Instance:
         """Return whether somebody else has written our file."""
         return self.running and self._written is not None and read_or_none(self.layout.auto_conf) != self._written
 
-    async def start(self) -> None:
+    async def start(self) -> ControlData | None:
         """Start PostgreSQL as a standby, as the durable state says. Raises PostmasterError, OSError.
 
-        No process of the data directory may be left. One that keeps ending is started again only after a pause.
+        No process of the data directory may be left. One that keeps ending is started again only after a pause. Returns the
+        control file as it was before, if it could be read.
         """
         self._note_promotion()
         if (why_not := self.why_not_yet()) is not None:
             raise PostmasterError(why_not)
         layout, server = self.layout, self.server
-        await self.learn_demands()
+        control = await self.learn_demands()
         self.write_settings()
         if not layout.standby_signal.exists():
             write_durably(layout.standby_signal, b"")
@@ -189,6 +193,7 @@ class Instance:
         remove_socket(server.socket_dir, server.port)
         self.sessions.drop()
         self.postmaster.start(self.binaries.command("postgres", "-D", str(layout.pgdata), *conf.command_line(self.place)))
+        return control
 
     def why_not_yet(self) -> str | None:
         """Return why PostgreSQL is not started again at this moment, or None."""

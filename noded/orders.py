@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from daemonkit.logs import get_logger
 from noded import fence, promise
 from noded.copies import FAILURES
+from noded.fence import Cut
 from noded.node import Node
 from noded.postmaster import PostmasterError
 from noded.promise import Circumstances, State, Work
@@ -78,20 +79,19 @@ class Orders:
         self._accept(order, primary=False, change=lambda state: promise.promise(state, order.epoch))
         async with self.node.turn:
             self._check_not_overtaken(order)
-            was_primary, unknown = await self._guard(self._fence(order))
-        position: Position | None = None
-        if not unknown:
+            fenced, unknown = await self._guard(self._fence(order))
+        position = fenced.position
+        if position is None and not unknown:
             found = await fence.read_position(self._instance, timeout_s=max(0.0, deadline - loop.time()))
             self._check_not_overtaken(order)
             if self._state.value.following is not None:
                 unknown = "it was told to follow meanwhile"
             elif isinstance(found, Position):
                 position = found
+                # PostgreSQL runs and its WAL is read to the end: an earlier failure to start is over.
+                self._doing.problem = None
             else:
                 unknown = found.reason
-        if position is not None:
-            # PostgreSQL runs and its WAL is read to the end: an earlier failure to start is over.
-            self._doing.problem = None
         state = self._state.value
         if self._told != (order.epoch, position is not None):
             self._told = (order.epoch, position is not None)
@@ -105,7 +105,7 @@ class Orders:
             seen=seen,
             position=position,
             unknown_because=unknown,
-            was_primary=was_primary,
+            was_primary=fenced.was_primary,
         )
 
     async def follow(self, order: FollowOrder) -> Acknowledged:
@@ -283,28 +283,28 @@ class Orders:
         self._state.store(replace(state, promised=Epoch(max(state.promised, order.epoch))))
         self._doing.blocked = None
 
-    async def _fence(self, order: PromiseOrder) -> tuple[bool, str]:
-        """Keep the promise. Return whether this was a primary, and why no position can be told if that is known already."""
+    async def _fence(self, order: PromiseOrder) -> tuple[Cut, str]:
+        """Keep the promise. Return what came of it, and why no position can be told if that is known already."""
         doing, instance, state = self._doing, self._instance, self._state.value
         if doing.blocked is not None:
             instance.forget_password()
             await instance.stop(StopMode.IMMEDIATE)
-            return False, doing.blocked
+            return Cut(), doing.blocked
         if doing.work is not None:
             # The data is in nobody's service; whatever the work ends with is started as the promise says.
             instance.forget_password()
-            return False, f"{doing.work} is under way"
+            return Cut(), f"{doing.work} is under way"
         if not instance.has_data():
-            return False, "there is no data"
+            return Cut(), "there is no data"
         self.node.heartbeat.end()
         if state.work is not None:
             await instance.stop(StopMode.IMMEDIATE)
-            return False, f"an unfinished {state.work} left the data unusable"
+            return Cut(), f"an unfinished {state.work} left the data unusable"
         if not instance.running and (why_not := instance.why_not_yet()) is not None:
             await instance.stop(StopMode.IMMEDIATE)
-            return False, why_not
-        was_primary = await fence.cut(instance, promoting=doing.promoting, stop_mode=order.stop_mode, fast_s=_patience_s(order))
-        return was_primary, ""
+            return Cut(), why_not
+        patience_s = _patience_s(order)
+        return await fence.cut(instance, promoting=doing.promoting, stop_mode=order.stop_mode, fast_s=patience_s), ""
 
     def _accept(self, order: Order, *, primary: bool, change: Callable[[State], State] = lambda state: state) -> None:
         """Raise OrderRefused if *order* may not be carried out; else make durable that it was seen, and *change*."""

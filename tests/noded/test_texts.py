@@ -142,12 +142,14 @@ CONTROL = """\
 pg_control version number:            1300
 Database system identifier:           7711305365621355795
 Database cluster state:               {state}
+Latest checkpoint location:           0/50000A8
 Latest checkpoint's TimeLineID:       5
 max_connections setting:              170
 max_worker_processes setting:         8
 max_wal_senders setting:              20
 max_prepared_xacts setting:           0
 max_locks_per_xact setting:           64
+WAL block size:                       8192
 Bytes per WAL segment:                16777216
 """
 
@@ -156,6 +158,7 @@ Bytes per WAL segment:                16777216
 def test_a_control_file_says_whose_data_it_is_and_how_it_was_left(state: str, clean: bool) -> None:
     control = parse_controldata(CONTROL.format(state=state))
     assert control.system_identifier == "7711305365621355795"
+    assert control.checkpoint == 0x50000A8
     assert control.checkpoint_timeline == 5
     assert control.demands == {
         "max_connections": 170,
@@ -164,6 +167,7 @@ def test_a_control_file_says_whose_data_it_is_and_how_it_was_left(state: str, cl
         "max_locks_per_transaction": 64,
     }
     assert control.wal_segment_bytes == 16 << 20
+    assert control.wal_block_bytes == 8192
     assert control.was_shut_down is clean
 
 
