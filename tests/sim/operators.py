@@ -141,11 +141,13 @@ class Operators(Mishaps):
             self._begin("promote_by_hand", "somebody promotes {} by hand", node.name)
             node.pg.promote(0)
 
-    def strange_hand(self) -> None:
+    def strange_hand(self, node: SimNode | None = None) -> None:
         """Somebody empties the writer's list of synchronous standbys with ALTER SYSTEM."""
-        writer = self.cluster.writer()
+        writer = node or self.cluster.writer()
         pg = writer.pg if writer is not None else None
         if writer is None or pg is None or pg.life is None or pg.life.frozen or not pg.conf_names or not writer.noded:
+            return
+        if pg.life.role is not Role.PRIMARY:
             return
         self._begin("strange_hand", "somebody empties the list of {}", writer.name)
         pg.configure(pg.conf_upstream, "")
