@@ -54,7 +54,8 @@ def lease_until(frame: FeedFrame, held: Topology | None) -> float:
 def heartbeat_until(seen: Observation, held: Topology, asked_at: float) -> float | str:
     """Return until when what the writer's noded says vouches for the writer of *held*, or why it does not.
 
-    The age it states is counted from *asked_at*, before the answer was made, so the result is never too late.
+    The age it states is counted from *asked_at*, before the answer was made, so the result is never too late. It is that of the
+    beginning: an acknowledgement may have been long under way, or waited in a server that stood still, and says nothing of now.
     """
     if seen.node != held.writer:
         return f'"{seen.node}" is not the writer'
@@ -67,4 +68,5 @@ def heartbeat_until(seen: Observation, held: Topology, asked_at: float) -> float
         return f'"{seen.node}" has no acknowledged heartbeat'
     if heartbeat.epoch != held.epoch:
         return f"the heartbeat is of epoch {heartbeat.epoch}, not {held.epoch}"
-    return asked_at - heartbeat.acknowledged_age_ms / 1000 + HEARTBEAT_VALID_S
+    age_ms = heartbeat.begun_age_ms if heartbeat.begun_age_ms is not None else heartbeat.acknowledged_age_ms
+    return asked_at - age_ms / 1000 + HEARTBEAT_VALID_S

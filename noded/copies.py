@@ -27,6 +27,7 @@ from noded.rewind import rewind
 from noded.tail import keep_tail
 from noded.tools import ToolError
 from noded.walsender import WalsenderError
+from pgtopology.epoch import Revision
 from pgtopology.node import Incarnation, sync_name
 from pgtopology.orders import StopMode, Upstream
 
@@ -87,13 +88,13 @@ class Copies:
             # What cannot be removed now goes at the next start.
             await clone.remove_tree(instance.layout.replaced)
 
-    async def rewind(self, source: Upstream) -> None:
-        """Rewind the data to *source*'s history, and follow it unless a promise was given meanwhile."""
+    async def rewind(self, source: Upstream, revision: Revision) -> None:
+        """Rewind the data to *source*'s history, by order of *revision*, and follow it unless a promise was given meanwhile."""
         instance, state = self._instance, self._instance.state
         async with self._turn:
             await instance.stop(StopMode.FAST)
         await rewind(instance, source)
-        state.store(promise.finish(state.value))
+        state.store(promise.rewound(state.value, revision))
         await self._start()
 
     async def _keep_tail(self, source: Upstream) -> None:

@@ -175,7 +175,7 @@ def make_node(
         postmaster=Postmaster(layout, poke),
         sessions=sessions,
     )
-    heartbeat = Heartbeat(sessions.heartbeat, poke)
+    heartbeat = Heartbeat(sessions.heartbeat, state, poke)
     doing = Doing()
     reporter = Reporter(instance, heartbeat, doing)
     reporters.append(reporter)

@@ -2,7 +2,9 @@
 
 A transactional logical message needs no table, so no lock, bloat or user can stand in its way; it waits for the quorum as
 every commit does (L6).  Acknowledged means: it returned, without a warning (a cancelled wait returns success with one), on
-the epoch that is being proven.  A statement in flight is never cancelled by a request; its connection is cut.
+the epoch that is being proven, and as many other voters show it flushed as the list ordered here asks for.  The return alone
+proves nothing: somebody may have emptied the list, and then a writer that is cut off acknowledges itself (S1, S14).  A
+statement in flight is never cancelled by a request; its connection is cut.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import asyncio
 from collections.abc import Callable
 
 from noded import metrics
+from noded.durable_state import DurableState
 from noded.sessions import Session, SessionError
 from pgtopology import observation
 from pgtopology.epoch import Epoch
@@ -19,21 +22,33 @@ from pgtopology.lsn import Lsn
 INTERVAL_S = 0.2
 RETRY_S = 0.05
 ASK_TIMEOUT_S = 1.0
+POLL_S = 0.02
 
 PREFIX = "endpointd"
-EMIT = f"SELECT pg_logical_emit_message(true, '{PREFIX}', $1::text)"
-WAL_END = "SELECT (pg_current_wal_flush_lsn() - '0/0')::int8 AS lsn"
+EMIT = f"SELECT (pg_logical_emit_message(true, '{PREFIX}', $1::text) - '0/0')::int8 AS lsn"
+
+_PROOF = """
+SELECT (pg_current_wal_flush_lsn() - '0/0')::int8 AS lsn,
+       (SELECT count(DISTINCT r.application_name)
+          FROM pg_stat_replication r JOIN pg_replication_slots s ON s.active_pid = r.pid
+         WHERE r.application_name = ANY($1::text[]) AND s.slot_name = r.application_name
+           AND (r.flush_lsn - '0/0')::int8 >= $2::int8) AS copies
+"""
+"""The WAL end, and how many of the voters $1 show under their own slots that they have flushed $2."""
 
 
 class Heartbeat:
     """Beats while this node is the writer."""
 
-    def __init__(self, session: Session, on_change: Callable[[], None]) -> None:
+    def __init__(self, session: Session, state: DurableState, on_change: Callable[[], None]) -> None:
         self._session = session
+        self._state = state
         self._on_change = on_change
         self._epoch: Epoch | None = None
         self._active = asyncio.Event()
         self._acknowledged_at: float | None = None
+        self._begun_at: float | None = None
+        """When the last acknowledged one was begun."""
         self._pending_since: float | None = None
         self._lsn: Lsn | None = None
         self._error: str | None = None
@@ -54,7 +69,7 @@ class Heartbeat:
         """Stop: this node is the writer no longer."""
         self._epoch = None
         self._active.clear()
-        self._acknowledged_at = None
+        self._acknowledged_at = self._begun_at = None
         self._lsn = None
         self._error = None
         self._session.drop()
@@ -63,10 +78,11 @@ class Heartbeat:
         """Return what the observation says of it at *now*, of the loop's clock."""
         if self._epoch is None:
             return None
-        acknowledged, pending = self._acknowledged_at, self._pending_since
+        acknowledged, begun, pending = self._acknowledged_at, self._begun_at, self._pending_since
         return observation.Heartbeat(
             epoch=self._epoch,
             acknowledged_age_ms=int((now - acknowledged) * 1000) if acknowledged is not None else None,
+            begun_age_ms=int((now - begun) * 1000) if begun is not None else None,
             pending_ms=int((now - pending) * 1000) if pending is not None else 0,
             lsn=self._lsn,
             error=self._error,
@@ -90,10 +106,10 @@ class Heartbeat:
             return False
         began = self._pending_since = loop.time()
         try:
-            await self._session.rows(EMIT, f"heartbeat of epoch {epoch}", timeout_s=None)
+            written = (await self._session.row(EMIT, f"heartbeat of epoch {epoch}", timeout_s=None))["lsn"]
             took_s = loop.time() - began
             warning = next(iter(self._session.warnings), None)
-            lsn = (await self._session.row(WAL_END, timeout_s=ASK_TIMEOUT_S))["lsn"]
+            lsn = await self._copied(epoch, written) if warning is None else None
         except SessionError as error:
             if self._epoch == epoch:
                 self._error = str(error)
@@ -104,11 +120,25 @@ class Heartbeat:
         if self._epoch != epoch:
             return False
         self._error = warning
-        if warning is not None:
+        if lsn is None:
             metrics.HEARTBEAT_FAILURES.inc()
         else:
             metrics.HEARTBEAT_SECONDS.observe(took_s)
-            self._acknowledged_at = loop.time()
-            self._lsn = Lsn(lsn)
+            self._acknowledged_at, self._begun_at = loop.time(), began
+            self._lsn = lsn
         self._on_change()
-        return warning is None
+        return lsn is not None
+
+    async def _copied(self, epoch: Epoch, written: int) -> Lsn | None:
+        """Return the WAL end once enough other voters have flushed *written*; None if *epoch* is not proven any more."""
+        while self._epoch == epoch:
+            state = self._state.value
+            voters, node = state.in_force, state.node
+            others = [voter.sync_name for voter in voters.members if voter.name != node] if voters is not None else []
+            row = await self._session.row(_PROOF, others, written, timeout_s=ASK_TIMEOUT_S)
+            needed = voters.others_needed(node) if voters is not None else None
+            if needed is not None and row["copies"] >= needed:
+                return Lsn(row["lsn"])
+            self._error = f"it returned, but of the other voters only {row['copies']} have flushed it"
+            await asyncio.sleep(POLL_S)
+        return None

@@ -251,7 +251,7 @@ class Orders:
             self._lift_quarantine(order)
         mute = isinstance(order, CloneOrder) and self.node.is_mute_standby()
         self._accept(order, primary=not mute and await self.node.is_primary())
-        if self._doing.work is not None:
+        if self._doing.work is not None or promise.is_done(self._state.value, order):
             return
         copying = self.node.copying
         left_s = 0.0 if by_operator else copying.left_s(asyncio.get_running_loop().time())
@@ -265,11 +265,11 @@ class Orders:
                 self._check_not_overtaken(order)
                 self._check_not_primary(not self._instance.layout.standby_signal.exists())
             self._check_not_primary(await self.node.is_primary())
-            if self._doing.work is None:
+            if self._doing.work is None and not promise.is_done(self._state.value, order):
                 marked = promise.begin(self._state.value, work)
                 self._state.store(promise.follow(marked, order.source, order.epoch))
                 copies = self.node.copies
-                doing = copies.clone(order.source) if work is Work.CLONE else copies.rewind(order.source)
+                doing = copies.clone(order.source) if work is Work.CLONE else copies.rewind(order.source, order.revision)
                 self.node.begin_work(work, doing)
 
     def _lift_quarantine(self, order: Order) -> None:

@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from pgtopology.desired import DesiredSettings
-from pgtopology.epoch import NO_EPOCH, Epoch
+from pgtopology.epoch import NO_EPOCH, NO_REVISION, Epoch, Revision
 from pgtopology.node import Incarnation, NodeName, sync_name
 from pgtopology.observation import Seen
 from pgtopology.orders import (
@@ -78,6 +78,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     in_force: Voters | None = None
     """Whose acknowledgements a commit waits for while this node is the writer."""
     work: Work | None = None
+    rewound: Revision = NO_REVISION
+    """Of the order by which this data was rewound last: who comes with it again, late, finds it done."""
     wanted: bool = True
     """Whether PostgreSQL should run: False after an ordered stop, until an order needs it again."""
     desired: DesiredSettings = DesiredSettings()
@@ -157,6 +159,7 @@ def new_data(state: State, incarnation: Incarnation | None, system_identifier: s
         promotion=None,
         foreign=False,
         in_force=None,
+        rewound=NO_REVISION,
         whole=False,
     )
 
@@ -169,6 +172,16 @@ def no_data(state: State) -> State:
 def finish(state: State, *, whole: bool | None = None) -> State:
     """Return *state* after long work has ended well."""
     return replace(state, work=None, promotion=None, whole=state.whole if whole is None else whole)
+
+
+def rewound(state: State, revision: Revision) -> State:
+    """Return *state* after the rewind that an order of *revision* asked for."""
+    return replace(finish(state), rewound=revision)
+
+
+def is_done(state: State, order: Order) -> bool:
+    """Return whether *order* is one that was carried out: done again it would take away what has become whole since."""
+    return isinstance(order, RewindOrder) and order.revision <= state.rewound
 
 
 def recovery_ended(state: State, timeline: Timeline) -> State:

@@ -18,6 +18,7 @@ from pgtopology.lsn import Lsn
 from pgtopology.quorum import Voters, synchronous_standby_names
 
 POLL_S = 0.01
+_WAL_END = "SELECT (pg_current_wal_flush_lsn() - '0/0')::int8 AS lsn"
 
 
 class SynchronousError(Exception):
@@ -60,7 +61,7 @@ async def prove_in_force(
                 await session.rows(heartbeat.EMIT, "barrier", timeout_s=None)
                 if session.warnings:
                     raise SynchronousError(f"the commit under the list was not acknowledged: {session.warnings[0]}")
-                row = await session.row(heartbeat.WAL_END, timeout_s=None)
+                row = await session.row(_WAL_END, timeout_s=None)
                 return Lsn(row["lsn"])
             finally:
                 session.drop()

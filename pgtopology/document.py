@@ -13,7 +13,7 @@ from enum import StrEnum
 import msgspec
 
 from pgtopology.desired import DesiredSettings
-from pgtopology.epoch import Epoch, Revision
+from pgtopology.epoch import NO_REVISION, Epoch, Revision
 from pgtopology.node import Member, NodeName
 from pgtopology.quorum import Voter, Voters
 from pgtopology.timeline import Timeline, TimelineRecord
@@ -118,6 +118,8 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
     """None only before the first node was made."""
     former_voters: Voters | None = None
     """Those before the last change, until so many of them know of it that it cannot be lost with the store."""
+    voters_since: Revision = NO_REVISION
+    """The revision that recorded `voters`: who has seen only equal ones of an earlier time does not know of the last change."""
     writer: NodeName | None = None
     candidate: Candidate | None = None
     timelines: tuple[TimelineRecord, ...] = ()

@@ -93,7 +93,9 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     epoch: Epoch
     """Under which this node was promoted."""
     acknowledged_age_ms: int | None = None
-    """Since the last one returned without a warning; None before the first."""
+    """Since the last one returned without a warning, and enough voters showed it flushed; None before the first."""
+    begun_age_ms: int | None = None
+    """Since that one was begun: nobody who has flushed it had been cut off by a promise before. None if noded does not say."""
     pending_ms: int = 0
     """How long the present one has been waiting; 0 if none is."""
     lsn: Lsn | None = None

@@ -70,7 +70,7 @@ def _made_known(view: View, document: Topology, writer: NodeView, recorded: Vote
     if former is None:
         return None
     voters = {node.name: voter for node in view.nodes if (voter := node.voter()) is not None and voter in former.members}
-    known = [voters[node.name] for node in view.nodes if node.name in voters and _knows(node, recorded)]
+    known = [voters[node.name] for node in view.nodes if node.name in voters and _knows(node, document)]
     if former.make_known(known, recorded):
         settled = msgspec.structs.replace(document, revision=Revision(document.revision + 1), former_voters=None)
         names = ", ".join(voter.name for voter in known) or "enough voters"
@@ -78,14 +78,19 @@ def _made_known(view: View, document: Topology, writer: NodeView, recorded: Vote
     led = voters.get(writer.name)
     if led is not None and former.make_known([*known, led], recorded):
         return "the recorded voters are put in force", PutInForce(writer.name, recorded)
-    ignorant = [node for node in view.nodes if node.name in voters and node.name != writer.name and not _knows(node, recorded)]
+    ignorant = [node for node in view.nodes if node.name in voters and node.name != writer.name and not _knows(node, document)]
     told = next((node for node in ignorant if _follows(node, view, document)), None)
     action = Follow(told.name, Upstream(writer.name, writer.spec.address)) if told is not None else None
     return "the change of the voters is made known before it is used", action
 
 
-def _knows(node: NodeView, recorded: Voters) -> bool:
-    return node.observation is not None and node.observation.seen.voters == recorded
+def _knows(node: NodeView, document: Topology) -> bool:
+    """Return whether the node has seen this record of the voters.
+
+    Equal ones of an earlier time do not count: those between the two, which others may have seen, would win against them.
+    """
+    seen = node.observation.seen if node.observation is not None else None
+    return seen is not None and seen.voters == document.voters and seen.revision >= document.voters_since
 
 
 def _follows(node: NodeView, view: View, document: Topology) -> bool:
@@ -259,14 +264,15 @@ def _record(document: Topology, voters: Voters, because: str) -> WriteDocument:
     durability = Durability.QUORUM if voters.w > 1 else Durability.ASYNC
     if document.durability is Durability.REDUCED and voters.w <= 1:
         durability = Durability.REDUCED
-    before = document.voters
+    before, revision = document.voters, Revision(document.revision + 1)
     anew = before is not None and before.names == voters.names and before.w == voters.w
     return WriteDocument(
         msgspec.structs.replace(
             document,
-            revision=Revision(document.revision + 1),
+            revision=revision,
             voters=voters,
             former_voters=document.former_voters if anew else before,
+            voters_since=revision,
             durability=durability,
         ),
         because,

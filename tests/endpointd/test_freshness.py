@@ -53,7 +53,12 @@ SEEN = Observation(
 )
 
 
-def test_a_heartbeat_vouches_from_when_it_was_acknowledged() -> None:
+def test_a_heartbeat_vouches_from_when_it_was_begun() -> None:
+    begun = msgspec.structs.replace(SEEN, heartbeat=Heartbeat(epoch=Epoch(4), acknowledged_age_ms=150, begun_age_ms=400))
+    assert heartbeat_until(begun, HELD, 100.0) == pytest.approx(100.2)
+
+
+def test_a_heartbeat_of_an_older_noded_vouches_from_when_it_was_acknowledged() -> None:
     assert heartbeat_until(SEEN, HELD, 100.0) == pytest.approx(100.45)
 
 

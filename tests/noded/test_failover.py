@@ -75,8 +75,12 @@ async def test_a_killed_primary_is_replaced_and_comes_back_by_a_rewind() -> None
         assert answer.position is not None
         assert answer.position.timeline == 2
         before = await first.observe()
-        await cluster.order(RewindOrder, first, Acknowledged, source=best.upstream, destroys=before.incarnation)
+        order = cluster.make(RewindOrder, first, source=best.upstream, destroys=before.incarnation)
+        await cluster.send(order, first, Acknowledged)
         back = await first.until(lambda o: o.whole and o.receiver and o.receiver.streaming)
+        # The same order comes once more, late: what is whole stays so.
+        await cluster.send(order, first, Acknowledged)
+        assert (await first.observe()).whole
         assert back.incarnation == before.incarnation
         assert back.timeline == 5
         assert back.promoted_epoch is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -172,6 +173,34 @@ async def test_a_strange_hand_in_the_configuration_is_undone() -> None:
                 await second.observe()
         row = await cluster.sql(first, "SELECT current_setting('synchronous_standby_names') AS names")
         assert row[0]["names"].startswith("ANY 1")
+
+
+async def test_a_heartbeat_that_only_the_writer_holds_is_not_acknowledged() -> None:
+    """Somebody empties the list of a writer that is alone: commits return at once, and prove nothing (S14)."""
+    async with running_members(2) as cluster:
+        first, second = await pair(cluster)
+        await cluster.order(StopOrder, second, Acknowledged)
+        await first.until(lambda o: o.heartbeat and o.heartbeat.pending_ms > 500)
+        path = first.directory / "pgdata" / "postgresql.auto.conf"
+        async with asyncio.timeout(20):
+            while True:
+                path.write_text("synchronous_standby_names = ''\n")
+                await cluster.sql(first, "SELECT pg_reload_conf()")
+                with contextlib.suppress(TimeoutError):
+                    # Returns without anybody, unless noded has restored the list already.
+                    await cluster.sql(first, "SELECT pg_logical_emit_message(true, 'test', '')", timeout_s=0.5)
+                    break
+        alone = await first.until(lambda o: o.heartbeat and o.heartbeat.error)
+        assert alone.heartbeat is not None
+        assert alone.heartbeat.error == "it returned, but of the other voters only 0 have flushed it"
+        assert alone.heartbeat.pending_ms > 500
+        assert (alone.heartbeat.acknowledged_age_ms or 0) > 500
+        await cluster.order(StartOrder, second, Acknowledged)
+        again = await first.until(
+            lambda o: o.heartbeat and (o.heartbeat.acknowledged_age_ms or 9999) < 300 and o.heartbeat.error is None
+        )
+        assert again.heartbeat is not None
+        assert (again.heartbeat.begun_age_ms or 0) >= (again.heartbeat.acknowledged_age_ms or 0)
 
 
 async def test_a_list_nobody_can_satisfy_is_refused_and_stays_in_force() -> None:

@@ -228,6 +228,17 @@ def test_data_whose_recovery_ended_by_nobodys_order_is_foreign_until_it_is_made_
         assert not promise.no_data(foreign).foreign
 
 
+def test_an_order_to_rewind_that_comes_again_finds_it_done() -> None:
+    asked = order(RewindOrder)
+    assert not promise.is_done(STATE, asked)
+    done = promise.rewound(promise.begin(STATE, Work.REWIND), asked.revision)
+    assert (done.work, done.whole) == (None, False)
+    assert promise.is_done(done, asked)
+    assert not promise.is_done(done, replace(asked, revision=Revision(asked.revision + 1)))
+    assert not promise.is_done(done, order(CloneOrder))
+    assert not promise.is_done(promise.new_data(done, Incarnation("cccc"), "7"), asked)
+
+
 def test_data_is_not_whole_from_the_beginning_of_long_work_until_it_is_proven() -> None:
     begun = promise.begin(STATE, Work.REWIND)
     assert (begun.whole, begun.work, begun.incarnation) == (False, Work.REWIND, "aaaa")

@@ -4,8 +4,7 @@ How to read it: `world` (time, chance, processes) and `network` know nothing of 
 (`datadir`, `committing`, `streaming`, `postgres`), a host with its noded (`machine` … `noded`, `node`), a `store`, managers
 (`executor`, `manager`) and proxies with clients (`proxy`); `cluster` puts them together and plays one seed.
 `mishaps`, `operators` and `faults` disturb it, `checkers/` look on, and `coverage` says what must have occurred.  `switches`
-takes one sentence of the law away at a time, and a checker must notice; `known` lists what was found in the real code and is
-not mended yet.
+takes one sentence of the law away at a time, and a checker must notice.
 
 What is real: `cluster_manager.decision` and `watched`, `noded.promise`, `pgtopology`, `endpointd.routing` and `freshness`.
 What is modelled after the source: the sequences of noded's orders, of the manager's loop and of PostgreSQL's recovery,

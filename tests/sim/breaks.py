@@ -57,7 +57,8 @@ def _knowing(node: NodeView, document: Topology) -> NodeView:
     observation = node.observation
     if observation is None:
         return node
-    seen = msgspec.structs.replace(observation.seen, voters=document.voters)
+    revision = max(observation.seen.revision, document.revision)
+    seen = msgspec.structs.replace(observation.seen, revision=revision, voters=document.voters)
     return dataclasses.replace(node, observation=msgspec.structs.replace(observation, seen=seen))
 
 

@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from noded import promise as rules
 from noded.promise import Work
+from pgtopology.epoch import Revision
 from pgtopology.node import Incarnation, Role
 from pgtopology.orders import (
     StopMode,
@@ -61,7 +62,7 @@ class Copies(Reporter):
         yield from self._start_after_work()
         return None
 
-    def _rewind(self, source: Upstream) -> Waits:
+    def _rewind(self, source: Upstream, revision: Revision) -> Waits:
         yield self.turn
         yield from self._stop(StopMode.FAST)
         self.turn.release()
@@ -75,8 +76,8 @@ class Copies(Reporter):
             self.pg.put_rewound(*peer.snapshot(), missing=self.world.rng.randint(0, 3))
             self.host.checks.data_lost(self.host)
         yield self._fsync_ms()
-        whole = True if self.broken is Switch.WIPED_COUNTS else None
-        self.store(rules.finish(self.state, whole=whole))
+        done = rules.rewound(self.state, revision)
+        self.store(replace(done, whole=True) if self.broken is Switch.WIPED_COUNTS else done)
         yield from self._start_after_work()
         return None
 

@@ -53,6 +53,7 @@ class Faults(Operators):
             (2, self.hang_among_new),
             (1, self.usurp),
             (1, self.strange_hand),
+            (1, self.hand_on_cut_off),
             (1, self.crash_cut_off),
             (1, self.split),
             (1, self.lose_most),
@@ -89,6 +90,7 @@ class Faults(Operators):
             Switch.NEEDLESS_LOSS: self.give_up_voters,
             Switch.LEFT_OUT_COUNT: self.lose_most,
             Switch.STALE_ROUTE: self.wandering_cut,
+            Switch.LONE_HEARTBEAT: self.hand_on_cut_off,
             Switch.CANCELLED_WAIT: self.crash_while_lagging,
             Switch.ACKNOWLEDGED_BY_NAME: self.crash_while_lagging,
             Switch.STARTS_AS_PRIMARY: self.crash_cut_off,
@@ -294,6 +296,17 @@ class Faults(Operators):
                 node.pg.chatter()
 
         self._later(self.world.jitter(0, away_ms), use)
+
+    def hand_on_cut_off(self) -> None:
+        """The writer is cut off together with a proxy, and somebody there empties its list, so that it acknowledges itself."""
+        writer = self.cluster.writer()
+        if writer is None:
+            return
+        cut_off = [writer.name, self.rng.choice(self.cluster.proxies_names)]
+        rest = [name for name in [*self.cluster.nodes, *self.cluster.others, STORE] if name not in cut_off]
+        self._cut(rest, cut_off, self.world.jitter(1800, 3500))
+        for _ in range(3):
+            self._later(self.world.jitter(600, 1700), lambda: self.strange_hand(writer))
 
     def crash_cut_off(self) -> None:
         """The writer is cut off from the voters and crashes, and soon its machine too: what it had not sent is only there."""

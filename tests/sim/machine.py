@@ -62,6 +62,7 @@ class Machine(Owner):
         self.facts = Facts()
         self.beat_epoch: Epoch | None = None
         self.beat_acknowledged_ms: float | None = None
+        self.beat_begun_ms: float | None = None
         self.beat_pending_ms: float | None = None
         self.beat_end: int | None = None
         self.deaf_since_ms: float | None = None

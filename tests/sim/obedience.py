@@ -358,18 +358,18 @@ class Obedience(Copies):
 
     def _begin(self, order: CloneOrder | RewindOrder, work: Work) -> Waits:
         self._accept(order, primary=(yield from self._is_primary()))
-        if self.work is None:
+        if self.work is None and not rules.is_done(self.state, order):
             yield self.turn
             try:
                 self._check_not_overtaken(order)
                 if (yield from self._is_primary()):
                     raise OrderRefused(str(Refusal.RUNNING_PRIMARY), "this node has become a primary meanwhile")
-                if self.work is None:
+                if self.work is None and not rules.is_done(self.state, order):
                     marked = rules.begin(self.state, work)
                     if self.broken is Switch.WIPED_COUNTS:
                         marked = replace(marked, whole=self.state.whole)
                     self.store(rules.follow(marked, order.source, order.epoch))
-                    doing = self._clone(order.source) if work is Work.CLONE else self._rewind(order.source)
+                    doing = self._clone(order.source) if work is Work.CLONE else self._rewind(order.source, order.revision)
                     self._begin_work(work, doing)
             finally:
                 self.turn.release()

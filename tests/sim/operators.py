@@ -16,6 +16,7 @@ from pgtopology.orders import Upstream
 from tests.sim.manager import Process
 from tests.sim.mishaps import Mishaps
 from tests.sim.node import SimNode
+from tests.sim.store import ANSWER_MS
 from tests.sim.switches import Switch
 
 LOOK_MS = 200.0
@@ -98,18 +99,25 @@ class Operators(Mishaps):
         name, self.leaving = node.name, True
         self._begin("remove_node", "an operator takes {} out", name)
         leader.edit(lambda old: old if why_needed(old, name) is not None else _marked(old, name, leaving=True), "an operator")
-        self.world.after(LOOK_MS, None, self._replace, node)
+        self.world.after(LOOK_MS, None, self._replace, node, leader, False)
 
-    def _replace(self, node: SimNode) -> None:
-        """Look whether *node* has left; then take it out of the settings, and put an empty one in."""
+    def _replace(self, node: SimNode, taker: Process, last: bool) -> None:
+        """Look whether *node* has left; then take it out of the settings, and put an empty one in.
+
+        An order that *taker* has not carried out yet, or was writing down when it died, may still come to stand there.
+        """
         document = self.cluster.store.document
         voters = document.voters if document is not None else None
         member = document.member(node.name) if document is not None else None
         if member is not None and not member.leaving:
-            self.leaving = False
+            if last:
+                self.leaving = False
+                return
+            may_come = not taker.dead and bool(taker.edits or taker.writing)
+            self.world.after(LOOK_MS if may_come else ANSWER_MS, None, self._replace, node, taker, not may_come)
             return
         if voters is not None and voters.find(node.name) is not None:
-            self.world.after(LOOK_MS, None, self._replace, node)
+            self.world.after(LOOK_MS, None, self._replace, node, taker, False)
             return
         self._begin("node removed", "{} is no voter any more, and goes", node.name)
         self.cluster.set_members([name for name in self.cluster.nodes if name != node.name])
@@ -133,11 +141,13 @@ class Operators(Mishaps):
             self._begin("promote_by_hand", "somebody promotes {} by hand", node.name)
             node.pg.promote(0)
 
-    def strange_hand(self) -> None:
+    def strange_hand(self, node: SimNode | None = None) -> None:
         """Somebody empties the writer's list of synchronous standbys with ALTER SYSTEM."""
-        writer = self.cluster.writer()
+        writer = node or self.cluster.writer()
         pg = writer.pg if writer is not None else None
         if writer is None or pg is None or pg.life is None or pg.life.frozen or not pg.conf_names or not writer.noded:
+            return
+        if pg.life.role is not Role.PRIMARY:
             return
         self._begin("strange_hand", "somebody empties the list of {}", writer.name)
         pg.configure(pg.conf_upstream, "")

@@ -202,11 +202,12 @@ class Client(Owner):
             return
         world.after(PATIENCE_MS, self, self._next, self._turn)
         began_ms, epoch, turn = world.now, proxy.table.epoch, self._turn
+        lent = proxy.freshness.lease_until > began_ms / 1000
         self._session = node, epoch
         if self.writes and world.rng.random() < 0.8:
             self.net.send(proxy.name, node.name, None, self._write, proxy, node, epoch, turn)
         else:
-            self.net.send(proxy.name, node.name, None, self._read, proxy, node, epoch, turn, began_ms)
+            self.net.send(proxy.name, node.name, None, self._read, proxy, node, epoch, turn, began_ms, lent)
 
     def _write(self, proxy: SimProxy, node: SimNode, epoch: Epoch, turn: int) -> None:
         life = node.pg.life
@@ -241,18 +242,18 @@ class Client(Owner):
             self.checks.seen_by_client(commit)
         self.world.after(self.world.jitter(5, 60), self, self._next, turn)
 
-    def _read(self, proxy: SimProxy, node: SimNode, epoch: Epoch, turn: int, began_ms: float) -> None:
+    def _read(self, proxy: SimProxy, node: SimNode, epoch: Epoch, turn: int, began_ms: float, lent: bool) -> None:
         life = node.pg.life
         if life is None or not life.ready:
             return
         if life.frozen:
-            life.parked.append((self._read, (proxy, node, epoch, turn, began_ms)))
+            life.parked.append((self._read, (proxy, node, epoch, turn, began_ms, lent)))
             return
         if life.role is not Role.PRIMARY:
             return
         proven = life.proven
         row = proven, node.pg.wal[proven - 1] if proven else 0, life.epoch
-        stale = self.reads.look(began_ms, node, life.visible)
+        stale = self.reads.look(began_ms, node, life.visible, lent=lent)
         self.net.send(node.name, proxy.name, proxy, self._shown, stale, row, proxy, node, epoch, turn)
 
     def _shown(

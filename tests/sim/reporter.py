@@ -9,6 +9,7 @@ from pgtopology.observation import Activity, Heartbeat, Observation, Postmaster,
 from pgtopology.timeline import Timeline
 from tests.sim.machine import Facts, Machine
 from tests.sim.processes import lsn_of
+from tests.sim.switches import Switch
 
 _ACTIVITIES = {Work.INIT: Activity.INITIALISING, Work.CLONE: Activity.CLONING, Work.REWIND: Activity.REWINDING}
 
@@ -24,7 +25,7 @@ class Reporter(Machine):
 
     def _end_heartbeat(self) -> None:
         self._beating += 1
-        self.beat_epoch = self.beat_acknowledged_ms = self.beat_pending_ms = self.beat_end = None
+        self.beat_epoch = self.beat_acknowledged_ms = self.beat_begun_ms = self.beat_pending_ms = self.beat_end = None
 
     def _beat(self, beating: int) -> None:
         life = self.pg.life
@@ -40,18 +41,32 @@ class Reporter(Machine):
 
         def acknowledged() -> None:
             self.host.checks.acknowledged(*made[0], self.host.name, life.epoch)
-            self.world.after(0.3, self, self._beat_acknowledged, beating, began)
+            self.world.after(0.3, self, self._beat_returned, beating, began, made[0][1])
 
         made.append(self.pg.commit(acknowledged))
 
-    def _beat_acknowledged(self, beating: int, began: float) -> None:
+    def _beat_returned(self, beating: int, began: float, end: int) -> None:
         if beating != self._beating:
             return
+        if not self._is_copied(end):
+            self.world.after(20.0, self, self._beat_returned, beating, began, end)
+            return
         self.beat_pending_ms = None
-        self.beat_acknowledged_ms = self.world.now
+        self.beat_acknowledged_ms, self.beat_begun_ms = self.world.now, began
         self.beat_end = self.pg.flushed
         self.poke()
         self.world.after(max(0.0, began + 200.0 - self.world.now), self, self._beat, beating)
+
+    def _is_copied(self, end: int) -> bool:
+        """Return whether enough other voters show *end* flushed, whatever the list in force says (S1, S14)."""
+        voters, life = self.state.in_force, self.pg.life
+        if self.broken is Switch.LONE_HEARTBEAT:
+            return True
+        if voters is None or life is None:
+            return False
+        others = {voter.sync_name for voter in voters.members if voter.name != self.host.name}
+        flushed = {sender.name for sender in life.senders if sender.name in others and sender.flush >= end}
+        return len(flushed) >= voters.others_needed(self.host.name)
 
     def poke(self) -> None:
         """Something has changed: tell it soon."""
@@ -121,6 +136,7 @@ class Reporter(Machine):
             heartbeat = Heartbeat(
                 epoch=self.beat_epoch,
                 acknowledged_age_ms=int(now - self.beat_acknowledged_ms) if self.beat_acknowledged_ms is not None else None,
+                begun_age_ms=int(now - self.beat_begun_ms) if self.beat_begun_ms is not None else None,
                 pending_ms=int(now - self.beat_pending_ms) if self.beat_pending_ms is not None else 0,
                 lsn=lsn_of(self.beat_end) if self.beat_end is not None else None,
             )

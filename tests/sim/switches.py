@@ -35,6 +35,7 @@ class Switch(StrEnum):
     LEFT_OUT_COUNT = "left_out_count"
     OPEN_AT_ONCE = "open_at_once"
     STALE_ROUTE = "stale_route"
+    LONE_HEARTBEAT = "lone_heartbeat"
     CANCELLED_WAIT = "cancelled_wait"
     ACKNOWLEDGED_BY_NAME = "acknowledged_by_name"
     ASYNC_SILENCE = "async_silence"
@@ -91,6 +92,7 @@ SENTENCES = {
     Switch.LEFT_OUT_COUNT: "S13: voters that were given up stay recorded",
     Switch.OPEN_AT_ONCE: "S14: a writer is published while the old one may still be read through a proxy",
     Switch.STALE_ROUTE: "S14: a proxy serves the writer it knows, without a fresh feed and without a heartbeat",
+    Switch.LONE_HEARTBEAT: "S14: a heartbeat that returned vouches for the writer, though no other voter shows it flushed",
     Switch.CANCELLED_WAIT: "S15: a commit whose wait was cancelled is reported as done",
     Switch.ACKNOWLEDGED_BY_NAME: "S16: whoever bears a voter's name acknowledges",
     Switch.ASYNC_SILENCE: "S17: with durability async silence is enough for another writer",

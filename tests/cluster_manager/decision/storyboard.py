@@ -4,7 +4,7 @@ A scenario begins with a healthy cluster of three, n1 the writer of epoch 4 on t
 n1 n2 n3 voters with w=2; each line changes one thing.  Ages are milliseconds.
 
     document paused durability=async voters=n1,n2/2 leaving=n3 stopped=n2 settings=3
-             adopts=4/20/9 (epoch, revision, last timeline)
+             former=n1,n2,n3/2 since=18 (revision that recorded the voters) adopts=4/20/9 (epoch, revision, last timeline)
     transition failover recruiting from=n1 [target=n3] [avoid-old] [cause=ALLOW_DATA_LOSS] (there is no writer then)
     candidate n2 timeline=6                                               (claims the timeline too)
     node n2 age=700 role=primary postmaster=stopped ...
@@ -301,6 +301,8 @@ def _edit_document(view: View, words: list[str]) -> View:
                 view = replace(view, nodes=tuple(_edit_one(node, "knows", value) for node in view.nodes))
             case "former":
                 document = msgspec.structs.replace(document, former_voters=voters_of(value))
+            case "since":
+                document = msgspec.structs.replace(document, voters_since=Revision(int(value)))
             case "claimed":
                 document = msgspec.structs.replace(document, timelines=(*document.timelines, _claim(value)))
             case "adopts":
