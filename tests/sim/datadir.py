@@ -43,6 +43,7 @@ class DataDirectory:
         "peers",
         "placeholders",
         "saved_conf",
+        "shut_down",
         "standby_signal",
         "sync_name",
         "timelines",
@@ -78,6 +79,8 @@ class DataDirectory:
         self.minimum = 0
         """How far WAL must reach before a server accepts connections: past its end after a rewind."""
         self.control_timeline = 1
+        self.shut_down = False
+        """Whether the control file says so: a primary ended here in good order, and nothing was started since."""
         self.standby_signal = True
         self.placeholders = 0
         self.conf_upstream: str | None = None

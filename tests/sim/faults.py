@@ -78,6 +78,7 @@ class Faults(Operators):
             Switch.SECOND_CANDIDATE: self.lose_candidate,
             Switch.RECEIVED_ONLY: self.crash_while_lagging,
             Switch.ANSWER_DURING_REPLAY: self.crash_while_lagging,
+            Switch.ANY_CONTROL_FILE: self.crash_while_lagging,
             Switch.CONTROL_FILE_TIMELINE: self.old_tail,
             Switch.LSN_BEFORE_EPOCH: self.old_tail,
             Switch.WIPED_COUNTS: self.wipe_while_lagging,

@@ -100,9 +100,10 @@ class Machine(Owner):
         self.pg.sync_name = self.state.sync_name or ""
         self.pg.configure(upstream, names, durable=self.broken is not Switch.CONFIGURATION_NOT_FSYNCED)
 
-    def start(self) -> None:
-        """Start as the durable state says."""
+    def start(self) -> Position | None:
+        """Start as the durable state says, and return where the WAL ends if the files said so before."""
         pg = self.pg
+        position = self._position_of_files()
         if not pg.standby_signal and self.broken is not Switch.FOREIGN_FOLLOWS:
             self.store(rules.recovery_ended(self.state, Timeline(pg.timeline)))
         pg.standby_signal = True
@@ -113,6 +114,17 @@ class Machine(Owner):
         self.unexpected_exit = False
         self.facts = Facts()
         pg.start()
+        return position
+
+    def _position_of_files(self) -> Position | None:
+        """Return where the WAL of a primary ends that was shut down in good order (docs/decisions/0009)."""
+        pg = self.pg
+        if pg.shut_down:
+            return Position(timeline=Timeline(pg.timeline), lsn=lsn_of(len(pg.wal)), replayed_lsn=lsn_of(len(pg.wal)))
+        if self.broken is Switch.ANY_CONTROL_FILE:
+            end = lsn_of(pg.checkpoint)
+            return Position(timeline=Timeline(pg.control_timeline), lsn=end, replayed_lsn=end)
+        return None
 
     def _stop_now(self) -> None:
         self.pg.stop()
@@ -121,6 +133,7 @@ class Machine(Owner):
 
     def _stop(self, mode: StopMode) -> Waits:
         pg, life = self.pg, self.pg.life
+        in_good_order = False
         if mode is StopMode.FAST and life is not None and life.role is Role.PRIMARY and not life.frozen:
             life.waiting.clear()
             life.pending.clear()
@@ -129,9 +142,11 @@ class Machine(Owner):
             deadline = self.world.now + 2000
             while self.world.now < deadline and pg.life is life:
                 if pg.flushed == len(pg.wal) and all(s.flush >= pg.flushed for s in life.senders):
+                    in_good_order = True
                     break
                 yield 5.0
         self._stop_now()
+        pg.shut_down = in_good_order or (pg.shut_down and life is None)
 
     def _role(self) -> Waits:
         pg = self.pg
@@ -158,22 +173,20 @@ class Machine(Owner):
     def _cut(self, *, stop_mode: StopMode) -> Waits:
         pg = self.pg
         if pg.life is None:
-            self.start()
-            return False
+            return False, self.start()
         promoting = self.promoting
         role = yield from self._role()
         if promoting or role is not Role.STANDBY:
             was_primary = not pg.standby_signal
             yield from self._stop(StopMode.IMMEDIATE if promoting else stop_mode)
-            self.start()
-            return was_primary
+            return was_primary, self.start()
         self.configure(rules.standby_configuration(self.state))
         pg.reload()
         gone = yield from self._receiver_is_gone()
         if not gone:
             yield from self._stop(StopMode.IMMEDIATE)
             self.start()
-        return False
+        return False, None
 
     def _receiver_is_gone(self) -> Waits:
         pg = self.pg

@@ -110,12 +110,11 @@ class Obedience(Copies):
         try:
             yield self._fsync_ms()
             self._check_not_overtaken(order)
-            was_primary, unknown = yield from self._fence(order)
+            was_primary, position, unknown = yield from self._fence(order)
         finally:
             self.turn.release()
             self.poke()
-        position: Position | None = None
-        if not unknown:
+        if position is None and not unknown:
             found = yield from self._read_position(deadline)
             self._check_not_overtaken(order)
             if self.state.following is not None:
@@ -143,16 +142,17 @@ class Obedience(Copies):
         pg = self.pg
         if self.work is not None:
             pg.password_for = None
-            return False, f"{self.work} is under way"
+            return False, None, f"{self.work} is under way"
         if not pg.exists:
-            return False, "there is no data"
+            return False, None, "there is no data"
         if self.state.work is not None:
             self._stop_now()
-            return False, f"an unfinished {self.state.work} left the data unusable"
+            return False, None, f"an unfinished {self.state.work} left the data unusable"
         if self.broken is Switch.PROMISE_WITHOUT_STOP and pg.life is not None and pg.life.role is Role.PRIMARY:
-            return True, ""
+            return True, None, ""
         self._end_heartbeat()
-        return (yield from self._cut(stop_mode=order.stop_mode)), ""
+        was_primary, position = yield from self._cut(stop_mode=order.stop_mode)
+        return was_primary, position, ""
 
     def _configure(self, order: ConfigureOrder) -> Waits:
         self._accept(order, primary=False)

@@ -23,6 +23,7 @@ class Postgres(Streaming):
         world = self.world
         self.flushed = len(self.wal)
         self.placeholders = 0
+        self.shut_down = False
         life.upstream = self.conf_upstream
         life.names_shown = life.names_checkpointer = self.conf_names
         life.sync_defined = bool(self.conf_names)

@@ -22,6 +22,7 @@ class Switch(StrEnum):
     RECEIVED_ONLY = "received_only"
     CONTROL_FILE_TIMELINE = "control_file_timeline"
     ANSWER_DURING_REPLAY = "answer_during_replay"
+    ANY_CONTROL_FILE = "any_control_file"
     WIPED_COUNTS = "wiped_counts"
     NO_REVISION = "no_revision"
     RECORD_FIRST = "record_first"
@@ -79,6 +80,7 @@ SENTENCES = {
     Switch.RECEIVED_ONLY: "S6: the position is pg_last_wal_receive_lsn()",
     Switch.CONTROL_FILE_TIMELINE: "S6: the position's timeline is the control file's",
     Switch.ANSWER_DURING_REPLAY: "S6: a promise is answered before the end of local WAL was reached",
+    Switch.ANY_CONTROL_FILE: "S6: a control file is a position, whoever left it and however",
     Switch.WIPED_COUNTS: "S7: a node whose data was destroyed counts at once, as what it was",
     Switch.NO_REVISION: "S8: orders of one epoch are accepted in any order",
     Switch.RECORD_FIRST: "S9: async to quorum is recorded before it is in force",
@@ -113,6 +115,7 @@ SENTENCES = {
 ELSEWHERE = {
     "4.3 every request re-runs the cut": "tests/noded/test_faults.py: a_promise_repeated_after_a_restart_of_noded_still_holds",
     "4.4 after the first safe set at most 30 ms are waited": "scenarios/recruit_waits_for_stragglers.txt",
+    "4.6 a node that says it starts may be a primary that was adopted": "scenarios/open_waits_for_who_only_says_it_starts.txt",
     "4.1 what counts as hard evidence": "scenarios/port_refused_alone.txt, postmaster_busy.txt, commit_stuck_*.txt",
     "4.7 rewind, else re-clone": "scenarios/rewind_failed.txt; tests/noded/test_failover.py",
     "S19 reader sessions end on the node that becomes the writer": "tests/endpointd (there is no reader door here)",
