@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 
 from noded import daemon, fence
+from noded.fence import Cut
 from noded.instance import Instance
 from noded.orders import Orders
 from pgtopology.lsn import Lsn
@@ -17,9 +18,9 @@ from pgtopology.node import Position
 from pgtopology.orders import Acknowledged, FollowOrder, StopMode
 
 
-async def cut_nobody(instance: Instance, *, promoting: bool, stop_mode: StopMode, fast_s: float = 0.0) -> bool:
+async def cut_nobody(instance: Instance, *, promoting: bool, stop_mode: StopMode, fast_s: float = 0.0) -> Cut:
     """Stand in for `fence.cut`."""
-    return False
+    return Cut()
 
 
 async def claim_little(instance: Instance, *, timeout_s: float) -> Position:

@@ -225,7 +225,7 @@ FAULTS = (
     Fault(
         name="no-manager",
         scenario=6,
-        does="no manager for 9 s, a replica restarts meanwhile",
+        does="no manager for 60 s, a replica restarts meanwhile",
         strike=no_manager,
         expect=Expectation(moves=False, epochs=(0, 0), outage_s=2.0),
     ),

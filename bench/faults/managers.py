@@ -14,7 +14,7 @@ from bench.processes import age_s, frozen, send, send_all
 from endpointctl.local.program import SETTLED_S
 
 PHASES = ("detected", "published", "elected", "promoted", "repointed", "opened")
-AWAY_S = 6.0
+AWAY_S = 40.0
 
 
 @contextlib.contextmanager
