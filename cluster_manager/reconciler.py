@@ -204,7 +204,8 @@ class Reconciler:
         """Write what the plan, or else an operator, wants written. Return whether to decide anew at once."""
         write = next((action for action in plan.actions if isinstance(action, WriteDocument)), None)
         if write is None:
-            if not self._edits or self._document is None:
+            # An order that was taken a moment ago waits too, until it is known that the document is not an old copy (S12).
+            if not self._edits or self._document is None or plan.is_unsure:
                 return False
             change, because = self._edits.pop(0)
             changed = change(self._document)

@@ -323,7 +323,7 @@ class Process(Executor):
             self.writing = True
             self._write(view, write)
             return
-        if self.edits and self.document is not None:
+        if self.edits and self.document is not None and not plan.is_unsure:
             change, because = self.edits.popleft()
             changed = change(self.document)
             if changed != self.document:
@@ -387,7 +387,9 @@ class Process(Executor):
         return True
 
     def edit(self, change: Callable[[Topology], Topology], because: str) -> None:
-        """Have *change* applied to the document between two decisions."""
+        """Have *change* applied to the document between two decisions, unless the document may be an old copy."""
+        if self.plan is not None and self.plan.is_unsure:
+            return
         self.edits.append((change, because))
         self._wake()
 
