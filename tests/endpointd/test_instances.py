@@ -110,12 +110,15 @@ async def test_base_backups_and_wal_pass_through(servers: Servers, tmp_path: Pat
         backup = await in_thread(run, "pg_basebackup", "-D", str(tmp_path / "copy"), "--no-sync", "-c", "fast", "-X", "stream")
         assert backup.returncode == 0, backup.stderr
         assert (tmp_path / "copy" / "PG_VERSION").exists()
-        end = servers.n1.sql("select pg_current_wal_lsn()")
-        # pg_receivewal ends once it has seen WAL behind the end.
-        servers.n1.sql("select pg_switch_wal()")
         wal = tmp_path / "wal"
         wal.mkdir()
-        received = await in_thread(run, "pg_receivewal", "-D", str(wal), "--no-sync", "-n", "--endpos", end)
+        end = servers.n1.sql("select pg_current_wal_lsn()")
+        receiving = asyncio.create_task(in_thread(run, "pg_receivewal", "-D", str(wal), "--no-sync", "-n", "--endpos", end))
+        # It begins with the segment the server is at, and ends once it has seen WAL behind the end.
+        while not receiving.done():
+            servers.n1.sql("select pg_logical_emit_message(true, 'test', 'behind the end')")
+            await asyncio.sleep(0.05)
+        received = await receiving
         assert received.returncode == 0, received.stderr
         assert list(wal.iterdir())
         for session in ("true", "database"):
