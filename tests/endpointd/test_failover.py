@@ -70,6 +70,17 @@ async def sqlstate_of(connection: Connection, statement: str = "select 1") -> st
     return caught.value.sqlstate
 
 
+async def ended_by(connection: Connection) -> str | None:
+    """Return the SQLSTATE that ends *connection*, within moments: eviction comes after the table has changed."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await connection.execute("select 1")
+            except psycopg.Error as error:
+                return error.sqlstate
+            await asyncio.sleep(0.01)
+
+
 async def port_of(connecting: Connection) -> int:
     """Return the port of the server a connection leads to, and close it."""
     async with connecting:

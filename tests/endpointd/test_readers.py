@@ -12,7 +12,7 @@ from pgtopology.document import Topology
 from tests.endpointd.conftest import Servers
 from tests.endpointd.feedserver import feed_server
 from tests.endpointd.proxies import proxy
-from tests.endpointd.test_failover import connect, sqlstate_of, value
+from tests.endpointd.test_failover import connect, ended_by, value
 
 
 def eligible(servers: Servers, revision: int, *nodes: str) -> Topology:
@@ -60,6 +60,6 @@ async def test_a_replica_that_is_too_far_behind_is_left_out_until_it_has_caught_
         removed = msgspec.structs.replace(eligible(servers, 6, "n2"), members=servers.document().members[:2])
         feed.publish(removed)
         await running.wait_for_health(revision=6)
-        assert [await sqlstate_of(session) for session in late] == ["57P01"] * 4
+        assert [await ended_by(session) for session in late] == ["57P01"] * 4
         for session in (*both, *late, *fallen_back, *new):
             await session.close()

@@ -66,10 +66,11 @@ def test_settings_are_the_same_everywhere_and_outlive_restarts_failovers_and_new
     dsn = cluster.dsn("writer")
     with Recorder(dsn) as recorder:
         recorder.wait_for_more(50, timeout_s=30.0)
-        interrupted = cluster.ctl("restart", "--only-pending", "--timeout", "0.5", check=False)
+        interrupted = cluster.ctl("restart", "--only-pending", "--timeout", "0.2", check=False)
         assert interrupted.returncode == 3, interrupted.stderr
-        rest = [node.name for node in cluster.status().nodes if node.pending_restart]
-        assert 1 <= len(rest) <= 2
+        # A node in the middle of its restart says nothing of it.
+        rest = [node.name for node in cluster.wait_healthy().nodes if node.pending_restart]
+        assert rest, "nothing was left to interrupt"
         done = cluster.ctl("restart", "--rolling", "--only-pending", "--json", timeout_s=200.0)
         assert sorted(json.loads(done.stdout)["restarted"]) == rest, "the rest, and nothing twice"
         recorder.wait_for_more(50, timeout_s=30.0)
