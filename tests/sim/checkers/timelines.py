@@ -1,9 +1,9 @@
 """A timeline belongs to one epoch: what stands at a position of a timeline is the same everywhere and for ever.
 
 What a node wrote that somebody promoted by hand is nothing of it, except on the very timeline that was claimed for this node: a
-candidate may be promoted by hand before its order arrives, and the others follow it already.  Who follows any other node that is
-promoted by hand goes along too, before anybody can look; that is excused while nobody has claimed the number, because such data
-never counts.
+candidate may be promoted by hand before its order arrives, and the others follow it already.  Who follows any other node that
+is promoted by hand goes along too, before anybody can look; that is excused while nobody has claimed the number, because such
+data never counts.
 """
 
 from __future__ import annotations
