@@ -77,7 +77,7 @@ class Chronicle:
         if new.transition is not None and (old is None or new.epoch > old.epoch):
             self._begun(old, new, new.transition, view, because, now)
         elif new.transition is not None and new.candidate is not None and old is not None and old.candidate is None:
-            votes = tally(old, view.promises)
+            votes = tally(old, view.promises, view.foreign)
             safe_ms = sorted(one.promise.at_ms for one in votes.counted)
             size = old.voters.safe_set_size if old.voters is not None else 1
             recruited_ms = safe_ms[size - 1] if len(safe_ms) >= size else now

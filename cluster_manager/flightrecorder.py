@@ -313,7 +313,7 @@ class FlightRecorder:
         self.version += 1
 
     def _claimed(self, old: Topology, view: View, now: float) -> None:
-        votes = tally(old, view.promises)
+        votes = tally(old, view.promises, view.foreign)
         elected = elect(old, votes)
         voters = old.voters
         if elected is not None and voters is not None:

@@ -8,6 +8,7 @@ nobody else can acknowledge once it has promised (S4).  Pure arithmetic; the ord
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 
 import msgspec
@@ -17,6 +18,8 @@ from pgtopology.node import Incarnation, NodeName, sync_name
 NOBODY = "endpointd_nobody"
 """Matches no receiver: what synchronous_standby_names holds while the voters are not known.  It is never empty in quorum
 mode, because backends skip the wait for as long as the checkpointer has not read the first list (S1)."""
+
+_LIST = re.compile(r"ANY (\d+) \((.+)\)")
 
 
 class Voter(msgspec.Struct, frozen=True, order=True):
@@ -112,3 +115,9 @@ def synchronous_standby_names(voters: Voters | None, writer: str) -> str:
         return ""
     names = ", ".join(f'"{voter.sync_name}"' for voter in voters.members if voter.name != writer)
     return f"ANY {needed} ({names})" if names else f"ANY 1 ({NOBODY})"
+
+
+def others_asked(names: str) -> int:
+    """Return how many standbys a list that `synchronous_standby_names` made waits for; 0 for any other text, and for nobody."""
+    found = _LIST.fullmatch(names)
+    return int(found[1]) if found is not None and found[2] != NOBODY else 0

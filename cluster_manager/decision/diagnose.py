@@ -17,7 +17,7 @@ from cluster_manager.decision.view import NodeView, View, is_fresh
 from pgtopology.document import Durability, Topology
 from pgtopology.node import Role
 from pgtopology.observation import Observation, Port, PostmasterState
-from pgtopology.quorum import Voter
+from pgtopology.quorum import Voter, others_asked
 
 
 class Diagnosis(StrEnum):
@@ -211,7 +211,7 @@ def _soft_evidence(writer: NodeView, document: Topology, view: View) -> Finding 
         return Finding(Diagnosis.PRIMARY_SUSPECT, f'"{writer.name}" has not been heard yet, and this manager has just begun')
     silence = f'"{writer.name}" has been silent for {min(writer.age_ms, view.now_ms - view.started_at_ms) / 1000:.1f} s'
     advancing = _advancing_voters(writer, document, view)
-    needed = document.voters.others_needed(writer.name) if document.voters is not None else 1
+    needed = _others_needed_of_silent(writer, document, view)
     if needed and len(advancing) >= needed:
         if health(writer, timings) is Health.LATE:
             return None
@@ -238,6 +238,22 @@ def _soft_evidence(writer: NodeView, document: Topology, view: View) -> Finding 
         return Finding(Diagnosis.PRIMARY_SUSPECT, f"{silence}, but no majority of the other voters has lost it")
     lost = f"{silence}, and {_names(witnesses)} lost it too"
     return Finding(Diagnosis.PRIMARY_FAILED, lost, failed=True, is_soft=True)
+
+
+def _others_needed_of_silent(writer: NodeView, document: Topology, view: View) -> int:
+    """Return how many others must show that its WAL reaches them, so that its commits may be acknowledged.
+
+    A greater w is put in force before it is recorded (S9): the list that the writer showed last, or the one it was sent since,
+    may ask for more than the record, and then fewer prove nothing (L3).
+    """
+    recorded = document.voters.others_needed(writer.name) if document.voters is not None else 1
+    shown = writer.observation.synchronous_standby_names if writer.observation is not None else None
+    sent = view.settings_sent.voters if view.settings_sent is not None else None
+    return max(
+        recorded,
+        others_asked(shown) if shown is not None else 0,
+        sent.others_needed(writer.name) if sent is not None else 0,
+    )
 
 
 def _stuck_commit(writer: NodeView, observation: Observation, document: Topology, view: View) -> Finding | None:

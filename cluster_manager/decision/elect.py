@@ -7,7 +7,7 @@ part of the result, because that is the first question of whoever reads about a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from cluster_manager.decision.view import Promise
@@ -53,12 +53,16 @@ class Elected:
     because: str
 
 
-def tally(document: Topology, promises: Mapping[NodeName, Promise]) -> Tally:
+def tally(document: Topology, promises: Mapping[NodeName, Promise], foreign: Collection[NodeName] = ()) -> Tally:
     """Return which of *promises* count for a safe set of the document's voters.
 
     Only a recorded voter with the recorded incarnation, whole, with a known position, on a timeline that the document knows
     (S3, S6, S7).  Whether that timeline was ever opened does not matter: it was claimed for one epoch and one candidate, who
     was elected by a safe set, so it is as good as any other of its epoch (docs/decisions/0002).
+
+    *foreign* are the nodes that were seen to have been promoted by hand: that never ends while they have this data, so it holds
+    whether the promise was answered before or comes late.  Whoever followed such a node would take over what it wrote since, on
+    a timeline whose number may be claimed for another (S3).
     """
     counted: list[Counted] = []
     passed: dict[str, str] = {}
@@ -76,6 +80,8 @@ def tally(document: Topology, promises: Mapping[NodeName, Promise]) -> Tally:
             passed[voter.name] = "has other data than the voter that was recorded"
         elif not answer.whole:
             passed[voter.name] = "is not whole"
+        elif voter.name in foreign:
+            passed[voter.name] = "was promoted by hand since it promised"
         elif position is None:
             passed[voter.name] = f"does not know its position: {answer.unknown_because or 'no reason given'}"
         elif epoch is None:

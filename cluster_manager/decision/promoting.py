@@ -80,6 +80,8 @@ def _why_given_up(view: View, document: Topology, node: NodeView) -> str | None:
         return None
     if is_fresh(node, timings) and observation.postmaster.state is PostmasterState.STOPPED:
         return f'PostgreSQL on the candidate "{node.name}" has stopped'
+    if observation.foreign:
+        return f'somebody promoted the candidate "{node.name}" by hand'
     if observation.promised > document.epoch:
         return f'the candidate "{node.name}" has promised epoch {observation.promised}'
     if observation.role is Role.PRIMARY:

@@ -31,7 +31,7 @@ def recruit(view: View, document: Topology, transition: Transition) -> tuple[Fin
         return in_flight(transition, "an earlier manager began it: recruiting starts anew"), (
             new_attempt(document, transition, "recruiting begins anew under this manager"),
         )
-    votes = tally(document, view.promises)
+    votes = tally(document, view.promises, view.foreign)
     elected = elect(document, votes)
     if elected is not None and not _is_awaited(view, transition):
         safe_since_ms = _safe_since_ms(document, votes)

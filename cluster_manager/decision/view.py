@@ -237,6 +237,11 @@ class View:
         """Return the view of the node called *name*, or None."""
         return next((node for node in self.nodes if node.name == name), None)
 
+    @property
+    def foreign(self) -> frozenset[NodeName]:
+        """The nodes that were seen to have gone through a promotion that nobody ordered (S3)."""
+        return frozenset(node.name for node in self.nodes if node.observation is not None and node.observation.foreign)
+
 
 def is_fresh(node: NodeView, timings: Timings) -> bool:
     """Return whether the node was heard so recently that one may act on what it said."""

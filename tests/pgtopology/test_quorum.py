@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgtopology.node import Incarnation, NodeName
-from pgtopology.quorum import NOBODY, Voter, Voters, majority, make_voters, synchronous_standby_names
+from pgtopology.quorum import NOBODY, Voter, Voters, majority, make_voters, others_asked, synchronous_standby_names
 
 
 def cluster(n: int, w: int) -> Voters:
@@ -78,3 +78,11 @@ def test_a_writer_that_is_no_voter_needs_w_of_them() -> None:
 def test_the_list_is_empty_only_when_the_writers_own_copy_is_enough() -> None:
     assert synchronous_standby_names(cluster(1, 1), "n1") == ""
     assert synchronous_standby_names(None, "n1") == f"ANY 1 ({NOBODY})"
+
+
+def test_a_list_tells_how_many_it_waits_for() -> None:
+    assert others_asked(synchronous_standby_names(cluster(3, 2), "n1")) == 1
+    assert others_asked(synchronous_standby_names(cluster(5, 3), "n5")) == 2
+    assert others_asked(synchronous_standby_names(cluster(1, 1), "n1")) == 0
+    assert others_asked(synchronous_standby_names(None, "n1")) == 0
+    assert others_asked("*") == 0

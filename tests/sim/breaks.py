@@ -167,7 +167,7 @@ def _reuse_timeline(new: Topology) -> Topology:
 
 
 def _greatest_lsn(view: View, document: Topology, new: Topology) -> Topology | None:
-    votes = tally(document, view.promises).counted
+    votes = tally(document, view.promises, view.foreign).counted
     if not votes or new.candidate is None or new.candidate.timeline is None:
         return None
 

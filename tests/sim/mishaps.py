@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from pgtopology.document import Topology
+from pgtopology.timeline import Timeline, fork_from
 from tests.sim.cluster import Cluster, wait_until
 from tests.sim.network import LATE
 from tests.sim.node import SimNode
+from tests.sim.processes import lsn_of
 from tests.sim.store import ANSWER_MS
 from tests.sim.store import HOST as STORE
 from tests.sim.switches import Switch
@@ -119,12 +122,15 @@ class Mishaps:
         return [other for other in self.cluster.nodes if other != name]
 
     def _all_count(self) -> bool:
-        """Return whether the data of every recorded voter counts."""
+        """Return whether the data of every recorded voter counts, and need not be rewound either."""
         document = self.cluster.store.document
-        voters = document.voters.members if document is not None and document.voters is not None else ()
-        states = {voter: self.cluster.nodes[voter.name].state for voter in voters}
-        return len(states) == len(self.cluster.nodes) and all(
-            state.whole and state.incarnation == voter.incarnation for voter, state in states.items()
+        if document is None or document.voters is None or len(document.voters.members) != len(self.cluster.nodes):
+            return False
+        return all(
+            (node := self.cluster.nodes[voter.name]).state.whole
+            and node.state.incarnation == voter.incarnation
+            and _is_level(node, document)
+            for voter in document.voters.members
         )
 
     def _span(self) -> float:
@@ -337,6 +343,14 @@ class Mishaps:
         store.roll_back(to)
         for manager in managers:
             manager.start()
+
+
+def _is_level(node: SimNode, document: Topology) -> bool:
+    """Return whether the WAL of *node* has not gone past where the newest claimed timeline left it."""
+    if not document.timelines or node.pg.timeline == (newest := document.timelines[-1].timeline):
+        return True
+    fork = fork_from(document.timelines, newest, Timeline(node.pg.timeline))
+    return fork is not None and lsn_of(len(node.pg.wal)) <= fork
 
 
 def _forget(delays: dict[tuple[str, str], float], link: tuple[str, str]) -> None:

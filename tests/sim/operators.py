@@ -131,15 +131,28 @@ class Operators(Mishaps):
         node.boot()
 
     def promote_by_hand(self, node: SimNode | None = None) -> None:
-        """Somebody calls pg_promote() on a standby. That costs a copy, as a wipe does: once, while nobody else lacks one."""
+        """Somebody calls pg_promote() on a standby. That costs a copy, as a wipe does: once, while nobody else lacks one.
+
+        Whoever follows the node goes along, to a timeline that nobody claimed, and his copy is lost with it: PostgreSQL does
+        that before anybody can look. A safe set is left over, as otherwise nothing but an operator helps.
+        """
         node = node or self._node()
-        if self.lost_copies or not self._all_count():
+        if self.lost_copies or not self._all_count() or not self._can_spare(node):
             return
         life = node.pg.life
         if life is not None and life.ready and not life.frozen and life.role is Role.STANDBY:
             self.lost_copies += 1
             self._begin("promote_by_hand", "somebody promotes {} by hand", node.name)
             node.pg.promote(0)
+
+    def _can_spare(self, node: SimNode) -> bool:
+        """Return whether a safe set is left of those who neither are *node* nor follow it."""
+        document = self.cluster.store.document
+        if document is None or document.voters is None:
+            return False
+        followings = {other: self.cluster.nodes[other].state.following for other in self._others(node.name)}
+        left = [other for other, one in followings.items() if one is None or one.upstream.name != node.name]
+        return len(left) >= document.voters.safe_set_size
 
     def strange_hand(self, node: SimNode | None = None) -> None:
         """Somebody empties the writer's list of synchronous standbys with ALTER SYSTEM."""

@@ -36,7 +36,7 @@ class OperatorsWord(Checker):
         hoped, self.checks.hoped = self.checks.hoped, []
         if old.voters is None or old.transition is None or old.transition.cause != ALLOW_DATA_LOSS or new.candidate is None:
             return
-        counted = tally(old, view.promises).counted
+        counted = tally(old, view.promises, view.foreign).counted
         if len(counted) < len(old.voters.members):
             safe_since_ms = sorted(one.promise.at_ms for one in counted)[old.voters.safe_set_size - 1]
             if view.now_ms - safe_since_ms < Timings().heir_ms:
