@@ -130,18 +130,9 @@ def _beside_the_writer(view: View, document: Topology, finding: Finding) -> Plan
         written = msgspec.structs.replace(current, revision=Revision(document.revision + 1))
         return _plan(view, finding, (WriteDocument(written, MEMBERS_CHANGED),), found)
     trusted = finding.diagnosis in _WRITER_IS_THERE or calm
-    # Clients come back to a new writer all at once; what reads all of its data, or writes all of it out, lets them in first.
-    writer = view.node(document.writer)
-    let_in = writer is None or writer.running_for_ms >= view.timings.let_in_ms
-    wanted = [
-        repair.action
-        for repair in found
-        if repair.action is not None
-        and (trusted or not _destroys(repair.action))
-        and (let_in or not isinstance(repair.action, Rewind | Clone))
-    ]
+    wanted = [repair.action for repair in found if repair.action is not None and (trusted or not _destroys(repair.action))]
     actions = [*bearable(view, document, wanted), *configuring.untold(view, document)]
-    if calm and let_in and view.checkpointed_at_ms is None and document.writer is not None:
+    if calm and view.checkpointed_at_ms is None and document.writer is not None:
         # A promotion leaves the old timeline in the control file until the next checkpoint, minutes later; a writer that dies
         # before it could not be rewound afterwards.
         actions.append(Checkpoint(document.writer))

@@ -62,8 +62,6 @@ class Timings:
     """A checkpoint younger than this is good enough."""
     adopt_ms: float = 2000
     """How long a manager that has just begun waits for every node before it makes a document anew without some of them."""
-    let_in_ms: float = 700
-    """How long a new writer is left alone with its clients before others are rewound or copied from it."""
     lost_stream_ms: float = 30_000
     """A follower that gets no WAL for so long is made anew, if the quorum does without it."""
 

@@ -13,7 +13,7 @@ n1 n2 n3 voters with w=2; each line changes one thing.  Ages are milliseconds.
     sent n1,n2/2 revision=20
     in-flight settings n1
     request [switchover|data-loss] [to=n3]
-    manager started=-100 not-ours bootstrap empty-store wanted=async began=-1000 proxies-busy checkpointed=-500 (or never)
+    manager started=-100 not-ours bootstrap empty-store wanted=async began=-1000 proxies-busy checkpointed=-500
     manager proxies-seen=4/25 soft-failovers=-90000,-5000 flaps-freely
 """
 
@@ -383,7 +383,7 @@ def _edit_manager(view: View, words: list[str]) -> View:
             case "proxies-busy":
                 view = replace(view, proxies_settled=False)
             case "checkpointed":
-                view = replace(view, checkpointed_at_ms=NOW_MS + float(value) if value != "never" else None)
+                view = replace(view, checkpointed_at_ms=NOW_MS + float(value))
             case "bootstrap":
                 view = replace(view, bootstrap_ordered=True)
             case "empty-store":
