@@ -125,6 +125,11 @@ class Operators(Mishaps):
         self.world.after(self.world.jitter(500, 2000), None, self._add, node)
 
     def _add(self, node: SimNode) -> None:
+        """Add an empty node as soon as the document has forgotten the old one, as whoever removes a node waits for."""
+        document = self.cluster.store.document
+        if document is not None and document.member(node.name) is not None:
+            self.world.after(LOOK_MS, None, self._add, node)
+            return
         self._begin("node added", "an empty {} is added", node.name)
         self.leaving = False
         self.cluster.set_members(list(self.cluster.nodes))
