@@ -106,8 +106,8 @@ class Postmaster:
         rotate_log(self._layout.log)
         # Before it has its handlers a SIGHUP would end it. Blocked, one waits for them: the mask is inherited, and PostgreSQL
         # unblocks everything when it is ready for it (postmaster.c, ServerLoop).
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
         with self._layout.log.open("ab") as log:
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
             try:
                 child = subprocess.Popen(
                     command,
