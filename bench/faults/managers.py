@@ -14,7 +14,8 @@ from bench.processes import age_s, frozen, send, send_all
 from endpointctl.local.program import SETTLED_S
 
 PHASES = ("detected", "published", "elected", "promoted", "repointed", "opened")
-AWAY_S = 40.0
+AWAY_S = 60.0
+"""Long enough for anything that leans on a manager to give way."""
 
 
 @contextlib.contextmanager
@@ -23,9 +24,9 @@ def no_manager(arena: Arena) -> Iterator[None]:
     arena.strikes()
     arena.cluster.program("stop", "cluster_manager")
     try:
-        _without_manager(arena, AWAY_S / 2)
+        _without_manager(arena, AWAY_S / 3)
         send_all(arena.postgres(arena.replicas[0]), signal.SIGKILL)
-        _without_manager(arena, AWAY_S)
+        _without_manager(arena, AWAY_S * 2 / 3)
     finally:
         arena.cluster.program("start", "cluster_manager")
     yield

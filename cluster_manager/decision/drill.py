@@ -110,7 +110,7 @@ def _hold_election(view: View, document: Topology, able: tuple[Voter, ...]) -> t
             promises[voter.name] = Promise(
                 answer=_answer(node, voter, begun), at_ms=view.now_ms, wal_advanced_at_ms=view.now_ms - node.wal_advanced_age_ms
             )
-    votes = tally(begun, promises)
+    votes = tally(begun, promises, view.foreign)
     return elect(begun, votes), dict(votes.passed_over)
 
 

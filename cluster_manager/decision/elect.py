@@ -53,7 +53,7 @@ class Elected:
     because: str
 
 
-def tally(document: Topology, promises: Mapping[NodeName, Promise], foreign: Collection[NodeName] = ()) -> Tally:
+def tally(document: Topology, promises: Mapping[NodeName, Promise], foreign: Collection[NodeName]) -> Tally:
     """Return which of *promises* count for a safe set of the document's voters.
 
     Only a recorded voter with the recorded incarnation, whole, with a known position, on a timeline that the document knows

@@ -242,12 +242,8 @@ def _is_proven_stopped(view: View, document: Topology, old: NodeName, candidate:
     node = view.node(old)
     if node is None or node.observation is None:
         return False
-    if node.stopped_under >= document.epoch:
-        return True
-    observation = node.observation
-    stopped = observation.postmaster.state is PostmasterState.STOPPED
-    fenced = observation.role is Role.STANDBY and observation.promised >= document.epoch
-    return is_fresh(node, view.timings) and (stopped or fenced)
+    stopped = is_fresh(node, view.timings) and node.observation.postmaster.state is PostmasterState.STOPPED
+    return stopped or node.has_stopped(document.epoch, view.timings)
 
 
 def _open(document: Topology, node: NodeView) -> WriteDocument:

@@ -13,7 +13,7 @@ from cluster_manager.decision.attempt import in_flight, new_attempt, next_docume
 from cluster_manager.decision.diagnose import Diagnosis, Finding
 from cluster_manager.decision.elect import Elected, Tally, elect, tally
 from cluster_manager.decision.suspicion import Health, health, promisable, tell
-from cluster_manager.decision.view import NodeView, View, is_fresh
+from cluster_manager.decision.view import NodeView, View
 from pgtopology.document import Candidate, Step, Topology, Transition, TransitionKind
 from pgtopology.node import NodeName, Role
 from pgtopology.observation import PostmasterState
@@ -100,7 +100,7 @@ def _ask(view: View, document: Topology, transition: Transition) -> tuple[Action
     if old is not None and _is_awaited(view, transition):
         if not view.proxies_settled and view.now_ms - view.epoch_began_at_ms < view.timings.drain_ms:
             return ()
-        if not _has_stopped(view, document, old):
+        if not old.has_stopped(document.epoch, view.timings):
             return (AskPromise(old.name, StopMode.FAST),)
     return tuple(AskPromise(node.name) for node in view.nodes if _worth_asking(view, document, node))
 
@@ -113,15 +113,6 @@ def _is_awaited(view: View, transition: Transition) -> bool:
     crashed = old.observation is not None and old.observation.postmaster.unexpected_exit
     alive = health(old, view.timings) is not Health.SILENT and not crashed
     return alive and view.now_ms - view.epoch_began_at_ms < view.timings.drain_ms + view.timings.handover_ms
-
-
-def _has_stopped(view: View, document: Topology, old: NodeView) -> bool:
-    """Return whether the old primary is seen to keep its promise of this epoch already: it is stopped, or a standby."""
-    observation = old.observation
-    if old.stopped_under >= document.epoch:
-        return True
-    fenced = observation is not None and observation.role is Role.STANDBY and observation.promised >= document.epoch
-    return fenced and is_fresh(old, view.timings)
 
 
 def _worth_asking(view: View, document: Topology, node: NodeView) -> bool:

@@ -15,7 +15,7 @@ from enum import StrEnum
 from cluster_manager.decision.flapping import AntiFlap
 from pgtopology.document import Durability, Endpoints, Topology
 from pgtopology.epoch import NO_EPOCH, NO_REVISION, Epoch, Revision
-from pgtopology.node import Address, NodeName, sync_name
+from pgtopology.node import Address, NodeName, Role, sync_name
 from pgtopology.observation import Observation, Port
 from pgtopology.orders import PromiseAnswer, SettingsAnswer
 from pgtopology.quorum import Voter, Voters
@@ -109,6 +109,14 @@ class NodeView:
     def is_heard(self, timings: Timings) -> bool:
         """Return whether it was heard so recently that what it said describes it."""
         return self.observation is not None and self.age_ms < timings.silence_ms
+
+    def has_stopped(self, epoch: Epoch, timings: Timings) -> bool:
+        """Return whether what it ran as a primary before *epoch* is over: by its promise it was stopped, or is a standby."""
+        if self.stopped_under >= epoch:
+            return True
+        observation = self.observation
+        fenced = observation is not None and observation.role is Role.STANDBY and observation.promised >= epoch
+        return fenced and is_fresh(self, timings)
 
     def voter(self) -> Voter | None:
         """Return who this node votes as with the data it has now, or None without data."""
