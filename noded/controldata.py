@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from noded.segments import Geometry
 from pgtopology.lsn import Lsn, parse_lsn
 from pgtopology.timeline import Timeline
 
@@ -30,8 +31,7 @@ class ControlData:
     checkpoint: Lsn
     """Where the record of the latest checkpoint begins."""
     checkpoint_timeline: Timeline
-    wal_segment_bytes: int
-    wal_block_bytes: int
+    geometry: Geometry
     demands: Mapping[str, int] = field(default_factory=dict[str, int])
     """What a standby on this data needs at least of each parameter (`parameters.AT_LEAST_THE_WRITERS`)."""
 
@@ -56,12 +56,11 @@ def parse_controldata(text: str) -> ControlData:
             state=values["Database cluster state"],
             checkpoint=parse_lsn(values["Latest checkpoint location"]),
             checkpoint_timeline=Timeline(int(values["Latest checkpoint's TimeLineID"])),
-            wal_segment_bytes=int(values["Bytes per WAL segment"]),
-            wal_block_bytes=int(values["WAL block size"]),
+            geometry=Geometry(int(values["WAL block size"]), int(values["Bytes per WAL segment"])),
             demands={name: int(values[line]) for name, line in _DEMANDS.items() if line in values},
         )
     except KeyError as error:
         raise ValueError(f"pg_controldata did not report {error}") from error
-    if min(control.wal_segment_bytes, control.wal_block_bytes, control.checkpoint_timeline) <= 0:
+    if min(control.geometry.segment_bytes, control.geometry.block_bytes, control.checkpoint_timeline) <= 0:
         raise ValueError("the control file is damaged")
     return control

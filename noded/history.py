@@ -3,8 +3,6 @@
 PostgreSQL takes the number above the highest history file it finds.  Files for the numbers below the claimed one are
 planted just before a promotion; a standby that restarts with some above its own timeline could never stream (L8), so they
 go when the promotion does not happen.  Below a real history file they stay: followers ask for every number in between.
-
-What number a promotion took is read here too, from the files, because PostgreSQL may be dead or deaf by then.
 """
 
 from __future__ import annotations
@@ -18,7 +16,6 @@ from pgtopology.timeline import FIRST_TIMELINE, Timeline
 
 _MARK = b"# endpointd: this timeline was claimed and never used here\n"
 _NAME = re.compile(r"([0-9A-F]{8})\.history")
-_SEGMENT = re.compile(r"([0-9A-F]{8})[0-9A-F]{16}(\.partial)?")
 
 
 def plant_placeholders(wal: Path, timeline: Timeline) -> None:
@@ -48,16 +45,6 @@ def remove_placeholders(wal: Path) -> None:
         path.unlink()
     if doomed:
         fsync_dir(wal)
-
-
-def newest_timeline(wal: Path) -> Timeline:
-    """Return the greatest timeline that has a WAL segment.
-
-    A promotion makes the first segment of its timeline before it removes standby.signal, and the history file after it.
-    PostgreSQL, xlog.c, StartupXLOG.
-    """
-    names = (_SEGMENT.fullmatch(path.name) for path in wal.iterdir())
-    return Timeline(max((int(match[1], 16) for match in names if match is not None), default=FIRST_TIMELINE))
 
 
 def fork_point(history: str, timeline: Timeline) -> Lsn | None:

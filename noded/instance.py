@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from daemonkit.durable import fsync_dir, read_or_none, write_durably
-from noded import conf, history
+from noded import conf, history, segments
 from noded.backoff import Backoff
 from noded.binaries import Binaries
 from noded.controldata import ControlData, parse_controldata
@@ -218,7 +218,7 @@ class Instance:
     def _note_promotion(self) -> None:
         """Remember durably if recovery was ended here by nobody's order: data is given standby.signal when it is made."""
         if not self.layout.standby_signal.exists():
-            self.state.store(recovery_ended(self.state.value, history.newest_timeline(self.layout.wal)))
+            self.state.store(recovery_ended(self.state.value, segments.newest_timeline(self.layout.wal)))
 
     async def stop(self, mode: StopMode, *, fast_s: float = FAST_STOP_S) -> None:
         """Stop PostgreSQL; no process of its data directory is left. Raises PostmasterError."""

@@ -15,16 +15,14 @@ from daemonkit.durable import fsync_dir
 from noded.clone import remove_tree
 from noded.history import fork_point
 from noded.instance import Instance
+from noded.segments import newest_timeline, timeline_of
 from noded.walsender import WalEnd, Walsender
-from pgtopology.timeline import Timeline
 
 ASK_TIMEOUT_S = 5.0
 KEPT_MAX = 3
 """How many diverged tails are kept."""
 KEPT_SEGMENTS_MAX = 16
 """How many WAL segments of each: 256 MB of the usual size."""
-
-_SEGMENT = re.compile(r"([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8})(\.partial)?")
 
 
 async def keep_tail(instance: Instance, walsender: Walsender, end: WalEnd) -> None:
@@ -33,16 +31,14 @@ async def keep_tail(instance: Instance, walsender: Walsender, end: WalEnd) -> No
     PostgreSQL is stopped. Raises ToolError, WalsenderError, OSError, ValueError.
     """
     layout = instance.layout
-    control = await instance.control_data()
-    segments = sorted((path for path in layout.wal.iterdir() if _SEGMENT.fullmatch(path.name)), key=lambda path: path.name)
-    own = [path for path in segments if int(path.name[:8], 16) == _newest_timeline(segments)]
+    geometry = (await instance.control_data()).geometry
+    timeline = newest_timeline(layout.wal)
+    own = sorted((path for path in layout.wal.iterdir() if timeline_of(path.name) == timeline), key=lambda path: path.name)
     if not own:
         return
     history = await walsender.history(end.timeline, timeout_s=ASK_TIMEOUT_S) if end.timeline > 1 else ""
-    fork = fork_point(history, Timeline(int(own[-1].name[:8], 16)))
-    first = fork // control.wal_segment_bytes if fork is not None else 0
-    per_id = 0x1_0000_0000 // control.wal_segment_bytes
-    tail = [path for path in own if int(path.name[8:16], 16) * per_id + int(path.name[16:24], 16) >= first][:KEPT_SEGMENTS_MAX]
+    fork = fork_point(history, timeline) or 0
+    tail = [path for path in own if geometry.begin(path.name) + geometry.segment_bytes > fork][:KEPT_SEGMENTS_MAX]
     if tail:
         await put_aside(tail, layout.kept, f"{instance.state.value.sync_name}")
 
@@ -53,10 +49,6 @@ async def put_aside(files: list[Path], directory: Path, name: str) -> None:
     await asyncio.to_thread(_copy, files, directory / f"{max(known, default=0) + 1:06d}-{name}")
     for old in _kept(directory)[:-KEPT_MAX]:
         await remove_tree(old)
-
-
-def _newest_timeline(segments: list[Path]) -> int:
-    return max((int(path.name[:8], 16) for path in segments), default=0)
 
 
 def _kept(directory: Path) -> list[Path]:

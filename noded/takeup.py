@@ -13,7 +13,7 @@ import os
 import signal
 
 from daemonkit.logs import get_logger
-from noded import fence, history, processes, promise
+from noded import fence, processes, promise, segments
 from noded.clone import remove_tree
 from noded.copies import FAILURES
 from noded.instance import Instance
@@ -125,7 +125,7 @@ async def _adopted(instance: Instance) -> None:
     instance.write_settings()
     await instance.wait_ready(READY_S)
     ended = not instance.layout.standby_signal.exists()
-    may_remain = promise.may_remain_primary(state, history.newest_timeline(instance.layout.wal) if ended else None)
+    may_remain = promise.may_remain_primary(state, segments.newest_timeline(instance.layout.wal) if ended else None)
     configuration = promise.standby_configuration(state)
     if await instance.role() is Role.PRIMARY and may_remain:
         instance.configure(promise.writer_configuration(state))

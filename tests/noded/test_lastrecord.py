@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from noded.controldata import ControlData
-from noded.lastrecord import Place, position_of
+from noded.lastrecord import position_of
+from noded.segments import Geometry
 from pgtopology.lsn import Lsn
 from pgtopology.node import Position
 from pgtopology.orders import StopMode
@@ -18,7 +19,7 @@ from tests.noded.members import Cluster, Member, running_members
 
 DEADLINE_S = 30.0
 
-PLACE = Place(block_bytes=8192, segment_bytes=16 << 20)
+GEOMETRY = Geometry(block_bytes=8192, segment_bytes=16 << 20)
 
 
 @pytest.mark.parametrize(
@@ -33,11 +34,11 @@ PLACE = Place(block_bytes=8192, segment_bytes=16 << 20)
     ],
 )
 def test_a_record_ends_behind_the_headers_of_the_pages_it_crosses(start: int, length: int, end: int) -> None:
-    assert PLACE.end_of_record(Lsn(start), length) == end
+    assert GEOMETRY.end_of_record(Lsn(start), length) == end
 
 
 def test_a_segment_is_named_after_timeline_and_number() -> None:
-    assert PLACE.segment_name(Timeline(26), Lsn(0x1_0400_0028)) == "0000001A0000000100000004"
+    assert GEOMETRY.name(Timeline(26), Lsn(0x1_0400_0028)) == "0000001A0000000100000004"
 
 
 def left_by(state: str) -> ControlData:
@@ -46,8 +47,7 @@ def left_by(state: str) -> ControlData:
         state=state,
         checkpoint=Lsn(0x4000028),
         checkpoint_timeline=Timeline(2),
-        wal_segment_bytes=16 << 20,
-        wal_block_bytes=8192,
+        geometry=GEOMETRY,
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from noded import conf, history
+from noded import conf, history, segments
 from noded.bootstrap import role_statements
 from noded.controldata import parse_controldata
 from noded.promise import Configuration
@@ -166,8 +166,8 @@ def test_a_control_file_says_whose_data_it_is_and_how_it_was_left(state: str, cl
         "max_prepared_transactions": 0,
         "max_locks_per_transaction": 64,
     }
-    assert control.wal_segment_bytes == 16 << 20
-    assert control.wal_block_bytes == 8192
+    assert control.geometry.segment_bytes == 16 << 20
+    assert control.geometry.block_bytes == 8192
     assert control.was_shut_down is clean
 
 
@@ -206,12 +206,12 @@ def test_placeholders_below_a_real_history_stay_for_followers(tmp_path: Path) ->
 
 
 def test_the_newest_timeline_is_that_of_the_wal_segments(tmp_path: Path) -> None:
-    assert history.newest_timeline(tmp_path) == 1
+    assert segments.newest_timeline(tmp_path) == 1
     history.plant_placeholders(tmp_path, Timeline(9))
     (tmp_path / "archive_status").mkdir()
     for name in ("00000002000000000000000A", "000000030000000000000009.partial", "0000000300000000000000FF"):
         (tmp_path / name).touch()
-    assert history.newest_timeline(tmp_path) == 3
+    assert segments.newest_timeline(tmp_path) == 3
 
 
 def test_a_file_that_is_no_history_is_left_alone(tmp_path: Path) -> None:
