@@ -19,11 +19,11 @@ from daemonkit.logs import get_logger
 from noded import clone, promise
 from noded.bootstrap import make_data_directory
 from noded.instance import Instance
-from noded.observe import disk_of
 from noded.postmaster import PostmasterError
 from noded.promise import Work
 from noded.reporter import Doing
 from noded.rewind import rewind
+from noded.room import disk_of
 from noded.tail import keep_tail
 from noded.tools import ToolError
 from noded.walsender import WalsenderError

@@ -18,11 +18,11 @@ from noded.backoff import Backoff
 from noded.copies import FAILURES, Copies
 from noded.heartbeat import Heartbeat
 from noded.instance import Instance
-from noded.observe import disk_of
 from noded.postmaster import PostmasterError, last_complaint
 from noded.promise import Work
 from noded.promotion import PromotionError, promote
 from noded.reporter import Doing, Reporter
+from noded.room import lack_of_room
 from noded.sessions import SessionError
 from noded.slots import ensure_slots
 from noded.takeup import take_up
@@ -38,8 +38,6 @@ LAST_WORD_S = 0.05
 POLICE_S = 0.2
 MUTE_MS = 10_000
 """A server that answers no session for so long after its start may be replaced by order, although nobody can ask what it is."""
-ROOM_MIN_BYTES = 16 << 20
-"""One WAL segment of the usual size: without room for it no server goes on."""
 
 
 class Node:
@@ -210,11 +208,12 @@ class Node:
                     postmaster.exited.clear()
 
     def _complaint(self) -> str:
-        """Return why PostgreSQL has ended, as far as can be told: on a full disk it cannot say so itself."""
-        disk = disk_of(self.instance)
-        if disk is not None and disk.free_bytes < ROOM_MIN_BYTES:
-            return f"No space left on device: {disk.free_bytes >> 20} MB are free"
-        return last_complaint(self.instance.layout.log) or f"exit status {self.instance.postmaster.exit_status}"
+        """Return why PostgreSQL has ended, as far as can be told."""
+        return (
+            lack_of_room(self.instance)
+            or last_complaint(self.instance.layout.log)
+            or f"exit status {self.instance.postmaster.exit_status}"
+        )
 
     async def _police(self) -> None:
         """Let the writer beat once its timeline is seen to be the claimed one; stop a primary that nobody ordered (S18)."""

@@ -8,7 +8,6 @@ last facts gathered.  Slow listeners miss observations, never the newest one.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -16,11 +15,12 @@ import msgspec
 
 from noded import processes
 from noded.instance import Instance
+from noded.room import lack_of_room
 from noded.sessions import SessionError
 from noded.walsender import WalsenderError
 from pgtopology.lsn import Lsn
 from pgtopology.node import Role
-from pgtopology.observation import Disk, Port, Walsender
+from pgtopology.observation import Port, Walsender
 from pgtopology.timeline import Timeline
 
 ASK_TIMEOUT_S = 1.0
@@ -134,7 +134,7 @@ class Gatherer:
         except (SessionError, WalsenderError) as error:
             # The last facts stand; an old position is not a wrong one, and ages show in what depends on time.
             facts = replace(self.facts, receiver_running=running)
-            self._complaint = str(error)
+            self._complaint = lack_of_room(instance) or str(error)
             if facts.role is Role.NONE and self._mute_since is None:
                 self._mute_since = asyncio.get_running_loop().time()
         else:
@@ -174,15 +174,6 @@ class Gatherer:
             receiver_running=receiver_running,
             receiver_streaming=row["streaming"],
         )
-
-
-def disk_of(instance: Instance) -> Disk | None:
-    """Return how full the file system of the data is."""
-    try:
-        status = os.statvfs(instance.layout.root)
-    except OSError:
-        return None
-    return Disk(free_bytes=status.f_bavail * status.f_frsize, total_bytes=status.f_blocks * status.f_frsize)
 
 
 class UpstreamPort:

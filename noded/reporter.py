@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from noded.durable_state import DurableState
 from noded.heartbeat import Heartbeat
 from noded.instance import Instance
-from noded.observe import Deafness, Gatherer, UpstreamPort, disk_of
+from noded.observe import Deafness, Gatherer, UpstreamPort
 from noded.promise import Work
+from noded.room import disk_of
 from pgtopology.epoch import NO_EPOCH
 from pgtopology.node import Role
 from pgtopology.observation import Activity, Observation, Postmaster, PostmasterState, Receiver
