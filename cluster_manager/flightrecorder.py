@@ -1,44 +1,30 @@
 """The flight recorder: gathers everything that mattered in one failover or switchover, from detection to the rejoin.
 
 Told by the chronicle (plans, writes, observations) and by the executor (orders and answers); influences nothing, and reads no
-clock: every time is told to it, on the manager's one clock.  What a record looks like stands in pgtopology.flight, how it
-comes to disk in flightfiles.  The outage it measures begins with the last sign that the writer was well, so that the time a
-failure needs to be noticed is in it; a planned handover begins when it is decided, for the writer was well until then.
+clock: every time is told to it, on the manager's one clock.  What a record looks like stands in pgtopology.flight, how what
+passes becomes an entry of it in flightentries, how it comes to disk in flightfiles.  The outage it measures begins with the
+last sign that the writer was well, so that the time a failure needs to be noticed is in it; a planned handover begins when it
+is decided, for the writer was well until then.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
-from itertools import count, islice
+from collections.abc import Mapping
+from itertools import count
 
 import msgspec
 
-from cluster_manager.decision.actions import NodeAction, WriteDocument
+from cluster_manager.decision.actions import NodeAction
 from cluster_manager.decision.elect import elect, tally
 from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.view import NodeView, Promise, View
+from cluster_manager.flightentries import Entries, election_told, plan_change, promise_told, snapshot, write_told
 from pgtopology.document import Topology, Transition, TransitionKind
-from pgtopology.flight import (
-    MARKS_OF_AN_ATTEMPT,
-    Election,
-    Flight,
-    Narrator,
-    NodeSnapshot,
-    OrderTold,
-    PlanChange,
-    PromiseTold,
-    Snapshot,
-    VoteTold,
-    WriteTold,
-    phases_of,
-)
-from pgtopology.lsn import format_lsn
+from pgtopology.flight import MARKS_OF_AN_ATTEMPT, Flight, Narrator, OrderTold, phases_of
 from pgtopology.node import NodeName, Role
 from pgtopology.observation import PostmasterState
 
-ENTRIES_MAX = 400
-"""Of each list in a record: a failover has some dozen of each, a stuck one may have many."""
 PRELUDE_MAX = 20
 """Plan changes kept from before a detection."""
 
@@ -57,7 +43,7 @@ class FlightRecorder:
         self._flight: Flight | None = None
         self._base_ms = 0.0
         self._numbers = count(1)
-        self._entries = _Entries(self._numbers)
+        self._entries = Entries(self._numbers)
         self._marks: dict[str, float] = {}
         self._seen_promises: dict[NodeName, float] = {}
         self._before = before if before is not None and (not before.ended or before.rejoined_ms is None) else None
@@ -89,7 +75,7 @@ class FlightRecorder:
         if what != self._last_plan:
             self._last_plan = what
             if self._flight is not None and self._flight.rejoined_ms is None:
-                self._entries.add("plans", _plan_change(plan, self._at(view.now_ms)))
+                self._entries.add("plans", plan_change(plan, self._at(view.now_ms)))
             self._prelude.append((view.now_ms, plan))
         if plan.finding.failed and self._detected_ms is None:
             self._detected_ms, self._snapshot_nodes = view.now_ms, view.nodes
@@ -124,19 +110,7 @@ class FlightRecorder:
             self._note_write(document, because, began_ms, now, outcome)
 
     def _note_write(self, document: Topology, because: str, began_ms: float, now: float, outcome: str = "written") -> None:
-        self._entries.add(
-            "writes",
-            WriteTold(
-                at_ms=self._at(began_ms),
-                took_ms=round(now - began_ms, 2),
-                revision=document.revision,
-                epoch=document.epoch,
-                writer=document.writer,
-                candidate=document.candidate.node if document.candidate is not None else None,
-                because=because,
-                outcome=outcome,
-            ),
-        )
+        self._entries.add("writes", write_told(document, because, outcome, at_ms=self._at(began_ms), took_ms=now - began_ms))
 
     def observed(self, view: View) -> None:
         """Take note of the steps that are seen rather than written."""
@@ -208,22 +182,7 @@ class FlightRecorder:
             if self._seen_promises.get(name) == promise.at_ms:
                 continue
             self._seen_promises[name] = promise.at_ms
-            answer, position = promise.answer, promise.answer.position
-            self._entries.add(
-                "promises",
-                PromiseTold(
-                    at_ms=self._at(promise.at_ms),
-                    node=name,
-                    promised=answer.promised,
-                    incarnation=answer.incarnation,
-                    whole=answer.whole,
-                    timeline=position.timeline if position is not None else None,
-                    lsn=format_lsn(position.lsn) if position is not None else None,
-                    replayed=format_lsn(position.replayed_lsn) if position is not None else None,
-                    unknown_because=answer.unknown_because,
-                    was_primary=answer.was_primary,
-                ),
-            )
+            self._entries.add("promises", promise_told(name, promise, self._at(promise.at_ms)))
 
     def _begin(self, new: Topology, transition: Transition, view: View, because: str) -> None:
         """Begin the record of a new failure."""
@@ -233,10 +192,10 @@ class FlightRecorder:
         self._start(new, transition, view, because, detected_ms)
         self._marks.update(good=round(good_ms - detected_ms, 2), detected=0.0)
         nodes = self._snapshot_nodes if self._detected_ms is not None else view.nodes
-        self._entries.add("snapshots", _snapshot("detected", nodes, 0.0))
+        self._entries.add("snapshots", snapshot("detected", nodes, 0.0))
         for at_ms, plan in self._prelude:
             if at_ms >= good_ms or at_ms == self._prelude[-1][0]:
-                self._entries.add("plans", _plan_change(plan, self._at(at_ms)))
+                self._entries.add("plans", plan_change(plan, self._at(at_ms)))
         self._detected_ms = None
 
     def _resume(self, new: Topology, transition: Transition, view: View, because: str) -> None:
@@ -248,7 +207,7 @@ class FlightRecorder:
     def _start(self, new: Topology, transition: Transition, view: View, because: str, detected_ms: float) -> None:
         self._before = None
         self._base_ms = detected_ms
-        self._entries = _Entries(self._numbers)
+        self._entries = Entries(self._numbers)
         self._marks = {}
         self._seen_promises = {}
         self._flight = Flight(
@@ -274,7 +233,7 @@ class FlightRecorder:
         if not (underway or mending or opened):
             return
         self._flight = before
-        self._entries = _Entries(self._numbers, before)
+        self._entries = Entries(self._numbers, before)
         self._marks = dict(before.marks)
         one_clock = before.managers and before.managers[-1].boot == self._boot
         if one_clock:
@@ -321,32 +280,7 @@ class FlightRecorder:
             safe_ms = sorted(one.promise.at_ms for one in votes.counted)[voters.safe_set_size - 1]
             self._mark("recruited", safe_ms)
             self._mark("elected", view.now_ms)
-            counted = {one.voter.name: one for one in votes.counted}
-            self._entries.add(
-                "elections",
-                Election(
-                    at_ms=self._at(view.now_ms),
-                    epoch=old.epoch,
-                    n=len(voters.members),
-                    w=voters.w,
-                    needed=voters.safe_set_size,
-                    counted=len(votes.counted),
-                    votes=tuple(
-                        VoteTold(
-                            node=voter.name,
-                            counts=voter.name in counted,
-                            why=f"the recorded data {voter.incarnation}, whole, at "
-                            f"{format_lsn(counted[voter.name].position.lsn)} of epoch {counted[voter.name].position.epoch}"
-                            if voter.name in counted
-                            else votes.passed_over.get(voter.name, ""),
-                        )
-                        for voter in voters.members
-                    ),
-                    elected=elected.node,
-                    because=elected.because,
-                    passed_over=dict(elected.passed_over),
-                ),
-            )
+            self._entries.add("elections", election_told(old.epoch, voters, votes, elected, self._at(view.now_ms)))
         self._mark("claimed", now)
         self._snapshot("elected", view, now)
         self.version += 1
@@ -372,96 +306,7 @@ class FlightRecorder:
         self._marks[name] = self._at(at_ms)
 
     def _snapshot(self, step: str, view: View, now: float) -> None:
-        self._entries.add("snapshots", _snapshot(step, view.nodes, self._at(now)))
+        self._entries.add("snapshots", snapshot(step, view.nodes, self._at(now)))
 
     def _at(self, at_ms: float) -> float:
         return round(at_ms - self._base_ms, 2)
-
-
-class _Entries:
-    """The lists of a record while it is being made. One that is full loses its middle: how it began and how it ended stay."""
-
-    NAMES = ("snapshots", "plans", "promises", "elections", "orders", "writes")
-
-    def __init__(self, numbers: Iterator[int], before: Flight | None = None) -> None:
-        self._numbers = numbers
-        self._lists: dict[str, dict[int, msgspec.Struct]] = {
-            name: {next(numbers): entry for entry in getattr(before, name)} if before is not None else {} for name in self.NAMES
-        }
-        self._left_out = before.left_out if before is not None else 0
-
-    def add(self, name: str, entry: msgspec.Struct) -> int:
-        """Append *entry* and return its number, which no other entry of this recorder has."""
-        entries = self._lists[name]
-        if len(entries) >= ENTRIES_MAX:
-            del entries[next(islice(entries, ENTRIES_MAX // 2, None))]
-            self._left_out += 1
-        number = next(self._numbers)
-        entries[number] = entry
-        return number
-
-    def order(self, number: int) -> OrderTold | None:
-        """Return the order called *number*, if it is in this record."""
-        entry = self._lists["orders"].get(number)
-        return entry if isinstance(entry, OrderTold) else None
-
-    def replace_order(self, number: int, order: OrderTold) -> None:
-        """Put *order* in the place of *number*."""
-        self._lists["orders"][number] = order
-
-    def last_ms(self) -> float:
-        """Return the greatest time in the lists."""
-        times = (getattr(entry, "at_ms", 0.0) for entries in self._lists.values() for entry in entries.values())
-        return max(times, default=0.0)
-
-    def as_fields(self) -> dict[str, object]:
-        """Return the lists as fields of a record."""
-        return {**{name: tuple(entries.values()) for name, entries in self._lists.items()}, "left_out": self._left_out}
-
-
-def _plan_change(plan: Plan, at_ms: float) -> PlanChange:
-    return PlanChange(
-        at_ms=at_ms,
-        diagnosis=str(plan.diagnosis),
-        reason=plan.reason,
-        actions=tuple(
-            f"write revision {one.document.revision}" if isinstance(one, WriteDocument) else f"{one.kind} {one.node}"
-            for one in plan.actions
-        ),
-    )
-
-
-def _snapshot(step: str, nodes: tuple[NodeView, ...], at_ms: float) -> Snapshot:
-    return Snapshot(step=step, at_ms=at_ms, nodes=tuple(_node(node) for node in nodes))
-
-
-def _node(node: NodeView) -> NodeSnapshot:
-    observation = node.observation
-    if observation is None:
-        return NodeSnapshot(node=node.name, age_ms=None, port=str(node.port))
-    receiver, heartbeat = observation.receiver, observation.heartbeat
-    return NodeSnapshot(
-        node=node.name,
-        age_ms=_finite(node.age_ms),
-        port=str(node.port),
-        role=str(observation.role),
-        postmaster=str(observation.postmaster.state),
-        unexpected_exit=observation.postmaster.unexpected_exit,
-        deaf_ms=observation.postmaster.deaf_ms,
-        timeline=observation.timeline,
-        wal_end=format_lsn(observation.wal_end) if observation.wal_end is not None else None,
-        replayed=format_lsn(observation.replayed_lsn) if observation.replayed_lsn is not None else None,
-        wal_advanced_age_ms=_finite(node.wal_advanced_age_ms),
-        receiver_running=receiver.running if receiver is not None else None,
-        receiver_streaming=receiver.streaming if receiver is not None else None,
-        upstream=receiver.upstream if receiver is not None else None,
-        heartbeat_acknowledged_age_ms=heartbeat.acknowledged_age_ms if heartbeat is not None else None,
-        heartbeat_pending_ms=heartbeat.pending_ms if heartbeat is not None else None,
-        heartbeat_error=heartbeat.error if heartbeat is not None else None,
-        promised=observation.promised,
-        whole=observation.whole,
-    )
-
-
-def _finite(age_ms: float) -> float | None:
-    return round(age_ms, 1) if age_ms != float("inf") else None
