@@ -18,9 +18,7 @@ _INTEGRATION = Path(__file__).parent / "integration"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let the tests that start PostgreSQL be run on another one than the bundled."""
-    parser.addoption(
-        "--pg-bin", metavar="DIR", help="PostgreSQL's programs for tests that start servers (default: the bundled)"
-    )
+    parser.addoption("--pg-bin", metavar="DIR", help="PostgreSQL's programs for tests that start servers, as --pg-bin=DIR")
 
 
 def pytest_configure(config: pytest.Config) -> None:
