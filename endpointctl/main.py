@@ -18,6 +18,8 @@ from endpointctl.options import VersionOption
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 """Typer's base of every complaint about arguments; it has no public name that stayed the same over its versions."""
 _ANY_ERROR: type[Exception] = _USAGE_ERROR.__mro__[1]
+_INTERRUPTED = 130
+"""What newer versions of Typer return for ^C instead of raising; it is none of the contract's codes."""
 
 app = typer.Typer(
     name="endpointctl",
@@ -61,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A full disk, a file that may not be read: what the system says, and where.
         where = f"{error.filename}: " if error.filename is not None else ""
         return _complain(f"{where}{error.strerror or error}", ExitCode.FAILED)
+    if result == _INTERRUPTED:
+        return _complain("interrupted", ExitCode.FAILED)
     return result if isinstance(result, int) else ExitCode.DONE
 
 

@@ -35,12 +35,7 @@ async def verify(
 ) -> Report:
     """Run the clients for *seconds*, with *blow* at a third of them. Raises Failure if the cluster cannot be worked with."""
     shadow = Shadow(secrets.token_hex(4))
-    try:
-        async with connected(writer) as connection:
-            if await make_schema(connection, shadow, clients):
-                say(f'removed the schema "{SCHEMA}" that an earlier run left')
-    except CONNECTION_FAILURES as error:
-        raise Failure(f"the writer endpoint does not let us work: {error or name_of(error)}") from error
+    await _prepare(writer, shadow, clients, say)
     try:
         workload = Workload(shadow, writer=writer, reader=reader, clients=clients)
         await _work(workload, seconds, blow)
@@ -48,6 +43,22 @@ async def verify(
         return check(workload.history)
     finally:
         await _clean_up(writer, shadow, say)
+
+
+async def _prepare(writer: str, shadow: Shadow, clients: int, say: Say) -> None:
+    """Make the schema; if that is interrupted, nothing of it stays. Raises Failure."""
+    begun = False
+    try:
+        async with connected(writer) as connection:
+            begun = True
+            if await make_schema(connection, shadow, clients):
+                say(f'removed the schema "{SCHEMA}" that an earlier run left')
+    except CONNECTION_FAILURES as error:
+        raise Failure(f"the writer endpoint does not let us work: {error or name_of(error)}") from error
+    except asyncio.CancelledError:
+        if begun:
+            await _clean_up(writer, shadow, say)
+        raise
 
 
 async def _work(workload: Workload, seconds: float, blow: Callable[[], Awaitable[None]] | None) -> None:

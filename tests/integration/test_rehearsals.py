@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import time
 import urllib.request
 
 import psycopg
 import pytest
 
-from bench.cluster import Cluster
+from bench.cluster import ROOT, Cluster
 from endpointctl.verifying.shadow import SCHEMA
 from pgtopology.codec import decode
 from pgtopology.drill import Drill
 from pgtopology.flight import Flight
 from pgtopology.lsn import parse_lsn
+
+INTERRUPTIBLE = "import signal, sys, endpointctl.main as it; signal.signal(2, signal.default_int_handler); sys.exit(it.main())"
+"""endpointctl as at a terminal: what a shell runs in the background has SIGINT ignored, and so have its children."""
 
 
 def metrics(cluster: Cluster) -> dict[str, float]:
@@ -176,6 +182,28 @@ def test_verify_leaves_a_schema_alone_that_is_not_its_own(cluster: Cluster) -> N
             assert connection.execute(f"SELECT count(*) FROM {SCHEMA}.precious").fetchone() == (0,)
         finally:
             connection.execute(f"DROP SCHEMA {SCHEMA} CASCADE")
+
+
+def test_verify_that_is_interrupted_leaves_no_trace(cluster: Cluster) -> None:
+    verifying = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTIBLE, "verify", "--seconds", "100"],
+        cwd=ROOT,
+        env=cluster.environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + 60.0
+        while not has_schema(cluster):
+            assert verifying.poll() is None, verifying.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        verifying.send_signal(signal.SIGINT)
+        _, said = verifying.communicate(timeout=60)
+    finally:
+        verifying.kill()
+    assert (verifying.returncode, said) == (1, "endpointctl: interrupted\n")
+    assert not has_schema(cluster)
 
 
 def test_history_shows_the_writers_with_where_they_began(cluster: Cluster) -> None:
