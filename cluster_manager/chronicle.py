@@ -12,11 +12,12 @@ from cluster_manager.decision.elect import tally
 from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.view import View
 from cluster_manager.flightfiles import FlightWriter
-from cluster_manager.journal import Event, Journal
+from cluster_manager.journal import Journal
 from cluster_manager.statusview import relaxations
 from daemonkit.logs import get_logger
 from pgtopology.document import Topology, Transition, TransitionKind
 from pgtopology.epoch import Epoch
+from pgtopology.event import Event
 from pgtopology.lsn import format_lsn
 from pgtopology.node import NodeName, Role
 from pgtopology.status import LastFailover

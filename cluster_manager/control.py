@@ -7,7 +7,6 @@ is what was decided upon.
 from __future__ import annotations
 
 import asyncio
-from statistics import median
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -17,12 +16,13 @@ from cluster_manager import configuring
 from cluster_manager.chronicle import Chronicle
 from cluster_manager.decision.actions import WriteDocument
 from cluster_manager.decision.plan import Plan
-from cluster_manager.decision.request import heir, refusal
 from cluster_manager.decision.view import Request, RequestKind
 from cluster_manager.feed import Feed
 from cluster_manager.flightfiles import FlightWriter
-from cluster_manager.journal import Event, Journal, encode_event
+from cluster_manager.handover import rehearse_switchover
+from cluster_manager.journal import Journal, encode_event
 from cluster_manager.nodeorders import carry_out
+from cluster_manager.pastwriters import past_writers
 from cluster_manager.reconciler import Reconciler
 from cluster_manager.rehearsal import Rehearsals
 from cluster_manager.statusview import make_status
@@ -31,8 +31,9 @@ from daemonkit.httpserver import ApiError, LineStream, json_response
 from daemonkit.version import VERSION
 from pgtopology.configuration import ConfigChange
 from pgtopology.document import FORMAT_VERSION, Topology
+from pgtopology.explanation import Explanation
 from pgtopology.flight import Flights, summary_of
-from pgtopology.lsn import format_lsn
+from pgtopology.history import History
 from pgtopology.node import NodeName
 from pgtopology.status import ManagerStatus
 
@@ -74,65 +75,11 @@ class NodeOrderDone(msgspec.Struct, frozen=True):
     format_version: int = FORMAT_VERSION
 
 
-class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
-    """What a switchover would do now."""
-
-    format_version: int = FORMAT_VERSION
-    possible: bool
-    obstacle: str | None
-    """What stands in the way, or None."""
-    from_node: str | None
-    to: str | None
-    """Who would take over, as far as can be told."""
-    expected_ms: int | None
-    """The median pause of the switchovers so far, else of the failovers; None before the first."""
-    steps: tuple[str, ...]
-
-
 class Begun(msgspec.Struct, frozen=True):
     """The answer to an accepted order."""
 
     epoch: int
     """The order is done when there is a writer of this epoch, or of a greater one if an attempt failed."""
-    format_version: int = FORMAT_VERSION
-
-
-class Explanation(msgspec.Struct, frozen=True, kw_only=True):
-    """Why the cluster is as it is: the plan of this moment, what each repair waits for, and the last decisions."""
-
-    format_version: int = FORMAT_VERSION
-    diagnosis: str
-    reason: str
-    actions: tuple[str, ...]
-    repairs: tuple[dict[str, str], ...]
-    in_flight: tuple[str, ...]
-    failures: tuple[dict[str, str], ...]
-    recent: tuple[Event, ...]
-
-
-class PastWriter(msgspec.Struct, frozen=True, kw_only=True):
-    """A timeline that was claimed, and who led on it."""
-
-    timeline: int
-    parent: int
-    fork_lsn: str
-    """Where it left its parent."""
-    epoch: int
-    node: str
-    opened: bool
-    """Somebody could write on it; if not, the attempt failed before that."""
-    kind: str | None = None
-    cause: str | None = None
-    outage_ms: int | None = None
-    """From detection to the published writer."""
-    at: str | None = None
-
-
-class History(msgspec.Struct, frozen=True):
-    """The writers of the past, the newest last, and what else changed."""
-
-    events: tuple[Event, ...]
-    writers: tuple[PastWriter, ...] = ()
     format_version: int = FORMAT_VERSION
 
 
@@ -243,27 +190,7 @@ class Control:
 
     async def _history(self, _request: web.Request) -> web.Response:
         events = tuple(event for event in self._journal.since(0) if event.kind in HISTORY_KINDS)
-        opened = {event.epoch: event for event in events if event.kind.endswith(".opened")}
-        document = self._reconciler.document
-        writers: list[PastWriter] = []
-        for record in document.timelines if document is not None else ():
-            event = opened.get(record.epoch)
-            started = event is None or event.kind == "bootstrap.opened"
-            writers.append(
-                PastWriter(
-                    timeline=record.timeline,
-                    parent=record.parent,
-                    fork_lsn=format_lsn(record.fork_lsn),
-                    epoch=record.epoch,
-                    node=record.node,
-                    opened=record.opened,
-                    kind=str(event.fields.get("transition", "")) if event is not None else None,
-                    cause=(str(event.fields.get("cause", "")) or None) if event is not None else None,
-                    outage_ms=event.elapsed_ms if event is not None and not started else None,
-                    at=event.at if event is not None else None,
-                )
-            )
-        return json_response(History(events, tuple(writers)))
+        return json_response(History(events, past_writers(self._reconciler.document, events)))
 
     async def _drill(self, request: web.Request) -> web.Response:
         return json_response(await self._rehearsals.drill(request.query.get("lose")))
@@ -298,35 +225,10 @@ class Control:
         body = await _body(request, SwitchoverBody)
         asked = Request(kind=RequestKind.SWITCHOVER, to=NodeName(body.to) if body.to is not None else None)
         if body.dry_run:
-            return json_response(self._rehearse(asked))
+            return json_response(rehearse_switchover(self._reconciler.look(), asked, self._journal.since(0)))
         self._reconciler.ask(asked)
         document = self._reconciler.document
         return json_response(Begun(document.epoch + 1 if document is not None else 1), 202)
-
-    def _rehearse(self, asked: Request) -> Rehearsal:
-        """Return what *asked* would do now, without doing anything."""
-        view = self._reconciler.look()
-        obstacle = refusal(view, asked)
-        document = view.document
-        to = asked.to if asked.to is not None or document is None else heir(view, document)
-        writer = document.writer if document is not None else None
-        opened = [event for event in self._journal.since(0) if event.kind == "failover.opened" and event.elapsed_ms is not None]
-        planned = [event for event in opened if event.fields.get("transition") == "switchover"]
-        pauses_ms = [event.elapsed_ms or 0 for event in planned or opened]
-        return Rehearsal(
-            possible=obstacle is None,
-            obstacle=obstacle,
-            from_node=writer,
-            to=to,
-            expected_ms=round(median(pauses_ms)) if pauses_ms else None,
-            steps=(
-                f'a checkpoint on "{writer}"',
-                f"new writers are held, sessions may finish for up to {view.timings.drain_ms / 1000:g} s",
-                f'PostgreSQL on "{writer}" is stopped in good order and started as a standby',
-                f'"{to}" is promoted, because it holds everything; else "{writer}" is promoted again',
-                "writers go on; readers and the old primary follow",
-            ),
-        )
 
     async def _node_order(self, request: web.Request) -> web.Response:
         body = await _body(request, NodeOrderBody)

@@ -18,37 +18,19 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import msgspec
 
 from daemonkit.logs import get_logger
-from pgtopology.document import FORMAT_VERSION
 from pgtopology.epoch import Epoch
+from pgtopology.event import Event
 
 EVENTS_MAX = 10_000
 """In memory: weeks of quiet, or some hundred failovers."""
 FILE_BYTES_MAX = 16 << 20
 FILES_KEPT = 3
 """Full files kept beside the current one: journal.jsonl.1 is the youngest of them."""
-
-
-class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that happened. The shape is part of the operator's contract (GET /v1/events)."""
-
-    format_version: int = FORMAT_VERSION
-    sequence: int
-    at: str
-    """Wall time, ISO 8601 in UTC, for people."""
-    monotonic_ms: int
-    """The manager's monotonic clock: differences are durations, within one run of the machine."""
-    epoch: int
-    kind: str
-    node: str | None = None
-    elapsed_ms: int | None = None
-    """Since the failure was detected, for the steps of a failover."""
-    message: str
-    fields: dict[str, Any] = {}
 
 
 _encoder = msgspec.json.Encoder(enc_hook=str)

@@ -12,8 +12,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-import msgspec
-
 from daemonkit.httpclient import HttpClient, HttpError, HttpRefused, HttpTimeout, HttpUnavailable
 from daemonkit.secrets import SecretError, read_secret
 from endpointctl.exits import Failure, Unfinished
@@ -114,11 +112,3 @@ async def wait_for_status(client: HttpClient, is_met: Callable[[Status], bool], 
             return status
         seen = f"{status.state} ({status.diagnosis}), epoch {status.epoch}: {status.reason}"
         await asyncio.sleep(min(POLL_S, max(0.0, deadline - time.monotonic())))
-
-
-def parse_lines_json(line: bytes) -> dict[str, object]:
-    """Return one line of an event stream as a mapping. Raises MessageError."""
-    try:
-        return msgspec.json.decode(line, type=dict[str, object])
-    except msgspec.DecodeError as error:
-        raise MessageError(f"not an event: {error}") from error

@@ -5,12 +5,16 @@ Plain words that also stand in --json, colours only as a help: the same table se
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
+import msgspec
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from pgtopology.event import Event
+from pgtopology.explanation import Explanation
+from pgtopology.history import PastWriter
 from pgtopology.node import NodeState
 from pgtopology.status import NodeStatus, Status
 
@@ -149,39 +153,36 @@ def _state_word(node: NodeStatus) -> str:
     return f"{text}, {node.problem}" if node.problem else text
 
 
-def event_line(event: Mapping[str, object]) -> str:
+def event_line(event: Event) -> str:
     """Return one event as one line."""
-    elapsed = event.get("elapsed_ms")
-    node = event.get("node")
     words = [
-        str(event.get("at", "")),
-        f"{event.get('sequence', ''):>5}",
-        f"epoch {event.get('epoch', '-')}",
-        f"{event.get('kind', '')!s:<22}",
-        f"{node or '-'!s:<4}",
-        f"{elapsed:>6} ms" if isinstance(elapsed, int) else " " * 9,
-        str(event.get("message", "")),
+        event.at,
+        f"{event.sequence:>5}",
+        f"epoch {event.epoch}",
+        f"{event.kind:<22}",
+        f"{event.node or '-':<4}",
+        f"{event.elapsed_ms:>6} ms" if event.elapsed_ms is not None else " " * 9,
+        event.message,
     ]
     return "  ".join(words).rstrip()
 
 
-def history_table(writers: Iterable[Mapping[str, object]]) -> Table:
+def history_table(writers: Iterable[PastWriter]) -> Table:
     """Return the timelines and who led on them, the newest last."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("epoch", "timeline", "from", "at lsn", "writer", "since", "kind", "cause", "outage"):
         table.add_column(title, no_wrap=title != "cause", justify="right" if title in ("epoch", "timeline") else "left")
     for one in writers:
-        outage = one.get("outage_ms")
         table.add_row(
-            str(one.get("epoch")),
-            str(one.get("timeline")),
-            str(one.get("parent")),
-            str(one.get("fork_lsn")),
-            str(one.get("node")) if one.get("opened") else f"{one.get('node')} (never opened)",
-            _or_dash(one.get("at")),
-            _or_dash(one.get("kind")),
-            _or_dash(one.get("cause")),
-            f"{outage} ms" if isinstance(outage, int) else "-",
+            str(one.epoch),
+            str(one.timeline),
+            str(one.parent),
+            one.fork_lsn,
+            one.node if one.opened else f"{one.node} (never opened)",
+            _or_dash(one.at),
+            _or_dash(one.kind),
+            _or_dash(one.cause),
+            f"{one.outage_ms} ms" if one.outage_ms is not None else "-",
         )
     return table
 
@@ -190,17 +191,13 @@ def _or_dash(value: object) -> str:
     return "-" if value is None else str(value)
 
 
-def document_lines(document: Mapping[str, object]) -> list[str]:
-    """Return the manager's explanation or history as lines: its lists of events one event a line."""
-    lines: list[str] = []
-    for key, value in document.items():
-        if key == "format_version":
-            continue
-        if key in ("recent", "events") and isinstance(value, list) and value:
-            lines += [f"{key}:", *(f"  {event_line(event)}" for event in value)]
-        else:
-            lines += outline({key: value})
-    return lines
+def explanation_lines(explanation: Explanation) -> list[str]:
+    """Return the manager's explanation as lines, its events one a line."""
+    told = msgspec.to_builtins(explanation)
+    for name in ("format_version", "recent"):
+        del told[name]
+    events = [f"  {event_line(event)}" for event in explanation.recent]
+    return [*outline(told), "recent:" if events else "recent: none", *events]
 
 
 def outline(document: object, indent: int = 0) -> list[str]:
@@ -210,12 +207,12 @@ def outline(document: object, indent: int = 0) -> list[str]:
         case dict():
             lines: list[str] = []
             for key, value in document.items():
-                if isinstance(value, dict | list) and value:
+                if isinstance(value, dict | list | tuple) and value:
                     lines += [f"{space}{key}:", *outline(value, indent + 1)]
                 else:
                     lines.append(f"{space}{key}: {_scalar(value)}")
             return lines
-        case list():
+        case list() | tuple():
             lines = []
             for item in document:
                 first, *rest = outline(item, indent + 1) or [f"{space}  -"]
@@ -231,7 +228,7 @@ def _scalar(value: object) -> str:
             return "-"
         case bool():
             return "yes" if value else "no"
-        case list() | dict():
+        case list() | tuple() | dict():
             return "none"
         case _:
             return str(value)

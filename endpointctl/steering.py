@@ -66,8 +66,10 @@ def _hand_over(target: Target, path: str, body: dict[str, str | None], *, no_wai
 
     import msgspec
 
-    from endpointctl.api import REQUEST_TIMEOUT_S, fetch_status, manager, parse_lines_json, wait_for_status
+    from endpointctl.api import REQUEST_TIMEOUT_S, fetch_status, manager, wait_for_status
     from endpointctl.render import event_line
+    from pgtopology.codec import decode
+    from pgtopology.event import Event
 
     async def run() -> None:
         timeout_s = target.timeout_or(FAILOVER_TIMEOUT_S)
@@ -85,9 +87,8 @@ def _hand_over(target: Target, path: str, body: dict[str, str | None], *, no_wai
                 wanted=f"finished (epoch {epoch})",
             )
             async for line in client.lines("/v1/events?after=0&follow=0", idle_timeout_s=REQUEST_TIMEOUT_S):
-                event = parse_lines_json(line)
-                kind, of_epoch = event.get("kind"), event.get("epoch")
-                if isinstance(of_epoch, int) and of_epoch >= epoch and str(kind).startswith("failover."):
+                event = decode(line, Event)
+                if event.epoch >= epoch and event.kind.startswith("failover."):
                     typer.echo(line.decode() if as_json else event_line(event))
             if not as_json:
                 typer.echo(f"writer: {before.writer or 'none'} -> {after.writer} (epoch {after.epoch})")
@@ -104,20 +105,14 @@ def _rehearse(target: Target, to: str | None, *, as_json: bool) -> None:
     import msgspec
 
     from endpointctl.api import REQUEST_TIMEOUT_S, manager
-
-    class Rehearsal(msgspec.Struct):
-        possible: bool
-        obstacle: str | None
-        from_node: str | None
-        to: str | None
-        expected_ms: int | None
-        steps: tuple[str, ...]
+    from pgtopology.codec import decode
+    from pgtopology.handover import Rehearsal
 
     async def run() -> None:
         async with manager(target) as client:
             order = msgspec.json.encode({"to": to, "dry_run": True})
             answer = await client.post("/v1/switchover", order, timeout_s=target.timeout_or(REQUEST_TIMEOUT_S))
-        told = msgspec.json.decode(answer, type=Rehearsal)
+            told = decode(answer, Rehearsal)
         if as_json:
             typer.echo(answer.decode().rstrip())
         elif told.possible:

@@ -87,14 +87,16 @@ def events(
     """
     import asyncio
 
-    from endpointctl.api import REQUEST_TIMEOUT_S, manager, parse_lines_json
+    from endpointctl.api import REQUEST_TIMEOUT_S, manager
     from endpointctl.render import event_line
+    from pgtopology.codec import decode
+    from pgtopology.event import Event
 
     async def run() -> None:
         idle_s = STREAM_IDLE_S if follow else target.timeout_or(REQUEST_TIMEOUT_S)
         async with manager(target) as client:
             async for line in client.lines(f"/v1/events?after={after}&follow={int(follow)}", idle_timeout_s=idle_s):
-                print(line.decode() if as_json else event_line(parse_lines_json(line)), flush=True)
+                print(line.decode() if as_json else event_line(decode(line, Event)), flush=True)
 
     try:
         asyncio.run(run())
@@ -119,7 +121,7 @@ def explain(
     if not failover:
         if epoch is not None:
             raise WrongUsage("an epoch is for --failover", hint=f"`endpointctl explain --failover {epoch}`")
-        _print_document(target, "/v1/explain", as_json=as_json)
+        _print_explanation(target, as_json=as_json)
         return
     _print_flight(target, epoch, as_json=as_json)
 
@@ -128,22 +130,21 @@ def history(target: Target, as_json: JsonOption = False) -> None:
     """List the writers of the past: timelines, where they began, why, and how long nobody could write."""
     import asyncio
 
-    import msgspec
-
     from endpointctl.api import REQUEST_TIMEOUT_S, manager
     from endpointctl.render import event_line, history_table
+    from pgtopology.codec import decode
+    from pgtopology.history import History
 
     async def run() -> None:
         async with manager(target) as client:
             body = await client.get("/v1/history", timeout_s=target.timeout_or(REQUEST_TIMEOUT_S))
+            told = decode(body, History)
         if as_json:
             typer.echo(body.decode().rstrip())
             return
-        told = msgspec.json.decode(body, type=dict[str, list[dict[str, object]] | int])
-        writers, events = told.get("writers"), told.get("events")
-        _console().print(history_table(writers if isinstance(writers, list) else []))
-        for event in events if isinstance(events, list) else []:
-            if not str(event.get("kind", "")).endswith(".opened"):
+        _console().print(history_table(told.writers))
+        for event in told.events:
+            if not event.kind.endswith(".opened"):
                 typer.echo(event_line(event))
 
     asyncio.run(run())
@@ -181,21 +182,21 @@ def wait(
     asyncio.run(run())
 
 
-def _print_document(target: Target, path: str, *, as_json: bool) -> None:
+def _print_explanation(target: Target, *, as_json: bool) -> None:
     import asyncio
 
-    import msgspec
-
     from endpointctl.api import REQUEST_TIMEOUT_S, manager
-    from endpointctl.render import document_lines
+    from endpointctl.render import explanation_lines
+    from pgtopology.codec import decode
+    from pgtopology.explanation import Explanation
 
     async def run() -> None:
         async with manager(target) as client:
-            body = await client.get(path, timeout_s=target.timeout_or(REQUEST_TIMEOUT_S))
+            body = await client.get("/v1/explain", timeout_s=target.timeout_or(REQUEST_TIMEOUT_S))
             if as_json:
                 typer.echo(body.decode().rstrip())
                 return
-            for line in document_lines(msgspec.json.decode(body, type=dict[str, object])):
+            for line in explanation_lines(decode(body, Explanation)):
                 typer.echo(line)
 
     asyncio.run(run())

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster_manager.journal import FILES_KEPT, Event, Journal, encode_event
+from cluster_manager.journal import FILES_KEPT, Journal, encode_event
 from pgtopology.epoch import Epoch
+from pgtopology.event import Event
 
 DEADLINE_S = 10.0
 

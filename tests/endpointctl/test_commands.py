@@ -22,6 +22,8 @@ from endpointctl.local.directory import make_files, make_root
 from endpointctl.local.layout import Layout
 from endpointctl.local.plan import make_plan
 from endpointctl.main import main
+from pgtopology.event import Event
+from pgtopology.explanation import Explanation
 from pgtopology.status import Status
 from tests.endpointctl.test_render import make_status
 from tests.integration.smalldisk import SmallDisk, private_mounts
@@ -43,7 +45,7 @@ class Manager:
         self.orders: list[tuple[str, dict[str, object]]] = []
         self.refusal: ApiError | None = None
         self.on_order: Callable[[], None] = lambda: None
-        self.events: list[dict[str, object]] = []
+        self.events: list[Event] = []
         self.url = ""
         self._ready = threading.Event()
         self._stop = asyncio.Event()
@@ -77,7 +79,10 @@ class Manager:
         return json_response(self.status)
 
     async def _tell_explanation(self, _: web.Request) -> web.Response:
-        return json_response(b'{"diagnosis":"HEALTHY","waits_for":null}')
+        told = Explanation(
+            diagnosis="HEALTHY", reason="all is well", actions=(), repairs=(), in_flight=(), failures=(), recent=()
+        )
+        return json_response(told)
 
     async def _tell_events(self, _: web.Request) -> web.Response:
         return web.Response(body=b"".join(msgspec.json.encode(event) + b"\n" for event in self.events))
@@ -199,9 +204,11 @@ def test_explain_is_an_outline_or_json(manager: Manager, capsys: pytest.CaptureF
 
 
 def test_events_are_lines_of_json(manager: Manager, capsys: pytest.CaptureFixture[str]) -> None:
-    manager.events = [{"sequence": 1, "kind": "failover.detected", "epoch": 3}]
+    manager.events = [Event(sequence=1, at="T", monotonic_ms=0, epoch=3, kind="failover.detected", message="m")]
     assert main(["events", "--json"]) == ExitCode.DONE
-    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == manager.events
+    assert [msgspec.json.decode(line, type=Event) for line in capsys.readouterr().out.splitlines()] == manager.events
+    assert main(["events"]) == ExitCode.DONE
+    assert "failover.detected" in capsys.readouterr().out
 
 
 def test_wait_is_done_when_the_state_is_there(manager: Manager) -> None:
@@ -219,7 +226,9 @@ def test_wait_in_vain_is_three(manager: Manager, capsys: pytest.CaptureFixture[s
 def test_a_failover_ends_when_the_new_epoch_has_a_writer(manager: Manager, capsys: pytest.CaptureFixture[str]) -> None:
     def move() -> None:
         manager.status = msgspec.structs.replace(make_status(writer="n2"), epoch=4)
-        manager.events = [{"sequence": 5, "kind": "failover.promoted", "epoch": 4, "elapsed_ms": 120, "node": "n2"}]
+        manager.events = [
+            Event(sequence=5, at="T", monotonic_ms=0, epoch=4, kind="failover.promoted", node="n2", elapsed_ms=120, message="m")
+        ]
 
     manager.on_order = move
     assert main(["failover", "--to", "n2", "--timeout", "10"]) == ExitCode.DONE

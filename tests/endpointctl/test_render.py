@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 
+import msgspec
 import pytest
 from rich.console import Console
 
-from endpointctl.render import event_line, outline, progress_phrases, status_view, warnings
+from endpointctl.render import event_line, explanation_lines, outline, progress_phrases, status_view, warnings
 from pgtopology.epoch import Epoch, Revision
+from pgtopology.event import Event
+from pgtopology.explanation import Explanation
 from pgtopology.node import NodeName, NodeState
 from pgtopology.status import (
     EndpointsStatus,
@@ -138,11 +141,24 @@ def test_progress_tells_by_what_the_proxy_routes() -> None:
 
 def test_an_event_is_one_line_with_its_step_time() -> None:
     line = event_line(
-        {"at": "T", "sequence": 7, "epoch": 2, "kind": "failover.promoted", "node": "n2", "elapsed_ms": 131, "message": "m"}
+        Event(
+            sequence=7, at="T", monotonic_ms=0, epoch=Epoch(2), kind="failover.promoted", node="n2", elapsed_ms=131, message="m"
+        )
     )
     assert "failover.promoted" in line
     assert "131 ms" in line
     assert "\n" not in line
+
+
+def test_an_explanation_shows_its_events_as_lines() -> None:
+    event = Event(sequence=7, at="T", monotonic_ms=0, epoch=Epoch(2), kind="paused", message="by the operator")
+    told = Explanation(
+        diagnosis="PAUSED", reason="r", actions=("nothing to do",), repairs=(), in_flight=(), failures=(), recent=(event,)
+    )
+    lines = explanation_lines(told)
+    assert lines[:3] == ["diagnosis: PAUSED", "reason: r", "actions:"]
+    assert lines[-2:] == ["recent:", f"  {event_line(event)}"]
+    assert explanation_lines(msgspec.structs.replace(told, recent=()))[-1] == "recent: none"
 
 
 def test_an_outline_shows_nested_documents() -> None:

@@ -1,0 +1,40 @@
+"""Rehearses a switchover for an operator: whether it is possible, to whom, by which steps, and for how long.
+
+Pure: it goes by the view and by what earlier transitions took; nothing is ordered and nothing changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from statistics import median
+
+from cluster_manager.decision.request import heir, refusal
+from cluster_manager.decision.view import Request, View
+from pgtopology.document import TransitionKind
+from pgtopology.event import Event
+from pgtopology.handover import Rehearsal
+
+
+def rehearse_switchover(view: View, asked: Request, events: Iterable[Event]) -> Rehearsal:
+    """Return what the switchover that *asked* names would do now; *events* are the past it is measured by."""
+    obstacle = refusal(view, asked)
+    document = view.document
+    writer = document.writer if document is not None else None
+    to = asked.to if asked.to is not None or document is None else heir(view, document)
+    opened = [event for event in events if event.kind == "failover.opened" and event.elapsed_ms is not None]
+    planned = [event for event in opened if event.fields.get("transition") == TransitionKind.SWITCHOVER]
+    pauses_ms = [event.elapsed_ms or 0 for event in planned or opened]
+    return Rehearsal(
+        possible=obstacle is None,
+        obstacle=obstacle,
+        from_node=writer,
+        to=to,
+        expected_ms=round(median(pauses_ms)) if pauses_ms else None,
+        steps=(
+            f'a checkpoint on "{writer}"',
+            f"new writers are held, sessions may finish for up to {view.timings.drain_ms / 1000:g} s",
+            f'PostgreSQL on "{writer}" is stopped in good order and started as a standby',
+            f'"{to}" is promoted, because it holds everything; else "{writer}" is promoted again',
+            "writers go on; readers and the old primary follow",
+        ),
+    )

@@ -1,0 +1,40 @@
+"""Who led on which timeline, from the document's claims and the journal's events.
+
+Pure.  The document knows every timeline that was ever claimed; only the journal knows why, when, and for how long nobody could
+write, and it may have forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pgtopology.document import Topology
+from pgtopology.event import Event
+from pgtopology.history import PastWriter
+from pgtopology.lsn import format_lsn
+
+STARTED = "bootstrap.opened"
+"""The event of a cluster's first writer: nobody waited for it."""
+
+
+def past_writers(document: Topology | None, events: Iterable[Event]) -> tuple[PastWriter, ...]:
+    """Return the claimed timelines of *document*, the newest last, each with what *events* tell of it."""
+    opened = {event.epoch: event for event in events if event.kind.endswith(".opened")}
+    writers: list[PastWriter] = []
+    for record in document.timelines if document is not None else ():
+        event = opened.get(record.epoch)
+        writers.append(
+            PastWriter(
+                timeline=record.timeline,
+                parent=record.parent,
+                fork_lsn=format_lsn(record.fork_lsn),
+                epoch=record.epoch,
+                node=record.node,
+                opened=record.opened,
+                kind=str(event.fields.get("transition", "")) if event is not None else None,
+                cause=(str(event.fields.get("cause", "")) or None) if event is not None else None,
+                outage_ms=event.elapsed_ms if event is not None and event.kind != STARTED else None,
+                at=event.at if event is not None else None,
+            )
+        )
+    return tuple(writers)
