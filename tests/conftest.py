@@ -15,6 +15,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 _INTEGRATION = Path(__file__).parent / "integration"
 
+TOLD = "told"
+"""The property of a test's report under which it has lines to be shown at the end of the run."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let the tests that start PostgreSQL be run on another one than the bundled."""
@@ -36,3 +39,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if _INTEGRATION in item.path.parents:
             item.add_marker(pytest.mark.integration)
     items.sort(key=lambda item: item.get_closest_marker("integration") is not None)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what was measured. It comes with the reports, so that it comes from other processes (``-n 2``) too."""
+    passed: list[pytest.TestReport] = terminalreporter.stats.get("passed", [])
+    lines = [str(line) for report in passed for name, line in report.user_properties if name == TOLD]
+    if lines:
+        terminalreporter.section("seconds until a node streamed again")
+        for line in lines:
+            terminalreporter.write_line(line)

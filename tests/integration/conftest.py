@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from bench.cluster import ROOT, Cluster
+from tests.conftest import TOLD
 
 LOGS = ROOT / "test-logs"
 
@@ -86,23 +87,10 @@ def make_cluster(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fixtu
         one.remove()
 
 
-TIMES: pytest.StashKey[list[str]] = pytest.StashKey()
-"""Lines that tests want shown at the end of the run."""
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Show what was measured."""
-    lines = config.stash.get(TIMES, [])
-    if lines:
-        terminalreporter.section("seconds until a node streamed again")
-        for line in lines:
-            terminalreporter.write_line(line)
-
-
 @pytest.fixture
-def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
+def tell(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
     """Have a line shown at the end of the run."""
-    return request.config.stash.setdefault(TIMES, []).append
+    return lambda line: record_property(TOLD, line)
 
 
 _clusters: pytest.StashKey[list[Cluster]] = pytest.StashKey()
