@@ -203,7 +203,7 @@ async def test_a_cache_that_cannot_be_written_is_said_and_tried_again(tmp_path: 
     with capture_logs() as logs:
         async with feed_server(topology()) as server, following(directory, server.port) as board:
             await until(lambda: any("could not be kept" in entry["event"] for entry in logs))
-            assert board.is_vouched
+            await until(lambda: board.is_vouched)
             directory.mkdir()
             # No other document is needed for it.
             await until(lambda: (directory / "topology.json").exists())
