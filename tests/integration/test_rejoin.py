@@ -105,17 +105,15 @@ def away_for_too_long(cluster: Cluster) -> Lost:
             connection.execute("SELECT pg_logical_emit_message(true, 'filler', 'x')")
             connection.execute("SELECT pg_switch_wal()")
         # noded makes the slot again, but what it held back goes with the next checkpoint.
-        _until(lambda: _drop_slot_and_wal(connection, name, needed), "the WAL it needs is gone")
+        _until(lambda: _drop_slots_and_wal(connection, needed), "the WAL it needs is gone")
     cluster.ctl("resume")
     cluster.start_node(name)
     return Lost(name, time.monotonic())
 
 
-def _drop_slot_and_wal(connection: psycopg.Connection[tuple[object, ...]], name: str, segment: str) -> bool:
-    connection.execute(
-        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE %s AND NOT active",
-        (f"{name}%",),
-    )
+def _drop_slots_and_wal(connection: psycopg.Connection[tuple[object, ...]], segment: str) -> bool:
+    # That of a node which left a moment ago holds WAL too, for a minute.
+    connection.execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active")
     connection.execute("CHECKPOINT")
     return connection.execute("SELECT count(*) FROM pg_ls_waldir() WHERE name = %s", (segment,)).fetchone() == (0,)
 
