@@ -41,14 +41,10 @@ class Chronicle:
 
     def planned(self, view: View, plan: Plan) -> None:
         """Record the plan, unless it is the one recorded last; and the moment of detection."""
-        what = (
-            plan.diagnosis,
-            plan.finding.cause,
-            tuple((type(one).__name__, getattr(one, "node", "")) for one in plan.actions),
-        )
-        if what != self._last_plan:
-            self._last_plan = what
-            actions = [f"{name} {node}".strip() for name, node in what[2]] or ["nothing to do"]
+        gist = plan.gist
+        if gist != self._last_plan:
+            self._last_plan = gist
+            actions = [f"{name} {node}".strip() for name, node in gist[2]] or ["nothing to do"]
             self._journal.append("plan", plan.reason, epoch=_epoch(view), diagnosis=str(plan.diagnosis), actions=actions)
         if plan.diagnosis is Diagnosis.FAILOVER_HELD and self._held_in != _epoch(view):
             self._held_in = _epoch(view)

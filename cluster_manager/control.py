@@ -14,7 +14,7 @@ from aiohttp import web
 
 from cluster_manager import configuring
 from cluster_manager.chronicle import Chronicle
-from cluster_manager.decision.actions import WriteDocument
+from cluster_manager.decision.actions import Action, WriteDocument, describe
 from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.view import Request, RequestKind
 from cluster_manager.feed import Feed
@@ -274,10 +274,8 @@ async def _body(request: web.Request, kind: type[B]) -> B:
         raise ApiError(400, "bad_request", f"the body is not what {request.path} takes: {error}") from error
 
 
-def _say(action: object) -> str:
-    if isinstance(action, WriteDocument):
-        return f"write revision {action.document.revision}: {action.because}"
-    return f"{getattr(action, 'kind', type(action).__name__)} {getattr(action, 'node', '')}".strip()
+def _say(action: Action) -> str:
+    return f"{describe(action)}: {action.because}" if isinstance(action, WriteDocument) else describe(action)
 
 
 def _whole_number(request: web.Request, name: str, default: int) -> int:

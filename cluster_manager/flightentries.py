@@ -11,7 +11,7 @@ from itertools import islice
 
 import msgspec
 
-from cluster_manager.decision.actions import WriteDocument
+from cluster_manager.decision.actions import describe
 from cluster_manager.decision.elect import Elected, Tally
 from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.view import NodeView, Promise
@@ -73,10 +73,7 @@ def plan_change(plan: Plan, at_ms: float) -> PlanChange:
         at_ms=at_ms,
         diagnosis=str(plan.diagnosis),
         reason=plan.reason,
-        actions=tuple(
-            f"write revision {one.document.revision}" if isinstance(one, WriteDocument) else f"{one.kind} {one.node}"
-            for one in plan.actions
-        ),
+        actions=tuple(describe(one) for one in plan.actions),
     )
 
 

@@ -67,13 +67,9 @@ class FlightRecorder:
     def planned(self, view: View, plan: Plan) -> None:
         """Take note of a decision, of what it was made from, and of the promises that have arrived."""
         self._note_writer(view)
-        what = (
-            plan.diagnosis,
-            plan.finding.cause,
-            tuple((type(one).__name__, getattr(one, "node", "")) for one in plan.actions),
-        )
-        if what != self._last_plan:
-            self._last_plan = what
+        gist = plan.gist
+        if gist != self._last_plan:
+            self._last_plan = gist
             if self._flight is not None and self._flight.rejoined_ms is None:
                 self._entries.add("plans", plan_change(plan, self._at(view.now_ms)))
             self._prelude.append((view.now_ms, plan))

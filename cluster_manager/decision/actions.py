@@ -126,3 +126,10 @@ class Restart:
 
 NodeAction = Configure | Checkpoint | Stop | Restart | Init | AskPromise | Follow | Promote | Clone | Rewind | PutInForce
 Action = WriteDocument | NodeAction
+
+
+def describe(action: Action) -> str:
+    """Return *action* in a few words: what is to be written, or which order goes to whom."""
+    if isinstance(action, WriteDocument):
+        return f"write revision {action.document.revision}"
+    return f"{action.kind} {action.node}"

@@ -59,6 +59,12 @@ class Plan:
         """The sentence beside it."""
         return self.finding.reason
 
+    @property
+    def gist(self) -> tuple[Diagnosis, Diagnosis | None, tuple[tuple[str, str], ...]]:
+        """What makes it another plan than the last one: the situation, its cause, and which action concerns whom."""
+        concerned = tuple((type(one).__name__, getattr(one, "node", "")) for one in self.actions)
+        return self.diagnosis, self.finding.cause, concerned
+
 
 def decide(view: View) -> Plan:
     """Return the plan for *view*.

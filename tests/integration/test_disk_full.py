@@ -60,7 +60,7 @@ def test_a_manager_that_cannot_write_says_so_and_fails_over_when_there_is_room(m
             assert cluster.status().epoch == before.epoch
             # A manager that is started on a full disk serves as well.
             cluster.wait_gone(cluster.kill("cluster_manager"))
-            seen = cluster.wait(lambda status: cluster.node(str(before.writer), status).pid is not None, "a new manager sees")
+            seen = cluster.wait(lambda status: cluster.node(str(before.writer), status).pid is not None, "seen anew")
             assert seen.writer == before.writer
             disk.fill()
             cluster.kill_postgres(str(before.writer))

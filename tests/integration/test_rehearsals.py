@@ -19,7 +19,12 @@ from pgtopology.drill import Drill
 from pgtopology.flight import Flight
 from pgtopology.lsn import parse_lsn
 
-INTERRUPTIBLE = "import signal, sys, endpointctl.main as it; signal.signal(2, signal.default_int_handler); sys.exit(it.main())"
+INTERRUPTIBLE = """
+import signal, sys
+from endpointctl.main import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(main())
+"""
 """endpointctl as at a terminal: what a shell runs in the background has SIGINT ignored, and so have its children."""
 
 
