@@ -49,8 +49,10 @@ class Observer:
         self._log = get_logger()
         self.writer: NodeName | None = None
         """Whose port is tried while its noded is silent; the reconciler says."""
+        self.every_word_counts = True
+        """Whether one that says nothing new is a change too; the reconciler says."""
         self.changed = asyncio.Event()
-        """Set at every arrival; the reconciler clears it."""
+        """Set when there is something to decide upon; the reconciler clears it."""
 
     async def run(self) -> None:
         """Follow all nodes until cancelled."""
@@ -120,15 +122,20 @@ class Observer:
     def _take(self, watched: Watched, observation: Observation) -> None:
         if observation.node != watched.spec.name:
             raise MessageError(f'"{observation.node}" answers where "{watched.spec.name}" should')
-        watched.take(observation, now_ms())
-        self.changed.set()
+        if watched.take(observation, now_ms()) or self.every_word_counts:
+            self.changed.set()
 
     async def _try_port(self) -> None:
         """Try the silent writer's PostgreSQL port."""
+        delay_s = PROBE_EVERY_S
         while True:
-            await asyncio.sleep(PROBE_EVERY_S)
+            await asyncio.sleep(delay_s)
+            delay_s = PROBE_EVERY_S
             watched = self._watched.get(self.writer) if self.writer is not None else None
-            if watched is None or now_ms() - watched.arrived_ms < PROBE_AFTER_MS:
+            if watched is None:
+                continue
+            if (age_ms := now_ms() - watched.arrived_ms) < PROBE_AFTER_MS:
+                delay_s = max(PROBE_EVERY_S, (PROBE_AFTER_MS - age_ms) / 1000)
                 continue
             met = await _knock(watched.spec.address.host, watched.spec.address.port)
             if now_ms() - watched.arrived_ms >= PROBE_AFTER_MS:

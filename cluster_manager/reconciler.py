@@ -106,6 +106,7 @@ class Reconciler:
         await self._read()
         while True:
             self._observer.changed.clear()
+            self._observer.every_word_counts = True
             self._executor.enter_epoch(self._document.epoch if self._document is not None else Epoch(0))
             self._observer.writer = self._document.writer if self._document is not None else None
             view = self.look()
@@ -120,6 +121,7 @@ class Reconciler:
             if self._document is not None:
                 orders = [action for action in plan.actions if not isinstance(action, WriteDocument)]
                 self._executor.start(orders, self._document, view.now_ms)
+            self._observer.every_word_counts = not plan.is_restful
             await self._rest(plan)
 
     def set_nodes(self, settings: ManagerSettings) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from cluster_manager.decision.view import NEVER_MS, NodeSpec, NodeView
+from cluster_manager.news import is_news
 from cluster_manager.starvation import Starvation
 from pgtopology.epoch import NO_EPOCH, Epoch
 from pgtopology.lsn import Lsn
@@ -34,8 +35,8 @@ class Watched:
     _stopped_under: Epoch = NO_EPOCH
     _starvation: Starvation = field(default_factory=Starvation)
 
-    def take(self, seen: Observation, now_ms: float) -> None:
-        """Note what arrived at *now_ms*."""
+    def take(self, seen: Observation, now_ms: float) -> bool:
+        """Note what arrived at *now_ms*. Return whether it is news, and not only a sign that all goes on."""
         before, self.observation = self.observation, seen
         self.arrived_ms = now_ms
         self.port = Port.UNKNOWN
@@ -56,6 +57,7 @@ class Watched:
         if seen.role is Role.PRIMARY or (seen.receiver is not None and seen.receiver.streaming):
             self._streamed_ms = now_ms
         self._starvation.take(seen, now_ms)
+        return is_news(before, seen)
 
     def view(self, now_ms: float) -> NodeView:
         """Return what a decision at *now_ms* sees."""

@@ -51,7 +51,9 @@ class LoopLag:
         The wake-up that is due and has not happened yet counts too: after a pause, whoever asks may run before the watcher.
         """
         now = self._clock()
-        lags = [(at, lag) for at, lag in self._samples if now - at <= window_s]
-        if self._due is not None:
-            lags.append((now, now - self._due))
-        return max(0.0, max((min(lag, at - after) for at, lag in lags), default=0.0)) * 1000.0
+        worst_s = min(now - self._due, now - after) if self._due is not None else 0.0
+        for at, lag in reversed(self._samples):
+            if now - at > window_s:
+                break
+            worst_s = max(worst_s, min(lag, at - after))
+        return max(0.0, worst_s) * 1000.0

@@ -41,6 +41,7 @@ class Heartbeat:
     """Beats while this node is the writer."""
 
     def __init__(self, session: Session, state: DurableState, on_change: Callable[[], None]) -> None:
+        """*on_change* is called when one had another outcome than the one before, or was waited for; not when all goes on."""
         self._session = session
         self._state = state
         self._on_change = on_change
@@ -104,6 +105,7 @@ class Heartbeat:
         epoch = self._epoch
         if epoch is None:
             return False
+        was_well = self._acknowledged_at is not None and self._error is None
         began = self._pending_since = loop.time()
         try:
             written = (await self._session.row(EMIT, f"heartbeat of epoch {epoch}", timeout_s=None))["lsn"]
@@ -126,7 +128,8 @@ class Heartbeat:
             metrics.HEARTBEAT_SECONDS.observe(took_s)
             self._acknowledged_at, self._begun_at = loop.time(), began
             self._lsn = lsn
-        self._on_change()
+        if not was_well or lsn is None or loop.time() - began >= INTERVAL_S:
+            self._on_change()
         return lsn is not None
 
     async def _copied(self, epoch: Epoch, written: int) -> Lsn | None:

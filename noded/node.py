@@ -35,7 +35,6 @@ from pgtopology.quorum import Voters, synchronous_standby_names
 SLOTS_TIMEOUT_S = 1.0
 LAST_WORD_S = 0.05
 """For the last observation to reach whoever listens before the server closes."""
-POLICE_S = 0.2
 MUTE_MS = 10_000
 """A server that answers no session for so long after its start may be replaced by order, although nobody can ask what it is."""
 
@@ -218,7 +217,7 @@ class Node:
     async def _police(self) -> None:
         """Let the writer beat once its timeline is seen to be the claimed one; stop a primary that nobody ordered (S18)."""
         while True:
-            await asyncio.sleep(POLICE_S)
+            await self.reporter.gatherer.next_round()
             facts = self.reporter.gatherer.facts
             if facts.role is not Role.PRIMARY or self.turn.locked() or self.doing.blocked is not None:
                 continue

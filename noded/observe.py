@@ -1,8 +1,8 @@
 """Gathers the facts of an observation, and gives them to whoever listens.
 
-One SQL statement, one IDENTIFY_SYSTEM on a standby and one look at the process table per round, at least every 200 ms; no
-process is started for it.  What is known without asking (the postmaster's end, a promise) goes out at once, joined with the
-last facts gathered.  Slow listeners miss observations, never the newest one.
+One SQL statement per round, at least every 200 ms, on a standby one IDENTIFY_SYSTEM, and one look at the process table while
+nothing is streamed; no process is started for it.  What is known without asking (the postmaster's end, a promise) goes out at
+once, joined with the last facts gathered.  Slow listeners miss observations, never the newest one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from noded.room import lack_of_room
 from noded.sessions import SessionError
 from noded.walsender import WalsenderError
 from pgtopology.lsn import Lsn
-from pgtopology.node import Role
+from pgtopology.node import Address, Role
 from pgtopology.observation import Port, Walsender
 from pgtopology.timeline import Timeline
 
@@ -99,6 +99,11 @@ class Gatherer:
         self.facts = NOTHING
         self._mute_since: float | None = None
         self._complaint = ""
+        self._round = asyncio.Event()
+
+    async def next_round(self) -> None:
+        """Wait until a round begun or still to begin is over: whoever goes by the facts need look no oftener."""
+        await self._round.wait()
 
     def mute_ms(self, now: float) -> int:
         """Return for how long a PostgreSQL that accepts connections has not answered one question yet."""
@@ -117,23 +122,27 @@ class Gatherer:
 
     async def gather(self) -> None:
         """Do one round."""
+        await self._gather()
+        over, self._round = self._round, asyncio.Event()
+        over.set()
+
+    async def _gather(self) -> None:
         instance = self._instance
         pid = instance.postmaster.pid
         if pid is None:
             self.forget()
             return
-        receivers = processes.receivers(pid)
-        running = bool(receivers)
         if not instance.note_readiness():
             # It may need to stream before it can answer anything.
+            receivers = processes.receivers(pid)
             streaming = any(processes.is_streaming(receiver) for receiver in receivers)
-            self.facts = replace(NOTHING, role=self.facts.role, receiver_running=running, receiver_streaming=streaming)
+            self.facts = replace(NOTHING, role=self.facts.role, receiver_running=bool(receivers), receiver_streaming=streaming)
             return
         try:
-            facts = await self._ask(receiver_running=running)
+            facts = await self._ask(pid)
         except (SessionError, WalsenderError) as error:
             # The last facts stand; an old position is not a wrong one, and ages show in what depends on time.
-            facts = replace(self.facts, receiver_running=running)
+            facts = replace(self.facts, receiver_running=bool(processes.receivers(pid)))
             self._complaint = lack_of_room(instance) or str(error)
             if facts.role is Role.NONE and self._mute_since is None:
                 self._mute_since = asyncio.get_running_loop().time()
@@ -142,7 +151,7 @@ class Gatherer:
         if instance.postmaster.pid == pid:
             self.facts = facts
 
-    async def _ask(self, *, receiver_running: bool) -> Facts:
+    async def _ask(self, postmaster: int) -> Facts:
         sessions = self._instance.sessions
         row = await sessions.observer.row(_SAMPLE, timeout_s=ASK_TIMEOUT_S)
         restart_for, slots = self.facts.restart_for, self.facts.slots
@@ -171,7 +180,8 @@ class Gatherer:
             timeline=end.timeline,
             wal_end=end.lsn,
             replayed_lsn=Lsn(row["replayed"]) if row["replayed"] is not None else None,
-            receiver_running=receiver_running,
+            # The view hides a receiver that is still connecting (S2); one that streams need not be looked for.
+            receiver_running=row["streaming"] or bool(processes.receivers(postmaster)),
             receiver_streaming=row["streaming"],
         )
 
@@ -190,17 +200,24 @@ class UpstreamPort:
     async def run(self, on_change: Callable[[], None]) -> None:
         """Try for ever."""
         while True:
-            met = await self._try()
+            upstream = self._missed()
+            met = await self._try(upstream) if upstream is not None else Port.UNKNOWN
             if met is not self.met:
                 self.met = met
                 on_change()
-            await asyncio.sleep(self.INTERVAL_S)
+            if upstream is not None:
+                await asyncio.sleep(self.INTERVAL_S)
+            else:
+                await self._gatherer.next_round()
 
-    async def _try(self) -> Port:
+    def _missed(self) -> Address | None:
+        """Return the address of the upstream from which nothing is streamed."""
         following, facts = self._instance.state.value.following, self._gatherer.facts
         if following is None or not self._instance.running or facts.role is Role.PRIMARY or facts.receiver_streaming:
-            return Port.UNKNOWN
-        address = following.upstream.address
+            return None
+        return following.upstream.address
+
+    async def _try(self, address: Address) -> Port:
         try:
             async with asyncio.timeout(self.TIMEOUT_S):
                 reader, writer = await asyncio.open_connection(address.host, address.port)

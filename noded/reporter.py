@@ -27,6 +27,8 @@ STARTING_ROUND_S = 0.02
 """While PostgreSQL is starting, and nothing but its pid file is read."""
 SOONEST_S = 0.01
 """Between two rounds, however often somebody pokes."""
+TARDY_S = 0.02
+"""A round that takes longer is not waited for: what is known is told without it."""
 
 _ACTIVITIES = {Work.INIT: Activity.INITIALISING, Work.CLONE: Activity.CLONING, Work.REWIND: Activity.REWINDING}
 
@@ -78,16 +80,11 @@ class Reporter:
 
     async def run(self) -> None:
         """Gather and publish for ever."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._gather())
-            tasks.create_task(self._tick())
-
-    async def _gather(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             begun = loop.time()
             self._poked.clear()
-            await self.gatherer.gather()
+            await self._round()
             self._publish()
             starting = self._instance.postmaster.state is PostmasterState.STARTING
             with contextlib.suppress(TimeoutError):
@@ -95,13 +92,14 @@ class Reporter:
                     await self._poked.wait()
             await asyncio.sleep(max(0.0, begun + SOONEST_S - loop.time()))
 
-    async def _tick(self) -> None:
-        """Publish also while a PostgreSQL that hangs keeps the round of gathering waiting: ages grow, and noded is alive."""
-        while True:
-            before = self.latest
-            await asyncio.sleep(ROUND_S)
-            if self.latest is before:
+    async def _round(self) -> None:
+        """Gather, and publish also while a PostgreSQL that hangs keeps the round waiting: ages grow, and noded is alive."""
+        async with asyncio.TaskGroup() as tasks:
+            round_ = tasks.create_task(self.gatherer.gather())
+            patience_s = TARDY_S
+            while not (await asyncio.wait((round_,), timeout=patience_s))[0]:
                 self._publish()
+                patience_s = ROUND_S
 
     async def observations(self) -> AsyncIterator[Observation]:
         """Yield the present observation, and each new one that the caller is quick enough for."""

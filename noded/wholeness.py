@@ -6,7 +6,6 @@ that on the writer's timeline, and still follows the same order.  Only then does
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 from msgspec.structs import replace
@@ -18,7 +17,6 @@ from noded.observe import Gatherer
 from noded.promise import Following, is_newest_upstream
 from noded.walsender import WalEnd, WalsenderError
 
-INTERVAL_S = 0.1
 ASK_TIMEOUT_S = 2.0
 
 
@@ -27,7 +25,7 @@ async def watch_wholeness(instance: Instance, gatherer: Gatherer, on_change: Cal
     mark: tuple[Following, WalEnd] | None = None
     log = get_logger()
     while True:
-        await asyncio.sleep(INTERVAL_S)
+        await gatherer.next_round()
         state = instance.state.value
         following = state.following
         if state.whole or state.work is not None or state.incarnation is None or following is None:
@@ -38,7 +36,9 @@ async def watch_wholeness(instance: Instance, gatherer: Gatherer, on_change: Cal
             continue
         if mark is None or mark[0] != following:
             end = await _flushed_on_writer(instance, following)
-            mark = (following, end) if end is not None else None
+            if end is not None:
+                mark = following, end
+                on_change()  # what is known of this node is older than the mark: look again
             continue
         end = mark[1]
         if facts.timeline != end.timeline or facts.wal_end is None or facts.wal_end < end.lsn:

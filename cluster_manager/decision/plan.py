@@ -19,7 +19,7 @@ from cluster_manager.decision.members import refreshed
 from cluster_manager.decision.repair import Repair, bearable, repairs
 from cluster_manager.decision.request import refusal
 from cluster_manager.decision.suspicion import promisable
-from cluster_manager.decision.view import Request, RequestKind, View, is_fresh
+from cluster_manager.decision.view import NEVER_MS, Request, RequestKind, View, is_fresh
 from pgtopology.document import Step, Topology, TransitionKind
 from pgtopology.epoch import Revision
 
@@ -29,11 +29,17 @@ MEMBERS_CHANGED = "the members changed"
 CALM_WAKE_MS = 100
 """How long nothing may happen before the ages are looked at again: a third of what makes an observation stale."""
 
-_WRITER_IS_THERE = (Diagnosis.COMMIT_STUCK,)
-"""Besides HEALTHY: the writer answers, so that a node may be made anew from it, which may be just what it waits for."""
-
 BUSY_WAKE_MS = 10
 """The same while a transition is under way: a third of the wait for stragglers."""
+
+REST_WAKE_MS = 200
+"""The same while all is well: the time between two words of a node."""
+
+SOONEST_WAKE_MS = 1
+"""A timer may be early by less than that."""
+
+_WRITER_IS_THERE = (Diagnosis.COMMIT_STUCK,)
+"""Besides HEALTHY: the writer answers, so that a node may be made anew from it, which may be just what it waits for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,11 @@ class Plan:
     def reason(self) -> str:
         """The sentence beside it."""
         return self.finding.reason
+
+    @property
+    def is_restful(self) -> bool:
+        """Whether an observation that says nothing new need not be decided upon: ages are looked at when the alarm is due."""
+        return self.diagnosis is Diagnosis.HEALTHY and not self.actions
 
     @property
     def gist(self) -> tuple[Diagnosis, Diagnosis | None, tuple[tuple[str, str], ...]]:
@@ -181,5 +192,19 @@ def _destroys(action: Action) -> bool:
 
 def _plan(view: View, finding: Finding, actions: tuple[Action, ...], found: tuple[Repair, ...] = ()) -> Plan:
     in_transition = view.document is not None and view.document.transition is not None
-    wake_ms = BUSY_WAKE_MS if in_transition or finding.failed else CALM_WAKE_MS
-    return Plan(finding, actions, view.now_ms + wake_ms, found)
+    plan = Plan(finding, actions, view.now_ms + BUSY_WAKE_MS, found)
+    if in_transition or finding.failed:
+        return plan
+    calm_ms = REST_WAKE_MS if plan.is_restful else CALM_WAKE_MS
+    return replace(plan, wake_at_ms=view.now_ms + min(calm_ms, _until_silence_counts(view)))
+
+
+def _until_silence_counts(view: View) -> float:
+    """Return in how many milliseconds the next age passes a limit that makes a silent writer a failed one."""
+    timings = view.timings
+    writer = view.node(view.document.writer) if view.document is not None else None
+    if writer is None:
+        return NEVER_MS
+    due = [timings.fresh_ms - writer.age_ms, timings.silence_ms - writer.age_ms]
+    due += [timings.silence_ms - node.wal_advanced_age_ms for node in view.nodes]
+    return max(SOONEST_WAKE_MS, min((ms for ms in due if ms > 0), default=NEVER_MS))

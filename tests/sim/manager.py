@@ -170,8 +170,9 @@ class Process(Executor):
         watched = self.watched[name]
 
         def arrive(observation: Observation) -> None:
-            if self.watched.get(name) is watched:
-                watched.take(observation, self.world.now)
+            if self.watched.get(name) is not watched:
+                return
+            if watched.take(observation, self.world.now) or self.plan is None or not self.plan.is_restful:
                 self._wake()
 
         def tell(observation: Observation) -> None:

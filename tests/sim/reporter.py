@@ -51,10 +51,12 @@ class Reporter(Machine):
         if not self._is_copied(end):
             self.world.after(20.0, self, self._beat_returned, beating, began, end)
             return
+        goes_on = self.beat_acknowledged_ms is not None and self.world.now - began < 200.0
         self.beat_pending_ms = None
         self.beat_acknowledged_ms, self.beat_begun_ms = self.world.now, began
         self.beat_end = self.pg.flushed
-        self.poke()
+        if not goes_on:
+            self.poke()
         self.world.after(max(0.0, began + 200.0 - self.world.now), self, self._beat, beating)
 
     def _is_copied(self, end: int) -> bool:
