@@ -76,7 +76,8 @@ class Orders:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _patience_s(order)
         seen = self._state.value.seen
-        self._accept(order, primary=False, change=lambda state: promise.promise(state, order.epoch))
+        standby = self._instance.running and self.node.reporter.gatherer.facts.role is Role.STANDBY
+        self._accept(order, primary=False, standby=standby, change=lambda state: promise.promise(state, order.epoch))
         async with self.node.turn:
             self._check_not_overtaken(order)
             fenced, unknown = await self._guard(self._fence(order))
@@ -306,13 +307,21 @@ class Orders:
         patience_s = _patience_s(order)
         return await fence.cut(instance, promoting=doing.promoting, stop_mode=order.stop_mode, fast_s=patience_s), ""
 
-    def _accept(self, order: Order, *, primary: bool, change: Callable[[State], State] = lambda state: state) -> None:
+    def _accept(
+        self,
+        order: Order,
+        *,
+        primary: bool,
+        standby: bool = False,
+        change: Callable[[State], State] = lambda state: state,
+    ) -> None:
         """Raise OrderRefused if *order* may not be carried out; else make durable that it was seen, and *change*."""
         if self.node.closing:
             raise OrderRefused(Refusal.FAILED, "noded is stopping")
         if self._doing.blocked is not None and (not isinstance(order, PromiseOrder) or self._state.unreadable is not None):
             raise OrderRefused(Refusal.FAILED, self._doing.blocked)
-        refused = promise.refusal(self._state.value, order, Circumstances(primary=primary, busy=self._doing.work))
+        now = Circumstances(primary=primary, standby=standby, busy=self._doing.work)
+        refused = promise.refusal(self._state.value, order, now)
         if refused is not None:
             raise OrderRefused(refused.reason, refused.message)
         self._state.store(change(promise.see(self._state.value, order)))

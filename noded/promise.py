@@ -105,6 +105,8 @@ class Circumstances:
 
     primary: bool
     """PostgreSQL runs as a primary, or nobody can say that it does not."""
+    standby: bool = False
+    """PostgreSQL was last seen to run as a standby."""
     busy: Work | None = None
     """Long work that is under way."""
 
@@ -255,7 +257,7 @@ def _unfit(state: State, order: Order, now: Circumstances) -> Refused | None:
         case PromiseOrder():
             if state.promotion is not None and state.promotion.epoch >= order.epoch:
                 return Refused(Refusal.RUNNING_PRIMARY, f"this node was itself promoted in epoch {state.promotion.epoch}")
-            return None
+            return _already_follows(state, order, now)
         case InitOrder():
             return _busy(now, Work.INIT)
         case ConfigureOrder():
@@ -280,6 +282,17 @@ def _unfit(state: State, order: Order, now: Circumstances) -> Refused | None:
             return _busy(now, None)
         case _:
             return _busy(now, None) or _no_data(state)
+
+
+def _already_follows(state: State, order: PromiseOrder, now: Circumstances) -> Refused | None:
+    """Return why a node that was promised and then told whom to follow is not asked again in this epoch (decision 0011)."""
+    following = state.following
+    if not now.standby or following is None or min(following.epoch, state.promised) < order.epoch:
+        return None
+    return Refused(
+        Refusal.STALE,
+        f'epoch {order.epoch} was promised before, and "{following.upstream.name}" is followed in it by a later order',
+    )
 
 
 def _busy(now: Circumstances, allowed: Work | None) -> Refused | None:

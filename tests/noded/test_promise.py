@@ -172,6 +172,24 @@ def test_claimed_timelines_are_kept_also_those_of_a_document_that_was_lost() -> 
     assert promise.see(state, order(StartOrder, revision=60)).seen.timelines == (first, lost)
 
 
+@pytest.mark.parametrize(
+    ("followed", "promised", "asked", "expected"),
+    [
+        (5, 5, 5, Refusal.STALE),
+        (5, 5, 6, None),  # another election
+        (4, 5, 5, None),  # cut off, and told nothing yet
+        (5, 4, 5, None),  # follows, but never said how far it reached
+    ],
+)
+def test_a_promise_asked_again_after_its_follow_order_is_late(
+    followed: int, promised: int, asked: int, expected: Refusal | None
+) -> None:
+    state = replace(STATE, promised=Epoch(promised), following=Following(UPSTREAM, Epoch(followed)))
+    assert reason(state, order(PromiseOrder, epoch=asked), Circumstances(primary=False, standby=True)) is expected
+    # One that is down, or may be a primary, is mended by a promise.
+    assert reason(state, order(PromiseOrder, epoch=asked), Circumstances(primary=False)) is None
+
+
 def test_a_promise_never_sinks_and_always_ends_following() -> None:
     following = replace(STATE, following=Following(UPSTREAM, Epoch(6)), wanted=False)
     after = promise.promise(following, Epoch(4))
