@@ -13,7 +13,7 @@ import os
 import signal
 from dataclasses import dataclass
 
-from noded import lastrecord, processes
+from noded import history, lastrecord, processes
 from noded.instance import Instance
 from noded.postmaster import FAST_STOP_S
 from noded.promise import standby_configuration
@@ -78,6 +78,9 @@ async def cut(instance: Instance, *, promoting: bool, stop_mode: StopMode, fast_
     if not await _receiver_is_gone(instance):
         await instance.stop(StopMode.IMMEDIATE)
         await instance.start()
+    # A receiver that was cut off between two history files leaves the number below a claim taken and the claimed one free, and
+    # whoever promotes this node by hand would get that (decision 0010). At a start they go anyway.
+    history.remove_placeholders(instance.layout.wal)
     return Cut()
 
 

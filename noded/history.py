@@ -15,7 +15,7 @@ from pgtopology.lsn import Lsn, parse_lsn
 from pgtopology.timeline import FIRST_TIMELINE, Timeline
 
 _MARK = b"# endpointd: this timeline was claimed and never used here\n"
-_NAME = re.compile(r"([0-9A-F]{8})\.history")
+_NAME = re.compile(r"[0-9A-F]{8}\.history")
 
 
 def plant_placeholders(wal: Path, timeline: Timeline) -> None:
@@ -30,20 +30,13 @@ def plant_placeholders(wal: Path, timeline: Timeline) -> None:
 
 def remove_placeholders(wal: Path) -> None:
     """Remove the placeholders above the highest real history file."""
-    real: list[int] = [FIRST_TIMELINE]
-    planted: list[tuple[int, Path]] = []
-    for path in wal.glob("*.history"):
-        match = _NAME.fullmatch(path.name)
-        if match is not None:
-            number = int(match[1], 16)
-            if path.read_bytes() == _MARK:
-                planted.append((number, path))
-            else:
-                real.append(number)
-    doomed = [path for number, path in planted if number > max(real)]
-    for path in doomed:
+    removed = False
+    for path in sorted((path for path in wal.glob("*.history") if _NAME.fullmatch(path.name)), reverse=True):
+        if path.read_bytes() != _MARK:
+            break
         path.unlink()
-    if doomed:
+        removed = True
+    if removed:
         fsync_dir(wal)
 
 

@@ -13,6 +13,7 @@ import msgspec
 
 from pgtopology.document import Adopted, Durability, Step, Topology
 from pgtopology.quorum import Voters
+from pgtopology.timeline import is_claimable
 
 
 def may_follow(old: Topology, new: Topology) -> str | None:
@@ -113,6 +114,8 @@ def _timeline_rules(old: Topology, new: Topology) -> str | None:
             claims += 1
             if record.timeline <= greatest or record.epoch != new.epoch:
                 return f"timeline {record.timeline} was claimed below {greatest} or for another epoch than {new.epoch}"
+            if not is_claimable(record.timeline):
+                return f"timeline {record.timeline} is even: PostgreSQL gives such a number to whoever is promoted by hand"
         elif known not in (record, msgspec.structs.replace(record, opened=False)):
             return f"the record of timeline {record.timeline} was changed"
     if claims > 1:

@@ -4,6 +4,9 @@ PostgreSQL numbers a new timeline one above the highest history file it can find
 position would both make timeline 2 with different contents, and neither pg_rewind nor streaming would notice (S3).
 Therefore a timeline belongs to one epoch: its number is claimed in the document before the promotion is ordered, greater
 than any ever claimed or seen, and a node on a timeline that is not recorded here is never counted.
+
+Claims are odd.  A server on a claimed timeline that somebody promotes by hand takes the even number above it, and whoever
+follows that server goes along: nobody will ever claim that number, however much later he is heard of (docs/decisions/0010).
 """
 
 from __future__ import annotations
@@ -17,6 +20,9 @@ from pgtopology.epoch import Epoch
 from pgtopology.lsn import Lsn
 
 Timeline = NewType("Timeline", int)
+
+BETWEEN_CLAIMS = 2
+"""How far a claim is from the one before, if nobody was seen beyond that."""
 
 FIRST_TIMELINE = Timeline(1)
 """What initdb makes. It belongs to no epoch: nobody ever writes on it, for every writer is made by a promotion."""
@@ -54,8 +60,14 @@ def merge_records(known: Iterable[TimelineRecord], told: Iterable[TimelineRecord
 
 
 def next_timeline(records: Iterable[TimelineRecord], seen: Iterable[Timeline]) -> Timeline:
-    """Return a number greater than any ever claimed in *records* or observed in *seen*."""
-    return Timeline(max([FIRST_TIMELINE, *(record.timeline for record in records), *seen]) + 1)
+    """Return the first odd number greater than any ever claimed in *records* or observed in *seen*."""
+    greatest = max([FIRST_TIMELINE, *(record.timeline for record in records), *seen])
+    return Timeline(greatest + (BETWEEN_CLAIMS if is_claimable(greatest) else 1))
+
+
+def is_claimable(timeline: int) -> bool:
+    """Return whether *timeline* is a number that only a claim can have given to a server on a claimed timeline."""
+    return timeline % BETWEEN_CLAIMS == FIRST_TIMELINE
 
 
 def fork_from(records: Iterable[TimelineRecord], current: Timeline, other: Timeline) -> Lsn | None:

@@ -23,7 +23,7 @@ from pgtopology.document import Adopted, Durability, Step, Topology, Transition,
 from pgtopology.epoch import NO_EPOCH, NO_REVISION, Epoch, Revision
 from pgtopology.node import Member
 from pgtopology.observation import Observation, Seen
-from pgtopology.timeline import FIRST_TIMELINE, RECORDS_MAX, Timeline, TimelineRecord, merge_records
+from pgtopology.timeline import BETWEEN_CLAIMS, FIRST_TIMELINE, RECORDS_MAX, Timeline, TimelineRecord, merge_records
 
 EPOCHS_SKIPPED = 100
 """So far beyond the newest epoch seen the adopted one lies: nobody was elected in between, but somebody who is away may have
@@ -170,8 +170,8 @@ def _last_claimable(claims: Iterable[TimelineRecord], epoch: Epoch) -> Timeline:
     """Return the greatest number that may have been claimed: each epoch after the last known claim's may have claimed one."""
     last = max(claims, key=lambda record: record.timeline, default=None)
     if last is None:
-        return Timeline(FIRST_TIMELINE + epoch)
-    return Timeline(last.timeline + max(0, epoch - last.epoch))
+        return Timeline(FIRST_TIMELINE + BETWEEN_CLAIMS * epoch)
+    return Timeline(last.timeline + BETWEEN_CLAIMS * max(0, epoch - last.epoch))
 
 
 def _member(view: View, spec: NodeSpec) -> Member:

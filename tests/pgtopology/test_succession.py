@@ -93,8 +93,8 @@ REFUSED = {
         CLAIMED,
         after(
             CLAIMED,
-            candidate=Candidate(NAMES[1], Timeline(4)),
-            timelines=(*CLAIMED.timelines, msgspec.structs.replace(CLAIM, timeline=Timeline(4))),
+            candidate=Candidate(NAMES[1], Timeline(5)),
+            timelines=(*CLAIMED.timelines, msgspec.structs.replace(CLAIM, timeline=Timeline(5))),
         ),
     ),
     "candidate dropped": (CLAIMED, after(CLAIMED, candidate=None, transition=TRANSITION)),
@@ -104,6 +104,14 @@ REFUSED = {
     "timeline reused": (
         RECRUITING,
         after(RECRUITING, candidate=Candidate(NAMES[1], Timeline(2))),
+    ),
+    "timeline that a hand may give": (
+        RECRUITING,
+        after(
+            CLAIMED,
+            candidate=Candidate(NAMES[1], Timeline(4)),
+            timelines=(RECORD, msgspec.structs.replace(CLAIM, timeline=Timeline(4))),
+        ),
     ),
     "timeline below the greatest": (
         after(RECRUITING, timelines=(msgspec.structs.replace(RECORD, timeline=Timeline(8)),)),

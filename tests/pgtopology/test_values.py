@@ -63,9 +63,25 @@ def test_a_timeline_beside_the_history_has_no_fork() -> None:
 
 
 def test_a_claimed_timeline_is_greater_than_any_claimed_or_seen() -> None:
-    assert next_timeline((), ()) == 2
+    assert next_timeline((), ()) == 3
     assert next_timeline(HISTORY, ()) == 7
-    assert next_timeline(HISTORY, (Timeline(11), Timeline(2))) == 12
+    assert next_timeline(HISTORY, (Timeline(11), Timeline(2))) == 13
+    assert next_timeline(HISTORY, (Timeline(12),)) == 13
+
+
+@given(st.lists(st.integers(0, 3), max_size=30))
+def test_no_claim_is_a_number_that_a_hand_gives_to_a_server_on_a_claimed_timeline(seen: list[int]) -> None:
+    """Between two claims some servers may be promoted by hand, and be heard of or not."""
+    claims: list[Timeline] = []
+    for heard in seen:
+        records = tuple(
+            TimelineRecord(timeline=claim, epoch=Epoch(claim), node="n1", parent=Timeline(1), fork_lsn=Lsn(1))
+            for claim in claims
+        )
+        claims.append(next_timeline(records, [Timeline(max(claims, default=1) + heard)]))
+    by_hand = {Timeline(counted + 1) for counted in (Timeline(1), *claims)}
+    assert not by_hand & {*claims}
+    assert claims == sorted({*claims})
 
 
 def test_a_timeline_belongs_to_the_epoch_that_claimed_it() -> None:

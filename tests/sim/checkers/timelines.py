@@ -50,10 +50,18 @@ class Timelines(Checker):
         self.data_lost(self.checks.nodes[node])
 
     def written(self, old: Topology | None, new: Topology) -> None:
-        """Nor does a candidate."""
-        self._claims.update((record.timeline, record.node) for record in new.timelines)
+        """Nor does a candidate; and no number is claimed that another node got by hand, for its followers have it too."""
+        for record in new.timelines:
+            if record.timeline not in self._claims:
+                self._claims[record.timeline] = record.node
+                self._check_number_is_free(record.timeline, record.node)
         if new.candidate is not None and (old is None or old.candidate is None):
             self._compare(self.checks.nodes[new.candidate.node])
+
+    def _check_number_is_free(self, timeline: int, claimant: str) -> None:
+        taken = {node for node, number, _ in self._by_hand if number == timeline} - {claimant}
+        if taken:
+            raise Violation(self.name, f"timeline {timeline} is claimed for {claimant}, but {taken} took it by hand before")
 
     def _compare(self, node: SimNode) -> None:
         timelines = node.pg.timelines
