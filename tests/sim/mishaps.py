@@ -343,6 +343,11 @@ class Mishaps:
         store.roll_back(to)
         for manager in managers:
             manager.start()
+        if to is not None:
+            self.restored(to)
+
+    def restored(self, document: Topology) -> None:
+        """Somebody has restored *document*: whoever does that looks at what it says."""
 
 
 def _is_level(node: SimNode, document: Topology) -> bool:

@@ -67,7 +67,7 @@ class Operators(Mishaps):
 
     def pause(self) -> None:
         """An operator forbids failovers for a while."""
-        self._edit_for("pause", "failovers are paused", lambda old, on: msgspec.structs.replace(old, paused=on))
+        self._edit_for("pause", "failovers are paused", _paused)
 
     def stop_node(self) -> None:
         """An operator wants a standby's PostgreSQL down for a while."""
@@ -191,18 +191,29 @@ class Operators(Mishaps):
             return
         self._begin(kind, text)
         leader.edit(lambda old: change(old, True), text)
+        self._for(self._span(), lambda: self._change_back(change, text))
 
-        def back() -> None:
-            """Until it is seen to have worked, for the edit dies with the process that took it."""
-            leader, document = self._leader(), self.cluster.store.document
-            settled = leader is not None and not leader.edits and not leader.writing
-            if settled and document is not None and change(document, False) == document:
-                return
-            if settled and leader is not None:
-                leader.edit(lambda old: change(old, False), f"no longer: {text}")
-            self.world.after(LOOK_MS, None, back)
+    def _change_back(self, change: Edit, text: str) -> None:
+        """Until it is seen to have worked, for the edit dies with the process that took it."""
+        leader, document = self._leader(), self.cluster.store.document
+        settled = leader is not None and not leader.edits and not leader.writing
+        if settled and document is not None and change(document, False) == document:
+            return
+        if settled and leader is not None:
+            leader.edit(lambda old: change(old, False), f"no longer: {text}")
+        self.world.after(LOOK_MS, None, self._change_back, change, text)
 
-        self._for(self._span(), back)
+    def restored(self, document: Topology) -> None:
+        """A node that is kept down by an order of that time is wanted again, and so are failovers."""
+        if document.paused:
+            self._change_back(_paused, "failovers are paused")
+        for member in document.members:
+            if member.stopped:
+                self._change_back(lambda old, on, name=member.name: _marked(old, name, stopped=on), f"{member.name} is stopped")
+
+
+def _paused(document: Topology, on: bool) -> Topology:
+    return msgspec.structs.replace(document, paused=on)
 
 
 def _marked(document: Topology, name: str, **marks: bool) -> Topology:
