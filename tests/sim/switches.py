@@ -113,6 +113,10 @@ SENTENCES = {
 
 
 ELSEWHERE = {
+    "S3 no claim is a number that PostgreSQL gives by hand": "tests/pgtopology: test_values, test_succession (decision 0010)",
+    "4.3 a promise asked again after its follow order is late": (
+        "tests/noded/test_promise.py (decision 0011; accepted, it took 1686 seeds to be noticed)"
+    ),
     "4.3 every request re-runs the cut": "tests/noded/test_faults.py: a_promise_repeated_after_a_restart_of_noded_still_holds",
     "4.4 after the first safe set at most 30 ms are waited": "scenarios/recruit_waits_for_stragglers.txt",
     "4.6 a node that says it starts may be a primary that was adopted": "scenarios/open_waits_for_who_only_says_it_starts.txt",
