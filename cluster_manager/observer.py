@@ -127,15 +127,10 @@ class Observer:
 
     async def _try_port(self) -> None:
         """Try the silent writer's PostgreSQL port."""
-        delay_s = PROBE_EVERY_S
         while True:
-            await asyncio.sleep(delay_s)
-            delay_s = PROBE_EVERY_S
+            await asyncio.sleep(PROBE_EVERY_S)
             watched = self._watched.get(self.writer) if self.writer is not None else None
-            if watched is None:
-                continue
-            if (age_ms := now_ms() - watched.arrived_ms) < PROBE_AFTER_MS:
-                delay_s = max(PROBE_EVERY_S, (PROBE_AFTER_MS - age_ms) / 1000)
+            if watched is None or now_ms() - watched.arrived_ms < PROBE_AFTER_MS:
                 continue
             met = await _knock(watched.spec.address.host, watched.spec.address.port)
             if now_ms() - watched.arrived_ms >= PROBE_AFTER_MS:

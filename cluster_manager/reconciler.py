@@ -106,7 +106,6 @@ class Reconciler:
         await self._read()
         while True:
             self._observer.changed.clear()
-            self._observer.every_word_counts = True
             self._executor.enter_epoch(self._document.epoch if self._document is not None else Epoch(0))
             self._observer.writer = self._document.writer if self._document is not None else None
             view = self.look()
@@ -121,7 +120,6 @@ class Reconciler:
             if self._document is not None:
                 orders = [action for action in plan.actions if not isinstance(action, WriteDocument)]
                 self._executor.start(orders, self._document, view.now_ms)
-            self._observer.every_word_counts = not plan.is_restful
             await self._rest(plan)
 
     def set_nodes(self, settings: ManagerSettings) -> None:
@@ -281,6 +279,7 @@ class Reconciler:
 
     async def _rest(self, plan: Plan) -> None:
         """Wait for news, at most until the plan's own alarm."""
+        self._observer.every_word_counts = not plan.is_restful
         delay_s = max(0.0, (plan.wake_at_ms - now_ms()) / 1000)
         try:
             async with asyncio.timeout(delay_s):

@@ -75,12 +75,13 @@ async def cut(instance: Instance, *, promoting: bool, stop_mode: StopMode, fast_
         return Cut(was_primary=was_primary, position=await _start(instance))
     instance.configure(standby_configuration(instance.state.value))
     instance.postmaster.reload()
-    if not await _receiver_is_gone(instance):
+    if await _receiver_is_gone(instance):
+        # One that was cut off between two history files leaves the number below a claim taken and the claimed one free, and
+        # whoever promotes this node by hand would get that (decision 0010). A start removes them too.
+        history.remove_placeholders(instance.layout.wal)
+    else:
         await instance.stop(StopMode.IMMEDIATE)
         await instance.start()
-    # A receiver that was cut off between two history files leaves the number below a claim taken and the claimed one free, and
-    # whoever promotes this node by hand would get that (decision 0010). At a start they go anyway.
-    history.remove_placeholders(instance.layout.wal)
     return Cut()
 
 

@@ -99,11 +99,11 @@ class Gatherer:
         self.facts = NOTHING
         self._mute_since: float | None = None
         self._complaint = ""
-        self._round = asyncio.Event()
+        self._round_over = asyncio.Event()
 
     async def next_round(self) -> None:
         """Wait until a round begun or still to begin is over: whoever goes by the facts need look no oftener."""
-        await self._round.wait()
+        await self._round_over.wait()
 
     def mute_ms(self, now: float) -> int:
         """Return for how long a PostgreSQL that accepts connections has not answered one question yet."""
@@ -123,7 +123,7 @@ class Gatherer:
     async def gather(self) -> None:
         """Do one round."""
         await self._gather()
-        over, self._round = self._round, asyncio.Event()
+        over, self._round_over = self._round_over, asyncio.Event()
         over.set()
 
     async def _gather(self) -> None:

@@ -76,8 +76,7 @@ class Orders:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _patience_s(order)
         seen = self._state.value.seen
-        standby = self._instance.running and self.node.reporter.gatherer.facts.role is Role.STANDBY
-        self._accept(order, primary=False, standby=standby, change=lambda state: promise.promise(state, order.epoch))
+        self._accept(order, primary=False, change=lambda state: promise.promise(state, order.epoch))
         async with self.node.turn:
             self._check_not_overtaken(order)
             fenced, unknown = await self._guard(self._fence(order))
@@ -307,19 +306,13 @@ class Orders:
         patience_s = _patience_s(order)
         return await fence.cut(instance, promoting=doing.promoting, stop_mode=order.stop_mode, fast_s=patience_s), ""
 
-    def _accept(
-        self,
-        order: Order,
-        *,
-        primary: bool,
-        standby: bool = False,
-        change: Callable[[State], State] = lambda state: state,
-    ) -> None:
+    def _accept(self, order: Order, *, primary: bool, change: Callable[[State], State] = lambda state: state) -> None:
         """Raise OrderRefused if *order* may not be carried out; else make durable that it was seen, and *change*."""
         if self.node.closing:
             raise OrderRefused(Refusal.FAILED, "noded is stopping")
         if self._doing.blocked is not None and (not isinstance(order, PromiseOrder) or self._state.unreadable is not None):
             raise OrderRefused(Refusal.FAILED, self._doing.blocked)
+        standby = self._instance.running and self.node.reporter.gatherer.facts.role is Role.STANDBY
         now = Circumstances(primary=primary, standby=standby, busy=self._doing.work)
         refused = promise.refusal(self._state.value, order, now)
         if refused is not None:

@@ -95,9 +95,9 @@ class Reporter:
     async def _round(self) -> None:
         """Gather, and publish also while a PostgreSQL that hangs keeps the round waiting: ages grow, and noded is alive."""
         async with asyncio.TaskGroup() as tasks:
-            round_ = tasks.create_task(self.gatherer.gather())
+            gathering = tasks.create_task(self.gatherer.gather())
             patience_s = TARDY_S
-            while not (await asyncio.wait((round_,), timeout=patience_s))[0]:
+            while not (await asyncio.wait((gathering,), timeout=patience_s))[0]:
                 self._publish()
                 patience_s = ROUND_S
 

@@ -84,17 +84,11 @@ class Obedience(Copies):
         except OrderRefused as refused:
             return refused.code, refused.message
 
-    def _accept(
-        self,
-        order: Order,
-        *,
-        primary: bool,
-        standby: bool = False,
-        change: Callable[[State], State] = lambda state: state,
-    ) -> None:
+    def _accept(self, order: Order, *, primary: bool, change: Callable[[State], State] = lambda state: state) -> None:
         judged = order
         if self.broken is Switch.NO_REVISION and order.epoch == self.state.seen.epoch:
             judged = replace(order, revision=max(order.revision, self.state.seen.revision))
+        standby = self.pg.life is not None and self.facts.role is Role.STANDBY
         refused = rules.refusal(self.state, judged, Circumstances(primary=primary, standby=standby, busy=self.work))
         if refused is not None:
             raise OrderRefused(str(refused.reason), refused.message)
@@ -111,8 +105,7 @@ class Obedience(Copies):
     def _promise(self, order: PromiseOrder) -> Waits:
         deadline = self.world.now + order.deadline_ms - 50
         seen = self.state.seen
-        standby = self.pg.life is not None and self.facts.role is Role.STANDBY
-        self._accept(order, primary=False, standby=standby, change=lambda state: rules.promise(state, order.epoch))
+        self._accept(order, primary=False, change=lambda state: rules.promise(state, order.epoch))
         # The real noded stands still while it fsyncs, so nothing comes between the promise and its turn.
         yield self.turn
         try:
