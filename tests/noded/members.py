@@ -229,6 +229,11 @@ class Cluster:
             voters.append(Voter(member.name, incarnation))
         return make_voters(voters, w)
 
+    async def wal_end(self, primary: Member) -> int:
+        """Return how far the WAL of *primary* is flushed now; what its noded says of that may be older than the last commit."""
+        (row,) = await self.sql(primary, "SELECT (pg_current_wal_flush_lsn() - '0/0')::int8 AS lsn")
+        return row["lsn"]
+
     async def sql(self, member: Member, statement: str, timeout_s: float = 5) -> list[asyncpg.Record]:
         """Run *statement* as the superuser over TCP."""
         connection = await asyncpg.connect(

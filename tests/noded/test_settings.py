@@ -140,8 +140,7 @@ async def test_greater_settings_of_a_new_writer_do_not_stop_the_others() -> None
         await cluster.streaming(n1)
         await cluster.sql(n2, "CREATE TABLE after_all (x int)")
         for member in (n1, n3):
-            end = (await n2.observe()).wal_end
-            assert end is not None
+            end = await cluster.wal_end(n2)
             await member.until(lambda o, end=end: o.replayed_lsn is not None and o.replayed_lsn >= end, 60)
             assert await shown(cluster, member, "max_connections") == "170"
             assert await cluster.sql(member, "SELECT * FROM after_all") == []
