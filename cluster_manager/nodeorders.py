@@ -20,7 +20,7 @@ from pgtopology.orders import Upstream
 ORDERS = ("stop", "start", "restart", "reinit", "remove")
 
 VOTERS_MIN = 3
-"""With fewer voters any failure blocks, so a quorum does not shrink below this by removing a node (hole L12)."""
+"""With fewer voters any failure blocks, so a quorum does not shrink below this by removing a node (L12)."""
 
 
 async def carry_out(reconciler: Reconciler, name: str, order: str, *, force: bool) -> str:

@@ -10,7 +10,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """The four codes of DESIGN section 9."""
+    """The four codes of the operator's contract (docs/operations.md)."""
 
     DONE = 0
     FAILED = 1

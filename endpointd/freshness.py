@@ -16,7 +16,7 @@ from pgtopology.observation import Observation
 from pgtopology.report import FeedFrame
 
 HEARTBEAT_VALID_S = 0.6
-"""How old a quorum heartbeat may be: as long as failover waits after the old primary's last sign of life (DESIGN 4.6)."""
+"""How old a quorum heartbeat may be: as long as failover waits after the old primary's last sign of life (S14)."""
 
 NEVER = float("-inf")
 

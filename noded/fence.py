@@ -1,6 +1,6 @@
 """Keeps a promise: nobody's WAL but the elected one's comes in any more, and says how far local WAL reaches.
 
-The order of the steps is the law (DESIGN 4.3): the promise is durable before this file is called; then the password goes,
+The order of the steps is the law (docs/law.md, F3): the promise is durable before this file is called; then the password goes,
 then the configuration, then the receiver, and the process table has the last word.  A primary, and whatever cannot be
 proven a standby, is stopped and started as a standby.  Every request runs all of it again.
 """

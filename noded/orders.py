@@ -72,7 +72,7 @@ class Orders:
         self._log = get_logger(node=node.state.value.node)
 
     async def promise(self, order: PromiseOrder) -> PromiseAnswer:
-        """Fence this node below the order's epoch and say how far its WAL reaches (DESIGN 4.3)."""
+        """Fence this node below the order's epoch and say how far its WAL reaches (F3)."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _patience_s(order)
         seen = self._state.value.seen
@@ -370,7 +370,7 @@ class Orders:
 
 
 def _needs_bounce(proven: Voters | None, wanted: Voters, writer: NodeName) -> bool:
-    """Return whether walsenders must begin anew: one of them may still release commits that fewer copies have (E8).
+    """Return whether walsenders must begin anew: one of them may still release commits that fewer copies have (S20).
 
     One that knows of no list, or only of names not in the new one, releases nobody or shows it by its priority.
     """

@@ -2,7 +2,7 @@
 
 May this order be accepted?  What follows from the state for PostgreSQL's configuration?  No clock, no file, no process:
 `durable_state` stores the value, `node` acts on it.  Every function returns a new state; the caller makes it durable
-before it acts.  Sources: DESIGN sections 4 and 5; failover-holes S2 to S8, S10, S12.
+before it acts.  Sources: docs/law.md, F3, S2 to S8, S10, S12.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Puts a list of synchronous standbys in force on the writer, and proves it.
 
 SHOW is no proof: backends skip the wait while the checkpointer has not read the first list (S1), and a walsender that has
-not read the new list releases commits by the old one (E8).  Hence the order: a new backend shows the list; if there was
+not read the new list releases commits by the old one (S20).  Hence the order: a new backend shows the list; if there was
 none before, two checkpoints (the second one begins after the checkpointer has handled every earlier reload); every
 walsender's priority fits; and a commit passes under the list.
 """

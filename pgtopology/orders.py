@@ -63,7 +63,7 @@ class InitOrder(Order, frozen=True, kw_only=True):
 
 
 class PromiseOrder(Order, frozen=True, kw_only=True):
-    """Never again acknowledge a writer of an epoch below this one, and say how far your WAL reaches (DESIGN 4.3)."""
+    """Never again acknowledge a writer of an epoch below this one, and say how far your WAL reaches (F3)."""
 
     stop_mode: StopMode = StopMode.IMMEDIATE
     """How a node that runs as a primary is stopped."""

@@ -1,4 +1,4 @@
-"""What `endpointctl status --json` prints: the operator's contract, stable (DESIGN section 9).
+"""What `endpointctl status --json` prints: the operator's contract, stable.
 
 Made by the manager, printed by the CLI; tests and tools depend on the field names.
 """

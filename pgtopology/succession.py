@@ -1,7 +1,7 @@
 """Which document may follow which.
 
 The manager asks before each write, the simulator at every step; a reader that may have missed revisions asks the weaker
-question.  The rules are what the failover law says of epochs (DESIGN section 3, holes S3 and S5): an epoch has at most one
+question.  The rules are what the failover law says of epochs (docs/law.md, D1, D2, S3, S5): an epoch has at most one
 candidate, one timeline and one writer; the writer never goes from one node to another directly.  One document may follow any
 other: that which a manager makes anew out of what nodes have seen, because its store was behind them (S12); it begins an epoch
 beyond all of theirs.  The answer to "may it?" is the reason why not, or None.

@@ -1,4 +1,4 @@
-"""Monotonic reads: within one session a counter that only grows is never seen to go back (failover-I4)."""
+"""Monotonic reads: within one session a counter that only grows is never seen to go back."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What an error means for the transaction it ended: it did not happen, or nobody knows.
 
 Source: PostgreSQL, "Error Codes".  A broken connection, class 08, 40003 and 57P02 leave the outcome open, and so does a PANIC,
-after which the commit record may be on disk.  Every other SQLSTATE is a promise that nothing happened (failover-I3).
+after which the commit record may be on disk.  Every other SQLSTATE is a promise that nothing happened.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A diagnosis is one word for what the observations together say of the cluster, with the sentence an operator reads beside it.
 Only a finding that says `failed` calls for another writer; what is done about the rest is `repair`'s business.  The order of
-the questions is the law's (DESIGN 4.1): hard evidence first, then the soft kind with its veto, then whether a safe set could
+the questions is the law's (law F1): hard evidence first, then the soft kind with its veto, then whether a safe set could
 promise at all, for without one nothing is touched.
 """
 

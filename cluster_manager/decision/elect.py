@@ -1,7 +1,7 @@
 """Who becomes the writer: the total order over the positions of the voters that promised.
 
 The greatest (epoch of the timeline, LSN) among a safe set holds every acknowledged commit; the epoch comes first, never the
-LSN alone (DESIGN 4.4).  Ties are broken by what was replayed, then promotion tier, then name.  Who was passed over and why is
+LSN alone (law F4).  Ties are broken by what was replayed, then promotion tier, then name.  Who was passed over and why is
 part of the result, because that is the first question of whoever reads about a failover at night.
 """
 

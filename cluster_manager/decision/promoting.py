@@ -1,4 +1,4 @@
-"""Promoting: from the claim to the opening (DESIGN 4.5, 4.6).
+"""Promoting: from the claim to the opening (docs/law.md, F5, F6).
 
 The other promised nodes follow the candidate at once, it is promoted, its first commit must be seen flushed by the quorum, and
 nobody may still be served by the old primary; then it is named the writer.  A candidate is given up only by a new epoch, and
@@ -247,7 +247,7 @@ def _is_proven_stopped(view: View, document: Topology, old: NodeName, candidate:
 
 
 def _open(document: Topology, node: NodeView) -> WriteDocument:
-    """Name the writer (DESIGN 4.6)."""
+    """Name the writer (F6)."""
     record = document.timelines[-1]
     members = tuple(
         msgspec.structs.replace(

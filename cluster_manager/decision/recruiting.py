@@ -1,4 +1,4 @@
-"""Recruiting: gather promises of the epoch until a safe set stands, elect, and claim (DESIGN 4.3 to 4.5).
+"""Recruiting: gather promises of the epoch until a safe set stands, elect, and claim (docs/law.md, F3 to F5).
 
 Promises live in the manager's memory only, so a manager that finds recruiting begun by another starts it anew.  A planned
 handover asks the old primary first.  Nothing here is undone: whoever was asked stays fenced until somebody leads.
@@ -134,7 +134,7 @@ def _safe_since_ms(document: Topology, votes: Tally) -> float:
 
 
 def _claim(view: View, document: Topology, transition: Transition, elected: Elected) -> WriteDocument:
-    """Write down candidate and timeline before anything is promoted (DESIGN 4.5)."""
+    """Write down candidate and timeline before anything is promoted (F5)."""
     observed = [node.observation.timeline for node in view.nodes if node.observation and node.observation.timeline]
     answered = [promise.answer.position.timeline for promise in view.promises.values() if promise.answer.position]
     lost = [transition.adopts.timeline] if transition.adopts is not None else []

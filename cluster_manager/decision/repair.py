@@ -3,7 +3,7 @@
 A node without data is cloned; one that runs as a primary, or went down after it had been one, is asked for a promise, which
 makes it a standby without upstream and tells how far its history reaches; then it follows if its history is a prefix of the
 writer's, is rewound if it went past the point where the writer's left it, and is made anew if it is on a timeline that nobody
-claimed, or if rewinding did not help (DESIGN 4.7, S3).
+claimed, or if rewinding did not help (F7, S3).
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from pgtopology.quorum import make_voters
 def begin(
     view: View, document: Topology, finding: Finding, *, kind: TransitionKind, target: NodeName | None = None
 ) -> WriteDocument:
-    """Publish that there is no writer, under the next epoch (DESIGN 4.2)."""
+    """Publish that there is no writer, under the next epoch (F2)."""
     epoch = Epoch(document.epoch + 1)
     transition = Transition(
         kind=kind,

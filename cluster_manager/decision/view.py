@@ -26,7 +26,7 @@ NEVER_MS = math.inf
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
-    """The manager's patience, in milliseconds. Reasons: DESIGN section 4 and reference values of section 13."""
+    """The manager's patience, in milliseconds. Reasons: docs/law.md, F1 to F6."""
 
     fresh_ms: float = 300
     """An observation older than this is no basis for touching anything (L4)."""

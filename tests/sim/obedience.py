@@ -243,7 +243,7 @@ class Obedience(Copies):
             self.poke()
 
     def _reload_busy(self) -> None:
-        """A reload while the checkpointer is busy with a restartpoint (E1, E10)."""
+        """A reload while the checkpointer is busy with a restartpoint (S1)."""
         pg, life = self.pg, self.pg.life
         defined, names = (life.sync_defined, life.names_checkpointer) if life is not None else (False, "")
         by_hand = life is not None and life.by_hand

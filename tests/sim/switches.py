@@ -1,7 +1,7 @@
 """The sentences of the law that can be broken one at a time, and how.
 
 Each switch takes one sentence away, in a simulated node, manager, store or proxy, or in a wrapper around the real function that
-keeps it.  Numbers in brackets are those of the holes the sentences close.  What no switch can express stands in `ELSEWHERE`
+keeps it.  Their numbers are those of docs/law.md.  What no switch can express stands in `ELSEWHERE`
 with the test that covers it.
 """
 
@@ -99,12 +99,12 @@ SENTENCES = {
     Switch.ACKNOWLEDGED_BY_NAME: "S16: whoever bears a voter's name acknowledges",
     Switch.ASYNC_SILENCE: "S17: with durability async silence is enough for another writer",
     Switch.STARTS_AS_PRIMARY: "S18: a crashed writer starts as a primary by itself",
-    Switch.LSN_BEFORE_EPOCH: "4.4: the greatest LSN is elected, whatever its epoch",
-    Switch.PROMISE_NOT_DURABLE: "4.3: a promise is answered before it is on disk",
-    Switch.OPEN_UNPROVEN: "4.6: a writer is published as soon as it is promoted, without its first quorum commit",
-    Switch.BLIND_WRITES: "3: whoever believes to lead writes the document, without comparing the revision",
-    Switch.LEASE_IGNORED: "8: a manager decides and serves the document without the lease",
-    Switch.PAUSE_IGNORED: "4: a failover begins although it is paused",
+    Switch.LSN_BEFORE_EPOCH: "F4: the greatest LSN is elected, whatever its epoch",
+    Switch.PROMISE_NOT_DURABLE: "F3: a promise is answered before it is on disk",
+    Switch.OPEN_UNPROVEN: "F6: a writer is published as soon as it is promoted, without its first quorum commit",
+    Switch.BLIND_WRITES: "D2: whoever believes to lead writes the document, without comparing the revision",
+    Switch.LEASE_IGNORED: "D4: a manager decides and serves the document without the lease",
+    Switch.PAUSE_IGNORED: "F2: a failover begins although it is paused",
     Switch.OLD_PRIMARY_NEVER_COUNTS: "L1: the old primary's promise counts for nothing",
     Switch.FOLLOW_AFTER_OPENING: "L2: the other voters follow only a published writer",
     Switch.VETO_TOO_STRONG: "L3: WAL that reaches any voter forbids a failover",
@@ -114,14 +114,14 @@ SENTENCES = {
 
 ELSEWHERE = {
     "S3 no claim is a number that PostgreSQL gives by hand": "tests/pgtopology: test_values, test_succession (decision 0010)",
-    "4.3 a promise asked again after its follow order is late": (
+    "F3 a promise asked again after its follow order is late": (
         "tests/noded/test_promise.py (decision 0011; accepted, it took 1686 seeds to be noticed)"
     ),
-    "4.3 every request re-runs the cut": "tests/noded/test_faults.py: a_promise_repeated_after_a_restart_of_noded_still_holds",
-    "4.4 after the first safe set at most 30 ms are waited": "scenarios/recruit_waits_for_stragglers.txt",
-    "4.6 a node that says it starts may be a primary that was adopted": "scenarios/open_waits_for_who_only_says_it_starts.txt",
-    "4.1 what counts as hard evidence": "scenarios/port_refused_alone.txt, postmaster_busy.txt, commit_stuck_*.txt",
-    "4.7 rewind, else re-clone": "scenarios/rewind_failed.txt; tests/noded/test_failover.py",
+    "F3 every request re-runs the cut": "tests/noded/test_faults.py: a_promise_repeated_after_a_restart_of_noded_still_holds",
+    "F4 after the first safe set at most 30 ms are waited": "scenarios/recruit_waits_for_stragglers.txt",
+    "F6 a node that says it starts may be a primary that was adopted": "scenarios/open_waits_for_who_only_says_it_starts.txt",
+    "F1 what counts as hard evidence": "scenarios/port_refused_alone.txt, postmaster_busy.txt, commit_stuck_*.txt",
+    "F7 rewind, else re-clone": "scenarios/rewind_failed.txt; tests/noded/test_failover.py",
     "S19 reader sessions end on the node that becomes the writer": "tests/endpointd (there is no reader door here)",
     "L5 a candidate is given up 2 s after the last progress of replay": "scenarios/candidate_replays.txt "
     "(a promise is only answered after the end of local WAL, so no simulated candidate has a backlog)",
