@@ -90,14 +90,13 @@ def _fixed(place: Place) -> dict[str, str]:
         "synchronous_commit": "on",
         "wal_log_hints": "on",
         "restart_after_crash": "off",
-        # Replication. A frozen peer is given up after 2 s; a lost one is tried again every 100 ms.
+        # Replication. A frozen upstream is given up after 2 s; a lost one is tried again every 100 ms.
         "hot_standby": "on",
         "hot_standby_feedback": "on",
         "max_wal_senders": "20",
         "max_replication_slots": "20",
         "wal_keep_size": "256MB",
         "max_slot_wal_keep_size": "4GB",
-        "wal_sender_timeout": "2s",
         "wal_receiver_timeout": "2s",
         "wal_receiver_status_interval": "1s",
         "wal_retrieve_retry_interval": "100ms",
@@ -105,9 +104,6 @@ def _fixed(place: Place) -> dict[str, str]:
         # Who receives, and whether it streams, is read from the process table (S2).
         "update_process_title": "on",
         "primary_slot_name": place.sync_name,
-        # Replay never waits long for a reader, wherever the WAL comes from: a promotion waits for replay.
-        "max_standby_streaming_delay": "500ms",
-        "max_standby_archive_delay": "500ms",
         "recovery_min_apply_delay": "0",
         "recovery_target_timeline": "latest",
         "restore_command": "",
@@ -147,6 +143,9 @@ def upstream_conninfo(upstream: Upstream, *, sync_name: str, passfile: Path) -> 
             "keepalives_interval": "1",
             "keepalives_count": "3",
             "tcp_user_timeout": "1500",
+            # A frozen standby is given up after 2 s. For this connection only: an archiver or a subscriber that is busy for a
+            # moment is not a dead standby.
+            "options": "-c wal_sender_timeout=2s",
         }
     )
 
@@ -215,9 +214,13 @@ def hba(user_lines: Sequence[str]) -> bytes:
         f"host  replication {REPLICATION_ROLE} all scram-sha-256",
         f"host  postgres    {REPLICATION_ROLE} all scram-sha-256",
         f"host  all         {REPLICATION_ROLE} all reject",
+        f"host  replication {PROBE_ROLE} all reject",
         f"host  all         {PROBE_ROLE} all scram-sha-256",
         *user_lines,
-        "host  all all 0.0.0.0/0 scram-sha-256",
-        "host  all all ::/0      scram-sha-256",
+        "host  all         all 0.0.0.0/0 scram-sha-256",
+        "host  all         all ::/0      scram-sha-256",
+        # "all" means every database, and replication is none.
+        "host  replication all 0.0.0.0/0 scram-sha-256",
+        "host  replication all ::/0      scram-sha-256",
     ]
     return ("\n".join(lines) + "\n").encode()

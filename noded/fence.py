@@ -14,6 +14,7 @@ import signal
 from dataclasses import dataclass
 
 from noded import history, lastrecord, processes
+from noded.conflicts import end_blockers
 from noded.instance import Instance
 from noded.postmaster import FAST_STOP_S
 from noded.promise import standby_configuration
@@ -26,6 +27,8 @@ from pgtopology.orders import StopMode
 RECEIVER_GONE_S = 0.2
 RECEIVER_POLL_S = 0.001
 POSITION_POLL_S = 0.003
+CONFLICT_CHECK_EVERY = 10
+"""Polls between two looks for sessions that hold up replay."""
 ASK_TIMEOUT_S = 0.5
 RESCANNED_S = 0.15
 """Longer than wal_retrieve_retry_interval: a startup process that sleeps between attempts has looked at pg_wal again."""
@@ -97,6 +100,7 @@ async def read_position(instance: Instance, *, timeout_s: float) -> Position | U
     deadline = loop.time() + timeout_s
     quiet_since: tuple[Lsn, float] | None = None
     reason = "PostgreSQL is starting"
+    replaying = 0
     while loop.time() < deadline:
         if not instance.running:
             return Unknown("PostgreSQL ended")
@@ -118,6 +122,10 @@ async def read_position(instance: Instance, *, timeout_s: float) -> Position | U
         if row["waits_for"] != AT_END_OF_WAL:
             quiet_since = None
             reason = f"local WAL is being replayed ({row['waits_for'] or 'working'})"
+            if replaying % CONFLICT_CHECK_EVERY == 0:
+                with contextlib.suppress(SessionError):
+                    await end_blockers(instance.sessions.control, timeout_s=ASK_TIMEOUT_S)
+            replaying += 1
             if row["waits_for"] == REPLAY_PAUSED:
                 with contextlib.suppress(SessionError):
                     await instance.sessions.control.rows("SELECT pg_wal_replay_resume()", timeout_s=ASK_TIMEOUT_S)

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 
 from noded import history
+from noded.conflicts import end_blockers
 from noded.instance import Instance
 from noded.promise import writer_configuration
 from noded.sessions import SessionError
@@ -24,14 +25,6 @@ _POLL = """
 SELECT pg_is_in_recovery() AS standby,
        CASE WHEN pg_is_in_recovery() THEN NULL
             ELSE ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int4 END AS timeline
-"""
-
-_UNBLOCK = """
-SELECT count(pg_terminate_backend(pid)) AS ended FROM pg_stat_activity
- WHERE backend_type = 'client backend' AND xact_start IS NOT NULL AND application_name NOT LIKE 'endpointd %'
-   AND EXISTS (SELECT FROM pg_stat_activity
-                WHERE backend_type = 'startup'
-                  AND (wait_event_type IN ('Lock', 'BufferPin') OR wait_event LIKE 'RecoveryConflict%'))
 """
 
 
@@ -50,7 +43,7 @@ async def promote(instance: Instance, timeline: Timeline, still_wanted: Callable
     instance.postmaster.reload()
     history.plant_placeholders(instance.layout.wal, timeline)
     try:
-        await control.rows(_UNBLOCK, timeout_s=ASK_TIMEOUT_S)
+        await end_blockers(control, timeout_s=ASK_TIMEOUT_S)
         await control.rows("SELECT pg_promote(wait => false)", timeout_s=ASK_TIMEOUT_S)
     except SessionError as error:
         raise PromotionError(f"pg_promote failed: {error}") from error
@@ -66,7 +59,7 @@ async def promote(instance: Instance, timeline: Timeline, still_wanted: Callable
                 break
             polls += 1
             if polls % CONFLICT_CHECK_EVERY == 0:
-                await control.rows(_UNBLOCK, timeout_s=ASK_TIMEOUT_S)
+                await end_blockers(control, timeout_s=ASK_TIMEOUT_S)
         except SessionError:
             pass  # asked again; the end of the server is noticed above
         await asyncio.sleep(POLL_S)

@@ -42,8 +42,6 @@ OURS: Mapping[str, str] = {
     "logging_collector": _LOG,
     "max_replication_slots": _CLUSTER,
     "max_slot_wal_keep_size": "a dead node would fill the disk of a living one",
-    "max_standby_archive_delay": _TIMING,
-    "max_standby_streaming_delay": _TIMING,
     "max_wal_senders": _CLUSTER,
     "password_encryption": "passwords are kept as SCRAM verifiers only",
     "port": _PLACE,
@@ -76,7 +74,6 @@ OURS: Mapping[str, str] = {
     "wal_receiver_status_interval": _TIMING,
     "wal_receiver_timeout": _TIMING,
     "wal_retrieve_retry_interval": _TIMING,
-    "wal_sender_timeout": _TIMING,
 }
 """Parameters that an operator may not give, and why."""
 

@@ -122,8 +122,29 @@ def test_users_lines_stand_between_ours_and_the_closing_ones() -> None:
     lines = conf.hba(["host app app 10.0.0.0/8 scram-sha-256"]).decode().splitlines()
     user = lines.index("host app app 10.0.0.0/8 scram-sha-256")
     assert lines.index(f"host  all         {conf.CONTROL_ROLE} all reject") < user
-    assert lines[user + 1 :] == ["host  all all 0.0.0.0/0 scram-sha-256", "host  all all ::/0      scram-sha-256"]
+    assert lines[user + 1 : user + 3] == [
+        "host  all         all 0.0.0.0/0 scram-sha-256",
+        "host  all         all ::/0      scram-sha-256",
+    ]
+    assert {line.split()[-1] for line in lines[user + 1 :] if not line.startswith("#")} == {"scram-sha-256"}
     assert "trust" not in "\n".join(lines)
+
+
+def test_everybody_with_the_right_may_replicate_but_no_role_of_ours_that_need_not() -> None:
+    lines = [line.split() for line in conf.hba([]).decode().splitlines() if not line.startswith("#")]
+    replication = {words[2]: words[-1] for words in reversed(lines) if words[:2] == ["host", "replication"]}
+    assert replication == {
+        conf.CONTROL_ROLE: "reject",
+        conf.PROBE_ROLE: "reject",
+        conf.REPLICATION_ROLE: "scram-sha-256",
+        "all": "scram-sha-256",
+    }
+
+
+def test_only_our_own_standbys_are_given_up_after_two_seconds() -> None:
+    text = conf.auto_conf(Configuration(UPSTREAM, ""), sync_name="n1_aaaa", passfile=Path("/p")).decode()
+    assert "options=''-c wal_sender_timeout=2s''" in text
+    assert not {"wal_sender_timeout", "max_standby_streaming_delay", "max_standby_archive_delay"} & set(options())
 
 
 def test_comments_in_users_lines_do_not_count() -> None:
