@@ -15,7 +15,9 @@ from typing import Literal, TextIO, cast
 
 import msgspec
 import structlog
-from structlog.typing import EventDict, FilteringBoundLogger, Processor
+from structlog.typing import EventDict, ExcInfo, FilteringBoundLogger, Processor
+
+from daemonkit.escape import visible, visible_json
 
 Level = Literal["debug", "info", "warning", "error"]
 Style = Literal["console", "json"]
@@ -43,10 +45,9 @@ def configure_logs(*, program: str, level: str = "info", style: str = "console")
     if style == "json":
         processors += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_to_json)]
     else:
+        processors.append(_show_strings)
         processors.append(
-            structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(), pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
-            )
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0, exception_formatter=_plain_traceback)
         )
     structlog.configure(
         processors=processors,
@@ -64,7 +65,18 @@ def get_logger(**fields: object) -> FilteringBoundLogger:
 
 
 def _to_json(event: object, **_options: object) -> str:
-    return msgspec.json.encode(event, enc_hook=str).decode()
+    return visible_json(msgspec.json.encode(event, enc_hook=str).decode())
+
+
+def _show_strings(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Make what is printed as it is visible; of other values the renderer prints the repr."""
+    return {visible(key): visible(value) if type(value) is str else value for key, value in event.items()}
+
+
+def _plain_traceback(stream: TextIO, exception: ExcInfo) -> None:
+    text = io.StringIO()
+    structlog.dev.plain_traceback(text, exception)
+    stream.write(visible(text.getvalue(), keep="\n\t"))
 
 
 class _Printers:

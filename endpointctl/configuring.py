@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from endpointctl import output
 from endpointctl.exits import Failure, Unfinished, WrongUsage
 from endpointctl.options import Target, command
 
@@ -48,8 +49,10 @@ def show(target: Target, as_json: JsonOption = False) -> None:
     async def run() -> None:
         async with manager(target) as client:
             body = await client.get(CONFIG_PATH, timeout_s=target.timeout_or(REQUEST_TIMEOUT_S))
-        for line in [body.decode().rstrip()] if as_json else view_lines(decode(body, ConfigView)):
-            typer.echo(line)
+        if as_json:
+            output.json_document(body)
+        else:
+            output.lines(view_lines(decode(body, ConfigView)))
 
     asyncio.run(run())
 
@@ -68,11 +71,10 @@ def check(
     wish = _whole_file(Path(files[0])) if files else _values(what, ())
     answer = _send(target, msgspec.structs.replace(wish, check_only=True))
     if as_json:
-        typer.echo(msgspec.json.encode(answer))
+        output.json_document(msgspec.json.encode(answer))
         return
-    typer.echo("accepted" if answer.changed else "accepted; nothing would change")
-    for line in _restart_lines(answer):
-        typer.echo(line)
+    output.line("accepted" if answer.changed else "accepted; nothing would change")
+    output.lines(_restart_lines(answer))
 
 
 def set_(
@@ -109,20 +111,22 @@ def set_(
         wish = msgspec.structs.replace(wish, relaxed_commits=relaxed_commits == "on")
     answer = _send(target, wish)
     if as_json:
-        typer.echo(msgspec.json.encode(answer))
+        output.json_document(msgspec.json.encode(answer))
     elif answer.changed:
-        typer.echo(f"the settings are version {answer.version}")
+        output.line(f"the settings are version {answer.version}")
     else:
-        typer.echo(f"nothing changes: the settings are version {answer.version}")
+        output.line(f"nothing changes: the settings are version {answer.version}")
     if wait:
         _wait(target, answer.version)
     elif not as_json:
-        for line in _restart_lines(answer):
-            typer.echo(line)
+        output.lines(_restart_lines(answer))
 
 
 def view_lines(view: ConfigView) -> list[str]:
     """Return the settings for a terminal."""
+    from daemonkit.escape import visible_value
+
+    view = visible_value(view)
     origin = " (as the cluster was made)" if view.version == 0 else ""
     lines = [f"settings of PostgreSQL, version {view.version}{origin}"]
     behind = [node for node in view.nodes if not node.loaded]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from endpointctl import completing
+from endpointctl import completing, output
 from endpointctl.exits import Failure, WrongUsage
 from endpointctl.options import Target, command
 
@@ -44,7 +44,7 @@ def dsn(
     if with_password:
         uri = found.uri_with_password(layout.secret("superuser").read_text().strip())
     if not as_json:
-        typer.echo(uri)
+        output.line(uri)
         return
     described = {
         "uri": uri,
@@ -54,7 +54,7 @@ def dsn(
         "dbname": DATABASE,
         "passfile": str(found.passfile),
     }
-    typer.echo(msgspec.json.encode(described).decode())
+    output.json_document(msgspec.json.encode(described))
 
 
 def psql(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
-from pgtopology.drill import Drill
+from daemonkit.escape import visible_value
+from endpointctl.listing import Column, Listing, Row
+from pgtopology.drill import CandidateReadiness, Drill
 from pgtopology.flight import Measured
 
 
 def drill_view(drill: Drill) -> RenderableType:
     """Return the rehearsal for a terminal."""
+    drill = visible_value(drill)
     what = "the writer" if drill.is_writer else "no writer"
     lines: list[RenderableType] = [
         Text.assemble((f"If {drill.lose} ({what}) were lost now", "bold"), " (a rehearsal: nothing was done)"),
@@ -50,19 +52,25 @@ def _afterwards(drill: Drill) -> str:
     return f"afterwards the next loss would stop the cluster until a node is back (safe sets are {drill.needed} of {drill.n})"
 
 
-def _nodes(drill: Drill) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("node", "zone", "ready", "wal end", "to replay"):
-        table.add_column(title, no_wrap=True)
-    table.add_column("what stands in the way, and notes")
-    for node in drill.nodes:
-        role = Text("yes", style="green") if node.ready else Text("no", style="yellow")
-        table.add_row(
+NODE_COLUMNS = (
+    Column("node", is_head=True),
+    Column("zone", is_head=True),
+    *map(Column, ("ready", "wal end", "to replay")),
+)
+
+
+def _nodes(drill: Drill) -> Listing:
+    return Listing(NODE_COLUMNS, map(_node, drill.nodes))
+
+
+def _node(node: CandidateReadiness) -> Row:
+    return Row(
+        (
             node.node,
             node.zone,
-            role,
+            Text("yes", style="green") if node.ready else Text("no", style="yellow"),
             node.wal_end or "-",
             f"{node.replay_bytes} B" if node.replay_bytes is not None else "-",
-            "; ".join((*node.obstacles, *node.notes)) or "nothing",
-        )
-    return table
+        ),
+        (*(f"in the way: {text}" for text in node.obstacles), *(f"note: {text}" for text in node.notes)),
+    )

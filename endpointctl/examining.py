@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from endpointctl import completing
+from endpointctl import completing, output
 from endpointctl.exits import ExitCode, Failure, WrongUsage
 from endpointctl.options import Target, command
 
@@ -43,7 +43,7 @@ def logs(
     names = known if name is None else [name]
 
     def show(who: str, line: str) -> None:
-        print(line if name is not None else f"{who}: {line}", flush=True)
+        output.line(line if name is not None else f"{who}: {line}")
 
     followers = [(who, Follower(layout.log(who))) for who in names]
     for who in names:
@@ -75,9 +75,9 @@ def doctor(
 
     findings = examine(Layout(target.data_dir))
     if as_json:
-        typer.echo(msgspec.json.encode(findings).decode())
+        output.json_document(msgspec.json.encode(findings))
     else:
         for finding in findings:
-            typer.echo(f"{finding.grade:<7} {finding.subject}: {finding.text}")
+            output.line(f"{finding.grade:<7} {finding.subject}: {finding.text}")
     if any(finding.grade is Grade.BAD for finding in findings):
         raise typer.Exit(ExitCode.FAILED)

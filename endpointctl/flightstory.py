@@ -6,9 +6,10 @@ Times are milliseconds since the detection, on the manager's clock; what came be
 from __future__ import annotations
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from daemonkit.escape import visible_value
+from endpointctl.listing import Column, Listing, Row
 from pgtopology.flight import Election, Flight, NodeSnapshot, OrderTold, Snapshot
 
 BAR_CELLS = 40
@@ -16,6 +17,7 @@ BAR_CELLS = 40
 
 def flight_view(flight: Flight) -> RenderableType:
     """Return the whole record for a terminal."""
+    flight = visible_value(flight)
     parts: list[RenderableType] = [*_head(flight), Text("")]
     if flight.phases:
         parts += [_phases(flight), Text("")]
@@ -51,16 +53,15 @@ def _head(flight: Flight) -> list[Text]:
     return lines
 
 
-def _phases(flight: Flight) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", show_footer=True)
+def _phases(flight: Flight) -> Listing:
     total = sum(phase.ms for phase in flight.phases)
-    table.add_column("phase", footer="outage", no_wrap=True)
-    table.add_column("ms", justify="right", footer=f"{total:.1f}", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    for phase in flight.phases:
-        cells = round(BAR_CELLS * phase.ms / total) if total else 0
-        table.add_row(phase.name, f"{phase.ms:.1f}", Text("█" * cells, style="cyan"))
-    return table
+    rows = [Row((phase.name, f"{phase.ms:.1f}", _bar(phase.ms, total))) for phase in flight.phases]
+    columns = (Column("phase", is_head=True), Column("ms", is_right=True, is_head=True), Column(""))
+    return Listing(columns, [*rows, Row((Text("outage", style="bold"), Text(f"{total:.1f}", style="bold"), ""))])
+
+
+def _bar(ms: float, total_ms: float) -> Text:
+    return Text("█" * (round(BAR_CELLS * ms / total_ms) if total_ms else 0), style="cyan")
 
 
 def _election(election: Election) -> list[Text]:
@@ -80,12 +81,20 @@ def _election(election: Election) -> list[Text]:
     return lines
 
 
-def _nodes(snapshot: Snapshot) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("node", "heard", "role", "postmaster", "timeline", "wal end", "stream", "heartbeat", "port"):
-        table.add_column(title, no_wrap=True)
-    for node in snapshot.nodes:
-        table.add_row(
+NODE_COLUMNS = (
+    Column("node", is_head=True),
+    Column("heard", is_head=True),
+    *map(Column, ("role", "postmaster", "timeline", "wal end", "stream", "heartbeat", "port")),
+)
+
+
+def _nodes(snapshot: Snapshot) -> Listing:
+    return Listing(NODE_COLUMNS, map(_node, snapshot.nodes))
+
+
+def _node(node: NodeSnapshot) -> Row:
+    return Row(
+        (
             node.node,
             f"{node.age_ms:.0f} ms ago" if node.age_ms is not None else "never",
             node.role or "-",
@@ -96,7 +105,7 @@ def _nodes(snapshot: Snapshot) -> Table:
             _heartbeat(node),
             node.port,
         )
-    return table
+    )
 
 
 def _stream(node: NodeSnapshot) -> str:
@@ -117,6 +126,7 @@ def _heartbeat(node: NodeSnapshot) -> str:
 
 def story_lines(flight: Flight) -> list[str]:
     """Return what happened, one thing a line, in order."""
+    flight = visible_value(flight)
     told: list[tuple[float, int, str]] = []
     if "good" in flight.marks:
         told.append((flight.marks["good"], 0, f'"{flight.from_node}" was last known to be well'))

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from endpointctl import output
 from endpointctl.exits import Failure, WrongUsage
 from endpointctl.options import DEFAULT_DATA_DIR, Target, command
 
@@ -41,8 +42,6 @@ def up(
     import asyncio
     import os
 
-    from rich.console import Console
-
     from endpointctl.local.foreground import Foreground, progress
     from endpointctl.local.layout import Layout
     from endpointctl.local.paste import paste_lines
@@ -61,7 +60,8 @@ def up(
         pg_bin=pg_bin.expanduser() if pg_bin is not None else None,
         preferences=load_preferences(config),
     )
-    console = Console(file=lasting_output(), highlight=False, soft_wrap=True)
+    console = output.console(lasting_output())
+    say = output.printer(console)
     timeout_s = target.timeout_or(UP_TIMEOUT_S)
 
     async def run() -> None:
@@ -72,17 +72,17 @@ def up(
         if plan.durability == "async":
             welcome.insert(1, _ASYNC_WARNING.format(count=len(plan.nodes)))
         if started.already_ran:
-            console.print(f"the cluster in {layout.root} runs already; `endpointctl down` stops it", markup=False)
+            say(f"the cluster in {layout.root} runs already; `endpointctl down` stops it")
         if not detach and not started.already_ran:
             await Foreground(layout, plan, console, welcome).run(timeout_s=timeout_s)
             return
         if wait or not detach:
-            with progress(console) as say:
-                await until_usable(layout, plan, timeout_s=timeout_s, say=say)
+            with progress(console) as tell:
+                await until_usable(layout, plan, timeout_s=timeout_s, say=tell)
             for line in welcome:
-                console.print(line, markup=False)
+                say(line)
         elif not started.already_ran:
-            console.print("started; `endpointctl wait --state healthy` waits until it is usable", markup=False)
+            say("started; `endpointctl wait --state healthy` waits until it is usable")
 
     asyncio.run(run())
 
@@ -130,9 +130,9 @@ def down(
         )
     if purge and not yes:
         typer.confirm(f"Stop the cluster and remove {layout.root} with all data?", abort=True)
-    stopped = asyncio.run(stop_local_cluster(layout, typer.echo, timeout_s=target.timeout_or(DOWN_TIMEOUT_S)))
+    stopped = asyncio.run(stop_local_cluster(layout, output.line, timeout_s=target.timeout_or(DOWN_TIMEOUT_S)))
     if not stopped:
-        typer.echo("nothing runs")
+        output.line("nothing runs")
     if purge:
         purge_directory(layout)
-        typer.echo(f"removed {layout.root}")
+        output.line(f"removed {layout.root}")

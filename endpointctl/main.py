@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import typer
 
-from endpointctl import configuring, connecting, examining, lifecycle, nodes, rehearsing, restarting, steering, watching
+from endpointctl import configuring, connecting, examining, lifecycle, nodes, output, rehearsing, restarting, steering, watching
 from endpointctl.exits import ExitCode, Failure
 from endpointctl.options import VersionOption
 
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain(line: str, code: ExitCode) -> int:
-    print(f"endpointctl: {line}", file=sys.stderr)
+    output.line(f"endpointctl: {line}", err=True)
     return code
 
 

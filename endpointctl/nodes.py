@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from endpointctl import completing
+from endpointctl import completing, output
 from endpointctl.exits import Failure, WrongUsage
 from endpointctl.options import Target, command
 
@@ -83,9 +83,9 @@ def add(
         if as_json:
             _print_json({"node": added.name, "zone": added.zone, "port": added.port, "finished": wait})
         elif wait:
-            typer.echo(f'"{added.name}" is in the cluster (durability {plan.durability})')
+            output.line(f'"{added.name}" is in the cluster (durability {plan.durability})')
         else:
-            typer.echo(f'"{added.name}" is added and gets its data; `endpointctl status` shows how far it is')
+            output.line(f'"{added.name}" is added and gets its data; `endpointctl status` shows how far it is')
 
     asyncio.run(run())
 
@@ -121,11 +121,11 @@ def remove(
         if as_json:
             _print_json({"node": node, "finished": wait, "data_dir": kept[-1] if kept else None})
         elif not wait:
-            typer.echo(f'"{node}" leaves the cluster; `endpointctl status` shows how far it is')
+            output.line(f'"{node}" leaves the cluster; `endpointctl status` shows how far it is')
         elif kept:
-            typer.echo(f'"{node}" is out of the cluster; its data is kept in {kept[-1]}, remove it when you like')
+            output.line(f'"{node}" is out of the cluster; its data is kept in {kept[-1]}, remove it when you like')
         else:
-            typer.echo(f'"{node}" is out of the cluster')
+            output.line(f'"{node}" is out of the cluster')
 
     asyncio.run(run())
 
@@ -161,7 +161,10 @@ def _order(target: Target, node: str, order: str, *, force: bool, as_json: bool)
         async with manager(target) as client:
             body = msgspec.json.encode({"force": force})
             answer = await client.post(f"/v1/nodes/{node}/{order}", body, timeout_s=target.timeout_or(NODE_TIMEOUT_S))
-        typer.echo(answer.decode().rstrip() if as_json else msgspec.json.decode(answer, type=dict[str, str | int])["detail"])
+        if as_json:
+            output.json_document(answer)
+        else:
+            output.line(str(msgspec.json.decode(answer, type=dict[str, str | int])["detail"]))
 
     asyncio.run(run())
 
@@ -198,15 +201,12 @@ def _progress(doing: str, *, as_json: bool) -> AbstractContextManager[Say]:
     """Give a function that prints a line of progress: on standard error where standard output is for JSON."""
     import sys
 
-    from rich.console import Console
-
     from endpointctl.local.foreground import progress
 
-    stream = sys.stderr if as_json else sys.stdout
-    return progress(Console(file=stream, highlight=False, soft_wrap=True), doing)
+    return progress(output.console(sys.stderr if as_json else sys.stdout), doing)
 
 
 def _print_json(outcome: dict[str, str | int | bool | None]) -> None:
     import json
 
-    typer.echo(json.dumps(outcome))
+    output.json_document(json.dumps(outcome))

@@ -14,6 +14,8 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from endpointctl import output
+
 DEFAULT_DATA_DIR = Path("~/.local/state/endpointd/local")
 
 
@@ -36,7 +38,7 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         from daemonkit.version import VERSION
 
-        typer.echo(f"endpointctl {VERSION}")
+        output.line(f"endpointctl {VERSION}")
         raise typer.Exit
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from endpointctl import completing
+from endpointctl import completing, output
 from endpointctl.exits import ExitCode, WrongUsage
 from endpointctl.options import Target, command
 
@@ -39,8 +39,6 @@ def drill(
     import asyncio
     from urllib.parse import quote
 
-    from rich.console import Console
-
     from endpointctl.api import manager
     from endpointctl.drillview import drill_view
     from pgtopology.codec import decode
@@ -52,10 +50,9 @@ def drill(
             body = await client.get(path, timeout_s=target.timeout_or(DRILL_TIMEOUT_S))
             told = decode(body, Drill)
         if as_json:
-            typer.echo(body.decode().rstrip())
+            output.json_document(body)
         else:
-            console = Console()
-            (console if console.is_terminal else Console(width=200)).print(drill_view(told))
+            output.view(drill_view(told))
         return told
 
     if not asyncio.run(run()).possible:
@@ -99,7 +96,7 @@ def verify(
         typer.confirm("Kill the writer's PostgreSQL (SIGKILL)? Its sessions end, a replica takes over.", abort=True)
 
     def say(text: str) -> None:
-        typer.echo(text, err=True)
+        output.line(text, err=True)
 
     async def blow() -> None:
         await (kill_writer(target, say) if failover else switch_over(target, say))
@@ -115,16 +112,19 @@ def verify(
         )
     )
     if as_json:
-        typer.echo(msgspec.json.encode(report).decode())
+        output.json_document(msgspec.json.encode(report))
     else:
         for line in report_lines(report):
-            typer.echo(line)
+            output.line(line)
     if not report.ok:
         raise typer.Exit(ExitCode.FAILED)
 
 
 def report_lines(report: Report) -> list[str]:
     """Return the report for people."""
+    from daemonkit.escape import visible_value
+
+    report = visible_value(report)
     rto = f"{report.rto_ms:.0f} ms" if report.rto_ms is not None else "not known"
     errors = ", ".join(f"{state} {times}x" for state, times in report.errors.items()) or "none"
     lines = [

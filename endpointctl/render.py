@@ -1,22 +1,24 @@
 """How values look to people: the status table, event lines, failover steps. Pure; prints nothing.
 
-Plain words that also stand in --json, colours only as a help: the same table serves a terminal and a log.
+Plain words that also stand in --json, colours only as a help: the same view serves a terminal of any width and a log.  What
+comes from elsewhere is made visible first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from daemonkit.escape import visible_value
+from endpointctl.listing import Column, Listing, Row
 from pgtopology.event import Event
 from pgtopology.explanation import Explanation
 from pgtopology.history import PastWriter
 from pgtopology.node import NodeState
-from pgtopology.status import NodeStatus, Status
+from pgtopology.status import NodeStatus, ProxyStatus, Status
 
 _STATE_STYLES = {
     "healthy": "bold green",
@@ -39,19 +41,29 @@ _NODE_STYLES = {
 
 
 def status_view(status: Status) -> RenderableType:
-    """Return the whole status for a terminal."""
-    head = Text.assemble(
-        (f"cluster {status.cluster}  ", "bold"),
-        (status.state, _STATE_STYLES.get(status.state, "")),
-        f"  epoch {status.epoch}  timeline {_or_dash(status.timeline)}  writer ",
-        (status.writer or "none", "bold"),
-        f"  durability {status.durability}",
-    )
-    lines: list[RenderableType] = [head, Text(f"{status.diagnosis}: {status.reason}")]
-    lines += [Text(line, style="bold yellow") for line in warnings(status)]
-    lines.append(_nodes_table(status.nodes))
-    lines += [Text(line) for line in _foot(status)]
-    return Group(*lines)
+    """Return the whole status for a terminal: its sections, one below the other."""
+    status = visible_value(status)
+    return Group(*(part for section in SECTIONS for part in section(status)))
+
+
+def _head(status: Status) -> list[RenderableType]:
+    return [
+        Text.assemble(
+            (f"cluster {status.cluster}  ", "bold"),
+            (status.state, _STATE_STYLES.get(status.state, "")),
+            f"  epoch {status.epoch}  timeline {_or_dash(status.timeline)}  writer ",
+            (status.writer or "none", "bold"),
+            f"  durability {status.durability}",
+        )
+    ]
+
+
+def _diagnosis(status: Status) -> list[RenderableType]:
+    return [Text(f"{status.diagnosis}: {status.reason}")]
+
+
+def _warnings(status: Status) -> list[RenderableType]:
+    return [Text(line, style="bold yellow") for line in warnings(status)]
 
 
 def warnings(status: Status) -> list[str]:
@@ -71,28 +83,29 @@ def warnings(status: Status) -> list[str]:
     return found
 
 
-def _nodes_table(nodes: Iterable[NodeStatus]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("node", "zone", "role", "state"):
-        table.add_column(title, no_wrap=True)
-    for title in ("timeline", "lsn", "lag"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for title in ("address", "vote", "note"):
-        table.add_column(title, no_wrap=title != "note")
-    for node in nodes:
-        table.add_row(
-            node.name,
-            node.zone,
-            node.role,
-            Text(node_state_text(node), style=_NODE_STYLES.get(node.state, "")),
-            _or_dash(node.timeline),
-            _or_dash(node.lsn),
-            lag_text(node),
-            f"{node.host}:{node.port}",
-            ("yes" if node.whole else "not whole") if node.voter else "no",
-            _note(node),
-        )
-    return table
+NODE_COLUMNS: tuple[tuple[Column, Callable[[NodeStatus], str | Text]], ...] = (
+    (Column("node", is_head=True), lambda node: node.name),
+    (Column("zone", is_head=True), lambda node: node.zone),
+    (Column("role", is_head=True), lambda node: node.role),
+    (Column("state", is_head=True), lambda node: Text(node_state_text(node), style=_NODE_STYLES.get(node.state, ""))),
+    (Column("timeline", is_right=True), lambda node: _or_dash(node.timeline)),
+    (Column("lsn", is_right=True), lambda node: _or_dash(node.lsn)),
+    (Column("lag", is_right=True), lambda node: lag_text(node)),
+    (Column("address"), lambda node: f"{node.host}:{node.port}"),
+    (Column("vote"), lambda node: ("yes" if node.whole else "not whole") if node.voter else "no"),
+)
+"""What status shows of a node, in this order; what is a sentence is a note."""
+
+
+def node_notes(node: NodeStatus) -> list[str]:
+    """Return what is to be said of a node, one sentence each."""
+    notes = [node.problem] if node.problem else []
+    return [*notes, "restart needed"] if node.pending_restart else notes
+
+
+def _nodes(status: Status) -> list[RenderableType]:
+    rows = [Row([cell(node) for _, cell in NODE_COLUMNS], node_notes(node)) for node in status.nodes]
+    return [Listing([column for column, _ in NODE_COLUMNS], rows)]
 
 
 def node_state_text(node: NodeStatus) -> str:
@@ -112,29 +125,53 @@ def lag_text(node: NodeStatus) -> str:
     return f"{size} {node.lag_ms} ms" if node.lag_ms is not None else size
 
 
-def _note(node: NodeStatus) -> str:
-    return node.problem or ("restart needed" if node.pending_restart else "")
+def _quorum(status: Status) -> list[RenderableType]:
+    voters = status.voters
+    text = f"quorum: {len(voters.names)} of {len(status.nodes)} nodes vote, a commit is on {voters.w}; "
+    return [Text(f"{text}a failover needs {voters.needed} voters, {voters.promisable} can promise now")]
 
 
-def _foot(status: Status) -> list[str]:
-    voters, writer, reader = status.voters, status.endpoints.writer, status.endpoints.reader
-    quorum = f"quorum: {len(voters.names)} of {len(status.nodes)} nodes vote, a commit is on {voters.w}; "
-    quorum += f"a failover needs {voters.needed} voters, {voters.promisable} can promise now"
-    doors = f"writer: {writer.host}:{writer.port} ({writer.dns})   reader: {reader.host}:{reader.port} ({reader.dns})"
-    proxies = [
-        f"{proxy.name}: {proxy.sessions} sessions, routes by epoch {proxy.epoch}, {proxy.engine} engine"
-        + (f", {proxy.relaxed_sessions} with commits that may not be covered by the quorum" if proxy.relaxed_sessions else "")
-        for proxy in status.proxies
-    ]
-    lines = [quorum, doors, *(proxies or ["no proxy reports: the endpoints do not answer"])]
-    if status.last_failover is not None:
-        last = status.last_failover
-        lines.append(f"last failover: epoch {last.epoch}, {last.cause}, {last.outage_ms} ms without a writer, {last.at}")
-    return lines
+def _endpoints(status: Status) -> list[RenderableType]:
+    doors = (("writer", status.endpoints.writer), ("reader", status.endpoints.reader))
+    return [Text(f"{name}: {door.host}:{door.port} ({door.dns})") for name, door in doors]
+
+
+def _proxies(status: Status) -> list[RenderableType]:
+    if not status.proxies:
+        return [Text("no proxy reports: the endpoints do not answer")]
+    return [Text(_proxy(proxy)) for proxy in status.proxies]
+
+
+def _proxy(proxy: ProxyStatus) -> str:
+    text = f"{proxy.name}: {proxy.sessions} sessions, routes by epoch {proxy.epoch}, {proxy.engine} engine"
+    if proxy.relaxed_sessions:
+        text += f", {proxy.relaxed_sessions} with commits that may not be covered by the quorum"
+    return text
+
+
+def _last_failover(status: Status) -> list[RenderableType]:
+    last = status.last_failover
+    if last is None:
+        return []
+    return [Text(f"last failover: epoch {last.epoch}, {last.cause}, {last.outage_ms} ms without a writer, {last.at}")]
+
+
+SECTIONS: tuple[Callable[[Status], list[RenderableType]], ...] = (
+    _head,
+    _diagnosis,
+    _warnings,
+    _nodes,
+    _quorum,
+    _endpoints,
+    _proxies,
+    _last_failover,
+)
+"""What status says, in this order; a new line is a function of its own here."""
 
 
 def progress_phrases(status: Status) -> dict[str, str]:
     """Return one phrase per thing that is worth telling while a cluster comes up; print those that changed."""
+    status = visible_value(status)
     phrases: dict[str, str] = {node.name: f"{node.name}: {_state_word(node)}" for node in status.nodes}
     votes = len(status.voters.names)
     if votes:
@@ -155,6 +192,7 @@ def _state_word(node: NodeStatus) -> str:
 
 def event_line(event: Event) -> str:
     """Return one event as one line."""
+    event = visible_value(event)
     words = [
         event.at,
         f"{event.sequence:>5}",
@@ -167,13 +205,27 @@ def event_line(event: Event) -> str:
     return "  ".join(words).rstrip()
 
 
-def history_table(writers: Iterable[PastWriter]) -> Table:
+HISTORY_COLUMNS = (
+    Column("epoch", is_right=True),
+    Column("timeline", is_right=True),
+    Column("from"),
+    Column("at lsn"),
+    Column("writer", is_head=True),
+    Column("since", is_head=True),
+    Column("kind"),
+    Column("cause"),
+    Column("outage"),
+)
+
+
+def history_view(writers: Iterable[PastWriter]) -> RenderableType:
     """Return the timelines and who led on them, the newest last."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("epoch", "timeline", "from", "at lsn", "writer", "since", "kind", "cause", "outage"):
-        table.add_column(title, no_wrap=title != "cause", justify="right" if title in ("epoch", "timeline") else "left")
-    for one in writers:
-        table.add_row(
+    return Listing(HISTORY_COLUMNS, map(_past_writer, map(visible_value, writers)))
+
+
+def _past_writer(one: PastWriter) -> Row:
+    return Row(
+        (
             str(one.epoch),
             str(one.timeline),
             str(one.parent),
@@ -184,7 +236,7 @@ def history_table(writers: Iterable[PastWriter]) -> Table:
             _or_dash(one.cause),
             f"{one.outage_ms} ms" if one.outage_ms is not None else "-",
         )
-    return table
+    )
 
 
 def _or_dash(value: object) -> str:
@@ -193,6 +245,7 @@ def _or_dash(value: object) -> str:
 
 def explanation_lines(explanation: Explanation) -> list[str]:
     """Return the manager's explanation as lines, its events one a line."""
+    explanation = visible_value(explanation)
     told = msgspec.to_builtins(explanation)
     for name in ("format_version", "recent"):
         del told[name]

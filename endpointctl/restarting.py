@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from endpointctl import output
 from endpointctl.exits import Failure, Unfinished
 from endpointctl.options import Target, command
 
@@ -57,7 +58,7 @@ def restart(
     del rolling
 
     def say(line: str) -> None:
-        typer.echo(line, err=as_json)
+        output.line(line, err=as_json)
 
     async def run() -> None:
         async with manager(target) as client:
@@ -67,17 +68,19 @@ def restart(
             todo = left(status, begun)
             if dry_run:
                 told = {"standbys": todo.standbys, "writer": todo.writer, "obstacle": obstacle(status, todo)}
-                for line in [json.dumps(told)] if as_json else _rehearsal(todo, obstacle(status, todo)):
-                    typer.echo(line)
+                if as_json:
+                    output.json_document(json.dumps(told))
+                else:
+                    output.lines(_rehearsal(todo, obstacle(status, todo)))
                 if told["obstacle"] is not None:
                     raise Failure(str(told["obstacle"]))
                 return
             restarted = await _Rolling(client, begun, say, target.timeout_or(RESTART_TIMEOUT_S)).run()
             record.end()
             if as_json:
-                typer.echo(json.dumps({"restarted": restarted, "writer": (await fetch_status(client)).writer}))
+                output.json_document(json.dumps({"restarted": restarted, "writer": (await fetch_status(client)).writer}))
             else:
-                typer.echo(f"restarted: {', '.join(restarted)}" if restarted else "nothing has to be restarted")
+                output.line(f"restarted: {', '.join(restarted)}" if restarted else "nothing has to be restarted")
 
     asyncio.run(run())
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from endpointctl import completing
+from endpointctl import completing, output
 from endpointctl.exits import Failure
 from endpointctl.options import Target, command
 
@@ -78,7 +78,7 @@ def _hand_over(target: Target, path: str, body: dict[str, str | None], *, no_wai
             answer = await client.post(path, msgspec.json.encode(body), timeout_s=REQUEST_TIMEOUT_S)
             epoch = max(msgspec.json.decode(answer, type=dict[str, int]).get("epoch", 0), before.epoch + 1)
             if no_wait:
-                typer.echo(answer.decode().rstrip() if as_json else f"accepted: epoch {epoch}")
+                output.json_document(answer) if as_json else output.line(f"accepted: epoch {epoch}")
                 return
             after = await wait_for_status(
                 client,
@@ -89,9 +89,9 @@ def _hand_over(target: Target, path: str, body: dict[str, str | None], *, no_wai
             async for line in client.lines("/v1/events?after=0&follow=0", idle_timeout_s=REQUEST_TIMEOUT_S):
                 event = decode(line, Event)
                 if event.epoch >= epoch and event.kind.startswith("failover."):
-                    typer.echo(line.decode() if as_json else event_line(event))
+                    output.json_document(line) if as_json else output.line(event_line(event))
             if not as_json:
-                typer.echo(f"writer: {before.writer or 'none'} -> {after.writer} (epoch {after.epoch})")
+                output.line(f"writer: {before.writer or 'none'} -> {after.writer} (epoch {after.epoch})")
         if body.get("to") not in (None, after.writer):
             raise Failure(f'"{after.writer}" is the writer, not "{body["to"]}"', hint="`endpointctl explain` says why")
 
@@ -114,13 +114,13 @@ def _rehearse(target: Target, to: str | None, *, as_json: bool) -> None:
             answer = await client.post("/v1/switchover", order, timeout_s=target.timeout_or(REQUEST_TIMEOUT_S))
             told = decode(answer, Rehearsal)
         if as_json:
-            typer.echo(answer.decode().rstrip())
+            output.json_document(answer)
         elif told.possible:
-            typer.echo(f"{told.from_node} -> {told.to}")
+            output.line(f"{told.from_node} -> {told.to}")
             for number, step in enumerate(told.steps, 1):
-                typer.echo(f"  {number}. {step}")
+                output.line(f"  {number}. {step}")
             known = f"about {told.expected_ms} ms" if told.expected_ms is not None else "not known before the first one"
-            typer.echo(f"pause for writers: {known}")
+            output.line(f"pause for writers: {known}")
         if not told.possible:
             raise Failure(told.obstacle or "a switchover is not possible now")
 

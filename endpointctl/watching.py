@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from contextlib import nullcontext
+from typing import Annotated
 
 import typer
 
-from endpointctl import completing
+from endpointctl import completing, output
 from endpointctl.exits import WrongUsage
 from endpointctl.options import Target, command
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 WAIT_TIMEOUT_S = 60.0
 WATCH_S = 0.5
@@ -35,33 +33,42 @@ def status(
     """Show writer, nodes, quorum and endpoints."""
     import asyncio
 
-    from rich.console import Console
     from rich.live import Live
     from rich.text import Text
 
     from endpointctl.api import REQUEST_TIMEOUT_S, STATUS_PATH, fetch_status, manager
-    from endpointctl.render import status_view
+    from endpointctl.listing import Fitted
+    from endpointctl.render import progress_phrases, status_view
 
     async def once() -> None:
         async with manager(target) as client:
             timeout_s = target.timeout_or(REQUEST_TIMEOUT_S)
             if as_json:
-                typer.echo((await client.get(STATUS_PATH, timeout_s=timeout_s)).decode().rstrip())
+                output.json_document(await client.get(STATUS_PATH, timeout_s=timeout_s))
             else:
-                _console().print(status_view(await fetch_status(client, timeout_s=timeout_s)))
+                output.view(status_view(await fetch_status(client, timeout_s=timeout_s)))
 
     async def stay() -> None:
+        from daemonkit.escape import visible
         from daemonkit.httpclient import HttpUnavailable
 
-        console = Console()
-        with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live:
+        console = output.console()
+        with Live(console=console, auto_refresh=False, screen=True) if console.is_terminal else nullcontext() as live:
+            told: dict[str, str] = {}
             async with manager(target) as client:
                 while True:
                     try:
-                        view = status_view(await fetch_status(client))
+                        seen = await fetch_status(client)
+                        view, phrases = status_view(seen), {"": f"{seen.state} {seen.diagnosis}", **progress_phrases(seen)}
                     except HttpUnavailable as error:
-                        view = Text(f"the manager does not answer: {error}", style="red")
-                    live.update(view, refresh=True)
+                        text = visible(f"the manager does not answer: {error}")
+                        view, phrases = Text(text, style="red"), {"": text}
+                    if live is not None:
+                        live.update(Fitted(view, "a higher window or `endpointctl status` has them"), refresh=True)
+                    elif phrases != told:
+                        # Into a file or a pipe: the whole again whenever something has happened.
+                        told = phrases
+                        console.print(view)
                     await asyncio.sleep(WATCH_S)
 
     if watch and as_json:
@@ -96,7 +103,10 @@ def events(
         idle_s = STREAM_IDLE_S if follow else target.timeout_or(REQUEST_TIMEOUT_S)
         async with manager(target) as client:
             async for line in client.lines(f"/v1/events?after={after}&follow={int(follow)}", idle_timeout_s=idle_s):
-                print(line.decode() if as_json else event_line(decode(line, Event)), flush=True)
+                if as_json:
+                    output.json_document(line)
+                else:
+                    output.line(event_line(decode(line, Event)))
 
     try:
         asyncio.run(run())
@@ -131,7 +141,7 @@ def history(target: Target, as_json: JsonOption = False) -> None:
     import asyncio
 
     from endpointctl.api import REQUEST_TIMEOUT_S, manager
-    from endpointctl.render import event_line, history_table
+    from endpointctl.render import event_line, history_view
     from pgtopology.codec import decode
     from pgtopology.history import History
 
@@ -140,12 +150,12 @@ def history(target: Target, as_json: JsonOption = False) -> None:
             body = await client.get("/v1/history", timeout_s=target.timeout_or(REQUEST_TIMEOUT_S))
             told = decode(body, History)
         if as_json:
-            typer.echo(body.decode().rstrip())
+            output.json_document(body)
             return
-        _console().print(history_table(told.writers))
+        output.view(history_view(told.writers))
         for event in told.events:
             if not event.kind.endswith(".opened"):
-                typer.echo(event_line(event))
+                output.line(event_line(event))
 
     asyncio.run(run())
 
@@ -194,10 +204,10 @@ def _print_explanation(target: Target, *, as_json: bool) -> None:
         async with manager(target) as client:
             body = await client.get("/v1/explain", timeout_s=target.timeout_or(REQUEST_TIMEOUT_S))
             if as_json:
-                typer.echo(body.decode().rstrip())
+                output.json_document(body)
                 return
             for line in explanation_lines(decode(body, Explanation)):
-                typer.echo(line)
+                output.line(line)
 
     asyncio.run(run())
 
@@ -216,16 +226,8 @@ def _print_flight(target: Target, epoch: int | None, *, as_json: bool) -> None:
             path = f"/v1/failovers/{epoch if epoch is not None else 'latest'}"
             body = await client.get(path, timeout_s=target.timeout_or(REQUEST_TIMEOUT_S))
             if as_json:
-                typer.echo(body.decode().rstrip())
+                output.json_document(body)
             else:
-                _console().print(flight_view(decode(body, Flight)))
+                output.view(flight_view(decode(body, Flight)))
 
     asyncio.run(run())
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    console = Console()
-    # A pipe has no width of its own; lines must not be folded for it.
-    return console if console.is_terminal else Console(width=200)

@@ -15,10 +15,13 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from daemonkit.escape import visible
 from daemonkit.httpclient import HttpClient, HttpError
 from daemonkit.secrets import read_secret
+from endpointctl import output
 from endpointctl.api import fetch_status
 from endpointctl.exits import Failure
+from endpointctl.listing import Fitted
 from endpointctl.local.control import Order, SupervisorGone, ask
 from endpointctl.local.layout import Layout
 from endpointctl.local.plan import Plan
@@ -38,6 +41,7 @@ class Foreground:
         self._plan = plan
         self._console = console
         self._welcome = welcome
+        self._say = output.printer(console)
         self._stop = asyncio.Event()
 
     async def run(self, *, timeout_s: float) -> None:
@@ -52,7 +56,7 @@ class Foreground:
                 came_up = await self._unless_stopped(until_usable(self._layout, self._plan, timeout_s=timeout_s, say=say))
             if came_up:
                 for line in self._welcome:
-                    self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+                    self._say(line)
                 await self._unless_stopped(self._show())
         except Failure as error:
             failure = error
@@ -98,10 +102,10 @@ class Foreground:
                 while True:
                     try:
                         status = await fetch_status(client, timeout_s=2.0)
-                        view = Group(status_view(status), Text("^C stops the cluster", style="dim"))
+                        view = Group(Text("^C stops the cluster", style="dim"), status_view(status))
                     except (HttpError, MessageError) as error:
-                        view = Text(f"the manager does not answer: {error}", style="red")
-                    live.update(view, refresh=True)
+                        view = Text(visible(f"the manager does not answer: {error}"), style="red")
+                    live.update(Fitted(view, "`endpointctl status` has them"), refresh=True)
                     await asyncio.sleep(REFRESH_S)
 
     async def _show_lines(self) -> None:
@@ -115,7 +119,7 @@ class Foreground:
                     phrases = {"state": "cluster: the manager does not answer"}
                 for key, text in phrases.items():
                     if told and told.get(key) != text:
-                        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+                        self._say(text)
                 told = {**told, **phrases}
                 await asyncio.sleep(REFRESH_S)
 
@@ -131,12 +135,12 @@ class Foreground:
         hurrying: list[asyncio.Task[None]] = []
 
         def on_second() -> None:
-            self._console.print("stopping harshly", markup=False)
+            self._say("stopping harshly")
             hurrying.append(asyncio.create_task(hurry(self._layout)))
 
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, on_second)
-        self._console.print("stopping (a second ^C is harsher)", markup=False)
+        self._say("stopping (a second ^C is harsher)")
         try:
             await shut_down(self._layout, self._say)
         except SupervisorGone:
@@ -145,21 +149,16 @@ class Foreground:
             ) from None
         finally:
             await asyncio.gather(*hurrying, return_exceptions=True)
-        self._console.print("stopped; `endpointctl up` brings the cluster back", markup=False)
-
-    def _say(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._say("stopped; `endpointctl up` brings the cluster back")
 
 
 @contextlib.contextmanager
 def progress(console: Console, doing: str = "starting the cluster") -> Iterator[Say]:
     """Give a function that prints a line of progress, under a spinner on a terminal that says what we are *doing*."""
 
-    def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
+    say = output.printer(console)
     if console.is_terminal:
-        with console.status(doing):
+        with console.status(Text(visible(doing))):
             yield say
     else:
         yield say

@@ -23,6 +23,7 @@ from typing import Any
 import msgspec
 
 from daemonkit.logs import configure_logs, get_logger
+from endpointctl import output
 from endpointctl.exits import Failure
 from endpointctl.local.changing import Changes
 from endpointctl.local.control import LINE_BYTES_MAX, Answer, Order, peer_uid
@@ -277,7 +278,7 @@ def main() -> int:
             raise Failure(f"{layout.root} holds no cluster")
         asyncio.run(Supervisor(layout, plan).run())
     except Failure as failure:
-        print(failure.line, file=sys.stderr)
+        output.line(failure.line, err=True)
         return int(failure.exit_code)
     return 0
 

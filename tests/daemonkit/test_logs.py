@@ -56,6 +56,23 @@ def test_libraries_go_the_same_way(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("style", ["console", "json"])
+def test_a_name_from_elsewhere_is_only_read(capsys: pytest.CaptureFixture[str], style: str) -> None:
+    configure_logs(program="noded", style=style)
+    hostile = "\x1b[2J\x9b31m\u202e"
+    get_logger(**{hostile: 1}).info(f"seen{hostile}", name=hostile, names=[hostile])
+    try:
+        raise ValueError(hostile)
+    except ValueError:
+        get_logger().exception("failed")
+    logging.getLogger("library").warning("said %s", hostile)
+    said = capsys.readouterr().err
+    assert "ValueError" in said
+    assert all(line.isprintable() for line in said.split("\n"))
+    if style == "json":
+        assert json.loads(said.split("\n")[0])["name"] == hostile
+
+
+@pytest.mark.parametrize("style", ["console", "json"])
 def test_a_traceback_does_not_show_local_values(capsys: pytest.CaptureFixture[str], style: str) -> None:
     configure_logs(program="noded", style=style)
     password = f"{style}-{style}"

@@ -1,0 +1,61 @@
+"""Everything endpointctl prints goes through here, so that no text of others reaches a terminal as it came.
+
+People get lines, or views for a console that takes no markup out of their words; programs get JSON, exact and without a raw
+control character.  Must stay cheap to import: `--help` runs through it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import IO, TYPE_CHECKING
+
+import typer
+
+from daemonkit.escape import visible, visible_json
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+PIPE_CELLS = 100_000
+"""A pipe has no width of its own; lines must not be folded for it."""
+
+
+def line(text: str, *, err: bool = False) -> None:
+    """Print one line for people; a line end inside it is shown, not followed."""
+    typer.echo(visible(text, keep="\t"), err=err)
+
+
+def lines(texts: Iterable[str]) -> None:
+    """Print lines for people."""
+    for text in texts:
+        line(text)
+
+
+def printer(console: Console) -> Callable[[str], None]:
+    """Return a function that prints one line for people on *console*."""
+
+    def say(text: str) -> None:
+        console.print(visible(text), soft_wrap=True)
+
+    return say
+
+
+def json_document(body: bytes | str) -> None:
+    """Print one JSON document, or one line of a stream of them."""
+    text = body.decode() if isinstance(body, bytes) else body
+    typer.echo(visible_json(text.rstrip()))
+
+
+def view(renderable: RenderableType) -> None:
+    """Print a view, folded for a terminal and whole for a pipe."""
+    console().print(renderable)
+
+
+def console(file: IO[str] | None = None) -> Console:
+    """Return a console on *file* (standard output) to which text is text: no markup, no emoji codes, no highlighting."""
+    from rich.console import Console
+
+    plain = Console(file=file, markup=False, emoji=False, highlight=False)
+    if not plain.is_terminal:
+        plain.width = PIPE_CELLS
+    return plain
