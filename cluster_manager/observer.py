@@ -99,7 +99,7 @@ class Observer:
             return
         self._discounted_ms = now
         for watched in self._watched.values():
-            watched.arrived_ms = min(now, watched.arrived_ms + lag)
+            watched.discount(lag, now)
         self._log.warning("the manager itself was late and discounts what it missed", lag_ms=round(lag))
 
     async def _follow(self, watched: Watched) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from cluster_manager.decision.view import NEVER_MS, NodeSpec, NodeView
+from cluster_manager.decision.view import NEVER_MS, NodeSpec, NodeView, received_lsn
 from cluster_manager.news import is_news
 from cluster_manager.starvation import Starvation
 from pgtopology.epoch import NO_EPOCH, Epoch
@@ -25,10 +25,13 @@ class Watched:
     observation: Observation | None = None
     arrived_ms: float = -NEVER_MS
     wal_advanced_ms: float = -NEVER_MS
+    wal_received_ms: float = -NEVER_MS
     port: Port = Port.UNKNOWN
     """What the manager's own connection to its PostgreSQL met since it was last heard."""
     _replay_advanced_ms: float = -NEVER_MS
     _wal_end: Lsn | None = None
+    _received: Lsn | None = None
+    """The furthest of what arrived and what is durable."""
     _replayed: Lsn | None = None
     _running_since_ms: float | None = None
     _streamed_ms: float = -NEVER_MS
@@ -44,6 +47,10 @@ class Watched:
         if seen.wal_end is not None and self._wal_end is not None and seen.wal_end > self._wal_end:
             self.wal_advanced_ms = now_ms
         self._wal_end = seen.wal_end
+        received = received_lsn(seen)
+        if received is not None and self._received is not None and received > self._received:
+            self.wal_received_ms = now_ms
+        self._received = received
         if seen.replayed_lsn is not None and seen.replayed_lsn != self._replayed:
             self._replay_advanced_ms = now_ms
         self._replayed = seen.replayed_lsn
@@ -59,6 +66,12 @@ class Watched:
         self._starvation.take(seen, now_ms)
         return is_news(before, seen)
 
+    def discount(self, lag_ms: float, now_ms: float) -> None:
+        """Take off for how long this manager itself heard nothing: what was said meanwhile lies unread."""
+        self.arrived_ms = min(now_ms, self.arrived_ms + lag_ms)
+        self.wal_advanced_ms = min(now_ms, self.wal_advanced_ms + lag_ms)
+        self.wal_received_ms = min(now_ms, self.wal_received_ms + lag_ms)
+
     def view(self, now_ms: float) -> NodeView:
         """Return what a decision at *now_ms* sees."""
         since_ms = self._running_since_ms
@@ -69,6 +82,7 @@ class Watched:
             observation=self.observation,
             age_ms=now_ms - self.arrived_ms,
             wal_advanced_age_ms=now_ms - self.wal_advanced_ms,
+            wal_received_age_ms=now_ms - self.wal_received_ms,
             replay_advanced_age_ms=now_ms - self._replay_advanced_ms,
             running_for_ms=running_for_ms,
             not_streaming_for_ms=0.0 if self._streamed_ms == self.arrived_ms else not_streaming_ms,

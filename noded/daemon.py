@@ -24,6 +24,7 @@ from daemonkit.secrets import read_secret
 from daemonkit.settings import SettingsError, load_settings
 from daemonkit.version import VERSION
 from noded import conf, metrics
+from noded.attention import Attention
 from noded.binaries import Binaries, BinariesError, find_binaries
 from noded.census import Census
 from noded.durable_state import DurableState, StateError
@@ -175,9 +176,10 @@ def make_node(
         postmaster=Postmaster(layout, poke),
         sessions=sessions,
     )
-    heartbeat = Heartbeat(sessions.heartbeat, state, poke)
+    attention = Attention()
+    heartbeat = Heartbeat(sessions.heartbeat, state, poke, attention)
     doing = Doing()
-    reporter = Reporter(instance, heartbeat, doing)
+    reporter = Reporter(instance, heartbeat, doing, attention)
     reporters.append(reporter)
     return Node(instance=instance, heartbeat=heartbeat, reporter=reporter, doing=doing, passwords=passwords)
 

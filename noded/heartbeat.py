@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Callable
 
 from noded import metrics
+from noded.attention import Attention
 from noded.durable_state import DurableState
 from noded.sessions import Session, SessionError
 from pgtopology import observation
@@ -40,17 +41,19 @@ SELECT (pg_current_wal_flush_lsn() - '0/0')::int8 AS lsn,
 class Heartbeat:
     """Beats while this node is the writer."""
 
-    def __init__(self, session: Session, state: DurableState, on_change: Callable[[], None]) -> None:
+    def __init__(self, session: Session, state: DurableState, on_change: Callable[[], None], attention: Attention) -> None:
         """*on_change* is called when one had another outcome than the one before, or was waited for; not when all goes on."""
         self._session = session
         self._state = state
         self._on_change = on_change
+        self._attention = attention
         self._epoch: Epoch | None = None
         self._active = asyncio.Event()
         self._acknowledged_at: float | None = None
         self._begun_at: float | None = None
         """When the last acknowledged one was begun."""
         self._pending_since: float | None = None
+        """On the clock of attention: an answer that noded was too late to read did not keep anybody waiting."""
         self._lsn: Lsn | None = None
         self._error: str | None = None
 
@@ -84,7 +87,7 @@ class Heartbeat:
             epoch=self._epoch,
             acknowledged_age_ms=int((now - acknowledged) * 1000) if acknowledged is not None else None,
             begun_age_ms=int((now - begun) * 1000) if begun is not None else None,
-            pending_ms=int((now - pending) * 1000) if pending is not None else 0,
+            pending_ms=int((self._attention.now() - pending) * 1000) if pending is not None else 0,
             lsn=self._lsn,
             error=self._error,
         )
@@ -106,7 +109,7 @@ class Heartbeat:
         if epoch is None:
             return False
         was_well = self._acknowledged_at is not None and self._error is None
-        began = self._pending_since = loop.time()
+        began, self._pending_since = loop.time(), self._attention.now()
         try:
             written = (await self._session.row(EMIT, f"heartbeat of epoch {epoch}", timeout_s=None))["lsn"]
             took_s = loop.time() - began

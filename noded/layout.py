@@ -44,6 +44,11 @@ class Layout:
         return self.root / "state" / "lock"
 
     @property
+    def sync_trial(self) -> Path:
+        """Written now and then to see how long the disk takes; what is in it means nothing."""
+        return self.root / "state" / "sync.trial"
+
+    @property
     def conf(self) -> Path:
         """Files that PostgreSQL reads and that are not data."""
         return self.root / "conf"

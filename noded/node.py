@@ -86,6 +86,7 @@ class Node:
             loops = (
                 self.reporter.run(),
                 self.reporter.deafness.run(),
+                self.reporter.sync_trial.run(self.reporter.poke),
                 self.reporter.upstream_port.run(self.reporter.poke),
                 self.heartbeat.run(),
                 self.upkeep.run(),
@@ -120,7 +121,7 @@ class Node:
         It may end it the next moment: only after a stop do the files prove anything.
         """
         state, promoting = self.state.value, self.doing.promoting
-        mute_ms = self.reporter.gatherer.mute_ms(asyncio.get_running_loop().time())
+        mute_ms = self.reporter.gatherer.mute_ms()
         ordered = promoting or state.promotion is not None
         return mute_ms >= MUTE_MS and not ordered and self.instance.layout.standby_signal.exists()
 

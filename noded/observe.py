@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from noded import processes
+from noded.attention import Attention
 from noded.instance import Instance
 from noded.room import lack_of_room
 from noded.sessions import SessionError
@@ -37,6 +38,7 @@ SELECT pg_is_in_recovery() AS standby,
        current_setting('endpointd.desired_version', true) AS loaded,
        CASE WHEN pg_is_in_recovery() THEN pg_get_wal_replay_pause_state() = 'paused' ELSE false END AS paused,
        EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming') AS streaming,
+       (SELECT (written_lsn - '0/0')::int8 FROM pg_stat_wal_receiver WHERE status = 'streaming') AS written,
        (SELECT json_agg(json_build_object(
                    'name', r.application_name, 'slot', s.slot_name, 'streaming', r.state = 'streaming',
                    'flush_lsn', (r.flush_lsn - '0/0')::int8, 'replay_lsn', (r.replay_lsn - '0/0')::int8,
@@ -79,6 +81,7 @@ class Facts:
     replayed_lsn: Lsn | None = None
     receiver_running: bool = False
     receiver_streaming: bool = False
+    written_lsn: Lsn | None = None
     walsenders: tuple[Walsender, ...] = ()
     synchronous_standby_names: str | None = None
     restart_for: tuple[str, ...] = ()
@@ -93,8 +96,9 @@ NOTHING = Facts()
 class Gatherer:
     """Asks this node's PostgreSQL, round after round."""
 
-    def __init__(self, instance: Instance) -> None:
+    def __init__(self, instance: Instance, attention: Attention) -> None:
         self._instance = instance
+        self._attention = attention
         self._rounds = 0
         self.facts = NOTHING
         self._mute_since: float | None = None
@@ -105,9 +109,9 @@ class Gatherer:
         """Wait until a round begun or still to begin is over: whoever goes by the facts need look no oftener."""
         await self._round_over.wait()
 
-    def mute_ms(self, now: float) -> int:
-        """Return for how long a PostgreSQL that accepts connections has not answered one question yet."""
-        return int((now - self._mute_since) * 1000) if self._mute_since is not None else 0
+    def mute_ms(self) -> int:
+        """Return for how long a PostgreSQL that accepts connections has not answered one question yet, noded being awake."""
+        return int((self._attention.now() - self._mute_since) * 1000) if self._mute_since is not None else 0
 
     @property
     def complaint(self) -> str | None:
@@ -145,7 +149,7 @@ class Gatherer:
             facts = replace(self.facts, receiver_running=bool(processes.receivers(pid)))
             self._complaint = lack_of_room(instance) or str(error)
             if facts.role is Role.NONE and self._mute_since is None:
-                self._mute_since = asyncio.get_running_loop().time()
+                self._mute_since = self._attention.now()
         else:
             self._mute_since = None
         if instance.postmaster.pid == pid:
@@ -183,6 +187,7 @@ class Gatherer:
             # The view hides a receiver that is still connecting (S2); one that streams need not be looked for.
             receiver_running=row["streaming"] or bool(processes.receivers(postmaster)),
             receiver_streaming=row["streaming"],
+            written_lsn=Lsn(row["written"]) if row["written"] is not None else None,
         )
 
 
@@ -242,34 +247,44 @@ class Deafness:
     INTERVAL_S = 0.5
     TIMEOUT_S = 0.5
 
-    def __init__(self, instance: Instance) -> None:
+    def __init__(self, instance: Instance, attention: Attention) -> None:
         self._instance = instance
+        self._attention = attention
         self._since: float | None = None
 
-    def milliseconds(self, now: float) -> int:
-        """Return for how long fresh connections have gone unanswered."""
-        return int((now - self._since) * 1000) if self._since is not None else 0
+    def milliseconds(self) -> int:
+        """Return for how long fresh connections have gone unanswered while noded was awake."""
+        return int((self._attention.now() - self._since) * 1000) if self._since is not None else 0
 
     async def run(self) -> None:
         """Knock for ever."""
         loop = asyncio.get_running_loop()
         while True:
-            begun = loop.time()
-            if self._instance.postmaster.ready_seen and not await self._knock():
+            due, begun = loop.time() + self.INTERVAL_S, self._attention.now()
+            if self._instance.postmaster.ready_seen and not await self._is_opened(begun + self.TIMEOUT_S):
                 self._since = self._since if self._since is not None else begun
             else:
                 self._since = None
-            await asyncio.sleep(max(0.0, begun + self.INTERVAL_S - loop.time()))
+            await asyncio.sleep(max(0.0, due - loop.time()))
+
+    async def _is_opened(self, deadline: float) -> bool:
+        """Return whether somebody answers before *deadline*, which stands still while noded does: the answer may be there."""
+        async with asyncio.TaskGroup() as tasks:
+            knocking = tasks.create_task(self._knock())
+            while (left_s := deadline - self._attention.now()) > 0:
+                if (await asyncio.wait((knocking,), timeout=left_s))[0]:
+                    return knocking.result()
+            knocking.cancel()
+        return False
 
     async def _knock(self) -> bool:
         server = self._instance.server
         writer: asyncio.StreamWriter | None = None
         try:
-            async with asyncio.timeout(self.TIMEOUT_S):
-                reader, writer = await asyncio.open_unix_connection(str(server.socket_dir / f".s.PGSQL.{server.port}"))
-                writer.write(_SSL_REQUEST)
-                return bool(await reader.read(1))
-        except (TimeoutError, OSError):
+            reader, writer = await asyncio.open_unix_connection(str(server.socket_dir / f".s.PGSQL.{server.port}"))
+            writer.write(_SSL_REQUEST)
+            return bool(await reader.read(1))
+        except OSError:
             return False
         finally:
             if writer is not None:

@@ -12,6 +12,8 @@ import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
+from noded.attention import Attention
+from noded.disksync import SyncTrial
 from noded.durable_state import DurableState
 from noded.heartbeat import Heartbeat
 from noded.instance import Instance
@@ -56,7 +58,7 @@ class Doing:
 class Reporter:
     """The observations of one node."""
 
-    def __init__(self, instance: Instance, heartbeat: Heartbeat, doing: Doing) -> None:
+    def __init__(self, instance: Instance, heartbeat: Heartbeat, doing: Doing, attention: Attention) -> None:
         self._instance = instance
         self._heartbeat = heartbeat
         self._doing = doing
@@ -64,8 +66,9 @@ class Reporter:
         self._sequence = 0
         self._poked = asyncio.Event()
         self._news = asyncio.Event()
-        self.gatherer = Gatherer(instance)
-        self.deafness = Deafness(instance)
+        self.gatherer = Gatherer(instance, attention)
+        self.deafness = Deafness(instance, attention)
+        self.sync_trial = SyncTrial(instance, self.gatherer, attention)
         self.upstream_port = UpstreamPort(instance, self.gatherer)
         self.relaxations: Callable[[], tuple[str, ...]] = tuple
         """Whom to ask for what is relaxed on the writer."""
@@ -140,14 +143,14 @@ class Reporter:
             quarantined=doing.blocked is not None,
             storage_problem=self._state.problem,
             crashes=instance.crashes.failures,
-            mute_ms=self.gatherer.mute_ms(now),
+            mute_ms=self.gatherer.mute_ms(),
             relaxations=self.relaxations(),
             postmaster=Postmaster(
                 state=postmaster.state,
                 pid=postmaster.pid,
                 exit_status=postmaster.exit_status,
                 unexpected_exit=postmaster.unexpected_exit,
-                deaf_ms=self.deafness.milliseconds(now),
+                deaf_ms=self.deafness.milliseconds(),
             ),
             role=facts.role if running else Role.NONE,
             timeline=facts.timeline,
@@ -159,6 +162,7 @@ class Reporter:
                 upstream=state.following.upstream.name if state.following is not None else None,
                 upstream_epoch=state.following.epoch if state.following is not None else NO_EPOCH,
                 upstream_port=self.upstream_port.met,
+                written_lsn=facts.written_lsn,
             )
             if standby
             else None,
@@ -166,6 +170,7 @@ class Reporter:
             walsenders=facts.walsenders,
             synchronous_standby_names=facts.synchronous_standby_names,
             disk=disk_of(instance),
+            sync=self.sync_trial.report() if standby else None,
             data_dir=str(instance.layout.pgdata),
             server_version=instance.binaries.version,
             pending_restart=bool(facts.restart_for),

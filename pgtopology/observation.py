@@ -85,6 +85,8 @@ class Receiver(msgspec.Struct, frozen=True, kw_only=True):
     """The epoch of the order that told so."""
     upstream_port: Port = Port.UNKNOWN
     """What this host meets at the upstream's port, tried while the receiver does not stream."""
+    written_lsn: Lsn | None = None
+    """Up to where the present stream has arrived, be it durable yet or not; None if nothing streams, or noded does not say."""
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,6 +126,15 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True):
     total_bytes: int
 
 
+class DiskSync(msgspec.Struct, frozen=True, kw_only=True):
+    """How long the node's disk takes to make a write durable, tried while a standby gets no WAL."""
+
+    last_ms: int | None = None
+    """Of the last trial since WAL arrived; None if none is over."""
+    pending_ms: int = 0
+    """How long the present one has been going on."""
+
+
 class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a noded knows of its node at one moment."""
 
@@ -158,6 +169,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """How often in a row PostgreSQL ended by itself soon after its start."""
     mute_ms: int = 0
     """How long PostgreSQL has accepted connections since its start without answering one question of noded's."""
+    sync: DiskSync | None = None
+    """On a standby; None from a noded that does not try."""
     relaxations: tuple[str, ...] = ()
     """On the writer: who commits, or lately would have, with another synchronous_commit than on."""
 

@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from cluster_manager.decision.flapping import held
 from cluster_manager.decision.suspicion import Health, has_lost_writer, health, is_running, promisable, tell
-from cluster_manager.decision.view import NodeView, View, is_fresh
+from cluster_manager.decision.view import NodeView, Timings, View, is_flushing, is_fresh
 from pgtopology.document import Durability, Topology
 from pgtopology.node import Role
 from pgtopology.observation import Observation, Port, PostmasterState
@@ -264,7 +264,7 @@ def _stuck_commit(writer: NodeView, observation: Observation, document: Topology
         return None
     waits = f'the quorum heartbeat of "{writer.name}" has waited for {heartbeat.pending_ms} ms'
     needed = document.voters.others_needed(writer.name) if document.voters is not None else 0
-    advancing = _advancing_voters(writer, document, view)
+    advancing = [node for node in _followers(writer, document, view) if node.wal_received_age_ms < timings.veto_ms]
     if needed and len(advancing) >= needed:
         return Finding(Diagnosis.COMMIT_STUCK, f"{waits}, but its WAL still reaches {_names(advancing)}: slow, not dead")
     settled = [
@@ -282,7 +282,40 @@ def _stuck_commit(writer: NodeView, observation: Observation, document: Topology
             Diagnosis.COMMIT_STUCK,
             f"{waits}: {needed} of the other voters must acknowledge, and {_names(absent)} cannot",
         )
+    hindrance = _slow_disks(writer, document, view)
+    if hindrance is not None:
+        return Finding(Diagnosis.COMMIT_STUCK, f"{waits}, but {hindrance}")
     return Finding(Diagnosis.COMMIT_STUCK, f"{waits}, and no WAL reaches {_names(settled)}", failed=True, is_soft=True)
+
+
+def _slow_disks(writer: NodeView, document: Topology, view: View) -> str | None:
+    """Return why another writer's commits would wait for the same slow disks, or may for all that is known; None if not.
+
+    Whoever leads, w voters must make each commit durable.  Where fewer than w are heard and have a disk of which nothing bad is
+    known, a failover would cost an outage and mend nothing: then it is not the writer that is stuck.
+    """
+    timings = view.timings
+    w = document.voters.w if document.voters is not None else 1
+    others = [node for node in _other_voters(writer, document, view) if is_fresh(node, timings)]
+    slow = [node for node in others if _is_slow(node, timings)]
+    untried = [node for node in others if node not in slow and _is_being_tried(node)]
+    with_the_writer = 1 + len(others) - len(slow)
+    if with_the_writer - len(untried) >= w:
+        return None
+    if with_the_writer >= w:
+        return f"it is not known yet how slow the disks of {_names(untried)} are"
+    return f"the disks of {_names(slow)} are too slow: another writer would wait for them as well"
+
+
+def _is_slow(node: NodeView, timings: Timings) -> bool:
+    """Return whether the node has WAL in hand that its disk does not make durable, or was too slow when that was tried."""
+    sync = node.observation.sync if node.observation is not None else None
+    return is_flushing(node) or (sync is not None and max(sync.last_ms or 0, sync.pending_ms) >= timings.slow_sync_ms)
+
+
+def _is_being_tried(node: NodeView) -> bool:
+    sync = node.observation.sync if node.observation is not None else None
+    return sync is not None and sync.last_ms is None
 
 
 def _other_voters(writer: NodeView, document: Topology, view: View) -> list[NodeView]:
@@ -292,11 +325,15 @@ def _other_voters(writer: NodeView, document: Topology, view: View) -> list[Node
 
 def _advancing_voters(writer: NodeView, document: Topology, view: View) -> list[NodeView]:
     """Return the other voters whose WAL end grew within the veto's time and that still follow the writer."""
+    return [node for node in _followers(writer, document, view) if node.wal_advanced_age_ms < view.timings.veto_ms]
+
+
+def _followers(writer: NodeView, document: Topology, view: View) -> list[NodeView]:
+    """Return the other voters that are told to follow the writer."""
     return [
         node
         for node in _other_voters(writer, document, view)
-        if node.wal_advanced_age_ms < view.timings.veto_ms
-        and node.observation is not None
+        if node.observation is not None
         and node.observation.receiver is not None
         and node.observation.receiver.upstream == writer.name
     ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 
-from cluster_manager.decision.view import NodeView, Timings, View, is_fresh
+from cluster_manager.decision.view import NodeView, Timings, View, is_flushing, is_fresh
 from pgtopology.document import Topology
 from pgtopology.observation import PostmasterState
 from pgtopology.quorum import Voter
@@ -86,12 +86,15 @@ def survivors(view: View, document: Topology) -> tuple[Voter, ...]:
 def has_lost_writer(node: NodeView, timings: Timings) -> bool:
     """Return whether a standby, itself heard, gets nothing from its upstream: no receiver, or no WAL for the time of silence.
 
-    The writer's heartbeat makes WAL flow at least every 200 ms, so its absence means something.
+    The writer's heartbeat makes WAL flow at least every 200 ms, so its absence means something; but not while a receiver waits
+    for its own disk, for it reads nothing meanwhile.
     """
     if not is_fresh(node, timings) or node.observation is None:
         return False
     receiver = node.observation.receiver
     connected = receiver is not None and receiver.running and receiver.streaming
+    if connected and is_flushing(node) and node.wal_received_age_ms < timings.unflushed_ms:
+        return False
     return not connected or node.wal_advanced_age_ms >= timings.silence_ms
 
 

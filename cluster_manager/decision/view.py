@@ -15,6 +15,7 @@ from enum import StrEnum
 from cluster_manager.decision.flapping import AntiFlap
 from pgtopology.document import Durability, Endpoints, Topology
 from pgtopology.epoch import NO_EPOCH, NO_REVISION, Epoch, Revision
+from pgtopology.lsn import Lsn
 from pgtopology.node import Address, NodeName, Role, sync_name
 from pgtopology.observation import Observation, Port
 from pgtopology.orders import PromiseAnswer, SettingsAnswer
@@ -38,6 +39,10 @@ class Timings:
     """Fresh connections unanswered for so long: 3 probes of 500 ms."""
     stuck_ms: float = 600
     """A quorum heartbeat unacknowledged for so long."""
+    slow_sync_ms: float = 300
+    """A disk that takes so long for one sync: two in a row, the writer's and a standby's, are what makes a heartbeat stuck."""
+    unflushed_ms: float = 2000
+    """A receiver that makes WAL durable hears nobody meanwhile; after wal_receiver_timeout it would give its upstream up."""
     settled_ms: float = 1500
     """A standby that runs for less may still be connecting: no evidence that its upstream is cut off from it."""
     straggler_ms: float = 30
@@ -88,6 +93,8 @@ class NodeView:
     """Since the newest observation arrived; what the manager's own lag made it miss is already taken off."""
     wal_advanced_age_ms: float = NEVER_MS
     """Since its WAL end was last seen to grow."""
+    wal_received_age_ms: float = NEVER_MS
+    """Since the same, or what has arrived and is not durable yet, was last seen to grow."""
     replay_advanced_age_ms: float = NEVER_MS
     running_for_ms: float = 0
     """How long its PostgreSQL has been observed to run in its present role without a break."""
@@ -254,6 +261,19 @@ class View:
 def is_fresh(node: NodeView, timings: Timings) -> bool:
     """Return whether the node was heard so recently that one may act on what it said."""
     return node.observation is not None and node.age_ms < timings.fresh_ms
+
+
+def received_lsn(seen: Observation) -> Lsn | None:
+    """Return how far WAL has arrived at the node, be it durable yet or not; None if that is not known."""
+    written = seen.receiver.written_lsn if seen.receiver is not None else None
+    return max((lsn for lsn in (written, seen.wal_end) if lsn is not None), default=None)
+
+
+def is_flushing(node: NodeView) -> bool:
+    """Return whether the node holds WAL of its upstream's that its disk has not made durable yet."""
+    seen = node.observation
+    written = seen.receiver.written_lsn if seen is not None and seen.receiver is not None else None
+    return seen is not None and written is not None and seen.wal_end is not None and written > seen.wal_end
 
 
 def slots_of(document: Topology) -> tuple[str, ...]:

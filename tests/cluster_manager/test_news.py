@@ -14,6 +14,7 @@ from pgtopology.node import NodeName, Role
 from pgtopology.observation import (
     Activity,
     Disk,
+    DiskSync,
     Heartbeat,
     Observation,
     Postmaster,
@@ -64,6 +65,7 @@ OTHERWISE: dict[str, Any] = {
     "storage_problem": "the disk is full",
     "crashes": 1,
     "mute_ms": 200,
+    "sync": DiskSync(last_ms=400),
     "relaxations": ("role app",),
     "postmaster": Postmaster(state=PostmasterState.RUNNING, pid=2, deaf_ms=500),
     "role": Role.STANDBY,

@@ -66,6 +66,8 @@ class Machine(Owner):
         self.beat_pending_ms: float | None = None
         self.beat_end: int | None = None
         self.deaf_since_ms: float | None = None
+        self.grew_to = 0
+        self.grew_ms = 0.0
         self.mark: tuple[Any, int, int] | None = None
         self.taken_up = False
         self.written = rules.standby_configuration(self.state)
@@ -240,12 +242,13 @@ class Machine(Owner):
 class Facts:
     """What a round of gathering found."""
 
-    __slots__ = ("end", "names", "replayed", "role", "running", "senders", "streaming", "timeline")
+    __slots__ = ("end", "names", "replayed", "role", "running", "senders", "streaming", "timeline", "written")
 
     def __init__(self) -> None:
         self.role = Role.NONE
         self.timeline = 0
         self.end = 0
+        self.written = 0
         self.replayed = 0
         self.running = False
         self.streaming = False

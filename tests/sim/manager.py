@@ -128,7 +128,7 @@ class SimManager:
         if process is not None and process.frozen:
             lag_ms = self.world.now - process.paused_at_ms
             for watched in process.watched.values():
-                watched.arrived_ms = min(self.world.now, watched.arrived_ms + lag_ms)
+                watched.discount(lag_ms, self.world.now)
             self.world.thaw(process)
 
 

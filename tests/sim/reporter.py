@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from noded.disksync import STARVED_S
 from noded.promise import Work
 from pgtopology.epoch import NO_EPOCH, Epoch
 from pgtopology.node import Role
-from pgtopology.observation import Activity, Heartbeat, Observation, Postmaster, PostmasterState, Receiver, Walsender
+from pgtopology.observation import Activity, DiskSync, Heartbeat, Observation, Postmaster, PostmasterState, Receiver, Walsender
 from pgtopology.timeline import Timeline
 from tests.sim.machine import Facts, Machine
 from tests.sim.processes import lsn_of
@@ -58,6 +59,16 @@ class Reporter(Machine):
         if not goes_on:
             self.poke()
         self.world.after(max(0.0, began + 200.0 - self.world.now), self, self._beat, beating)
+
+    def _tried(self, now: float) -> DiskSync:
+        """Return how long the disk takes, once no WAL has come for as long as the real noded waits."""
+        if self.facts.end != self.grew_to:
+            self.grew_to, self.grew_ms = self.facts.end, now
+        tried_ms = now - self.grew_ms - STARVED_S * 1000
+        took_ms = self.pg.fsync_ms
+        if tried_ms <= 0:
+            return DiskSync()
+        return DiskSync(last_ms=int(took_ms)) if tried_ms >= took_ms else DiskSync(pending_ms=int(tried_ms))
 
     def _is_copied(self, end: int) -> bool:
         """Return whether enough other voters show *end* flushed, whatever the list in force says (S1, S14)."""
@@ -119,6 +130,7 @@ class Reporter(Machine):
             facts.end = max(min(life.streamed, pg.flushed), life.replayed)
             facts.timeline = max(t for t, begin in pg.timelines if begin <= facts.end)
             facts.replayed = life.replayed
+            facts.written = life.streamed
             facts.streaming = receiver is not None and receiver.streaming
         self.facts = facts
 
@@ -171,12 +183,14 @@ class Reporter(Machine):
                 streaming=facts.streaming,
                 upstream=following.upstream.name if following is not None else None,
                 upstream_epoch=following.epoch if following is not None else NO_EPOCH,
+                written_lsn=lsn_of(facts.written) if facts.streaming else None,
             )
             if life is not None and facts.role is not Role.PRIMARY
             else None,
             heartbeat=heartbeat,
             walsenders=facts.senders,
             synchronous_standby_names=facts.names,
+            sync=self._tried(now) if facts.role is Role.STANDBY else None,
             data_dir="",
             desired_version=state.desired.version,
         )

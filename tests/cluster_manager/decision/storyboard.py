@@ -71,6 +71,7 @@ from pgtopology.node import Address, Incarnation, Member, NodeName, NodeState, P
 from pgtopology.observation import (
     Activity,
     Disk,
+    DiskSync,
     Heartbeat,
     Observation,
     Port,
@@ -206,6 +207,7 @@ def healthy_node(name: str, everybody: tuple[str, ...] = ALL) -> NodeView:
         observation=observation,
         age_ms=50,
         wal_advanced_age_ms=100,
+        wal_received_age_ms=100,
         replay_advanced_age_ms=100,
         running_for_ms=60_000,
         not_streaming_for_ms=0,
@@ -422,7 +424,17 @@ def _edit_one(node: NodeView, key: str, value: str) -> NodeView:
         case "age":
             return replace(node, age_ms=float(value))
         case "advanced":
-            return replace(node, wal_advanced_age_ms=float(value))
+            return replace(node, wal_advanced_age_ms=float(value), wal_received_age_ms=float(value))
+        case "received":
+            return replace(node, wal_received_age_ms=float(value))
+        case "written":
+            receiver = seen.receiver or Receiver(running=True, streaming=True, upstream=NodeName("n1"))
+            return replace(node, observation=change(seen, receiver=change(receiver, written_lsn=parse_lsn(value))))
+        case "sync":
+            # Milliseconds of the last trial, and of one that goes on: 5, 5/120, /120.
+            last, _, pending = value.partition("/")
+            sync = DiskSync(last_ms=int(last) if last else None, pending_ms=int(pending or 0))
+            return replace(node, observation=change(seen, sync=sync))
         case "replayed-ago":
             return replace(node, replay_advanced_age_ms=float(value))
         case "running-for":
