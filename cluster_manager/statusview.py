@@ -13,7 +13,7 @@ from pgtopology.document import Durability, Topology
 from pgtopology.epoch import NO_EPOCH, NO_REVISION
 from pgtopology.lsn import format_lsn
 from pgtopology.node import NodeName, NodeState
-from pgtopology.observation import Activity
+from pgtopology.observation import Activity, Observation
 from pgtopology.status import (
     EndpointsStatus,
     EndpointStatus,
@@ -149,8 +149,15 @@ def _node(node: NodeView, document: Topology | None, view: View, since: str | No
         pending_restart=observation.pending_restart if observation is not None else False,
         activity=str(observation.activity) if observation is not None and observation.activity is not Activity.IDLE else None,
         progress_percent=observation.progress_percent if observation is not None else None,
-        problem=observation.problem or observation.storage_problem if observation is not None else None,
+        problem=_problem(observation) if observation is not None else None,
     )
+
+
+def _problem(observation: Observation) -> str | None:
+    outside = (
+        f"outside the data directory, so copies lack it: {', '.join(observation.outside)}" if observation.outside else None
+    )
+    return observation.problem or observation.storage_problem or outside
 
 
 def _lag_ms(node: NodeView, document: Topology | None, lag: int | None) -> int | None:

@@ -173,7 +173,7 @@ def make_node(
             replication_password=passwords[conf.REPLICATION_ROLE],
         ),
         state=state,
-        postmaster=Postmaster(layout, poke),
+        postmaster=Postmaster(layout, poke, tablespaces_anywhere=settings.postgres.tablespaces == "anywhere"),
         sessions=sessions,
     )
     attention = Attention()

@@ -63,6 +63,7 @@ class Node:
         """Failures of long work in a row."""
         self.upkeep = Upkeep(instance, reporter.gatherer, doing, self.turn, reporter.poke)
         reporter.relaxations = lambda: self.upkeep.relaxations.texts
+        reporter.outside = lambda: self.upkeep.outside
         self.taken_up = asyncio.Event()
         self.closing = False
         """No order is accepted any more."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from daemonkit.logs import get_logger
-from noded import metrics, processes
+from noded import confinement, metrics, processes
 from noded.layout import Layout
 from noded.tools import environment
 from pgtopology.observation import PostmasterState
@@ -54,9 +54,10 @@ class _Process:
 class Postmaster:
     """The postmaster of one data directory."""
 
-    def __init__(self, layout: Layout, on_change: Callable[[], None]) -> None:
+    def __init__(self, layout: Layout, on_change: Callable[[], None], *, tablespaces_anywhere: bool = False) -> None:
         self._layout = layout
         self._on_change = on_change
+        self._tablespaces_anywhere = tablespaces_anywhere
         self._log = get_logger()
         self._process: _Process | None = None
         self._dying = False
@@ -104,12 +105,28 @@ class Postmaster:
         assert self._process is None
         self._remove_locks()
         rotate_log(self._layout.log)
+
+        def spawn(confined: bool) -> subprocess.Popen[bytes]:
+            if not confined and not self._tablespaces_anywhere:
+                self._log.warning("this kernel cannot keep tablespaces inside the data directory")
+            return self._spawn(command)
+
+        try:
+            child = spawn(False) if self._tablespaces_anywhere else confinement.run_confined(spawn)
+        except OSError as error:
+            raise PostmasterError(f"cannot start {command[0]}: {error}") from error
+        self.unexpected_exit = False
+        metrics.STARTS.inc()
+        self._watch(child.pid, child)
+        self._log.info("postgresql started", pid=child.pid)
+
+    def _spawn(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
         # Before it has its handlers a SIGHUP would end it. Blocked, one waits for them: the mask is inherited, and PostgreSQL
         # unblocks everything when it is ready for it (postmaster.c, ServerLoop).
         with self._layout.log.open("ab") as log:
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
             try:
-                child = subprocess.Popen(
+                return subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -118,14 +135,8 @@ class Postmaster:
                     start_new_session=True,
                     env=environment(),
                 )
-            except OSError as error:
-                raise PostmasterError(f"cannot start {command[0]}: {error}") from error
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        self.unexpected_exit = False
-        metrics.STARTS.inc()
-        self._watch(child.pid, child)
-        self._log.info("postgresql started", pid=child.pid)
 
     def adopt(self) -> bool:
         """Take over the postmaster that runs in the data directory. Return False if there is none."""

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import asyncpg
+import msgspec
 
 from daemonkit.durable import write_durably
 from noded import conf
@@ -45,6 +46,9 @@ SELECT lower(name) AS name, setting, current_setting(name) AS shown, boot_val, c
 """
 _LOGICAL_SLOTS = "SELECT slot_name FROM pg_replication_slots WHERE slot_type = 'logical' ORDER BY 1 LIMIT 1"
 _HBA_ERRORS = "SELECT line_number, error FROM pg_hba_file_rules WHERE error IS NOT NULL ORDER BY 1 LIMIT 1"
+
+_LIBRARIES = ("shared_preload_libraries", "session_preload_libraries", "archive_library")
+"""Parameters that name libraries: a start loads the first alone, the others come when it is too late to refuse them."""
 
 Parameter = asyncpg.Record
 
@@ -87,7 +91,7 @@ async def _start_refused(instance: Instance, wanted: DesiredSettings, known: Map
         (stage / "global").mkdir(mode=0o700)
         shutil.copyfile(layout.pgdata / "PG_VERSION", stage / "PG_VERSION")
         shutil.copyfile(layout.pgdata / "global" / "pg_control", stage / "global" / "pg_control")
-        (stage / "postgresql.conf").write_bytes(conf.settings_file(wanted, {}))
+        (stage / "postgresql.conf").write_bytes(conf.settings_file(_with_all_libraries(wanted), {}))
         options = [*conf.command_line(instance.place), "-c", "log_line_prefix="]
         command = instance.binaries.command("postgres", "-C", "shared_memory_size", "-D", folder, *options)
         try:
@@ -101,6 +105,23 @@ async def _start_refused(instance: Instance, wanted: DesiredSettings, known: Map
     if needed_mb > present_mb:
         return f"these settings need {needed_mb} MB of shared memory, and the machine has {present_mb} MB; lower shared_buffers"
     return None
+
+
+def _with_all_libraries(wanted: DesiredSettings) -> DesiredSettings:
+    """Return *wanted* such that a start loads every library that a session or the archiver would: one that is missing on this
+    node would refuse each login here, from the next failover on."""
+    parameters = wanted.parameters
+    lists = [parameters.get(name, "").strip() for name in _LIBRARIES]
+    lists += [f'"$libdir/plugins/{name}"' for name in _names(parameters.get("local_preload_libraries", ""))]
+    together = ", ".join(text for text in lists if text)
+    if not together:
+        return wanted
+    return msgspec.structs.replace(wanted, parameters={**parameters, "shared_preload_libraries": together})
+
+
+def _names(text: str) -> list[str]:
+    """Return the names in a list of libraries, without the directory that PostgreSQL insists on."""
+    return [name.strip().strip('"').removeprefix("$libdir/plugins/") for name in text.split(",") if name.strip()]
 
 
 def complaint(said: str, parameters: Mapping[str, str], known: Mapping[str, Mapping[str, object] | Parameter]) -> str:

@@ -72,6 +72,8 @@ class Reporter:
         self.upstream_port = UpstreamPort(instance, self.gatherer)
         self.relaxations: Callable[[], tuple[str, ...]] = tuple
         """Whom to ask for what is relaxed on the writer."""
+        self.outside: Callable[[], tuple[str, ...]] = tuple
+        """Whom to ask for what lies outside the data directory."""
         self.latest = self.compose()
 
     def poke(self) -> None:
@@ -145,6 +147,7 @@ class Reporter:
             crashes=instance.crashes.failures,
             mute_ms=self.gatherer.mute_ms(),
             relaxations=self.relaxations(),
+            outside=self.outside(),
             postmaster=Postmaster(
                 state=postmaster.state,
                 pid=postmaster.pid,

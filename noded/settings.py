@@ -34,6 +34,9 @@ class PostgresTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
     settings: dict[str, str] = {}
     hba: tuple[str, ...] = ()
+    tablespaces: Literal["inside", "anywhere"] = "inside"
+    """Whether CREATE TABLESPACE is refused a LOCATION outside the data directory. "anywhere" is for servers with a machine or
+    container each, on all of which somebody makes the directory before the statement: one that lacks it stops."""
 
 
 class HttpTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

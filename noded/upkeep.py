@@ -44,6 +44,8 @@ class Upkeep:
         self._zombies: set[int] = set()
         self._wanted_now = asyncio.Event()
         self._log = get_logger()
+        self.outside: tuple[str, ...] = ()
+        """Tablespaces outside the data directory, which a noded without confinement let come about."""
         self.slots: frozenset[str] | None = None
         """The sync names of all members but this node, once an order has said them."""
 
@@ -74,6 +76,7 @@ class Upkeep:
             await self._restore_configuration()
             await self._look_for_relaxations()
             await self._catch_up_with_the_writer()
+            self._look_outside()
             rotate_log(self._instance.layout.log)
             due = due and not await self._keep_slots()
 
@@ -162,6 +165,16 @@ class Upkeep:
             instance.crashes.forget()
             self._log.error("the data directory is gone", directory=str(instance.layout.pgdata))
         self._on_change()
+
+    def _look_outside(self) -> None:
+        """Find tablespaces that copies do not carry and other servers of this machine may write to."""
+        folder = self._instance.layout.pgdata / "pg_tblspc"
+        found: list[str] = []
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            found = [f"tablespace {entry.name} at {os.readlink(entry.path)}" for entry in entries if entry.is_symlink()]  # noqa: PTH115
+        if (outside := tuple(sorted(found))) != self.outside:
+            self.outside = outside
+            self._on_change()
 
     def _reap(self) -> None:
         """Reap orphans of a dead postmaster; as subreaper we are their parent.

@@ -22,6 +22,7 @@ _TIMING = "failover times depend on it"
 
 OURS: Mapping[str, str] = {
     "allow_alter_system": "settings come from the cluster's settings, so that all nodes have the same",
+    "allow_in_place_tablespaces": "tablespaces lie inside the data directory, where copies and rewinds carry them",
     "archive_cleanup_command": _CLUSTER,
     "cluster_name": _CLUSTER,
     "config_file": _PLACE,
@@ -39,6 +40,12 @@ OURS: Mapping[str, str] = {
     "include_if_exists": "settings must be given one by one, so that they can be checked",
     "listen_addresses": _PLACE,
     "log_destination": _LOG,
+    "log_directory": _LOG,
+    "log_file_mode": _LOG,
+    "log_filename": _LOG,
+    "log_rotation_age": _LOG,
+    "log_rotation_size": _LOG,
+    "log_truncate_on_rotation": _LOG,
     "logging_collector": _LOG,
     "max_replication_slots": _CLUSTER,
     "max_slot_wal_keep_size": "a dead node would fill the disk of a living one",

@@ -22,7 +22,7 @@ from endpointctl.local.program import conflicts_with_others, find_program
 
 def examine(layout: Layout) -> list[Finding]:
     """Return every finding about this machine and the cluster in *layout*."""
-    findings = [_python(), _kernel(), *examine_machine(layout), _binaries(), _disk(layout), _directory(layout)]
+    findings = [_python(), _kernel(), *examine_machine(layout), _binaries(), _confinement(), _disk(layout), _directory(layout)]
     try:
         plan = read_plan(layout)
     except Failure as failure:
@@ -60,6 +60,17 @@ def _binaries() -> Finding:
     if found.wrapper:
         text += ", run in a user namespace because we are root"
     return Finding(subject="postgresql", grade=Grade.GOOD, text=text)
+
+
+def _confinement() -> Finding:
+    from noded.confinement import is_possible
+
+    if is_possible():
+        return Finding(
+            subject="tablespaces", grade=Grade.GOOD, text="kept inside the data directories by a filter of system calls"
+        )
+    text = "this kernel has no seccomp filters, so nothing refuses one that all servers of this machine would write to"
+    return Finding(subject="tablespaces", grade=Grade.NOTE, text=text)
 
 
 def _disk(layout: Layout) -> Finding:

@@ -490,3 +490,15 @@ async def test_a_mute_server_is_replaced_unless_its_recovery_has_ended(*, ended:
             assert (await second.observe()).postmaster.pid == mute.postmaster.pid
         else:
             assert (await cluster.clone(second, first)).problem is None
+
+
+async def test_a_tablespace_outside_the_data_directory_is_told() -> None:
+    async with running_members(1) as cluster:
+        (only,) = cluster.members
+        await cluster.found()
+        link = only.directory / "pgdata" / "pg_tblspc" / "99999"
+        link.symlink_to("/tmp")
+        seen = await only.until(lambda o: o.outside)
+        assert seen.outside == ("tablespace 99999 at /tmp",)
+        link.unlink()
+        await only.until(lambda o: not o.outside)

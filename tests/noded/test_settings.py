@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import msgspec
 import pytest
 
@@ -10,6 +12,9 @@ from pgtopology.codec import decode, encode
 from pgtopology.desired import DesiredSettings
 from pgtopology.orders import Acknowledged, CheckSettings, ConfigureOrder, SettingsChecked, StartOrder
 from tests.noded.members import Cluster, Member, running_members
+
+BUNDLED = "ENDPOINTD_TEST_PG_BIN" not in os.environ
+"""Whether PostgreSQL is the bundled one, which has no TLS."""
 
 pytestmark = pytest.mark.integration
 
@@ -91,6 +96,11 @@ async def _is_refused(member: Member, now: DesiredSettings) -> None:
         (with_(no_such_parameter="1"), ('no parameter "no_such_parameter"',)),
         (with_(block_size="8192"), ('"block_size" cannot be changed',)),
         (with_(shared_preload_libraries="no_such_library"), ("no_such_library",)),
+        (with_(session_preload_libraries="plpgsql, no_such_library"), ("no_such_library",)),
+        (with_(local_preload_libraries="no_such_library"), ("plugins/no_such_library",)),
+        (with_(archive_library="no_such_library"), ("no_such_library",)),
+        (with_(ssl="on", ssl_cert_file="/no/such.crt"), ("SSL is not supported",) if BUNDLED else ("/no/such.crt",)),
+        (with_(allow_in_place_tablespaces="off"), ("inside the data directory",)),
         (with_(shared_buffers="900GB"), ("shared memory", "lower shared_buffers")),
         (with_(max_connections="120"), ("cannot be lowered to 120 while the writer has 150",)),
         (with_(full_page_writes="off"), ("acknowledged that can be lost",)),
@@ -110,6 +120,7 @@ async def _is_refused(member: Member, now: DesiredSettings) -> None:
         with_(max_connections="155"),
         with_(wal_level="logical"),
         with_(log_line_prefix="it's %m "),
+        with_(shared_preload_libraries="plpgsql", session_preload_libraries='plpgsql, "plpgsql"'),
     ):
         assert (await check(member, wanted, now)).refused is None, wanted
 
