@@ -115,7 +115,9 @@ class Walsender:
         else:
             reader, writer = await asyncio.open_connection(target.host, target.port)
         self._streams = (reader, writer)
-        startup = make_startup(self._user, "postgres", replication="database", application_name=self._name)
+        startup = make_startup(
+            self._user, "postgres", replication="database", application_name=self._name, search_path="pg_catalog"
+        )
         writer.write(encode_startup(startup))
         await self._authenticate(reader, writer)
         return reader, writer

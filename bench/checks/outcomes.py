@@ -1,26 +1,10 @@
-"""What an error means for the transaction it ended: it did not happen, or nobody knows.
-
-Source: PostgreSQL, "Error Codes".  A broken connection, class 08, 40003 and 57P02 leave the outcome open, and so does a PANIC,
-after which the commit record may be on disk.  Every other SQLSTATE is a promise that nothing happened.
-"""
+"""What clients were told in a run, and what a checker says of it. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
-
-class Outcome(StrEnum):
-    """What a client knows after an error."""
-
-    FAILED = "failed"
-    """It must not be there."""
-    IN_DOUBT = "in doubt"
-    """It may be there or not."""
-
-
-_IN_DOUBT = frozenset({"40003", "57P02"})
-_CONNECTION_CLASS = "08"
+from pgwire.outcome import Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +19,6 @@ class Trouble:
     """Empty where the connection ended without one."""
     outcome: Outcome
     text: str
-
-
-def outcome_of(sqlstate: str | None, severity: str | None = None) -> Outcome:
-    """Return what an error with *sqlstate* says of the transaction in which it was raised; None is a connection that broke."""
-    if not sqlstate or sqlstate.startswith(_CONNECTION_CLASS) or sqlstate in _IN_DOUBT or severity == "PANIC":
-        return Outcome.IN_DOUBT
-    return Outcome.FAILED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,8 @@ from typing import Any, LiteralString, Protocol, Self, cast
 import psycopg
 
 from bench.checks.figures import longest_gap
-from bench.checks.outcomes import Checked, Outcome, Trouble, outcome_of
+from bench.checks.outcomes import Checked, Trouble
+from pgwire.outcome import Outcome, outcome_of
 
 STEP_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 30.0

@@ -1,7 +1,7 @@
 """The clients of a verification: writers and readers that remember everything they were told.
 
 asyncpg at the edge; what they were told becomes a History, and judging it is the checker's business.  Every wait has a limit.
-An error of the statement itself says that it was rolled back; everything else leaves a write in doubt.
+What an error proves of a write is pgwire's to say.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import asyncpg
 
 from endpointctl.verifying.history import Door, History, Outcome, Read, Write
 from endpointctl.verifying.shadow import Shadow
+from pgwire import outcome as answers
 
 CONNECT_TIMEOUT_S = 15.0
 STATEMENT_TIMEOUT_S = 15.0
@@ -23,8 +24,17 @@ RECONNECT_PAUSE_S = 0.02
 PACE_S = 0.002
 """Between two statements of a client: load enough to be in the middle of something at any moment, not a benchmark."""
 
-ROLLED_BACK = frozenset({"25006", "40001", "40P01"})
-"""Errors of a statement that say for certain that it did nothing: read only, serialization failure, deadlock."""
+SETTINGS = {
+    "application_name": "endpointctl verify",
+    # Often a superuser's session, and whoever may make a function in some schema must not get it called (CVE-2018-1058).
+    "search_path": "pg_catalog",
+    "default_transaction_read_only": "off",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_deferrable": "off",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+}
+"""Given in the startup packet, where they win over what a role or a database carries."""
 
 CONNECTION_FAILURES = (
     OSError,
@@ -80,7 +90,7 @@ class Workload:
             self.first_acknowledgement.set()
         except asyncpg.PostgresError as error:
             sqlstate = name_of(error)
-            if sqlstate in ROLLED_BACK:
+            if proves_failure(error):
                 outcome = Outcome.REFUSED
             raise
         finally:
@@ -135,12 +145,17 @@ async def read_final(connection: asyncpg.Connection, shadow: Shadow, history: Hi
 async def connected(dsn: str) -> AsyncIterator[asyncpg.Connection]:
     """Give a connection to *dsn*; it is cut at the end, because after a failure nobody may be there to say goodbye to."""
     async with asyncio.timeout(CONNECT_TIMEOUT_S):
-        settings = {"application_name": "endpointctl verify"}
-        connection = await asyncpg.connect(dsn, statement_cache_size=0, server_settings=settings)
+        connection = await asyncpg.connect(dsn, statement_cache_size=0, server_settings=SETTINGS)
     try:
         yield connection
     finally:
         connection.terminate()
+
+
+def proves_failure(error: asyncpg.PostgresError) -> bool:
+    """Return whether *error* proves that its statement was rolled back; one that asyncpg made itself proves nothing."""
+    severity = getattr(error, "severity_en", None)
+    return severity is not None and answers.outcome_of(name_of(error), severity) is answers.Outcome.FAILED
 
 
 def name_of(error: BaseException) -> str:

@@ -8,28 +8,7 @@ from bench.checks.appends import AppendMemory, check_appends
 from bench.checks.bank import OPENING_BALANCE, BankMemory, Transfer, check_bank
 from bench.checks.figures import figures, longest_gap, percentile
 from bench.checks.monotonic import ReaderMemory, check_reads
-from bench.checks.outcomes import Outcome, outcome_of
 from bench.ledger import LedgerMemory, check_ledger
-
-
-@pytest.mark.parametrize(
-    ("sqlstate", "severity", "outcome"),
-    [
-        (None, None, Outcome.IN_DOUBT),
-        ("", None, Outcome.IN_DOUBT),
-        ("08007", "FATAL", Outcome.IN_DOUBT),
-        ("08006", "FATAL", Outcome.IN_DOUBT),
-        ("40003", "ERROR", Outcome.IN_DOUBT),
-        ("57P02", "FATAL", Outcome.IN_DOUBT),
-        ("53100", "PANIC", Outcome.IN_DOUBT),
-        ("53100", "ERROR", Outcome.FAILED),
-        ("57P01", "FATAL", Outcome.FAILED),
-        ("40001", "ERROR", Outcome.FAILED),
-        ("57P03", "FATAL", Outcome.FAILED),
-    ],
-)
-def test_what_an_error_says(sqlstate: str | None, severity: str | None, outcome: Outcome) -> None:
-    assert outcome_of(sqlstate, severity) is outcome
 
 
 def test_a_ledger_with_everything_acknowledged_and_some_doubts_is_clean() -> None:
