@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.faults import disks, local, network
+from bench.faults import disks, local, network, tenants
 from bench.faults.fault import Fault
 
-FAULTS: tuple[Fault, ...] = (*local.FAULTS, *disks.FAULTS, *network.FAULTS)
+FAULTS: tuple[Fault, ...] = (*local.FAULTS, *tenants.FAULTS, *disks.FAULTS, *network.FAULTS)
 SHORT = ("kill-postgres", "freeze-node", "promoted-by-hand", "switchover")
 
 

@@ -62,9 +62,9 @@ def held(*statements: Statement, count: int = 1, **more: Any) -> Deed:
     return Deed(manner=Manner.HELD, statements=statements, count=count, **more)
 
 
-def lock(relation: str, mode: str = "ACCESS EXCLUSIVE") -> Deed:
-    """Hold a lock on *relation* in an open transaction."""
-    return held("BEGIN", f"LOCK TABLE {relation} IN {mode} MODE")
+def lock(relation: str, *, database: str = "postgres") -> Deed:
+    """Hold an exclusive lock on *relation* in an open transaction."""
+    return held("BEGIN", f"LOCK TABLE {relation} IN ACCESS EXCLUSIVE MODE", database=database)
 
 
 def loop(*statements: Statement, count: int = 1, pause_s: float = 0.05, **more: Any) -> Deed:

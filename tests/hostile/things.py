@@ -12,6 +12,8 @@ from typing import Any
 from tests.hostile.keeper import ROLES_BACK
 from tests.hostile.thing import Deed, Ends, Statement, Thing, back, ctl, held, lock, loop, sql, walsenders
 
+OURS = "endpointd"
+"""The database that noded's own sessions are in."""
 _SYSTEM = "SET allow_system_table_mods = on"
 _ROLES = (back(ROLES_BACK),)
 _OTHERS = "FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type IN ('client backend', 'walsender')"
@@ -65,15 +67,22 @@ def _locked(catalog: str, **more: Any) -> Thing:
     return _thing(f"lock-{catalog}", lock(catalog), tells="lock", **more)
 
 
-def _replaced(function: str, returns: str, body: str, original: str, **more: Any) -> Thing:
+def _locked_in_ours(catalog: str, **more: Any) -> Thing:
+    return _thing(f"lock-ours-{catalog}", lock(catalog, database=OURS), tells="lock", **more)
+
+
+def _replaced(function: str, returns: str, body: str, original: str, database: str = "postgres", **more: Any) -> Thing:
     """A function of PostgreSQL's own is replaced by another of its name."""
     return _thing(
-        f"replace-{function.partition('(')[0]}",
-        sql(f"CREATE OR REPLACE FUNCTION pg_catalog.{function} RETURNS {returns} LANGUAGE sql VOLATILE AS $$ {body} $$"),
+        f"replace-{'ours-' if database == OURS else ''}{function.partition('(')[0]}",
+        sql(
+            f"CREATE OR REPLACE FUNCTION pg_catalog.{function} RETURNS {returns} LANGUAGE sql VOLATILE AS $$ {body} $$",
+            database=database,
+        ),
         undo=[
             back(
                 f"CREATE OR REPLACE FUNCTION pg_catalog.{function} RETURNS {returns} LANGUAGE internal STRICT AS '{original}'",
-                database="postgres",
+                database=database,
             )
         ],
         **more,
@@ -592,6 +601,54 @@ _THINGS: tuple[Thing, ...] = (
     _replaced("pg_is_in_recovery()", "bool", "SELECT true", "pg_is_in_recovery", fast=True),
     _replaced("pg_current_wal_flush_lsn()", "pg_lsn", "SELECT '0/1'::pg_lsn", "pg_current_wal_flush_lsn"),
     _replaced("pg_wal_replay_resume()", "void", "SELECT", "pg_wal_replay_resume"),
+    # The same, and more, in the database that noded's own sessions are in.
+    _replaced("pg_is_in_recovery()", "bool", "SELECT true", "pg_is_in_recovery", OURS),
+    _replaced("pg_current_wal_flush_lsn()", "pg_lsn", "SELECT '0/1'::pg_lsn", "pg_current_wal_flush_lsn", OURS),
+    _thing("ours-dropped", sql(f"DROP DATABASE {OURS} WITH (FORCE)"), undo=[back(f"CREATE DATABASE {OURS}")]),
+    _thing(
+        "ours-renamed",
+        loop(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{OURS}'", pause_s=0.01),
+        loop(f"ALTER DATABASE {OURS} RENAME TO not_ours", pause_s=0.01),
+        undo=[
+            back(
+                f"DO $$ BEGIN IF EXISTS (SELECT FROM pg_database WHERE datname = 'not_ours') THEN "
+                f"ALTER DATABASE not_ours RENAME TO {OURS}; END IF; END $$"
+            )
+        ],
+    ),
+    _thing(
+        "ours-no-connections",
+        sql(f"ALTER DATABASE {OURS} ALLOW_CONNECTIONS false"),
+        undo=[back(f"ALTER DATABASE {OURS} ALLOW_CONNECTIONS true")],
+    ),
+    _thing(
+        "ours-and-postgres-dropped",
+        sql(f"DROP DATABASE {OURS} WITH (FORCE)", "DROP DATABASE postgres WITH (FORCE)", database="template1"),
+        undo=[back("CREATE DATABASE postgres")],
+    ),
+    _thing(
+        "ours-set-role",
+        sql(_APP, f"ALTER DATABASE {OURS} SET role = app", f"ALTER DATABASE {OURS} SET statement_timeout = 1"),
+        undo=[back(f"ALTER DATABASE {OURS} RESET ALL")],
+    ),
+    _thing(
+        "ours-connect-revoked",
+        sql(f"REVOKE ALL ON DATABASE {OURS} FROM PUBLIC, endpointd, endpointd_replication, endpointd_probe"),
+        undo=[back(f"GRANT CONNECT ON DATABASE {OURS} TO endpointd, endpointd_replication, endpointd_probe")],
+    ),
+    _thing(
+        "ours-login-trigger",
+        sql(
+            _SLEEPS,
+            "CREATE EVENT TRIGGER waits ON login EXECUTE FUNCTION public.wait()",
+            "ALTER EVENT TRIGGER waits ENABLE ALWAYS",
+            database=OURS,
+        ),
+        undo=[back("DROP EVENT TRIGGER IF EXISTS waits", database=OURS)],
+        since=17,
+    ),
+    *(_locked_in_ours(catalog) for catalog in ("pg_class", "pg_proc", "pg_type", "pg_attribute", "pg_index", "pg_operator")),
+    _thing("ours-occupied", held("SELECT pg_sleep(600)", count=60, database=OURS)),
     _thing(
         "function-ambiguous",
         sql(f"CREATE FUNCTION pg_catalog.pg_current_wal_flush_lsn(n int DEFAULT 0) RETURNS pg_lsn {_WRONG_LSN}"),

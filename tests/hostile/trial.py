@@ -204,6 +204,9 @@ def _undo(stand: Stand, trial: Trial, tenant: Tenant) -> None:
                     stand.keeper.run(deed.statements, database=deed.database)
                 break
             except (psycopg.Error, AssertionError) as error:
+                if trial.verdict is Verdict.REFUSED:
+                    # What was not done cannot be undone; what was done before the refusal can.
+                    break
                 if time.monotonic() > deadline:
                     trial.problems.append(f"it could not be undone: {type(error).__name__}: {error}")
                     trial.is_broken = True
