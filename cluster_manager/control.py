@@ -7,6 +7,7 @@ is what was decided upon.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -43,6 +44,7 @@ FOLLOW_WAIT_S = 5.0
 HISTORY_KINDS = ("bootstrap.opened", "failover.opened", "voters.changed", "paused", "resumed", "store.adopted", "failover.held")
 
 EXPLAINED_EVENTS = 40
+EVENTS_PER_TURN = 200
 
 NO_FLIGHTS = "no failover has been recorded yet"
 
@@ -95,7 +97,9 @@ class Control:
         chronicle: Chronicle,
         flights: FlightWriter,
         rehearsals: Rehearsals,
+        late_ms: Callable[[], int] = int,
     ) -> None:
+        """*late_ms* says for how long the manager's loop stood still lately."""
         self._reconciler = reconciler
         self._store = store
         self._feed = feed
@@ -103,6 +107,7 @@ class Control:
         self._chronicle = chronicle
         self._flights = flights
         self._rehearsals = rehearsals
+        self._late_ms = late_ms
 
     def routes(self) -> list[web.RouteDef]:
         """Return the API's paths."""
@@ -139,7 +144,12 @@ class Control:
         status = make_status(
             view,
             plan,
-            manager=ManagerStatus(leader=lease.holder, store="embedded", store_problem=self._reconciler.store_problem),
+            manager=ManagerStatus(
+                leader=lease.holder,
+                store="embedded",
+                store_problem=self._reconciler.store_problem,
+                late_ms=self._late_ms(),
+            ),
             last_failover=self._chronicle.last_failover,
             proxies=self._feed.proxies(),
             since={name: wall for name, (_, wall) in self._reconciler.since.items()},
@@ -161,6 +171,8 @@ class Control:
                 for event in self._journal.since(after):
                     await stream.write_line(encode_event(event))
                     after = event.sequence
+                    if after % EVENTS_PER_TURN == 0:
+                        await asyncio.sleep(0)  # what decides is never kept waiting by who reads
                 if not follow:
                     break
                 if not await self._journal.wait_since(after, timeout_s=FOLLOW_WAIT_S):

@@ -67,7 +67,7 @@ async def serve(settings: ManagerSettings, config: Path, token: str, noded_token
             async with Executor(specs, noded_token, observer, observer.changed, recorder) as executor:
                 reconciler = Reconciler(settings, store, observer, executor, chronicle, publish, feed.are_settled, feed.seen)
                 rehearsals = Rehearsals(reconciler, executor, files)
-                control = Control(reconciler, store, feed, journal, chronicle, flights, rehearsals)
+                control = Control(reconciler, store, feed, journal, chronicle, flights, rehearsals, life.lag.stood_still_ms)
                 metrics = ManagerMetrics(reconciler, chronicle)
                 flights.on_ended = metrics.ended
                 REGISTRY.register(metrics)

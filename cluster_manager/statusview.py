@@ -150,6 +150,7 @@ def _node(node: NodeView, document: Topology | None, view: View, since: str | No
         activity=str(observation.activity) if observation is not None and observation.activity is not Activity.IDLE else None,
         progress_percent=observation.progress_percent if observation is not None else None,
         problem=_problem(observation) if observation is not None else None,
+        late_ms=observation.late_ms if observation is not None else 0,
     )
 
 

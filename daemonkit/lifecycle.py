@@ -1,14 +1,19 @@
 """The life of a program: start, readiness, reload, drain, exit code.
 
 SIGTERM and SIGINT ask the program to stop: `stopping` is set, and the program ends by itself when it has drained.  The
-second such signal cancels it.  SIGHUP runs the reload callbacks.  systemd is told of each step if it listens (sd_notify);
-under any other supervisor that is nothing.  Exit code 0 means an orderly end, 1 that the program failed or was cancelled.
+second such signal cancels it.  SIGHUP runs the reload callbacks.  Exit code 0 means an orderly end, 1 that the program failed
+or was cancelled.
+
+Whoever supervises us and listens (sd_notify: systemd, or the supervisor of a local cluster) is told of each step, and where
+its watchdog is on, that the loop turns.  A loop that stands still is given up and ended; by SIGABRT it leaves the traceback of
+every thread on standard error.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import os
 import signal
 import socket
@@ -16,11 +21,14 @@ import time
 from collections.abc import Awaitable, Callable
 
 from daemonkit.logs import get_logger
+from daemonkit.looplag import LoopLag
 from daemonkit.settings import SettingsError
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+WORDS_PER_PATIENCE = 5
+"""How often the service manager hears of us within the time after which it gives us up."""
 
 
 class Lifecycle:
@@ -29,6 +37,8 @@ class Lifecycle:
     def __init__(self) -> None:
         self.stopping = asyncio.Event()
         """Set by the first SIGTERM or SIGINT, or by the program itself when it wants to end."""
+        self.lag = LoopLag(interval_s=0.1)
+        """Of the program's loop, measured as long as it lives."""
         self._reload_callbacks: list[Callable[[], None]] = []
 
     def notify_ready(self) -> None:
@@ -55,6 +65,8 @@ class Lifecycle:
 
 def run(main: Callable[[Lifecycle], Awaitable[None]]) -> int:
     """Run *main* to its end on a new event loop and return the exit code of the process."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # standard error may be no file
+        faulthandler.enable()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_live(main))
 
@@ -78,6 +90,8 @@ async def _live(main: Callable[[Lifecycle], Awaitable[None]]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_stop, number)
     loop.add_signal_handler(signal.SIGHUP, life.reload)
+    life.lag.publish()
+    chores = [loop.create_task(life.lag.watch(), name="loop lag"), loop.create_task(_tell_alive(), name="watchdog")]
     try:
         await main(life)
     except asyncio.CancelledError:
@@ -88,6 +102,8 @@ async def _live(main: Callable[[Lifecycle], Awaitable[None]]) -> int:
         log.exception("the program failed")
         return EXIT_FAILED
     finally:
+        for chore in chores:
+            chore.cancel()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.remove_signal_handler(number)
     log.info("stopped")
@@ -101,6 +117,16 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     except ImportError:
         return asyncio.new_event_loop
     return uvloop.new_event_loop
+
+
+async def _tell_alive() -> None:
+    """Tell the service manager again and again that the loop turns, if it asked for it. Source: sd_watchdog_enabled(3)."""
+    asked_us = os.environ.get("WATCHDOG_USEC", "")
+    if not asked_us.isdecimal() or os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return
+    while True:
+        _sd_notify("WATCHDOG=1")
+        await asyncio.sleep(int(asked_us) / 1e6 / WORDS_PER_PATIENCE)
 
 
 def _sd_notify(state: str) -> None:

@@ -12,7 +12,16 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from prometheus_client import Counter, Gauge
+
 SAMPLES_MAX = 256
+STALL_S = 0.1
+"""A loop that is later than this has stood still: something took its turn that should not."""
+REMEMBERED_S = 60.0
+STALLS_MAX = 64
+
+STALLS = Counter("endpointd_loop_stalls", "Times this program's event loop stood still for more than 0.1 s.")
+LATEST = Gauge("endpointd_loop_lag_seconds", "The longest that this program's event loop stood still in the last minute.")
 
 
 class LoopLag:
@@ -22,7 +31,9 @@ class LoopLag:
         self._interval_s = interval_s
         self._clock = clock
         self._due: float | None = None
+        self._is_shown = False
         self._samples: deque[tuple[float, float]] = deque(maxlen=SAMPLES_MAX)
+        self._stalls: deque[tuple[float, float]] = deque(maxlen=STALLS_MAX)
 
     async def watch(self) -> None:
         """Measure until cancelled; run it as a task of the program's TaskGroup."""
@@ -42,8 +53,23 @@ class LoopLag:
         """Record that the watching task woke now."""
         if self._due is not None:
             now = self._clock()
-            self._samples.append((now, max(0.0, now - self._due)))
+            lag = max(0.0, now - self._due)
+            self._samples.append((now, lag))
+            if lag > STALL_S:
+                self._stalls.append((now, lag))
+                if self._is_shown:
+                    STALLS.inc()
             self._due = None
+
+    def stood_still_ms(self) -> int:
+        """Return for how many milliseconds the loop stood still at most, within the last minute; 0 if it never did."""
+        now = self._clock()
+        return int(max((lag for at, lag in self._stalls if now - at <= REMEMBERED_S), default=0.0) * 1000)
+
+    def publish(self) -> None:
+        """Show this loop in the program's metrics."""
+        self._is_shown = True
+        LATEST.set_function(lambda: self.stood_still_ms() / 1000)
 
     def worst_ms(self, window_s: float, *, after: float = float("-inf")) -> float:
         """Return the greatest lag in milliseconds of the last *window_s*; of each, what lies *after* a moment on the clock.

@@ -77,11 +77,16 @@ def warnings(status: Status) -> list[str]:
         found.append(f"at risk: {status.at_risk}")
     if status.manager.store_problem:
         found.append(f"the manager cannot write the cluster's document: {status.manager.store_problem}")
+    if status.manager.late_ms >= LATE_MS:
+        found.append(f"the manager stood still for {status.manager.late_ms} ms within the last minute")
     found += [f"relaxed commits, which can be lost: {text}" for text in status.relaxations]
     if status.paused:
         found.append("paused: no failover happens by itself (`endpointctl resume`)")
     return found
 
+
+LATE_MS = 500
+"""A program that stood still for longer may have judged, or been judged, late."""
 
 NODE_COLUMNS: tuple[tuple[Column, Callable[[NodeStatus], str | Text]], ...] = (
     (Column("node", is_head=True), lambda node: node.name),
@@ -100,6 +105,8 @@ NODE_COLUMNS: tuple[tuple[Column, Callable[[NodeStatus], str | Text]], ...] = (
 def node_notes(node: NodeStatus) -> list[str]:
     """Return what is to be said of a node, one sentence each."""
     notes = [node.problem] if node.problem else []
+    if node.late_ms >= LATE_MS:
+        notes.append(f"noded stood still for {node.late_ms} ms within the last minute")
     return [*notes, "restart needed"] if node.pending_restart else notes
 
 

@@ -111,6 +111,7 @@ async def _serve(
     if not become_subreaper():
         log.warning("orphans of a dead postmaster will not be reaped here")
     node = make_node(settings, initial, layout, binaries, state, passwords)
+    node.reporter.late_ms = life.lag.stood_still_ms
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(node.run(life.stopping))
         ready = tasks.create_task(node.taken_up.wait())

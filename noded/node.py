@@ -91,6 +91,7 @@ class Node:
                 self.reporter.upstream_port.run(self.reporter.poke),
                 self.heartbeat.run(),
                 self.upkeep.run(),
+                self.upkeep.keep_log(),
                 self._bury_the_dead(),
                 self._police(),
                 watch_wholeness(self.instance, self.reporter.gatherer, self.reporter.poke),

@@ -31,7 +31,6 @@ FAST_STOP_S = 25.0
 """A fast stop writes a checkpoint; one that takes longer becomes an immediate stop. Whoever stops noded waits longer."""
 GONE_S = 10.0
 """For killed processes to vanish. One in an uninterruptible wait (a hung disk) may not."""
-LOG_BYTES_MAX = 16 << 20
 LOG_TAIL_BYTES = 1 << 14
 
 
@@ -104,7 +103,6 @@ class Postmaster:
         """Start PostgreSQL. Nothing of the data directory may be running. Raises PostmasterError."""
         assert self._process is None
         self._remove_locks()
-        rotate_log(self._layout.log)
 
         def spawn(confined: bool) -> subprocess.Popen[bytes]:
             if not confined and not self._tablespaces_anywhere:
@@ -274,16 +272,3 @@ def remove_socket(socket_dir: Path, port: int) -> None:
     """Remove the unix socket and its lock that a killed server left; the directory is this node's alone."""
     for suffix in ("", ".lock"):
         (socket_dir / f".s.PGSQL.{port}{suffix}").unlink(missing_ok=True)
-
-
-def rotate_log(path: Path) -> None:
-    """Begin PostgreSQL's log anew if it has grown large; one former log is kept.
-
-    The file is copied and cut short, not renamed, because a running server keeps it open; it appends, so it goes on at the
-    new end.
-    """
-    # A full disk is no reason to fail: the next round tries again.
-    with contextlib.suppress(OSError):
-        if path.stat().st_size > LOG_BYTES_MAX:
-            path.with_suffix(".log.1").write_bytes(path.read_bytes())
-            os.truncate(path, 0)

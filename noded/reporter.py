@@ -74,6 +74,8 @@ class Reporter:
         """Whom to ask for what is relaxed on the writer."""
         self.outside: Callable[[], tuple[str, ...]] = tuple
         """Whom to ask for what lies outside the data directory."""
+        self.late_ms: Callable[[], int] = int
+        """Whom to ask for how long the loop stood still."""
         self.latest = self.compose()
 
     def poke(self) -> None:
@@ -147,6 +149,7 @@ class Reporter:
             crashes=instance.crashes.failures,
             mute_ms=self.gatherer.mute_ms(),
             relaxations=self.relaxations(),
+            late_ms=self.late_ms(),
             outside=self.outside(),
             postmaster=Postmaster(
                 state=postmaster.state,

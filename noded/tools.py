@@ -13,6 +13,8 @@ import signal
 from collections.abc import Callable, Sequence
 
 OUTPUT_BYTES_MAX = 1 << 16
+_OF_OUR_SUPERVISOR = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+"""Whoever supervises us is told of us, not of PostgreSQL."""
 _CHUNK_BYTES = 1 << 12
 
 
@@ -62,8 +64,9 @@ async def run_tool(
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of PostgreSQL and its programs: ours, without what libpq and the server would take from it."""
-    return {**{name: value for name, value in os.environ.items() if not name.startswith("PG")}, "LC_ALL": "C"}
+    """Return the environment of PostgreSQL and its programs: ours, without what it would take for its own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PG") and name not in _OF_OUR_SUPERVISOR}
+    return {**kept, "LC_ALL": "C"}
 
 
 def last_words(text: str) -> str:

@@ -10,12 +10,13 @@ import contextlib
 import os
 from collections.abc import Callable
 
+from daemonkit.logrotation import rotate
 from daemonkit.logs import get_logger
 from noded import processes, promise
 from noded.copies import FAILURES
 from noded.instance import Instance
 from noded.observe import Gatherer
-from noded.postmaster import PostmasterError, rotate_log
+from noded.postmaster import PostmasterError
 from noded.promise import standby_configuration, writer_configuration
 from noded.relaxations import Relaxations
 from noded.reporter import Doing
@@ -77,8 +78,13 @@ class Upkeep:
             await self._look_for_relaxations()
             await self._catch_up_with_the_writer()
             self._look_outside()
-            rotate_log(self._instance.layout.log)
             due = due and not await self._keep_slots()
+
+    async def keep_log(self) -> None:
+        """Keep PostgreSQL's log bounded, for ever. Whoever may log in may write to it, a gigabyte a statement."""
+        while True:
+            await asyncio.sleep(INTERVAL_S)
+            await asyncio.to_thread(rotate, self._instance.layout.log)
 
     async def _keep_slots(self) -> bool:
         """Return whether it was done."""

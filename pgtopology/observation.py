@@ -173,6 +173,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """On a standby; None from a noded that does not try."""
     relaxations: tuple[str, ...] = ()
     """On the writer: who commits, or lately would have, with another synchronous_commit than on."""
+    late_ms: int = 0
+    """How long noded's loop stood still at most, within the last minute."""
     outside: tuple[str, ...] = ()
     """Tablespaces outside the data directory: copies lack them, and servers of one machine would share them."""
 

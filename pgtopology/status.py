@@ -20,6 +20,8 @@ class ManagerStatus(msgspec.Struct, frozen=True, kw_only=True):
     store: str
     store_problem: str | None = None
     """Why the document could not be written, until it can: no decision takes effect before."""
+    late_ms: int = 0
+    """How long the manager's loop stood still at most, within the last minute."""
 
 
 class VotersStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +95,8 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     activity: str | None = None
     progress_percent: int | None = None
     problem: str | None = None
+    late_ms: int = 0
+    """How long noded's loop stood still at most, within the last minute."""
 
 
 class ProxyStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,29 +1,9 @@
-"""Log files that stay bounded.
-
-Programs write to their files themselves (opened for appending), so that they go on when the supervisor is dead.  A file that
-has grown is therefore copied aside and truncated in place; a line written in that moment may be lost, nothing blocks.
-"""
+"""Reading log files: their last lines, and what is added to them from now on, also over a rotation."""
 
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
-
-FILE_BYTES_MAX = 16 << 20
-
-
-def rotate(path: Path) -> bool:
-    """Keep the contents of *path* as NAME.1 and empty it if it has grown too large; return whether it was done."""
-    try:
-        if path.stat().st_size <= FILE_BYTES_MAX:
-            return False
-        shutil.copyfile(path, path.with_name(path.name + ".1"))
-        os.truncate(path, 0)
-    except OSError:
-        # A full disk or a file that is gone: the next turn tries again, and programs must not suffer for their logs.
-        return False
-    return True
 
 
 def last_lines(path: Path, count: int, *, bytes_max: int = 1 << 20) -> list[str]:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from daemonkit.logrotation import rotate
 from endpointctl.exits import Failure, WrongUsage
 from endpointctl.local.control import Order, SupervisorGone, ask
 from endpointctl.local.directory import (
@@ -32,7 +33,7 @@ from endpointctl.local.directory import (
     write_settings,
 )
 from endpointctl.local.layout import Layout
-from endpointctl.local.logfiles import last_lines, rotate
+from endpointctl.local.logfiles import last_lines
 from endpointctl.local.plan import DEFAULT_BASE_PORT, NODE_COUNTS, Plan, make_plan
 from endpointctl.local.ports import Conflict, conflicts, free_base_port
 from endpointctl.local.preferences import PostgresPreferences, Preferences

@@ -22,6 +22,7 @@ from typing import Any
 
 import msgspec
 
+from daemonkit.logrotation import rotate
 from daemonkit.logs import configure_logs, get_logger
 from endpointctl import output
 from endpointctl.exits import Failure
@@ -29,7 +30,6 @@ from endpointctl.local.changing import Changes
 from endpointctl.local.control import LINE_BYTES_MAX, Answer, Order, peer_uid
 from endpointctl.local.directory import read_plan
 from endpointctl.local.layout import Layout
-from endpointctl.local.logfiles import rotate
 from endpointctl.local.plan import MANAGER_PROGRAM, Plan
 from endpointctl.local.process import describe_process, write_record
 from endpointctl.local.program import Program, program_environment

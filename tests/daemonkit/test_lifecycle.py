@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import socket
 import subprocess
@@ -108,6 +109,37 @@ def test_the_lag_counts_wake_ups_that_are_overdue() -> None:
     assert round(lag.worst_ms(0.03)) == 0  # too old
     assert round(lag.worst_ms(1.0, after=now - 0.1)) == 60  # of 200 ms that ended 40 ms ago
     assert round(lag.worst_ms(0.1)) == 200
+
+
+def test_a_loop_that_stood_still_is_remembered_for_a_minute() -> None:
+    now = 0.0
+    lag = LoopLag(interval_s=0.05, clock=lambda: now)
+    for late in (0.09, 0.4, 0.2):
+        lag.expect()
+        now += 0.05 + late
+        lag.sample()
+    assert lag.stood_still_ms() == 400
+    now += 59
+    assert lag.stood_still_ms() == 400
+    now += 2
+    assert lag.stood_still_ms() == 0
+
+
+def test_the_service_manager_hears_that_the_loop_turns_and_nothing_while_it_does_not(tmp_path: Path) -> None:
+    address = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(address)
+        listener.settimeout(10)
+        body = "await asyncio.sleep(0.3); import time; time.sleep(60)"
+        with program(body, NOTIFY_SOCKET=address, WATCHDOG_USEC="100000") as process:
+            assert listener.recv(100) == b"READY=1"
+            assert [listener.recv(100) for _ in range(5)] == [b"WATCHDOG=1"] * 5
+            listener.settimeout(1)
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    assert listener.recv(100) == b"WATCHDOG=1"
+            process.send_signal(signal.SIGABRT)
+            assert process.wait(10) == -signal.SIGABRT
 
 
 async def test_a_blocked_loop_is_noticed_while_it_is_watched() -> None:

@@ -1,4 +1,4 @@
-"""Log files stay bounded, and can be followed over a rotation."""
+"""Log files are read from their ends, and can be followed over a rotation."""
 
 from __future__ import annotations
 
@@ -6,24 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from endpointctl.local import logfiles
-from endpointctl.local.logfiles import Follower, last_lines, rotate
-
-
-def test_a_grown_file_is_kept_aside_and_emptied_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logfiles, "FILE_BYTES_MAX", 10)
-    path = tmp_path / "x.log"
-    with path.open("ab", buffering=0) as writer:
-        writer.write(b"old lines enough\n")
-        assert rotate(path)
-        writer.write(b"new\n")
-    assert path.read_text() == "new\n"
-    assert (tmp_path / "x.log.1").read_text() == "old lines enough\n"
-    assert not rotate(path)
+from endpointctl.local.logfiles import Follower, last_lines
 
 
 def test_a_missing_file_is_no_reason_to_stop(tmp_path: Path) -> None:
-    assert not rotate(tmp_path / "none.log")
     assert last_lines(tmp_path / "none.log", 5) == []
     assert Follower(tmp_path / "none.log").new_lines() == []
 

@@ -15,7 +15,7 @@ from noded import patroni, processes
 from noded.binaries import BinariesError, find_binaries
 from noded.durable_state import DurableState, StateError
 from noded.layout import Layout
-from noded.postmaster import last_complaint, rotate_log
+from noded.postmaster import last_complaint
 from noded.tail import KEPT_MAX, put_aside
 from noded.tools import ToolError, environment, run_tool
 from pgtopology.epoch import Epoch
@@ -122,17 +122,12 @@ def test_the_bundled_postgresql_is_found_and_can_be_preferred() -> None:
     assert found.command("postgres", "-V")[-2:] == [str(found.directory / "postgres"), "-V"]
 
 
-def test_the_log_is_begun_anew_when_it_is_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_complaint_in_the_log_is_found(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     layout.make()
-    rotate_log(layout.log)
+    assert last_complaint(layout.log) is None
     layout.log.write_text("LOG:  fine\n2026 [1] FATAL:  it is broken\nHINT:  mend it\n")
     assert last_complaint(layout.log) == "it is broken"
-    monkeypatch.setattr("noded.postmaster.LOG_BYTES_MAX", 10)
-    rotate_log(layout.log)
-    assert layout.log.read_text() == ""
-    assert "broken" in layout.log.with_suffix(".log.1").read_text()
-    assert last_complaint(layout.log) is None
 
 
 RUNNING = Postmaster(state=PostmasterState.RUNNING, pid=1)
