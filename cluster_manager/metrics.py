@@ -16,9 +16,10 @@ from prometheus_client.registry import Collector
 from cluster_manager.decision.diagnose import Diagnosis
 from cluster_manager.decision.members import lag_bytes, node_state
 from cluster_manager.decision.plan import Plan
+from cluster_manager.decision.prospects import prospects, stuck
 from cluster_manager.decision.suspicion import promisable
 from cluster_manager.decision.view import NodeView, View
-from cluster_manager.statusview import cluster_state
+from cluster_manager.statusview import at_risk, cluster_state
 from pgtopology.document import Durability, Topology
 from pgtopology.flight import PHASES, Flight
 from pgtopology.node import NodeState
@@ -95,7 +96,7 @@ def _cluster(view: View, plan: Plan) -> Iterator[Metric]:
     state = cluster_state(view, plan)
     yield _one_of("endpointd_cluster_state", "The state that status shows.", "state", CLUSTER_STATES, state)
     yield _one_of("endpointd_diagnosis", "What the manager finds.", "diagnosis", Diagnosis, str(plan.diagnosis))
-    yield from _quorum(view, document)
+    yield from _quorum(view, plan, document)
     if document is None:
         return
     yield _gauge("endpointd_cluster_epoch", "The document's epoch.", document.epoch)
@@ -124,19 +125,25 @@ def _cluster(view: View, plan: Plan) -> Iterator[Metric]:
     yield _by_node("endpointd_node_disk_free_bytes", "Free on the file system of the data.", disks)
 
 
-def _quorum(view: View, document: Topology | None) -> Iterator[Metric]:
+def _quorum(view: View, plan: Plan, document: Topology | None) -> Iterator[Metric]:
     voters = document.voters if document is not None else None
     able, _ = promisable(view, document) if document is not None else ((), {})
     needed = voters.safe_set_size if voters is not None else 0
-    alone = voters is None or len(voters.members) < 2
-    stands = document is not None and voters is not None and voters.is_safe_set(able)
     yield _gauge("endpointd_voters", "Recorded voters.", len(voters.members) if voters is not None else 0)
     yield _gauge("endpointd_voters_needed", "Voters that must promise before a failover.", needed)
-    yield _gauge("endpointd_voters_promisable", "Voters that could promise now.", len(able))
-    at_risk = alone or not stands
-    yield _gauge("endpointd_at_risk", "Whether a failover would be impossible now.", at_risk)
-    paused = document is not None and document.paused
-    yield _gauge("endpointd_failover_possible", "Whether a failover would happen by itself now.", not at_risk and not paused)
+    yield _gauge("endpointd_voters_promisable", "Voters that could promise now, the writer among them.", len(able))
+    is_at_risk = at_risk(view, plan) is not None
+    yield _gauge("endpointd_at_risk", "Whether the writer's loss would stop the cluster, or commits wait already.", is_at_risk)
+    is_stuck = stuck(view, plan.finding) is not None
+    yield _gauge("endpointd_stuck", "Whether no commit is acknowledged, and nothing mends that.", is_stuck)
+    ahead = prospects(view, plan.finding)
+    possible = ahead.server_crash.survived
+    yield _gauge("endpointd_failover_possible", "Whether another would lead by itself if the writer were lost now.", possible)
+    survives = GaugeMetricFamily("endpointd_survives", "Whether the cluster goes on by itself after a loss.", labels=["loss"])
+    survives.add_metric(["server_crash"], possible)
+    survives.add_metric(["host_loss"], ahead.host_loss.survived)
+    survives.add_metric(["zone_loss"], ahead.zone_loss.survived)
+    yield survives
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -72,6 +72,7 @@ class Reconciler:
         self._epoch_is_ours = False
         self._epoch_began_ms = self._started_ms
         self._claimed_ms = self._started_ms
+        self._transition_began_ms = self._started_ms
         self._request: Request | None = None
         self._soft_failovers_ms: deque[float] = deque(maxlen=FAILOVERS_REMEMBERED)
         self._edits: list[tuple[Callable[[Topology], Topology], str]] = []
@@ -181,6 +182,7 @@ class Reconciler:
             document=self._document,
             epoch_is_ours=self._epoch_is_ours,
             epoch_began_at_ms=self._epoch_began_ms,
+            transition_began_at_ms=self._transition_began_ms,
             claimed_at_ms=self._claimed_ms,
             nodes=self._observer.views(now),
             promises=dict(self._executor.promises),
@@ -236,6 +238,8 @@ class Reconciler:
         self._document = new
         if new.candidate is not None and (old is None or new.candidate != old.candidate):
             self._claimed_ms = now
+        if new.transition is not None and (old is None or old.transition is None):
+            self._transition_began_ms = now
         if old is None or new.epoch > old.epoch:
             self._epoch_is_ours = True
             self._epoch_began_ms = now
@@ -258,7 +262,7 @@ class Reconciler:
                 continue
             break
         self._epoch_is_ours = False
-        self._epoch_began_ms = self._claimed_ms = now_ms()
+        self._epoch_began_ms = self._claimed_ms = self._transition_began_ms = now_ms()
         self._unpublished = self._document
         if self._document is not None:
             # Whoever wrote it may have orders under way that only a newer revision makes late.

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
+
 from cluster_manager.decision.diagnose import Diagnosis
 from cluster_manager.decision.members import lag_bytes, node_state
 from cluster_manager.decision.plan import Plan
+from cluster_manager.decision.prospects import NO_CLUSTER, obstacle_after, prospects, stuck, without_room
 from cluster_manager.decision.suspicion import promisable, tell
 from cluster_manager.decision.view import NodeView, View
 from pgtopology.document import Durability, Topology
@@ -22,6 +25,8 @@ from pgtopology.status import (
     NodeStatus,
     ProxyStatus,
     Status,
+    Survives,
+    SurvivesBecause,
     TransitionStatus,
     VotersStatus,
 )
@@ -39,9 +44,11 @@ def make_status(
 ) -> Status:
     """Return the status of the cluster. *since* holds the wall time at which each node's state began."""
     document = view.document
-    able, missing = promisable(view, document) if document is not None else ((), {})
+    able, _ = promisable(view, document) if document is not None else ((), {})
+    ahead = prospects(view, plan.finding)
     voters = document.voters if document is not None else None
     transition = document.transition if document is not None else None
+    writer = document.writer if document is not None else None
     endpoints = view.endpoints
     servers = {node.observation.server_version for node in view.nodes if node.observation and node.observation.server_version}
     return Status(
@@ -55,7 +62,7 @@ def make_status(
         diagnosis=str(plan.diagnosis),
         reason=plan.reason,
         paused=document.paused if document is not None else False,
-        at_risk=plan.reason if plan.diagnosis is Diagnosis.FAILOVER_HELD else _at_risk(document, len(able), missing),
+        at_risk=at_risk(view, plan),
         transition=TransitionStatus(
             kind=str(transition.kind),
             step=str(transition.step),
@@ -70,6 +77,7 @@ def make_status(
             w=voters.w if voters is not None else 0,
             needed=voters.safe_set_size if voters is not None else 0,
             promisable=len(able),
+            promisable_without_writer=sum(voter.name != writer for voter in able),
         ),
         last_failover=last_failover,
         endpoints=EndpointsStatus(
@@ -80,6 +88,16 @@ def make_status(
         proxies=proxies,
         versions={"endpointd": version, **({"postgresql": ", ".join(sorted(servers))} if servers else {})},
         relaxations=relaxations(view),
+        survives=Survives(
+            server_crash=ahead.server_crash.survived,
+            host_loss=ahead.host_loss.survived,
+            zone_loss=ahead.zone_loss.survived,
+        ),
+        survives_because=SurvivesBecause(
+            server_crash=ahead.server_crash.because,
+            host_loss=ahead.host_loss.because,
+            zone_loss=ahead.zone_loss.because,
+        ),
     )
 
 
@@ -92,7 +110,7 @@ def relaxations(view: View) -> tuple[str, ...]:
 def cluster_state(view: View, plan: Plan) -> str:
     """Return the one word for the whole cluster."""
     document = view.document
-    if plan.diagnosis in (Diagnosis.NO_SAFE_SET, Diagnosis.NO_CANDIDATE, Diagnosis.STORE_BEHIND):
+    if stuck(view, plan.finding) is not None:
         return "stuck"
     if document is None or plan.diagnosis in (Diagnosis.BOOTSTRAPPING, Diagnosis.NO_CLUSTER):
         return "bootstrapping"
@@ -100,26 +118,33 @@ def cluster_state(view: View, plan: Plan) -> str:
         return "transition"
     if document.paused:
         return "paused"
-    if plan.diagnosis is Diagnosis.FAILOVER_HELD:
+    is_alone = document.voters is None or len(document.voters.members) == 1
+    if plan.diagnosis is Diagnosis.FAILOVER_HELD or (not is_alone and at_risk(view, plan) is not None):
         return "at_risk"
-    able, missing = promisable(view, document)
-    if document.voters is not None and not document.is_safe_set(able):
-        return "at_risk"
+    _, missing = promisable(view, document)
     everybody = all(node_state(node, document, view) in (NodeState.RUNNING, NodeState.STREAMING) for node in view.nodes)
     # Whoever waits for "healthy" wants the next failure survived: so every voter must be able to promise, and count.
-    return "healthy" if plan.diagnosis is Diagnosis.HEALTHY and everybody and not missing else "degraded"
+    is_well = plan.diagnosis is Diagnosis.HEALTHY and everybody and not missing and not without_room(view)
+    return "healthy" if is_well else "degraded"
 
 
-def _at_risk(document: Topology | None, able: int, missing: Mapping[str, str]) -> str | None:
+def at_risk(view: View, plan: Plan) -> str | None:
+    """Return why no commit is acknowledged, or the loss of the writer would not be survived, or a server cannot go on for long.
+
+    That an operator has paused failovers is his wish, and said elsewhere.
+    """
+    document = view.document
     if document is None or document.voters is None:
-        return "there is no cluster yet"
-    needed = document.voters.safe_set_size
-    if able < needed:
-        who = tell(missing)
-        return f"failover impossible now: {able} of {needed} needed voters promisable: {who}"
-    if len(document.voters.members) == 1:
-        return f'failover impossible: "{document.voters.names[0]}" is the only voter (durability {document.durability})'
-    return None
+        return NO_CLUSTER
+    why = stuck(view, plan.finding)
+    if why is not None or document.writer is None:
+        return why
+    if plan.diagnosis is Diagnosis.FAILOVER_HELD:
+        return plan.reason
+    regardless = msgspec.structs.replace(document, paused=False)
+    why = obstacle_after(view, regardless, (document.writer,))
+    full = tell(without_room(view))
+    return "; ".join(filter(None, (why and f'without "{document.writer}" {why}', full and f"no room: {full}"))) or None
 
 
 def _node(node: NodeView, document: Topology | None, view: View, since: str | None) -> NodeStatus:

@@ -51,6 +51,7 @@ def _head(status: Status) -> list[RenderableType]:
         Text.assemble(
             (f"cluster {status.cluster}  ", "bold"),
             (status.state, _STATE_STYLES.get(status.state, "")),
+            *([(", no failover possible", "bold yellow")] if len(status.voters.names) == 1 else []),
             f"  epoch {status.epoch}  timeline {_or_dash(status.timeline)}  writer ",
             (status.writer or "none", "bold"),
             f"  durability {status.durability}",
@@ -135,7 +136,21 @@ def lag_text(node: NodeStatus) -> str:
 def _quorum(status: Status) -> list[RenderableType]:
     voters = status.voters
     text = f"quorum: {len(voters.names)} of {len(status.nodes)} nodes vote, a commit is on {voters.w}; "
-    return [Text(f"{text}a failover needs {voters.needed} voters, {voters.promisable} can promise now")]
+    without = f"{voters.promisable_without_writer} could promise without {status.writer or 'a writer'}"
+    return [Text(f"{text}a failover needs {voters.needed} voters, {without}")]
+
+
+def _survives(status: Status) -> list[RenderableType]:
+    yes, because = status.survives, status.survives_because
+    losses = (
+        ("the writer's server", yes.server_crash, because.server_crash),
+        ("any one host", yes.host_loss, because.host_loss),
+        ("any one zone", yes.zone_loss, because.zone_loss),
+    )
+    told: dict[str, list[str]] = {}
+    for loss, survived, why in losses:
+        told.setdefault("yes" if survived else f"no, {why}", []).append(loss)
+    return [Text("survives the loss of " + "; ".join(f"{', '.join(of)}: {answer}" for answer, of in told.items()))]
 
 
 def _endpoints(status: Status) -> list[RenderableType]:
@@ -169,6 +184,7 @@ SECTIONS: tuple[Callable[[Status], list[RenderableType]], ...] = (
     _warnings,
     _nodes,
     _quorum,
+    _survives,
     _endpoints,
     _proxies,
     _last_failover,

@@ -64,6 +64,7 @@ class Node:
         self.upkeep = Upkeep(instance, reporter.gatherer, doing, self.turn, reporter.poke)
         reporter.relaxations = lambda: self.upkeep.relaxations.texts
         reporter.outside = lambda: self.upkeep.outside
+        reporter.slots_kept = lambda: self.upkeep.slots or frozenset()
         self.taken_up = asyncio.Event()
         self.closing = False
         """No order is accepted any more."""

@@ -70,6 +70,8 @@ class Reporter:
         self.deafness = Deafness(instance, attention)
         self.sync_trial = SyncTrial(instance, self.gatherer, attention)
         self.upstream_port = UpstreamPort(instance, self.gatherer)
+        self.slots_kept: Callable[[], frozenset[str]] = frozenset
+        """Whom to ask for the slots that are kept."""
         self.relaxations: Callable[[], tuple[str, ...]] = tuple
         """Whom to ask for what is relaxed on the writer."""
         self.outside: Callable[[], tuple[str, ...]] = tuple
@@ -175,6 +177,7 @@ class Reporter:
             heartbeat=self._heartbeat.report(now),
             walsenders=facts.walsenders,
             synchronous_standby_names=facts.synchronous_standby_names,
+            slots_kept=tuple(sorted(self.slots_kept())),
             disk=disk_of(instance),
             sync=self.sync_trial.report() if standby else None,
             data_dir=str(instance.layout.pgdata),

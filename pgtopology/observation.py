@@ -191,6 +191,9 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     synchronous_standby_names: str | None = None
     """As a new backend shows it."""
 
+    slots_kept: tuple[str, ...] | None = None
+    """Whose slots it keeps, as it was told since noded began: all members' but its own; None from a noded that does not say."""
+
     disk: Disk | None = None
     data_dir: str
     server_version: str | None = None

@@ -32,7 +32,28 @@ class VotersStatus(msgspec.Struct, frozen=True, kw_only=True):
     needed: int
     """How many voters must promise before a failover."""
     promisable: int
-    """How many could promise now."""
+    """How many could promise now, the writer among them."""
+    promisable_without_writer: int = 0
+    """The same without it: what a failover would have if the writer were lost."""
+
+
+class Survives(msgspec.Struct, frozen=True, kw_only=True):
+    """Which loss would leave a cluster that goes on by itself: with a writer whose commits are acknowledged."""
+
+    server_crash: bool = False
+    """Of the writer's server, PostgreSQL and noded."""
+    host_loss: bool = False
+    """Of any one host, with all nodes that have its address."""
+    zone_loss: bool = False
+    """Of any one zone, with all hosts that have a node in it."""
+
+
+class SurvivesBecause(msgspec.Struct, frozen=True, kw_only=True):
+    """The sentence to each of `Survives`: what would happen, or why it would not be survived."""
+
+    server_crash: str = ""
+    host_loss: str = ""
+    zone_loss: str = ""
 
 
 class LastFailover(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,7 +147,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     paused: bool
     at_risk: str | None
-    """Why a failover would be impossible now, or None."""
+    """Why the loss of the writer would not be survived, or no commit is acknowledged already, or will be soon; or None."""
     transition: TransitionStatus | None
     manager: ManagerStatus
     voters: VotersStatus
@@ -137,3 +158,5 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, str]
     relaxations: tuple[str, ...] = ()
     """Who commits on the writer, or lately would have, without waiting as the cluster promises."""
+    survives: Survives = msgspec.field(default_factory=Survives)
+    survives_because: SurvivesBecause = msgspec.field(default_factory=SurvivesBecause)

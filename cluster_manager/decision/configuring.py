@@ -1,23 +1,34 @@
-"""Which nodes are to be told of the operator's settings.
+"""Which nodes are to be told of the operator's settings, and whose slots to keep.
 
 Beside a writer only: settings never come between a failure and the next writer.  A node that has no data yet is told too, so
-that its copy starts with them.  One that refuses, or is too old to know the order, is told again at the executor's pace.
+that its copy starts with them.  A standby would else learn of a member that came after it, or that was made anew, only at the
+next handover, and that member could not stream from it at once.  One that refuses, or is too old to know the order, is told
+again at the executor's pace.
 """
 
 from __future__ import annotations
 
 from cluster_manager.decision.actions import Configure
-from cluster_manager.decision.view import View, is_fresh
+from cluster_manager.decision.view import View, is_fresh, slots_of
 from pgtopology.document import Topology
+from pgtopology.node import sync_name
+from pgtopology.observation import Observation
 
 
 def untold(view: View, document: Topology) -> tuple[Configure, ...]:
-    """Return an order for each node that goes by another version than the document's."""
+    """Return an order for each node that goes by another version than the document's, or keeps other slots than it should."""
     return tuple(
         Configure(node.name)
         for node in view.nodes
         if node.observation is not None
         and is_fresh(node, view.timings)
-        and node.observation.desired_version != document.desired.version
+        and (node.observation.desired_version != document.desired.version or _keeps_other_slots(node.observation, document))
         and node.observation.system_identifier in (None, document.system_identifier)
     )
+
+
+def _keeps_other_slots(observation: Observation, document: Topology) -> bool:
+    if observation.slots_kept is None or observation.incarnation is None:
+        return False
+    own = sync_name(observation.node, observation.incarnation)
+    return frozenset(observation.slots_kept) != frozenset(slots_of(document)) - {own}

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cluster_manager.decision.diagnose import Diagnosis, Finding
+from cluster_manager.decision.diagnose import Diagnosis, Finding, diagnose_writer
 from cluster_manager.decision.elect import Elected, elect, tally
-from cluster_manager.decision.members import CAUGHT_UP_BYTES, node_state
-from cluster_manager.decision.suspicion import is_running, promisable, tell
+from cluster_manager.decision.members import CAUGHT_UP_BYTES
+from cluster_manager.decision.prospects import obstacle_after, stuck
+from cluster_manager.decision.suspicion import is_running, promisable
 from cluster_manager.decision.transition import begin
 from cluster_manager.decision.view import NodeView, Promise, View, slots_of
 from pgtopology.document import Topology, TransitionKind
 from pgtopology.drill import CandidateReadiness, Drill, Readiness
 from pgtopology.flight import Measured, VoteTold
 from pgtopology.lsn import format_lsn
-from pgtopology.node import NodeName, NodeState, Position, sync_name
+from pgtopology.node import NodeName, Position, sync_name
 from pgtopology.orders import PromiseAnswer
-from pgtopology.quorum import Voter, Voters
+from pgtopology.quorum import Voter
 
 DISK_FREE_BYTES_MIN = 1 << 30
 """Less than this would not last long for a writer."""
@@ -52,11 +53,7 @@ def rehearse(view: View, lose: str | None, readiness: Mapping[NodeName, Readines
     missing = {name: why for name, why in missing.items() if name != lost} | {str(lost): "is the one that is lost"}
     elected, votes = _hold_election(view, document, able)
     is_writer = lost == document.writer
-    stands = voters.is_safe_set(able)
-    if is_writer:
-        possible, verdict = _without_the_writer(document, voters, able, missing, elected, stands=stands)
-    else:
-        possible, verdict = _without_a_standby(view, document, voters, lost)
+    possible, verdict = _verdict(view, document, lost, elected)
     asked = tuple(node.name for node in view.nodes if node.name != lost and _has_data(node))
     left = [voter.name for voter in able]
     return Drill(
@@ -133,43 +130,19 @@ def _answer(node: NodeView, voter: Voter, begun: Topology) -> PromiseAnswer:
     )
 
 
-def _without_the_writer(
-    document: Topology,
-    voters: Voters,
-    able: tuple[Voter, ...],
-    missing: Mapping[str, str],
-    elected: Elected | None,
-    *,
-    stands: bool,
-) -> tuple[bool, str]:
-    if not stands:
-        needed, who = voters.safe_set_size, tell(missing)
-        return False, f"no failover would be possible: {len(able)} of the {needed} voters needed could promise; {who}"
-    if document.paused:
-        return False, "no failover would happen by itself: it is paused (`endpointctl resume`)"
+def _verdict(view: View, document: Topology, lost: NodeName, elected: Elected | None) -> tuple[bool, str]:
+    """Return whether commits would go on without *lost*, and the sentence about it."""
+    why_not = stuck(view, diagnose_writer(view, document))
+    if why_not is not None:
+        return False, f"commits wait already: {why_not}"
+    why_not = obstacle_after(view, document, (lost,))
+    if why_not is not None:
+        return False, why_not
+    if lost != document.writer:
+        return True, f'no failover: "{lost}" is not the writer, and "{document.writer}" keeps the quorum it needs'
     if elected is None:
         return True, "a safe set could promise; who leads is known when its PostgreSQL servers have started"
     return True, f'"{elected.node}" would become the writer: {elected.because}'
-
-
-def _without_a_standby(view: View, document: Topology, voters: Voters, lost: NodeName) -> tuple[bool, str]:
-    """Return whether commits would go on, and the sentence about it."""
-    writer = document.writer
-    assert writer is not None
-    needed = voters.others_needed(writer)
-    streaming = [
-        voter.name
-        for voter in voters.members
-        if voter.name not in (writer, lost)
-        and (node := view.node(voter.name)) is not None
-        and node_state(node, document, view) is NodeState.STREAMING
-    ]
-    if len(streaming) < needed:
-        return False, (
-            f'commits would wait: "{writer}" needs {needed} of the other voters, and '
-            f"{', '.join(streaming) if streaming else 'none of them'} would be left"
-        )
-    return True, f'no failover: "{lost}" is not the writer, and "{writer}" keeps {len(streaming)} of the {needed} it needs'
 
 
 def _has_data(node: NodeView) -> bool:

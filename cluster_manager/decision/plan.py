@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from cluster_manager.decision import adoption, bootstrap, configuring, membership, transition
+from cluster_manager.decision import adoption, attempt, bootstrap, configuring, membership, transition
 from cluster_manager.decision.actions import Action, Checkpoint, Clone, Rewind, WriteDocument
 from cluster_manager.decision.diagnose import Diagnosis, Finding, diagnose_store, diagnose_writer
 from cluster_manager.decision.members import refreshed
@@ -109,6 +109,10 @@ def _decide(view: View) -> Plan:
         again = adoption.completed(view, document, document.transition)
         if again is not None:
             return _plan(view, Finding(Diagnosis.STORE_BEHIND, again.because), (again,))
+        if request is not None and request.kind is RequestKind.FAILOVER and refusal(view, request) is None:
+            wanted = msgspec.structs.replace(document.transition, target=request.to)
+            again = attempt.new_attempt(document, wanted, "the operator asks for another attempt")
+            return _plan(view, attempt.in_flight(document.transition, again.because), (again,))
         return _plan(view, *transition.proceed(view, document, document.transition))
     finding = diagnose_writer(view, document)
     if finding.failed:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from cluster_manager.decision.diagnose import Diagnosis, diagnose_writer
 from cluster_manager.decision.members import CAUGHT_UP_BYTES, lag_bytes, node_state
+from cluster_manager.decision.prospects import stalled_ms
+from cluster_manager.decision.prospects import unanswered as is_unanswered
 from cluster_manager.decision.suspicion import Health, health, promisable, survivors, tell
 from cluster_manager.decision.view import Request, RequestKind, View
-from pgtopology.document import Durability, Topology
+from pgtopology.document import Durability, Topology, Transition, TransitionKind
 from pgtopology.node import NodeName, NodeState
 from pgtopology.observation import Port
 
@@ -19,7 +21,7 @@ def refusal(view: View, request: Request) -> str | None:
     if request.kind is RequestKind.DATA_LOSS:
         return _data_loss_refusal(view, document, request)
     if document.transition is not None:
-        return f"a {document.transition.kind} is under way (epoch {document.epoch})"
+        return _in_transition_refusal(view, document, document.transition, request)
     if request.to is not None and (request.to == document.writer or view.node(request.to) is None):
         return _unfit(view, document, request.to)
     if document.voters is None or len(document.voters.members) < 2:
@@ -49,13 +51,40 @@ def refusal(view: View, request: Request) -> str | None:
     return None
 
 
+def _in_transition_refusal(view: View, document: Topology, transition: Transition, request: Request) -> str | None:
+    """Return why the transition is left alone, or None: one that has stalled may be given another attempt."""
+    under_way = f"a {transition.kind} is under way (epoch {document.epoch})"
+    if request.kind is not RequestKind.FAILOVER or transition.kind is TransitionKind.BOOTSTRAP:
+        return under_way
+    if stalled_ms(view, document) is None:
+        return f"{under_way}; it goes on by itself, and another attempt may be asked for once status says that it is stuck"
+    if request.to is not None and (document.voters is None or document.voters.find(request.to) is None):
+        names = ", ".join(document.voters.names) if document.voters is not None else ""
+        return f'"{request.to}" is no voter; the voters are {names}'
+    able, missing = promisable(view, document)
+    if not document.is_safe_set(able):
+        needed = document.voters.safe_set_size if document.voters is not None else 0
+        return (
+            f"{under_way}, and another attempt would not help: {len(able)} of the {needed} voters needed could promise: "
+            f"{tell(missing)}; `endpointctl failover --allow-data-loss {document.cluster}` gives them up for good"
+        )
+    return None
+
+
 def _data_loss_refusal(view: View, document: Topology, request: Request) -> str | None:
     """Return why nothing has to be given up, or cannot be."""
     able, _ = promisable(view, document)
     if document.voters is None:
         return "there is no cluster yet"
     if document.is_safe_set(able):
-        return "a safe set answers, so nothing has to be given up: use failover without --allow-data-loss"
+        if document.transition is None:
+            return "a safe set answers, so nothing has to be given up: use failover without --allow-data-loss"
+        if stalled_ms(view, document) is None:
+            return f"a safe set answers, so nothing has to be given up: the {document.transition.kind} goes on by itself"
+        return (
+            "a safe set answers, so giving voters up would not help: `endpointctl failover`, without --allow-data-loss, begins "
+            "another attempt, and `endpointctl explain` tells what each node answers"
+        )
     if document.transition is None and not _is_lost(view, document):
         return f'the writer "{document.writer}" is not known to have failed'
     left = survivors(view, document)
@@ -67,13 +96,15 @@ def _data_loss_refusal(view: View, document: Topology, request: Request) -> str 
 
 
 def _is_lost(view: View, document: Topology) -> bool:
-    """Return whether the writer is gone as far as can be told: failed without a remedy, or silent with durability async."""
+    """Return whether the writer is of no use as far as can be told: failed without a remedy, silent with durability async, or
+    alone, for who should acknowledge its commits is away."""
     finding = diagnose_writer(view, document)
     writer = view.node(document.writer)
     silent = writer is not None and health(writer, view.timings) in (Health.SILENT, Health.UNSEEN)
     unanswered = writer is not None and writer.port is not Port.ANSWERS
     is_async = document.durability is Durability.ASYNC
-    return finding.diagnosis is Diagnosis.NO_SAFE_SET or (is_async and silent and unanswered)
+    alone = is_unanswered(view, document) is not None
+    return finding.diagnosis is Diagnosis.NO_SAFE_SET or (is_async and silent and unanswered) or (not is_async and alone)
 
 
 def heir(view: View, document: Topology) -> NodeName | None:

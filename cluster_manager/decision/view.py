@@ -218,6 +218,8 @@ class View:
     epoch_is_ours: bool = False
     """Whether this manager process began the document's epoch: only then does it know every promise it asked for."""
     epoch_began_at_ms: float = 0
+    transition_began_at_ms: float = 0
+    """When the unfinished transition was begun or, by an earlier manager, found; its further attempts count from then too."""
     claimed_at_ms: float = 0
     """When the candidate of this epoch was written down, or found written down; what a candidate has to show counts from
     then."""

@@ -75,6 +75,7 @@ OTHERWISE: dict[str, Any] = {
     "walsenders": (),
     "synchronous_standby_names": "",
     "data_dir": "/other",
+    "slots_kept": ("n2_a",),
     "server_version": "18.1",
     "pending_restart": True,
     "desired_version": 1,

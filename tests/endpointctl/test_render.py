@@ -21,6 +21,8 @@ from pgtopology.status import (
     NodeStatus,
     ProxyStatus,
     Status,
+    Survives,
+    SurvivesBecause,
     TransitionStatus,
     VotersStatus,
 )
@@ -98,6 +100,22 @@ def test_the_table_names_writer_nodes_quorum_endpoints_and_the_last_failover() -
     text = shown(make_status(make_node("n1", NodeState.RUNNING), make_node("n2", NodeState.CATCHING_UP)))
     for expected in ("writer n1", "epoch 3", "n2", "catching up", "0/3000148", "2 of 2 nodes vote", "127.0.0.1:6432", "312 ms"):
         assert expected in text
+
+
+def test_one_line_says_what_each_loss_would_do() -> None:
+    status = msgspec.structs.replace(
+        make_status(make_node("n1", NodeState.RUNNING), make_node("n2", NodeState.STREAMING)),
+        survives=Survives(server_crash=True),
+        survives_because=SurvivesBecause(host_loss='host "h" has every node', zone_loss='host "h" has every node'),
+    )
+    expected = 'survives the loss of the writer\'s server: yes; any one host, any one zone: no, host "h" has every node'
+    assert expected in shown(status)
+
+
+def test_the_first_line_of_a_lone_voter_says_that_no_failover_is_possible() -> None:
+    alone, other = make_node("n1", NodeState.RUNNING), make_node("n2", NodeState.STREAMING)
+    assert "no failover possible" in shown(make_status(alone)).splitlines()[0]
+    assert "no failover possible" not in shown(make_status(alone, other))
 
 
 def test_a_missing_proxy_is_said() -> None:

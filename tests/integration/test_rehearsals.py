@@ -78,12 +78,14 @@ def test_a_drill_says_when_a_failover_would_be_impossible(cluster: Cluster) -> N
     standby = next(node.name for node in cluster.status().nodes if node.state == "streaming")
     cluster.stop_node(standby)
     try:
-        cluster.wait(lambda status: status.at_risk is None and status.voters.promisable == 2, "seen without it")
+        seen = cluster.wait(lambda status: status.at_risk is not None and status.voters.promisable == 2, "seen without it")
+        assert (seen.state, seen.survives.server_crash, seen.voters.promisable_without_writer) == ("at_risk", False, 1)
         done = cluster.ctl("drill", check=False)
         assert done.returncode == 1
         assert "no failover would be possible" in done.stdout
         assert standby in done.stdout
-        assert metrics(cluster)["endpointd_voters_promisable"] == 2.0
+        gauges = metrics(cluster)
+        assert (gauges["endpointd_voters_promisable"], gauges["endpointd_failover_possible"]) == (2.0, 0.0)
     finally:
         cluster.start_node(standby)
     assert cluster.ctl("drill", "--lose", "n9", check=False).returncode == 1

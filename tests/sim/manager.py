@@ -145,7 +145,7 @@ class Process(Executor):
         self.writing = False
         self.document: Topology | None = None
         self.epoch_is_ours = False
-        self.epoch_began_ms = self.claimed_ms = self.world.now
+        self.epoch_began_ms = self.claimed_ms = self.transition_began_ms = self.world.now
         self.reports: dict[str, ProxyReport] = {}
         self.heard_ms: dict[str, float] = defaultdict(lambda: -SILENCE_MS)
         self.lent_ms: dict[str, float] = defaultdict(lambda: -SILENCE_MS)
@@ -235,7 +235,7 @@ class Process(Executor):
             self.reading = self.writing = False
             self.document = document
             self.epoch_is_ours = False
-            self.epoch_began_ms = self.claimed_ms = self.world.now
+            self.epoch_began_ms = self.claimed_ms = self.transition_began_ms = self.world.now
             if document is not None:
                 host.publish(host, document)
                 self._enter_epoch(document.epoch)
@@ -258,6 +258,7 @@ class Process(Executor):
             document=self.document,
             epoch_is_ours=self.epoch_is_ours,
             epoch_began_at_ms=self.epoch_began_ms,
+            transition_began_at_ms=self.transition_began_ms,
             claimed_at_ms=self.claimed_ms,
             proxies_seen=max(
                 ((r.epoch, r.revision) for name, r in self.reports.items() if now - self.heard_ms[name] < SILENCE_MS),
@@ -354,6 +355,8 @@ class Process(Executor):
                 return
             self.writing = False
             self.document = new
+            if new.transition is not None and (old is None or old.transition is None):
+                self.transition_began_ms = self.world.now
             if old is None or new.epoch > old.epoch:
                 self.epoch_is_ours = True
                 self.epoch_began_ms = self.world.now

@@ -349,7 +349,7 @@ def _edit_transition(view: View, words: list[str]) -> View:
         document = msgspec.structs.replace(
             document, durability=Durability.ASYNC, voters=None, system_identifier=None, timelines=(), members=members
         )
-    return replace(view, document=document, epoch_began_at_ms=NOW_MS - 100, in_force=None)
+    return replace(view, document=document, epoch_began_at_ms=NOW_MS - 100, transition_began_at_ms=NOW_MS - 100, in_force=None)
 
 
 def _edit_candidate(view: View, words: list[str]) -> View:
@@ -373,6 +373,8 @@ def _edit_manager(view: View, words: list[str]) -> View:
                 view = replace(view, claimed_at_ms=NOW_MS + float(value))
             case "began":
                 view = replace(view, epoch_began_at_ms=NOW_MS + float(value))
+            case "transition-began":
+                view = replace(view, transition_began_at_ms=NOW_MS + float(value))
             case "not-ours":
                 view = replace(view, epoch_is_ours=False)
             case "soft-failovers":
@@ -441,6 +443,10 @@ def _edit_one(node: NodeView, key: str, value: str) -> NodeView:
             return replace(node, running_for_ms=float(value))
         case "port":
             return replace(node, port=Port(value))
+        case "host":
+            return replace(node, spec=replace(node.spec, address=Address(value, node.spec.address.port)))
+        case "zone":
+            return replace(node, spec=replace(node.spec, zone=value))
         case "stopped-under":
             return replace(node, stopped_under=Epoch(int(value)))
         case "lost-stream":
@@ -548,6 +554,9 @@ def _edit_one(node: NodeView, key: str, value: str) -> NodeView:
             return replace(node, observation=change(seen, activity=Activity(value)))
         case "settings":
             return replace(node, observation=change(seen, desired_version=int(value)))
+        case "slots-kept":
+            kept = tuple(f"{name}_{incarnation(name)}" for name in filter(None, value.split(",")))
+            return replace(node, observation=change(seen, slots_kept=kept))
         case "problem":
             return replace(node, observation=change(seen, problem=value))
         case "promoted":

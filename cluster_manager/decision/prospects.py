@@ -1,0 +1,230 @@
+"""What the cluster would survive now, and whether it is stuck already. Pure; decides nothing and is shown to people.
+
+A loss is survived if afterwards, without anybody's help, somebody is the writer and commits are acknowledged: who is lost does
+not count, the writer least of all.  The manager and the proxies are not counted: another manager, or none, changes no writer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from cluster_manager.decision.diagnose import Diagnosis, Finding
+from cluster_manager.decision.members import node_state
+from cluster_manager.decision.suspicion import promisable, survivors, tell
+from cluster_manager.decision.view import NodeView, View, is_fresh
+from pgtopology.document import Durability, Topology
+from pgtopology.node import NodeName, NodeState
+from pgtopology.observation import Port
+
+UNANSWERED_MS = 3000
+"""A quorum that has acknowledged nothing for so long does not answer: five times what a slow disk may cost a heartbeat."""
+
+STALLED_MS = 8000
+"""A transition that has not ended after so long is stuck: the slowest step of one that goes well takes 3 s."""
+
+NO_ROOM_BYTES = 16 << 20
+"""One WAL segment of the usual size: with less no server goes on."""
+
+CRASHES_MAX = 3
+"""A PostgreSQL that ended by itself so often in a row since its start cannot be counted upon."""
+
+NO_CLUSTER = "there is no cluster yet"
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """Whether a loss would be survived."""
+
+    survived: bool
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prospects:
+    """The three kinds of loss."""
+
+    server_crash: Prospect
+    """Of the writer's server, PostgreSQL and noded."""
+    host_loss: Prospect
+    """Of any one host, with all nodes that have its address."""
+    zone_loss: Prospect
+    """Of any one zone, with all hosts that have a node in it."""
+
+
+def prospects(view: View, finding: Finding) -> Prospects:
+    """Return what would be survived now."""
+    document = view.document
+    already = stuck(view, finding)
+    if document is None or document.voters is None:
+        already = NO_CLUSTER
+    elif already is None and document.writer is None:
+        already = "there is no writer at this moment"
+    if document is None or already is not None:
+        lost = Prospect(False, already or NO_CLUSTER)
+        return Prospects(lost, lost, lost)
+    writer = frozenset(node.name for node in view.nodes if node.name == document.writer)
+    why_not = obstacle_after(view, document, writer)
+    crash = Prospect(why_not is None, why_not or f'another voter takes over from "{document.writer}"')
+    hosts = {node.spec.address.host: _on_hosts(view, {node.spec.address.host}) for node in view.nodes}
+    zones = {
+        zone: _on_hosts(view, {node.spec.address.host for node in view.nodes if node.spec.zone == zone})
+        | {node.name for node in view.nodes if node.spec.zone == zone}
+        for zone in dict.fromkeys(node.spec.zone for node in view.nodes)
+    }
+    return Prospects(crash, _of_each(view, document, "host", hosts), _of_each(view, document, "zone", zones))
+
+
+def _on_hosts(view: View, hosts: Collection[str]) -> set[NodeName]:
+    return {node.name for node in view.nodes if node.spec.address.host in hosts}
+
+
+def _of_each(view: View, document: Topology, kind: str, places: dict[str, set[NodeName]]) -> Prospect:
+    """Return whether the loss of any one of *places* would be survived."""
+    for place, lost in places.items():
+        if len(lost) == len(view.nodes):
+            return Prospect(False, f'{kind} "{place}" has every node' + (" on its hosts" if kind == "zone" else ""))
+    for place, lost in places.items():
+        why_not = obstacle_after(view, document, lost)
+        if why_not is not None:
+            return Prospect(False, f'without {kind} "{place}" ({", ".join(sorted(lost))}): {why_not}')
+    return Prospect(True, f"of {len(places)} {kind}s")
+
+
+def obstacle_after(view: View, document: Topology, lost: Collection[NodeName]) -> str | None:
+    """Return why commits would not go on by themselves without *lost*, or None."""
+    voters = document.voters
+    if voters is None:
+        return NO_CLUSTER
+    if document.writer is not None and document.writer not in lost:
+        needed = voters.others_needed(document.writer)
+        streaming = [
+            node.name
+            for node in view.nodes
+            if node.name not in lost
+            and node.name != document.writer
+            and voters.find(node.name) is not None
+            and node_state(node, document, view) is NodeState.STREAMING
+        ]
+        if len(streaming) < needed:
+            left = ", ".join(streaming) or "none of them"
+            return f'commits would wait: "{document.writer}" needs {needed} of the other voters, and {left} would be left'
+        return None
+    if len(voters.members) == 1:
+        return f'no failover is possible: "{voters.names[0]}" is the only voter (durability {document.durability})'
+    able, missing = promisable(view, document)
+    fit = [voter for voter in able if voter.name not in lost]
+    missing = {name: why for name, why in missing.items() if name not in lost}
+    for voter in tuple(fit):
+        node = view.node(voter.name)
+        unfit = unfitness(node) if node is not None else None
+        if unfit is not None:
+            fit.remove(voter)
+            missing[voter.name] = unfit
+    needed = max(voters.safe_set_size, voters.w)
+    if len(fit) < needed:
+        who = tell(missing) or f"{len(voters.members)} vote"
+        return f"no failover would be possible: {len(fit)} of the {needed} voters needed could promise; {who}"
+    if document.paused:
+        return "no failover would happen by itself: it is paused (`endpointctl resume`)"
+    return None
+
+
+def unfitness(node: NodeView) -> str | None:
+    """Return why a node that could promise could not serve, or None."""
+    observation = node.observation
+    if observation is None:
+        return None
+    if observation.disk is not None and observation.disk.free_bytes < NO_ROOM_BYTES:
+        return f"has {observation.disk.free_bytes >> 20} MB free on its disk"
+    if observation.crashes >= CRASHES_MAX:
+        return f"its PostgreSQL ended {observation.crashes} times in a row"
+    return None
+
+
+def without_room(view: View) -> dict[str, str]:
+    """Return the nodes on whose disk no server can go on, and how much is left."""
+    return {
+        node.name: f"has {node.observation.disk.free_bytes >> 20} MB free on its disk"
+        for node in view.nodes
+        if node.is_heard(view.timings)
+        and node.observation is not None
+        and node.observation.disk is not None
+        and node.observation.disk.free_bytes < NO_ROOM_BYTES
+    }
+
+
+def stuck(view: View, finding: Finding) -> str | None:
+    """Return why nobody's commits are acknowledged and for how long, and the way out; None while they are, or soon will be."""
+    document = view.document
+    if finding.diagnosis is Diagnosis.STORE_BEHIND:
+        return finding.reason
+    if document is None or document.voters is None:
+        return None
+    why = _no_writer(view, document, finding) if document.writer is None else unanswered(view, document)
+    is_held_back = finding.diagnosis is Diagnosis.PAUSED and finding.cause is not None
+    hopeless = is_held_back or finding.diagnosis in (Diagnosis.NO_SAFE_SET, Diagnosis.NO_CANDIDATE)
+    if why is None and hopeless:
+        why = finding.reason
+    elif why is not None and finding.diagnosis is not Diagnosis.HEALTHY:
+        why = f"{why}: {finding.reason}"
+    return f"{why}; {_way_out(view, document, finding)}" if why is not None else None
+
+
+def _no_writer(view: View, document: Topology, finding: Finding) -> str | None:
+    since_ms = stalled_ms(view, document)
+    if since_ms is None or finding.diagnosis is Diagnosis.BOOTSTRAPPING:
+        return None
+    return f"no writer for {since_ms / 1000:.0f} s"
+
+
+def stalled_ms(view: View, document: Topology) -> float | None:
+    """Return for how long a transition has been under way that does not come to its end, or None."""
+    if document.transition is None:
+        return None
+    since_ms = view.now_ms - view.transition_began_at_ms
+    candidate = view.node(document.candidate.node) if document.candidate is not None else None
+    replays = candidate is not None and candidate.replay_advanced_age_ms < view.timings.replay_progress_ms
+    return since_ms if since_ms >= STALLED_MS and not replays else None
+
+
+def unanswered(view: View, document: Topology) -> str | None:
+    """Return that the published writer's quorum does not answer, or nobody reaches the writer; None if that is not known."""
+    writer = view.node(document.writer)
+    if writer is None or document.writer is None:
+        return None
+    if not is_fresh(writer, view.timings):
+        gone = writer.age_ms >= UNANSWERED_MS and view.now_ms - view.started_at_ms >= UNANSWERED_MS
+        reached = writer.port is Port.ANSWERS or any(
+            node.wal_received_age_ms < view.timings.silence_ms for node in view.nodes if node is not writer
+        )
+        return f'nobody has heard "{writer.name}" for {_seconds(writer.age_ms)}' if gone and not reached else None
+    heartbeat = writer.observation.heartbeat if writer.observation is not None else None
+    if heartbeat is None or heartbeat.epoch != document.epoch:
+        return None
+    age_ms = max(heartbeat.pending_ms, heartbeat.acknowledged_age_ms or 0)
+    if age_ms < UNANSWERED_MS:
+        return None
+    error = f" ({heartbeat.error})" if heartbeat.error is not None else ""
+    return f'the quorum has acknowledged no commit of "{writer.name}" for {_seconds(age_ms)}{error}'
+
+
+def _seconds(age_ms: float) -> str:
+    return f"{age_ms / 1000:.0f} s" if age_ms < float("inf") else "any time since this manager began"
+
+
+def _way_out(view: View, document: Topology, finding: Finding) -> str:
+    """Return what an operator can do."""
+    if document.paused and finding.cause is not None:
+        return "automatic failover is paused: `endpointctl resume`, or `endpointctl failover`"
+    able, missing = promisable(view, document)
+    if not document.is_safe_set(able):
+        back = f"bring back {' or '.join(missing)}" if missing else "bring a voter back"
+        if not survivors(view, document):
+            return back
+        return f"{back}, or give them up for good: `endpointctl failover --allow-data-loss {document.cluster}`"
+    if document.transition is not None:
+        return "`endpointctl failover` begins another attempt; `endpointctl explain` tells what each node answers"
+    if document.durability is Durability.ASYNC:
+        return "look at its disk and its log: nobody else has its commits"
+    return "`endpointctl explain` tells what each node answers; `endpointctl failover` gives the writer up"
