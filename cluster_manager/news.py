@@ -28,6 +28,7 @@ def _at_rest(seen: Observation) -> Observation:
         wal_end=None,
         replayed_lsn=None,
         disk=None,
+        late_ms=0,
         receiver=replace(seen.receiver, written_lsn=None) if seen.receiver is not None else None,
         heartbeat=_beating(seen.heartbeat) if seen.heartbeat is not None else None,
         walsenders=tuple(replace(walsender, flush_lsn=None, replay_lsn=None) for walsender in seen.walsenders),

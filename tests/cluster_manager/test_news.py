@@ -46,6 +46,7 @@ GOES_ON: dict[str, Any] = {
     "wal_end": Lsn(300),
     "replayed_lsn": Lsn(200),
     "disk": Disk(free_bytes=9, total_bytes=20),
+    "late_ms": 30,
 }
 OTHERWISE: dict[str, Any] = {
     "format_version": 2,
@@ -65,6 +66,7 @@ OTHERWISE: dict[str, Any] = {
     "storage_problem": "the disk is full",
     "crashes": 1,
     "mute_ms": 200,
+    "outside": ("old_space",),
     "sync": DiskSync(last_ms=400),
     "relaxations": ("role app",),
     "postmaster": Postmaster(state=PostmasterState.RUNNING, pid=2, deaf_ms=500),
