@@ -13,9 +13,10 @@ from pathlib import Path
 
 from noded.promise import Configuration
 from pgtopology.desired import DesiredSettings
+from pgtopology.hba import why_unsafe
 from pgtopology.node import Address
 from pgtopology.orders import Upstream
-from pgtopology.parameters import OUR_PREFIX, check_hba
+from pgtopology.parameters import OUR_PREFIX, SettingRefused
 
 CONTROL_ROLE = "endpointd"
 REPLICATION_ROLE = "endpointd_replication"
@@ -205,7 +206,9 @@ def hba(user_lines: Sequence[str]) -> bytes:
     noded's superuser comes through the private unix socket only; users' lines come after ours, so that none of them can
     open it, and before the closing ones.
     """
-    check_hba(user_lines)
+    for line in user_lines:
+        if (reason := why_unsafe(line)) is not None:
+            raise SettingRefused(reason)
     lines = [
         "# Written by noded; changes made here are lost.",
         f"local all         {CONTROL_ROLE} scram-sha-256",

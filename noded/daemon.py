@@ -40,7 +40,7 @@ from noded.sessions import Sessions
 from noded.settings import NodedSettings
 from pgtopology.desired import DesiredSettings
 from pgtopology.node import NodeName
-from pgtopology.parameters import SettingRefused, check
+from pgtopology.parameters import SettingRefused, check_kept, without_refused
 
 PASSING = frozenset({errno.EAGAIN, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC})
 """What the machine may refuse now and grant later."""
@@ -60,7 +60,8 @@ def main(arguments: list[str] | None = None) -> int:
         initial = DesiredSettings(
             parameters={name.lower(): value for name, value in settings.postgres.settings.items()}, hba=settings.postgres.hba
         )
-        check(DesiredSettings(parameters=settings.postgres.settings, hba=settings.postgres.hba))
+        check_kept(DesiredSettings(parameters=settings.postgres.settings, hba=settings.postgres.hba))
+        initial = without_refused(initial)
         token = read_secret(settings.http.token_file)
         passwords = read_passwords(settings)
         layout = Layout(settings.node.dir.absolute())

@@ -195,7 +195,7 @@ async def _hba_refused(instance: Instance, wanted: DesiredSettings) -> str | Non
         write_durably(path, kept)
     if not rows:
         return None
-    line = text.decode().splitlines()[rows[0]["line_number"] - 1]
+    line = text.decode().split("\n")[rows[0]["line_number"] - 1]
     return f'the pg_hba line "{line}" is refused: {rows[0]["error"]}'
 
 

@@ -13,6 +13,7 @@ from typing import TypeVar
 import msgspec
 
 from pgtopology.desired import DesiredSettings
+from pgtopology.hba import why_not_everywhere, why_unsafe
 
 _DURABILITY = "commits would be acknowledged that can be lost"
 _CLUSTER = "the cluster decides it"
@@ -84,6 +85,19 @@ OURS: Mapping[str, str] = {
 }
 """Parameters that an operator may not give, and why."""
 
+LATELY = frozenset(
+    {
+        "allow_in_place_tablespaces",
+        "log_directory",
+        "log_file_mode",
+        "log_filename",
+        "log_rotation_age",
+        "log_rotation_size",
+        "log_truncate_on_rotation",
+    }
+)
+"""Of these, what the first versions accepted and what did nothing: where it stands already it is left out."""
+
 OUR_PREFIX = "endpointd."
 """Parameters of this extension's name are our own marks."""
 
@@ -115,12 +129,21 @@ def check(desired: DesiredSettings) -> None:
     check_hba(desired.hba)
 
 
+def check_kept(desired: DesiredSettings) -> None:
+    """Raise SettingRefused for the first thing in *desired* that no version accepted: a settings file outlives an upgrade."""
+    check_parameters({name: value for name, value in desired.parameters.items() if name.lower() not in LATELY})
+    for line in desired.hba:
+        if (reason := why_unsafe(line)) is not None:
+            raise SettingRefused(reason)
+
+
 def without_refused(desired: DesiredSettings) -> DesiredSettings:
     """Return *desired* without what is refused: what an earlier version accepted must not keep a server from starting."""
     return msgspec.structs.replace(
         desired,
         parameters={name: value for name, value in desired.parameters.items() if _passes(check_parameters, {name: value})},
-        hba=tuple(line for line in desired.hba if _passes(check_hba, [line])),
+        # A line that reads a file worked before, and may be what keeps somebody out.
+        hba=tuple(line for line in desired.hba if why_unsafe(line) is None),
     )
 
 
@@ -150,17 +173,12 @@ def check_parameters(parameters: Mapping[str, str]) -> None:
 
 
 def check_hba(lines: Sequence[str]) -> None:
-    """Raise SettingRefused for the first line of *lines* that would let somebody in without a proof."""
+    """Raise SettingRefused for the first of *lines* that lets somebody in without a proof, or is not the same everywhere."""
     if len(lines) > HBA_LINES_MAX:
         raise SettingRefused(f"{len(lines)} pg_hba lines are too many; up to {HBA_LINES_MAX} can be given")
     for line in lines:
-        words = line.split("#", 1)[0].split()
-        if "\n" in line or "\0" in line or line.rstrip().endswith("\\"):
-            raise SettingRefused("a pg_hba line must be one line")
-        if words and words[0].startswith("include"):
-            raise SettingRefused(f'the pg_hba line "{line}" is refused: lines must be given one by one')
-        if any(word.strip('"') in ("trust", "ident") for word in words[3:]):
-            raise SettingRefused(f'the pg_hba line "{line}" is refused: everybody proves who they are')
+        if (reason := why_unsafe(line) or why_not_everywhere(line)) is not None:
+            raise SettingRefused(reason)
 
 
 def _passes(judge: Callable[[_T], None], given: _T) -> bool:

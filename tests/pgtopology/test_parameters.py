@@ -15,6 +15,7 @@ from pgtopology.parameters import (
     SettingRefused,
     check,
     check_hba,
+    check_kept,
     check_parameters,
     without_refused,
 )
@@ -64,6 +65,20 @@ def test_settings_that_make_no_sense_are_refused(parameters: dict[str, str]) -> 
         "include_dir /x",
         "host all all all md5\nlocal all all trust",
         "host all all all \\",
+        "host all all all \\\r",
+        "# to be continued \\",
+        'host all all all tr"us"t',
+        'host all all 127.0.0.1 255.255.255.255 "tru"st',
+        'host all all 10.0.0.0/8 "ident" map=x',
+        'host "a b",c all all trust # why not',
+        'host all all all, "trust" trust',
+        "host all @friends all scram-sha-256",
+        "host all all all @method",
+        "@everything",
+        "host @a @b all all all trust",
+        'include_dir "/x"',
+        '"include" x',
+        "include_if_exists\t/x",
     ],
 )
 def test_lines_that_let_anybody_in_are_refused(line: str) -> None:
@@ -71,6 +86,36 @@ def test_lines_that_let_anybody_in_are_refused(line: str) -> None:
         check_hba([line])
     with pytest.raises(SettingRefused):
         check(DesiredSettings(hba=(line,)))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "host all all trust.example.com scram-sha-256",
+        "host trust ident all scram-sha-256",
+        'host all "@odd" all reject',
+        "host all all all scram-sha-256 # trust",
+        'host all all all reject"" #trust',
+        "host all @ all reject",
+        "local all all peer map=trust",
+        "includes all all all reject",
+        "host all all all reject \\ ",
+    ],
+)
+def test_lines_that_only_look_so_are_accepted(line: str) -> None:
+    check_hba([line])
+
+
+def test_a_file_of_names_that_stands_already_goes_on_keeping_people_out() -> None:
+    kept = DesiredSettings(
+        version=3, parameters={"log_filename": "x"}, hba=("host all @out all reject", "host @a all all trust")
+    )
+    assert without_refused(kept) == DesiredSettings(version=3, hba=("host all @out all reject",))
+    check_kept(DesiredSettings(parameters={"Log_Filename": "x"}, hba=("host all @out all reject",)))
+    with pytest.raises(SettingRefused, match="proves who"):
+        check_kept(kept)
+    with pytest.raises(SettingRefused, match="fsync"):
+        check_kept(DesiredSettings(parameters={"fsync": "off"}))
 
 
 def test_what_an_earlier_version_accepted_is_left_out() -> None:
