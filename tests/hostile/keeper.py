@@ -6,12 +6,13 @@ looks whether dead rows can be removed.  The tenant is told nothing of it, and n
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import psycopg
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from bench.cluster import Cluster
 from tests.hostile.thing import Statement
@@ -73,6 +74,23 @@ END $$
 """Gives our roles back what they had: what an operator would do who has kept a dump of the roles. pg_rewind's rights to
 functions on 15 to 18 are granted by noded, and it is noded that must find them missing."""
 
+
+class Standing:
+    """Sessions of the keeper's that were opened before."""
+
+    def __init__(self, connections: Mapping[str, psycopg.Connection]) -> None:
+        self._connections = connections
+
+    def run(self, node: str, statements: Sequence[Statement]) -> None:
+        """Run *statements* on *node*. Raises psycopg.Error."""
+        _run(self._connections[node], statements)
+
+
+def _run(connection: psycopg.Connection, statements: Sequence[Statement]) -> None:
+    for statement in statements:
+        connection.execute(statement if isinstance(statement, bytes) else statement.encode())
+
+
 _REMOVABLE = re.compile(r"(\d+) are dead but not yet removable")
 
 
@@ -104,8 +122,20 @@ class Keeper:
     def run(self, statements: Sequence[Statement], *, database: str = NAME) -> None:
         """Run *statements*, each by itself. Raises psycopg.Error."""
         with psycopg.connect(make_conninfo(self.dsn, dbname=database), autocommit=True) as connection:
-            for statement in statements:
-                connection.execute(statement if isinstance(statement, bytes) else statement.encode())
+            _run(connection, statements)
+
+    @contextlib.contextmanager
+    def standing(self, nodes: Mapping[str, str], database: str = "postgres") -> Iterator[Standing]:
+        """Keep a session on each of *nodes*, by its URI, that a lock on what logins read cannot keep out any more."""
+        with contextlib.ExitStack() as stack:
+            pinned = conninfo_to_dict(self.dsn)
+            kept = {"user": NAME, "password": PASSWORD, "dbname": database, "options": pinned["options"]}
+            yield Standing(
+                {
+                    name: stack.enter_context(psycopg.connect(make_conninfo(uri, **kept), autocommit=True))
+                    for name, uri in nodes.items()
+                }
+            )
 
     def sweep(self) -> str | None:
         """Make dead rows and remove them. Return why they cannot be removed, or None once they are."""

@@ -283,8 +283,7 @@ _THINGS: tuple[Thing, ...] = (
         "prepared-lock-pg_proc",
         sql("BEGIN", "LOCK TABLE pg_proc", "PREPARE TRANSACTION 'kept'"),
         undo=[back("ROLLBACK PREPARED 'kept'", database="postgres")],
-        ends=Ends.TOLD,
-        tells="prepared|lock",
+        by_standing=True,
     ),
     _thing(
         "prepared-lock-pg_authid",
@@ -293,6 +292,7 @@ _THINGS: tuple[Thing, ...] = (
         ends=Ends.TOLD,
         tells="prepared|lock",
         locks_out=True,
+        by_standing=True,
     ),
     _thing(
         "prepared-many",

@@ -6,6 +6,7 @@ away.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import time
@@ -15,6 +16,7 @@ from enum import StrEnum
 import psycopg
 
 from bench.ledger import Recorder
+from tests.hostile.keeper import Standing
 from tests.hostile.lookout import Lookout, Seen, lies
 from tests.hostile.stand import Stand
 from tests.hostile.tenant import Refused, Tenant
@@ -81,7 +83,11 @@ def play(stand: Stand, thing: Thing, blow: Blow, *, bound_s: float = BOUND_S) ->
     recorder = Recorder(dsn, clients=CLIENTS)
     with Lookout(cluster) as lookout:
         try:
-            with recorder, stand.tenant() as tenant:
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(recorder)
+                nodes = {name: uri for name, uri in stand.doors.items() if name in [node.name for node in status.nodes]}
+                standing = stack.enter_context(stand.keeper.standing(nodes)) if thing.by_standing else None
+                tenant = stack.enter_context(stand.tenant())
                 recorder.wait_for_more(SOME, timeout_s=30.0)
                 try:
                     did_at = time.monotonic()
@@ -91,7 +97,7 @@ def play(stand: Stand, thing: Thing, blow: Blow, *, bound_s: float = BOUND_S) ->
                     trial.notes.append(str(refused))
                 else:
                     _strike(stand, trial, tenant, recorder, lookout, did_at, bound_s)
-                _undo(stand, trial, tenant)
+                _undo(stand, trial, tenant, standing)
                 if not trial.is_broken:
                     _heal(stand, trial, recorder)
         except TimeoutError as error:
@@ -191,7 +197,7 @@ def _pause_s(recorder: Recorder, begin: float, end: float) -> float:
     return max(later - earlier for earlier, later in itertools.pairwise(edges))
 
 
-def _undo(stand: Stand, trial: Trial, tenant: Tenant) -> None:
+def _undo(stand: Stand, trial: Trial, tenant: Tenant, standing: Standing | None) -> None:
     """Let the tenant go, and have the keeper undo what was done."""
     tenant.leave()
     deadline = time.monotonic() + UNDO_S
@@ -200,10 +206,12 @@ def _undo(stand: Stand, trial: Trial, tenant: Tenant) -> None:
             try:
                 if deed.manner is Manner.COMMAND:
                     stand.cluster.ctl(*(str(part) for part in deed.statements))
+                elif standing is not None:
+                    standing.run(str(stand.cluster.status().writer), deed.statements)
                 else:
                     stand.keeper.run(deed.statements, database=deed.database)
                 break
-            except (psycopg.Error, AssertionError) as error:
+            except (psycopg.Error, AssertionError, OSError, KeyError) as error:
                 if trial.verdict is Verdict.REFUSED:
                     # What was not done cannot be undone; what was done before the refusal can.
                     break
