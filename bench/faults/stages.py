@@ -56,4 +56,5 @@ def _stage(stage: Stage, folder: Path, *, pg_bin: str | None) -> Iterator[Cluste
 def _archiving(folder: Path) -> PostgresPreferences:
     """Return preferences under which WAL is archived to nowhere, and not while the flag is there."""
     command = f"test ! -e '{folder / HANG_FLAG}' || sleep {HANG_S}"
-    return PostgresPreferences(settings={"archive_mode": "on", "archive_command": command})
+    # Logical, so that users' logical slots can be among what is hurt.
+    return PostgresPreferences(settings={"archive_mode": "on", "archive_command": command, "wal_level": "logical"})

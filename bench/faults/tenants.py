@@ -72,10 +72,13 @@ async def _left_after_vacuum(dsn: str) -> int:
 @contextlib.contextmanager
 def tablespace(arena: Arena) -> Iterator[None]:
     """A tablespace outside PGDATA is made and used, and the writer dies; every server has the same rows, or it was refused."""
-    place = arena.cluster.data_dir.parent / "tablespace"
-    place.mkdir(exist_ok=True)
-    place.chmod(0o777)
+    parent = arena.cluster.data_dir.parent / "tablespaces"
+    parent.mkdir(exist_ok=True)
+    parent.chmod(0o777)
+    place = parent / f"t{arena.repetition}"
     refused = False
+    # By the server, because it must be its own.
+    _run(arena, "writer", f"COPY (SELECT) TO PROGRAM 'mkdir {place}'")
     try:
         _run(arena, "writer", f"CREATE TABLESPACE faraway LOCATION '{place}'")
     except psycopg.Error as error:

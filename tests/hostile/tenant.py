@@ -142,6 +142,8 @@ class Tenant:
                         _run(connection, deed.statements)
                         ready.set()
             except psycopg.Error as error:
+                if deed.must_fail:
+                    ready.set()
                 if not ready.is_set() and error.sqlstate is not None and not error.sqlstate.startswith(("08", "57P")):
                     raise
                 if len(self.heard) < 50:

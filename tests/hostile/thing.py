@@ -48,6 +48,8 @@ class Deed:
     """A session of the replication protocol."""
     pause_s: float = 0.05
     """Of a loop, between two rounds."""
+    must_fail: bool = False
+    """Its errors are what it is for, and no refusal."""
 
 
 def sql(

@@ -485,7 +485,7 @@ _THINGS: tuple[Thing, ...] = (
         held("LISTEN x", "BEGIN", "SELECT 1"),
         loop("SELECT count(pg_notify('x', repeat('y', 7000) || n)) FROM generate_series(1, 300) AS n"),
     ),
-    _thing("statement-huge-invalid", loop("SELEC " + "x" * 30_000_000, pause_s=0.5), settle_s=4.0),
+    _thing("statement-huge-invalid", loop("SELEC " + "x" * 30_000_000, pause_s=0.5, must_fail=True), settle_s=4.0),
     _thing(
         "large-objects",
         sql("SELECT count(lo_create(0)) FROM generate_series(1, 5000)"),
