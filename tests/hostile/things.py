@@ -314,9 +314,9 @@ _THINGS: tuple[Thing, ...] = (
     # Names.
     _thing(
         "name-database-not-utf8",
-        sql("CREATE DATABASE ascii ENCODING 'SQL_ASCII' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"),
+        sql("CREATE DATABASE ascii ENCODING 'SQL_ASCII' TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C'"),
         sql(
-            b"CREATE DATABASE \"b\xfccher\" ENCODING 'SQL_ASCII' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'",
+            b"CREATE DATABASE \"b\xfccher\" ENCODING 'SQL_ASCII' TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C'",
             database="ascii",
             options="-c client_encoding=SQL_ASCII",
         ),
@@ -328,7 +328,7 @@ _THINGS: tuple[Thing, ...] = (
     ),
     _thing(
         "name-role-not-utf8",
-        sql("CREATE DATABASE ascii ENCODING 'SQL_ASCII' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"),
+        sql("CREATE DATABASE ascii ENCODING 'SQL_ASCII' TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C'"),
         sql(
             b'CREATE ROLE "m\xfcller" LOGIN',
             b'ALTER ROLE "m\xfcller" SET synchronous_commit = off',
@@ -362,7 +362,7 @@ _THINGS: tuple[Thing, ...] = (
     ),
     _thing(
         "database-latin1",
-        sql("CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"),
+        sql("CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C'"),
         undo=[back("DROP DATABASE latin")],
     ),
     # Extensions and languages.
