@@ -26,9 +26,17 @@ DEFAULTS: Mapping[str, str] = {
     "shared_buffers": "32MB",
     "max_connections": "100",
     "wal_level": "replica",
+    "max_replication_slots": "20",
+    "wal_keep_size": "256MB",
+    "max_slot_wal_keep_size": "4GB",
     "log_line_prefix": "%m [%p] %q%u@%d ",
 }
 """Where ours differ from PostgreSQL's own, or must be known here; operators may give others."""
+
+SYNCHRONISES = 17
+"""The version from which on PostgreSQL itself carries logical slots over to the next writer."""
+
+_PINNED = "".join(f" -c {name}=0" for name in ("tcp_user_timeout", "statement_timeout", "lock_timeout", "idle_session_timeout"))
 
 VERSION_PARAMETER = f"{OUR_PREFIX}desired_version"
 """Says in every session which version of the settings the server has read."""
@@ -45,6 +53,8 @@ class Place:
     socket_dir: Path
     hba_file: Path
     sync_name: str
+    is_logical: bool = False
+    """Whether it is started with wal_level logical."""
 
 
 def command_line(place: Place) -> list[str]:
@@ -97,9 +107,6 @@ def _fixed(place: Place) -> dict[str, str]:
         "hot_standby": "on",
         "hot_standby_feedback": "on",
         "max_wal_senders": "20",
-        "max_replication_slots": "20",
-        "wal_keep_size": "256MB",
-        "max_slot_wal_keep_size": "4GB",
         "wal_receiver_timeout": "2s",
         "wal_receiver_status_interval": "1s",
         "wal_retrieve_retry_interval": "100ms",
@@ -115,12 +122,21 @@ def _fixed(place: Place) -> dict[str, str]:
         # noded's own sessions must get in when users have taken all others (L6).
         "superuser_reserved_connections": "8",
     }
-    if place.major >= 17:
+    if place.major >= SYNCHRONISES:
         fixed["allow_alter_system"] = "off"
+        # Every standby keeps the logical slots whose owners want them on the next writer too (failover = true).
+        fixed["sync_replication_slots"] = "on" if place.is_logical else "off"
+    if place.major >= 18:
+        fixed["idle_replication_slot_timeout"] = "0"
     return fixed
 
 
-def auto_conf(configuration: Configuration, *, sync_name: str, passfile: Path) -> bytes:
+def is_logical(desired: DesiredSettings) -> bool:
+    """Return whether a server that goes by *desired* is started with wal_level logical."""
+    return desired.parameters.get("wal_level", DEFAULTS["wal_level"]) == "logical"
+
+
+def auto_conf(configuration: Configuration, *, major: int, sync_name: str, passfile: Path) -> bytes:
     """Return the contents of postgresql.auto.conf."""
     upstream = configuration.upstream
     conninfo = "" if upstream is None else upstream_conninfo(upstream, sync_name=sync_name, passfile=passfile)
@@ -129,6 +145,9 @@ def auto_conf(configuration: Configuration, *, sync_name: str, passfile: Path) -
         f"primary_conninfo = {quote_setting(conninfo)}",
         f"synchronous_standby_names = {quote_setting(configuration.synchronous_standby_names)}",
     )
+    if major >= SYNCHRONISES:
+        # What a subscriber gets, as many copies have as of a commit: it is never ahead of the next writer.
+        lines += (f"synchronized_standby_slots = {quote_setting(', '.join(configuration.standby_slots))}",)
     return ("\n".join(lines) + "\n").encode()
 
 
@@ -139,6 +158,8 @@ def upstream_conninfo(upstream: Upstream, *, sync_name: str, passfile: Path) -> 
             "host": upstream.address.host,
             "port": str(upstream.address.port),
             "user": REPLICATION_ROLE,
+            # Not for WAL: PostgreSQL's worker that keeps logical slots in step logs in there.
+            "dbname": "postgres",
             "passfile": str(passfile),
             "application_name": sync_name,
             "connect_timeout": "2",
@@ -147,8 +168,8 @@ def upstream_conninfo(upstream: Upstream, *, sync_name: str, passfile: Path) -> 
             "keepalives_count": "3",
             "tcp_user_timeout": "1500",
             # A frozen standby is given up after 2 s. For this connection only: an archiver or a subscriber that is busy for a
-            # moment is not a dead standby.
-            "options": "-c wal_sender_timeout=2s",
+            # moment is not a dead standby. The rest is what a setting for everybody must not do to it.
+            "options": "-c wal_sender_timeout=2s" + _PINNED,
         }
     )
 

@@ -146,6 +146,11 @@ async def _receiver_is_gone(instance: Instance) -> bool:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + RECEIVER_GONE_S
     signalled: set[int] = set()
+    if instance.postmaster.pid is not None:
+        # It brings no WAL, but would wait for an upstream that hangs, and a promotion for it.
+        for pid in processes.slot_synchronisers(instance.postmaster.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
     while (postmaster := instance.postmaster.pid) is not None:
         left = processes.possible_receivers(postmaster)
         if not left:

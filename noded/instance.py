@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from daemonkit.durable import fsync_dir, read_or_none, write_durably
@@ -72,6 +72,8 @@ class Instance:
         self.crashes = Backoff(first_s=0.5, max_s=15.0, free=1)
         """How often in a row PostgreSQL ended by itself soon after its start."""
         self._demands: Mapping[str, int] = {}
+        self.standby_slots: tuple[str, ...] | None = None
+        """Whose copies decoding waits for, while this is the writer and knows who streams; None: those of all voters."""
 
     @property
     def running(self) -> bool:
@@ -101,6 +103,7 @@ class Instance:
             socket_dir=server.socket_dir,
             hba_file=self.layout.hba,
             sync_name=sync_name,
+            is_logical=conf.is_logical(self.desired),
         )
 
     async def control_data(self, directory: Path | None = None, *, timeout_s: float = CONTROL_FILE_TIMEOUT_S) -> ControlData:
@@ -155,7 +158,9 @@ class Instance:
             line = conf.passfile_line(self.server.replication_password, configuration.upstream.address)
             if read_or_none(self.layout.passfile) != line:
                 write_durably(self.layout.passfile, line)
-        text = conf.auto_conf(configuration, sync_name=sync_name, passfile=self.layout.passfile)
+        if configuration.standby_slots and self.standby_slots is not None:
+            configuration = replace(configuration, standby_slots=self.standby_slots)
+        text = conf.auto_conf(configuration, major=self.binaries.major, sync_name=sync_name, passfile=self.layout.passfile)
         if read_or_none(self.layout.auto_conf) != text:
             write_durably(self.layout.auto_conf, text)
         self._written = text

@@ -64,7 +64,7 @@ class Node:
         self.upkeep = Upkeep(instance, reporter.gatherer, doing, self.turn, reporter.poke)
         reporter.relaxations = lambda: self.upkeep.relaxations.texts
         reporter.outside = lambda: self.upkeep.outside
-        reporter.slots_kept = lambda: self.upkeep.slots or frozenset()
+        reporter.slots_kept = lambda: self.upkeep.slots.members or frozenset()
         self.taken_up = asyncio.Event()
         self.closing = False
         """No order is accepted any more."""
@@ -164,10 +164,10 @@ class Node:
             self.doing.promoting = True
             self.doing.problem = None
             try:
-                with contextlib.suppress(SessionError, TimeoutError):
+                with contextlib.suppress(SessionError, ValueError, TimeoutError):
                     # Missing slots are made later; the promotion does not wait for them.
                     async with asyncio.timeout(SLOTS_TIMEOUT_S):
-                        await ensure_slots(self.instance.sessions.control, self.upkeep.slots or ())
+                        await ensure_slots(self.instance.sessions.control, self.upkeep.slots.members or ())
                 # From here on this data counts as promoted in this epoch, whatever becomes of it.
                 promotion = promise.Promotion(order.epoch, order.timeline)
                 state = self.state.value
@@ -176,6 +176,7 @@ class Node:
                 self.list_is_proven = bool(synchronous_standby_names(order.voters, state.node))
                 # Walsenders that have not read the new list go by a standby's, under which nobody is released.
                 self.proven_list = order.voters
+                self.instance.standby_slots = None
                 await promote(self.instance, order.timeline, lambda: self.state.value.promised == order.epoch)
                 self.heartbeat.begin(order.epoch)
                 self._log.info("promoted", epoch=order.epoch, timeline=order.timeline)

@@ -14,6 +14,7 @@ from pathlib import Path
 _PROC = Path("/proc")
 _RECEIVER = re.compile(r"postgres: (\S+: )?walreceiver\b")
 _STREAMING = re.compile(_RECEIVER.pattern + " streaming ")
+_SYNCHRONISER = re.compile(r"postgres: (\S+: )?slotsync worker\b")
 _PR_SET_CHILD_SUBREAPER = 36
 _TOOLS = (b"pg_basebackup", b"pg_rewind", b"initdb", b"postgres", b"unshare")
 
@@ -91,6 +92,11 @@ def tools_on(path: Path) -> list[int]:
 def receivers(postmaster: int) -> list[int]:
     """Return the children of *postmaster* that call themselves WAL receivers."""
     return [pid for pid in children(postmaster) if _RECEIVER.match(title(pid) or "")]
+
+
+def slot_synchronisers(postmaster: int) -> list[int]:
+    """Return the children of *postmaster* that keep its logical slots in step with its upstream's, from PostgreSQL 17 on."""
+    return [pid for pid in children(postmaster) if _SYNCHRONISER.match(title(pid) or "")]
 
 
 def is_streaming(receiver: int) -> bool:

@@ -82,6 +82,10 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     """Of the order by which this data was rewound last: who comes with it again, late, finds it done."""
     wanted: bool = True
     """Whether PostgreSQL should run: False after an ordered stop, until an order needs it again."""
+    our_slots: tuple[str, ...] = ()
+    """The names under which slots are the cluster's own here: all that were ever listed, or seen in use by a noded's role."""
+    carried_slots: tuple[str, ...] = ()
+    """The users' slots that stand here because the writer has them: a copy each, or the writer's own while this is it."""
     desired: DesiredSettings = DesiredSettings()
     """The operator's settings; it is the node's, not its data's, and stays when the data goes."""
 
@@ -113,10 +117,12 @@ class Circumstances:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """The two settings that change while PostgreSQL runs."""
+    """The settings that change while PostgreSQL runs."""
 
     upstream: Upstream | None
     synchronous_standby_names: str
+    standby_slots: tuple[str, ...] = ()
+    """Whose copy of WAL there must be before it is decoded for a logical slot that is carried over."""
 
 
 def refusal(state: State, order: Order, now: Circumstances) -> Refused | None:
@@ -125,7 +131,9 @@ def refusal(state: State, order: Order, now: Circumstances) -> Refused | None:
 
 
 def see(state: State, order: Order) -> State:
-    """Return *state* with the document that *order* follows from remembered, if it is newer (S8, S12)."""
+    """Return *state* with the document of *order* remembered, if it is newer (S8, S12), and which slots are ours."""
+    if not set(order.slots) <= set(state.our_slots):
+        state = replace(state, our_slots=tuple(sorted({*state.our_slots, *order.slots})))
     seen = state.seen
     timelines = seen.timelines
     if order.timelines is not None:
@@ -208,8 +216,12 @@ def standby_configuration(state: State) -> Configuration:
 
 
 def writer_configuration(state: State) -> Configuration:
-    """Return how the writer is configured: nobody upstream, and the list in force."""
-    return Configuration(None, synchronous_standby_names(state.in_force, state.node))
+    """Return how the writer is configured: nobody upstream, and the list in force.
+
+    Before a logical slot's owner is given anything, all others must have it, until it is known which of them stream.
+    """
+    others = [voter.sync_name for voter in state.in_force.members if voter.name != state.node] if state.in_force else []
+    return Configuration(None, synchronous_standby_names(state.in_force, state.node), tuple(others))
 
 
 def may_remain_primary(state: State, timeline: Timeline | None = None) -> bool:

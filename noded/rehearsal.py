@@ -15,6 +15,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
@@ -92,7 +93,8 @@ async def _start_refused(instance: Instance, wanted: DesiredSettings, known: Map
         shutil.copyfile(layout.pgdata / "PG_VERSION", stage / "PG_VERSION")
         shutil.copyfile(layout.pgdata / "global" / "pg_control", stage / "global" / "pg_control")
         (stage / "postgresql.conf").write_bytes(conf.settings_file(_with_all_libraries(wanted), {}))
-        options = [*conf.command_line(instance.place), "-c", "log_line_prefix="]
+        place = replace(instance.place, is_logical=conf.is_logical(wanted))
+        options = [*conf.command_line(place), "-c", "log_line_prefix="]
         command = instance.binaries.command("postgres", "-C", "shared_memory_size", "-D", folder, *options)
         try:
             said = await run_tool(command, timeout_s=REHEARSAL_TIMEOUT_S)

@@ -139,13 +139,16 @@ class Sessions:
         self.heartbeat = self.fresh("endpointd heartbeat")
         self.auditor = self.fresh("endpointd auditor")
         """For what waits for the quorum and must hold up nobody: each of its commits may."""
-        self.walsender = Walsender(
-            socket_dir / f".s.PGSQL.{port}", user=CONTROL_ROLE, password=password, name="endpointd position"
-        )
+        self.walsender = self.fresh_walsender("endpointd position")
 
     def fresh(self, name: str, *, database: str = "postgres") -> Session:
         """Return another session: a new backend that shows what new backends see. The caller drops it."""
         return Session(self._socket_dir, self._port, self._password, name, database)
+
+    def fresh_walsender(self, name: str) -> Walsender:
+        """Return another replication connection, not opened yet. The caller closes it."""
+        path = self._socket_dir / f".s.PGSQL.{self._port}"
+        return Walsender(path, user=CONTROL_ROLE, password=self._password, name=name)
 
     def drop(self) -> None:
         """Cut all connections: the server is gone, or goes."""

@@ -1,66 +1,130 @@
-"""Replication slots: one for every other member on every node, so that whoever becomes the writer already holds WAL for all.
+"""Replication slots as PostgreSQL has them: read, made, advanced, dropped, and relieved of the row versions they hold.
 
-They reserve WAL at once and are bounded by max_slot_wal_keep_size; on standbys they are advanced, and those of members that
-are gone are dropped after a while, so that a dead node cannot fill a living one's disk (L9).
+They are read by the function behind the view: the view joins pg_database, which a client can lock.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 
+import msgspec
+
 from noded.sessions import Session, SessionError
+from noded.walsender import Walsender
+from pgtopology.lsn import Lsn, format_lsn, parse_lsn
 
 TIMEOUT_S = 2.0
-UNLISTED_KEPT_S = 60.0
-"""A copy that is being made has its slot before the cluster knows its name."""
+
+READ = "SELECT coalesce(json_agg(s), '[]')::text AS slots FROM pg_catalog.pg_get_replication_slots() AS s"
+
+
+class Slot(msgspec.Struct, frozen=True, kw_only=True, rename={"name": "slot_name", "restart": "restart_lsn"}):
+    """One slot; what a version of PostgreSQL does not tell has its default."""
+
+    name: str
+    slot_type: str
+    temporary: bool = False
+    active: bool = False
+    active_pid: int | None = None
+    xmin: str | None = None
+    """The oldest row versions that it keeps, as a number without its epoch; also long after whoever asked for it has gone."""
+    catalog_xmin: str | None = None
+    restart: str | None = None
+    """From where on it keeps WAL; None if it keeps none yet."""
+    confirmed_flush_lsn: str | None = None
+    wal_status: str | None = None
+    two_phase: bool = False
+    invalidation_reason: str | None = None
+    failover: bool = False
+    """From PostgreSQL 17 on: its owner wants it carried over to the next writer."""
+    synced: bool = False
+    """PostgreSQL itself keeps it as a copy of the writer's."""
+
+    @property
+    def is_physical(self) -> bool:
+        """Whether it is for WAL as it is, not for decoded changes."""
+        return self.slot_type == "physical"
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it can never be used again."""
+        return self.wal_status == "lost" or self.invalidation_reason is not None
+
+    @property
+    def restart_lsn(self) -> Lsn | None:
+        """*restart* as a number."""
+        return parse_lsn(self.restart) if self.restart is not None else None
+
+    @property
+    def holds_rows(self) -> bool:
+        """Whether VACUUM spares row versions for it."""
+        return self.xmin is not None or self.catalog_xmin is not None
+
+
+_decoder = msgspec.json.Decoder(tuple[Slot, ...])
+
+
+def decode_slots(text: str | bytes) -> tuple[Slot, ...]:
+    """Return what `READ` gave. Raises ValueError."""
+    try:
+        return _decoder.decode(text)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"unexpected slots: {error}") from error
+
+
+async def read_slots(session: Session) -> tuple[Slot, ...]:
+    """Return all slots of the server. Raises SessionError, ValueError."""
+    return decode_slots((await session.row(READ, timeout_s=TIMEOUT_S))["slots"])
+
+
+async def read_slots_of(server: Walsender, *, timeout_s: float) -> tuple[Slot, ...] | None:
+    """Return the slots of another server, or None if it is a standby. Raises WalsenderError, ValueError."""
+    if await server.in_recovery(timeout_s=timeout_s):
+        return None
+    rows = await server.ask(READ, timeout_s=timeout_s)
+    return decode_slots(rows[0][0] or b"[]") if rows else ()
 
 
 async def ensure_slots(session: Session, names: Iterable[str]) -> None:
-    """Make a slot for each of *names* that has none, and anew for one that lost its WAL. Raises SessionError."""
-    rows = await session.rows(
-        "SELECT slot_name::text AS name, coalesce(wal_status = 'lost', false) AS lost FROM pg_replication_slots",
-        timeout_s=TIMEOUT_S,
-    )
-    lost = {row["name"] for row in rows if row["lost"]}
-    existing = {row["name"] for row in rows} - lost
-    for name in sorted(set(names) - existing):
-        if name in lost:
-            await session.rows("SELECT pg_drop_replication_slot($1)", name, timeout_s=TIMEOUT_S)
-        try:
-            await session.rows("SELECT pg_create_physical_replication_slot($1, true)", name, timeout_s=TIMEOUT_S)
-        except SessionError as error:
-            if not str(error).startswith("42710"):  # duplicate_object: its owner made it at this moment
-                raise
+    """Make a slot for each of *names* that has none, and anew for one that lost its WAL. Raises SessionError, ValueError."""
+    slots = {slot.name: slot for slot in await read_slots(session)}
+    for name in sorted(names):
+        if name not in slots or (slots[name].is_lost and not slots[name].active):
+            await make_slot(session, name, anew=name in slots)
 
 
-async def advance_slots(session: Session) -> None:
-    """On a standby, let idle slots hold only what is not replayed yet. Raises SessionError."""
-    await session.rows(
-        """
-        SELECT pg_replication_slot_advance(slot_name, pg_last_wal_replay_lsn()) FROM pg_replication_slots
-         WHERE pg_is_in_recovery() AND NOT active AND slot_type = 'physical'
-           AND restart_lsn < pg_last_wal_replay_lsn() AND wal_status <> 'lost'
-        """,
-        timeout_s=TIMEOUT_S,
-    )
+async def make_slot(session: Session, name: str, *, reserve: bool = True, anew: bool = False) -> None:
+    """Make the physical slot *name*; *anew*: drop it first. Raises SessionError."""
+    if anew:
+        await drop_slot(session, name)
+    try:
+        await session.rows("SELECT pg_create_physical_replication_slot($1, $2)", name, reserve, timeout_s=TIMEOUT_S)
+    except SessionError as error:
+        if not str(error).startswith("42710"):  # duplicate_object: its owner made it at this moment
+            raise
 
 
-class UnlistedSlots:
-    """Drops physical slots that belong to no member for longer than UNLISTED_KEPT_S."""
+async def drop_slot(session: Session, name: str) -> None:
+    """Drop the slot *name*, unless somebody uses it or it is gone. Raises SessionError."""
+    try:
+        await session.rows("SELECT pg_drop_replication_slot($1)", name, timeout_s=TIMEOUT_S)
+    except SessionError as error:
+        if not str(error).startswith("42704"):  # undefined_object
+            raise
 
-    def __init__(self) -> None:
-        self._since: dict[str, float] = {}
 
-    async def drop(self, session: Session, listed: Iterable[str], now: float) -> list[str]:
-        """Drop those that are due and return their names. Raises SessionError."""
-        rows = await session.rows(
-            "SELECT slot_name::text AS name FROM pg_replication_slots"
-            " WHERE slot_type = 'physical' AND NOT active AND NOT temporary",
-            timeout_s=TIMEOUT_S,
-        )
-        unlisted = {row["name"] for row in rows} - set(listed)
-        self._since = {name: self._since.get(name, now) for name in unlisted}
-        due = [name for name, since in self._since.items() if now - since >= UNLISTED_KEPT_S]
-        for name in due:
-            await session.rows("SELECT pg_drop_replication_slot($1)", name, timeout_s=TIMEOUT_S)
-        return due
+async def advance_slot(session: Session, name: str, to: Lsn) -> None:
+    """Let the slot *name* keep WAL from *to* on only. Raises SessionError."""
+    await session.rows("SELECT pg_replication_slot_advance($1, $2::text::pg_lsn)", name, format_lsn(to), timeout_s=TIMEOUT_S)
+
+
+async def release_rows(walsender: Walsender, name: str) -> None:
+    """Let the idle physical slot *name* keep no row versions any more, and all the WAL it keeps. Raises WalsenderError.
+
+    SQL can only drop it and make it anew, which would let go of WAL that its owner may still need (L9). Its owner's own
+    feedback, which says that it holds no snapshot, takes nothing else away. Refused by PostgreSQL if the owner is back.
+    """
+    with contextlib.closing(walsender):
+        end = await walsender.identify(timeout_s=TIMEOUT_S)
+        await walsender.say_no_snapshot(name, end.lsn, timeout_s=TIMEOUT_S)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from daemonkit.logrotation import rotate
 from daemonkit.logs import get_logger
 from noded import processes, promise
+from noded.conf import SYNCHRONISES
 from noded.copies import FAILURES
 from noded.instance import Instance
 from noded.observe import Gatherer
@@ -21,7 +22,9 @@ from noded.promise import standby_configuration, writer_configuration
 from noded.relaxations import Relaxations
 from noded.reporter import Doing
 from noded.sessions import SessionError
-from noded.slots import UnlistedSlots, advance_slots, ensure_slots
+from noded.slotchores import standby_slots
+from noded.slotkeeper import FAILURES as SLOT_FAILURES
+from noded.slotkeeper import SlotKeeper
 from pgtopology.node import Role
 from pgtopology.orders import StopMode
 
@@ -40,22 +43,19 @@ class Upkeep:
         self._doing = doing
         self._turn = turn
         self._on_change = on_change
-        self._unlisted = UnlistedSlots()
+        self.slots = SlotKeeper(instance)
         self.relaxations = Relaxations(instance)
         self._zombies: set[int] = set()
         self._wanted_now = asyncio.Event()
         self._log = get_logger()
         self.outside: tuple[str, ...] = ()
         """Tablespaces outside the data directory, which a noded without confinement let come about."""
-        self.slots: frozenset[str] | None = None
-        """The sync names of all members but this node, once an order has said them."""
 
     def learn_slots(self, names: tuple[str, ...]) -> None:
         """Remember whose slots should exist; new ones are made soon."""
-        slots = frozenset(names) - {self._instance.state.value.sync_name or ""}
-        if names and slots != self.slots:
-            self.slots = slots
+        if self.slots.learn(names):
             self._wanted_now.set()
+            self._on_change()
 
     async def run(self) -> None:
         """Do the chores for ever."""
@@ -78,7 +78,7 @@ class Upkeep:
             await self._look_for_relaxations()
             await self._catch_up_with_the_writer()
             self._look_outside()
-            due = due and not await self._keep_slots()
+            due = not await self._keep_slots(due=due) and due
 
     async def keep_log(self) -> None:
         """Keep PostgreSQL's log bounded, for ever. Whoever may log in may write to it, a gigabyte a statement."""
@@ -86,22 +86,33 @@ class Upkeep:
             await asyncio.sleep(INTERVAL_S)
             await asyncio.to_thread(rotate, self._instance.layout.log)
 
-    async def _keep_slots(self) -> bool:
-        """Return whether it was done."""
-        if self._doing.work is not None or not self._instance.note_readiness():
+    async def _keep_slots(self, *, due: bool) -> bool:
+        """Look after the slots, *due* also after what the writer has; return whether it was done."""
+        role = self._gatherer.facts.role
+        if self._doing.work is not None or self._turn.locked() or role is Role.NONE or not self._instance.note_readiness():
             return False
-        observer = self._instance.sessions.observer
         try:
-            if self.slots is not None:
-                await ensure_slots(observer, self.slots)
-                for name in await self._unlisted.drop(observer, self.slots, asyncio.get_running_loop().time()):
-                    self._log.info("slot of no member dropped", slot=name)
-            if self._gatherer.facts.role is Role.STANDBY:
-                await advance_slots(observer)
-        except SessionError as error:
+            await self.slots.look(standby=role is Role.STANDBY, ask_writer=due)
+            if role is Role.PRIMARY:
+                await self._choose_standby_slots()
+        except (*SLOT_FAILURES, OSError) as error:
             self._log.debug("slots could not be looked after", error=str(error))
             return False
         return True
+
+    async def _choose_standby_slots(self) -> None:
+        """Let decoding wait for as many standbys as a commit does, and for none that is away."""
+        instance, state = self._instance, self._instance.state.value
+        if instance.binaries.major < SYNCHRONISES or not promise.may_remain_primary(state):
+            return
+        chosen = standby_slots(instance.standby_slots or (), state.in_force, state.node, self.slots.here)
+        if chosen == instance.standby_slots:
+            return
+        async with self._turn:
+            if instance.running and self._gatherer.facts.role is Role.PRIMARY and instance.state.value is state:
+                instance.standby_slots = chosen
+                instance.configure(writer_configuration(state))
+                instance.postmaster.reload()
 
     async def _restore_configuration(self) -> None:
         """Undo what ALTER SYSTEM or an editor did to the file that is ours (S11)."""

@@ -15,7 +15,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from pgtopology.lsn import Lsn, parse_lsn
+from pgtopology.lsn import Lsn, format_lsn, parse_lsn
 from pgtopology.node import Address
 from pgtopology.timeline import Timeline
 from pgwire.errors import WireError
@@ -23,8 +23,10 @@ from pgwire.messages import (
     TERMINATE,
     AuthenticationKind,
     Backend,
+    Frontend,
     decode_authentication,
     decode_report,
+    message,
     query,
     sasl_initial_response,
     sasl_response,
@@ -36,6 +38,9 @@ MESSAGE_BYTES_MAX = 1 << 20
 """What is asked for here is a few rows; a history file is the longest."""
 
 Row = tuple[bytes | None, ...]
+
+_NO_SNAPSHOT = struct.pack(">cqIIII", b"h", 0, 0, 0, 0, 0)
+"""A feedback message of a standby that holds no snapshot: the clock, xmin and catalog_xmin with their epochs."""
 
 
 class WalsenderError(Exception):
@@ -100,6 +105,29 @@ class Walsender:
         except (OSError, EOFError, WireError) as error:
             raise WalsenderError(f"{self._target}: {str(error) or type(error).__name__}") from error
 
+    async def say_no_snapshot(self, slot: str, lsn: Lsn, *, timeout_s: float) -> None:
+        """Use the physical *slot* for a moment, from *lsn* on, to say that whoever owns it needs no row versions kept.
+
+        Source: PostgreSQL documentation, "Streaming Replication Protocol", "Hot Standby feedback message". Its position is left
+        as it is. Raises WalsenderError, also if the slot is in use.
+        """
+        try:
+            async with asyncio.timeout(timeout_s), self._turn:
+                try:
+                    reader, writer = self._streams or await self._open()
+                    writer.write(query(f'START_REPLICATION SLOT "{slot}" PHYSICAL {format_lsn(lsn)}'))
+                    await _copying(reader)
+                    writer.write(message(Frontend.COPY_DATA, _NO_SNAPSHOT) + message(Frontend.COPY_DONE))
+                    # The answer to the end of the copy comes after all that was sent before has been read.
+                    await _rows(reader)
+                except BaseException:
+                    self.close()
+                    raise
+        except TimeoutError as error:
+            raise WalsenderError(f"{self._target} did not answer within {timeout_s:g} s") from error
+        except (OSError, EOFError, WireError) as error:
+            raise WalsenderError(f"{self._target}: {str(error) or type(error).__name__}") from error
+
     def close(self) -> None:
         """Close the connection, if it is open."""
         streams, self._streams = self._streams, None
@@ -146,6 +174,21 @@ class Walsender:
                     return
                 case _:
                     pass
+
+
+async def _copying(reader: asyncio.StreamReader) -> None:
+    """Return when the server has begun to stream."""
+    while True:
+        kind, payload = await _message(reader)
+        match kind:
+            case Backend.COPY_BOTH_RESPONSE:
+                return
+            case Backend.ERROR_RESPONSE:
+                raise WalsenderError(decode_report(payload).message)
+            case Backend.READY_FOR_QUERY:
+                raise WalsenderError("the server does not stream")
+            case _:
+                pass
 
 
 async def _rows(reader: asyncio.StreamReader) -> list[Row]:

@@ -20,6 +20,7 @@ _CLUSTER = "the cluster decides it"
 _PLACE = "noded decides where PostgreSQL listens and where its files are"
 _LOG = "noded keeps and rotates PostgreSQL's log"
 _TIMING = "failover times depend on it"
+_DAMAGE = "data that is damaged or missing would be taken for sound, and copied"
 
 OURS: Mapping[str, str] = {
     "allow_alter_system": "settings come from the cluster's settings, so that all nodes have the same",
@@ -36,6 +37,9 @@ OURS: Mapping[str, str] = {
     "hot_standby": "every replica serves reads",
     "hot_standby_feedback": _CLUSTER,
     "ident_file": _PLACE,
+    "idle_replication_slot_timeout": "a node that is away for so long would lose its slot, and have to be copied anew",
+    "ignore_checksum_failure": _DAMAGE,
+    "ignore_invalid_pages": _DAMAGE,
     "include": "settings must be given one by one, so that they can be checked",
     "include_dir": "settings must be given one by one, so that they can be checked",
     "include_if_exists": "settings must be given one by one, so that they can be checked",
@@ -48,8 +52,6 @@ OURS: Mapping[str, str] = {
     "log_rotation_size": _LOG,
     "log_truncate_on_rotation": _LOG,
     "logging_collector": _LOG,
-    "max_replication_slots": _CLUSTER,
-    "max_slot_wal_keep_size": "a dead node would fill the disk of a living one",
     "max_wal_senders": _CLUSTER,
     "password_encryption": "passwords are kept as SCRAM verifiers only",
     "port": _PLACE,
@@ -71,32 +73,75 @@ OURS: Mapping[str, str] = {
     "restart_after_crash": "commits that no other node has would become visible",
     "restore_command": _TIMING,
     "superuser_reserved_connections": "noded keeps connections of its own",
+    "sync_replication_slots": f"{_CLUSTER}: on from PostgreSQL 17 on, with wal_level logical",
+    "synchronized_standby_slots": _DURABILITY,
     "synchronous_commit": _DURABILITY,
     "synchronous_standby_names": _DURABILITY,
     "unix_socket_directories": _PLACE,
+    "unix_socket_group": _PLACE,
     "unix_socket_permissions": _PLACE,
     "update_process_title": "noded tells by it who receives WAL",
-    "wal_keep_size": _CLUSTER,
     "wal_log_hints": "a former primary could not be rewound",
     "wal_receiver_create_temp_slot": _CLUSTER,
     "wal_receiver_status_interval": _TIMING,
     "wal_receiver_timeout": _TIMING,
     "wal_retrieve_retry_interval": _TIMING,
+    "zero_damaged_pages": _DAMAGE,
 }
 """Parameters that an operator may not give, and why."""
 
 LATELY = frozenset(
     {
         "allow_in_place_tablespaces",
+        "idle_replication_slot_timeout",
+        "ignore_checksum_failure",
+        "ignore_invalid_pages",
         "log_directory",
         "log_file_mode",
         "log_filename",
         "log_rotation_age",
         "log_rotation_size",
         "log_truncate_on_rotation",
+        "sync_replication_slots",
+        "synchronized_standby_slots",
+        "unix_socket_group",
+        "zero_damaged_pages",
     }
 )
-"""Of these, what the first versions accepted and what did nothing: where it stands already it is left out."""
+"""Of these, what the first versions accepted: where it stands already it is left out."""
+MEBIBYTES = {"MB": 1, "GB": 1 << 10, "TB": 1 << 20}
+"""What a size is in units of 1 MB, which is what the sizes below are without one."""
+
+
+class Bound(msgspec.Struct, frozen=True, kw_only=True):
+    """Between what an operator may choose."""
+
+    least: int
+    most: int
+    why: str
+    is_size: bool = False
+    """Whether it is in MB, or with a unit of its own; else it is a count."""
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        unit = "MB" if self.is_size else ""
+        return f"{self.least}{unit} to {self.most}{unit}"
+
+
+BOUNDED: Mapping[str, Bound] = {
+    "max_replication_slots": Bound(
+        least=20, most=10_000, why="every node has one for every other node, and users' beside them"
+    ),
+    "max_slot_wal_keep_size": Bound(
+        least=4096,
+        most=1 << 30,
+        is_size=True,
+        why="with less a node that was away for a moment would have to be copied anew, without a limit it would fill the disk",
+    ),
+    "wal_keep_size": Bound(least=256, most=1 << 30, is_size=True, why="a copy that is being made may need it"),
+}
+"""Parameters of which only so much is the operator's to choose."""
 
 OUR_PREFIX = "endpointd."
 """Parameters of this extension's name are our own marks."""
@@ -116,6 +161,7 @@ VALUE_LENGTH_MAX = 4000
 
 _T = TypeVar("_T")
 
+_QUANTITY = re.compile(r"(\d{1,18}) ?([A-Za-z]*)")
 _NAME = re.compile(r"[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)?")
 
 
@@ -166,10 +212,25 @@ def check_parameters(parameters: Mapping[str, str]) -> None:
         if key == "wal_level":
             if value not in ("replica", "logical"):
                 raise SettingRefused('"wal_level" must be "replica" or "logical": the nodes replicate from one another')
+        elif key == "sync_replication_slots" and value.strip().lower() in ("on", "true", "yes", "1"):
+            pass  # as it is
+        elif key in BOUNDED:
+            _check_bound(name, value, BOUNDED[key])
         elif key in AT_LEAST_THE_WRITERS and not value.strip().isdecimal():
             raise SettingRefused(f'"{name}" must be a whole number, not "{value}"')
         elif key in OURS:
             raise SettingRefused(f'"{name}" cannot be set: {OURS[key]}')
+
+
+def _check_bound(name: str, value: str, bound: Bound) -> None:
+    """Raise SettingRefused if *value* is not within *bound*."""
+    found = _QUANTITY.fullmatch(value.strip())
+    unit = found[2] if found is not None else ""
+    if found is None or (unit and not (bound.is_size and unit in MEBIBYTES)):
+        units = f", in MB or with one of {', '.join(MEBIBYTES)}" if bound.is_size else ""
+        raise SettingRefused(f'"{name}" must be a whole number{units}, not "{value}"; accepted is {bound.text}')
+    if not bound.least <= int(found[1]) * MEBIBYTES.get(unit, 1) <= bound.most:
+        raise SettingRefused(f'"{name}" cannot be "{value}": accepted is {bound.text}; {bound.why}')
 
 
 def check_hba(lines: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 from pathlib import Path
 
@@ -93,12 +94,21 @@ def test_the_main_file_ends_in_our_include_and_no_other() -> None:
 
 
 def test_the_automatic_configuration_holds_the_two_changing_settings_only() -> None:
-    text = conf.auto_conf(Configuration(None, "ANY 1 (x)"), sync_name="n1_aaaa", passfile=Path("/p")).decode()
+    text = conf.auto_conf(Configuration(None, "ANY 1 (x)"), major=16, sync_name="n1_aaaa", passfile=Path("/p")).decode()
     assert text.splitlines()[1:] == ["primary_conninfo = ''", "synchronous_standby_names = 'ANY 1 (x)'"]
 
 
+def test_logical_slots_are_kept_in_step_where_postgresql_can() -> None:
+    assert options()["sync_replication_slots"] == "off"  # it would refuse to start with wal_level replica
+    assert options(dataclasses.replace(PLACE, is_logical=True))["sync_replication_slots"] == "on"
+    assert "sync_replication_slots" not in options(dataclasses.replace(PLACE, major=16, is_logical=True))
+    configuration = Configuration(None, "ANY 1 (x)", ("n2_aaaa", "n3_bbbb"))
+    text = conf.auto_conf(configuration, major=18, sync_name="n1_aaaa", passfile=Path("/p")).decode()
+    assert "synchronized_standby_slots = 'n2_aaaa, n3_bbbb'" in text
+
+
 def test_the_password_is_never_in_the_configuration() -> None:
-    text = conf.auto_conf(Configuration(UPSTREAM, ""), sync_name="n1_aaaa", passfile=Path("/d/a b'c")).decode()
+    text = conf.auto_conf(Configuration(UPSTREAM, ""), major=18, sync_name="n1_aaaa", passfile=Path("/d/a b'c")).decode()
     assert "password" not in text
     assert "host=127.0.0.1 port=6411 user=endpointd_replication" in text
     assert "application_name=n1_aaaa" in text
@@ -142,8 +152,8 @@ def test_everybody_with_the_right_may_replicate_but_no_role_of_ours_that_need_no
 
 
 def test_only_our_own_standbys_are_given_up_after_two_seconds() -> None:
-    text = conf.auto_conf(Configuration(UPSTREAM, ""), sync_name="n1_aaaa", passfile=Path("/p")).decode()
-    assert "options=''-c wal_sender_timeout=2s''" in text
+    text = conf.auto_conf(Configuration(UPSTREAM, ""), major=18, sync_name="n1_aaaa", passfile=Path("/p")).decode()
+    assert "options=''-c wal_sender_timeout=2s -c" in text
     assert not {"wal_sender_timeout", "max_standby_streaming_delay", "max_standby_archive_delay"} & set(options())
 
 

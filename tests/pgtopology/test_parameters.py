@@ -57,6 +57,32 @@ def test_settings_that_make_no_sense_are_refused(parameters: dict[str, str]) -> 
 
 
 @pytest.mark.parametrize(
+    ("name", "accepted", "refused"),
+    [
+        (
+            "max_slot_wal_keep_size",
+            ("4GB", "4096", "4096MB", "10 GB", "1TB"),
+            ("-1", "0", "4095", "1GB", "4194304kB", "4gb", "", "4.5GB"),
+        ),
+        ("wal_keep_size", ("256MB", "256", "64GB"), ("0", "255MB", "9999TB")),
+        ("max_replication_slots", ("20", "50"), ("19", "0", "20GB", "twenty")),
+        ("sync_replication_slots", ("on", "true"), ("off", "0", "")),
+        ("wal_sender_timeout", ("0", "1min"), ()),
+        ("max_standby_streaming_delay", ("-1", "0", "30s"), ()),
+        ("idle_replication_slot_timeout", (), ("0", "1", "1d")),
+    ],
+)
+def test_what_slots_and_their_wal_rest_on_can_be_more_and_not_less(
+    name: str, accepted: tuple[str, ...], refused: tuple[str, ...]
+) -> None:
+    for value in accepted:
+        check_parameters({name: value})
+    for value in refused:
+        with pytest.raises(SettingRefused, match=name):
+            check_parameters({name: value})
+
+
+@pytest.mark.parametrize(
     "line",
     [
         "host all all 0.0.0.0/0 trust",

@@ -1,0 +1,152 @@
+"""Looks after the replication slots of one node, round after round, as `slotchores` says.
+
+On a standby it asks the writer for its slots now and then.  Everything here has a session of its own, so that a lock
+somebody holds delays no observation, and every step may fail and is tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Awaitable, Iterable
+
+from msgspec.structs import replace
+
+from daemonkit.logs import get_logger
+from noded.clone import source_walsender
+from noded.conf import REPLICATION_ROLE
+from noded.instance import Instance
+from noded.promise import Following
+from noded.sessions import SessionError
+from noded.slotchores import Chores, Situation, chores, left_over
+from noded.slots import Slot, advance_slot, drop_slot, make_slot, read_slots, read_slots_of, release_rows
+from noded.walsender import WalsenderError
+from pgtopology.lsn import Lsn
+
+ASK_TIMEOUT_S = 2.0
+CARRIED_MAX = 100
+"""So many slots of users' are carried over."""
+
+_ROLE = "SELECT oid::int8 AS oid FROM pg_catalog.pg_authid WHERE rolname = $1"
+_IN_USE = """
+SELECT s.slot_name::text AS name
+  FROM pg_catalog.pg_get_replication_slots() s JOIN pg_catalog.pg_stat_get_activity(NULL) a ON a.pid = s.active_pid
+ WHERE s.slot_type = 'physical' AND NOT s.temporary AND a.usesysid = $1::int8::oid
+"""
+
+FAILURES = (SessionError, WalsenderError, ValueError)
+
+
+class SlotKeeper:
+    """The slots of one node."""
+
+    def __init__(self, instance: Instance) -> None:
+        self._instance = instance
+        self._session = instance.sessions.fresh("endpointd slots")
+        self._there: tuple[Following, dict[str, Slot]] | None = None
+        self._idle_since: dict[str, float] = {}
+        self._left_since: dict[str, float] = {}
+        self._role_oid: int | None = None
+        self._log = get_logger()
+        self.here: dict[str, Slot] = {}
+        """The slots of this node, as they were in the last round."""
+        self.told: tuple[str, ...] = ()
+        """The sync names of all members, once an order has said them."""
+
+    @property
+    def members(self) -> frozenset[str] | None:
+        """The sync names of all members but this node; None before an order has said them."""
+        return frozenset(self.told) - {self._instance.state.value.sync_name or ""} if self.told else None
+
+    def learn(self, names: tuple[str, ...]) -> bool:
+        """Take over the sync names of all members; return whether they are news."""
+        news = bool(names) and names != self.told
+        if news:
+            self.told = names
+        return news
+
+    async def look(self, *, standby: bool, ask_writer: bool) -> None:
+        """Do one round. Raises one of FAILURES, or OSError, if nothing could be found out or remembered."""
+        instance = self._instance
+        if ask_writer or self._stale():
+            await self._remember_ours()
+            self._there = await self._ask_writer() if standby else None
+        self.here = here = {slot.name: slot for slot in await read_slots(self._session)}
+        state = instance.state.value
+        situation = Situation(
+            standby=standby,
+            major=instance.binaries.major,
+            here=here,
+            there=self._there[1] if standby and self._there is not None else None,
+            members=self.members,
+            ours=frozenset(state.our_slots),
+            carried=frozenset(state.carried_slots),
+            replayed=await self._replayed() if standby else None,
+        )
+        now = asyncio.get_running_loop().time()
+        self._idle_since = _since(self._idle_since, (name for name, slot in here.items() if not slot.active), now)
+        self._left_since = _since(self._left_since, left_over(situation), now)
+        idle_s = {name: now - since for name, since in self._idle_since.items()}
+        left_s = {name: now - since for name, since in self._left_since.items()}
+        todo = chores(dataclasses.replace(situation, idle_s=idle_s, left_s=left_s))
+        if (carried := tuple(sorted(todo.carried))[:CARRIED_MAX]) != state.carried_slots:
+            instance.state.store(replace(instance.state.value, carried_slots=carried))
+        await self._do(todo)
+
+    async def _do(self, todo: Chores) -> None:
+        session = self._session
+        for name in todo.drop:
+            self._log.warning("slot that stands here for nobody is dropped", slot=name)
+            await self._try("dropped", name, drop_slot(session, name))
+        for made in todo.make:
+            await self._try("made", made.name, make_slot(session, made.name, reserve=made.reserve, anew=made.anew))
+        for name, lsn in todo.advance.items():
+            await self._try("advanced", name, advance_slot(session, name, lsn))
+        for name in todo.release:
+            walsender = self._instance.sessions.fresh_walsender("endpointd slots")
+            if await self._try("relieved", name, release_rows(walsender, name)):
+                self._log.info("idle slot keeps no row versions any more", slot=name)
+
+    async def _try(self, what: str, name: str, doing: Awaitable[None]) -> bool:
+        """Do one thing and return whether it was done; what cannot be done to one slot must not keep the others waiting."""
+        try:
+            await doing
+        except FAILURES as error:
+            self._log.debug("slot could not be looked after", slot=name, wanted=what, error=str(error))
+            return False
+        return True
+
+    def _stale(self) -> bool:
+        """Return whether what the writer said is not of the one that is followed now."""
+        return self._there is not None and self._there[0] != self._instance.state.value.following
+
+    async def _ask_writer(self) -> tuple[Following, dict[str, Slot]] | None:
+        following = self._instance.state.value.following
+        if following is None:
+            return None
+        walsender = source_walsender(self._instance, following.upstream)
+        try:
+            slots = await read_slots_of(walsender, timeout_s=ASK_TIMEOUT_S)
+        except (WalsenderError, ValueError) as error:
+            self._log.debug("the writer's slots are not known", error=str(error))
+            return None
+        finally:
+            walsender.close()
+        return (following, {slot.name: slot for slot in slots}) if slots is not None else None
+
+    async def _remember_ours(self) -> None:
+        """Remember durably which slots nodeds use: nobody else can log in as their role."""
+        if self._role_oid is None:
+            self._role_oid = (await self._session.row(_ROLE, REPLICATION_ROLE, timeout_s=ASK_TIMEOUT_S))["oid"]
+        rows = await self._session.rows(_IN_USE, self._role_oid, timeout_s=ASK_TIMEOUT_S)
+        state = self._instance.state.value
+        if new := {row["name"] for row in rows} - set(state.our_slots):
+            self._instance.state.store(replace(state, our_slots=tuple(sorted({*state.our_slots, *new}))))
+
+    async def _replayed(self) -> Lsn | None:
+        row = await self._session.row("SELECT (pg_last_wal_replay_lsn() - '0/0')::int8 AS lsn", timeout_s=ASK_TIMEOUT_S)
+        return Lsn(row["lsn"]) if row["lsn"] is not None else None
+
+
+def _since(before: dict[str, float], names: Iterable[str], now: float) -> dict[str, float]:
+    return {name: before.get(name, now) for name in names}
