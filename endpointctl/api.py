@@ -14,7 +14,7 @@ from pathlib import Path
 
 from daemonkit.httpclient import HttpClient, HttpError, HttpRefused, HttpTimeout, HttpUnavailable
 from daemonkit.secrets import SecretError, read_secret
-from endpointctl.exits import Failure, Unfinished
+from endpointctl.exits import Failure, Unfinished, WrongUsage
 from endpointctl.local.directory import read_plan
 from endpointctl.local.layout import Layout
 from endpointctl.options import Target
@@ -67,6 +67,8 @@ async def manager(target: Target) -> AsyncIterator[HttpClient]:
 def as_failure(error: HttpError, url: str) -> Failure:
     """Return what *error* means to an operator."""
     match error:
+        case HttpRefused(status=400):
+            return WrongUsage(error.message or str(error))
         case HttpRefused():
             return Failure(error.message or str(error), hint=_refusal_hint(error))
         case HttpTimeout():
@@ -86,6 +88,13 @@ def _refusal_hint(error: HttpRefused) -> str | None:
 async def fetch_status(client: HttpClient, *, timeout_s: float = REQUEST_TIMEOUT_S) -> Status:
     """Return the cluster's status."""
     return decode(await client.get(STATUS_PATH, timeout_s=timeout_s), Status)
+
+
+def require_node(status: Status, name: str | None) -> None:
+    """Raise WrongUsage unless *status* has a node called *name*; None is nobody in particular."""
+    known = [node.name for node in status.nodes]
+    if name is not None and name not in known:
+        raise WrongUsage(f'there is no node "{name}"', hint=f"the nodes are {', '.join(known)}" if known else None)
 
 
 async def wait_for_status(client: HttpClient, is_met: Callable[[Status], bool], *, timeout_s: float, wanted: str) -> Status:

@@ -14,6 +14,7 @@ import typer
 from endpointctl import output
 from endpointctl.exits import Failure, Unfinished, WrongUsage
 from endpointctl.options import Target, command
+from endpointctl.options import group as new_group
 
 if TYPE_CHECKING:
     from daemonkit.httpclient import HttpClient
@@ -31,7 +32,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the outcome as J
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands to *app*."""
-    group = typer.Typer(help="Show, check and change PostgreSQL's settings.", no_args_is_help=True, rich_markup_mode=None)
+    group = new_group("Show, check and change PostgreSQL's settings.")
     command(group)(show)
     command(group)(check)
     command(group, "set")(set_)
@@ -104,6 +105,8 @@ def set_(
         raise WrongUsage("--file is the whole, and takes no NAME=VALUE and no --reset beside it")
     if relaxed_commits not in (None, "on", "off"):
         raise WrongUsage(f'--relaxed-commits is on or off, not "{relaxed_commits}"')
+    if any(not name.strip() for name in reset or ()):
+        raise WrongUsage("--reset needs the name of a parameter")
     if file is None and not values and not reset and relaxed_commits is None:
         raise WrongUsage("nothing to set", hint="give NAME=VALUE, --reset NAME, --file FILE or --relaxed-commits on|off")
     wish = _whole_file(file) if file is not None else _values(values or (), reset or ())
@@ -166,7 +169,7 @@ def _values(words: Iterable[str], reset: Sequence[str]) -> ConfigChange:
         name = name.strip()
         if not equals or not name:
             raise WrongUsage(f'"{word}" is not NAME=VALUE')
-        if name in parameters:
+        if name.lower() in (known.lower() for known in parameters):
             raise WrongUsage(f'"{name}" is given twice')
         parameters[name] = value.strip()
     return ConfigChange(parameters=parameters, reset=tuple(reset))

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
-from typing import TYPE_CHECKING, Annotated
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from endpointctl import completing, output
 from endpointctl.exits import Failure, WrongUsage
-from endpointctl.options import Target, command
+from endpointctl.libpq import without_leads
+from endpointctl.options import Target, command, not_empty
+from endpointctl.psqlwords import read_wish, sorted_words
 
 if TYPE_CHECKING:
     from endpointctl.local.layout import Layout
@@ -20,15 +25,43 @@ DoorArgument = Annotated[
 ]
 
 
+class _PsqlCommand(TyperCommand):
+    """Gives the parser our options, then the endpoint's name, then the rest, in whichever order they were typed."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse *args* sorted; -h alone asks for help, as everywhere."""
+        return super().parse_args(ctx, args if args in ([], ["-h"]) else sorted_words(args))
+
+
 def register(app: typer.Typer) -> None:
     """Add this group's commands to *app*."""
     command(app)(dsn)
-    command(app, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(psql)
+    command(app, cls=_PsqlCommand)(psql)
 
 
 def dsn(
     target: Target,
     door: DoorArgument,
+    user: Annotated[
+        str | None,
+        typer.Option(
+            "--username",
+            "-U",
+            metavar="ROLE",
+            callback=not_empty,
+            help="The role (postgres).",
+        ),
+    ] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            "--dbname",
+            "-d",
+            metavar="NAME",
+            callback=not_empty,
+            help="The database (postgres).",
+        ),
+    ] = None,
     with_password: Annotated[bool, typer.Option("--with-password", help="For drivers that read no password file.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As an object: uri, host, port, user, dbname, passfile.")] = False,
 ) -> None:
@@ -37,12 +70,17 @@ def dsn(
 
     from endpointctl.local.paste import find_door
     from endpointctl.local.plan import DATABASE, USER
+    from endpointctl.superuser import require_known_password
 
-    layout, plan = _local_cluster(target)
+    layout, plan = local_cluster(target)
     found = find_door(layout, plan, door)
-    uri = found.uri
+    user, database = user or USER, database or DATABASE
+    password: str | None = None
     if with_password:
-        uri = found.uri_with_password(layout.secret("superuser").read_text().strip())
+        if user != USER:
+            raise Failure(f'the password of "{user}" is not kept here', hint=f'only that of "{USER}" is')
+        password = require_known_password(layout, plan, found)
+    uri = found.uri(user=user, database=database, password=password)
     if not as_json:
         output.line(uri)
         return
@@ -50,9 +88,9 @@ def dsn(
         "uri": uri,
         "host": found.host,
         "port": found.port,
-        "user": USER,
-        "dbname": DATABASE,
-        "passfile": str(found.passfile),
+        "user": user,
+        "dbname": database,
+        "passfile": str(found.passfile) if user == USER else None,
     }
     output.json_document(msgspec.json.encode(described))
 
@@ -60,27 +98,47 @@ def dsn(
 def psql(
     target: Target,
     door: DoorArgument,
-    arguments: Annotated[list[str] | None, typer.Argument(metavar="[-- ARGS]", help="Given to psql.")] = None,
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[PSQL'S OPTIONS] [DBNAME [USERNAME]]", help="For psql: -d, -U, -c, -f ...")
+    ] = None,
 ) -> None:
-    """Open psql on an endpoint or a node."""
-    from endpointctl.local.paste import find_door, psql_arguments
+    """Open psql on an endpoint or a node, as postgres in database postgres unless -U and -d say otherwise.
 
-    layout, plan = _local_cluster(target)
-    command_line = psql_arguments(plan, find_door(layout, plan, door))
-    environment = os.environ | {"PGPASSFILE": str(layout.passfile)}
-    rest = arguments or []
-    if rest[:1] == ["--"]:
-        rest = rest[1:]
+    Host and port are the endpoint's, and libpq's environment variables for them do not count. After -- everything is psql's.
+    Without a terminal psql never asks for a password.
+    """
+    from endpointctl.local.paste import find_door, psql_path
+    from endpointctl.local.plan import DATABASE, USER
+    from endpointctl.superuser import require_known_password
+
+    wish = read_wish(arguments or [])
+    layout, plan = local_cluster(target)
+    found = find_door(layout, plan, door)
+    user = wish.user or USER
+    if user == USER and not wish.says_password:
+        require_known_password(layout, plan, found)
+    connect_timeout_s = math.ceil(target.timeout_s) if target.timeout_s else None
+    uri = found.uri(user=user, database=wish.database or DATABASE, connect_timeout_s=connect_timeout_s)
+    never_asks = [] if wish.says_password or _is_at_a_terminal() else ["--no-password"]
+    program = str(psql_path(plan))
     try:
-        os.execvpe(command_line[0], [*command_line, *rest], environment)  # noqa: S606 - no shell is wanted
+        os.execvpe(  # noqa: S606 - no shell is wanted
+            program,
+            [program, f"--dbname={uri}", *never_asks, *wish.words],
+            without_leads(os.environ, with_passwords=user != USER),
+        )
     except OSError as error:
         raise Failure(
-            f"psql cannot be started: {error.strerror} ({command_line[0]})",
-            hint="`make install` installs the bundled one",
+            f"psql cannot be started: {error.strerror} ({program})", hint="`make install` installs the bundled one"
         ) from error
 
 
-def _local_cluster(target: Target) -> tuple[Layout, Plan]:
+def _is_at_a_terminal() -> bool:
+    return any(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
+
+
+def local_cluster(target: Target) -> tuple[Layout, Plan]:
+    """Return where the cluster lies and what it is. Raises WrongUsage, Failure."""
     from endpointctl.local.directory import read_plan
     from endpointctl.local.layout import Layout
 

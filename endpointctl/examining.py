@@ -8,7 +8,7 @@ import typer
 
 from endpointctl import completing, output
 from endpointctl.exits import ExitCode, Failure, WrongUsage
-from endpointctl.options import Target, command
+from endpointctl.options import Target, command, within
 
 FOLLOW_S = 0.2
 
@@ -28,12 +28,16 @@ def logs(
         ),
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Stay and print new lines until ^C.")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many lines of the past.")] = 40,
+    lines: Annotated[
+        int, typer.Option("--lines", "-n", callback=within(0, 1_000_000), help="How many lines of the past.")
+    ] = 40,
 ) -> None:
     """Print the processes' logs."""
     from endpointctl.local.layout import Layout
     from endpointctl.local.logfiles import Follower, last_lines
 
+    if target.api is not None:
+        raise WrongUsage("logs are in the data directory", hint="name it with --data-dir instead of --api")
     layout = Layout(target.data_dir)
     if not layout.logs.is_dir():
         raise Failure(f"no logs in {layout.root}", hint="name a cluster's directory with --data-dir")
@@ -73,6 +77,8 @@ def doctor(
     from endpointctl.local.layout import Layout
     from endpointctl.local.machine import Grade
 
+    if target.api is not None:
+        raise WrongUsage("doctor looks at this machine", hint="name a cluster's directory with --data-dir instead of --api")
     findings = examine(Layout(target.data_dir))
     if as_json:
         output.json_document(msgspec.json.encode(findings))

@@ -9,7 +9,7 @@ import typer
 
 from endpointctl import output
 from endpointctl.exits import Failure, WrongUsage
-from endpointctl.options import DEFAULT_DATA_DIR, Target, command
+from endpointctl.options import DEFAULT_DATA_DIR, Target, command, not_empty, within
 
 UP_TIMEOUT_S = 120.0
 """Three nodes take some seconds; a slow disk or a large clone gets its time."""
@@ -24,13 +24,23 @@ def register(app: typer.Typer) -> None:
 
 def up(
     target: Target,
-    nodes: Annotated[int | None, typer.Option("--nodes", help="PostgreSQL servers: 1, 2, 3 or 5 (3).")] = None,
-    config: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Preferences; see config/local.toml.")] = None,
+    nodes: Annotated[
+        int | None, typer.Option("--nodes", callback=within(1, 16), help="PostgreSQL servers: 1, 2, 3 or 5 (3).")
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            callback=not_empty,
+            help="Preferences; see config/local.toml.",
+        ),
+    ] = None,
     base_port: Annotated[
         str | None, typer.Option("--base-port", metavar="PORT|auto", help="First port of the cluster (6400); auto finds some.")
     ] = None,
     pg_bin: Annotated[
-        Path | None, typer.Option("--pg-bin", metavar="DIR", help="PostgreSQL's programs (bundled ones).")
+        str | None, typer.Option("--pg-bin", metavar="DIR", callback=not_empty, help="PostgreSQL's programs (bundled ones).")
     ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Return once the cluster is started; it runs on.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="With --detach: return only when it is usable.")] = False,
@@ -52,13 +62,15 @@ def up(
 
     if target.api is not None:
         raise WrongUsage("up starts a local cluster", hint="name its directory with --data-dir instead of --api")
+    if wait and not detach:
+        raise WrongUsage("--wait is for --detach", hint="in the foreground `up` shows by itself when the cluster is usable")
     os.umask(0o077)
     layout = Layout(target.data_dir)
     wishes = Wishes(
         node_count=nodes,
         base_port=_read_base_port(base_port),
-        pg_bin=pg_bin.expanduser() if pg_bin is not None else None,
-        preferences=load_preferences(config),
+        pg_bin=Path(pg_bin).expanduser() if pg_bin is not None else None,
+        preferences=load_preferences(Path(config).expanduser() if config is not None else None),
     )
     console = output.console(lasting_output())
     say = output.printer(console)
@@ -98,7 +110,7 @@ def _read_base_port(text: str | None) -> int | None:
         return None
     if text == "auto":
         return 0
-    if text.isdecimal() and int(text) <= 65_535:
+    if text.isascii() and text.isdecimal() and 1 <= int(text[:6]) <= 65_436:
         return int(text)
     raise WrongUsage(f'"{text}" is not a base port', hint='give a number from 1 to 65436, or "auto"')
 

@@ -11,9 +11,21 @@ from collections.abc import Sequence
 
 import typer
 
-from endpointctl import configuring, connecting, examining, lifecycle, nodes, output, rehearsing, restarting, steering, watching
+from endpointctl import (
+    configuring,
+    connecting,
+    examining,
+    keeping,
+    lifecycle,
+    nodes,
+    output,
+    rehearsing,
+    restarting,
+    steering,
+    watching,
+)
 from endpointctl.exits import ExitCode, Failure
-from endpointctl.options import VersionOption
+from endpointctl.options import VersionOption, help_if_bare
 
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 """Typer's base of every complaint about arguments; it has no public name that stayed the same over its versions."""
@@ -24,7 +36,6 @@ _INTERRUPTED = 130
 app = typer.Typer(
     name="endpointctl",
     help="Operate a PostgreSQL cluster with a writer and a reader endpoint.",
-    no_args_is_help=True,
     add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -32,12 +43,13 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def _common(version: VersionOption = False) -> None:  # pyright: ignore[reportUnusedFunction]
+@app.callback(invoke_without_command=True)
+def _common(context: typer.Context, version: VersionOption = False) -> None:  # pyright: ignore[reportUnusedFunction]
     del version
+    help_if_bare(context)
 
 
-for _group in (lifecycle, watching, connecting, steering, rehearsing, nodes, configuring, restarting, examining):
+for _group in (lifecycle, watching, connecting, keeping, steering, rehearsing, nodes, configuring, restarting, examining):
     _group.register(app)
 
 

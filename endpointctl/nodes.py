@@ -13,11 +13,13 @@ import typer
 
 from endpointctl import completing, output
 from endpointctl.exits import Failure, WrongUsage
-from endpointctl.options import Target, command
+from endpointctl.options import Target, command, node_name
+from endpointctl.options import group as new_group
 
 if TYPE_CHECKING:
     from endpointctl.local.control import Answer, Order
     from endpointctl.local.layout import Layout
+    from endpointctl.local.plan import Plan
     from endpointctl.local.watching import Say
 
 NODE_TIMEOUT_S = 60.0
@@ -27,16 +29,22 @@ ORDER_TIMEOUT_S = 10.0
 
 _ZONE = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 
-NodeArgument = Annotated[str, typer.Argument(metavar="NODE", help="Its name, as in status.", autocompletion=completing.nodes)]
+NodeArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="NODE",
+        callback=node_name,
+        help="Its name, as in status.",
+        autocompletion=completing.nodes,
+    ),
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Do it even if commits will wait for want of a quorum.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands to *app*."""
-    group = typer.Typer(
-        help="Add, remove, stop, start, restart or remake one node.", no_args_is_help=True, rich_markup_mode=None
-    )
+    group = new_group("Add, remove, stop, start, restart or remake one node.")
     for function in (add, remove, stop, start, restart, reinit):
         command(group)(function)
     app.add_typer(group, name="node")
@@ -73,6 +81,9 @@ def add(
         assert before is not None, "the local cluster has a plan"
         if node is None or before.find(node) is None:
             require_disk_for_copy(layout, before)
+        elif not wait:
+            # With --wait it is what an order that took too long is repeated by: the answer is then that it is done.
+            await _refuse_joined(target, before, node)
         answer = await _tell(layout, Order(do="add", name=node, zone=zone))
         added, plan = answer.node, read_plan(layout)
         assert added is not None
@@ -88,6 +99,17 @@ def add(
             output.line(f'"{added.name}" is added and gets its data; `endpointctl status` shows how far it is')
 
     asyncio.run(run())
+
+
+async def _refuse_joined(target: Target, plan: Plan, node: str) -> None:
+    """Raise WrongUsage if *node* is in the cluster and does its part; else the order was given before and is carried on."""
+    from endpointctl.api import fetch_status, manager
+    from endpointctl.local.watching import has_joined
+
+    async with manager(target) as client:
+        status = await fetch_status(client)
+    if has_joined(status, plan, node):
+        raise WrongUsage(f'"{node}" is in the cluster already', hint="without a name the first that is free is taken")
 
 
 def remove(
@@ -110,6 +132,9 @@ def remove(
         from endpointctl.local.watching import until_left
 
         layout = _local_cluster(target)
+        known_nodes = _names(layout)
+        if node not in known_nodes:
+            raise WrongUsage(f'there is no node "{node}"', hint=f"the nodes are {', '.join(known_nodes)}")
         if purge and not yes:
             typer.confirm(f"Take {node} out of the cluster and remove {layout.node(node)} with all data?", abort=True)
         known = _kept(layout, node)
@@ -155,10 +180,11 @@ def _order(target: Target, node: str, order: str, *, force: bool, as_json: bool)
 
     import msgspec
 
-    from endpointctl.api import manager
+    from endpointctl.api import fetch_status, manager, require_node
 
     async def run() -> None:
         async with manager(target) as client:
+            require_node(await fetch_status(client), node)
             body = msgspec.json.encode({"force": force})
             answer = await client.post(f"/v1/nodes/{node}/{order}", body, timeout_s=target.timeout_or(NODE_TIMEOUT_S))
         if as_json:
@@ -182,12 +208,23 @@ def _local_cluster(target: Target) -> Layout:
     return layout
 
 
+def _names(layout: Layout) -> list[str]:
+    """Return the names of the nodes, and of those that were ordered to leave and are not gone yet."""
+    from endpointctl.local.directory import read_plan
+
+    plan = read_plan(layout)
+    assert plan is not None, "the local cluster has a plan"
+    return [node.name for node in plan.everybody]
+
+
 async def _tell(layout: Layout, wanted: Order) -> Answer:
     """Give the supervisor an order. Raises Failure."""
-    from endpointctl.local.control import SupervisorGone, ask
+    from endpointctl.local.control import SupervisorGone, SupervisorSilent, ask
 
     try:
         return await ask(layout.control_socket, wanted, timeout_s=ORDER_TIMEOUT_S)
+    except SupervisorSilent:
+        raise Failure(f"the supervisor in {layout.root} does not answer in time", hint="give the order again") from None
     except SupervisorGone:
         raise Failure(f"no supervisor answers in {layout.root}", hint="start the cluster with `endpointctl up`") from None
 

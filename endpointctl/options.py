@@ -7,16 +7,26 @@ into that value, so that they are spelled once.  Must stay cheap to import: `--h
 from __future__ import annotations
 
 import inspect
+import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
+from urllib.parse import urlsplit
 
 import typer
 
 from endpointctl import output
 
+TIMEOUT_S_MAX = 604_800.0
+"""A week."""
+NUMBER_MAX = 2**63 - 1
+"""Of epochs and events."""
 DEFAULT_DATA_DIR = Path("~/.local/state/endpointd/local")
+
+
+_NODE_NAME = re.compile(r"[a-z0-9-]{1,40}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +44,85 @@ class Target:
         return default_s if self.timeout_s is None else self.timeout_s
 
 
+def seconds(value: float | None) -> float | None:
+    """Return *value*, a time to wait. Raises BadParameter: nothing can be done in no time, and not everything is a number."""
+    if value is not None and not 0.0 < value <= TIMEOUT_S_MAX:
+        raise typer.BadParameter(f"{value:g} is not a time in seconds, more than 0 and at most {TIMEOUT_S_MAX:g}")
+    return value
+
+
+def within(low: int, high: int) -> Callable[[int | None], int | None]:
+    """Return a check for a whole number from *low* to *high*. The check raises BadParameter."""
+
+    def check(value: int | None) -> int | None:
+        if value is not None and not low <= value <= high:
+            shown = str(value) if abs(value) < 10**12 else "such a number"
+            raise typer.BadParameter(f"{shown} is outside {low} to {high}")
+        return value
+
+    return check
+
+
+def finite(value: float) -> float:
+    """Return *value*. Raises BadParameter for what is a number to the machine only (nan passes every other check)."""
+    if not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a number")
+    return value
+
+
+def postgres_uri(value: str | None) -> str | None:
+    """Return *value*. Raises BadParameter if it is not a URI of PostgreSQL."""
+    if value is not None and not value.startswith(("postgresql://", "postgres://")):
+        raise typer.BadParameter("it is no URI such as postgresql://user:password@host:port/database")
+    return value
+
+
+def not_empty(value: Any) -> Any:
+    """Return *value*. Raises BadParameter if it is an empty text."""
+    if value is not None and not str(value).strip():
+        raise typer.BadParameter("it must not be empty")
+    return value
+
+
+def node_name(value: str | None) -> str | None:
+    """Return *value*. Raises BadParameter if no node can be called that."""
+    if value is not None and not _NODE_NAME.fullmatch(value):
+        raise typer.BadParameter(f'"{value}" is no node\'s name: 1 to 40 characters of a-z, 0-9 and hyphen')
+    return value
+
+
+def url(value: str | None) -> str | None:
+    """Return *value*. Raises BadParameter if it is not the URL of a manager."""
+    if value is None:
+        return None
+    try:
+        parts = urlsplit(value)
+        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        is_good = False
+    if not is_good:
+        raise typer.BadParameter(f'"{value}" is no URL such as http://127.0.0.1:6480')
+    return value
+
+
+def group(help_text: str) -> typer.Typer:
+    """Return a group of commands which says what it has when no command is named."""
+    made = typer.Typer(help=help_text, rich_markup_mode=None)
+
+    @made.callback(invoke_without_command=True)
+    def show_help(context: typer.Context) -> None:  # pyright: ignore[reportUnusedFunction]
+        help_if_bare(context)
+
+    return made
+
+
+def help_if_bare(context: typer.Context) -> None:
+    """Print the help of *context*'s group and end well if no command of it is named."""
+    if context.invoked_subcommand is None:
+        output.lines(context.get_help().splitlines())
+        raise typer.Exit
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         from daemonkit.version import VERSION
@@ -44,11 +133,19 @@ def _print_version(wanted: bool) -> None:
 
 ApiOption = Annotated[
     str | None,
-    typer.Option("--api", envvar="ENDPOINTD_API", metavar="URL", help="The manager's API (token from ENDPOINTD_TOKEN_FILE)."),
+    typer.Option(
+        "--api",
+        envvar="ENDPOINTD_API",
+        metavar="URL",
+        callback=url,
+        help="The manager's API (token from ENDPOINTD_TOKEN_FILE).",
+    ),
 ]
 DataDirOption = Annotated[
-    Path,
-    typer.Option("--data-dir", envvar="ENDPOINTD_DATA_DIR", metavar="DIR", help="The local cluster's directory."),
+    str,
+    typer.Option(
+        "--data-dir", envvar="ENDPOINTD_DATA_DIR", metavar="DIR", callback=not_empty, help="The local cluster's directory."
+    ),
 ]
 TimeoutOption = Annotated[
     float | None,
@@ -56,7 +153,7 @@ TimeoutOption = Annotated[
         "--timeout",
         envvar="ENDPOINTD_TIMEOUT",
         metavar="SECONDS",
-        min=0.0,
+        callback=seconds,
         help="Give up waiting after this time (exit code 3).",
     ),
 ]
@@ -73,13 +170,13 @@ def command(app: typer.Typer, name: str | None = None, **settings: Any) -> Calla
         def run(
             *,
             api: str | None,
-            data_dir: Path,
+            data_dir: str,
             timeout_s: float | None,
             version: bool,
             **arguments: Any,
         ) -> None:
             del version
-            directory = data_dir.expanduser().absolute()
+            directory = Path(data_dir).expanduser().absolute()
             function(Target(api=api, data_dir=directory, timeout_s=timeout_s), **arguments)
 
         hints = get_type_hints(function, include_extras=True)
@@ -89,7 +186,7 @@ def command(app: typer.Typer, name: str | None = None, **settings: Any) -> Calla
         ]
         common = [
             _keyword("api", ApiOption, None),
-            _keyword("data_dir", DataDirOption, DEFAULT_DATA_DIR),
+            _keyword("data_dir", DataDirOption, str(DEFAULT_DATA_DIR)),
             _keyword("timeout_s", TimeoutOption, None),
             _keyword("version", VersionOption, False),
         ]

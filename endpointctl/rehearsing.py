@@ -8,7 +8,7 @@ import typer
 
 from endpointctl import completing, output
 from endpointctl.exits import ExitCode, WrongUsage
-from endpointctl.options import Target, command
+from endpointctl.options import Target, command, finite, node_name, postgres_uri, within
 
 if TYPE_CHECKING:
     from endpointctl.verifying.checker import Report
@@ -28,7 +28,13 @@ def drill(
     target: Target,
     lose: Annotated[
         str | None,
-        typer.Option("--lose", metavar="NODE", help="Which node (the writer).", autocompletion=completing.nodes),
+        typer.Option(
+            "--lose",
+            metavar="NODE",
+            callback=node_name,
+            help="Which node (the writer).",
+            autocompletion=completing.nodes,
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -39,7 +45,7 @@ def drill(
     import asyncio
     from urllib.parse import quote
 
-    from endpointctl.api import manager
+    from endpointctl.api import fetch_status, manager, require_node
     from endpointctl.drillview import drill_view
     from pgtopology.codec import decode
     from pgtopology.drill import Drill
@@ -47,6 +53,8 @@ def drill(
     async def run() -> Drill:
         path = "/v1/drill" if lose is None else f"/v1/drill?lose={quote(lose, safe='')}"
         async with manager(target) as client:
+            if lose is not None:
+                require_node(await fetch_status(client), lose)
             body = await client.get(path, timeout_s=target.timeout_or(DRILL_TIMEOUT_S))
             told = decode(body, Drill)
         if as_json:
@@ -61,16 +69,37 @@ def drill(
 
 def verify(
     target: Target,
-    seconds: Annotated[float, typer.Option("--seconds", min=1.0, max=86_400.0, help="How long the clients work.")] = 20.0,
-    clients: Annotated[int, typer.Option("--clients", min=1, max=64, help="How many of them write.")] = 4,
+    seconds: Annotated[
+        float,
+        typer.Option(
+            "--seconds",
+            min=1.0,
+            max=86_400.0,
+            callback=finite,
+            help="How long the clients work.",
+        ),
+    ] = 20.0,
+    clients: Annotated[int, typer.Option("--clients", callback=within(1, 64), help="How many of them write.")] = 4,
     switchover: Annotated[bool, typer.Option("--switchover", help="Hand the writer over in the middle.")] = False,
     failover: Annotated[bool, typer.Option("--failover", help="Kill the writer's PostgreSQL in the middle.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --failover: do not ask.")] = False,
     writer_dsn: Annotated[
-        str | None, typer.Option("--writer-dsn", metavar="URI", help="The writer endpoint (the local cluster's).")
+        str | None,
+        typer.Option(
+            "--writer-dsn",
+            metavar="URI",
+            callback=postgres_uri,
+            help="The writer endpoint (the local cluster's).",
+        ),
     ] = None,
     reader_dsn: Annotated[
-        str | None, typer.Option("--reader-dsn", metavar="URI", help="The reader endpoint (the local cluster's).")
+        str | None,
+        typer.Option(
+            "--reader-dsn",
+            metavar="URI",
+            callback=postgres_uri,
+            help="The reader endpoint (the local cluster's).",
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

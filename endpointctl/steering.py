@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from endpointctl import completing, output
-from endpointctl.exits import Failure
-from endpointctl.options import Target, command
+from endpointctl.exits import Failure, WrongUsage
+from endpointctl.options import Target, command, node_name, not_empty
+
+if TYPE_CHECKING:
+    from pgtopology.status import Status
 
 FAILOVER_TIMEOUT_S = 30.0
 
 ToOption = Annotated[
     str | None,
-    typer.Option("--to", metavar="NODE", help="Who should become the writer.", autocompletion=completing.nodes),
+    typer.Option(
+        "--to",
+        metavar="NODE",
+        callback=node_name,
+        help="Who should become the writer.",
+        autocompletion=completing.nodes,
+    ),
 ]
 NoWaitOption = Annotated[bool, typer.Option("--no-wait", help="Return once the order is accepted.")]
 JsonEventsOption = Annotated[bool, typer.Option("--json", help="Print what happened as JSON lines.")]
@@ -31,7 +40,12 @@ def failover(
     to: ToOption = None,
     allow_data_loss: Annotated[
         str | None,
-        typer.Option("--allow-data-loss", metavar="CLUSTER", help="Go on without a safe set; commits may be lost."),
+        typer.Option(
+            "--allow-data-loss",
+            metavar="CLUSTER",
+            callback=not_empty,
+            help="Go on without a safe set; commits may be lost.",
+        ),
     ] = None,
     no_wait: NoWaitOption = False,
     as_json: JsonEventsOption = False,
@@ -54,6 +68,8 @@ def switchover(
 
     Refused while the writer is not well; if nobody can take over, the old writer goes on.
     """
+    if dry_run and no_wait:
+        raise WrongUsage("--dry-run does nothing, so there is nothing that --no-wait would not wait for")
     if dry_run:
         _rehearse(target, to, as_json=as_json)
     else:
@@ -75,6 +91,7 @@ def _hand_over(target: Target, path: str, body: dict[str, str | None], *, no_wai
         timeout_s = target.timeout_or(FAILOVER_TIMEOUT_S)
         async with manager(target) as client:
             before = await fetch_status(client)
+            require_other_node(before, body.get("to"))
             answer = await client.post(path, msgspec.json.encode(body), timeout_s=REQUEST_TIMEOUT_S)
             epoch = max(msgspec.json.decode(answer, type=dict[str, int]).get("epoch", 0), before.epoch + 1)
             if no_wait:
@@ -98,18 +115,29 @@ def _hand_over(target: Target, path: str, body: dict[str, str | None], *, no_wai
     asyncio.run(run())
 
 
+def require_other_node(status: Status, name: str | None) -> None:
+    """Raise WrongUsage unless *name* is a node that is not the writer; None is nobody in particular."""
+    from endpointctl.api import require_node
+
+    require_node(status, name)
+    if name is not None and name == status.writer:
+        others = [node.name for node in status.nodes if node.name != name]
+        raise WrongUsage(f'"{name}" is the writer already', hint=f"the others are {', '.join(others) or 'none'}")
+
+
 def _rehearse(target: Target, to: str | None, *, as_json: bool) -> None:
     """Print what a switchover would do; exit code 1 if something stands in its way."""
     import asyncio
 
     import msgspec
 
-    from endpointctl.api import REQUEST_TIMEOUT_S, manager
+    from endpointctl.api import REQUEST_TIMEOUT_S, fetch_status, manager
     from pgtopology.codec import decode
     from pgtopology.handover import Rehearsal
 
     async def run() -> None:
         async with manager(target) as client:
+            require_other_node(await fetch_status(client), to)
             order = msgspec.json.encode({"to": to, "dry_run": True})
             answer = await client.post("/v1/switchover", order, timeout_s=target.timeout_or(REQUEST_TIMEOUT_S))
             told = decode(answer, Rehearsal)

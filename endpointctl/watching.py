@@ -9,7 +9,7 @@ import typer
 
 from endpointctl import completing, output
 from endpointctl.exits import WrongUsage
-from endpointctl.options import Target, command
+from endpointctl.options import NUMBER_MAX, Target, command, within
 
 WAIT_TIMEOUT_S = 60.0
 WATCH_S = 0.5
@@ -85,7 +85,15 @@ def status(
 def events(
     target: Target,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Stay and print new ones until ^C.")] = False,
-    after: Annotated[int, typer.Option("--after", metavar="SEQUENCE", min=0, help="Only events after this number.")] = 0,
+    after: Annotated[
+        int,
+        typer.Option(
+            "--after",
+            metavar="SEQUENCE",
+            callback=within(0, NUMBER_MAX),
+            help="Only events after this number.",
+        ),
+    ] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Print what happened, with step times.
@@ -117,7 +125,8 @@ def events(
 def explain(
     target: Target,
     epoch: Annotated[
-        int | None, typer.Argument(metavar="[EPOCH]", min=1, help="With --failover: which one (the newest).")
+        int | None,
+        typer.Argument(metavar="[EPOCH]", callback=within(1, NUMBER_MAX), help="With --failover: which one (the newest)."),
     ] = None,
     failover: Annotated[
         bool, typer.Option("--failover", help="Tell how a failover or switchover went, from its record.")
@@ -165,7 +174,10 @@ def wait(
     state: Annotated[
         str | None, typer.Option("--state", metavar="STATE", help="For example healthy.", autocompletion=completing.states)
     ] = None,
-    epoch: Annotated[int | None, typer.Option("--epoch", metavar="N", help="A writer of this epoch or a later one.")] = None,
+    epoch: Annotated[
+        int | None,
+        typer.Option("--epoch", metavar="N", callback=within(1, NUMBER_MAX), help="This epoch's writer or a later one."),
+    ] = None,
 ) -> None:
     """Wait for a state or an epoch.
 
@@ -178,6 +190,8 @@ def wait(
 
     if (state is None) == (epoch is None):
         raise WrongUsage("wait needs either --state or --epoch")
+    if state is not None and state not in completing.STATES:
+        raise WrongUsage(f'"{state}" is no state of a cluster', hint=f"states are {', '.join(completing.STATES)}")
     wanted = f"in state {state}" if state is not None else f"in epoch {epoch}"
 
     def is_met(seen: Status) -> bool:

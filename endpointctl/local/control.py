@@ -51,6 +51,10 @@ class SupervisorGone(Exception):  # noqa: N818 - a fact, not an error
     """Nobody listens on the socket."""
 
 
+class SupervisorSilent(SupervisorGone):
+    """Somebody listens on the socket and did not answer in time: frozen, or busy. It has not ended."""
+
+
 async def order(path: Path, wanted: Order) -> AsyncIterator[Answer]:
     """Send *wanted* to the supervisor at *path* and yield its answers. Raises SupervisorGone."""
     try:
@@ -75,7 +79,7 @@ async def order(path: Path, wanted: Order) -> AsyncIterator[Answer]:
 
 
 async def ask(path: Path, wanted: Order, *, timeout_s: float = 5.0) -> Answer:
-    """Return the last answer to *wanted*. Raises SupervisorGone, also when there is no answer in time."""
+    """Return the last answer to *wanted*. Raises SupervisorGone, or SupervisorSilent without an answer in time."""
     try:
         async with asyncio.timeout(timeout_s):
             last = Answer()
@@ -83,7 +87,7 @@ async def ask(path: Path, wanted: Order, *, timeout_s: float = 5.0) -> Answer:
                 last = answer
             return last
     except TimeoutError as error:
-        raise SupervisorGone from error
+        raise SupervisorSilent from error
 
 
 def peer_uid(connection: socket.socket) -> int:

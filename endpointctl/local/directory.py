@@ -130,7 +130,7 @@ def make_files(layout: Layout, plan: Plan) -> None:
 
 def write_passfile(layout: Layout, plan: Plan) -> None:
     """Write libpq's password file of the superuser."""
-    password = layout.secret("superuser").read_text().strip()
+    password = layout.secret("superuser").read_text().rstrip("\n").replace("\\", "\\\\").replace(":", "\\:")
     # libpq compares the host as it was given, so every name the cluster answers to has its line.
     names = ("writer", "reader", *plan.names)
     hosts = (HOST, "localhost", *(f"{name}.{plan.cluster}.{plan.zone}" for name in names))

@@ -22,15 +22,20 @@ from endpointctl import output
 from endpointctl.api import fetch_status
 from endpointctl.exits import Failure
 from endpointctl.listing import Fitted
-from endpointctl.local.control import Order, SupervisorGone, ask
+from endpointctl.local.control import Order, SupervisorGone, SupervisorSilent, ask
 from endpointctl.local.layout import Layout
+from endpointctl.local.leaving import stop_local_cluster
 from endpointctl.local.plan import Plan
+from endpointctl.local.process import find_recorded
+from endpointctl.local.program import ended
 from endpointctl.local.terminal import let_go_of_terminal
-from endpointctl.local.watching import Say, hurry, shut_down, supervisor_ended, until_usable
+from endpointctl.local.watching import Say, hurry, shut_down, supervisor_ended, supervisor_lives, until_usable
 from endpointctl.render import progress_phrases, status_view
 from pgtopology.codec import MessageError
 
 REFRESH_S = 0.5
+WITHOUT_SUPERVISOR_S = 60.0
+"""For stopping what a frozen supervisor leaves."""
 
 
 class Foreground:
@@ -60,7 +65,7 @@ class Foreground:
                 await self._unless_stopped(self._show())
         except Failure as error:
             failure = error
-        if not await self._answers():
+        if not await supervisor_lives(self._layout):
             raise failure or Failure(
                 "the supervisor has ended; the other processes may live on",
                 hint="`endpointctl up` adopts them, `endpointctl down` stops them",
@@ -91,7 +96,7 @@ class Foreground:
         """Show the live status until the supervisor ends."""
         showing = asyncio.create_task(self._show_live() if self._console.is_terminal else self._show_lines())
         try:
-            await supervisor_ended(self._layout.control_socket)
+            await supervisor_ended(self._layout)
         finally:
             showing.cancel()
             await asyncio.gather(showing, return_exceptions=True)
@@ -123,33 +128,60 @@ class Foreground:
                 told = {**told, **phrases}
                 await asyncio.sleep(REFRESH_S)
 
-    async def _answers(self) -> bool:
-        try:
-            await ask(self._layout.control_socket, Order(do="list"))
-        except SupervisorGone:
-            return False
-        return True
-
     async def _shut_down(self) -> None:
         loop = asyncio.get_running_loop()
         hurrying: list[asyncio.Task[None]] = []
+        without = asyncio.Event()
 
-        def on_second() -> None:
+        async def on_second() -> None:
             self._say("stopping harshly")
-            hurrying.append(asyncio.create_task(hurry(self._layout)))
+            if not await hurry(self._layout):
+                without.set()
+
+        def note_second() -> None:
+            hurrying.append(asyncio.create_task(on_second()))
 
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, on_second)
+            loop.add_signal_handler(number, note_second)
         self._say("stopping (a second ^C is harsher)")
+        work = (
+            asyncio.create_task(shut_down(self._layout, self._say)),
+            asyncio.create_task(self._tell_of_silence()),
+            asyncio.create_task(without.wait()),
+        )
+        stopping, _, giving_up = work
         try:
-            await shut_down(self._layout, self._say)
+            await asyncio.wait({stopping, giving_up}, return_when=asyncio.FIRST_COMPLETED)
+            if stopping.done():
+                stopping.result()
+            else:
+                await self._stop_without_supervisor()
         except SupervisorGone:
             raise Failure(
                 "the supervisor ended while it was stopping the cluster", hint="`endpointctl down` stops what is left"
             ) from None
         finally:
-            await asyncio.gather(*hurrying, return_exceptions=True)
+            for task in work:
+                task.cancel()
+            await asyncio.gather(*work, *hurrying, return_exceptions=True)
         self._say("stopped; `endpointctl up` brings the cluster back")
+
+    async def _tell_of_silence(self) -> None:
+        try:
+            await ask(self._layout.control_socket, Order(do="list"))
+        except SupervisorSilent:
+            self._say("the supervisor does not answer; it stops the cluster when it does, a second ^C stops it without")
+        except SupervisorGone:
+            return
+
+    async def _stop_without_supervisor(self) -> None:
+        """Kill a supervisor that does not answer, and stop its programs one by one. Raises Failure."""
+        supervisor = find_recorded(self._layout.record("supervisor"))
+        if supervisor is not None:
+            with supervisor:
+                supervisor.send(signal.SIGKILL)
+                await ended(supervisor)
+        await stop_local_cluster(self._layout, self._say, timeout_s=WITHOUT_SUPERVISOR_S)
 
 
 @contextlib.contextmanager

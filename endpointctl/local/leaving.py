@@ -12,7 +12,7 @@ from endpointctl.local.directory import lock, read_plan
 from endpointctl.local.layout import Layout
 from endpointctl.local.program import own_pids
 from endpointctl.local.stopping import ask_writer, stop_cluster
-from endpointctl.local.watching import Say, shut_down
+from endpointctl.local.watching import Say, shut_down, supervisor_lives
 
 
 async def stop_local_cluster(layout: Layout, say: Say, *, timeout_s: float) -> bool:
@@ -21,7 +21,10 @@ async def stop_local_cluster(layout: Layout, say: Say, *, timeout_s: float) -> b
         async with asyncio.timeout(timeout_s):
             return await _stop(layout, say, time.monotonic() + min(timeout_s, 10.0))
     except TimeoutError:
-        raise Unfinished(f"the cluster did not stop within {timeout_s:g} s", hint="run `endpointctl down` again") from None
+        hint = "run `endpointctl down` again"
+        if await supervisor_lives(layout):
+            hint += "; a supervisor that stays frozen may be killed, then `down` stops what it left"
+        raise Unfinished(f"the cluster did not stop within {timeout_s:g} s", hint=hint) from None
 
 
 async def _stop(layout: Layout, say: Say, deadline: float) -> bool:

@@ -25,14 +25,18 @@ class Door:
     port: int
     passfile: Path
 
-    @property
-    def uri(self) -> str:
-        """The URI without a password."""
-        return f"postgresql://{USER}@{self.host}:{self.port}/{DATABASE}?passfile={quote(str(self.passfile), safe='/')}"
-
-    def uri_with_password(self, password: str) -> str:
-        """Return the URI for drivers that read no password file."""
-        return f"postgresql://{USER}:{quote(password, safe='')}@{self.host}:{self.port}/{DATABASE}"
+    def uri(
+        self, *, user: str = USER, database: str = DATABASE, password: str | None = None, connect_timeout_s: int | None = None
+    ) -> str:
+        """Return the URI. Without a *password* that of postgres names the password file; of others nothing is known."""
+        options: list[str] = []
+        if password is None and user == USER:
+            options.append(f"passfile={quote(str(self.passfile), safe='/')}")
+        if connect_timeout_s is not None:
+            options.append(f"connect_timeout={connect_timeout_s}")
+        who = quote(user, safe="") + (f":{quote(password, safe='')}" if password is not None else "")
+        tail = f"?{'&'.join(options)}" if options else ""
+        return f"postgresql://{who}@{self.host}:{self.port}/{quote(database, safe='')}{tail}"
 
 
 def doors(layout: Layout, plan: Plan) -> dict[str, Door]:
@@ -49,11 +53,6 @@ def find_door(layout: Layout, plan: Plan, name: str) -> Door:
     return known[name]
 
 
-def psql_arguments(plan: Plan, door: Door) -> list[str]:
-    """Return the psql command line for *door*."""
-    return [str(psql_path(plan)), door.uri]
-
-
 def psql_path(plan: Plan) -> Path:
     """Return psql: the one beside PostgreSQL's binaries, else the one on PATH (by its bare name)."""
     beside = Path(plan.pg_bin) / "psql"
@@ -66,8 +65,8 @@ def paste_lines(layout: Layout, plan: Plan, *, options: list[str]) -> list[str]:
     endpoints = ("writer", "reader")
     return [
         *(f"  {shlex.join([*own_command(), 'psql', *options, name])}" for name in endpoints),
-        *(f"  {shlex.join(psql_arguments(plan, known[name]))}" for name in endpoints),
-        *(f"  {name}: {known[name].uri}" for name in endpoints),
+        *(f"  {shlex.join([str(psql_path(plan)), known[name].uri()])}" for name in endpoints),
+        *(f"  {name}: {known[name].uri()}" for name in endpoints),
         f"  DNS: dig @{HOST} -p {plan.dns_port} writer.{plan.cluster}.{plan.zone}",
     ]
 

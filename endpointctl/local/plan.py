@@ -13,6 +13,7 @@ import msgspec
 DEFAULT_BASE_PORT = 6400
 NODE_COUNTS = (1, 2, 3, 5)
 """With how many nodes a cluster may begin."""
+DEFAULT_NODE_COUNT = 3
 NODES_MAX = 16
 """One writer and 15 replicas; their ports fit between the others of the block."""
 CLUSTER = "local"

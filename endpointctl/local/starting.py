@@ -29,16 +29,18 @@ from endpointctl.local.directory import (
     make_root,
     read_plan,
     require_disk,
+    write_passfile,
     write_plan,
     write_settings,
 )
 from endpointctl.local.layout import Layout
 from endpointctl.local.logfiles import last_lines
-from endpointctl.local.plan import DEFAULT_BASE_PORT, NODE_COUNTS, Plan, make_plan
+from endpointctl.local.plan import DEFAULT_BASE_PORT, DEFAULT_NODE_COUNT, NODE_COUNTS, Plan, make_plan
 from endpointctl.local.ports import Conflict, conflicts, free_base_port
 from endpointctl.local.preferences import PostgresPreferences, Preferences
 from endpointctl.local.program import conflicts_with_others, program_environment
 from endpointctl.local.settings_files import preferences_in_force, settings_files
+from endpointctl.local.watching import supervisor_lives
 from pgtopology.desired import DesiredSettings
 from pgtopology.parameters import SettingRefused, check
 
@@ -96,6 +98,7 @@ async def start_cluster(layout: Layout, wishes: Wishes) -> Started:
         if plan != known:
             write_plan(layout, plan)
     try:
+        write_passfile(layout, plan)
         write_settings(settings_files(plan, layout, preferences))
         await _start_supervisor(layout, descriptor)
     finally:
@@ -105,7 +108,8 @@ async def start_cluster(layout: Layout, wishes: Wishes) -> Started:
 
 def _new_plan(layout: Layout, wishes: Wishes) -> Plan:
     preferred = wishes.preferences.cluster
-    count = wishes.node_count or preferred.nodes or 3
+    asked = wishes.node_count if wishes.node_count is not None else preferred.nodes
+    count = asked if asked is not None else DEFAULT_NODE_COUNT
     if count not in NODE_COUNTS:
         raise WrongUsage(f"{count} nodes cannot be started", hint=f"possible are {', '.join(map(str, NODE_COUNTS))}")
     named = preferred.pg_bin
@@ -209,6 +213,11 @@ async def _require_supervisor(layout: Layout) -> None:
         try:
             answer = await ask(layout.control_socket, Order(do="list"))
         except SupervisorGone:
+            if time.monotonic() > deadline and await supervisor_lives(layout):
+                raise Failure(
+                    f"the supervisor of the cluster in {layout.root} does not answer",
+                    hint="wait for it, or stop the cluster with `endpointctl down`",
+                ) from None
             if time.monotonic() > deadline:
                 raise Failure(
                     f"another `endpointctl up` or `down` is at work in {layout.root}", hint="wait for it, then try again"

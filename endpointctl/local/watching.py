@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from daemonkit.httpclient import HttpClient, HttpError, HttpRefused, HttpUnavailable
 from daemonkit.secrets import read_secret
 from endpointctl.api import as_failure, fetch_status
 from endpointctl.exits import Failure, Unfinished
-from endpointctl.local.control import Order, SupervisorGone, ask, order
+from endpointctl.local.control import Order, SupervisorGone, SupervisorSilent, ask, order
 from endpointctl.local.directory import read_plan
 from endpointctl.local.layout import Layout
 from endpointctl.local.logfiles import last_lines
@@ -161,6 +160,8 @@ async def until(
 async def _require_programs(layout: Layout, needed: frozenset[str] | None) -> None:
     try:
         answer = await ask(layout.control_socket, Order(do="list"))
+    except SupervisorSilent:
+        return  # frozen or busy, as it may be for a while; what is waited for has its own deadline
     except SupervisorGone:
         raise Failure("the supervisor has ended", hint=f"see {layout.log('supervisor')}") from None
     for program in answer.programs:
@@ -191,21 +192,39 @@ async def shut_down(layout: Layout, say: Say) -> None:
             supervisor.close()
 
 
-async def hurry(layout: Layout) -> None:
-    """Make a shutdown under way harsher; a supervisor that is gone needs none."""
+async def hurry(layout: Layout) -> bool:
+    """Make a shutdown under way harsher, and return whether the supervisor heard it; one that is gone needs none."""
     try:
         await ask(layout.control_socket, Order(do="hurry"))
+    except SupervisorSilent:
+        return False
     except SupervisorGone:
-        return
+        return True
+    return True
 
 
-async def supervisor_ended(path: Path) -> None:
-    """Return once nobody listens on the supervisor's socket at *path*."""
-    misses = 0
-    while misses < 3:
-        try:
-            await ask(path, Order(do="list"))
-            misses = 0
-        except SupervisorGone:
-            misses += 1
-        await asyncio.sleep(0.5)
+async def supervisor_ended(layout: Layout) -> None:
+    """Return once the supervisor has ended; one that does not answer has not."""
+    while await supervisor_lives(layout):
+        supervisor = find_recorded(layout.record("supervisor"))
+        if supervisor is not None:
+            with supervisor:
+                await ended(supervisor)
+        else:
+            await asyncio.sleep(POLL_S)
+
+
+async def supervisor_lives(layout: Layout) -> bool:
+    """Return whether the supervisor runs, frozen or not."""
+    supervisor = find_recorded(layout.record("supervisor"))
+    if supervisor is not None:
+        with supervisor:
+            return not supervisor.has_ended
+    # It may have found no room to write its record.
+    try:
+        await ask(layout.control_socket, Order(do="list"))
+    except SupervisorSilent:
+        return True
+    except SupervisorGone:
+        return False
+    return True

@@ -7,6 +7,7 @@ from endpointctl.local.directory import read_plan
 from endpointctl.local.layout import Layout
 from endpointctl.local.paste import find_door
 from endpointctl.options import Target
+from endpointctl.superuser import require_known_password
 
 
 def find_endpoints(target: Target, writer: str | None, reader: str | None) -> tuple[str, str]:
@@ -21,6 +22,6 @@ def find_endpoints(target: Target, writer: str | None, reader: str | None) -> tu
     plan = read_plan(layout)
     if plan is None:
         raise Failure(f"no cluster in {layout.root}", hint="name one with --data-dir, or give --writer-dsn and --reader-dsn")
-    password = layout.secret("superuser").read_text().strip()
     doors = [find_door(layout, plan, door) for door in ("writer", "reader")]
-    return doors[0].uri_with_password(password), doors[1].uri_with_password(password)
+    password = require_known_password(layout, plan, doors[0])
+    return doors[0].uri(password=password), doors[1].uri(password=password)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from endpointctl.exits import Failure
+from endpointctl.libpq import forget_leads
 from endpointctl.verifying.checker import Report, check
 from endpointctl.verifying.shadow import SCHEMA, Shadow, drop_schema, is_schema_of, make_schema
 from endpointctl.verifying.workload import CONNECTION_FAILURES, Workload, connected, name_of, read_final
@@ -34,6 +35,7 @@ async def verify(
     say: Say,
 ) -> Report:
     """Run the clients for *seconds*, with *blow* at a third of them. Raises Failure if the cluster cannot be worked with."""
+    forget_leads()
     shadow = Shadow(secrets.token_hex(4))
     await _prepare(writer, shadow, clients, say)
     try:

@@ -24,8 +24,9 @@ from endpointctl.local.plan import make_plan
 from endpointctl.main import main
 from pgtopology.event import Event
 from pgtopology.explanation import Explanation
+from pgtopology.node import NodeState
 from pgtopology.status import Status
-from tests.endpointctl.test_render import make_status
+from tests.endpointctl.test_render import make_node, make_status
 from tests.integration.smalldisk import SmallDisk, private_mounts
 
 TOKEN = "a token of the tests"
@@ -130,26 +131,135 @@ def test_every_command_tells_its_version(arguments: list[str], capsys: pytest.Ca
     assert capsys.readouterr().out.startswith("endpointctl 0.")
 
 
+API = "http://127.0.0.1:1"
+
+WRONG_USES = {
+    ("fly",): "",
+    ("status", "--fly"): "",
+    ("up", "--nodes", "four"): "",
+    ("up", "--nodes", "0"): "1 to 16",
+    ("up", "--nodes", "-1"): "1 to 16",
+    ("up", "--nodes", "17"): "1 to 16",
+    ("up", "--nodes", "4", "--data-dir", "/tmp/endpointctl-test-none"): "possible are 1, 2, 3, 5",
+    ("up", "--base-port", "many"): "1 to 65436",
+    ("up", "--base-port", "0"): "1 to 65436",
+    ("up", "--base-port", "99999"): "1 to 65436",
+    ("up", "--base-port", "9" * 5000): "1 to 65436",
+    ("up", "--base-port", ""): "1 to 65436",
+    ("up", "--api", API): "--data-dir",
+    ("up", "--wait"): "--detach",
+    ("up", "--config", ""): "empty",
+    ("up", "--config", "/nonexistent/x.toml"): "/nonexistent/x.toml",
+    ("up", "--pg-bin", ""): "empty",
+    ("up", "--data-dir", ""): "empty",
+    ("up", "--timeout", "0"): "more than 0",
+    ("down", "--api", API): "--data-dir",
+    ("down", "--data-dir", " "): "empty",
+    ("logs", "--api", API): "--data-dir",
+    ("doctor", "--api", API): "--data-dir",
+    ("logs", "--lines", "-1"): " 0 to ",
+    ("status", "--timeout", "-1"): "more than 0",
+    ("status", "--timeout", "nan"): "more than 0",
+    ("status", "--timeout", "inf"): "at most 604800",
+    ("status", "--timeout", "1e300"): "at most 604800",
+    ("status", "--api", ""): "is no URL",
+    ("status", "--api", "localhost:80"): "is no URL",
+    ("status", "--api", "http://:80"): "is no URL",
+    ("status", "--api", "http://x:99999"): "is no URL",
+    ("status", "--json", "--watch"): "--watch",
+    ("events", "--after", "-1"): " 0 to ",
+    ("events", "--after", "9" * 4000): "is outside 0 to",
+    ("explain", "3"): "--failover",
+    ("explain", "--failover", "0"): " 1 to ",
+    ("wait",): "--state or --epoch",
+    ("wait", "--state", "healthy", "--epoch", "3"): "--state or --epoch",
+    ("wait", "--state", "happy"): "healthy, degraded, at_risk, transition, stuck, paused, bootstrapping",
+    ("wait", "--state", ""): "healthy, degraded",
+    ("wait", "--epoch", "0"): " 1 to ",
+    ("wait", "--epoch", "-3"): " 1 to ",
+    ("dsn",): "",
+    ("dsn", "writer", "--dbname", ""): "empty",
+    ("psql",): "",
+    ("psql", "writer", "--timeout", "0"): "more than 0",
+    ("failover", "--to", ""): "a-z, 0-9 and hyphen",
+    ("failover", "--to", "N1"): "a-z, 0-9 and hyphen",
+    ("failover", "--to", "x" * 41): "a-z, 0-9 and hyphen",
+    ("failover", "--allow-data-loss", ""): "empty",
+    ("switchover", "--to", "../x"): "a-z, 0-9 and hyphen",
+    ("switchover", "--dry-run", "--no-wait"): "--no-wait",
+    ("drill", "--lose", ""): "a-z, 0-9 and hyphen",
+    ("verify", "--seconds", "nan"): "",
+    ("verify", "--seconds", "0"): "",
+    ("verify", "--clients", "0"): "1 to 64",
+    ("verify", "--writer-dsn", "host=x", "--reader-dsn", "host=x"): "postgresql://",
+    ("node", "stop", "a/b"): "a-z, 0-9 and hyphen",
+    ("node", "stop", ""): "a-z, 0-9 and hyphen",
+    ("node", "add", "n17"): "n1 to n16",
+    ("node", "add", ""): "n1 to n16",
+    ("node", "add", "--zone", ""): "a-z, 0-9",
+    ("config", "set"): "nothing to set",
+    ("config", "set", "work_mem"): "NAME=VALUE",
+    ("config", "set", "=1"): "NAME=VALUE",
+    ("config", "set", "work_mem=1", "WORK_MEM=2"): "given twice",
+    ("config", "set", "--reset", ""): "name of a parameter",
+    ("config", "set", "--relaxed-commits", "maybe"): "on or off",
+    ("config", "set", "--file", "/nonexistent/x.toml"): "/nonexistent/x.toml",
+    ("config", "check", "/nonexistent/x.toml"): "/nonexistent/x.toml",
+    ("config", "check", ""): "",
+    ("secrets", "set", "--api", API): "--data-dir",
+}
+
+
+@pytest.mark.parametrize("arguments", WRONG_USES, ids=lambda words: " ".join(words)[:60])
+def test_wrong_usage_is_two_with_what_would_be_right(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == ExitCode.USAGE
+    assert WRONG_USES[arguments] in complaint(capsys)
+
+
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "said"),
     [
-        ["fly"],
-        ["status", "--fly"],
-        ["up", "--nodes", "four"],
-        ["up", "--nodes", "4", "--data-dir", "/tmp/endpointctl-test-none"],
-        ["up", "--base-port", "many"],
-        ["up", "--base-port", "99999"],
-        ["up", "--api", "http://127.0.0.1:1"],
-        ["down", "--api", "http://127.0.0.1:1"],
-        ["wait"],
-        ["wait", "--state", "healthy", "--epoch", "3"],
-        ["dsn"],
-        ["status", "--json", "--watch"],
+        (("failover", "--to", "n9"), 'there is no node "n9"; the nodes are n1, n2'),
+        (("switchover", "--to", "n9"), 'there is no node "n9"; the nodes are n1, n2'),
+        (("switchover", "--to", "n9", "--dry-run"), 'there is no node "n9"; the nodes are n1, n2'),
+        (("switchover", "--to", "n1"), '"n1" is the writer already; the others are n2'),
+        (("switchover", "--to", "n1", "--dry-run"), '"n1" is the writer already; the others are n2'),
+        (("failover", "--to", "n1"), '"n1" is the writer already; the others are n2'),
+        (("drill", "--lose", "n9"), 'there is no node "n9"; the nodes are n1, n2'),
+        (("node", "stop", "n9"), 'there is no node "n9"; the nodes are n1, n2'),
+        (("node", "start", "n9"), 'there is no node "n9"; the nodes are n1, n2'),
+        (("node", "restart", "n9"), 'there is no node "n9"; the nodes are n1, n2'),
+        (("node", "reinit", "n9"), 'there is no node "n9"; the nodes are n1, n2'),
     ],
 )
-def test_wrong_usage_is_two(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_node_that_is_not_there_or_leads_already_is_wrong_usage(
+    manager: Manager, arguments: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manager.status = make_status(make_node("n1", NodeState.RUNNING), make_node("n2", NodeState.STREAMING))
     assert main(arguments) == ExitCode.USAGE
-    complaint(capsys)
+    assert said in complaint(capsys)
+    assert manager.orders == []
+
+
+def test_what_the_manager_does_not_understand_is_wrong_usage(manager: Manager, capsys: pytest.CaptureFixture[str]) -> None:
+    manager.refusal = ApiError(400, "bad_request", "allow_data_loss must be the cluster's name")
+    assert main(["failover", "--allow-data-loss", "other"]) == ExitCode.USAGE
+    assert "the cluster's name" in complaint(capsys)
+
+
+@pytest.mark.parametrize("words", [(), ("node",), ("config",), ("secrets",)])
+def test_bare_commands_show_their_help_on_standard_output(words: tuple[str, ...]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "endpointctl", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith(" ".join(("Usage: endpointctl", *words)))
+    assert "Commands:" in lines
 
 
 @pytest.mark.parametrize(
@@ -230,6 +340,7 @@ def test_a_failover_ends_when_the_new_epoch_has_a_writer(manager: Manager, capsy
             Event(sequence=5, at="T", monotonic_ms=0, epoch=4, kind="failover.promoted", node="n2", elapsed_ms=120, message="m")
         ]
 
+    manager.status = make_status(make_node("n1", NodeState.RUNNING), make_node("n2", NodeState.STREAMING))
     manager.on_order = move
     assert main(["failover", "--to", "n2", "--timeout", "10"]) == ExitCode.DONE
     assert manager.orders == [("/v1/failover", {"to": "n2", "allow_data_loss": None})]

@@ -151,11 +151,12 @@ def test_what_may_not_be_done_about_nodes_is_refused_with_the_reason(cluster: Cl
             ("stop", writer): (1, "hand over first"),
             ("reinit", writer): (1, "hand over first"),
             ("remove", standby): (1, "fewer than 3 voters"),
-            ("remove", "n9"): (1, "there are n1, n2, n3"),
-            ("restart", "n9"): (1, 'no node "n9"'),
+            ("remove", "n9"): (2, "the nodes are n1, n2, n3"),
+            ("restart", "n9"): (2, 'no node "n9"'),
             ("add", "n4"): (1, f"port {cluster.port(13)} for PostgreSQL of n4 is held by process"),
             ("add", "n17"): (2, "n1 to n16"),
-            ("add", standby, "--zone", "elsewhere"): (1, "in the cluster already"),
+            ("add", standby, "--zone", "elsewhere", "--wait"): (1, "in the cluster already, in zone"),
+            ("add", standby): (2, "in the cluster already"),
             ("add", "--zone", "A B"): (2, "a-z, 0-9"),
         }
         for order, (code, reason) in refusals.items():

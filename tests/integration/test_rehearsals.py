@@ -88,7 +88,7 @@ def test_a_drill_says_when_a_failover_would_be_impossible(cluster: Cluster) -> N
         assert (gauges["endpointd_voters_promisable"], gauges["endpointd_failover_possible"]) == (2.0, 0.0)
     finally:
         cluster.start_node(standby)
-    assert cluster.ctl("drill", "--lose", "n9", check=False).returncode == 1
+    assert cluster.ctl("drill", "--lose", "n9", check=False).returncode == 2
     cluster.wait_healthy()
 
 

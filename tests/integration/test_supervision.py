@@ -119,6 +119,45 @@ def test_up_in_the_foreground_tells_what_to_paste_and_an_interrupt_stops_everyth
 
 
 @pytest.mark.timeout(240)
+def test_a_frozen_supervisor_has_not_ended_and_an_interrupt_counts_when_it_wakes(
+    make_cluster: MakeCluster, run_up: Callable[[Cluster], Foreground]
+) -> None:
+    cluster = make_cluster(nodes=1)
+    up = run_up(cluster)
+    up.wait_for("The cluster is ready")
+    supervisor = cluster.kill("supervisor", signal.SIGSTOP)
+    try:
+        # Longer than three questions without an answer took, which was once enough to be taken for ended.
+        with pytest.raises(subprocess.TimeoutExpired):
+            up.wait(18.0)
+        up.interrupt()
+        up.wait_for("the supervisor does not answer", timeout_s=30.0)
+        assert cluster.status().writer == "n1"
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
+    assert up.wait() == 0
+    assert "stopped" in up.output
+    assert processes_of(cluster) == []
+
+
+@pytest.mark.timeout(240)
+def test_a_second_interrupt_stops_the_cluster_without_a_frozen_supervisor(
+    make_cluster: MakeCluster, run_up: Callable[[Cluster], Foreground]
+) -> None:
+    cluster = make_cluster(nodes=1)
+    up = run_up(cluster)
+    up.wait_for("The cluster is ready")
+    cluster.kill("supervisor", signal.SIGSTOP)
+    up.interrupt()
+    up.wait_for("the supervisor does not answer", timeout_s=30.0)
+    up.interrupt()
+    assert up.wait(90.0) == 0, up.output
+    assert processes_of(cluster) == []
+    cluster.up()
+    cluster.wait(lambda status: status.writer is not None, "with a writer")
+
+
+@pytest.mark.timeout(240)
 def test_an_interrupt_while_it_starts_and_a_second_one_leave_nothing_behind(
     make_cluster: MakeCluster, run_up: Callable[[Cluster], Foreground]
 ) -> None:
