@@ -28,7 +28,8 @@ from cluster_manager.reconciler import Reconciler
 from cluster_manager.rehearsal import Rehearsals
 from cluster_manager.statusview import make_status
 from cluster_manager.store.store import Store
-from daemonkit.httpserver import ApiError, LineStream, json_response
+from daemonkit.httpserver import ApiError, LineStream, json_response, needs, require
+from daemonkit.principals import Scope
 from daemonkit.version import VERSION
 from pgtopology.configuration import ConfigChange
 from pgtopology.document import FORMAT_VERSION, Topology
@@ -109,26 +110,33 @@ class Control:
         self._rehearsals = rehearsals
         self._late_ms = late_ms
 
-    def routes(self) -> list[web.RouteDef]:
+    def routes(self) -> list[web.AbstractRouteDef]:
         """Return the API's paths."""
-        return [
-            web.get("/health", self._health),
+        shown = [
             web.get("/v1/status", self._status),
             web.get("/v1/topology", self._topology),
-            web.get("/v1/feed", self._feed.handle),
             web.get("/v1/events", self._events),
             web.get("/v1/explain", self._explain),
             web.get("/v1/history", self._history),
             web.get("/v1/drill", self._drill),
             web.get("/v1/failovers", self._failovers),
             web.get("/v1/failovers/{epoch}", self._one_failover),
+            web.get("/v1/config", self._config),
+        ]
+        orders = [
             web.post("/v1/failover", self._failover),
             web.post("/v1/switchover", self._switchover),
             web.post("/v1/pause", self._pause),
             web.post("/v1/nodes/{name}/{order}", self._node_order),
             web.post("/v1/resume", self._resume),
-            web.get("/v1/config", self._config),
-            web.post("/v1/config", self._change_config),
+        ]
+        return [
+            web.get("/health", self._health),
+            *needs(Scope.READ, routes=shown),
+            *needs(Scope.FEED, routes=[web.get("/v1/feed", self._feed.handle)]),
+            *needs(Scope.OPERATE, routes=orders),
+            # A setting may be a command that PostgreSQL's user carries out.
+            *needs(Scope.ADMIN, routes=[web.post("/v1/config", self._change_config)]),
         ]
 
     async def _health(self, _request: web.Request) -> web.Response:
@@ -226,6 +234,8 @@ class Control:
     async def _failover(self, request: web.Request) -> web.Response:
         body = await _body(request, FailoverBody)
         name = self._reconciler.cluster
+        if body.allow_data_loss is not None:
+            require(request, Scope.ADMIN)
         if body.allow_data_loss is not None and body.allow_data_loss != name:
             raise ApiError(400, "bad_request", f'allow_data_loss must be the cluster\'s name, "{name}"')
         kind = RequestKind.FAILOVER if body.allow_data_loss is None else RequestKind.DATA_LOSS
@@ -245,6 +255,8 @@ class Control:
     async def _node_order(self, request: web.Request) -> web.Response:
         body = await _body(request, NodeOrderBody)
         name, order = request.match_info["name"], request.match_info["order"]
+        if order in ("reinit", "remove"):
+            require(request, Scope.ADMIN)  # a copy of the data goes
         done = await carry_out(self._reconciler, name, order, force=body.force)
         return json_response(NodeOrderDone(done), 202)
 

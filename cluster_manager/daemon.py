@@ -30,6 +30,7 @@ from cluster_manager.store.store import StoreError, StoreUnavailable
 from daemonkit.httpserver import HttpServer
 from daemonkit.lifecycle import Lifecycle, run
 from daemonkit.logs import configure_logs, get_logger
+from daemonkit.principals import Verifiers, accepted_tokens
 from daemonkit.secrets import read_secret
 from daemonkit.settings import SettingsError
 from daemonkit.version import VERSION
@@ -37,8 +38,11 @@ from pgtopology.document import Topology
 
 LEASE_KEEP_S = 0.5
 
+SWITCH_INTERVAL_S = 0.0005
+"""How long the name server's thread may keep the interpreter from the loop that decides; Python's own 5 ms would add up."""
 
-async def serve(settings: ManagerSettings, config: Path, token: str, noded_token: str, life: Lifecycle) -> None:
+
+async def serve(settings: ManagerSettings, config: Path, verifiers: Verifiers, noded_token: str, life: Lifecycle) -> None:
     """Manage the cluster until *life* says stop. Raises StoreError if the store cannot be had, OSError for a taken port."""
     specs = settings.specs()
     holder = f"{socket.gethostname()}:{os.getpid()}"
@@ -71,14 +75,15 @@ async def serve(settings: ManagerSettings, config: Path, token: str, noded_token
                 metrics = ManagerMetrics(reconciler, chronicle)
                 flights.on_ended = metrics.ended
                 REGISTRY.register(metrics)
+                server = HttpServer(
+                    host=settings.http.host,
+                    port=settings.http.port,
+                    verifiers=verifiers,
+                    routes=control.routes(),
+                    allowed_hosts=settings.http.allowed_hosts,
+                )
                 async with (
-                    HttpServer(
-                        host=settings.http.host,
-                        port=settings.http.port,
-                        token=token,
-                        routes=control.routes(),
-                        allowed_hosts=settings.http.allowed_hosts,
-                    ),
+                    server,
                     asyncio.TaskGroup() as tasks,
                 ):
                     parts = [
@@ -90,7 +95,9 @@ async def serve(settings: ManagerSettings, config: Path, token: str, noded_token
                     ]
 
                     def reload() -> None:
-                        reconciler.set_nodes(read_settings(config))
+                        new = read_settings(config)
+                        server.set_verifiers(accepted_tokens(new.http.token_file, new.http.verifiers_file))
+                        reconciler.set_nodes(new)
                         get_logger().info("nodes read anew", nodes=",".join(spec.name for spec in reconciler.specs))
 
                     life.on_reload(reload)
@@ -101,11 +108,13 @@ async def serve(settings: ManagerSettings, config: Path, token: str, noded_token
                         part.cancel()
 
 
-async def _serve_or_say(settings: ManagerSettings, config: Path, token: str, noded_token: str, life: Lifecycle) -> None:
+async def _serve_or_say(
+    settings: ManagerSettings, config: Path, verifiers: Verifiers, noded_token: str, life: Lifecycle
+) -> None:
     """Serve; what an operator can mend (a taken port, a held store) is one line, not a traceback."""
     failed = False
     try:
-        await serve(settings, config, token, noded_token, life)
+        await serve(settings, config, verifiers, noded_token, life)
     except* (StoreError, OSError) as group:
         for error in group.exceptions:
             get_logger().error("the manager cannot serve", reason=str(error))
@@ -134,13 +143,14 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         settings = read_settings(arguments.config)
-        token = read_secret(settings.http.token_file)
+        verifiers = accepted_tokens(settings.http.token_file, settings.http.verifiers_file)
         noded_token = read_secret(settings.nodeds.token_file)
         configure_logs(program="manager", level=settings.logs.level, style=settings.logs.style)
     except (SettingsError, ValueError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - the logs are not set up yet
         sys.exit(2)
-    sys.exit(run(lambda life: _serve_or_say(settings, arguments.config, token, noded_token, life)))
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    sys.exit(run(lambda life: _serve_or_say(settings, arguments.config, verifiers, noded_token, life)))
 
 
 if __name__ == "__main__":

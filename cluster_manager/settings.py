@@ -46,7 +46,10 @@ class HttpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     host: str
     port: Port
-    token_file: Path
+    token_file: Path | None = None
+    """A token for everything."""
+    verifiers_file: Path | None = None
+    """The digests of tokens with scopes."""
     allowed_hosts: tuple[str, ...] = ()
 
 

@@ -20,6 +20,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 
+from daemonkit.descriptors import allow_descriptors
 from daemonkit.logs import get_logger
 from daemonkit.looplag import LoopLag
 from daemonkit.settings import SettingsError
@@ -64,10 +65,11 @@ class Lifecycle:
 
 
 def run(main: Callable[[Lifecycle], Awaitable[None]]) -> int:
-    """Run *main* to its end on a new event loop and return the exit code of the process."""
+    """Run *main* to its end on a new event loop, with all the descriptors there are; return the exit code of the process."""
     with contextlib.suppress(OSError, ValueError, AttributeError):  # standard error may be no file
         faulthandler.enable()
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    allow_descriptors()
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_live(main))
 
 
@@ -110,7 +112,7 @@ async def _live(main: Callable[[Lifecycle], Awaitable[None]]) -> int:
     return EXIT_DONE
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     """Return the maker of the fastest event loop there is here."""
     try:
         import uvloop

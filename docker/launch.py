@@ -156,6 +156,7 @@ hba = {_list(cluster.postgres.hba)}
 host = {_text(EVERYWHERE)}
 port = {NODED_PORT}
 token_file = {_text(run / "secrets" / "nodes-token")}
+verifiers_file = {_text(run / "secrets" / "verifiers")}
 
 [secrets]
 superuser = {_text(run / "secrets" / "superuser")}
@@ -192,7 +193,7 @@ bootstrap = true
 [http]
 host = {_text(EVERYWHERE)}
 port = {MANAGER_PORT}
-token_file = {_text(run / "secrets" / "api-token")}
+verifiers_file = {_text(run / "secrets" / "verifiers")}
 allowed_hosts = ["manager"]
 
 [dns]
@@ -238,10 +239,10 @@ cache = {_text(data / "topology.json")}
 
 [feed]
 urls = [{_text(f"http://{around.address(cluster.network.manager)}:{MANAGER_PORT}")}]
-token_file = {_text(run / "secrets" / "api-token")}
+token_file = {_text(run / "secrets" / "feed-token")}
 
 [nodeds]
-token_file = {_text(run / "secrets" / "nodes-token")}
+token_file = {_text(run / "secrets" / "feed-token")}
 
 [writer]
 host = {_text(EVERYWHERE)}
@@ -259,7 +260,7 @@ hold_s = {cluster.proxy.hold_s}
 [http]
 host = {_text(EVERYWHERE)}
 port = {PROXY_PORT}
-token_file = {_text(run / "secrets" / "api-token")}
+verifiers_file = {_text(run / "secrets" / "verifiers")}
 
 {_logs(cluster)}"""
 

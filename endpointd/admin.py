@@ -7,7 +7,8 @@ import asyncio
 import msgspec
 from aiohttp import web
 
-from daemonkit.httpserver import json_response
+from daemonkit.httpserver import json_response, needs
+from daemonkit.principals import Scope
 from daemonkit.version import VERSION
 from endpointd.house import House
 from endpointd.refusal import shown
@@ -79,7 +80,7 @@ def routes(name: str, engine: str, board: Switchboard, house: House) -> tuple[we
         now = asyncio.get_running_loop().time()
         return json_response(Sessions(sessions=tuple(_view(session, now) for session in house)))
 
-    return (web.get("/health", health), web.get("/v1/sessions", sessions))
+    return (web.get("/health", health), *needs(Scope.READ, routes=[web.get("/v1/sessions", sessions)]))
 
 
 def _view(session: Session, now: float) -> SessionView:

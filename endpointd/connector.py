@@ -1,8 +1,9 @@
 """Finding a server for a client, and waiting for one.
 
 A client takes what the doors lead to: a replica, or the writer.  A server that does not answer is left alone for a moment,
-and then one of those who wait for it tries for all.  As long as there is nobody to connect to a client is held, up to a limit
-of time and of clients; then it is refused.  A dial to a server that is no longer wanted is given up in the same moment.
+and then one of those who wait for it tries for all.  As long as there is nobody to connect to, or too many are logging in there
+already (loginslots.py), a client is held, up to a limit of time and of clients; then it is refused.  When too many are held,
+the address that has most of them gives way.  A dial to a server that is no longer wanted is given up in the same moment.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from daemonkit.admission import Admission, Budget
 from endpointd import metrics, refusal
 from endpointd.balance import choose
 from endpointd.dial import DialFailure, dial
 from endpointd.eviction import Eviction
 from endpointd.link import Link
+from endpointd.loginslots import LoginSlots
 from endpointd.refusal import Refusal
 from endpointd.routing import Backend, Door, candidates
 from endpointd.switchboard import Evictable, Switchboard
@@ -25,6 +28,11 @@ WRITER_RETRY_S = 0.05
 
 READER_RETRY_S = 1.0
 """A replica that does not answer is left alone for this long: there are others."""
+
+HURRY_EVERY_S = 0.1
+"""How often slow logins are looked for while others wait."""
+
+Ender = Callable[[Refusal], None]
 
 
 @dataclass(slots=True)
@@ -63,42 +71,77 @@ class Connector:
         self._draw = draw
         self._loop = asyncio.get_running_loop()
         self._failing: dict[str, _Failing] = {}
-        self._held = 0
+        self._held = Admission(_hold_budget(board))
+        self._slots = LoginSlots()
+        self._turns: dict[int, asyncio.Future[None]] = {}
+        self._enders: dict[int, Ender] = {}
+        """How to end each login that has a place or waits for one."""
+        self._hurry: asyncio.TimerHandle | None = None
 
     async def connect(
-        self, number: int, holder: Evictable, door: Door, *, failed: Backend | None, hold_until: float
+        self,
+        number: int,
+        holder: Evictable,
+        door: Door,
+        *,
+        failed: Backend | None,
+        hold_until: float,
+        address: str = "",
+        end: Ender = lambda _why: None,
     ) -> tuple[Backend, Link] | Refusal:
         """Return a server for the session *number* and a connection to it, or why there is none.
 
-        Waits until *hold_until* for somebody to connect to.  The session holds what it got until `release`; *failed* is a
-        server that it got before and gives back, because it does not serve.
+        Waits until *hold_until* for somebody to connect to, and for a turn to log in there.  The session holds what it got
+        until `release`, and its place among the logins until `login_over`; *failed* is a server that it got before and gives
+        back, because it does not serve.  *address* is the client's; *end* ends the session if others need its place.
         """
+        self._enders[number] = end
+        has_server = False
+        try:
+            found = await self._connect(number, holder, door, failed=failed, hold_until=hold_until, address=address)
+            has_server = isinstance(found, tuple)
+            return found
+        finally:
+            if not has_server:
+                self.login_over(number)
+
+    async def _connect(
+        self, number: int, holder: Evictable, door: Door, *, failed: Backend | None, hold_until: float, address: str
+    ) -> tuple[Backend, Link] | Refusal:
         self._board.release(number)
         if failed is not None:
             self._fail(failed, refusal.no_primary(door.name) if failed.is_writer else refusal.unreachable(failed.node))
         held_since: float | None = None
+        waited_for: Backend | None = None
         try:
             while True:
-                backend = self._choose(door)
-                if backend is not None:
+                backend = self._choose(door, waited_for)
+                is_crowded = backend is not None and not self._may_log_in(number, backend, address)
+                if backend is not None and not is_crowded:
                     link = await self._dial(number, holder, backend)
-                    if link is not None:
+                    if isinstance(link, Link):
                         return backend, link
+                    self._give_place_back(number)
+                    if link is DialFailure.EXHAUSTED:
+                        return refusal.too_many_clients()
                     if self._choose(door) is not None:
                         continue
                 now = self._loop.time()
                 if now >= hold_until:
-                    return self._why_nobody(door)
+                    return refusal.too_many_clients() if is_crowded else self._why_nobody(door)
                 if held_since is None:
-                    if self._held >= self._board.limits.hold_max:
-                        return refusal.too_many_waiting(door.name)
+                    if not self._may_wait(number, address):
+                        return refusal.too_many_clients() if is_crowded else refusal.too_many_waiting(door.name)
                     held_since = now
-                    self._held += 1
                     metrics.HELD.labels(door).inc()
-                await self._board.wait_for_change(min(hold_until, self._retry_at(door)) - now)
+                if backend is not None and is_crowded:
+                    await self._wait_for_turn(number, door, backend, hold_until)
+                    waited_for = backend
+                else:
+                    await self._board.wait_for_change(min(hold_until, self._retry_at(door)) - now)
         finally:
             if held_since is not None:
-                self._held -= 1
+                self._held.leave(number)
                 metrics.HELD.labels(door).dec()
                 metrics.HOLD_SECONDS.labels(door).observe(self._loop.time() - held_since)
 
@@ -108,12 +151,86 @@ class Connector:
         if self._failing.pop(backend.node, None) is not None:
             self._board.notify()
 
+    # Whose turn it is
+
+    def asks_client(self, number: int) -> None:
+        """The server of session *number* waits for its client's part of the login."""
+        self._slots.asked(number, self._loop.time())
+
+    def login_over(self, number: int) -> None:
+        """Session *number* has logged in, or will not."""
+        self._enders.pop(number, None)
+        self._give_place_back(number)
+
+    def _give_place_back(self, number: int) -> None:
+        if self._slots.leave(number):
+            self._call_next()
+
+    def _call_next(self) -> None:
+        limits = self._board.limits
+        for session in self._slots.turns(self._loop.time(), most=limits.logins_max, per_address=limits.logins_per_address_max):
+            turn = self._turns.get(session)
+            if turn is not None and not turn.done():
+                turn.set_result(None)
+
+    def _may_log_in(self, number: int, backend: Backend, address: str) -> bool:
+        """Return whether session *number* may log in at *backend* now; else it has begun to wait for its turn."""
+        limits, now = self._board.limits, self._loop.time()
+        if self._slots.has_place(number, backend.node):
+            return True
+        self._give_place_back(number)
+        return self._slots.ask(
+            number, backend.node, address, now, most=limits.logins_max, per_address=limits.logins_per_address_max
+        )
+
+    async def _wait_for_turn(self, number: int, door: Door, backend: Backend, until: float) -> None:
+        """Wait until session *number* may log in at *backend*, or has lost the wish or the time."""
+        turn = self._turns[number] = self._loop.create_future()
+        if self._hurry is None:
+            self._hurry = self._loop.call_later(HURRY_EVERY_S, self._end_the_slow)
+        try:
+            while not turn.done() and self._loop.time() < until and self._leads_to(door, backend):
+                change = asyncio.ensure_future(self._board.wait_for_change(until - self._loop.time()))
+                try:
+                    await asyncio.wait((turn, change), return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    change.cancel()
+        finally:
+            del self._turns[number]
+            if not turn.done():
+                self._give_place_back(number)
+
+    def _leads_to(self, door: Door, backend: Backend) -> bool:
+        return backend in candidates(self._board.table, door, fallback_to_writer=self.fallback_to_writer)
+
+    def _end_the_slow(self) -> None:
+        """Let whoever keeps a login open while others wait for its place make room."""
+        self._hurry = None
+        for session in self._slots.slow(self._loop.time(), most=self._board.limits.logins_max):
+            self._enders[session](refusal.startup_timeout())
+        self._call_next()
+        if self._slots.waiting:
+            self._hurry = self._loop.call_later(HURRY_EVERY_S, self._end_the_slow)
+
+    def _may_wait(self, number: int, address: str) -> bool:
+        """Let session *number* wait; if too many do, one of the address that has most of them gives way, perhaps it."""
+        self._held.budget = _hold_budget(self._board)
+        for victim in self._held.enter(number, address, self._loop.time()):
+            if self._held.address_of(victim) == address:
+                self._held.leave(number)
+                return False
+            self._held.leave(victim)
+            self._enders[victim](refusal.too_many_clients())
+        return True
+
     # How a server is chosen
 
-    def _choose(self, door: Door) -> Backend | None:
-        """Return whom to try now, or None if there is nobody who may be tried."""
+    def _choose(self, door: Door, waited_for: Backend | None = None) -> Backend | None:
+        """Return whom to try now, or None if there is nobody who may be tried; whom one has waited for comes first."""
         table, now = self._board.table, self._loop.time()
         avoid = {node for node, state in self._failing.items() if now < state.retry_at}
+        if waited_for is not None and waited_for.node not in avoid and self._leads_to(door, waited_for):
+            return waited_for if not waited_for.is_writer or self._board.is_vouched else None
         backend = choose(candidates(table, door, fallback_to_writer=False), self._board.load, self._draw, avoid=avoid)
         if backend is None and door == Door.READER and self.fallback_to_writer and table.writer is not None:
             backend = choose((table.writer,), self._board.load, self._draw, avoid=avoid)
@@ -121,8 +238,11 @@ class Connector:
             return None
         return backend
 
-    async def _dial(self, number: int, holder: Evictable, backend: Backend) -> Link | None:
-        """Assign *backend* to the session and connect to it; None if that failed or has become wrong meanwhile."""
+    async def _dial(self, number: int, holder: Evictable, backend: Backend) -> Link | DialFailure | None:
+        """Assign *backend* to the session and connect to it; None if that failed or has become wrong meanwhile.
+
+        EXHAUSTED is returned: it is not the server's failure.
+        """
         board, failing = self._board, self._failing.get(backend.node)
         if failing is not None:
             # One tries for all; the others look again when it has the answer.
@@ -148,6 +268,9 @@ class Connector:
                 return outcome
             outcome.abort()
             board.release(number)
+        elif outcome is DialFailure.EXHAUSTED:
+            metrics.DIAL_FAILURES.labels(backend.node, outcome).inc()
+            return outcome
         elif not attempt.is_evicted:
             metrics.DIAL_FAILURES.labels(backend.node, outcome).inc()
             board.record_answer(backend.node, answers=False)
@@ -174,6 +297,10 @@ class Connector:
         if door == Door.READER and not self.fallback_to_writer:
             return refusal.no_replica(door.name)
         return refusal.no_primary(door.name)
+
+
+def _hold_budget(board: Switchboard) -> Budget:
+    return Budget(strangers_max=board.limits.hold_max, known_max=0, stranger_s=float("inf"), hurried_s=float("inf"))
 
 
 def _retry_s(backend: Backend) -> float:

@@ -10,9 +10,11 @@ import secrets
 import sys
 from pathlib import Path
 
+from daemonkit.descriptors import FOR_STRANGERS_LESS, allow_descriptors
 from daemonkit.httpserver import HttpServer, registered
 from daemonkit.lifecycle import EXIT_FAILED, EXIT_USAGE, Lifecycle, run
 from daemonkit.logs import configure_logs, get_logger
+from daemonkit.principals import accepted_tokens
 from daemonkit.secrets import read_secret
 from daemonkit.settings import SettingsError
 from daemonkit.version import VERSION
@@ -24,7 +26,7 @@ from endpointd.endings import Endings
 from endpointd.feed import Feed, document_cache
 from endpointd.house import House
 from endpointd.link import LINGER_S
-from endpointd.listener import CROWD_MAX, Listener, ListenError, listen_error
+from endpointd.listener import Listener, ListenError, listen_error
 from endpointd.login import Surroundings
 from endpointd.relay.asyncio_engine import AsyncioEngine
 from endpointd.routing import Door
@@ -36,10 +38,6 @@ DRAIN_S = 3.0
 """After SIGTERM sessions may go on until their safe points for this long."""
 
 
-OWN_FILES = 64
-"""Sockets and files of our own: doors, feeds, HTTP, the cache."""
-
-
 async def serve(settings: Settings, config: Path, life: Lifecycle) -> None:
     """Run the proxy until it is told to stop, and end its sessions. *config* is read again at each reload."""
     board = Switchboard(settings.limits)
@@ -49,7 +47,7 @@ async def serve(settings: Settings, config: Path, life: Lifecycle) -> None:
     house = House()
     endings = Endings()
     cache = document_cache(settings.proxy.cache)
-    token = read_secret(settings.http.token_file)
+    verifiers = accepted_tokens(settings.http.token_file, settings.http.verifiers_file)
     feed_token = read_secret(settings.feed.token_file)
     noded_token = read_secret(settings.nodeds.token_file)
     kept = cache.load()
@@ -82,12 +80,15 @@ async def serve(settings: Settings, config: Path, life: Lifecycle) -> None:
         census = Census(house, board, feeds, asyncio.get_running_loop().time)
 
         def reload() -> None:
-            _take_up(config, settings, board, connector)
+            new = _take_up(config, settings, board, connector)
+            server.set_verifiers(accepted_tokens(new.http.token_file, new.http.verifiers_file))
+            for listener in listeners:
+                listener.take_up()
 
         server = HttpServer(
             host=settings.http.host,
             port=settings.http.port,
-            token=token,
+            verifiers=verifiers,
             routes=routes(settings.proxy.name, engine.name, board, house),
         )
         tasks: list[asyncio.Task[None]] = []
@@ -117,7 +118,7 @@ async def serve(settings: Settings, config: Path, life: Lifecycle) -> None:
                 task.cancel()
 
 
-def _take_up(config: Path, settings: Settings, board: Switchboard, connector: Connector) -> None:
+def _take_up(config: Path, settings: Settings, board: Switchboard, connector: Connector) -> Settings:
     """Go on with what is in *config* now, as far as that is possible without a restart. Raises SettingsError."""
     try:
         new = read_settings(config)
@@ -132,6 +133,7 @@ def _take_up(config: Path, settings: Settings, board: Switchboard, connector: Co
     metrics.RELOADS.labels("done").inc()
     late = needs_restart(settings, new)
     get_logger().info("settings read anew", **({"needs_restart": ", ".join(late)} if late else {}))
+    return new
 
 
 async def _drain(house: House) -> None:
@@ -145,15 +147,12 @@ async def _drain(house: House) -> None:
 
 
 def _allow_files(settings: Settings) -> None:
-    """Raise the soft limit of open files to what all sessions need at once, as far as the hard limit lets us."""
-    needed = 2 * (settings.limits.sessions_max + CROWD_MAX) + OWN_FILES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return
-    possible = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (possible, hard))
-    if possible < needed:
-        get_logger().warning("too few open files are allowed for sessions_max", needed=needed, allowed=possible)
+    """Have all open files that the system grants, and say so if that is less than all sessions need at once."""
+    limits = settings.limits
+    needed = 2 * limits.sessions_max + limits.hold_max + 2 * limits.strangers_max + FOR_STRANGERS_LESS
+    allowed = allow_descriptors()
+    if resource.RLIM_INFINITY != allowed < needed:
+        get_logger().warning("too few open files are allowed for sessions_max", needed=needed, allowed=allowed)
 
 
 def main() -> None:
@@ -165,7 +164,8 @@ def main() -> None:
     try:
         settings = read_settings(arguments.config)
         configure_logs(program=settings.proxy.name, level=settings.logs.level, style=settings.logs.style)
-        for path in (settings.http.token_file, settings.feed.token_file, settings.nodeds.token_file):
+        accepted_tokens(settings.http.token_file, settings.http.verifiers_file)
+        for path in (settings.feed.token_file, settings.nodeds.token_file):
             read_secret(path)
     except SettingsError as error:
         print(f"endpointd: {error}", file=sys.stderr)  # noqa: T201 - before there are logs

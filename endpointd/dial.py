@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from enum import StrEnum
 
+from daemonkit.descriptors import FOR_OWN_WORK, TOO_MANY, is_reserved
 from endpointd.link import Link
 from pgtopology.node import Address
 
@@ -17,6 +18,8 @@ class DialFailure(StrEnum):
     TIMEOUT = "timeout"
     """No answer, or nobody wants one any longer."""
     UNREACHABLE = "unreachable"
+    EXHAUSTED = "exhausted"
+    """This program has no descriptors left for clients: that says nothing of the server."""
 
 
 async def dial(address: Address, deadline: asyncio.Timeout) -> Link | DialFailure:
@@ -28,6 +31,9 @@ async def dial(address: Address, deadline: asyncio.Timeout) -> Link | DialFailur
         return DialFailure.TIMEOUT
     except ConnectionRefusedError:
         return DialFailure.REFUSED
-    except OSError:
-        return DialFailure.UNREACHABLE
+    except OSError as error:
+        return DialFailure.EXHAUSTED if error.errno in TOO_MANY else DialFailure.UNREACHABLE
+    if is_reserved(link.descriptor, FOR_OWN_WORK):
+        link.abort()
+        return DialFailure.EXHAUSTED
     return link

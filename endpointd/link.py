@@ -153,6 +153,12 @@ class Link(asyncio.BufferedProtocol):
         name = self._transport.get_extra_info("peername") if self._transport is not None else None
         return _format(name)
 
+    @property
+    def descriptor(self) -> int:
+        """The number of its socket; -1 if it has none."""
+        sock = self._transport.get_extra_info("socket") if self._transport is not None else None
+        return int(sock.fileno()) if sock is not None else -1
+
     def write(self, data: bytes | memoryview) -> None:
         """Send *data*, which must not change afterwards. On a link that is broken or closing this is nothing."""
         transport = self._transport

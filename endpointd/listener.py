@@ -1,6 +1,7 @@
 """A door: accepts clients and owns their sessions.
 
-Sessions run in the task group of whoever opened the door, and every one of them is known here by number until it ends.
+Sessions run in the task group of whoever opened the door, and every one of them is known here by number until it ends.  Until
+a client has said who it is, it is a stranger in the reception's keeping (daemonkit/reception.py), each door with its own.
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 
+from daemonkit.admission import Budget
 from daemonkit.logs import get_logger
+from daemonkit.reception import Guest, Reception, Why
 from endpointd import metrics, refusal
 from endpointd.endings import Endings
 from endpointd.house import House
@@ -17,10 +20,12 @@ from endpointd.login import Surroundings
 from endpointd.routing import Door
 from endpointd.session import Session
 
-BACKLOG = 1024
+HURRIED_S = 2.0
+"""For the first packet, while many have not sent theirs."""
 
-CROWD_MAX = 256
-"""Clients beyond sessions_max that are still listened to, so that each is told in its own words, and can cancel."""
+
+LATE_S = 1.0
+"""While there are few a session ends its own login in time; the reception looks a moment later."""
 
 
 class ListenError(Exception):
@@ -54,44 +59,55 @@ class Listener:
         self._group = group
         self._house = house
         self._endings = endings
-        self._server: asyncio.Server | None = None
+        self._reception = Reception(door.name, self._budget(), self._welcome)
         self._log = get_logger(endpoint=door.name)
 
     @property
     def port(self) -> int:
         """The port listened on, which differs from the one asked for if that was 0."""
-        assert self._server is not None
-        return int(self._server.sockets[0].getsockname()[1])
+        return self._reception.port
 
     async def open(self) -> None:
         """Listen. Raises ListenError."""
-        loop = asyncio.get_running_loop()
         try:
-            self._server = await loop.create_server(
-                lambda: Link(self._welcome), self._host, self._port, reuse_address=True, backlog=BACKLOG
-            )
+            await self._reception.open(self._host, self._port)
         except OSError as error:
             raise listen_error(self._host, self._port, f"endpoint {self.door}", error) from error
         self._log.info("endpoint open", host=self._host, port=self.port)
 
     def close(self) -> None:
         """Accept nobody any more. The sessions go on."""
-        if self._server is not None:
-            self._server.close()
+        self._reception.close()
 
-    def _welcome(self, link: Link) -> None:
+    def take_up(self) -> None:
+        """Go by the limits that hold now."""
+        self._reception.set_budget(self._budget())
+
+    def _budget(self) -> Budget:
+        limits = self._around.board.limits
+        return Budget(
+            strangers_max=limits.strangers_max,
+            strangers_per_address_max=limits.strangers_per_address_max,
+            known_max=limits.sessions_max + limits.hold_max,
+            stranger_s=limits.startup_timeout_s + LATE_S,
+            hurried_s=min(limits.startup_timeout_s, HURRIED_S),
+        )
+
+    def _welcome(self, guest: Guest) -> Link:
+        link = Link(lambda link: self._begin(link, guest))
+        link.on_closed(guest.leave)
+        return link
+
+    def _begin(self, link: Link, guest: Guest) -> None:
         metrics.CONNECTIONS.labels(self.door).inc()
-        limit = self._around.board.limits.sessions_max
-        unwelcome = refusal.too_many_connections(self.door.name) if len(self._house) >= limit else None
-        if unwelcome is not None and len(self._house) >= limit + CROWD_MAX:
-            metrics.REFUSALS.labels(self.door, unwelcome.sqlstate).inc()
-            metrics.STARTUP_FAILURES.labels(self.door, unwelcome.kind).inc()
-            link.write(unwelcome.encode())
-            link.finish()
-            return
-        session = Session(self._house.next_number(), self.door, link, self._around, unwelcome=unwelcome)
+        is_full = len(self._around.quota) >= self._around.board.limits.sessions_max
+        unwelcome = refusal.too_many_connections(self.door.name) if is_full else None
+        session = Session(self._house.next_number(), self.door, link, self._around, unwelcome=unwelcome, guest=guest)
         self._house.enter(session)
         self._group.create_task(self._serve(session), name=f"session {session.number}")
+        guest.is_shown_out_by(
+            lambda why: session.show_out(refusal.startup_timeout() if why is Why.LATE else refusal.too_many_clients())
+        )
 
     async def _serve(self, session: Session) -> None:
         try:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import assert_never
 
+from daemonkit.reception import Guest
 from endpointd import metrics, refusal
 from endpointd.commits import Laxity, is_promised, startup_laxity, startup_refusal
 from endpointd.connector import Connector
@@ -86,8 +87,11 @@ class Login:
         on_lax: Callable[[Laxity], None],
         *,
         unwelcome: Refusal | None,
+        guest: Guest,
     ) -> None:
         """*owner* is whom the switchboard asks to end the session; *unwelcome* the answer to whatever the client will want.
+
+        *guest* is the client as the reception knows it: a stranger until it has said who it is.
 
         *on_lax* is called when the client speaks of what weakens its commits at a writer.
         """
@@ -102,6 +106,7 @@ class Login:
         self._owner = owner
         self._on_lax = on_lax
         self._unwelcome = unwelcome
+        self._guest = guest
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._client_inbox = Inbox(client, self._poke)
@@ -142,6 +147,7 @@ class Login:
                     await self._sleep()
             return self._established()
         finally:
+            self._around.connector.login_over(self._number)
             if self._relay is None:
                 self._drop_server()
 
@@ -183,8 +189,11 @@ class Login:
 
     def _poke(self) -> None:
         self._wake.set()
-        if self._connecting is not None and (self._client_inbox.has_ended or self._stopped is not None):
-            self._connecting.reschedule(self._loop.time())
+        connecting = self._connecting
+        if connecting is None or connecting.expired():  # the end of the wait is under way already
+            return
+        if self._client_inbox.has_ended or self._stopped is not None:
+            connecting.reschedule(self._loop.time())
 
     # What is to be done
 
@@ -197,6 +206,8 @@ class Login:
             # A login that it refused counts too: it serves.
             assert backend is not None
             self._around.connector.answered(backend)
+        if after is State.AUTHENTICATING and before is not State.AUTHENTICATING:
+            self._around.connector.asks_client(self._number)
 
     def _do(self, command: Command) -> None:
         match command:
@@ -232,7 +243,13 @@ class Login:
             async with asyncio.timeout(None) as self._connecting:
                 self._poke()
                 found = await self._around.connector.connect(
-                    self._number, self._owner, self._door, failed=connect.failed, hold_until=self._hold_until
+                    self._number,
+                    self._owner,
+                    self._door,
+                    failed=connect.failed,
+                    hold_until=self._hold_until,
+                    address=self._guest.address,
+                    end=self.stop,
                 )
         except TimeoutError:
             return
@@ -255,6 +272,8 @@ class Login:
         assert message is not None
         if self._unwelcome is not None:
             return self._unwelcome
+        if not self._guest.admit():
+            return refusal.too_many_connections(self._door.name)
         if self._door == Door.WRITER and is_promised(self._around.board.topology):
             refused = startup_refusal(message)
             if refused is not None:
@@ -263,9 +282,16 @@ class Login:
 
     def _take_place(self, message: StartupMessage) -> Refusal | None:
         """Count the client among those of its user and database, now that it is known to be who it says; or refuse it."""
+        self._around.connector.login_over(self._number)
         limits = self._around.board.limits
         return self._around.quota.take(
-            self._number, message.user, message.database, per_user=limits.per_user_max, per_database=limits.per_database_max
+            self._number,
+            message.user,
+            message.database,
+            per_user=limits.per_user_max,
+            per_database=limits.per_database_max,
+            full=refusal.too_many_connections(self._door.name),
+            most=limits.sessions_max,
         )
 
     def _may_write(self) -> bool:
@@ -286,6 +312,7 @@ class Login:
         return True
 
     def _drop_server(self) -> None:
+        self._around.connector.login_over(self._number)
         if self._server is not None:
             self._server.abort()
         self._server = self._server_inbox = self.backend = None

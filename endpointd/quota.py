@@ -24,10 +24,22 @@ class Quota:
     def __len__(self) -> int:
         return len(self._taken)
 
-    def take(self, session: int, user: str, database: str, *, per_user: int | None, per_database: int | None) -> Refusal | None:
-        """Count *session*, once; or return why it may not come in. None: as many as like."""
+    def take(
+        self,
+        session: int,
+        user: str,
+        database: str,
+        *,
+        per_user: int | None,
+        per_database: int | None,
+        full: Refusal | None = None,
+        most: int | None = None,
+    ) -> Refusal | None:
+        """Count *session*, once; or return why it may not come in. None: as many as like. *full*: the answer beyond *most*."""
         if session in self._taken:
             return None
+        if full is not None and most is not None and len(self._taken) >= most:
+            return full
         if per_user is not None and self._users[user] >= per_user:
             return refusal.too_many_for_user(user)
         if per_database is not None and self._databases[database] >= per_database:

@@ -148,6 +148,16 @@ def too_many_connections(endpoint: str) -> Refusal:
     return Refusal("too_many_connections", SqlState.TOO_MANY_CONNECTIONS, f'too many connections for endpoint "{endpoint}"')
 
 
+def too_many_clients() -> Refusal:
+    """There is no room for one more stranger, in PostgreSQL's words for it."""
+    return Refusal(
+        "too_many_clients",
+        SqlState.TOO_MANY_CONNECTIONS,
+        "sorry, too many clients already",
+        detail="Too many connections that have not logged in yet are open.",
+    )
+
+
 def too_many_for_user(user: str) -> Refusal:
     """One user has as many sessions here as anyone may."""
     return Refusal("too_many_for_user", SqlState.TOO_MANY_CONNECTIONS, f'too many connections for role "{shown(user)}"')

@@ -6,6 +6,7 @@ import asyncio
 from typing import assert_never
 
 from daemonkit.logs import get_logger
+from daemonkit.reception import Guest
 from endpointd import metrics, refusal
 from endpointd.commits import CLIENT_MIN_MESSAGES, SYNCHRONOUS_COMMIT, Laxity, is_promised, is_quorum
 from endpointd.endings import Ending
@@ -32,11 +33,13 @@ NEWCOMER_S = 0.1
 class Session:
     """A client's session."""
 
-    def __init__(self, number: int, door: Door, client: Link, around: Surroundings, *, unwelcome: Refusal | None) -> None:
+    def __init__(
+        self, number: int, door: Door, client: Link, around: Surroundings, *, unwelcome: Refusal | None, guest: Guest
+    ) -> None:
         """*unwelcome*: a session that will be refused as soon as it has said what it wants."""
         self.number = number
         self.door = door
-        self.login = Login(number, door, client, around, self, self._became_lax, unwelcome=unwelcome)
+        self.login = Login(number, door, client, around, self, self._became_lax, unwelcome=unwelcome, guest=guest)
         self._client = client
         self._around = around
         self._loop = asyncio.get_running_loop()
@@ -57,6 +60,7 @@ class Session:
         self._stop: Refusal | None = None
         """Why it ends at the next safe point."""
         self._is_at_safe_point = False
+        self._is_shown_out = False
 
     # What others ask
 
@@ -140,6 +144,12 @@ class Session:
         if self._relayed is not None:
             self._end_when_safe(why)
         else:
+            self.login.stop(why)
+
+    def show_out(self, why: Refusal) -> None:
+        """End a login now, and do not wait until the client has taken in why: its descriptor is wanted."""
+        if self._relayed is None:
+            self._is_shown_out = True
             self.login.stop(why)
 
     def end(self, why: Refusal) -> None:
@@ -280,7 +290,10 @@ class Session:
             established.server.close()
             if established.key is not None:
                 self._around.board.keys.remove(established.key, self.number)
-        self._client.finish()
+        if self._is_shown_out:
+            self._client.close()
+        else:
+            self._client.finish()
         self._around.board.release(self.number)
         self._around.quota.give_back(self.number)
 

@@ -73,6 +73,15 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     hold_s: Seconds = 10.0
     """How long a client waits for somebody to connect to."""
     hold_max: Count = 1000
+    """How many may wait, for somebody or for their turn to log in."""
+    strangers_max: Count = 256
+    """Connections of each endpoint that have not said yet who they are; when there are more the oldest goes."""
+    strangers_per_address_max: Count | None = None
+    """Of these, from one address; None: as many as there may be at all."""
+    logins_max: Count = 32
+    """Logins under way at one server, which keep one of its max_connections each although nothing is proven yet."""
+    logins_per_address_max: Count = 16
+    """Of these, from one address, so that none takes all of them. The others wait their turn."""
     per_user_max: Count | None = None
     """Sessions of one user, at all doors together."""
     per_database_max: Count | None = None
@@ -83,7 +92,10 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     host: str = "127.0.0.1"
     port: Port
-    token_file: Path
+    token_file: Path | None = None
+    """A token for everything."""
+    verifiers_file: Path | None = None
+    """The digests of tokens with scopes, so that a proxy holds none of these tokens."""
 
 
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

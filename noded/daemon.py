@@ -20,6 +20,7 @@ import msgspec
 from daemonkit.httpserver import HttpServer, registered
 from daemonkit.lifecycle import EXIT_FAILED, EXIT_USAGE, Lifecycle, run
 from daemonkit.logs import configure_logs, get_logger
+from daemonkit.principals import Scope, Verifiers, read_verifiers
 from daemonkit.secrets import read_secret
 from daemonkit.settings import SettingsError, load_settings
 from daemonkit.version import VERSION
@@ -63,6 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         check_kept(DesiredSettings(parameters=settings.postgres.settings, hba=settings.postgres.hba))
         initial = without_refused(initial)
         token = read_secret(settings.http.token_file)
+        _verifiers(settings)
         passwords = read_passwords(settings)
         layout = Layout(settings.node.dir.absolute())
         layout.make()
@@ -122,6 +124,7 @@ async def _serve(
             host=settings.http.host,
             port=settings.http.port,
             token=token,
+            verifiers=_verifiers(settings),
             routes=make_routes(node),
             open_paths=OPEN_PATHS,
         )
@@ -129,12 +132,18 @@ async def _serve(
         with registered(census):
             async with server:
                 log.info("noded serves", port=server.port)
-                life.on_reload(lambda: _take_up(config, settings))
+                life.on_reload(lambda: server.set_verifiers(_verifiers(_take_up(config, settings))))
                 life.notify_ready()
                 await asyncio.wait([running])
 
 
-def _take_up(config: Path, settings: NodedSettings) -> None:
+def _verifiers(settings: NodedSettings) -> Verifiers:
+    """Return those of operators' tokens that are good here: orders come from managers alone. Raises SecretError."""
+    file = settings.http.verifiers_file
+    return read_verifiers(file).only(Scope.SCRAPE, Scope.FEED, Scope.READ) if file is not None else Verifiers()
+
+
+def _take_up(config: Path, settings: NodedSettings) -> NodedSettings:
     """Log as *config* says now; everything else in it is read at the start only. Raises SettingsError."""
     try:
         new = load_settings(config, NodedSettings)
@@ -145,6 +154,7 @@ def _take_up(config: Path, settings: NodedSettings) -> None:
     metrics.RELOADS.labels("done").inc()
     same = msgspec.structs.replace(new, logs=settings.logs) == settings
     get_logger().info("settings read anew", **({} if same else {"needs_restart": "everything but [logs]"}))
+    return new
 
 
 def make_node(

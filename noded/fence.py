@@ -152,15 +152,19 @@ async def _receiver_is_gone(instance: Instance) -> bool:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
     while (postmaster := instance.postmaster.pid) is not None:
-        left = processes.possible_receivers(postmaster)
+        try:
+            left = processes.possible_receivers(postmaster)
+        except OSError:
+            left = [postmaster]  # who cannot look has not seen that it is gone
         if not left:
             return True
         if loop.time() >= deadline:
             return False
         # A child that has not named itself yet may be anybody's backend and is only waited for.
-        for pid in set(processes.receivers(postmaster)) - signalled:
-            signalled.add(pid)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
+        with contextlib.suppress(OSError):
+            for pid in set(processes.receivers(postmaster)) - signalled:
+                signalled.add(pid)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
         await asyncio.sleep(RECEIVER_POLL_S)
     return False

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from daemonkit.descriptors import TOO_MANY
 from noded import processes
 from noded.attention import Attention
 from noded.instance import Instance
@@ -126,7 +127,11 @@ class Gatherer:
 
     async def gather(self) -> None:
         """Do one round."""
-        await self._gather()
+        try:
+            await self._gather()
+        except OSError as error:
+            # /proc cannot be read now: what was found out before stands, and is not made newer than it is.
+            self._complaint = f"this machine does not let noded look: {error.strerror or error}"
         over, self._round_over = self._round_over, asyncio.Event()
         over.set()
 
@@ -233,8 +238,9 @@ class UpstreamPort:
                     writer.close()
         except ConnectionRefusedError:
             return Port.REFUSED
-        except (TimeoutError, OSError):
-            return Port.SILENT
+        except OSError as error:
+            # What this host lacks itself says nothing of the other one.
+            return Port.UNKNOWN if error.errno in TOO_MANY else Port.SILENT
 
 
 class Deafness:
@@ -284,8 +290,9 @@ class Deafness:
             reader, writer = await asyncio.open_unix_connection(str(server.socket_dir / f".s.PGSQL.{server.port}"))
             writer.write(_SSL_REQUEST)
             return bool(await reader.read(1))
-        except OSError:
-            return False
+        except OSError as error:
+            # A noded without descriptors has not knocked, and PostgreSQL is not deaf for it.
+            return error.errno in TOO_MANY
         finally:
             if writer is not None:
                 writer.close()

@@ -115,7 +115,13 @@ class Postmaster:
             raise PostmasterError(f"cannot start {command[0]}: {error}") from error
         self.unexpected_exit = False
         metrics.STARTS.inc()
-        self._watch(child.pid, child)
+        try:
+            self._watch(child.pid, child)
+        except OSError as error:
+            # Nobody would see its end, so it must not live.
+            child.kill()
+            child.wait()
+            raise PostmasterError(f"cannot watch over {command[0]}: {error}") from error
         self._log.info("postgresql started", pid=child.pid)
 
     def _spawn(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
@@ -139,7 +145,7 @@ class Postmaster:
     def adopt(self) -> bool:
         """Take over the postmaster that runs in the data directory. Return False if there is none."""
         pid = self._recorded_pid()
-        if pid is None or pid not in processes.members(self._layout.pgdata):
+        if pid is None or pid not in (self._members() or ()):
             return False
         try:
             self._watch(pid, None)
@@ -199,10 +205,15 @@ class Postmaster:
         loop = asyncio.get_running_loop()
         begun = loop.time()
         asked = False
-        while left := processes.members(self._layout.pgdata):
+        while (left := self._members()) != []:
             waited = loop.time() - begun
             if waited > GONE_S:
-                raise PostmasterError(f"processes {left} of the data directory cannot be killed")
+                raise PostmasterError(
+                    f"processes {left or '(which ones cannot be seen)'} of the data directory cannot be killed"
+                )
+            if left is None:
+                await asyncio.sleep(POLL_S * 5)
+                continue
             number = signal.SIGKILL if waited >= KILL_AFTER_S else None if asked else signal.SIGQUIT
             asked = True
             if number is not None:
@@ -213,6 +224,13 @@ class Postmaster:
         if self._process is not None:
             async with asyncio.timeout(GONE_S):
                 await self._process.ended.wait()
+
+    def _members(self) -> list[int] | None:
+        """Return the processes of the data directory; None if /proc cannot be read now, which proves nothing."""
+        try:
+            return processes.members(self._layout.pgdata)
+        except OSError:
+            return None
 
     def _watch(self, pid: int, child: subprocess.Popen[bytes] | None) -> None:
         process = _Process(pid, os.pidfd_open(pid), child, asyncio.Event())
@@ -252,7 +270,7 @@ class Postmaster:
 
         Only our noded starts servers in this directory, and no process of it is left, so nobody holds them.
         """
-        if processes.members(self._layout.pgdata):
+        if self._members() != []:
             raise PostmasterError("processes of the data directory are still running")
         self._layout.pid_file.unlink(missing_ok=True)
 

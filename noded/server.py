@@ -12,7 +12,8 @@ from typing import TypeVar
 import msgspec
 from aiohttp import web
 
-from daemonkit.httpserver import ApiError, LineStream, json_response
+from daemonkit.httpserver import ApiError, LineStream, json_response, needs
+from daemonkit.principals import Scope
 from noded import metrics, patroni
 from noded.copies import FAILURES
 from noded.node import Node
@@ -44,8 +45,8 @@ _O = TypeVar("_O", bound=Order)
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def make_routes(node: Node) -> list[web.RouteDef]:
-    """Return the routes of *node*."""
+def make_routes(node: Node) -> list[web.AbstractRouteDef]:
+    """Return the routes of *node*. Orders need the managers' own token, whose scope is admin here."""
     orders = Orders(node)
 
     async def status(_request: web.Request) -> web.StreamResponse:
@@ -82,10 +83,14 @@ def make_routes(node: Node) -> list[web.RouteDef]:
     async def restart(order: StartOrder) -> msgspec.Struct:
         return await orders.start(order, restart=True)
 
-    routes = [
-        web.get("/status", status),
+    shown = [
         web.get("/events", events),
         web.get("/candidacy", readiness),
+        web.get("/desired", desired),
+    ]
+    routes = [
+        *needs(Scope.READ, Scope.FEED, routes=[web.get("/status", status)]),
+        *needs(Scope.READ, routes=shown),
         web.post("/init", _order(node, InitOrder, orders.init)),
         web.post("/promise", _order(node, PromiseOrder, orders.promise)),
         web.post("/follow", _order(node, FollowOrder, orders.follow)),
@@ -99,7 +104,6 @@ def make_routes(node: Node) -> list[web.RouteDef]:
         web.post("/settings", _order(node, SettingsOrder, orders.settings)),
         web.post("/configure", _order(node, ConfigureOrder, orders.configure)),
         web.post("/check-settings", check_settings),
-        web.get("/desired", desired),
     ]
     for path in patroni.PATHS:
         # HEAD is answered by aiohttp's GET route; OPTIONS is what some balancers send.

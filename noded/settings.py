@@ -45,6 +45,9 @@ class HttpTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     host: str
     port: Port
     token_file: Path
+    """The managers' token, for everything."""
+    verifiers_file: Path | None = None
+    """The digests of operators' tokens, of which those of scopes scrape, feed and read are good here."""
 
 
 class SecretsTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

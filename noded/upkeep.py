@@ -68,17 +68,25 @@ class Upkeep:
             due = due or self._wanted_now.is_set() or rounds % SLOTS_EVERY == 0
             self._wanted_now.clear()
             rounds += 1
-            self._reap()
-            self._instance.note_settled()
-            if self._instance.state.try_again():
-                self._log.info("the durable state can be written again")
-                self._on_change()
-            await self._notice_lost_data()
-            await self._restore_configuration()
-            await self._look_for_relaxations()
-            await self._catch_up_with_the_writer()
-            self._look_outside()
-            due = not await self._keep_slots(due=due) and due
+            try:
+                due = await self._round(due)
+            except OSError as error:
+                # No descriptors, no memory, a disk that fails: the machine's weather is no reason to end with PostgreSQL.
+                self._log.warning("upkeep was cut short", reason=str(error))
+
+    async def _round(self, due: bool) -> bool:
+        """Do the chores once, slots if they are *due*; return whether these still are."""
+        self._reap()
+        self._instance.note_settled()
+        if self._instance.state.try_again():
+            self._log.info("the durable state can be written again")
+            self._on_change()
+        await self._notice_lost_data()
+        await self._restore_configuration()
+        await self._look_for_relaxations()
+        await self._catch_up_with_the_writer()
+        self._look_outside()
+        return not await self._keep_slots(due=due) and due
 
     async def keep_log(self) -> None:
         """Keep PostgreSQL's log bounded, for ever. Whoever may log in may write to it, a gigabyte a statement."""

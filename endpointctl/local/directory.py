@@ -18,6 +18,8 @@ from pathlib import Path
 import msgspec
 
 from daemonkit.durable import fsync_dir, write_durably
+from daemonkit.principals import Scope, encode_verifiers
+from daemonkit.secrets import read_secret
 from endpointctl.exits import Failure
 from endpointctl.local.layout import Layout
 from endpointctl.local.plan import HOST, USER, Plan
@@ -121,11 +123,21 @@ def make_files(layout: Layout, plan: Plan) -> None:
     make_directories(layout)
     for name in SECRET_NAMES:
         _write_once(layout.secret(name), secrets.token_urlsafe(24))
-    for path in (layout.secret(NODES_TOKEN), layout.token):
-        _write_once(path, secrets.token_urlsafe(32))
+    _write_once(layout.secret(NODES_TOKEN), secrets.token_urlsafe(32))
+    make_tokens(layout)
     write_passfile(layout, plan)
     write_plan(layout, plan)
     fsync_dir(layout.root)
+
+
+def make_tokens(layout: Layout) -> None:
+    """Make the tokens of all scopes that are not there yet, as in a directory of an earlier version, and their digests."""
+    tokens: list[tuple[Scope, str]] = []
+    for scope in Scope:
+        path = layout.token_of(scope)
+        _write_once(path, secrets.token_urlsafe(32))
+        tokens.append((scope, read_secret(path)))
+    write_durably(layout.verifiers, encode_verifiers(tokens).encode())
 
 
 def write_passfile(layout: Layout, plan: Plan) -> None:

@@ -12,6 +12,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from daemonkit.principals import Scope
+
 _SUN_PATH_MAX = 107
 """sockaddr_un.sun_path holds 108 bytes with its final zero."""
 _LONGEST_SOCKET = "/n99/.s.PGSQL.65535.lock"
@@ -42,8 +44,13 @@ class Layout:
 
     @property
     def token(self) -> Path:
-        """The bearer token of the manager's and the proxy's HTTP API."""
+        """The bearer token for everything at the manager's and the proxy's HTTP API."""
         return self.run / "token"
+
+    @property
+    def verifiers(self) -> Path:
+        """The digests of all tokens, by which the programs know them."""
+        return self.secrets / "verifiers"
 
     @property
     def logs(self) -> Path:
@@ -116,6 +123,10 @@ class Layout:
     def pgdata(self, name: str) -> Path:
         """Return PostgreSQL's data directory of node *name*."""
         return self.node(name) / "pgdata"
+
+    def token_of(self, scope: Scope) -> Path:
+        """Return the file of the token of *scope*."""
+        return self.token if scope is Scope.ADMIN else self.run / f"token-{scope}"
 
     def record(self, name: str) -> Path:
         """Return the file that remembers the process called *name*."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from daemonkit.principals import Scope
 from endpointctl.local.layout import Layout
 from endpointctl.local.plan import HOST, MANAGER_PROGRAM, PROXY, PROXY_PROGRAM, Plan, PlannedNode
 from endpointctl.local.preferences import Preferences
@@ -73,6 +74,7 @@ port = {node.port}
 host = {_text(HOST)}
 port = {node.noded_port}
 token_file = {_text(layout.secret(NODES_TOKEN))}
+verifiers_file = {_text(layout.verifiers)}
 
 [secrets]
 {secrets}
@@ -104,7 +106,7 @@ bootstrap = true
 [http]
 host = {_text(HOST)}
 port = {plan.manager_port}
-token_file = {_text(layout.token)}
+verifiers_file = {_text(layout.verifiers)}
 
 [dns]
 host = {_text(HOST)}
@@ -143,10 +145,10 @@ cache = {_text(layout.proxy / "topology.json")}
 
 [feed]
 urls = [{_text(plan.api)}]
-token_file = {_text(layout.token)}
+token_file = {_text(layout.token_of(Scope.FEED))}
 
 [nodeds]
-token_file = {_text(layout.secret(NODES_TOKEN))}
+token_file = {_text(layout.token_of(Scope.FEED))}
 
 [writer]
 host = {_text(HOST)}
@@ -167,7 +169,7 @@ hold_max = 1000
 [http]
 host = {_text(HOST)}
 port = {plan.proxy_port}
-token_file = {_text(layout.token)}
+verifiers_file = {_text(layout.verifiers)}
 
 {_logs(preferences)}"""
 

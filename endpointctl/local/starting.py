@@ -27,6 +27,7 @@ from endpointctl.local.directory import (
     make_directories,
     make_files,
     make_root,
+    make_tokens,
     read_plan,
     require_disk,
     write_passfile,
@@ -95,6 +96,7 @@ async def start_cluster(layout: Layout, wishes: Wishes) -> Started:
         descriptor = free
         _require_ports(conflicts_with_others(layout, plan))
         make_directories(layout)
+        make_tokens(layout)
         if plan != known:
             write_plan(layout, plan)
     try:

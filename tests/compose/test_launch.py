@@ -13,6 +13,7 @@ from types import ModuleType
 import pytest
 
 from cluster_manager.settings import FailoverSettings, read_settings
+from daemonkit.principals import Scope, read_verifiers
 from daemonkit.settings import SettingsError, load_settings
 from endpointd.settings import Settings as ProxySettings
 from noded.settings import NodedSettings
@@ -95,7 +96,14 @@ def test_prepare_makes_secrets_once_and_for_the_user_alone(tmp_path: Path) -> No
     subprocess.run([script, str(folder)], check=True, stdout=subprocess.DEVNULL)
     assert before == {file.name: file.read_bytes() for file in folder.iterdir()}
     assert folder.stat().st_mode & 0o777 == 0o700
-    assert len({before[name] for name in ("superuser", "control", "replication", "probe", "api-token", "nodes-token")}) == 6
+    tokens = ("api-token", "scrape-token", "feed-token", "read-token", "operate-token")
+    assert len({before[name] for name in ("superuser", "control", "replication", "probe", "nodes-token", *tokens)}) == 10
+    (folder / "verifiers").chmod(0o600)  # as launch.py copies it
+    verifiers = read_verifiers(folder / "verifiers")
+    for name in tokens:
+        scope = Scope.ADMIN if name == "api-token" else Scope(name.removesuffix("-token"))
+        assert scope in verifiers.scopes_of(before[name].decode())
+    assert not (verifiers.scopes_of(before["feed-token"].decode()) & {Scope.READ, Scope.OPERATE, Scope.ADMIN})
     assert (folder / "pgpass").stat().st_mode & 0o777 == 0o600
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from daemonkit.principals import Scope, read_verifiers
+from daemonkit.secrets import read_secret
 from endpointctl.exits import Failure
 from endpointctl.local.directory import (
     DirectoryState,
@@ -15,6 +17,7 @@ from endpointctl.local.directory import (
     lock,
     make_files,
     make_root,
+    make_tokens,
     purge,
     read_plan,
 )
@@ -55,6 +58,20 @@ def test_passwords_differ_and_are_long(made: Layout) -> None:
     passwords = {made.secret(name).read_text().strip() for name in ("superuser", "control", "replication", "probe")}
     assert len(passwords) == 4
     assert all(len(password) >= 32 for password in passwords)
+
+
+def test_a_directory_of_an_earlier_version_gets_the_tokens_it_lacks(made: Layout) -> None:
+    admin = made.token.read_text()
+    for path in (made.verifiers, *(made.token_of(scope) for scope in Scope if scope is not Scope.ADMIN)):
+        path.unlink()
+    assert inspect_directory(made) is DirectoryState.COMPLETE
+    make_tokens(made)
+    assert made.token.read_text() == admin
+    tokens = {scope: read_secret(made.token_of(scope)) for scope in Scope}
+    assert len(set(tokens.values())) == len(Scope)
+    verifiers = read_verifiers(made.verifiers)
+    assert all(scope in verifiers.scopes_of(token) for scope, token in tokens.items())
+    assert not any(token in made.verifiers.read_text() for token in tokens.values())
 
 
 def test_an_interrupted_start_goes_on_where_it_stopped(layout: Layout) -> None:

@@ -13,7 +13,20 @@ from tests.endpointd.conftest import Duo, Stage
 from tests.endpointd.proxies import Proxy
 from tests.endpointd.test_failover import connect, held, sqlstate_of, standing
 
-WORDS = {"endpoint", "node", "reason", "sqlstate", "direction", "known", "manager", "setting", "outcome", "le"}
+WORDS = {
+    "kind",
+    "listener",
+    "endpoint",
+    "node",
+    "reason",
+    "sqlstate",
+    "direction",
+    "known",
+    "manager",
+    "setting",
+    "outcome",
+    "le",
+}
 
 
 async def test_every_family_is_named_and_explained_as_it_is_custom(stage: Stage) -> None:

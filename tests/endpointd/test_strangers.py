@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from pgwire.messages import Backend, decode_report
 from tests.endpointd.conftest import Servers, Stage
 from tests.endpointd.feedserver import document, feed_server
 from tests.endpointd.proxies import Proxy, proxy
+from tests.endpointd.servers import PASSWORD
 from tests.endpointd.test_doors import farewell, packet, raw
+from tests.endpointd.test_failover import connect
 
 
 async def failures(running: Proxy, reason: str, endpoint: str = "writer") -> float:
@@ -159,3 +162,69 @@ async def test_a_storm_of_the_same_failure_is_a_few_lines_and_a_sum(tmp_path: Pa
         async with asyncio.timeout(30):
             while "count=25" not in running.log.read_text():
                 await asyncio.sleep(0.1)
+
+
+async def test_silent_connections_keep_nobody_out_at_either_door(servers: Servers, tmp_path: Path) -> None:
+    limits = "strangers_max = 20"
+    async with feed_server(servers.document()) as feed, proxy(tmp_path / "proxy", [feed.port], limits=limits) as running:
+        await running.wait_for_health(status="serving")
+        async with contextlib.AsyncExitStack() as stack:
+            crowd: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+            for _ in range(200):
+                crowd.append(await stack.enter_async_context(raw(running.writer_port)))
+                crowd[-1][1].write(b"\0\0\0")
+            for port in (running.writer_port, running.reader_port):
+                async with await connect(port, user="scram", password=PASSWORD) as session:
+                    await session.execute("select 1")
+            assert await farewell(crowd[0][0]) == "53300 sorry, too many clients already"
+            assert (await running.health()).sessions <= 20
+            assert await running.metric("endpointd_listener_refused_total", listener="writer", reason="crowded") >= 180
+            assert await running.metric("endpointd_listener_connections", listener="writer", kind="stranger") <= 20
+        await running.wait_for_log("connections are refused")
+
+
+async def test_logins_that_are_never_finished_leave_the_servers_places_free(servers: Servers, tmp_path: Path) -> None:
+    limits = "logins_max = 4\nlogins_per_address_max = 3"
+    async with feed_server(servers.document()) as feed, proxy(tmp_path / "proxy", [feed.port], limits=limits) as running:
+        await running.wait_for_health(status="serving")
+        async with contextlib.AsyncExitStack() as stack:
+            hello = startup.encode_startup(startup.make_startup("scram", "postgres"))
+            crowd = [await stack.enter_async_context(raw(running.writer_port)) for _ in range(40)]
+            for _, writer in crowd:
+                writer.write(hello)
+            async with asyncio.timeout(10):
+                assert await crowd[0][0].readexactly(1) == b"R"
+            unfinished = "select count(*) from pg_stat_activity where backend_type = 'client backend' and usename is null"
+            async with await connect(servers.n1.port) as direct:
+                row = await (await direct.execute(unfinished)).fetchone()
+                assert row is not None
+                assert row[0] <= 3
+            async with await connect(running.writer_port, user="scram", password=PASSWORD) as session:
+                await session.execute("select 1")
+            async with asyncio.timeout(10):
+                said = await crowd[0][0].read()
+            assert b"canceling connection startup due to timeout" in said
+
+
+async def test_a_crowd_behind_one_address_logs_in_by_turns(servers: Servers, tmp_path: Path) -> None:
+    """Forty at once, as after a failover, where two may log in at the same time: all of them come in."""
+    limits = "logins_max = 2\nlogins_per_address_max = 2"
+    async with feed_server(servers.document()) as feed, proxy(tmp_path / "proxy", [feed.port], limits=limits) as running:
+        await running.wait_for_health(status="serving")
+        sessions = await asyncio.gather(*(connect(running.writer_port, user="scram", password=PASSWORD) for _ in range(40)))
+        assert await running.metric("endpointd_refusals_total", endpoint="writer", sqlstate="53300") == 0
+        for session in sessions:
+            await session.close()
+
+
+async def test_there_is_an_end_to_how_many_wait_for_their_turn(servers: Servers, tmp_path: Path) -> None:
+    limits = "logins_max = 1\nlogins_per_address_max = 1\nhold_max = 2"
+    async with feed_server(servers.document()) as feed, proxy(tmp_path / "proxy", [feed.port], limits=limits) as running:
+        await running.wait_for_health(status="serving")
+        hello = startup.encode_startup(startup.make_startup("scram", "postgres"))
+        async with contextlib.AsyncExitStack() as stack:
+            crowd = [await stack.enter_async_context(raw(running.writer_port)) for _ in range(6)]
+            for _, writer in crowd:
+                writer.write(hello)
+            answers = [await asyncio.wait_for(reader.readexactly(1), 10) for reader, _ in crowd[3:]]
+            assert answers == [b"E"] * 3

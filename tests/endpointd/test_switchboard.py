@@ -188,6 +188,7 @@ async def test_one_tries_a_silent_writer_for_all() -> None:
         found = await ask(board, Door.WRITER, number, Guest(), hold_s=10)
         assert not isinstance(found, Refusal)
         board.connector.answered(found[0])
+        board.connector.login_over(number)
         found[1].abort()
 
     dead = Host(takes=False)

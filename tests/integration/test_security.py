@@ -57,6 +57,54 @@ def test_orders_need_the_token(cluster: Cluster, path: str) -> None:
     assert get(cluster.port(80), path, method="POST") == 401
 
 
+def test_each_token_opens_what_its_scope_says_on_every_server(cluster: Cluster) -> None:
+    """401: nobody knows it there; 403: it is known, and not for this."""
+    manager, proxy, noded = cluster.port(80), cluster.port(90), cluster.port(60)
+    asked = {
+        "scrape": [(manager, "GET", "/metrics"), (proxy, "GET", "/metrics"), (noded, "GET", "/metrics")],
+        "feed": [(noded, "GET", "/status")],
+        "read": [(manager, "GET", "/v1/status"), (manager, "GET", "/v1/config"), (proxy, "GET", "/v1/sessions")],
+        "operate": [(manager, "POST", "/v1/nodes/nobody/restart"), (manager, "POST", "/v1/resume")],
+        "admin": [(manager, "POST", "/v1/config"), (manager, "POST", "/v1/nodes/nobody/reinit")],
+    }  # fmt: skip
+    opens = {
+        "scrape": {"scrape"},
+        "feed": {"feed"},
+        "read": {"scrape", "read", "feed"},
+        "operate": {"scrape", "read", "operate"},
+        "admin": {"scrape", "read", "operate", "admin"},
+    }
+    for scope in asked:
+        token = (cluster.data_dir / "run" / ("token" if scope == "admin" else f"token-{scope}")).read_text().strip()
+        for what, requests in asked.items():
+            for port, method, path in requests:
+                status = get(port, path, token=token, method=method)
+                if port == noded and scope in ("operate", "admin"):
+                    assert status == 401, (scope, path)
+                elif what in opens[scope]:
+                    assert status not in (401, 403), (scope, path)
+                else:
+                    assert status == 403, (scope, path)
+        assert get(noded, "/stop", token=token, method="POST") in (401, 403)
+
+
+def test_a_proxy_holds_no_token_that_could_order_anything(cluster: Cluster) -> None:
+    text = (cluster.data_dir / "settings" / "endpointd.toml").read_text()
+    held = "".join(Path(line.split('"')[1]).read_text() for line in text.splitlines() if "_file = " in line)
+    for name in ("run/token", "run/token-operate", "run/token-read", "run/token-scrape", "secrets/nodes-token"):
+        assert (cluster.data_dir / name).read_text().strip() not in held, name
+    assert (cluster.data_dir / "run" / "token-feed").read_text().strip() in held
+
+
+@pytest.mark.parametrize("offset", [80, 90, 60])
+def test_no_answer_says_what_we_are_made_of(cluster: Cluster, offset: int) -> None:
+    for path in ("/health", "/metrics"):
+        connection = http.client.HTTPConnection("127.0.0.1", cluster.port(offset), timeout=5.0)
+        connection.request("GET", path)
+        assert connection.getresponse().getheader("Server") == "endpointd"
+        connection.close()
+
+
 @pytest.mark.parametrize("path", ["/promote", "/stop", "/clone", "/rewind", "/init"])
 def test_a_nodes_orders_need_the_nodes_token(cluster: Cluster, path: str) -> None:
     assert get(cluster.port(60), path, method="POST") == 401

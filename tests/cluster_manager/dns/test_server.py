@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import sys
 from collections.abc import Callable, Coroutine
 from inspect import iscoroutinefunction, signature
 
@@ -19,6 +20,7 @@ import uvloop
 from cluster_manager.dns import server as server_module
 from cluster_manager.dns.backend import NameBackend
 from cluster_manager.dns.server import TCP_CONNECTIONS_MAX, DnsServer
+from daemonkit.looplag import LoopLag
 from tests.cluster_manager.dns.documents import ORIGIN, document, member
 
 DEADLINE_S = 10.0
@@ -193,15 +195,68 @@ async def test_connections_are_bounded_and_freed() -> None:
         for reader, writer in opened:
             writer.write(framed())
             await reader.readexactly(2)
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        assert last_words(await ask(server, tcp=True)) == ["127.0.0.1"]  # a newcomer comes in, and the oldest goes for it
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
-            await reader.readexactly(1)
-        writer.close()
+            await opened[0][0].readexactly(1000)
         assert last_words(await ask(server)) == ["127.0.0.1"]  # UDP goes on
         for _, writer in opened:
             writer.close()
             await writer.wait_closed()
         assert last_words(await ask(server, tcp=True)) == ["127.0.0.1"]
+
+
+async def test_pipelined_questions_take_no_turn_of_the_loop_that_decides() -> None:
+    """Eight connections that ask as fast as they can: what stood the manager still for 23 s once."""
+    async with serving() as server, asyncio.timeout(60):
+        server.update(document(writer="n1"))
+        lag = LoopLag(interval_s=0.01)
+        watching = asyncio.create_task(lag.watch())
+        quiet_ms = await worst_lag_while_asking(server, lag)
+        crowd = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", PIPELINE, str(server.port), framed(200, "_postgresql._tcp.writer", "SRV").hex()
+        )
+        try:
+            attacked_ms = await worst_lag_while_asking(server, lag)
+            assert crowd.returncode is None
+            assert attacked_ms <= 20 * max(quiet_ms, 10.0)
+        finally:
+            watching.cancel()
+            crowd.kill()
+            await crowd.wait()
+
+
+async def worst_lag_while_asking(server: DnsServer, lag: LoopLag, seconds: float = 2.0) -> float:
+    """Ask like an honest client for *seconds* and return how late the loop was meanwhile, in milliseconds."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    while loop.time() < began + seconds:
+        assert last_words(await ask(server)) == ["127.0.0.1"]
+        assert last_words(await ask(server, tcp=True)) == ["127.0.0.1"]
+        await asyncio.sleep(0.01)
+    return lag.worst_ms(seconds, after=began)
+
+
+PIPELINE = """
+import socket, sys, threading
+def flood():
+    while True:
+        try:
+            with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as client:
+                threading.Thread(target=drain, args=(client,), daemon=True).start()
+                while True:
+                    client.sendall(bytes.fromhex(sys.argv[2]))
+        except OSError:
+            pass
+def drain(client):
+    try:
+        while client.recv(65536):
+            pass
+    except OSError:
+        pass
+for _ in range(7):
+    threading.Thread(target=flood, daemon=True).start()
+flood()
+"""
 
 
 async def test_closing_frees_the_port_and_ends_connections() -> None:
