@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from statistics import median
 
+from cluster_manager.decision.carrying import lost_with
 from cluster_manager.decision.request import heir, refusal
 from cluster_manager.decision.view import Request, View
 from pgtopology.document import TransitionKind
@@ -30,6 +31,7 @@ def rehearse_switchover(view: View, asked: Request, events: Iterable[Event]) -> 
         from_node=writer,
         to=to,
         expected_ms=round(median(pauses_ms)) if pauses_ms else None,
+        slots_lost=lost_with(view, to) if to is not None else (),
         steps=(
             f'a checkpoint on "{writer}"',
             f"new writers are held, sessions may finish for up to {view.timings.drain_ms / 1000:g} s",

@@ -13,6 +13,7 @@ from prometheus_client import Counter, Histogram, Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from cluster_manager.decision.carrying import slots_status, vacuum_horizon
 from cluster_manager.decision.diagnose import Diagnosis
 from cluster_manager.decision.members import lag_bytes, node_state
 from cluster_manager.decision.plan import Plan
@@ -123,6 +124,16 @@ def _cluster(view: View, plan: Plan) -> Iterator[Metric]:
         for node in view.nodes
     )
     yield _by_node("endpointd_node_disk_free_bytes", "Free on the file system of the data.", disks)
+    horizon = vacuum_horizon(view)
+    if horizon is not None:
+        text = "Transactions begun since the oldest one whose rows VACUUM must keep on the writer."
+        yield _gauge("endpointd_vacuum_horizon_age_xids", text, horizon.age_xids)
+        yield _gauge("endpointd_vacuum_horizon_held_seconds", "How long those rows have been kept at least.", horizon.held_s)
+        yield _gauge("endpointd_vacuum_horizon_alarm", "Whether that has gone on for too long.", horizon.alarm)
+    slots = slots_status(view)
+    yield _gauge("endpointd_user_slots", "Replication slots on the writer that are not the cluster's own.", len(slots))
+    lost = sum(bool(slot.lost_with) for slot in slots)
+    yield _gauge("endpointd_user_slots_at_risk", "Of these, those that some handover would lose.", lost)
 
 
 def _quorum(view: View, plan: Plan, document: Topology | None) -> Iterator[Metric]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from cluster_manager.decision.carrying import slots_status, vacuum_horizon
 from cluster_manager.decision.diagnose import Diagnosis
 from cluster_manager.decision.members import lag_bytes, node_state
 from cluster_manager.decision.plan import Plan
@@ -87,6 +88,8 @@ def make_status(
         nodes=tuple(_node(node, document, view, since.get(node.name)) for node in view.nodes),
         proxies=proxies,
         versions={"endpointd": version, **({"postgresql": ", ".join(sorted(servers))} if servers else {})},
+        vacuum_horizon=vacuum_horizon(view),
+        slots=slots_status(view),
         relaxations=relaxations(view),
         survives=Survives(
             server_crash=ahead.server_crash.survived,

@@ -18,7 +18,7 @@ from pgtopology.event import Event
 from pgtopology.explanation import Explanation
 from pgtopology.history import PastWriter
 from pgtopology.node import NodeState
-from pgtopology.status import NodeStatus, ProxyStatus, Status
+from pgtopology.status import NodeStatus, ProxyStatus, SlotStatus, Status
 
 _STATE_STYLES = {
     "healthy": "bold green",
@@ -81,8 +81,27 @@ def warnings(status: Status) -> list[str]:
     if status.manager.late_ms >= LATE_MS:
         found.append(f"the manager stood still for {status.manager.late_ms} ms within the last minute")
     found += [f"relaxed commits, which can be lost: {text}" for text in status.relaxations]
+    found += slot_warnings(status.slots)
+    if (horizon := status.vacuum_horizon) is not None and horizon.alarm:
+        what = "catalog rows" if horizon.catalog_only else "rows"
+        found.append(
+            f"VACUUM keeps {what} that died within the last {horizon.age_xids} transactions, for {horizon.held_s:.0f} s "
+            f"at least: {horizon.holder} on {horizon.node}"
+        )
     if status.paused:
         found.append("paused: no failover happens by itself (`endpointctl resume`)")
+    return found
+
+
+def slot_warnings(slots: Iterable[SlotStatus]) -> list[str]:
+    """Return which users' slots are lost, or would be by a handover, and why."""
+    found: list[str] = []
+    for slot in slots:
+        if slot.lost:
+            found.append(f'the {slot.kind} slot "{slot.name}" is lost: the WAL it needs is gone')
+        for why in dict.fromkeys(slot.lost_with.values()):
+            nodes = ", ".join(node for node, reason in slot.lost_with.items() if reason == why)
+            found.append(f'the {slot.kind} slot "{slot.name}" would be lost by a handover to {nodes}: {why}')
     return found
 
 

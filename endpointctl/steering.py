@@ -149,6 +149,8 @@ def _rehearse(target: Target, to: str | None, *, as_json: bool) -> None:
                 output.line(f"  {number}. {step}")
             known = f"about {told.expected_ms} ms" if told.expected_ms is not None else "not known before the first one"
             output.line(f"pause for writers: {known}")
+            for lost in told.slots_lost:
+                output.line(lost)
         if not told.possible:
             raise Failure(told.obstacle or "a switchover is not possible now")
 

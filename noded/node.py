@@ -63,6 +63,8 @@ class Node:
         """Failures of long work in a row."""
         self.upkeep = Upkeep(instance, reporter.gatherer, doing, self.turn, reporter.poke)
         reporter.relaxations = lambda: self.upkeep.relaxations.texts
+        reporter.user_slots = lambda: self.upkeep.slots.users
+        reporter.horizon = lambda: self.upkeep.horizon.report(asyncio.get_running_loop().time())
         reporter.outside = lambda: self.upkeep.outside
         reporter.slots_kept = lambda: self.upkeep.slots.members or frozenset()
         self.taken_up = asyncio.Event()

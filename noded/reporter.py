@@ -22,7 +22,7 @@ from noded.promise import Work
 from noded.room import disk_of
 from pgtopology.epoch import NO_EPOCH
 from pgtopology.node import Role
-from pgtopology.observation import Activity, Observation, Postmaster, PostmasterState, Receiver
+from pgtopology.observation import Activity, Horizon, Observation, Postmaster, PostmasterState, Receiver, UserSlot
 
 ROUND_S = 0.2
 STARTING_ROUND_S = 0.02
@@ -74,6 +74,10 @@ class Reporter:
         """Whom to ask for the slots that are kept."""
         self.relaxations: Callable[[], tuple[str, ...]] = tuple
         """Whom to ask for what is relaxed on the writer."""
+        self.user_slots: Callable[[], tuple[UserSlot, ...]] = tuple
+        """Whom to ask for slots that are not the cluster's own."""
+        self.horizon: Callable[[], Horizon | None] = lambda: None
+        """Whom to ask for who keeps dead rows."""
         self.outside: Callable[[], tuple[str, ...]] = tuple
         """Whom to ask for what lies outside the data directory."""
         self.late_ms: Callable[[], int] = int
@@ -178,6 +182,8 @@ class Reporter:
             walsenders=facts.walsenders,
             synchronous_standby_names=facts.synchronous_standby_names,
             slots_kept=tuple(sorted(self.slots_kept())),
+            user_slots=self.user_slots() if running else (),
+            horizon=self.horizon() if running else None,
             disk=disk_of(instance),
             sync=self.sync_trial.report() if standby else None,
             data_dir=str(instance.layout.pgdata),

@@ -18,10 +18,11 @@ from noded.conf import REPLICATION_ROLE
 from noded.instance import Instance
 from noded.promise import Following
 from noded.sessions import SessionError
-from noded.slotchores import Chores, Situation, chores, left_over
+from noded.slotchores import Chores, Situation, chores, left_over, users_slots
 from noded.slots import Slot, advance_slot, drop_slot, make_slot, read_slots, read_slots_of, release_rows
 from noded.walsender import WalsenderError
 from pgtopology.lsn import Lsn
+from pgtopology.observation import UserSlot
 
 ASK_TIMEOUT_S = 2.0
 CARRIED_MAX = 100
@@ -42,12 +43,13 @@ class SlotKeeper:
 
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
-        self._session = instance.sessions.fresh("endpointd slots")
+        self.session = instance.sessions.fresh("endpointd slots")
         self._there: tuple[Following, dict[str, Slot]] | None = None
         self._idle_since: dict[str, float] = {}
         self._left_since: dict[str, float] = {}
         self._role_oid: int | None = None
         self._log = get_logger()
+        self._standby = False
         self.here: dict[str, Slot] = {}
         """The slots of this node, as they were in the last round."""
         self.told: tuple[str, ...] = ()
@@ -58,6 +60,12 @@ class SlotKeeper:
         """The sync names of all members but this node; None before an order has said them."""
         return frozenset(self.told) - {self._instance.state.value.sync_name or ""} if self.told else None
 
+    @property
+    def users(self) -> tuple[UserSlot, ...]:
+        """The slots here that are not the cluster's own, as far as anybody has said which those are."""
+        found = users_slots(self.here, self._instance.state.value.our_slots) if self.told else {}
+        return tuple(_told(found[name], standby=self._standby) for name in sorted(found)[:CARRIED_MAX])
+
     def learn(self, names: tuple[str, ...]) -> bool:
         """Take over the sync names of all members; return whether they are news."""
         news = bool(names) and names != self.told
@@ -67,11 +75,11 @@ class SlotKeeper:
 
     async def look(self, *, standby: bool, ask_writer: bool) -> None:
         """Do one round. Raises one of FAILURES, or OSError, if nothing could be found out or remembered."""
-        instance = self._instance
+        instance, self._standby = self._instance, standby
         if ask_writer or self._stale():
             await self._remember_ours()
             self._there = await self._ask_writer() if standby else None
-        self.here = here = {slot.name: slot for slot in await read_slots(self._session)}
+        self.here = here = {slot.name: slot for slot in await read_slots(self.session)}
         state = instance.state.value
         situation = Situation(
             standby=standby,
@@ -94,7 +102,7 @@ class SlotKeeper:
         await self._do(todo)
 
     async def _do(self, todo: Chores) -> None:
-        session = self._session
+        session = self.session
         for name in todo.drop:
             self._log.warning("slot that stands here for nobody is dropped", slot=name)
             await self._try("dropped", name, drop_slot(session, name))
@@ -137,15 +145,27 @@ class SlotKeeper:
     async def _remember_ours(self) -> None:
         """Remember durably which slots nodeds use: nobody else can log in as their role."""
         if self._role_oid is None:
-            self._role_oid = (await self._session.row(_ROLE, REPLICATION_ROLE, timeout_s=ASK_TIMEOUT_S))["oid"]
-        rows = await self._session.rows(_IN_USE, self._role_oid, timeout_s=ASK_TIMEOUT_S)
+            self._role_oid = (await self.session.row(_ROLE, REPLICATION_ROLE, timeout_s=ASK_TIMEOUT_S))["oid"]
+        rows = await self.session.rows(_IN_USE, self._role_oid, timeout_s=ASK_TIMEOUT_S)
         state = self._instance.state.value
         if new := {row["name"] for row in rows} - set(state.our_slots):
             self._instance.state.store(replace(state, our_slots=tuple(sorted({*state.our_slots, *new}))))
 
     async def _replayed(self) -> Lsn | None:
-        row = await self._session.row("SELECT (pg_last_wal_replay_lsn() - '0/0')::int8 AS lsn", timeout_s=ASK_TIMEOUT_S)
+        row = await self.session.row("SELECT (pg_last_wal_replay_lsn() - '0/0')::int8 AS lsn", timeout_s=ASK_TIMEOUT_S)
         return Lsn(row["lsn"]) if row["lsn"] is not None else None
+
+
+def _told(slot: Slot, *, standby: bool) -> UserSlot:
+    in_step = not standby or slot.is_physical or slot.synced
+    return UserSlot(
+        name=slot.name,
+        is_physical=slot.is_physical,
+        active=slot.active,
+        restart_lsn=slot.restart_lsn,
+        failover=slot.failover,
+        usable=not slot.is_lost and in_step,
+    )
 
 
 def _since(before: dict[str, float], names: Iterable[str], now: float) -> dict[str, float]:

@@ -15,6 +15,7 @@ from daemonkit.logs import get_logger
 from noded import processes, promise
 from noded.conf import SYNCHRONISES
 from noded.copies import FAILURES
+from noded.horizon import HorizonWatch
 from noded.instance import Instance
 from noded.observe import Gatherer
 from noded.postmaster import PostmasterError
@@ -44,6 +45,7 @@ class Upkeep:
         self._turn = turn
         self._on_change = on_change
         self.slots = SlotKeeper(instance)
+        self.horizon = HorizonWatch()
         self.relaxations = Relaxations(instance)
         self._zombies: set[int] = set()
         self._wanted_now = asyncio.Event()
@@ -100,6 +102,8 @@ class Upkeep:
         if self._doing.work is not None or self._turn.locked() or role is Role.NONE or not self._instance.note_readiness():
             return False
         try:
+            if due:
+                await self.horizon.look(self.slots.session, asyncio.get_running_loop().time())
             await self.slots.look(standby=role is Role.STANDBY, ask_writer=due)
             if role is Role.PRIMARY:
                 await self._choose_standby_slots()

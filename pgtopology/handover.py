@@ -20,3 +20,5 @@ class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
     expected_ms: int | None
     """The median pause of the switchovers so far, else of the failovers; None before the first."""
     steps: tuple[str, ...]
+    slots_lost: tuple[str, ...] = ()
+    """The users' replication slots that would not be there afterwards, or not with all of their WAL; one sentence each."""

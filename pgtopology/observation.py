@@ -119,6 +119,49 @@ class Walsender(msgspec.Struct, frozen=True, kw_only=True):
     """0 for a name that is not in the list *that walsender* has read: the proof that it re-read its configuration."""
 
 
+class RowHolder(StrEnum):
+    """Who may keep VACUUM from removing dead rows."""
+
+    SESSION = "session"
+    PREPARED = "prepared"
+    """A transaction that was prepared for a two-phase commit."""
+    SLOT = "slot"
+    """For a standby, or for a consumer of changes, also while it is away."""
+    STANDBY = "standby"
+    """One that streams without a slot."""
+
+
+class Horizon(msgspec.Struct, frozen=True, kw_only=True):
+    """The oldest transaction whose rows VACUUM must keep on a server, and for whom."""
+
+    xmin: int
+    """The transaction's number, without its epoch."""
+    age_xids: int
+    """How many transactions began since."""
+    held_ms: int
+    """For how long at least."""
+    kind: RowHolder
+    name: str
+    """Of the slot or the prepared transaction; of a session what its application calls itself."""
+    pid: int | None = None
+    catalog_only: bool = False
+    """Only rows of system catalogs are kept."""
+
+
+class UserSlot(msgspec.Struct, frozen=True, kw_only=True):
+    """A replication slot that is not the cluster's own, on the writer, or a standby's copy of it."""
+
+    name: str
+    is_physical: bool
+    active: bool = False
+    restart_lsn: Lsn | None = None
+    """From where on it keeps WAL; None if it keeps none."""
+    failover: bool = False
+    """Its owner asked PostgreSQL to carry it over."""
+    usable: bool = True
+    """It would do on this server if that were the writer: its WAL is there, and a standby's copy is kept in step."""
+
+
 class Disk(msgspec.Struct, frozen=True, kw_only=True):
     """The file system of the data directory."""
 
@@ -194,6 +237,10 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     slots_kept: tuple[str, ...] | None = None
     """Whose slots it keeps, as it was told since noded began: all members' but its own; None from a noded that does not say."""
 
+    user_slots: tuple[UserSlot, ...] = ()
+    """By name; no more than some."""
+    horizon: Horizon | None = None
+    """None from a noded that does not say, and while nobody keeps anything."""
     disk: Disk | None = None
     data_dir: str
     server_version: str | None = None

@@ -131,6 +131,41 @@ class ProxyStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Of these, those on the writer that may have weakened what their commits promise."""
 
 
+class VacuumHorizon(msgspec.Struct, frozen=True, kw_only=True):
+    """Who keeps VACUUM on the writer from removing dead rows, as far back as anybody does."""
+
+    xmin: int
+    """The oldest transaction whose rows are kept, without its epoch."""
+    age_xids: int
+    held_s: float
+    """For how long at least."""
+    node: NodeName
+    """Where the holder is: what a standby's queries need is kept on the writer too."""
+    kind: str
+    """session, prepared, slot or standby."""
+    holder: str
+    """For people."""
+    pid: int | None = None
+    catalog_only: bool = False
+    """Only rows of system catalogs are kept."""
+    alarm: bool = False
+    """Whether it has gone on for too long."""
+
+
+class SlotStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A replication slot on the writer that is not the cluster's own."""
+
+    name: str
+    kind: str
+    """physical or logical."""
+    active: bool
+    restart_lsn: str | None
+    lost_with: dict[NodeName, str] = {}
+    """The voters that could become the writer and would not have it, or not all of its WAL, and why."""
+    lost: bool = False
+    """It can never be used again: its WAL is gone."""
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The whole."""
 
@@ -160,3 +195,6 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Who commits on the writer, or lately would have, without waiting as the cluster promises."""
     survives: Survives = msgspec.field(default_factory=Survives)
     survives_because: SurvivesBecause = msgspec.field(default_factory=SurvivesBecause)
+    vacuum_horizon: VacuumHorizon | None = None
+    """None while nobody keeps anything, or nobody says."""
+    slots: tuple[SlotStatus, ...] = ()

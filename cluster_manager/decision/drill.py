@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from cluster_manager.decision.carrying import lost_with
 from cluster_manager.decision.diagnose import Diagnosis, Finding, diagnose_writer
 from cluster_manager.decision.elect import Elected, elect, tally
 from cluster_manager.decision.members import CAUGHT_UP_BYTES
@@ -200,6 +201,7 @@ def _candidate(view: View, document: Topology, node: NodeView, told: Readiness |
             notes.append("settings wait for a restart")
         if observation.problem:
             notes.append(observation.problem)
+    notes += lost_with(view, node.name)
     if member is not None and member.leaving:
         notes.append("is being taken out of the cluster")
     if told is None:

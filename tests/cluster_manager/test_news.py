@@ -16,11 +16,14 @@ from pgtopology.observation import (
     Disk,
     DiskSync,
     Heartbeat,
+    Horizon,
     Observation,
     Postmaster,
     PostmasterState,
     Receiver,
+    RowHolder,
     Seen,
+    UserSlot,
     Walsender,
 )
 from pgtopology.timeline import Timeline
@@ -46,6 +49,7 @@ GOES_ON: dict[str, Any] = {
     "wal_end": Lsn(300),
     "replayed_lsn": Lsn(200),
     "disk": Disk(free_bytes=9, total_bytes=20),
+    "horizon": Horizon(xmin=700, age_xids=5, held_ms=100, kind=RowHolder.SESSION, name="psql", pid=7),
     "late_ms": 30,
 }
 OTHERWISE: dict[str, Any] = {
@@ -78,6 +82,7 @@ OTHERWISE: dict[str, Any] = {
     "synchronous_standby_names": "",
     "data_dir": "/other",
     "slots_kept": ("n2_a",),
+    "user_slots": (UserSlot(name="barman", is_physical=True),),
     "server_version": "18.1",
     "pending_restart": True,
     "desired_version": 1,
