@@ -236,11 +236,11 @@ class Cluster:
         """Stop a node's noded, and PostgreSQL with it, and wait until both are gone."""
         self.program("stop", name)
         layout = Layout(self.data_dir)
-        self._until(lambda: not layout.record(name).exists() and postmaster_of(layout.pgdata(name)) is None, f"{name} stopped")
+        self.until(lambda: not layout.record(name).exists() and postmaster_of(layout.pgdata(name)) is None, f"{name} stopped")
 
     def wait_gone(self, pid: int, *, timeout_s: float = 30.0) -> None:
         """Wait until process *pid* is gone."""
-        self._until(lambda: not Path(f"/proc/{pid}").exists(), f"process {pid} gone", timeout_s)
+        self.until(lambda: not Path(f"/proc/{pid}").exists(), f"process {pid} gone", timeout_s)
 
     def start_node(self, name: str) -> None:
         """Start a node's noded again."""
@@ -251,7 +251,8 @@ class Cluster:
         return str(Path(str(self.plan()["pg_bin"])) / program)
 
     @staticmethod
-    def _until(is_met: Callable[[], bool], wanted: str, timeout_s: float = 45.0) -> None:
+    def until(is_met: Callable[[], bool], wanted: str, timeout_s: float = 45.0) -> None:
+        """Return when *is_met*. Raises TimeoutError that names what was *wanted*."""
         deadline = time.monotonic() + timeout_s
         while not is_met():
             if time.monotonic() > deadline:

@@ -52,6 +52,7 @@ def up(
     import asyncio
     import os
 
+    from endpointctl.local.checkup import what_is_lacking
     from endpointctl.local.foreground import Foreground, progress
     from endpointctl.local.layout import Layout
     from endpointctl.local.paste import paste_lines
@@ -81,6 +82,8 @@ def up(
         plan = started.plan
         options = [] if layout.root == DEFAULT_DATA_DIR.expanduser() else ["--data-dir", str(layout.root)]
         welcome = ["", "The cluster is ready. To paste:", *paste_lines(layout, plan, options=options), ""]
+        if lacks := what_is_lacking(Path(plan.pg_bin)):
+            welcome.insert(1, lacks)
         if plan.durability == "async":
             welcome.insert(1, _ASYNC_WARNING.format(count=len(plan.nodes)))
         if started.already_ran:

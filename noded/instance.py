@@ -16,6 +16,7 @@ from noded import conf, history, segments
 from noded.backoff import Backoff
 from noded.binaries import Binaries
 from noded.controldata import ControlData, parse_controldata
+from noded.doorway import Doorway
 from noded.durable_state import DurableState
 from noded.layout import Layout
 from noded.postmaster import FAST_STOP_S, Postmaster, PostmasterError, remove_socket
@@ -68,6 +69,7 @@ class Instance:
         self.state = state
         self.postmaster = postmaster
         self.sessions = sessions
+        self.doorway = Doorway(server.socket_dir / f".s.PGSQL.{server.port}")
         self._written: bytes | None = None
         self.crashes = Backoff(first_s=0.5, max_s=15.0, free=1)
         """How often in a row PostgreSQL ended by itself soon after its start."""
@@ -195,6 +197,7 @@ class Instance:
         self.configure(standby_configuration(self.state.value))
         fsync_dir(layout.pgdata)
         server.socket_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.doorway.forget()
         remove_socket(server.socket_dir, server.port)
         self.sessions.drop()
         self.postmaster.start(self.binaries.command("postgres", "-D", str(layout.pgdata), *conf.command_line(self.place)))

@@ -284,10 +284,11 @@ class Deafness:
         return False
 
     async def _knock(self) -> bool:
-        server = self._instance.server
+        doorway = self._instance.doorway
         writer: asyncio.StreamWriter | None = None
         try:
-            reader, writer = await asyncio.open_unix_connection(str(server.socket_dir / f".s.PGSQL.{server.port}"))
+            doorway.keep()
+            reader, writer = await asyncio.open_unix_connection(str(doorway.path))
             writer.write(_SSL_REQUEST)
             return bool(await reader.read(1))
         except OSError as error:

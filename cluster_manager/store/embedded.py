@@ -2,8 +2,9 @@
 
 The lease is an exclusive lock on a file of its own beside the store, taken on entry and held until the process ends, however
 it ends; so a second manager on the same file is refused with the first one's pid.  (Not on the store file itself: SQLite's
-own locks on it would fall as soon as any other descriptor of that file is closed in this process.)  The lease is lost only
-when somebody removes or replaces the files under a running manager, which every write and `keep` looks for.
+own locks on it would fall as soon as any other descriptor of that file is closed in this process.)  A damaged file is put
+aside and a new one is begun: what nodes have seen stands in for it, as for one that was lost.  The lease is lost only when
+somebody removes or replaces the files under a running manager, which every write and `keep` looks for.
 
 SQLite keeps its write-ahead log with synchronous=FULL: a commit is one fsync.  All calls run on one thread of their own, in
 order, each under a deadline; one that is late goes on there, and the next call waits for it, so a read after a write whose
@@ -28,12 +29,14 @@ from cluster_manager.store.store import (
     LeaseLost,
     LeaseState,
     StoreCorrupt,
+    StoreDamaged,
     StoreError,
     StoreHeld,
     StoreUnavailable,
     WriteResult,
 )
 from daemonkit.durable import fsync_dir
+from daemonkit.logs import get_logger
 from pgtopology.codec import MessageError, decode, encode
 from pgtopology.document import Topology
 from pgtopology.epoch import Revision
@@ -175,6 +178,31 @@ class EmbeddedStore:
     def _open(self) -> Topology | None:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._take_lock()
+        try:
+            return self._open_file()
+        except sqlite3.DatabaseError as error:
+            damage = _translated(self._path, error)
+            if not isinstance(damage, StoreDamaged):
+                raise
+        except StoreDamaged as error:
+            damage = error
+        self._put_aside(damage)
+        return self._open_file()
+
+    def _put_aside(self, damage: StoreDamaged) -> None:
+        """Move the files away from where the store is looked for; those of an earlier damage are replaced."""
+        database, self._database = self._database, None
+        if database is not None:
+            database.close()
+        aside = self._path.with_name(f"{self._path.name}.unreadable")
+        for suffix in ("-wal", "-shm", ""):
+            aside.with_name(aside.name + suffix).unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                self._path.with_name(self._path.name + suffix).rename(aside.with_name(aside.name + suffix))
+        fsync_dir(self._path.parent)
+        get_logger().error("the store cannot be used and is put aside", reason=str(damage), aside=str(aside))
+
+    def _open_file(self) -> Topology | None:
         is_new = not self._path.exists()
         # Made here and not by SQLite, so that it is private from its first moment; its log inherits the mode.
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -244,7 +272,7 @@ class EmbeddedStore:
             raise StoreCorrupt(f"{self._path}: written by a newer version (format {version}, known here up to {FORMAT})")
         verdict: str = database.execute("PRAGMA quick_check(1)").fetchone()[0]
         if verdict != "ok":
-            raise StoreCorrupt(f"{self._path}: damaged: {verdict}")
+            raise StoreDamaged(f"{self._path}: damaged: {verdict}")
 
     def _in_place(self) -> bool:
         try:
@@ -261,13 +289,13 @@ class EmbeddedStore:
             return None
         revision, digest, content = row
         if hashlib.sha256(content).digest() != digest:
-            raise StoreCorrupt(f"{self._path}: the document is damaged: its checksum differs")
+            raise StoreDamaged(f"{self._path}: the document is damaged: its checksum differs")
         try:
             document = decode(content, Topology)
         except MessageError as error:
             raise StoreCorrupt(f"{self._path}: {error}") from error
         if document.revision != revision:
-            raise StoreCorrupt(f"{self._path}: the document is damaged: it is revision {document.revision}, not {revision}")
+            raise StoreDamaged(f"{self._path}: the document is damaged: it is revision {document.revision}, not {revision}")
         return document
 
     def _write(self, new: Topology, expected: Revision | None) -> WriteResult:
@@ -304,5 +332,5 @@ def _translated(path: Path, error: sqlite3.DatabaseError) -> StoreError:
     """Return what *error* means to the manager."""
     # SQLite reports a file that is not one of its own, and a damaged one, as plain DatabaseError; weather is a subclass.
     if type(error) is sqlite3.DatabaseError:
-        return StoreCorrupt(f"{path}: damaged, or not an SQLite file: {error}")
+        return StoreDamaged(f"{path}: damaged, or not an SQLite file: {error}")
     return StoreUnavailable(f"{path}: {error}")

@@ -42,7 +42,11 @@ class LeaseLost(StoreError):  # noqa: N818 - as above
 
 
 class StoreCorrupt(StoreError):  # noqa: N818 - as above
-    """What is stored is damaged, or was written by a newer version of ours."""
+    """What is stored cannot be used: it was written by a newer version of ours, or by another program."""
+
+
+class StoreDamaged(StoreCorrupt):
+    """What is stored is garbage, and nobody can use it any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

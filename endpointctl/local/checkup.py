@@ -9,6 +9,7 @@ import os
 import platform
 import shutil
 import sys
+from pathlib import Path
 
 from endpointctl.exits import Failure
 from endpointctl.local.directory import inspect_directory, read_plan
@@ -22,11 +23,12 @@ from endpointctl.local.program import conflicts_with_others, find_program
 
 def examine(layout: Layout) -> list[Finding]:
     """Return every finding about this machine and the cluster in *layout*."""
-    findings = [_python(), _kernel(), *examine_machine(layout), _binaries(), _confinement(), _disk(layout), _directory(layout)]
+    findings = [_python(), _kernel(), *examine_machine(layout), _confinement(), _disk(layout), _directory(layout)]
     try:
         plan = read_plan(layout)
     except Failure as failure:
         return [*findings, Finding(subject="plan", grade=Grade.BAD, text=failure.line)]
+    findings += _binaries(plan)
     findings.append(_ports(layout, plan))
     return findings + (_processes(layout, plan) if plan is not None else [])
 
@@ -49,17 +51,35 @@ def _kernel() -> Finding:
     return Finding(subject="kernel", grade=Grade.GOOD, text=platform.release())
 
 
-def _binaries() -> Finding:
+def _binaries(plan: Plan | None) -> list[Finding]:
     from noded.binaries import BinariesError, find_binaries
 
     try:
-        found = find_binaries(prefer_bundled=True)
+        found = find_binaries(Path(plan.pg_bin)) if plan is not None else find_binaries(prefer_bundled=True)
     except BinariesError as error:
-        return Finding(subject="postgresql", grade=Grade.BAD, text=f"{error}; `make install` installs the bundled one")
+        text = f"{error}; `make install` installs the bundled one"
+        return [Finding(subject="postgresql", grade=Grade.BAD, text=text)]
     text = f"{found.version} in {found.directory}"
     if found.wrapper:
         text += ", run in a user namespace because we are root"
-    return Finding(subject="postgresql", grade=Grade.GOOD, text=text)
+    findings = [Finding(subject="postgresql", grade=Grade.GOOD, text=text)]
+    if lacks := what_is_lacking(found.directory):
+        findings.append(Finding(subject="postgresql's build", grade=Grade.NOTE, text=lacks))
+    return findings
+
+
+def what_is_lacking(pg_bin: Path) -> str | None:
+    """Return as one line what the PostgreSQL in *pg_bin* was built without; None if that is nothing, or unknown."""
+    from noded.binaries import BinariesError, find_binaries
+    from noded.features import lacking
+
+    try:
+        lacks = lacking(find_binaries(pg_bin))
+    except BinariesError:
+        return None
+    if not lacks:
+        return None
+    return f"this PostgreSQL was built without {', '.join(lacks)}; packages have them (`up --pg-bin DIR` for a new cluster)"
 
 
 def _confinement() -> Finding:

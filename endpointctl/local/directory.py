@@ -158,11 +158,16 @@ def write_plan(layout: Layout, plan: Plan) -> None:
 def make_directories(layout: Layout) -> None:
     """Make every directory of ours, private to the user. Raises Failure if somebody else made one of them."""
     for directory in layout.directories:
-        directory.mkdir(mode=0o700, exist_ok=True)
-        status = directory.lstat()
-        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
-            raise Failure(f"{directory} is not a directory of ours", hint="remove it, or choose another --data-dir")
-        directory.chmod(0o700)
+        make_private(directory)
+
+
+def make_private(directory: Path) -> None:
+    """Make *directory*, private to the user, if it is not there. Raises Failure if it is somebody else's."""
+    directory.mkdir(mode=0o700, exist_ok=True)
+    status = directory.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+        raise Failure(f"{directory} is not a directory of ours", hint="remove it, or choose another --data-dir")
+    directory.chmod(0o700)
 
 
 def write_settings(files: dict[Path, str]) -> None:

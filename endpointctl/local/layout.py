@@ -107,6 +107,11 @@ class Layout:
         return self.sockets / "supervisor"
 
     @property
+    def notify_socket(self) -> Path:
+        """Where the supervisor hears that programs are alive."""
+        return self.sockets / "notify"
+
+    @property
     def directories(self) -> tuple[Path, ...]:
         """Every directory of ours below the root, parents first."""
         return (self.run, self.logs, self.secrets, self.settings, self.nodes, self.manager, self.proxy, self.sockets)

@@ -137,6 +137,12 @@ def start_ticks_of(pid: int) -> int | None:
     return int(fields[19])
 
 
+def waits_for_disk(pid: int) -> bool:
+    """Return whether *pid* is in a wait that no signal ends, as for a disk that does not answer."""
+    fields = _stat(pid)
+    return fields is not None and fields[0] == "D"
+
+
 def parent_of(pid: int) -> int | None:
     """Return the parent of *pid*, or None if it is gone."""
     fields = _stat(pid)

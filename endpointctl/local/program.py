@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -34,6 +35,7 @@ from endpointctl.local.process import (
     pin,
     postmaster_of,
     start_ticks_of,
+    waits_for_disk,
     write_record,
 )
 
@@ -45,6 +47,12 @@ SERVED_S = 1.0
 PAUSE_MAX_AFTER_SERVING_S = 1.0
 SETTLED_S = 30.0
 """A program that lived this long is forgiven its earlier restarts."""
+
+
+PATIENCE_ROUNDS = 10
+"""Of the supervisor's watchdog, a second each: a proxy that is ended ends every session."""
+_PATIENCE_ROUNDS = {MANAGER_PROGRAM: 5}
+"""A failover may be waiting for the manager, and nothing else depends on its life."""
 
 
 class ProgramState(StrEnum):
@@ -138,12 +146,20 @@ def pause_after(lived_s: float, before_s: float) -> float:
 class Program:
     """The supervisor's view of one program; `live` is its task."""
 
-    def __init__(self, layout: Layout, name: str, environment: Mapping[str, str], on_reaped: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        name: str,
+        environment: Mapping[str, str],
+        on_reaped: Callable[[], None],
+        before_start: Callable[[], None],
+    ) -> None:
         self.name = name
         self._layout = layout
         self._command = program_command(layout, name)
         self._environment = environment
         self._on_reaped = on_reaped
+        self._before_start = before_start
         self._wanted = asyncio.Event()
         self._wanted.set()
         self._changed = asyncio.Event()
@@ -170,6 +186,19 @@ class Program:
             adopted=self._process is not None and self._child is None,
             last_exit=self._last_exit,
         )
+
+    def end_stalled(self, silent_rounds: int) -> None:
+        """End it, because its loop has stood still for *silent_rounds*, if that is too long: it is started again.
+
+        Its process alone is signalled, so PostgreSQL goes on. First by SIGABRT, for the traceback; what is frozen needs more.
+        """
+        patience = _PATIENCE_ROUNDS.get(self.name, PATIENCE_ROUNDS)
+        process = self._process
+        if process is None or not self._wanted.is_set() or silent_rounds < patience or waits_for_disk(process.record.pid):
+            return
+        first = silent_rounds == patience
+        self._log.error("its loop stands still and it is ended", silent_s=silent_rounds, signal="ABRT" if first else "KILL")
+        process.send(signal.SIGABRT if first else signal.SIGKILL)
 
     def start(self) -> None:
         """Want it running."""
@@ -242,6 +271,7 @@ class Program:
             self._state = ProgramState.STOPPED
 
     def _spawn(self) -> PinnedProcess:
+        self._before_start()
         with self._open_log() as log:
             self._child = subprocess.Popen(
                 self._command,

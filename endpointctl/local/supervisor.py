@@ -28,12 +28,14 @@ from endpointctl import output
 from endpointctl.exits import Failure
 from endpointctl.local.changing import Changes
 from endpointctl.local.control import LINE_BYTES_MAX, Answer, Order, peer_uid
-from endpointctl.local.directory import read_plan
+from endpointctl.local.directory import make_private, read_plan
+from endpointctl.local.keepsakes import Keepsakes
 from endpointctl.local.layout import Layout
 from endpointctl.local.plan import MANAGER_PROGRAM, Plan
 from endpointctl.local.process import describe_process, write_record
 from endpointctl.local.program import Program, program_environment
 from endpointctl.local.stopping import ask_writer, stop_cluster
+from endpointctl.local.watchdog import ROUND_S, Watchdog
 
 NAME = "supervisor"
 _LOG_CHECK_S = 5.0
@@ -47,11 +49,14 @@ class Supervisor:
 
     def __init__(self, layout: Layout, plan: Plan) -> None:
         self._layout = layout
-        self._environment = program_environment()
+        self._keepsakes = Keepsakes(layout.secrets, layout.token)
+        self._watchdog = Watchdog(layout.notify_socket)
+        self._environment = {**program_environment(), **self._watchdog.environment}
         self._programs: dict[str, Program] = {}
         self._lives: dict[str, asyncio.Task[None]] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._changes = Changes(layout, plan, self, self._spawn)
+        self._server: asyncio.Server | None = None
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
         self._harsh = asyncio.Event()
@@ -68,9 +73,8 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGCHLD, self._reap_orphans)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop_signal)
-        self._layout.control_socket.unlink(missing_ok=True)
-        server = await asyncio.start_unix_server(self._serve, self._layout.control_socket, limit=LINE_BYTES_MAX)
-        self._layout.control_socket.chmod(0o600)
+        self._keepsakes.restore()
+        await self._listen()
         me = describe_process(NAME, os.getpid())
         assert me is not None
         try:
@@ -80,22 +84,37 @@ class Supervisor:
         async with asyncio.TaskGroup() as self._tasks:
             for name in self._changes.plan.programs:
                 self.begin(name)
-            async with server:
-                chores = self._tasks.create_task(self._rotate_logs())
-                # Programs look for themselves when their tasks first run.
-                await asyncio.sleep(0)
-                if self._programs[MANAGER_PROGRAM].report.adopted:
-                    # Its settings were written anew, maybe with nodes that nobody could tell it of.
-                    self.reload_manager()
-                self._changes.resume()
-                self._log.info("supervising", programs=list(self._programs), pid=os.getpid())
-                await self._stopping.wait()
-                await self._changes.end()
-                await self._shut_down()
-            for task in (*self._lives.values(), chores):
+            chores = [self._tasks.create_task(work) for work in (self._rotate_logs(), self._watch())]
+            # Programs look for themselves when their tasks first run.
+            await asyncio.sleep(0)
+            if self._programs[MANAGER_PROGRAM].report.adopted:
+                # Its settings were written anew, maybe with nodes that nobody could tell it of.
+                self.reload_manager()
+            self._changes.resume()
+            self._log.info("supervising", programs=list(self._programs), pid=os.getpid())
+            await self._stopping.wait()
+            await self._changes.end()
+            await self._shut_down()
+            for task in (*self._lives.values(), *chores):
                 task.cancel()
-        self._layout.control_socket.unlink(missing_ok=True)
-        self._layout.record(NAME).unlink(missing_ok=True)
+        if self._server is not None:
+            self._server.close()
+        self._watchdog.close()
+        for path in (self._layout.control_socket, self._layout.notify_socket, self._layout.record(NAME)):
+            path.unlink(missing_ok=True)
+
+    async def _listen(self) -> None:
+        """Take orders, on a new socket if the path of the former is gone: /tmp is cleaned at times. Raises OSError, Failure."""
+        path = self._layout.control_socket
+        if self._server is not None:
+            if path.exists():
+                return
+            self._log.warning("the socket for orders was gone", path=str(path))
+            self._server.close()
+        make_private(self._layout.sockets)
+        path.unlink(missing_ok=True)
+        self._server = await asyncio.start_unix_server(self._serve, path, limit=LINE_BYTES_MAX)
+        path.chmod(0o600)
 
     def begin(self, name: str) -> None:
         """Keep the program called *name* running from now on."""
@@ -104,7 +123,9 @@ class Supervisor:
             program.start()
             return
         assert self._tasks is not None, "programs begin when the supervisor runs"
-        program = self._programs[name] = Program(self._layout, name, self._environment, self._reap_orphans)
+        program = self._programs[name] = Program(
+            self._layout, name, self._environment, self._reap_orphans, self._keepsakes.restore
+        )
         self._lives[name] = self._tasks.create_task(program.live(), name=name)
 
     def let_end(self, name: str) -> None:
@@ -168,6 +189,25 @@ class Supervisor:
             for path in (*(self._layout.log(name) for name in self._programs), self._layout.log(NAME)):
                 if await asyncio.to_thread(rotate, path):
                     self._log.info("log file rotated", file=path.name)
+
+    async def _watch(self) -> None:
+        """End programs whose loop stands still, and bring back files and sockets that somebody removed."""
+        said = ""
+        while True:
+            self._keepsakes.restore()
+            try:
+                await self._listen()
+                self._watchdog.listen()
+                said = ""
+            except (OSError, Failure) as error:
+                if str(error) != said:
+                    self._log.error("the supervisor cannot listen; it is tried again", reason=str(error))
+                said = str(error)
+            await asyncio.sleep(ROUND_S)
+            pids = {program.pid for program in self._programs.values() if program.pid is not None}
+            silent = self._watchdog.silent_rounds(pids)
+            for program in self._programs.values():
+                program.end_stalled(silent.get(program.pid or 0, 0))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -133,11 +133,15 @@ def test_writes_go_on_while_the_manager_is_away(cluster: Cluster) -> None:
     dsn = cluster.dsn("writer")
     with Recorder(dsn) as recorder:
         recorder.wait_for_more(50, timeout_s=30.0)
-        cluster.kill("cluster_manager", signal.SIGSTOP)
+        # The supervisor too: it would end a manager that stands still.
+        programs = ("supervisor", "cluster_manager")
+        for program in programs:
+            cluster.kill(program, signal.SIGSTOP)
         try:
             recorder.wait_for_more(1000, timeout_s=60.0)
         finally:
-            cluster.kill("cluster_manager", signal.SIGCONT)
+            for program in programs:
+                cluster.kill(program, signal.SIGCONT)
     assert recorder.check(dsn).is_clean
     cluster.wait_healthy()
 

@@ -62,6 +62,15 @@ def test_a_store_restored_from_an_old_copy_heals_by_itself_and_so_does_an_empty_
         assert (healed.voters.names, healed.voters.w, healed.durability) == (grown.voters.names, grown.voters.w, "quorum")
         assert emptied.epoch > restored.epoch
         assert any("the store is empty" in str(event["message"]) for event in cluster.events())
+
+        with manager_stopped(cluster):
+            remove_store(cluster)
+            store_of(cluster).write_bytes(b"garbage" * 1000)
+        cluster.wait_for_epoch_after(emptied.epoch)
+        healed = cluster.wait_healthy()
+        recorder.wait_for_more(50, timeout_s=30.0)
+        assert (healed.voters.names, healed.voters.w, healed.durability) == (grown.voters.names, grown.voters.w, "quorum")
+        assert store_of(cluster).with_name("store.sqlite.unreadable").read_bytes() == b"garbage" * 1000
     verdict = recorder.check(dsn)
     assert verdict.is_clean, f"{verdict}; lost {verdict.lost[:10]}"
 

@@ -99,16 +99,14 @@ async def test_another_process_is_named_and_its_death_frees_the_store(tmp_path: 
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 10, b"not a database at all" * 1000, bytes(8192)])
-async def test_a_file_that_is_no_store_is_an_error_unless_it_is_empty(tmp_path: Path, content: bytes) -> None:
+async def test_a_file_that_is_no_store_is_put_aside_unless_it_is_empty(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "store.sqlite"
     path.write_bytes(content)
     if not content:
         await write_first(path)
         return
-    with pytest.raises(StoreCorrupt, match=r"store\.sqlite: damaged"):
-        async with EmbeddedStore(path):
-            pass
-    assert path.read_bytes() == content
+    assert await adopted(path) is None
+    assert aside(path).read_bytes() == content
 
 
 async def test_a_flipped_byte_in_the_document_is_noticed(tmp_path: Path) -> None:
@@ -116,21 +114,46 @@ async def test_a_flipped_byte_in_the_document_is_noticed(tmp_path: Path) -> None
     await write_first(path)
     content = path.read_bytes()
     assert content.count(b'"cluster":"local"') == 1
-    path.write_bytes(content.replace(b'"cluster":"local"', b'"cluster":"lokal"'))
-    with pytest.raises(StoreCorrupt, match="checksum differs"):
-        async with EmbeddedStore(path):
-            pass
+    flipped = content.replace(b'"cluster":"local"', b'"cluster":"lokal"')
+    path.write_bytes(flipped)
+    assert await adopted(path) is None
+    assert aside(path).read_bytes() == flipped
 
 
-async def test_a_damaged_page_is_noticed(tmp_path: Path) -> None:
+async def test_a_damaged_page_is_noticed_and_of_two_damaged_files_the_second_stays(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite"
+    path.write_bytes(b"garbage" * 1000)
     await write_first(path)
     content = bytearray(path.read_bytes())
     content[4096:4104] = b"\xff" * 8  # the head of the table's page
     path.write_bytes(content)
-    with pytest.raises(StoreCorrupt):
-        async with EmbeddedStore(path):
-            pass
+    assert await adopted(path) is None
+    assert aside(path).read_bytes() == content
+
+
+async def test_a_damaged_log_beside_the_store_is_no_hindrance(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    await write_first(path)
+    path.with_name("store.sqlite-wal").write_bytes(b"garbage" * 1000)
+    assert await adopted(path) == document(1)
+    assert not aside(path).exists()
+
+
+async def adopted(path: Path) -> Topology | None:
+    """Return what stands in the store at *path*, which takes a new document afterwards, and still has it when opened again."""
+    async with EmbeddedStore(path) as store:
+        found = await store.read()
+        await store.acquire("m2")
+        written = await store.write(document(2), expected=found.revision if found is not None else None)
+        assert written.written
+    async with EmbeddedStore(path) as store:
+        assert await store.read() == document(2)
+    return found
+
+
+def aside(path: Path) -> Path:
+    """Return where a damaged store is put."""
+    return path.with_name(f"{path.name}.unreadable")
 
 
 @pytest.mark.parametrize(

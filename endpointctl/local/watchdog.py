@@ -1,0 +1,86 @@
+"""Notices programs whose event loop stands still: frozen, or caught in something that does not end.
+
+Programs say that their loop turns by sd_notify(3), as they would to systemd; the kernel says who speaks.  Silence is counted in
+the supervisor's own rounds, so that a machine that stood still, or a supervisor that did, is held against nobody; and only
+against a program that has spoken before.  It ends nobody, and PostgreSQL never speaks to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+
+ROUND_S = 1.0
+WORDS_EVERY_S = 1.0
+_WORDS_PER_PATIENCE = 5
+"""sd_notify's habit, see daemonkit.lifecycle: so many words within the time that is asked for."""
+_CREDENTIALS = struct.Struct("iII")
+"""struct ucred: pid, uid, gid. Source: unix(7)."""
+_MESSAGE_BYTES = 4096
+_MESSAGES_MAX = 1000
+"""In one turn of the loop."""
+
+
+class Watchdog:
+    """Listens on *path*."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._socket: socket.socket | None = None
+        self._heard: set[int] = set()
+        self._silent: dict[int, int] = {}
+        """Rounds in a row, of those that have spoken."""
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What programs are started with, so that they speak."""
+        return {"NOTIFY_SOCKET": str(self._path), "WATCHDOG_USEC": str(int(WORDS_EVERY_S * _WORDS_PER_PATIENCE * 1e6))}
+
+    def listen(self) -> None:
+        """Listen, anew if the socket's path is gone: /tmp is cleaned now and then. Raises OSError."""
+        if self._socket is not None and self._path.exists():
+            return
+        self.close()
+        self._path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            listener.bind(str(self._path))
+        except OSError:
+            listener.close()
+            raise
+        self._socket = listener
+        asyncio.get_running_loop().add_reader(listener, self._hear)
+
+    def close(self) -> None:
+        """Listen no more."""
+        listener, self._socket = self._socket, None
+        if listener is not None:
+            asyncio.get_running_loop().remove_reader(listener)
+            listener.close()
+
+    def silent_rounds(self, pids: set[int]) -> dict[int, int]:
+        """End a round: return for how many in a row each of *pids* has not spoken. Others are forgotten."""
+        heard, self._heard = self._heard, set()
+        self._silent = {
+            pid: 0 if pid in heard else self._silent[pid] + 1 for pid in pids if pid in heard or pid in self._silent
+        }
+        return dict(self._silent)
+
+    def _hear(self) -> None:
+        listener = self._socket
+        if listener is None:
+            return
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(_MESSAGES_MAX):
+                text, ancillary, _, _ = listener.recvmsg(_MESSAGE_BYTES, socket.CMSG_SPACE(_CREDENTIALS.size))
+                for level, kind, data in ancillary:
+                    if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS) and b"WATCHDOG=1" in text.splitlines():
+                        pid, uid, _ = _CREDENTIALS.unpack(data)
+                        if uid in (os.getuid(), 0):
+                            self._heard.add(pid)

@@ -1,0 +1,104 @@
+"""Who is silent is named, after rounds of the listener's own, and only if it has spoken before."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from endpointctl.local.keepsakes import Keepsakes
+from endpointctl.local.watchdog import Watchdog
+
+SPEAKER = """
+import socket, sys
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+    for line in sys.stdin:
+        channel.sendto(line.strip().encode(), sys.argv[1])
+        print("said", flush=True)
+"""
+
+
+class Speaker:
+    """A process that says what it is told to."""
+
+    def __init__(self, path: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", SPEAKER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.pid = self._process.pid
+
+    def say(self, word: str) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{word}\n")
+        self._process.stdin.flush()
+        assert self._process.stdout.readline() == "said\n"
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "notify"
+
+
+async def test_silence_is_counted_for_those_who_have_spoken(path: Path) -> None:
+    watchdog = Watchdog(path)
+    watchdog.listen()
+    with closing(watchdog), closing(Speaker(path)) as one, closing(Speaker(path)) as other:
+
+        async def end_round() -> dict[int, int]:
+            await asyncio.sleep(0)  # the loop hears what was said
+            await asyncio.sleep(0)
+            return watchdog.silent_rounds({one.pid, other.pid})
+
+        assert await end_round() == {}
+        one.say("WATCHDOG=1")
+        other.say("READY=1")
+        assert await end_round() == {one.pid: 0}
+        assert await end_round() == {one.pid: 1}
+        other.say("WATCHDOG=1")
+        assert await end_round() == {one.pid: 2, other.pid: 0}
+        one.say("WATCHDOG=1")
+        assert await end_round() == {one.pid: 0, other.pid: 1}
+        assert watchdog.silent_rounds({other.pid}) == {other.pid: 2}
+        assert await end_round() == {other.pid: 3}, "who was away for a round is forgotten"
+
+
+async def test_a_path_that_was_taken_away_is_listened_on_again(path: Path) -> None:
+    watchdog = Watchdog(path)
+    watchdog.listen()
+    with closing(watchdog):
+        path.unlink()
+        watchdog.listen()
+        with closing(Speaker(path)) as one:
+            one.say("WATCHDOG=1")
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert watchdog.silent_rounds({one.pid}) == {one.pid: 0}
+
+
+def test_files_that_are_removed_come_back_as_they_were(tmp_path: Path) -> None:
+    folder, other = tmp_path / "secrets", tmp_path / "run" / "token"
+    for file, text in ((folder / "a", "1"), (folder / "b", "2"), (other, "3")):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+    kept = Keepsakes(folder, other)
+    kept.restore()
+    (folder / "b").write_text("new")
+    os.utime(folder / "b", ns=(1, 1))
+    kept.restore()
+    (folder / "a").unlink()
+    (folder / "b").unlink()
+    other.unlink()
+    other.parent.rmdir()
+    kept.restore()
+    assert ((folder / "a").read_text(), (folder / "b").read_text(), other.read_text()) == ("1", "new", "3")
+    assert other.stat().st_mode & 0o777 == 0o600
