@@ -14,6 +14,7 @@ import msgspec
 from aiohttp import web
 
 from cluster_manager import configuring
+from cluster_manager.acts import Acts
 from cluster_manager.chronicle import Chronicle
 from cluster_manager.decision.actions import Action, WriteDocument, describe
 from cluster_manager.decision.plan import Plan
@@ -33,6 +34,7 @@ from daemonkit.principals import Scope
 from daemonkit.version import VERSION
 from pgtopology.configuration import ConfigChange
 from pgtopology.document import FORMAT_VERSION, Topology
+from pgtopology.epoch import NO_EPOCH, Epoch
 from pgtopology.explanation import Explanation
 from pgtopology.flight import Flights, summary_of
 from pgtopology.history import History
@@ -108,6 +110,7 @@ class Control:
         self._chronicle = chronicle
         self._flights = flights
         self._rehearsals = rehearsals
+        self._acts = Acts(journal, self._epoch)
         self._late_ms = late_ms
 
     def routes(self) -> list[web.AbstractRouteDef]:
@@ -124,19 +127,21 @@ class Control:
             web.get("/v1/config", self._config),
         ]
         orders = [
-            web.post("/v1/failover", self._failover),
-            web.post("/v1/switchover", self._switchover),
-            web.post("/v1/pause", self._pause),
-            web.post("/v1/nodes/{name}/{order}", self._node_order),
-            web.post("/v1/resume", self._resume),
+            web.post("/v1/failover", self._acts.recorded("operator.failover", self._failover)),
+            web.post("/v1/switchover", self._acts.recorded("operator.switchover", self._switchover)),
+            web.post("/v1/pause", self._acts.recorded("operator.pause", self._pause)),
+            web.post("/v1/nodes/{name}/{order}", self._acts.recorded("operator.node", self._node_order)),
+            web.post("/v1/resume", self._acts.recorded("operator.resume", self._resume)),
+            web.post("/v1/acts", self._acts.recorded("operator.command", self._act)),
         ]
+        # A setting may be a command that PostgreSQL's user carries out.
+        settings = [web.post("/v1/config", self._acts.recorded("operator.config", self._change_config))]
         return [
             web.get("/health", self._health),
             *needs(Scope.READ, routes=shown),
             *needs(Scope.FEED, routes=[web.get("/v1/feed", self._feed.handle)]),
             *needs(Scope.OPERATE, routes=orders),
-            # A setting may be a command that PostgreSQL's user carries out.
-            *needs(Scope.ADMIN, routes=[web.post("/v1/config", self._change_config)]),
+            *needs(Scope.ADMIN, routes=settings),
         ]
 
     async def _health(self, _request: web.Request) -> web.Response:
@@ -265,6 +270,14 @@ class Control:
 
     async def _change_config(self, request: web.Request) -> web.Response:
         return json_response(await configuring.change(self._reconciler, await _body(request, ConfigChange)))
+
+    async def _act(self, _request: web.Request) -> web.Response:
+        """Take note of what an operator does elsewhere: its recording is all there is to do."""
+        return json_response(Begun(self._epoch()), 202)
+
+    def _epoch(self) -> Epoch:
+        document = self._reconciler.document
+        return document.epoch if document is not None else NO_EPOCH
 
     async def _pause(self, _request: web.Request) -> web.Response:
         return self._set_paused(True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -73,9 +73,11 @@ _error_decoder = msgspec.json.Decoder(_ErrorAnswer)
 class HttpClient:
     """A client of the server at *base_url*, open while the ``async with`` block runs."""
 
-    def __init__(self, base_url: str, token: str | None = None) -> None:
+    def __init__(self, base_url: str, token: str | None = None, *, headers: Mapping[str, str] | None = None) -> None:
+        """*headers* go with every request."""
         self._base_url = base_url.rstrip("/")
-        self._headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
+        authorization = {"Authorization": f"Bearer {token}"} if token is not None else {}
+        self._headers = {**(headers or {}), **authorization}
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:

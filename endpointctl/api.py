@@ -14,6 +14,7 @@ from pathlib import Path
 
 from daemonkit.httpclient import HttpClient, HttpError, HttpRefused, HttpTimeout, HttpUnavailable
 from daemonkit.secrets import SecretError, read_secret
+from endpointctl import acting
 from endpointctl.exits import Failure, Unfinished, WrongUsage
 from endpointctl.local.directory import read_plan
 from endpointctl.local.layout import Layout
@@ -56,7 +57,7 @@ async def manager(target: Target) -> AsyncIterator[HttpClient]:
     """Give a client of the manager; its errors leave this block as Failure."""
     url = api_url(target)
     try:
-        async with HttpClient(url, token(target)) as client:
+        async with HttpClient(url, token(target), headers=acting.headers()) as client:
             yield client
     except HttpError as error:
         raise as_failure(error, url) from error

@@ -31,6 +31,7 @@ def rotate(target: Target) -> None:
     """
     import asyncio
 
+    from endpointctl.acting import note_act
     from endpointctl.api import fetch_status, manager
     from endpointctl.connecting import local_cluster
     from endpointctl.superuser import give, keep, next_password, until_replayed
@@ -50,6 +51,7 @@ def rotate(target: Target) -> None:
         except TimeoutError:
             raise Unfinished(f"the writer did not answer within {timeout_s:g} s", hint="give the order again") from None
         keep(layout, plan, password)
+        await note_act(target)
         await until_replayed(layout, plan, password, timeout_s=timeout_s)
 
     asyncio.run(run())

@@ -129,6 +129,7 @@ def down(
     """
     import asyncio
 
+    from endpointctl.acting import note_act
     from endpointctl.local.directory import purge as purge_directory
     from endpointctl.local.layout import Layout
     from endpointctl.local.leaving import stop_local_cluster
@@ -145,7 +146,12 @@ def down(
         )
     if purge and not yes:
         typer.confirm(f"Stop the cluster and remove {layout.root} with all data?", abort=True)
-    stopped = asyncio.run(stop_local_cluster(layout, output.line, timeout_s=target.timeout_or(DOWN_TIMEOUT_S)))
+
+    async def run() -> bool:
+        await note_act(target)
+        return await stop_local_cluster(layout, output.line, timeout_s=target.timeout_or(DOWN_TIMEOUT_S))
+
+    stopped = asyncio.run(run())
     if not stopped:
         output.line("nothing runs")
     if purge:

@@ -63,6 +63,7 @@ def add(
     """
     import asyncio
 
+    from endpointctl.acting import note_act
     from endpointctl.local.control import Order
     from endpointctl.local.plan import node_number
     from endpointctl.local.planning import NAMES
@@ -85,6 +86,7 @@ def add(
             # With --wait it is what an order that took too long is repeated by: the answer is then that it is done.
             await _refuse_joined(target, before, node)
         answer = await _tell(layout, Order(do="add", name=node, zone=zone))
+        await note_act(target)
         added, plan = answer.node, read_plan(layout)
         assert added is not None
         assert plan is not None
@@ -126,6 +128,7 @@ def remove(
     """
     import asyncio
 
+    from endpointctl.acting import command_line, operator
     from endpointctl.local.control import Order
 
     async def run() -> None:
@@ -138,7 +141,7 @@ def remove(
         if purge and not yes:
             typer.confirm(f"Take {node} out of the cluster and remove {layout.node(node)} with all data?", abort=True)
         known = _kept(layout, node)
-        await _tell(layout, Order(do="remove", name=node, purge=purge))
+        await _tell(layout, Order(do="remove", name=node, purge=purge, operator=operator(), command=command_line()))
         if wait:
             with _progress(f"removing {node}", as_json=as_json) as say:
                 await until_left(layout, node, timeout_s=target.timeout_or(CHANGE_TIMEOUT_S), say=say)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import nullcontext
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,7 +12,12 @@ from endpointctl import completing, output
 from endpointctl.exits import WrongUsage
 from endpointctl.options import NUMBER_MAX, Target, command, within
 
+if TYPE_CHECKING:
+    from datetime import datetime
+
 WAIT_TIMEOUT_S = 60.0
+_DURATION = re.compile(r"([0-9]{1,9})([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 WATCH_S = 0.5
 STREAM_IDLE_S = 3600.0
 """A quiet cluster has nothing to tell for a long time; a dead connection is noticed by the kernel."""
@@ -94,32 +100,73 @@ def events(
             help="Only events after this number.",
         ),
     ] = 0,
+    everything: Annotated[
+        bool, typer.Option("--all", help="The manager's plans too: what it thought, not only what happened.")
+    ] = False,
+    since: Annotated[
+        str | None,
+        typer.Option("--since", metavar="TIME|DURATION", help="Only newer ones: 2026-11-29T10:00, or 90s, 15m, 2h, 3d ago."),
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option("--kind", metavar="KIND[,...]", help="Only of these kinds: failover, operator, voters.changed, plan ..."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print what happened, with step times.
+    """Print what happened, with step times, and what operators ordered.
 
     The steps of a failover carry the milliseconds since its detection.
     """
     import asyncio
+    from datetime import UTC, datetime
 
     from endpointctl.api import REQUEST_TIMEOUT_S, manager
     from endpointctl.render import event_line
     from pgtopology.codec import decode
-    from pgtopology.event import Event
+    from pgtopology.event import NO_STORY, Event, kinds_of
+
+    if everything and kind is not None:
+        raise WrongUsage("--all and --kind exclude one another", hint="`--kind plan` shows plans alone")
+    begin = read_since(since, datetime.now(UTC)) if since is not None else None
+    try:
+        wanted = kinds_of(name.strip() for name in kind.split(",")) if kind is not None else None
+    except ValueError as error:
+        raise WrongUsage(str(error)) from error
+
+    def is_wanted(event: Event) -> bool:
+        if begin is not None and datetime.fromisoformat(event.at) < begin:
+            return False
+        return event.kind in wanted if wanted is not None else everything or event.kind not in NO_STORY
 
     async def run() -> None:
         idle_s = STREAM_IDLE_S if follow else target.timeout_or(REQUEST_TIMEOUT_S)
         async with manager(target) as client:
             async for line in client.lines(f"/v1/events?after={after}&follow={int(follow)}", idle_timeout_s=idle_s):
+                event = decode(line, Event)
+                if not is_wanted(event):
+                    continue
                 if as_json:
                     output.json_document(line)
                 else:
-                    output.line(event_line(decode(line, Event)))
+                    output.line(event_line(event))
 
     try:
         asyncio.run(run())
     except KeyboardInterrupt:
         return
+
+
+def read_since(text: str, now: datetime) -> datetime:
+    """Return the moment that *text* names: a time, local if it says no zone, or a duration before *now*. Raises WrongUsage."""
+    from datetime import datetime, timedelta
+
+    try:
+        if (found := _DURATION.fullmatch(text.strip())) is not None:
+            return now - timedelta(seconds=int(found[1]) * _SECONDS[found[2]])
+        return datetime.fromisoformat(text.strip()).astimezone()
+    except (ValueError, OverflowError) as error:
+        hint = "give a time such as 2026-11-29T10:00, or how long ago: 90s, 15m, 2h, 3d"
+        raise WrongUsage(f'"{text}" is no time', hint=hint) from error
 
 
 def explain(

@@ -2,11 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from pgtopology.document import FORMAT_VERSION
+
+STEPS = ("begun", "detected", "published", "recruited", "elected", "promoted", "repointed", "opened", "rejoined")
+"""Of a transition; its events are `failover.STEP`, those of a new cluster `bootstrap.STEP`."""
+
+OPERATOR_KINDS = (
+    "operator.command",
+    "operator.config",
+    "operator.failover",
+    "operator.node",
+    "operator.pause",
+    "operator.resume",
+    "operator.switchover",
+)
+
+KINDS = (
+    "plan",
+    *(f"{transition}.{step}" for transition in ("bootstrap", "failover") for step in STEPS),
+    "failover.held",
+    "paused",
+    "resumed",
+    "settings.changed",
+    "store.adopted",
+    "voters.changed",
+    "commits.relaxed",
+    *OPERATOR_KINDS,
+)
+"""What events are about. A word before the dot stands for all that begin with it."""
+
+NO_STORY = frozenset({"plan"})
+"""Kinds that say what was thought and not what happened."""
+
+
+def kinds_of(names: Iterable[str]) -> frozenset[str]:
+    """Return the kinds that *names* stand for. Raises ValueError, saying which are known."""
+    found: set[str] = set()
+    for name in names:
+        these = {kind for kind in KINDS if kind == name or kind.startswith(f"{name}.")}
+        if not these:
+            families = sorted({kind.partition(".")[0] for kind in KINDS})
+            raise ValueError(f'there are no events of kind "{name}"; kinds are {", ".join(families)}, and their parts')
+        found |= these
+    return frozenset(found)
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -116,7 +116,7 @@ class Changes:
         self._log.info("node added", node=node.name, port=node.port)
         return node
 
-    async def remove(self, name: str, *, purge: bool) -> None:
+    async def remove(self, name: str, *, purge: bool, headers: Mapping[str, str]) -> None:
         """Have the manager agree that *name* leaves, and begin to lead it out. Raises Failure."""
         from daemonkit.httpclient import HttpError, HttpRefused
 
@@ -126,7 +126,7 @@ class Changes:
             raise Failure(f'there is no node "{name}"', hint=f"there are {', '.join(self._plan.names)}")
         if earlier is None:
             try:
-                async with self._manager() as client:
+                async with self._manager(headers) as client:
                     await _mark(client, name)
             except HttpRefused as error:
                 raise Failure(error.message or str(error)) from error
@@ -227,11 +227,13 @@ class Changes:
                 hint="end that, or add a node of another name",
             )
 
-    def _manager(self) -> HttpClient:
+    def _manager(self, headers: Mapping[str, str] | None = None) -> HttpClient:
         from daemonkit.httpclient import HttpClient
         from daemonkit.secrets import read_secret
+        from pgtopology.act import act_headers
 
-        return HttpClient(self._plan.api, read_secret(self._layout.token))
+        said = act_headers("the supervisor", "carries on a removal") if headers is None else headers
+        return HttpClient(self._plan.api, read_secret(self._layout.token), headers=said)
 
 
 def free_name(place: Path, now: datetime) -> Path:

@@ -32,6 +32,9 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """Of a node to be added."""
     purge: bool = False
     """Whether the data of a node to be removed goes too."""
+    operator: str = ""
+    command: str = ""
+    """Who orders it and by what, for the manager's journal."""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

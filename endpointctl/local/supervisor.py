@@ -36,6 +36,7 @@ from endpointctl.local.process import describe_process, write_record
 from endpointctl.local.program import Program, program_environment
 from endpointctl.local.stopping import ask_writer, stop_cluster
 from endpointctl.local.watchdog import ROUND_S, Watchdog
+from pgtopology.act import act_headers
 
 NAME = "supervisor"
 _LOG_CHECK_S = 5.0
@@ -256,7 +257,9 @@ class Supervisor:
         try:
             if wanted.do == "add":
                 return Answer(done=True, node=self._changes.add(wanted.name, wanted.zone))
-            await self._changes.remove(wanted.name or "", purge=wanted.purge)
+            await self._changes.remove(
+                wanted.name or "", purge=wanted.purge, headers=act_headers(wanted.operator, wanted.command)
+            )
         except Failure as failure:
             return Answer(error=failure.line)
         return Answer(done=True)

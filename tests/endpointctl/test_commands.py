@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pwd
 import socket
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from endpointctl.local.directory import make_files, make_root
 from endpointctl.local.layout import Layout
 from endpointctl.local.plan import make_plan
 from endpointctl.main import main
+from pgtopology.act import read_act
 from pgtopology.event import Event
 from pgtopology.explanation import Explanation
 from pgtopology.node import NodeState
@@ -44,6 +46,8 @@ class Manager:
     def __init__(self) -> None:
         self.status: Status = make_status()
         self.orders: list[tuple[str, dict[str, object]]] = []
+        self.acts: list[tuple[str | None, str | None]] = []
+        """Who gave each of the orders, and by which command."""
         self.refusal: ApiError | None = None
         self.on_order: Callable[[], None] = lambda: None
         self.events: list[Event] = []
@@ -93,6 +97,7 @@ class Manager:
             raise self.refusal
         body = await request.read()
         self.orders.append((request.path, json.loads(body) if body else {}))
+        self.acts.append(read_act(request.headers))
         self.on_order()
         return json_response(b'{"epoch":4}', status=202)
 
@@ -169,6 +174,11 @@ WRONG_USES = {
     ("status", "--json", "--watch"): "--watch",
     ("events", "--after", "-1"): " 0 to ",
     ("events", "--after", "9" * 4000): "is outside 0 to",
+    ("events", "--since", "yesterday"): "90s, 15m, 2h, 3d",
+    ("events", "--since", ""): "90s, 15m, 2h, 3d",
+    ("events", "--kind", "fail"): "kinds are bootstrap, commits, failover, operator",
+    ("events", "--kind", ""): "kinds are",
+    ("events", "--all", "--kind", "plan"): "--kind plan",
     ("explain", "3"): "--failover",
     ("explain", "--failover", "0"): " 1 to ",
     ("wait",): "--state or --epoch",
@@ -319,6 +329,39 @@ def test_events_are_lines_of_json(manager: Manager, capsys: pytest.CaptureFixtur
     assert [msgspec.json.decode(line, type=Event) for line in capsys.readouterr().out.splitlines()] == manager.events
     assert main(["events"]) == ExitCode.DONE
     assert "failover.detected" in capsys.readouterr().out
+
+
+def test_events_are_a_story_unless_more_or_less_is_asked_for(manager: Manager, capsys: pytest.CaptureFixture[str]) -> None:
+    kinds = ("plan", "operator.pause", "paused", "failover.detected", "failover.opened", "some.newer.kind", "plan")
+    hour = "2026-11-29T10:00:00.000Z"
+    manager.events = [
+        Event(sequence=number, at=hour.replace("10:", f"{10 + number}:"), monotonic_ms=0, epoch=3, kind=kind, message="m")
+        for number, kind in enumerate(kinds)
+    ]
+
+    def shown(*options: str) -> list[int]:
+        assert main(["events", "--json", *options]) == ExitCode.DONE
+        numbers = [msgspec.json.decode(line, type=Event).sequence for line in capsys.readouterr().out.splitlines()]
+        assert main(["events", *options]) == ExitCode.DONE
+        assert len(capsys.readouterr().out.splitlines()) == len(numbers)
+        return numbers
+
+    assert shown() == [1, 2, 3, 4, 5]
+    assert shown("--all") == [0, 1, 2, 3, 4, 5, 6]
+    assert shown("--kind", "failover") == [3, 4]
+    assert shown("--kind", "operator,paused") == [1, 2]
+    assert shown("--kind", "plan") == [0, 6]
+    assert shown("--since", "2026-11-29T13:00:00Z") == [3, 4, 5]
+    assert shown("--since", "2026-11-29T13:00:00Z", "--all", "--follow") == [3, 4, 5, 6]
+
+
+def test_orders_say_who_gives_them_and_how(manager: Manager) -> None:
+    assert main(["pause"]) == ExitCode.DONE
+    operator, command = manager.acts[-1]
+    assert operator is not None
+    assert operator.startswith(pwd.getpwuid(os.getuid()).pw_name)
+    assert command is not None
+    assert command.startswith("endpointctl ")
 
 
 def test_wait_is_done_when_the_state_is_there(manager: Manager) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pwd
 import signal
+import socket
 
 import psycopg
 import pytest
@@ -73,7 +76,7 @@ def test_the_steps_of_a_failover_are_told_with_their_times(cluster: Cluster) -> 
 
 def test_an_impossible_failover_is_refused_with_a_reason(cluster: Cluster) -> None:
     done = cluster.ctl("failover", "--to", "n9", check=False)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "n9" in done.stderr
     assert done.stderr.count("\n") == 1
 
@@ -90,6 +93,42 @@ def test_a_pause_holds_failovers_back_until_it_ends(cluster: Cluster) -> None:
     finally:
         cluster.ctl("resume")
     cluster.wait_for_epoch_after(before.epoch)
+    cluster.wait_healthy()
+
+
+def test_what_operators_order_is_told_with_who_and_how(cluster: Cluster) -> None:
+    last = max((int(str(event["sequence"])) for event in cluster.events()), default=0)
+    writer = str(cluster.status().writer)
+    standby = next(node.name for node in cluster.status().nodes if node.name != writer)
+    cluster.ctl("pause")
+    cluster.ctl("resume")
+    cluster.ctl("config", "set", "work_mem=6MB", "--wait")
+    cluster.ctl("config", "check", "work_mem=7MB")
+    cluster.ctl("switchover", "--dry-run")
+    cluster.ctl("node", "restart", standby)
+    assert cluster.ctl("node", "stop", writer, check=False).returncode == 1
+    assert cluster.ctl("node", "remove", standby, check=False).returncode == 1
+    cluster.ctl("config", "set", "--reset", "work_mem", "--wait")
+    lines = cluster.ctl("events", "--json", "--after", str(last), "--kind", "operator").stdout.splitlines()
+    told = [json.loads(line) for line in lines]
+    who = f"{pwd.getpwuid(os.getuid()).pw_name}@{socket.gethostname()}"
+    assert {event["fields"]["operator"].split(" (sudo")[0] for event in told} == {who}
+    ordered = [
+        (event["kind"], event["fields"]["command"].split("endpointctl ")[1], event["fields"]["accepted"]) for event in told
+    ]
+    assert ordered == [
+        ("operator.pause", "pause", True),
+        ("operator.resume", "resume", True),
+        ("operator.config", "config set work_mem=6MB --wait", True),
+        ("operator.node", f"node restart {standby}", True),
+        ("operator.node", f"node stop {writer}", False),
+        ("operator.node", f"node remove {standby}", False),
+        ("operator.config", "config set --reset work_mem --wait", True),
+    ]
+    story = cluster.ctl("events", "--after", str(last)).stdout
+    assert f"{who}: endpointctl pause" in story or f"{who} (sudo" in story
+    assert "plan" not in {line.split()[4] for line in story.splitlines()}
+    assert " plan " in cluster.ctl("events", "--all", "--after", str(last)).stdout
     cluster.wait_healthy()
 
 
