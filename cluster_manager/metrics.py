@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 
 from cluster_manager.decision.carrying import slots_status, vacuum_horizon
 from cluster_manager.decision.diagnose import Diagnosis
-from cluster_manager.decision.members import lag_bytes, node_state
+from cluster_manager.decision.members import lag_bytes, lag_ms, node_state, reader_obstacle
 from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.prospects import prospects, stuck
 from cluster_manager.decision.suspicion import promisable
@@ -117,6 +117,17 @@ def _cluster(view: View, plan: Plan) -> Iterator[Metric]:
     yield states
     lags = ((node, lag_bytes(node, document, view)) for node in view.nodes)
     yield _by_node("endpointd_node_lag_bytes", "Distance to the writer's WAL end.", lags)
+    late = ((node, lag_ms(node, document, view)) for node in view.nodes)
+    yield _by_node(
+        "endpointd_node_lag_seconds",
+        "From a commit on the writer to its visibility on the node; absent if unknown.",
+        ((node, ms / 1000 if ms is not None else None) for node, ms in late),
+    )
+    yield _by_node(
+        "endpointd_node_reader_eligible",
+        "Whether the reader endpoint sends new sessions to the node.",
+        ((node, reader_obstacle(node, document, view) is None) for node in view.nodes),
+    )
     ages = ((node, round(node.age_ms / 1000, 3) if node.observation is not None else None) for node in view.nodes)
     yield _by_node("endpointd_node_observation_age_seconds", "Since the node was last heard.", ages)
     disks = (

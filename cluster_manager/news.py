@@ -27,13 +27,18 @@ def _at_rest(seen: Observation) -> Observation:
         sequence=0,
         wal_end=None,
         replayed_lsn=None,
+        replay_lag_ms=None,
+        upstream_silent_ms=None,
+        behind_bytes=None,
         disk=None,
         late_ms=0,
         receiver=replace(seen.receiver, written_lsn=None) if seen.receiver is not None else None,
         heartbeat=_beating(seen.heartbeat) if seen.heartbeat is not None else None,
         user_slots=tuple(replace(slot, restart_lsn=None) for slot in seen.user_slots),
         horizon=None,
-        walsenders=tuple(replace(walsender, flush_lsn=None, replay_lsn=None) for walsender in seen.walsenders),
+        walsenders=tuple(
+            replace(walsender, flush_lsn=None, replay_lsn=None, flush_lag_ms=None) for walsender in seen.walsenders
+        ),
     )
 
 

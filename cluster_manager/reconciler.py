@@ -198,6 +198,7 @@ class Reconciler:
             in_force=self._executor.in_force,
             slots_in_force=self._executor.slots_in_force,
             settings_sent=self._executor.settings_sent,
+            reader_lag_max_ms=self._settings.endpoints.reader.max_lag_ms,
             wall_time=wall_time(),
             timings=self._timings,
         )

@@ -87,17 +87,26 @@ class NodedsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class EndpointSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Tables [endpoints.writer] and [endpoints.reader]."""
+    """Table [endpoints.writer]."""
 
     host: str
     port: Port
+
+
+class ReaderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Table [endpoints.reader]."""
+
+    host: str
+    port: Port
+    max_lag_ms: Annotated[int, msgspec.Meta(ge=0, le=86_400_000)] = 1000
+    """A replica that shows what is older gets no new session; 0: however old."""
 
 
 class EndpointsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Table [endpoints]."""
 
     writer: EndpointSettings
-    reader: EndpointSettings
+    reader: ReaderSettings
 
 
 class NodeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

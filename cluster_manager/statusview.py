@@ -8,7 +8,7 @@ import msgspec
 
 from cluster_manager.decision.carrying import slots_status, vacuum_horizon
 from cluster_manager.decision.diagnose import Diagnosis
-from cluster_manager.decision.members import lag_bytes, node_state
+from cluster_manager.decision.members import lag_bytes, lag_ms, node_state, reader_obstacle
 from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.prospects import NO_CLUSTER, obstacle_after, prospects, stuck, without_room
 from cluster_manager.decision.suspicion import promisable, tell
@@ -155,6 +155,8 @@ def _node(node: NodeView, document: Topology | None, view: View, since: str | No
     state = node_state(node, document, view)
     heard = observation is not None and state is not NodeState.UNREACHABLE
     lag = lag_bytes(node, document, view) if heard else None
+    late_ms = lag_ms(node, document, view) if heard else None
+    obstacle = reader_obstacle(node, document, view) if document is not None else "there is no cluster yet"
     postmaster = observation.postmaster if observation is not None else None
     return NodeStatus(
         name=node.name,
@@ -165,7 +167,9 @@ def _node(node: NodeView, document: Topology | None, view: View, since: str | No
         timeline=observation.timeline if observation is not None else None,
         lsn=format_lsn(observation.wal_end) if observation is not None and observation.wal_end is not None else None,
         lag_bytes=lag,
-        lag_ms=_lag_ms(node, document, lag),
+        lag_ms=round(late_ms) if late_ms is not None else None,
+        reader_eligible=obstacle is None,
+        reader_obstacle=obstacle,
         host=node.spec.address.host,
         port=node.spec.address.port,
         pid=postmaster.pid if postmaster is not None else None,
@@ -187,13 +191,3 @@ def _problem(observation: Observation) -> str | None:
         f"outside the data directory, so copies lack it: {', '.join(observation.outside)}" if observation.outside else None
     )
     return observation.problem or observation.storage_problem or outside
-
-
-def _lag_ms(node: NodeView, document: Topology | None, lag: int | None) -> int | None:
-    """A standby that has replayed everything is not late; any other is as late as its last step in replay is old."""
-    if lag is None or document is None:
-        return None
-    if node.name == document.writer or lag == 0:
-        return 0
-    age = node.replay_advanced_age_ms
-    return round(age) if age != float("inf") else None

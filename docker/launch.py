@@ -66,6 +66,8 @@ class ProxyTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """[proxy]"""
 
     fallback_to_writer: bool = True
+    max_lag_ms: int = 1000
+    """Given to the manager, whose settings explain it."""
     sessions_max: int = 1000
     hold_s: float = 10.0
 
@@ -218,6 +220,7 @@ port = {WRITER_PORT}
 [endpoints.reader]
 host = "proxy"
 port = {READER_PORT}
+max_lag_ms = {cluster.proxy.max_lag_ms}
 
 [failover]
 soft_interval_s = {cluster.failover.soft_interval_s}

@@ -66,6 +66,10 @@ def families(seen: Observation, slots: Slots | None) -> Iterable[Metric]:
     if seen.wal_end is not None and seen.replayed_lsn is not None:
         lag = max(0, seen.wal_end - seen.replayed_lsn)
         yield from gauge("replay_lag_bytes", "What a standby has received and not replayed.", lag)
+    late_s = seen.replay_lag_ms / 1000 if seen.replay_lag_ms is not None else None
+    yield from gauge(
+        "replay_lag_seconds", "How long the oldest WAL waits that a standby received and has not replayed.", late_s
+    )
     if seen.receiver is not None:
         yield from gauge("receiver_streaming", "Whether a standby's WAL receiver streams.", seen.receiver.streaming)
     if seen.heartbeat is not None:

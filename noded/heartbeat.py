@@ -10,6 +10,7 @@ statement in flight is never cancelled by a request; its connection is cut.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 
 from noded import metrics
@@ -23,6 +24,8 @@ from pgtopology.lsn import Lsn
 INTERVAL_S = 0.2
 RETRY_S = 0.05
 ASK_TIMEOUT_S = 1.0
+REMEMBERED = 600
+"""Heartbeats of two minutes: what a standby has not flushed for longer is at least so old."""
 POLL_S = 0.02
 
 PREFIX = "endpointd"
@@ -56,6 +59,8 @@ class Heartbeat:
         """On the clock of attention: an answer that noded was too late to read did not keep anybody waiting."""
         self._lsn: Lsn | None = None
         self._error: str | None = None
+        self._written: deque[tuple[int, float, float]] = deque(maxlen=REMEMBERED)
+        """Where each ended in WAL, when it was begun, and when it had returned."""
 
     @property
     def epoch(self) -> Epoch | None:
@@ -76,6 +81,7 @@ class Heartbeat:
         self._acknowledged_at = self._begun_at = None
         self._lsn = None
         self._error = None
+        self._written.clear()
         self._session.drop()
 
     def report(self, now: float) -> observation.Heartbeat | None:
@@ -91,6 +97,12 @@ class Heartbeat:
             lsn=self._lsn,
             error=self._error,
         )
+
+    def unflushed_s(self, flush_lsn: Lsn | None, asked_at: float) -> float | None:
+        """Return the age of the oldest heartbeat that *flush_lsn*, asked for at *asked_at*, does not cover; None if all are."""
+        if flush_lsn is None or not self._written or self._written[-1][0] <= flush_lsn:
+            return None
+        return next((asked_at - begun for lsn, begun, done in self._written if lsn > flush_lsn and done < asked_at), None)
 
     async def run(self) -> None:
         """Beat for ever."""
@@ -113,6 +125,8 @@ class Heartbeat:
         try:
             written = (await self._session.row(EMIT, f"heartbeat of epoch {epoch}", timeout_s=None))["lsn"]
             took_s = loop.time() - began
+            if self._epoch == epoch:
+                self._written.append((written, began, loop.time()))
             warning = next(iter(self._session.warnings), None)
             lsn = await self._copied(epoch, written) if warning is None else None
         except SessionError as error:

@@ -92,6 +92,7 @@ class Node:
                 self.reporter.deafness.run(),
                 self.reporter.sync_trial.run(self.reporter.poke),
                 self.reporter.upstream_port.run(self.reporter.poke),
+                self.reporter.replay_lag.run(),
                 self.heartbeat.run(),
                 self.upkeep.run(),
                 self.upkeep.keep_log(),

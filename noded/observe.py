@@ -29,6 +29,10 @@ ASK_TIMEOUT_S = 1.0
 RARELY = 25
 """Rounds between two looks at what costs more to ask: pending restarts and slots."""
 
+MEASURED_S = 2.0
+"""How long a measured lag is told. PostgreSQL forgets it as soon as a standby has reported twice that it has everything, which
+at rest happens each wal_receiver_status_interval (1 s here); the next heartbeat is measured again."""
+
 _SAMPLE = """
 SELECT pg_is_in_recovery() AS standby,
        CASE WHEN pg_is_in_recovery() THEN NULL ELSE (pg_current_wal_flush_lsn() - '0/0')::int8 END AS flushed,
@@ -43,6 +47,7 @@ SELECT pg_is_in_recovery() AS standby,
        (SELECT json_agg(json_build_object(
                    'name', r.application_name, 'slot', s.slot_name, 'streaming', r.state = 'streaming',
                    'flush_lsn', (r.flush_lsn - '0/0')::int8, 'replay_lsn', (r.replay_lsn - '0/0')::int8,
+                   'flush_lag_ms', extract(epoch FROM r.flush_lag)::float8 * 1000,
                    'sync_priority', coalesce(r.sync_priority, 0)))
           FROM pg_stat_replication r LEFT JOIN pg_replication_slots s ON s.active_pid = r.pid
          WHERE r.application_name NOT LIKE 'endpointd %')::text AS walsenders
@@ -89,6 +94,8 @@ class Facts:
     loaded_version: int | None = None
     replay_paused: bool = False
     slots: Slots | None = None
+    asked_at: float = 0.0
+    """When the round began, on the loop's clock."""
 
 
 NOTHING = Facts()
@@ -105,6 +112,8 @@ class Gatherer:
         self._mute_since: float | None = None
         self._complaint = ""
         self._round_over = asyncio.Event()
+        self._flush_lags: dict[str, tuple[float, float]] = {}
+        """Of each walsender the lag that was measured last, and when."""
 
     async def next_round(self) -> None:
         """Wait until a round begun or still to begin is over: whoever goes by the facts need look no oftener."""
@@ -161,7 +170,7 @@ class Gatherer:
             self.facts = facts
 
     async def _ask(self, postmaster: int) -> Facts:
-        sessions = self._instance.sessions
+        sessions, asked_at = self._instance.sessions, asyncio.get_running_loop().time()
         row = await sessions.observer.row(_SAMPLE, timeout_s=ASK_TIMEOUT_S)
         restart_for, slots = self.facts.restart_for, self.facts.slots
         loaded = int(row["loaded"]) if (row["loaded"] or "").isdecimal() else None
@@ -173,12 +182,13 @@ class Gatherer:
             slots = Slots(kept["count"], kept["retained"])
         self._rounds += 1
         facts = Facts(
-            walsenders=_walsenders_decoder.decode(row["walsenders"]) if row["walsenders"] else (),
+            walsenders=self._measured(_walsenders_decoder.decode(row["walsenders"]) if row["walsenders"] else (), asked_at),
             synchronous_standby_names=row["names"],
             restart_for=restart_for,
             loaded_version=loaded,
             replay_paused=row["paused"],
             slots=slots,
+            asked_at=asked_at,
         )
         if not row["standby"]:
             return replace(facts, role=Role.PRIMARY, timeline=Timeline(row["timeline"]), wal_end=Lsn(row["flushed"]))
@@ -193,6 +203,19 @@ class Gatherer:
             receiver_running=row["streaming"] or bool(processes.receivers(postmaster)),
             receiver_streaming=row["streaming"],
             written_lsn=Lsn(row["written"]) if row["written"] is not None else None,
+        )
+
+    def _measured(self, walsenders: tuple[Walsender, ...], now: float) -> tuple[Walsender, ...]:
+        """Return *walsenders*, each with the lag that was measured last, if that is not long ago: NULL is no lag of 0."""
+        known = self._flush_lags
+        self._flush_lags = {
+            one.name: (one.flush_lag_ms, now) if one.flush_lag_ms is not None else known[one.name]
+            for one in walsenders
+            if one.flush_lag_ms is not None or (one.name in known and now - known[one.name][1] < MEASURED_S)
+        }
+        return tuple(
+            msgspec.structs.replace(one, flush_lag_ms=self._flush_lags[one.name][0]) if one.name in self._flush_lags else one
+            for one in walsenders
         )
 
 

@@ -12,6 +12,8 @@ import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from noded.attention import Attention
 from noded.disksync import SyncTrial
 from noded.durable_state import DurableState
@@ -19,10 +21,11 @@ from noded.heartbeat import Heartbeat
 from noded.instance import Instance
 from noded.observe import Deafness, Gatherer, UpstreamPort
 from noded.promise import Work
+from noded.replaylag import ReplayLag
 from noded.room import disk_of
 from pgtopology.epoch import NO_EPOCH
 from pgtopology.node import Role
-from pgtopology.observation import Activity, Horizon, Observation, Postmaster, PostmasterState, Receiver, UserSlot
+from pgtopology.observation import Activity, Horizon, Observation, Postmaster, PostmasterState, Receiver, UserSlot, Walsender
 
 ROUND_S = 0.2
 STARTING_ROUND_S = 0.02
@@ -70,6 +73,7 @@ class Reporter:
         self.deafness = Deafness(instance, attention)
         self.sync_trial = SyncTrial(instance, self.gatherer, attention)
         self.upstream_port = UpstreamPort(instance, self.gatherer)
+        self.replay_lag = ReplayLag(instance.sessions.observer, lambda: self.gatherer.facts)
         self.slots_kept: Callable[[], frozenset[str]] = frozenset
         """Whom to ask for the slots that are kept."""
         self.relaxations: Callable[[], tuple[str, ...]] = tuple
@@ -123,6 +127,13 @@ class Reporter:
                 await self._news.wait()
             told = self.latest
 
+    def _with_unflushed(self, sender: Walsender, asked_at: float) -> Walsender:
+        """Return *sender* with the lag that our own heartbeats prove, if that is more: PostgreSQL's waits for an answer."""
+        unflushed_s = self._heartbeat.unflushed_s(sender.flush_lsn, asked_at)
+        if unflushed_s is None:
+            return sender
+        return replace(sender, flush_lag_ms=max(sender.flush_lag_ms or 0.0, round(unflushed_s * 1000, 3)))
+
     def _publish(self) -> None:
         self.latest = self.compose()
         news, self._news = self._news, asyncio.Event()
@@ -168,6 +179,9 @@ class Reporter:
             timeline=facts.timeline,
             wal_end=facts.wal_end,
             replayed_lsn=facts.replayed_lsn,
+            replay_lag_ms=self.replay_lag.lag_ms if standby else None,
+            upstream_silent_ms=self.replay_lag.silent_ms if standby else None,
+            behind_bytes=self.replay_lag.behind_bytes if standby else None,
             receiver=Receiver(
                 running=facts.receiver_running,
                 streaming=facts.receiver_streaming,
@@ -179,7 +193,7 @@ class Reporter:
             if standby
             else None,
             heartbeat=self._heartbeat.report(now),
-            walsenders=facts.walsenders,
+            walsenders=tuple(self._with_unflushed(sender, facts.asked_at) for sender in facts.walsenders),
             synchronous_standby_names=facts.synchronous_standby_names,
             slots_kept=tuple(sorted(self.slots_kept())),
             user_slots=self.user_slots() if running else (),

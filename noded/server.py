@@ -135,8 +135,13 @@ def _order(node: Node, kind: type[_O], carry_out: Callable[[_O], Awaitable[msgsp
 
 def _health(node: Node) -> _Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
+        try:
+            asked = request.query.get("lag") if request.path in patroni.LAG_PATHS else None
+            limit = patroni.parse_lag(asked) if asked is not None else None
+        except ValueError as error:
+            raise ApiError(400, "bad_request", str(error)) from error
         observation = node.reporter.compose()
-        status = 200 if patroni.is_yes(request.path, observation) else 503
+        status = 200 if patroni.is_yes(request.path, observation, limit) else 503
         return json_response(patroni.health(observation), status)
 
     return handle

@@ -115,6 +115,9 @@ class Walsender(msgspec.Struct, frozen=True, kw_only=True):
     streaming: bool
     flush_lsn: Lsn | None
     replay_lsn: Lsn | None
+    flush_lag_ms: float | None = None
+    """From a commit on the writer to the word that it is flushed there, by the writer's clock alone: PostgreSQL's flush_lag, or
+    the age of the oldest heartbeat that is not flushed there, if that is more. None: unknown."""
     sync_priority: int
     """0 for a name that is not in the list *that walsender* has read: the proof that it re-read its configuration."""
 
@@ -227,6 +230,13 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     wal_end: Lsn | None = None
     """On a primary what is flushed; on a standby max(received, replayed)."""
     replayed_lsn: Lsn | None = None
+    replay_lag_ms: float | None = None
+    """On a standby that streams: how long the oldest WAL that it received and did not replay has waited, by its own clock; 0 if
+    none waits. None: unknown."""
+    upstream_silent_ms: float | None = None
+    """Since the last message of its upstream, when that was asked last; a writer's heartbeats bring one every 200 ms."""
+    behind_bytes: int | None = None
+    """How far its replay is behind the end of WAL that its upstream told last."""
     receiver: Receiver | None = None
     """Present on every standby, also on one without upstream."""
     heartbeat: Heartbeat | None = None

@@ -103,6 +103,7 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     lsn: str | None
     lag_bytes: int | None
     lag_ms: int | None
+    """From a commit on the writer to its visibility here; 0 is less than half a millisecond, None is unknown."""
     host: str
     port: int
     pid: int | None
@@ -118,6 +119,10 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     problem: str | None = None
     late_ms: int = 0
     """How long noded's loop stood still at most, within the last minute."""
+    reader_eligible: bool = False
+    """The reader endpoint sends new sessions here."""
+    reader_obstacle: str | None = None
+    """Why it does not."""
 
 
 class ProxyStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ import msgspec
 from cluster_manager.decision.suspicion import Health, health
 from cluster_manager.decision.view import NodeView, View
 from pgtopology.document import Topology
-from pgtopology.node import Member, NodeState, Role
+from pgtopology.node import Member, NodeState, Role, sync_name
 from pgtopology.observation import Activity, Observation, PostmasterState
 
 CAUGHT_UP_BYTES = 1 << 20
@@ -65,6 +65,58 @@ def lag_bytes(node: NodeView, document: Topology | None, view: View) -> int | No
     return max(0, ahead - behind) if ahead is not None and behind is not None else None
 
 
+def lag_ms(node: NodeView, document: Topology | None, view: View) -> float | None:
+    """Return the time from a commit on the writer to its visibility on the node; None if it is unknown.
+
+    The sum of two durations, each of one clock: from the commit to the word that it is flushed there, by the writer, and the
+    wait for its replay, by the node.  So it is rather too long (by the word's way back) than too short.
+    """
+    if document is None or document.writer is None:
+        return None
+    if node.name == document.writer:
+        return 0.0
+    shipped, replayed = _lags_ms(node, document, view)
+    return shipped + replayed if shipped is not None and replayed is not None else None
+
+
+def _lags_ms(node: NodeView, document: Topology, view: View) -> tuple[float | None, float | None]:
+    """Return how long WAL takes to get to the node, and how long it waits there for its replay; None for what is unknown."""
+    observation, writer = node.observation, view.node(document.writer)
+    if observation is None or not node.is_heard(view.timings):
+        return None, None
+    if writer is None or writer.observation is None or not writer.is_heard(view.timings) or observation.incarnation is None:
+        return None, observation.replay_lag_ms
+    name = sync_name(node.name, observation.incarnation)
+    shipped = [one.flush_lag_ms for one in writer.observation.walsenders if one.name == name and one.slot == name]
+    return shipped[0] if shipped else None, observation.replay_lag_ms
+
+
+def reader_obstacle(node: NodeView, document: Topology, view: View) -> str | None:
+    """Return why the reader endpoint sends no new session to the node, or None if it may.
+
+    A replica that was too late comes back when it is well within the limit.
+    """
+    state = node_state(node, document, view)
+    if state is not NodeState.STREAMING:
+        return f"it is {'the writer' if state is NodeState.RUNNING else str(state).replace('_', ' ')}"
+    behind = lag_bytes(node, document, view)
+    if behind is not None and behind > READER_LAG_BYTES_MAX:
+        return f"its replay is {behind} bytes behind, more than {READER_LAG_BYTES_MAX}"
+    limit_ms = view.reader_lag_max_ms
+    if not limit_ms:
+        return None
+    lags_ms = _lags_ms(node, document, view)
+    before = document.member(node.name)
+    was_late = before is not None and before.state is NodeState.STREAMING and not before.reader_eligible
+    # What is known of a sum is the least that it can be.
+    at_least_ms = sum(part for part in lags_ms if part is not None)
+    if at_least_ms > limit_ms:
+        return f"what it shows is {at_least_ms:.0f} ms old, more than max_lag_ms = {limit_ms}"
+    if was_late and at_least_ms > limit_ms / 2:
+        return f"what it shows is {at_least_ms:.0f} ms old, not yet within half of max_lag_ms = {limit_ms}"
+    return None
+
+
 def is_in_force(node: NodeView, document: Topology) -> bool:
     """Return whether the node's running PostgreSQL goes by all of the document's settings, as far as it said."""
     observation = node.observation
@@ -106,8 +158,6 @@ def _refresh(node: NodeView, document: Topology, view: View) -> Member:
             incarnation = observation.incarnation
     elif before is not None:
         timeline = before.timeline
-    lag = lag_bytes(node, document, view)
-    eligible = state is NodeState.STREAMING and (lag is None or lag <= READER_LAG_BYTES_MAX)
     return Member(
         stopped=before.stopped if before is not None else False,
         leaving=before.leaving if before is not None else False,
@@ -121,8 +171,8 @@ def _refresh(node: NodeView, document: Topology, view: View) -> Member:
         state=state,
         timeline=timeline,
         tier=spec.tier,
-        reader_eligible=eligible,
-        lag_bytes=lag,
+        reader_eligible=reader_obstacle(node, document, view) is None,
+        lag_bytes=lag_bytes(node, document, view),
     )
 
 

@@ -246,6 +246,8 @@ class View:
     settings_sent: SettingsSent | None = None
     slots_in_force: frozenset[str] | None = None
     """The slots the writer was last told to keep, in this epoch since this manager runs."""
+    reader_lag_max_ms: int = 0
+    """How old what a replica shows may be for the reader endpoint; 0: however old."""
     wall_time: str = ""
     """ISO 8601, only to be written into what people read."""
     timings: Timings = field(default_factory=Timings)

@@ -39,6 +39,12 @@ class FailoverPreferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
     hold_s: Seconds = 60.0
 
 
+class ReaderPreferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Given to the manager, whose settings explain it."""
+
+    max_lag_ms: Annotated[int, msgspec.Meta(ge=0, le=86_400_000)] = 1000
+
+
 class ClusterPreferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the command line can say too."""
 
@@ -53,6 +59,7 @@ class Preferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     cluster: ClusterPreferences = ClusterPreferences()
     postgres: PostgresPreferences = PostgresPreferences()
     failover: FailoverPreferences = FailoverPreferences()
+    reader: ReaderPreferences = ReaderPreferences()
     logs: LogPreferences = LogPreferences()
 
 

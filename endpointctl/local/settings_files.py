@@ -32,7 +32,8 @@ def settings_files(plan: Plan, layout: Layout, preferences: Preferences) -> dict
 
 def preferences_in_force(layout: Layout, plan: Plan) -> Preferences:
     """Return the preferences the programs of *plan* were started with, so that they go on, and a new node gets the same."""
-    in_force: dict[str, object] = {"failover": _tables(layout.settings_file(MANAGER_PROGRAM)).get("failover", {})}
+    manager = _tables(layout.settings_file(MANAGER_PROGRAM))
+    in_force: dict[str, object] = {"failover": manager.get("failover", {}), "reader": _reader_in_force(manager)}
     for node in plan.nodes:
         found = _tables(layout.settings_file(node.name))
         if found:
@@ -43,9 +44,15 @@ def preferences_in_force(layout: Layout, plan: Plan) -> Preferences:
     return msgspec.convert(in_force, Preferences)
 
 
+def _reader_in_force(manager: Mapping[str, Mapping[str, object]]) -> dict[str, object]:
+    reader = manager.get("endpoints", {}).get("reader", {})
+    return {key: value for key, value in reader.items() if key == "max_lag_ms"} if isinstance(reader, dict) else {}
+
+
 def preferences_file(preferences: Preferences) -> str:
     """Return a file for `up --config` that says what the programs are given of *preferences*."""
-    return f"[postgres]\n{_postgres(preferences)}\n{_failover(preferences)}\n{_logs(preferences)}"
+    reader = f"[reader]\nmax_lag_ms = {preferences.reader.max_lag_ms}\n"
+    return f"[postgres]\n{_postgres(preferences)}\n{_failover(preferences)}\n{reader}\n{_logs(preferences)}"
 
 
 def _tables(path: Path) -> dict[str, dict[str, object]]:
@@ -130,6 +137,7 @@ port = {plan.writer_port}
 [endpoints.reader]
 host = {_text(HOST)}
 port = {plan.reader_port}
+max_lag_ms = {preferences.reader.max_lag_ms}
 
 {nodes}
 {_failover(preferences)}

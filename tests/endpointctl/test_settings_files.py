@@ -15,7 +15,13 @@ from endpointctl.exits import WrongUsage
 from endpointctl.local.directory import write_settings
 from endpointctl.local.layout import Layout
 from endpointctl.local.plan import make_plan
-from endpointctl.local.preferences import FailoverPreferences, PostgresPreferences, Preferences, load_preferences
+from endpointctl.local.preferences import (
+    FailoverPreferences,
+    PostgresPreferences,
+    Preferences,
+    ReaderPreferences,
+    load_preferences,
+)
 from endpointctl.local.settings_files import preferences_file, settings_files
 from noded.settings import NodedSettings
 
@@ -83,6 +89,7 @@ def test_preferences_written_to_a_file_are_the_same(tmp_path: Path) -> None:
     chosen = Preferences(
         postgres=PostgresPreferences(settings={"a.b": 'x"y'}, hba=("host all all ::1/128 trust",)),
         failover=FailoverPreferences(hold_after=0),
+        reader=ReaderPreferences(max_lag_ms=0),
     )
     path = tmp_path / "p.toml"
     path.write_text(preferences_file(chosen))

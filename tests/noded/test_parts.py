@@ -154,6 +154,52 @@ def test_load_balancers_get_the_answers_they_know(observation: Observation, yes:
     assert patroni.health(observation).role == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [
+        ("0", patroni.LagLimit(bytes_max=0)),
+        ("1048576", patroni.LagLimit(bytes_max=1 << 20)),
+        ("16kB", patroni.LagLimit(bytes_max=16 << 10)),
+        ("10MB", patroni.LagLimit(bytes_max=10 << 20)),
+        ("1 GB", patroni.LagLimit(bytes_max=1 << 30)),
+        ("500ms", patroni.LagLimit(ms_max=500)),
+        ("1s", patroni.LagLimit(ms_max=1000)),
+        ("2min", patroni.LagLimit(ms_max=120_000)),
+    ],
+)
+def test_a_limit_of_lag_is_bytes_or_time(text: str, limit: patroni.LagLimit) -> None:
+    assert patroni.parse_lag(text) == limit
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.5MB", "MB", "10 parsecs", "9" * 5000, "٣", "1e9", "10MBx"])
+def test_a_limit_of_lag_that_is_none_is_refused_with_what_is_accepted(text: str) -> None:
+    with pytest.raises(ValueError, match="up to 15 digits"):
+        patroni.parse_lag(text)
+
+
+@pytest.mark.parametrize(
+    ("limit", "waiting_ms", "silent_ms", "behind_bytes", "yes"),
+    [
+        (patroni.LagLimit(bytes_max=100), 0.0, 5.0, 100, True),
+        (patroni.LagLimit(bytes_max=100), 0.0, 5.0, 101, False),
+        (patroni.LagLimit(bytes_max=100), 0.0, 5.0, None, False),
+        (patroni.LagLimit(ms_max=1000), 999.0, 100.0, 1 << 30, True),
+        (patroni.LagLimit(ms_max=1000), 1001.0, 100.0, 0, False),
+        (patroni.LagLimit(ms_max=1000), 0.0, 1150.0, 0, True),
+        (patroni.LagLimit(ms_max=1000), 0.0, 1900.0, 0, False),
+        (patroni.LagLimit(ms_max=1000), None, None, 0, False),
+        (None, 99_999.0, 99_999.0, 1 << 40, True),
+    ],
+)
+def test_a_replica_that_is_or_may_be_later_than_asked_for_is_none(
+    limit: patroni.LagLimit | None, waiting_ms: float | None, silent_ms: float | None, behind_bytes: int | None, yes: bool
+) -> None:
+    observation = replace(STREAMING, replay_lag_ms=waiting_ms, upstream_silent_ms=silent_ms, behind_bytes=behind_bytes)
+    for path in patroni.LAG_PATHS:
+        assert patroni.is_yes(path, observation, limit) is yes
+    assert patroni.is_yes("/read-only", WRITER, limit), "the writer is never late"
+
+
 async def test_only_the_newest_diverged_tails_are_kept(tmp_path: Path) -> None:
     segment = tmp_path / "000000020000000000000003"
     kept = tmp_path / "kept"
