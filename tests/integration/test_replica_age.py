@@ -25,7 +25,7 @@ def until(is_met: Callable[[], bool], wanted: str, *, timeout_s: float = 30.0) -
 def ask(dsn: str, sql: str) -> object:
     """Return the one value that *sql* gives."""
     with psycopg.connect(dsn, autocommit=True) as connection:
-        row = connection.execute(sql).fetchone()
+        row = connection.execute(sql.encode()).fetchone()
     assert row is not None
     return row[0]
 
