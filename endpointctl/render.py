@@ -127,6 +127,8 @@ def node_notes(node: NodeStatus) -> list[str]:
     notes = [node.problem] if node.problem else []
     if node.late_ms >= LATE_MS:
         notes.append(f"noded stood still for {node.late_ms} ms within the last minute")
+    if node.state == "streaming" and node.reader_obstacle:
+        notes.append(f"no new readers: {node.reader_obstacle}")
     return [*notes, "restart needed"] if node.pending_restart else notes
 
 

@@ -66,12 +66,12 @@ def _verdict(new: Table, assignment: Assignment) -> tuple[Refusal, When] | None:
     return None
 
 
-def farewell(doing: Doing, *, is_writer: bool, because: Refusal | None = None) -> Refusal:
+def farewell(doing: Doing, *, is_writer: bool, may_have_committed: bool, because: Refusal | None = None) -> Refusal:
     """Return what the client is told when its session ends without its doing: *because*, or the server was lost.
 
-    On the writer a running statement may be a commit, and nobody can say whether it took place; on a replica nothing is
-    committed.
+    On the writer a running statement may be a commit, and nobody can say whether it took place, unless it runs in a transaction
+    block that nothing under way can end (*may_have_committed*); on a replica nothing is committed.
     """
-    if is_writer and doing is Doing.BUSY:
+    if is_writer and doing is Doing.BUSY and may_have_committed:
         return outcome_unknown()
     return because if because is not None else server_lost()

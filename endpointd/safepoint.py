@@ -7,6 +7,8 @@ Each Query, FunctionCall and Sync of the client is answered by one ReadyForQuery
 outstanding, pipelines included.  COPY from the client is the exception: a Sync sent before CopyDone is swallowed by the
 server (PostgreSQL documentation, "COPY Operations").
 
+Inside a transaction block nothing is committed before the block ends: what may do that is looked for in the texts (block.py).
+
 The server's direction also shows the two things of payload that we read: whether the server said goodbye itself, and a
 notice from SyncRepWaitForLSN, that is, a commit whose wait for copies was cancelled (S15).  Of a writer's client the texts of
 statements are looked through for words that weaken its commits (commits.py).  One that hides the server's warnings would not
@@ -18,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import StrEnum
 
+from endpointd.block import Block, may_end
 from endpointd.commits import Laxity, laxity_of
 from pgwire.errors import ProtocolError
 from pgwire.framing import Scanner
@@ -29,6 +32,9 @@ _SYNC_WAIT = SYNC_WAIT_ROUTINE.encode()
 
 _ANSWERED = frozenset({Frontend.QUERY, Frontend.FUNCTION_CALL, Frontend.SYNC})
 _IN_BLOCK = ord("T")
+_IN_FAILED_BLOCK = ord("E")
+
+_PREPARING = frozenset({Frontend.PARSE, Frontend.BIND, Frontend.EXECUTE})
 
 _CLOSING = frozenset(
     {
@@ -57,9 +63,11 @@ class SafePoint:
     """The state of one session, fed with what each side sends. Begins behind the startup packet."""
 
     __slots__ = (
+        "_block",
         "_cancels",
         "_client",
         "_copying_in",
+        "_may_end_block",
         "_on_lax",
         "_outstanding",
         "_server",
@@ -84,6 +92,9 @@ class SafePoint:
         self._unsynced = False
         self._status = 0
         self._cancels = 0
+        self._block = Block()
+        self._may_end_block = True
+        """Something under way may end the block, or begun outside one; always while the texts are not looked through."""
         self._on_lax: Callable[[Laxity], None] | None = None
         self.laxity = Laxity.NONE
         """What the client has done to the promise, as far as it was looked at."""
@@ -116,11 +127,11 @@ class SafePoint:
     def client_sent(self, chunk: bytes | bytearray | memoryview) -> None:
         """Take in what the client sent. Raises ProtocolError if it is no chain of messages."""
         for kind, _, _, payload in self._client.feed(chunk):
-            if payload:
-                self._look_through(payload)
+            if payload or kind == Frontend.SYNC:
+                self._follow(kind, payload)
             if kind in _ANSWERED:
                 self._outstanding.append(kind)
-            elif kind == Frontend.PARSE:
+            elif kind in _PREPARING:
                 pass
             elif kind == Frontend.TERMINATE:
                 self.has_left = True
@@ -150,6 +161,8 @@ class SafePoint:
                 self._copying_in = self._unsynced = False
                 if self._outstanding:
                     del self._outstanding[:1]
+                if not self._outstanding and not self._block.is_open:
+                    self._may_end_block = self._on_lax is None or self._status not in (_IN_BLOCK, _IN_FAILED_BLOCK)
             elif kind == Backend.ERROR_RESPONSE:
                 report = _report(payload)
                 self.server_said_goodbye = report.is_fatal
@@ -181,6 +194,25 @@ class SafePoint:
         if not self._cancels:
             self.is_in_doubt = False
 
+    def _follow(self, kind: int, payload: bytes) -> None:
+        """Take in what a watched client sends: texts, and whether they may end the block it is in."""
+        block = self._block
+        if kind == Frontend.QUERY:
+            self._look_through(payload)
+            block.is_open = False  # its answer comes after whatever was sent before
+            self._may_end_block = self._may_end_block or may_end(payload)
+        elif kind == Frontend.PARSE:
+            self._look_through(payload)
+            self._may_end_block = block.prepared(payload) or self._may_end_block
+            if block.is_followed:
+                self._client.ask_for(collected=(Frontend.BIND, Frontend.EXECUTE))
+        elif kind == Frontend.BIND:
+            self._may_end_block = block.bound(payload) or self._may_end_block
+        elif kind == Frontend.EXECUTE:
+            self._may_end_block = block.executed(payload) or self._may_end_block
+        elif kind == Frontend.SYNC:
+            self._may_end_block = block.synced() or self._may_end_block
+
     def _look_through(self, statement: bytes) -> None:
         found = laxity_of(statement)
         if found is Laxity.NONE:
@@ -202,12 +234,18 @@ class SafePoint:
         return self._server.missing
 
     @property
+    def may_have_committed(self) -> bool:
+        """Whether a session that is busy may have committed something that its client was not told of."""
+        return self._may_end_block
+
+    @property
     def doing(self) -> Doing:
         """What the session is doing, as far as its bytes have been seen."""
         if (
             self._outstanding
             or self._copying_in
             or self._unsynced
+            or self._block.is_open
             or not self._client.at_boundary
             or self._client.last_kind not in _CLOSING
             or not self._server.at_boundary

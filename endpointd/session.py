@@ -263,8 +263,9 @@ class Session:
     def _say_farewell(self, because: Refusal | None) -> None:
         if self._relayed is None:
             return
-        doing = self.login.conversation.point.doing
-        self._end_relay(farewell(doing, is_writer=self._relayed.backend.is_writer, because=because))
+        point, is_writer = self.login.conversation.point, self._relayed.backend.is_writer
+        may_have = point.may_have_committed
+        self._end_relay(farewell(point.doing, is_writer=is_writer, may_have_committed=may_have, because=because))
 
     def _end_relay(self, why: Refusal | None) -> None:
         if self._relayed is None:

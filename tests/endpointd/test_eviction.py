@@ -64,17 +64,19 @@ def test_readers_of_a_server_that_left_end_when_it_is_safe() -> None:
 
 
 @pytest.mark.parametrize(
-    ("doing", "is_writer", "because", "told"),
+    ("doing", "is_writer", "may_have", "because", "told"),
     [
-        (Doing.BUSY, True, None, refusal.outcome_unknown()),
-        (Doing.BUSY, True, refusal.primary_changed(), refusal.outcome_unknown()),
-        (Doing.IN_TRANSACTION, True, refusal.primary_changed(), refusal.primary_changed()),
-        (Doing.IDLE, True, None, refusal.server_lost()),
-        (Doing.BUSY, False, None, refusal.server_lost()),
-        (Doing.BUSY, False, refusal.primary_changed(), refusal.primary_changed()),
+        (Doing.BUSY, True, True, None, refusal.outcome_unknown()),
+        (Doing.BUSY, True, True, refusal.primary_changed(), refusal.outcome_unknown()),
+        (Doing.BUSY, True, False, None, refusal.server_lost()),
+        (Doing.BUSY, True, False, refusal.primary_changed(), refusal.primary_changed()),
+        (Doing.IN_TRANSACTION, True, True, refusal.primary_changed(), refusal.primary_changed()),
+        (Doing.IDLE, True, True, None, refusal.server_lost()),
+        (Doing.BUSY, False, True, None, refusal.server_lost()),
+        (Doing.BUSY, False, True, refusal.primary_changed(), refusal.primary_changed()),
     ],
 )
 def test_only_what_may_have_been_a_commit_is_unknown(
-    doing: Doing, is_writer: bool, because: Refusal | None, told: Refusal
+    doing: Doing, is_writer: bool, may_have: bool, because: Refusal | None, told: Refusal
 ) -> None:
-    assert farewell(doing, is_writer=is_writer, because=because) == told
+    assert farewell(doing, is_writer=is_writer, may_have_committed=may_have, because=because) == told

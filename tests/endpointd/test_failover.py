@@ -137,6 +137,57 @@ async def test_a_failover_ends_sessions_holds_newcomers_and_lets_them_in_at_the_
             os.kill(duo.n1.postmaster_pid, signal.SIGCONT)
 
 
+SLOW_COMMIT = """
+begin;
+create temp table slow (i int);
+create function pg_temp.slowly() returns trigger language plpgsql as $$ begin perform pg_sleep(30); return null; end $$;
+create constraint trigger late after insert on slow deferrable initially deferred
+    for each row execute function pg_temp.slowly();
+insert into slow values (1)
+"""
+"""What makes the COMMIT behind it take its time."""
+
+
+@pytest.mark.parametrize("kind", [TransitionKind.FAILOVER, TransitionKind.SWITCHOVER])
+async def test_whoever_is_in_a_block_is_told_that_nothing_was_committed_unless_it_commits(
+    duo: Duo, tmp_path: Path, kind: TransitionKind
+) -> None:
+    async with standing(duo, tmp_path) as (feed, running):
+        simple = await connect(running.writer_port)
+        await simple.execute("begin")
+        committing = await connect(running.writer_port)
+        await committing.execute(SLOW_COMMIT)
+        place = {"host": "127.0.0.1", "port": running.writer_port, "user": "postgres", "database": "postgres"}
+        extended = await asyncpg.connect(**place)
+        await extended.execute("begin")
+        prepared = await asyncpg.connect(**place)
+        commit = await prepared.prepare("commit")
+        await prepared.execute(SLOW_COMMIT)
+
+        async def ended(work: Awaitable[object]) -> str | None:
+            with pytest.raises((psycopg.Error, asyncpg.PostgresError)) as caught:
+                await work
+            return getattr(caught.value, "sqlstate", None)
+
+        async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+            told = [
+                tasks.create_task(ended(work))
+                for work in (
+                    simple.execute("select pg_sleep(30)"),
+                    extended.fetch("select pg_sleep($1::int)", 30),
+                    committing.execute("commit"),
+                    commit.fetch(),
+                )
+            ]
+            while sum(view.doing == "busy" for view in (await running.sessions()).sessions) != len(told):
+                await asyncio.sleep(0.01)
+            feed.publish(duo.document(epoch=2, revision=2, kind=kind))
+        assert [one.result() for one in told] == ["57P01", "57P01", "08007", "08007"]
+        await asyncio.gather(simple.close(), committing.close())
+        extended.terminate()
+        prepared.terminate()
+
+
 async def test_a_switchover_lets_transactions_finish_for_a_while(duo: Duo, tmp_path: Path) -> None:
     async with standing(duo, tmp_path) as (feed, running):
         quick = await connect(running.writer_port)
