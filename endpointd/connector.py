@@ -77,6 +77,11 @@ class Connector:
         self._enders: dict[int, Ender] = {}
         """How to end each login that has a place or waits for one."""
         self._hurry: asyncio.TimerHandle | None = None
+        self._waiting: set[int] = set()
+
+    def is_waiting(self, number: int) -> bool:
+        """Return whether session *number* waits until there is somebody to connect to, or for its turn."""
+        return number in self._waiting
 
     async def connect(
         self,
@@ -86,19 +91,23 @@ class Connector:
         *,
         failed: Backend | None,
         hold_until: float,
+        is_patient: Callable[[], bool] = lambda: True,
         address: str = "",
         end: Ender = lambda _why: None,
     ) -> tuple[Backend, Link] | Refusal:
         """Return a server for the session *number* and a connection to it, or why there is none.
 
-        Waits until *hold_until* for somebody to connect to, and for a turn to log in there.  The session holds what it got
-        until `release`, and its place among the logins until `login_over`; *failed* is a server that it got before and gives
-        back, because it does not serve.  *address* is the client's; *end* ends the session if others need its place.
+        Waits until *hold_until* for somebody to connect to, and for a turn to log in there, but only while its client
+        *is_patient*.  The session holds what it got until `release`, and its place among the logins until `login_over`;
+        *failed* is a server that it got before and gives back, because it does not serve.  *address* is the client's; *end*
+        ends the session if others need its place.
         """
         self._enders[number] = end
         has_server = False
         try:
-            found = await self._connect(number, holder, door, failed=failed, hold_until=hold_until, address=address)
+            found = await self._connect(
+                number, holder, door, failed=failed, hold_until=hold_until, is_patient=is_patient, address=address
+            )
             has_server = isinstance(found, tuple)
             return found
         finally:
@@ -106,7 +115,15 @@ class Connector:
                 self.login_over(number)
 
     async def _connect(
-        self, number: int, holder: Evictable, door: Door, *, failed: Backend | None, hold_until: float, address: str
+        self,
+        number: int,
+        holder: Evictable,
+        door: Door,
+        *,
+        failed: Backend | None,
+        hold_until: float,
+        is_patient: Callable[[], bool],
+        address: str,
     ) -> tuple[Backend, Link] | Refusal:
         self._board.release(number)
         if failed is not None:
@@ -127,19 +144,22 @@ class Connector:
                     if self._choose(door) is not None:
                         continue
                 now = self._loop.time()
-                if now >= hold_until:
+                if now >= hold_until or not is_patient():
                     return refusal.too_many_clients() if is_crowded else self._why_nobody(door)
                 if held_since is None:
                     if not self._may_wait(number, address):
                         return refusal.too_many_clients() if is_crowded else refusal.too_many_waiting(door.name)
                     held_since = now
                     metrics.HELD.labels(door).inc()
+                self._waiting.add(number)
                 if backend is not None and is_crowded:
                     await self._wait_for_turn(number, door, backend, hold_until)
                     waited_for = backend
                 else:
                     await self._board.wait_for_change(min(hold_until, self._retry_at(door)) - now)
+                self._waiting.discard(number)
         finally:
+            self._waiting.discard(number)
             if held_since is not None:
                 self._held.leave(number)
                 metrics.HELD.labels(door).dec()

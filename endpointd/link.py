@@ -48,7 +48,11 @@ class Receiver(Protocol):
         ...
 
     def ended(self) -> None:
-        """The peer will send no more; or the link is broken. Called once."""
+        """The peer will send no more; it may still listen. Called once."""
+        ...
+
+    def broken(self) -> None:
+        """Nothing more can be said to the peer either. Called once, after `ended`."""
         ...
 
     def writable(self, is_writable: bool) -> None:
@@ -65,6 +69,7 @@ class Inbox:
         self._bytes_max = bytes_max
         self._data = bytearray()
         self.has_ended = False
+        self.is_broken = False
 
     def __len__(self) -> int:
         return len(self._data)
@@ -88,6 +93,11 @@ class Inbox:
         self.has_ended = True
         self._poke()
 
+    def broken(self) -> None:
+        """Remember that nobody listens."""
+        self.is_broken = True
+        self._poke()
+
     def writable(self, is_writable: bool) -> None:
         """A login is too small to fill a buffer."""
 
@@ -99,6 +109,9 @@ class _Deaf:
         pass
 
     def ended(self) -> None:
+        pass
+
+    def broken(self) -> None:
         pass
 
     def writable(self, is_writable: bool) -> None:
@@ -118,7 +131,9 @@ class Link(asyncio.BufferedProtocol):
         self._receiver: Receiver = DEAF
         self._is_reading = True
         self._has_ended = False
+        self._is_broken = False
         self._is_finishing = False
+        self._has_said_all = False
         self._linger: asyncio.TimerHandle | None = None
         self.is_writable = True
         self.bytes_received = 0
@@ -136,6 +151,8 @@ class Link(asyncio.BufferedProtocol):
         self._receiver = receiver
         if self._has_ended:
             receiver.ended()
+        if self._is_broken:
+            self._receiver.broken()
 
     @property
     def has_ended(self) -> bool:
@@ -162,7 +179,7 @@ class Link(asyncio.BufferedProtocol):
     def write(self, data: bytes | memoryview) -> None:
         """Send *data*, which must not change afterwards. On a link that is broken or closing this is nothing."""
         transport = self._transport
-        if transport is not None and not transport.is_closing() and not self._is_finishing:
+        if transport is not None and not transport.is_closing() and not self._is_finishing and not self._has_said_all:
             self.bytes_sent += len(data)
             transport.write(data)
 
@@ -178,6 +195,13 @@ class Link(asyncio.BufferedProtocol):
             self._is_reading = True
             self._transport.resume_reading()
 
+    def end_sending(self) -> None:
+        """Say that no more will come, behind what waits to be sent, and go on listening."""
+        transport = self._transport
+        if transport is not None and not transport.is_closing() and not self._is_finishing and not self._has_said_all:
+            self._has_said_all = True
+            transport.write_eof()
+
     def finish(self) -> None:
         """Send what waits to be sent and say that no more will come; close when the peer does, or soon."""
         self._receiver = DEAF
@@ -188,7 +212,8 @@ class Link(asyncio.BufferedProtocol):
             self.close()
             return
         self._is_finishing = True
-        transport.write_eof()
+        if not self._has_said_all:
+            transport.write_eof()
         self.resume_reading()
         self._linger = asyncio.get_running_loop().call_later(HEAR_OUT_S, self.close)
 
@@ -246,6 +271,8 @@ class Link(asyncio.BufferedProtocol):
         if self._linger is not None:
             self._linger.cancel()
         self._end()
+        self._is_broken = True
+        self._receiver.broken()
         if self._on_closed is not None:
             self._on_closed()
 

@@ -171,7 +171,7 @@ class Login:
             return ServerGone(why)
         if conversation.wants_client and len(self._client_inbox):
             return ClientSent(self._client_inbox.take())
-        if self._client_inbox.has_ended:
+        if self._client_inbox.is_broken or (self._client_inbox.has_ended and (conversation.wants_client or server is None)):
             return ClientGone()
         if server is not None and len(server):
             return ServerSent(server.take())
@@ -189,10 +189,12 @@ class Login:
 
     def _poke(self) -> None:
         self._wake.set()
-        connecting = self._connecting
+        connecting, inbox = self._connecting, self._client_inbox
         if connecting is None or connecting.expired():  # the end of the wait is under way already
             return
-        if self._client_inbox.has_ended or self._stopped is not None:
+        # A client that says no more may still listen, but nobody is kept waiting for it.
+        gives_up = inbox.has_ended and self._around.connector.is_waiting(self._number)
+        if inbox.is_broken or gives_up or self._stopped is not None:
             connecting.reschedule(self._loop.time())
 
     # What is to be done
@@ -248,6 +250,7 @@ class Login:
                     self._door,
                     failed=connect.failed,
                     hold_until=self._hold_until,
+                    is_patient=lambda: not self._client_inbox.has_ended,
                     address=self._guest.address,
                     end=self.stop,
                 )

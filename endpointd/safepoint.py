@@ -4,8 +4,8 @@ A safe point is the moment when the session is idle: the server has answered eve
 side is in the middle of a message.  There a session can be ended without harm, and later moved.
 
 Each Query, FunctionCall and Sync of the client is answered by one ReadyForQuery, so a queue of them counts what is
-outstanding, pipelines included.  COPY from the client is the exception: a Sync sent before CopyDone is swallowed by the
-server (PostgreSQL documentation, "COPY Operations").
+outstanding, pipelines included; the first ReadyForQuery ends the login and answers nothing.  COPY from the client is the
+exception: a Sync sent before CopyDone is swallowed by the server (PostgreSQL documentation, "COPY Operations").
 
 Inside a transaction block nothing is committed before the block ends: what may do that is looked for in the texts (block.py).
 
@@ -157,9 +157,10 @@ class SafePoint:
             if self.is_in_doubt and unconfirmed is None and self._is_success_in_doubt(kind, payload):
                 unconfirmed = begin
             if kind == Backend.READY_FOR_QUERY:
+                is_login = not self._status
                 self._status = payload[0] if payload else 0
                 self._copying_in = self._unsynced = False
-                if self._outstanding:
+                if self._outstanding and not is_login:
                     del self._outstanding[:1]
                 if not self._outstanding and not self._block.is_open:
                     self._may_end_block = self._on_lax is None or self._status not in (_IN_BLOCK, _IN_FAILED_BLOCK)
@@ -232,6 +233,11 @@ class SafePoint:
     def missing(self) -> int:
         """How many bytes the server's unfinished message still lacks, as far as is known."""
         return self._server.missing
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether something that the client said to its end waits for an answer."""
+        return bool(self._outstanding)
 
     @property
     def may_have_committed(self) -> bool:

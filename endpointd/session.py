@@ -229,6 +229,8 @@ class Session:
                 if point.has_left or point.server_said_goodbye:
                     self._end = ("the server ended the session", "server_ended")
                     self._end_relay(None)
+                elif self._client.has_ended and not point.is_awaited:
+                    self._end_relay(None)  # it was told that no more comes, and has answered everything
                 else:
                     self._say_farewell(self._stop)
             case Happening.COMMIT_UNCONFIRMED:

@@ -184,6 +184,14 @@ class _Pair:
     # What the links tell
 
     def client_ended(self) -> None:
+        if self._is_stopped:
+            return
+        if self._point.doing is Doing.BUSY:
+            self._server.end_sending()
+        else:
+            self._stop(Happening.CLIENT_ENDED)
+
+    def client_broken(self) -> None:
         self._stop(Happening.CLIENT_ENDED)
 
     def server_ended(self) -> None:
@@ -219,20 +227,22 @@ class _Pair:
 class _ClientSide:
     """What the client's link talks to."""
 
-    __slots__ = ("ended", "received", "writable")
+    __slots__ = ("broken", "ended", "received", "writable")
 
     def __init__(self, pair: _Pair) -> None:
         self.received = pair.from_client
         self.ended = pair.client_ended
+        self.broken = pair.client_broken
         self.writable = pair.client_writable
 
 
 class _ServerSide:
     """What the server's link talks to."""
 
-    __slots__ = ("ended", "received", "writable")
+    __slots__ = ("broken", "ended", "received", "writable")
 
     def __init__(self, pair: _Pair) -> None:
         self.received = pair.from_server
         self.ended = pair.server_ended
+        self.broken = pair.server_ended
         self.writable = pair.server_writable

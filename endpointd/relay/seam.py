@@ -20,6 +20,8 @@ class Happening(StrEnum):
     """What an engine tells the owner of a pair. Except for PAUSED, the pair moves no bytes from then on."""
 
     CLIENT_ENDED = "client_ended"
+    """The client went away; or it says no more, and nothing that it said waits for an answer. Until then the server is told
+    that no more comes, and what it answers still reaches the client: PostgreSQL does the same for a client that half-closes."""
     CLIENT_NOT_UNDERSTOOD = "client_not_understood"
     """The client sent what is no message. What it said before has been passed on."""
     SERVER_ENDED = "server_ended"

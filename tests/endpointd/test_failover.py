@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -157,35 +157,32 @@ async def test_whoever_is_in_a_block_is_told_that_nothing_was_committed_unless_i
         await simple.execute("begin")
         committing = await connect(running.writer_port)
         await committing.execute(SLOW_COMMIT)
-        place = {"host": "127.0.0.1", "port": running.writer_port, "user": "postgres", "database": "postgres"}
-        extended = await asyncpg.connect(**place)
+        extended = await connect(running.writer_port)
         await extended.execute("begin")
-        prepared = await asyncpg.connect(**place)
-        commit = await prepared.prepare("commit")
+        prepared = await connect(running.writer_port)
+        await prepared.execute("commit", prepare=True)
         await prepared.execute(SLOW_COMMIT)
 
         async def ended(work: Awaitable[object]) -> str | None:
-            with pytest.raises((psycopg.Error, asyncpg.PostgresError)) as caught:
+            with pytest.raises(psycopg.Error) as caught:
                 await work
-            return getattr(caught.value, "sqlstate", None)
+            return caught.value.sqlstate
 
         async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
             told = [
                 tasks.create_task(ended(work))
                 for work in (
                     simple.execute("select pg_sleep(30)"),
-                    extended.fetch("select pg_sleep($1::int)", 30),
+                    extended.execute("select pg_sleep(%s)", [30]),
                     committing.execute("commit"),
-                    commit.fetch(),
+                    prepared.execute("commit", prepare=True),
                 )
             ]
             while sum(view.doing == "busy" for view in (await running.sessions()).sessions) != len(told):
                 await asyncio.sleep(0.01)
             feed.publish(duo.document(epoch=2, revision=2, kind=kind))
         assert [one.result() for one in told] == ["57P01", "57P01", "08007", "08007"]
-        await asyncio.gather(simple.close(), committing.close())
-        extended.terminate()
-        prepared.terminate()
+        await asyncio.gather(*(one.close() for one in (simple, extended, committing, prepared)))
 
 
 async def test_a_switchover_lets_transactions_finish_for_a_while(duo: Duo, tmp_path: Path) -> None:

@@ -213,7 +213,41 @@ async def test_a_client_that_terminates_and_leaves_is_heard_by_the_server(engine
         await b.client.send(last)
         b.client.close()
         assert await b.server.receive_all() == last
-        assert b.told == [Happening.CLIENT_ENDED]
+        b.server.close()
+        await b.wait_for(Happening.SERVER_ENDED)
+
+
+async def test_a_client_that_half_closes_gets_what_it_asked_for(engine: Engine) -> None:
+    async with bench(engine) as b:
+        b.answer = lambda _happening: engine.drop(TOKEN)
+        await b.client.send(query("select 1"))
+        b.client.sock.shutdown(socket.SHUT_WR)
+        assert await b.server.receive_all() == query("select 1")
+        answer = ROW * 1000 + ready_for_query("I")
+        await b.server.send(answer)
+        assert b.told == []
+        b.server.close()
+        assert await b.client.receive_all() == answer
+        assert b.told == [Happening.SERVER_ENDED]
+
+
+async def test_an_idle_client_that_half_closes_has_left(engine: Engine) -> None:
+    async with bench(engine) as b:
+        b.answer = lambda _happening: engine.drop(TOKEN)
+        await b.server.send(ready_for_query("I"))
+        await b.wait_until(lambda: b.doing is Doing.IDLE)
+        b.client.sock.shutdown(socket.SHUT_WR)
+        await b.wait_for(Happening.CLIENT_ENDED)
+
+
+async def test_a_client_that_breaks_off_has_left_whatever_is_under_way(engine: Engine) -> None:
+    async with bench(engine) as b:
+        b.answer = lambda _happening: engine.drop(TOKEN)
+        await b.client.send(query("select 1"))
+        await b.wait_until(lambda: b.doing is Doing.BUSY)
+        b.client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        b.client.close()
+        await b.wait_for(Happening.CLIENT_ENDED)
 
 
 async def test_a_reset_is_an_end(engine: Engine) -> None:

@@ -32,6 +32,7 @@ def frames(side: str, text: str) -> bytes:
 
 PLAYS: dict[str, list[Step]] = {
     "before the server is ready a session is busy": [BUSY, ("c", "p"), BUSY],
+    "a query that was sent with the login": [("c", "pQ"), ("s", "ZI"), BUSY, ("s", "TDCZI"), IDLE],
     "a query": [("s", "ZI"), IDLE, ("c", "Q"), BUSY, ("s", "TDDC"), BUSY, ("s", "ZI"), IDLE],
     "a transaction": [("s", "ZI"), ("c", "Q"), ("s", "CZT"), IN_TRANSACTION, ("c", "Q"), BUSY, ("s", "CZI"), IDLE],
     "a failed transaction": [("s", "ZI"), ("c", "Q"), ("s", "EZE"), IN_TRANSACTION],
