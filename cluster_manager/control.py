@@ -49,6 +49,10 @@ HISTORY_KINDS = ("bootstrap.opened", "failover.opened", "voters.changed", "pause
 EXPLAINED_EVENTS = 40
 EVENTS_PER_TURN = 200
 
+NUMBER_MAX = 2**63 - 1
+"""What a path or a query may name: as much as JSON readers and SQLite take."""
+SHOWN_MAX = 40
+
 NO_FLIGHTS = "no failover has been recorded yet"
 
 
@@ -227,10 +231,8 @@ class Control:
 
     async def _one_failover(self, request: web.Request) -> web.Response:
         wanted = request.match_info["epoch"]
-        if wanted != "latest" and not wanted.isdecimal():
-            raise ApiError(400, "bad_request", f'an epoch is a whole number, or "latest", not "{wanted}"')
+        epoch = _number(wanted, 'an epoch, or "latest",') if wanted != "latest" else None
         await self._flights.flush()
-        epoch = int(wanted) if wanted != "latest" else None
         flight = await asyncio.to_thread(self._flights.files.find, epoch)
         if flight is None:
             raise ApiError(404, "not_found", f"there is no record of epoch {wanted}" if epoch is not None else NO_FLIGHTS)
@@ -316,7 +318,12 @@ def _say(action: Action) -> str:
 
 
 def _whole_number(request: web.Request, name: str, default: int) -> int:
-    text = request.query.get(name, str(default))
-    if not text.isdecimal():
-        raise ApiError(400, "bad_request", f'{name} must be a whole number, not "{text}"')
-    return int(text)
+    return _number(request.query.get(name, str(default)), name)
+
+
+def _number(text: str, what: str) -> int:
+    """Return the number in *text*. Raises ApiError with what is accepted."""
+    if text.isascii() and text.isdecimal() and len(text) <= len(str(NUMBER_MAX)) and int(text) <= NUMBER_MAX:
+        return int(text)
+    shown = text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}…"
+    raise ApiError(400, "bad_request", f'{what} must be a whole number from 0 to {NUMBER_MAX}, not "{shown}"')

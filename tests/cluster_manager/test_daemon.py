@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from urllib.parse import quote
 
 import aiohttp
 import pytest
@@ -114,6 +115,25 @@ async def test_without_a_cluster_it_says_so_and_refuses_orders(tmp_path: Path) -
     assert (refused.value.status, refused.value.message) == (409, "there is no cluster yet")
     assert misspelt.value.status == 400
     assert "too" in misspelt.value.message
+
+
+async def test_a_number_that_is_none_or_too_great_is_refused_with_what_is_accepted(tmp_path: Path) -> None:
+    async with running(tmp_path) as client:
+        for number in ("9" * 5000, str(2**63), "-1", "1e3", "\u0663", "0x1", " 1", "1.0"):
+            for path in ("/v1/failovers/{}", "/v1/events?after={}"):
+                with pytest.raises(HttpRefused) as refused:
+                    await client.get(path.format(quote(number)), timeout_s=DEADLINE_S)
+                assert refused.value.status == 400
+                assert f"from 0 to {2**63 - 1}" in refused.value.message
+                assert len(refused.value.message) < 200
+
+
+async def test_the_greatest_number_is_taken(tmp_path: Path) -> None:
+    async with running(tmp_path) as client:
+        assert await client.get(f"/v1/events?after={2**63 - 1}", timeout_s=DEADLINE_S) == b""
+        with pytest.raises(HttpRefused) as refused:
+            await client.get(f"/v1/failovers/{2**63 - 1}", timeout_s=DEADLINE_S)
+        assert refused.value.status == 404
 
 
 @pytest.mark.parametrize("path", ["/v1/status", "/v1/topology", "/v1/events", "/v1/explain", "/v1/history", "/metrics"])
