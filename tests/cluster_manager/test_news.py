@@ -75,8 +75,6 @@ OTHERWISE: dict[str, Any] = {
     "mute_ms": 200,
     "outside": ("old_space",),
     "sync": DiskSync(last_ms=400),
-    "late_ms": 300,
-    "outside": ("pg_wal",),
     "relaxations": ("role app",),
     "postmaster": Postmaster(state=PostmasterState.RUNNING, pid=2, deaf_ms=500),
     "role": Role.STANDBY,
