@@ -37,8 +37,18 @@ PLAYS = {
 }
 
 
-async def told(port: int, said: bytes, *, at_once: bool, slowly: bool = False) -> bytes:
+async def told(port: int, said: bytes, *, at_once: bool) -> bytes:
     """Return what a client hears that says *said* and then no more; *at_once*: in one go with its login."""
+    heard = b"C57P03\0"
+    while at_once and b"C57P03\0" in heard:  # nobody vouched for the writer for a moment: such a client is not kept waiting
+        heard = await _told(port, said, at_once=True)
+    if not at_once:
+        return await _told(port, said, at_once=False)
+    assert b"Z\0\0\0\5I" in heard, heard[:1000]
+    return heard[heard.index(b"Z\0\0\0\5I") :]
+
+
+async def _told(port: int, said: bytes, *, at_once: bool) -> bytes:
     async with asyncio.timeout(60):
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 16)
         writer.write(STARTUP)
@@ -49,10 +59,8 @@ async def told(port: int, said: bytes, *, at_once: bool, slowly: bool = False) -
         heard = bytearray()
         while part := await reader.read(1 << 16):
             heard += part
-            if slowly:
-                await asyncio.sleep(0)
         writer.close()
-    return bytes(heard[heard.index(b"Z\0\0\0\5I") :] if at_once else heard)
+    return bytes(heard)
 
 
 @pytest.mark.parametrize("at_once", [False, True], ids=["after the login", "with the login"])
