@@ -119,7 +119,7 @@ class Cluster:
                 shutil.copy(source, folder)
         for log in (*self.data_dir.glob("nodes/*/*.log"), *self.data_dir.glob("nodes/*/log/*.log")):
             shutil.copy(log, folder / f"{log.relative_to(self.data_dir / 'nodes').parts[0]}-{log.name}")
-        for arguments in (("status", "--json"), ("status",), ("events",), ("explain",), ("doctor",)):
+        for arguments in (("status", "--json"), ("status",), ("events", "--all"), ("explain",), ("doctor",)):
             done = self.ctl(*arguments, check=False, timeout_s=20.0)
             (folder / ("-".join(arguments).replace("--", "") + ".txt")).write_text(done.stdout + done.stderr)
 

@@ -51,7 +51,7 @@ class PsqlWish:
 
 
 def sorted_words(words: Sequence[str]) -> list[str]:
-    """Return our options first, then the endpoint's name, then `--` and everything that is psql's."""
+    """Return our options, then the endpoint's name, then `--` and everything that is psql's; without a name ours alone."""
     ours: list[str] = []
     door: list[str] = []
     theirs: list[str] = []
@@ -62,7 +62,7 @@ def sorted_words(words: Sequence[str]) -> list[str]:
             theirs.append(one)
         else:
             door.append(one)
-    return [*ours, *door, "--", *theirs]
+    return [*ours, *door, "--", *theirs] if door else ours
 
 
 def read_wish(words: Sequence[str]) -> PsqlWish:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import msgspec
 
 DEFAULT_BASE_PORT = 6400
+BASE_PORT_MAX = 65_535 - 99
+"""So that the whole block is ports."""
 NODE_COUNTS = (1, 2, 3, 5)
 """With how many nodes a cluster may begin."""
 DEFAULT_NODE_COUNT = 3

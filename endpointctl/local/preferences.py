@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from endpointctl.exits import WrongUsage
+from endpointctl.local.plan import BASE_PORT_MAX, NODES_MAX
 
 
 class PostgresPreferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -48,8 +49,8 @@ class ReaderPreferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 class ClusterPreferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the command line can say too."""
 
-    nodes: int | None = None
-    base_port: int | None = None
+    nodes: Annotated[int, msgspec.Meta(ge=1, le=NODES_MAX)] | None = None
+    base_port: Annotated[int, msgspec.Meta(ge=1, le=BASE_PORT_MAX)] | None = None
     pg_bin: str | None = None
 
 

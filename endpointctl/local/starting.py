@@ -36,7 +36,7 @@ from endpointctl.local.directory import (
 )
 from endpointctl.local.layout import Layout
 from endpointctl.local.logfiles import last_lines
-from endpointctl.local.plan import DEFAULT_BASE_PORT, DEFAULT_NODE_COUNT, NODE_COUNTS, Plan, make_plan
+from endpointctl.local.plan import BASE_PORT_MAX, DEFAULT_BASE_PORT, DEFAULT_NODE_COUNT, NODE_COUNTS, Plan, make_plan
 from endpointctl.local.ports import Conflict, conflicts, free_base_port
 from endpointctl.local.preferences import PostgresPreferences, Preferences
 from endpointctl.local.program import conflicts_with_others, program_environment
@@ -48,7 +48,6 @@ from pgtopology.parameters import SettingRefused, check
 AUTO = 0
 """As a base port: find a free block."""
 SUPERVISOR_START_S = 10.0
-_BASE_PORT_MAX = 65_535 - 99
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,8 +124,8 @@ def _new_plan(layout: Layout, wishes: Wishes) -> Plan:
             base_port = free_base_port(make_plan(node_count=count, base_port=0, pg_bin="").ports)
         except OSError as error:
             raise Failure(str(error), hint="name a block with --base-port") from error
-    if not 1 <= base_port <= _BASE_PORT_MAX:
-        raise WrongUsage(f"base port {base_port} is outside 1 to {_BASE_PORT_MAX}")
+    if not 1 <= base_port <= BASE_PORT_MAX:
+        raise WrongUsage(f"base port {base_port} is outside 1 to {BASE_PORT_MAX}")
     return make_plan(node_count=count, base_port=base_port, pg_bin=str(pg_bin))
 
 

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import json
 import os
+import pty
 import pwd
+import select
+import signal
 import socket
+import struct
 import subprocess
 import sys
+import termios
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -156,6 +164,8 @@ WRONG_USES = {
     ("up", "--config", ""): "empty",
     ("up", "--config", "/nonexistent/x.toml"): "/nonexistent/x.toml",
     ("up", "--pg-bin", ""): "empty",
+    ("up", "--data-dir", "/tmp/endpointctl-test-none", "--config", "@nodes = 0"): "1 to 16, got 0",
+    ("up", "--data-dir", "/tmp/endpointctl-test-none", "--config", "@base_port = 0"): "1 to 65436, got 0",
     ("up", "--data-dir", ""): "empty",
     ("up", "--timeout", "0"): "more than 0",
     ("down", "--api", API): "--data-dir",
@@ -190,6 +200,7 @@ WRONG_USES = {
     ("dsn",): "",
     ("dsn", "writer", "--dbname", ""): "empty",
     ("psql",): "",
+    ("psql", "-U", "app"): "writer|reader|NODE",
     ("psql", "writer", "--timeout", "0"): "more than 0",
     ("failover", "--to", ""): "a-z, 0-9 and hyphen",
     ("failover", "--to", "N1"): "a-z, 0-9 and hyphen",
@@ -221,8 +232,14 @@ WRONG_USES = {
 
 
 @pytest.mark.parametrize("arguments", WRONG_USES, ids=lambda words: " ".join(words)[:60])
-def test_wrong_usage_is_two_with_what_would_be_right(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(arguments) == ExitCode.USAGE
+def test_wrong_usage_is_two_with_what_would_be_right(
+    arguments: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = list(arguments)
+    if given[-1].startswith("@"):
+        given[-1] = str(tmp_path / "preferences.toml")
+        Path(given[-1]).write_text(f"[cluster]\n{arguments[-1][1:]}\n")
+    assert main(given) == ExitCode.USAGE
     assert WRONG_USES[arguments] in complaint(capsys)
 
 
@@ -313,6 +330,47 @@ def test_status_for_people_names_the_writer(manager: Manager, capsys: pytest.Cap
     del manager
     assert main(["status"]) == ExitCode.DONE
     assert "writer n1" in capsys.readouterr().out
+
+
+def test_a_live_view_of_80_columns_shows_every_address_and_note(manager: Manager) -> None:
+    nodes = [
+        msgspec.structs.replace(
+            make_node(f"n{number}", NodeState.STREAMING), port=6409 + number, problem=f"trouble of n{number}"
+        )
+        for number in (1, 2, 3)
+    ]
+    manager.status = make_status(*nodes)
+    outer, inner = pty.openpty()
+    fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "endpointctl", "status", "--watch"],
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"TERM": "xterm"},
+        stdin=inner,
+        stdout=inner,
+        stderr=inner,
+        start_new_session=True,
+    )
+    os.close(inner)
+    try:
+        shown = ""
+        wanted = [f"127.0.0.1:{6409 + number}" for number in (1, 2, 3)] + [f"trouble of n{number}" for number in (1, 2, 3)]
+        deadline = time.monotonic() + 30.0
+        while not all(text in shown for text in wanted):
+            assert time.monotonic() < deadline, shown
+            if select.select([outer], [], [], 0.1)[0]:
+                shown += os.read(outer, 1 << 16).decode(errors="replace")
+        process.send_signal(signal.SIGINT)
+        while process.poll() is None:
+            assert time.monotonic() < deadline, shown
+            with contextlib.suppress(OSError):  # EIO: it has closed its side
+                if select.select([outer], [], [], 0.1)[0]:
+                    os.read(outer, 1 << 16)
+        assert process.returncode == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(outer)
 
 
 def test_explain_is_an_outline_or_json(manager: Manager, capsys: pytest.CaptureFixture[str]) -> None:

@@ -46,6 +46,7 @@ PGMINPROTOCOLVERSION PGSSLNEGOTIATION
         ("writer --help", "--help writer --"),
         ("writer app joe", "writer -- app joe"),
         ("-", "- --"),
+        ("-U app --timeout 3", "--timeout 3"),
     ],
 )
 def test_ours_are_ours_on_both_sides_and_the_rest_is_psqls(typed: str, understood: str) -> None:
@@ -97,6 +98,7 @@ def test_what_would_lead_elsewhere_is_refused_with_a_sentence(words: Sequence[st
 
 @given(st.lists(st.sampled_from(["-U", "-d", "-c", "--", "-", "--data-dir", "x", "", "-h", "--command=", "--nonsense"])))
 def test_no_words_at_all_are_lost_or_invented(words: list[str]) -> None:
+    words = ["writer", *words]
     assert sorted(word for word in sorted_words(words) if word != "--") == sorted(word for word in words if word != "--")
 
 

@@ -176,6 +176,8 @@ def test_wrong_usage_is_code_2_and_one_line(arguments: tuple[str, ...], capsys: 
         ("endpointctl node stop ", {"n1", "n2"}),
         ("endpointctl failover --to n2", {"n2"}),
         ("endpointctl dsn w", {"writer"}),
+        ("endpointctl psql w", {"writer"}),
+        ("endpointctl psql -U app w", {"writer"}),
         ("endpointctl logs e", {"endpointd"}),
         ("endpointctl wait --state heal", {"healthy"}),
     ],
