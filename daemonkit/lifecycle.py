@@ -38,7 +38,7 @@ class Lifecycle:
     def __init__(self) -> None:
         self.stopping = asyncio.Event()
         """Set by the first SIGTERM or SIGINT, or by the program itself when it wants to end."""
-        self.lag = LoopLag(interval_s=0.1)
+        self.lag = LoopLag(interval_s=0.2)
         """Of the program's loop, measured as long as it lives."""
         self._reload_callbacks: list[Callable[[], None]] = []
 

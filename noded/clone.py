@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from daemonkit.durable import fsync_dir, write_durably
+from daemonkit.logs import get_logger
 from noded import conf
 from noded.instance import Instance
 from noded.tools import run_tool
@@ -93,8 +94,11 @@ def put_in_place(instance: Instance) -> None:
 
 
 async def remove_tree(path: Path) -> None:
-    """Remove *path* and all below it, off the event loop: it may be large."""
-    if path.exists():
+    """Remove *path* and all below it, off the event loop: it may be large. Of a link what it leads to stays."""
+    if path.is_symlink():
+        get_logger().warning("a link is removed, and what it leads to is left to whoever made it", path=str(path))
+        path.unlink()
+    elif path.exists():
         await asyncio.to_thread(shutil.rmtree, path)
 
 

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from noded import patroni, processes
 from noded.binaries import BinariesError, find_binaries
+from noded.clone import remove_tree
 from noded.durable_state import DurableState, StateError
 from noded.layout import Layout
 from noded.postmaster import last_complaint
@@ -120,6 +121,20 @@ def test_the_bundled_postgresql_is_found_and_can_be_preferred() -> None:
     found = find_binaries(prefer_bundled=True)
     assert found.directory.parent.name == "pginstall"
     assert found.command("postgres", "-V")[-2:] == [str(found.directory / "postgres"), "-V"]
+
+
+async def test_a_data_directory_that_is_a_link_can_be_given_up(tmp_path: Path) -> None:
+    other_disk = tmp_path / "other"
+    other_disk.mkdir()
+    (other_disk / "PG_VERSION").write_text("18")
+    link = tmp_path / "pgdata.replaced"
+    link.symlink_to(other_disk)
+    await remove_tree(link)
+    assert not link.is_symlink()
+    assert (other_disk / "PG_VERSION").exists()
+    await remove_tree(link)
+    await remove_tree(other_disk)
+    assert not other_disk.exists()
 
 
 def test_the_last_complaint_in_the_log_is_found(tmp_path: Path) -> None:
