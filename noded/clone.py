@@ -8,6 +8,7 @@ is kept until it streams.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import shutil
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from daemonkit.durable import fsync_dir, write_durably
 from daemonkit.logs import get_logger
 from noded import conf
 from noded.instance import Instance
-from noded.tools import run_tool
+from noded.tools import ToolError, run_tool
 from noded.walsender import Walsender, WalsenderError
 from pgtopology.orders import Upstream
 
@@ -49,7 +50,8 @@ async def copy_from(instance: Instance, source: Upstream, slot: str, progress: C
         "--progress",
         "--no-password",
     ]
-    if await _make_slot(instance, source, slot):
+    has_slot = await _make_slot(instance, source, slot)
+    if has_slot:
         arguments.append(f"--slot={slot}")
     connection = conf.conninfo(
         {
@@ -74,6 +76,11 @@ async def copy_from(instance: Instance, source: Upstream, slot: str, progress: C
             timeout_s=CLONE_TIMEOUT_S,
             watch=watch,
         )
+    except (ToolError, OSError):
+        if has_slot:
+            # The next attempt takes another name, and nobody would use this one.
+            await _drop_slot(instance, source, slot)
+        raise
     finally:
         layout.tool_passfile.unlink(missing_ok=True)
     # The source's own settings and signals must not act here.
@@ -112,3 +119,10 @@ async def _make_slot(instance: Instance, source: Upstream, slot: str) -> bool:
     finally:
         walsender.close()
     return True
+
+
+async def _drop_slot(instance: Instance, source: Upstream, slot: str) -> None:
+    """Drop *slot* on *source*, if it can be reached: pg_basebackup has ended, its walsender may take a moment."""
+    walsender = source_walsender(instance, source)
+    with contextlib.suppress(WalsenderError), contextlib.closing(walsender):
+        await walsender.ask(f'DROP_REPLICATION_SLOT "{slot}" WAIT', timeout_s=ASK_TIMEOUT_S)

@@ -61,7 +61,7 @@ class Copies:
         identifier = (await instance.control_data(layout.partial)).system_identifier
         write_durably(layout.partial / "standby.signal", b"")
         clone.put_in_place(instance)
-        bound = promise.new_data(state.value, _draw_incarnation(), identifier)
+        bound = promise.new_data(state.value, draw_incarnation(), identifier)
         # Nothing was ever acknowledged in this cluster, so the first node's data is all there is.
         state.store(replace(promise.finish(bound, whole=True), wanted=True))
         await self._start()
@@ -74,7 +74,7 @@ class Copies:
         if instance.has_data():
             await self._keep_tail(source)
             await self._make_room()
-        incarnation = _draw_incarnation()
+        incarnation = draw_incarnation()
 
         def progress(percent: int) -> None:
             self._doing.progress_percent = percent
@@ -126,5 +126,6 @@ def _bytes_below(directory: Path) -> int:
     return sum(path.lstat().st_blocks * 512 for path in directory.rglob("*") if not path.is_dir())
 
 
-def _draw_incarnation() -> Incarnation:
+def draw_incarnation() -> Incarnation:
+    """Return what tells a new data directory from all others of its node."""
     return Incarnation(secrets.token_hex(3))

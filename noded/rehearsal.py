@@ -24,6 +24,7 @@ import msgspec
 from daemonkit.durable import write_durably
 from noded import conf
 from noded.instance import Instance
+from noded.slots import read_slots
 from noded.tools import ToolError, run_tool
 from pgtopology.desired import DesiredSettings
 from pgtopology.orders import CheckSettings, SettingsChecked
@@ -45,7 +46,6 @@ SELECT lower(name) AS name, setting, current_setting(name) AS shown, boot_val, c
        min_val, max_val, enumvals
   FROM pg_settings WHERE lower(name) = ANY($1)
 """
-_LOGICAL_SLOTS = "SELECT slot_name FROM pg_replication_slots WHERE slot_type = 'logical' ORDER BY 1 LIMIT 1"
 _HBA_ERRORS = "SELECT line_number, error FROM pg_hba_file_rules WHERE error IS NOT NULL ORDER BY 1 LIMIT 1"
 
 _LIBRARIES = ("shared_preload_libraries", "session_preload_libraries", "archive_library")
@@ -69,7 +69,9 @@ async def rehearse(instance: Instance, question: CheckSettings, turn: asyncio.Lo
     known: dict[str, Parameter] = {row["name"]: row for row in rows}
     refused = await _start_refused(instance, wanted, known)
     if refused is None and question.as_writer:
-        refused = _too_low(before, wanted, known) or await _slot_in_the_way(instance, before, wanted)
+        refused = _too_low(before, wanted, known)
+    if refused is None:
+        refused = await _slot_in_the_way(instance, before, wanted)
     if refused is None and wanted.hba != before.hba:
         async with turn:
             refused = await _hba_refused(instance, wanted)
@@ -173,15 +175,28 @@ def _too_low(before: DesiredSettings, wanted: DesiredSettings, known: Mapping[st
 
 
 async def _slot_in_the_way(instance: Instance, before: DesiredSettings, wanted: DesiredSettings) -> str | None:
-    """Return why wal_level cannot be lowered, or None."""
-    level, was = (one.parameters.get("wal_level", conf.DEFAULTS["wal_level"]) for one in (wanted, before))
-    if level == was or level == "logical":
+    """Return why wal_level or max_replication_slots cannot be lowered, or None: PostgreSQL would not start with the slots here.
+
+    Asked of every node: a standby's copy of a slot goes some time after the writer's.
+    """
+    level, was = (_given(one, "wal_level") for one in (wanted, before))
+    room, had = (int(_given(one, "max_replication_slots")) for one in (wanted, before))
+    if (level == was or level == "logical") and room >= had:
         return None
-    slots = await instance.sessions.observer.rows(_LOGICAL_SLOTS, timeout_s=ASK_TIMEOUT_S)
-    if not slots:
-        return None
-    slot = slots[0]["slot_name"]
-    return f'"wal_level" cannot be "{level}" while there is the logical replication slot "{slot}"; drop it first'
+    slots = await read_slots(instance.sessions.observer)
+    logical = next((slot for slot in slots if not slot.is_physical), None)
+    if logical is not None and level not in (was, "logical"):
+        return (
+            f'"wal_level" cannot be "{level}" while there is the logical replication slot "{logical.name}"; drop it first '
+            "(a standby's copy goes within a minute)"
+        )
+    if len(slots) > room:
+        return f'"max_replication_slots" cannot be lowered to {room} while there are {len(slots)} replication slots'
+    return None
+
+
+def _given(desired: DesiredSettings, name: str) -> str:
+    return desired.parameters.get(name, conf.DEFAULTS[name])
 
 
 async def _hba_refused(instance: Instance, wanted: DesiredSettings) -> str | None:

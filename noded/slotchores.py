@@ -13,6 +13,7 @@ them on to the writer, where VACUUM then removes nothing: so an idle slot is rel
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
@@ -44,6 +45,8 @@ class Situation:
     ours: frozenset[str] = frozenset()
     carried: frozenset[str] = frozenset()
     replayed: Lsn | None = None
+    oldest_wal: Lsn | None = None
+    """From where on this server has WAL."""
     idle_s: Mapping[str, float] = field(default_factory=dict[str, float])
     """How long each slot has been seen idle."""
     left_s: Mapping[str, float] = field(default_factory=dict[str, float])
@@ -68,8 +71,14 @@ class Chores:
     drop: tuple[str, ...] = ()
     make: tuple[Make, ...] = ()
     advance: Mapping[str, Lsn] = field(default_factory=dict[str, Lsn])
+    take_back: Mapping[str, Lsn] = field(default_factory=dict[str, Lsn])
+    """Those that must keep WAL from further back on than they do."""
+    hold: tuple[str, str] | None = None
+    """An idle slot, and the catalog_xmin it is to keep meanwhile, so that PostgreSQL can put a logical slot in step."""
     release: tuple[str, ...] = ()
     """Those that keep row versions for nobody."""
+    synchronise_anew: bool = False
+    """PostgreSQL's worker holds a copy that cannot come in step as it is: it begins again."""
 
 
 def users_slots(slots: Mapping[str, Slot], ours: Collection[str]) -> dict[str, Slot]:
@@ -100,6 +109,9 @@ def chores(now: Situation) -> Chores:
     ]
     carried = now.carried
     advance: dict[str, Lsn] = {}
+    back: dict[str, Lsn] = {}
+    theirs: dict[str, Slot] = {}
+    hold: tuple[str, str] | None = None
     if now.members is None:
         pass  # nobody has said yet which are the cluster's own
     elif not now.standby:
@@ -110,14 +122,24 @@ def chores(now: Situation) -> Chores:
         # A slot's name is its name in the whole cluster: what has it here and there is one slot.
         carried = ((now.carried | theirs.keys()) & now.here.keys()) - drop | copies
         make += [made for name in sorted(copies) if (made := _copy(name, now.here.get(name), theirs[name])) is not None]
-        drop |= {name for name in theirs if _keeps_synchronisation_away(now, name)}
+        hold = _hold(now, theirs)
+        if hold is None or _holds(now, hold):
+            drop |= {name for name in theirs if _keeps_synchronisation_away(now, name)}
         advance = _advances(now, members | copies)
+        back = _taken_back(now, copies)
     return Chores(
         carried=carried,
         drop=tuple(sorted(drop)),
         make=tuple(make),
         advance=advance,
-        release=tuple(name for name in sorted(now.here) if name not in drop and _holds_rows_for_nobody(now, name)),
+        take_back=back,
+        hold=hold if hold is not None and not _holds(now, hold) else None,
+        release=tuple(
+            name
+            for name in sorted(now.here)
+            if name not in drop and (hold is None or name != hold[0]) and _holds_rows_for_nobody(now, name)
+        ),
+        synchronise_anew=hold is not None and _holds(now, hold) and any(_is_stuck(now, slot) for slot in theirs.values()),
     )
 
 
@@ -181,6 +203,61 @@ def _keeps_synchronisation_away(now: Situation, name: str) -> bool:
     # None like it can be made on a standby: it is from the time when this node was the writer.
     is_former = here is not None and not here.is_physical and here.failover and not here.synced and not here.active
     return now.major >= SYNCHRONISES and is_former and there.failover and not there.is_physical
+
+
+def _taken_back(now: Situation, copies: Collection[str]) -> dict[str, Lsn]:
+    """Return the copies that begin later than the writer's slot although the WAL in between is here."""
+    found: dict[str, Lsn] = {}
+    for name in copies:
+        here, there = now.here.get(name), (now.there or {})[name]
+        if here is None or here.active or here.is_lost or here.restart_lsn is None or there.restart_lsn is None:
+            continue
+        if now.oldest_wal is not None and now.oldest_wal <= there.restart_lsn < here.restart_lsn:
+            found[name] = there.restart_lsn
+    return found
+
+
+def _hold(now: Situation, theirs: Mapping[str, Slot]) -> tuple[str, str] | None:
+    """Return the slot that is to keep rows of catalogs for logical slots that are not in step yet, and from where on.
+
+    PostgreSQL puts a copy in step only if the writer's slot needs no older rows than this server is sure to have, and is sure
+    only of what some slot here has kept. It has them: the writer, whose WAL it replays, keeps them for its own slot. Thus a
+    standby that was the writer a moment ago, or was made anew, does not wait until the slot's consumer has moved on.
+    """
+    if now.major < SYNCHRONISES or now.members is None:
+        return None
+    needed = [slot.catalog_xmin for slot in theirs.values() if _is_out_of_step(now, slot) and slot.catalog_xmin is not None]
+    idle = [
+        name
+        for name in sorted(now.members)
+        if (slot := now.here.get(name)) is not None and slot.is_physical and not slot.active and not slot.is_lost
+    ]
+    return (idle[0], functools.reduce(_older, needed)) if needed and idle else None
+
+
+def _is_out_of_step(now: Situation, there: Slot) -> bool:
+    here = now.here.get(there.name)
+    wants = not there.is_physical and there.failover and not there.is_lost
+    return wants and (here is None or here.temporary or not here.synced)
+
+
+def _is_stuck(now: Situation, there: Slot) -> bool:
+    """Return whether the copy here was begun with newer rows than the writer's slot needs: it stays so until that moves on."""
+    here = now.here.get(there.name)
+    if here is None or not (here.temporary and here.synced) or here.catalog_xmin is None or there.catalog_xmin is None:
+        return False
+    return _is_out_of_step(now, there) and here.catalog_xmin != _older(here.catalog_xmin, there.catalog_xmin)
+
+
+def _holds(now: Situation, hold: tuple[str, str]) -> bool:
+    """Return whether the slot keeps what it is to keep, and nothing else."""
+    slot = now.here[hold[0]]
+    return slot.xmin is None and slot.catalog_xmin == hold[1]
+
+
+def _older(one: str, other: str) -> str:
+    """Return the older of two transaction numbers; they go round."""
+    return one if (int(one) - int(other)) & 0xFFFFFFFF >= 1 << 31 else other
 
 
 def _holds_rows_for_nobody(now: Situation, name: str) -> bool:

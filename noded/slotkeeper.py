@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Awaitable, Iterable
+from pathlib import Path
 
 from msgspec.structs import replace
 
@@ -17,10 +18,11 @@ from noded.clone import source_walsender
 from noded.conf import REPLICATION_ROLE
 from noded.instance import Instance
 from noded.promise import Following
+from noded.segments import Geometry, timeline_of
 from noded.sessions import SessionError
 from noded.slotchores import Chores, Situation, chores, left_over, users_slots
-from noded.slots import Slot, advance_slot, drop_slot, make_slot, read_slots, read_slots_of, release_rows
-from noded.walsender import WalsenderError
+from noded.slots import Slot, advance_slot, drop_slot, make_slot, read_slots, read_slots_of, release_rows, take_back
+from noded.walsender import Walsender, WalsenderError
 from pgtopology.lsn import Lsn
 from pgtopology.observation import UserSlot
 
@@ -34,6 +36,20 @@ SELECT s.slot_name::text AS name
   FROM pg_catalog.pg_get_replication_slots() s JOIN pg_catalog.pg_stat_get_activity(NULL) a ON a.pid = s.active_pid
  WHERE s.slot_type = 'physical' AND NOT s.temporary AND a.usesysid = $1::int8::oid
 """
+
+_END_IMPOSTORS = """
+SELECT a.pid, pg_terminate_backend(a.pid)
+  FROM pg_catalog.pg_stat_get_wal_senders() w JOIN pg_catalog.pg_stat_get_activity(NULL) a ON a.pid = w.pid
+ WHERE w.sync_priority > 0 AND a.usesysid <> $1::int8::oid
+"""
+_REPLAYED = """
+SELECT (pg_last_wal_replay_lsn() - '0/0')::int8 AS lsn, pg_size_bytes(current_setting('wal_segment_size')) AS segment
+"""
+_NEXT_XID = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::int8 AS xid"
+_END_WORKER = "SELECT pg_terminate_backend(pid) FROM pg_stat_get_activity(NULL) WHERE backend_type = 'slotsync worker'"
+WORKER_PACE_S = 30.0
+"""Between two ends of the worker: it may be held up by something that another beginning does not mend."""
+SEGMENT_NAME_LENGTH = 24
 
 FAILURES = (SessionError, WalsenderError, ValueError)
 
@@ -50,6 +66,7 @@ class SlotKeeper:
         self._role_oid: int | None = None
         self._log = get_logger()
         self._standby = False
+        self._ended_worker_at = float("-inf")
         self.here: dict[str, Slot] = {}
         """The slots of this node, as they were in the last round."""
         self.told: tuple[str, ...] = ()
@@ -79,7 +96,10 @@ class SlotKeeper:
         if ask_writer or self._stale():
             await self._remember_ours()
             self._there = await self._ask_writer() if standby else None
+        if not standby:
+            await self._end_impostors()
         self.here = here = {slot.name: slot for slot in await read_slots(self.session)}
+        replayed, oldest_wal = await self._wal() if standby else (None, None)
         state = instance.state.value
         situation = Situation(
             standby=standby,
@@ -89,7 +109,8 @@ class SlotKeeper:
             members=self.members,
             ours=frozenset(state.our_slots),
             carried=frozenset(state.carried_slots),
-            replayed=await self._replayed() if standby else None,
+            replayed=replayed,
+            oldest_wal=oldest_wal,
         )
         now = asyncio.get_running_loop().time()
         self._idle_since = _since(self._idle_since, (name for name, slot in here.items() if not slot.active), now)
@@ -110,9 +131,16 @@ class SlotKeeper:
             await self._try("made", made.name, make_slot(session, made.name, reserve=made.reserve, anew=made.anew))
         for name, lsn in todo.advance.items():
             await self._try("advanced", name, advance_slot(session, name, lsn))
+        for name, lsn in todo.take_back.items():
+            await self._try("taken back", name, take_back(self._walsender(), name, lsn))
+        if todo.hold is not None:
+            name, xid = todo.hold
+            full = full_xid(int(xid), (await session.row(_NEXT_XID, timeout_s=ASK_TIMEOUT_S))["xid"])
+            await self._try("made to keep catalogs", name, release_rows(self._walsender(), name, catalog_xmin=full))
+        if todo.synchronise_anew:
+            await self._synchronise_anew()
         for name in todo.release:
-            walsender = self._instance.sessions.fresh_walsender("endpointd slots")
-            if await self._try("relieved", name, release_rows(walsender, name)):
+            if await self._try("relieved", name, release_rows(self._walsender(), name)):
                 self._log.info("idle slot keeps no row versions any more", slot=name)
 
     async def _try(self, what: str, name: str, doing: Awaitable[None]) -> bool:
@@ -123,6 +151,16 @@ class SlotKeeper:
             self._log.debug("slot could not be looked after", slot=name, wanted=what, error=str(error))
             return False
         return True
+
+    def _walsender(self) -> Walsender:
+        return self._instance.sessions.fresh_walsender("endpointd slots")
+
+    async def _synchronise_anew(self) -> None:
+        """End PostgreSQL's worker for logical slots, which is started again within 10 s, but not over and over."""
+        now = asyncio.get_running_loop().time()
+        if now - self._ended_worker_at >= WORKER_PACE_S:
+            self._ended_worker_at = now
+            await self.session.rows(_END_WORKER, timeout_s=ASK_TIMEOUT_S)
 
     def _stale(self) -> bool:
         """Return whether what the writer said is not of the one that is followed now."""
@@ -151,9 +189,38 @@ class SlotKeeper:
         if new := {row["name"] for row in rows} - set(state.our_slots):
             self._instance.state.store(replace(state, our_slots=tuple(sorted({*state.our_slots, *new}))))
 
-    async def _replayed(self) -> Lsn | None:
-        row = await self.session.row("SELECT (pg_last_wal_replay_lsn() - '0/0')::int8 AS lsn", timeout_s=ASK_TIMEOUT_S)
-        return Lsn(row["lsn"]) if row["lsn"] is not None else None
+    async def _end_impostors(self) -> None:
+        """End whoever acknowledges under a member's name and is none: only nodeds log in as their role (S16)."""
+        if self._role_oid is None:
+            return
+        for row in await self.session.rows(_END_IMPOSTORS, self._role_oid, timeout_s=ASK_TIMEOUT_S):
+            self._log.error("a replication client that calls itself as a member does is ended", pid=row["pid"])
+
+    async def _wal(self) -> tuple[Lsn | None, Lsn | None]:
+        """Return how far a standby has replayed, and from where on it has all WAL up to there."""
+        row = await self.session.row(_REPLAYED, timeout_s=ASK_TIMEOUT_S)
+        if row["lsn"] is None:
+            return None, None
+        numbers = await asyncio.to_thread(_segment_numbers, self._instance.layout.wal, row["segment"])
+        first = row["lsn"] // row["segment"]
+        while first - 1 in numbers:
+            first -= 1
+        return Lsn(row["lsn"]), Lsn(first * row["segment"]) if first in numbers else None
+
+
+def _segment_numbers(wal: Path, segment_bytes: int) -> frozenset[int]:
+    """Return the numbers of the whole segments in *wal*, on whatever timeline."""
+    begin = Geometry(block_bytes=0, segment_bytes=segment_bytes).begin
+    found = (
+        path.name for path in wal.iterdir() if len(path.name) == SEGMENT_NAME_LENGTH and timeline_of(path.name) is not None
+    )
+    return frozenset(begin(name) // segment_bytes for name in found)
+
+
+def full_xid(xid: int, following: int) -> int:
+    """Return the full number of the transaction *xid*, which is older than the full number *following*."""
+    epoch = following >> 32
+    return ((epoch if xid <= following & 0xFFFFFFFF else epoch - 1) << 32) | xid
 
 
 def _told(slot: Slot, *, standby: bool) -> UserSlot:

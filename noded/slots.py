@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import msgspec
 
 from noded.sessions import Session, SessionError
-from noded.walsender import Walsender
+from noded.walsender import Walsender, feedback, flushed
 from pgtopology.lsn import Lsn, format_lsn, parse_lsn
 
 TIMEOUT_S = 2.0
@@ -119,12 +119,26 @@ async def advance_slot(session: Session, name: str, to: Lsn) -> None:
     await session.rows("SELECT pg_replication_slot_advance($1, $2::text::pg_lsn)", name, format_lsn(to), timeout_s=TIMEOUT_S)
 
 
-async def release_rows(walsender: Walsender, name: str) -> None:
+async def release_rows(walsender: Walsender, name: str, *, catalog_xmin: int = 0) -> None:
     """Let the idle physical slot *name* keep no row versions any more, and all the WAL it keeps. Raises WalsenderError.
 
     SQL can only drop it and make it anew, which would let go of WAL that its owner may still need (L9). Its owner's own
     feedback, which says that it holds no snapshot, takes nothing else away. Refused by PostgreSQL if the owner is back.
+    *catalog_xmin*: it keeps rows of catalogs from there on, as a full number.
     """
+    words = (feedback(), feedback(catalog_xmin)) if catalog_xmin else (feedback(),)
+    await _speak_for(walsender, name, *words)
+
+
+async def take_back(walsender: Walsender, name: str, to: Lsn) -> None:
+    """Let the idle physical slot *name* keep WAL from *to* on, which is there, further back than before. Raises WalsenderError.
+
+    SQL moves a slot onwards only; PostgreSQL believes its owner.
+    """
+    await _speak_for(walsender, name, flushed(to))
+
+
+async def _speak_for(walsender: Walsender, name: str, *words: bytes) -> None:
     with contextlib.closing(walsender):
         end = await walsender.identify(timeout_s=TIMEOUT_S)
-        await walsender.say_no_snapshot(name, end.lsn, timeout_s=TIMEOUT_S)
+        await walsender.speak_for(name, end.lsn, *words, timeout_s=TIMEOUT_S)

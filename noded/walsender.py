@@ -39,9 +39,6 @@ MESSAGE_BYTES_MAX = 1 << 20
 
 Row = tuple[bytes | None, ...]
 
-_NO_SNAPSHOT = struct.pack(">cqIIII", b"h", 0, 0, 0, 0, 0)
-"""A feedback message of a standby that holds no snapshot: the clock, xmin and catalog_xmin with their epochs."""
-
 
 class WalsenderError(Exception):
     """The server could not be asked, or refused; the text says why."""
@@ -54,6 +51,19 @@ class WalEnd:
     system_identifier: str
     timeline: Timeline
     lsn: Lsn
+
+
+def feedback(catalog_xmin: int = 0) -> bytes:
+    """Return what a standby says of the rows it needs: none but, if given, those of catalogs that this full number still sees.
+
+    Source: PostgreSQL documentation, "Streaming Replication Protocol", "Hot Standby feedback message".
+    """
+    return struct.pack(">cqIIII", b"h", 0, 0, 0, catalog_xmin & 0xFFFFFFFF, catalog_xmin >> 32)
+
+
+def flushed(lsn: Lsn) -> bytes:
+    """Return what a standby says of the WAL it has, in the words of the same chapter, "Standby status update message"."""
+    return struct.pack(">cqqqqc", b"r", lsn, lsn, lsn, 0, b"\0")
 
 
 class Walsender:
@@ -105,11 +115,10 @@ class Walsender:
         except (OSError, EOFError, WireError) as error:
             raise WalsenderError(f"{self._target}: {str(error) or type(error).__name__}") from error
 
-    async def say_no_snapshot(self, slot: str, lsn: Lsn, *, timeout_s: float) -> None:
-        """Use the physical *slot* for a moment, from *lsn* on, to say that whoever owns it needs no row versions kept.
+    async def speak_for(self, slot: str, lsn: Lsn, *words: bytes, timeout_s: float) -> None:
+        """Use the physical *slot* for a moment, from *lsn* on, to say *words* (`feedback`, `flushed`) as its owner would.
 
-        Source: PostgreSQL documentation, "Streaming Replication Protocol", "Hot Standby feedback message". Its position is left
-        as it is. Raises WalsenderError, also if the slot is in use.
+        Raises WalsenderError, also if the slot is in use.
         """
         try:
             async with asyncio.timeout(timeout_s), self._turn:
@@ -117,7 +126,7 @@ class Walsender:
                     reader, writer = self._streams or await self._open()
                     writer.write(query(f'START_REPLICATION SLOT "{slot}" PHYSICAL {format_lsn(lsn)}'))
                     await _copying(reader)
-                    writer.write(message(Frontend.COPY_DATA, _NO_SNAPSHOT) + message(Frontend.COPY_DONE))
+                    writer.write(b"".join(message(Frontend.COPY_DATA, word) for word in words) + message(Frontend.COPY_DONE))
                     # The answer to the end of the copy comes after all that was sent before has been read.
                     await _rows(reader)
                 except BaseException:

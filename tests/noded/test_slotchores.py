@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from msgspec.structs import replace as replace_slot
+
 from noded.slotchores import AWAY_S, KEEPS_UP_BYTES, KEPT_S, Chores, Make, Situation, chores, left_over, standby_slots
+from noded.slotkeeper import full_xid
 from noded.slots import Slot, decode_slots
 from pgtopology.lsn import Lsn, format_lsn
 from pgtopology.node import Incarnation, NodeName
@@ -136,9 +140,10 @@ def test_the_slot_of_a_member_that_is_gone_is_dropped_after_a_while() -> None:
 
 def test_a_former_writers_logical_slot_makes_room_for_the_copy_that_postgresql_keeps() -> None:
     there = (logical("s1", failover=True),)
-    assert chores(on_standby(slot(N1), slot(N3), logical("s1", failover=True), there=there)).drop == ("s1",)
+    keeps = slot(N1, catalog_xmin="700")
+    assert chores(on_standby(keeps, slot(N3), logical("s1", failover=True), there=there)).drop == ("s1",)
     for kept in (logical("s1", failover=True, synced=True), logical("s1", failover=True, active=True)):
-        assert not chores(on_standby(slot(N1), slot(N3), kept, there=there)).drop
+        assert not chores(on_standby(keeps, slot(N3), kept, there=there)).drop
     assert not chores(on_standby(slot(N1), slot(N3), logical("s1", failover=True), there=())).drop
 
 
@@ -175,3 +180,40 @@ def test_slots_are_read_from_every_version() -> None:
     )
     (one,) = decode_slots(of_15)
     assert (one.name, one.restart_lsn, one.holds_rows, one.synced) == ("a", 0x3000148, True, False)
+
+
+def test_a_copy_goes_back_to_where_the_writers_slot_is_if_the_wal_is_here() -> None:
+    def back(oldest: int | None) -> dict[str, Lsn]:
+        now = on_standby(slot(N1), slot(N3), slot("barman", 4000), there=(slot("barman", 3000),))
+        return dict(chores(replace(now, oldest_wal=Lsn(oldest) if oldest is not None else None)).take_back)
+
+    assert back(3000) == {"barman": 3000}
+    assert back(3001) == {}
+    assert back(None) == {}
+
+
+def test_a_standby_keeps_the_catalogs_that_a_slot_needs_until_postgresql_has_put_it_in_step() -> None:
+    there = (logical("s1", failover=True), logical("s0", failover=True), logical("s2"))
+    there = (replace_slot(there[0], catalog_xmin="710"), replace_slot(there[1], catalog_xmin="705"), there[2])
+    former = on_standby(slot(N1), slot(N3), logical("s1", failover=True), there=there, carried=frozenset({"s1"}))
+    # First what is needed is kept, then the former writer's own slot makes room.
+    assert (chores(former).hold, chores(former).drop) == ((N1, "705"), ())
+    held = replace(former, here={**former.here, N1: slot(N1, catalog_xmin="705")})
+    assert (chores(held).hold, chores(held).drop, chores(held).release) == (None, ("s1",), ())
+    begun = {name: logical(name, failover=True, synced=True, temporary=True) for name in ("s0", "s1")}
+    assert not chores(replace(held, here={**held.here, **begun})).synchronise_anew  # with older rows: it comes by itself
+    newer = {name: replace_slot(one, catalog_xmin="720") for name, one in begun.items()}
+    assert chores(replace(held, here={**held.here, **newer})).synchronise_anew
+    in_step = {name: replace_slot(one, temporary=False) for name, one in begun.items()}
+    done = chores(replace(held, here={**held.here, **in_step}))
+    assert (done.hold, done.release, done.synchronise_anew) == (None, (N1,), False)
+    assert chores(replace(former, major=16)).hold is None
+    assert chores(replace(former, here=by_name(slot(N1, active=True), slot(N3, active=True)))).hold is None
+
+
+def test_transaction_numbers_go_round() -> None:
+    there = (logical("s1", failover=True), logical("s0", failover=True))
+    there = (replace_slot(there[0], catalog_xmin="5"), replace_slot(there[1], catalog_xmin="4294967290"))
+    assert chores(on_standby(slot(N1), slot(N3), there=there)).hold == (N1, "4294967290")
+    assert full_xid(4294967290, (7 << 32) | 9) == (6 << 32) | 4294967290
+    assert full_xid(5, (7 << 32) | 9) == (7 << 32) | 5

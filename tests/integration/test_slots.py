@@ -1,0 +1,260 @@
+"""Users' replication slots: kept, carried over to the next writer, and named beforehand where that cannot be."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from bench.cluster import Cluster
+from endpointctl.local.preferences import PostgresPreferences
+from pgtopology.status import SlotStatus, Status
+from tests.endpointd.servers import Postgres
+from tests.integration.conftest import pg_options
+
+pytestmark = pytest.mark.timeout(400)
+
+DEADLINE_S = 90.0
+SYNCHRONISES = 17
+"""The major version from which on PostgreSQL carries logical slots over."""
+
+
+@pytest.fixture(scope="module")
+def logical(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster with wal_level logical."""
+    made = Cluster(
+        tmp_path_factory.mktemp("l") / "c",
+        options=pg_options(),
+        postgres=PostgresPreferences(settings={"wal_level": "logical"}),
+    )
+    made.up()
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+def publisher(logical: Cluster) -> Cluster:
+    """The same, healthy, with a table t that is published."""
+    logical.wait_healthy()
+    execute(
+        logical,
+        "DROP PUBLICATION IF EXISTS p",
+        "DROP TABLE IF EXISTS t",
+        "CREATE TABLE t (i int PRIMARY KEY)",
+        "CREATE PUBLICATION p FOR TABLE t",
+    )
+    return logical
+
+
+@pytest.fixture
+def subscriber(tmp_path: Path) -> Iterator[Postgres]:
+    """A server that is no part of any cluster."""
+    server = Postgres(tmp_path / "subscriber")
+    server.start()
+    server.sql("CREATE TABLE t (i int)")  # no key: what comes twice is seen twice
+    yield server
+    server.remove()
+
+
+def execute(cluster: Cluster, *statements: str) -> None:
+    """Run statements on the writer."""
+    with psycopg.connect(cluster.dsn("writer"), autocommit=True) as writer:
+        for statement in statements:
+            writer.execute(statement.encode())
+
+
+def major(cluster: Cluster) -> int:
+    return int(str(cluster.writer().server_version).split(".")[0])
+
+
+def slot(status: Status, name: str) -> SlotStatus | None:
+    return next((one for one in status.slots if one.name == name), None)
+
+
+def is_carried(status: Status, name: str) -> bool:
+    """Whether a handover to anybody would keep the slot."""
+    found = slot(status, name)
+    return found is not None and not found.lost_with and not found.lost
+
+
+def until(is_met: Callable[[], object], wanted: str, timeout_s: float = DEADLINE_S) -> None:
+    """Wait until *is_met*. Raises AssertionError."""
+    deadline = time.monotonic() + timeout_s
+    while not is_met():
+        assert time.monotonic() < deadline, f"not {wanted} within {timeout_s:g} s"
+        time.sleep(0.1)
+
+
+def subscribe(server: Postgres, cluster: Cluster, options: str) -> None:
+    conninfo = make_conninfo(cluster.dsn("writer")).replace("'", "''")
+    server.sql(f"CREATE SUBSCRIPTION s CONNECTION '{conninfo}' PUBLICATION p WITH ({options})")
+
+
+def unsubscribe(server: Postgres, cluster: Cluster) -> None:
+    """End the subscription, and drop its slot wherever it is."""
+    for statement in ("ALTER SUBSCRIPTION s DISABLE", "ALTER SUBSCRIPTION s SET (slot_name = NONE)", "DROP SUBSCRIPTION s"):
+        server.sql(statement)
+    cluster.wait_healthy()
+    until(lambda: _dropped(cluster, "s"), "the subscription's slot dropped")
+
+
+def _dropped(cluster: Cluster, name: str) -> bool:
+    with contextlib.suppress(psycopg.Error):
+        execute(cluster, f"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '{name}'")
+        return True
+    return False
+
+
+def strike(cluster: Cluster, how: str) -> None:
+    """Make another node the writer."""
+    before = cluster.status()
+    if how == "switchover":
+        cluster.ctl("switchover")
+    else:
+        assert before.writer is not None
+        cluster.kill_postgres(before.writer)
+    cluster.wait_for_epoch_after(before.epoch)
+
+
+@pytest.mark.parametrize("how", ["switchover", "kill"])
+def test_an_archive_has_no_gap_when_the_writer_changes(cluster: Cluster, tmp_path: Path, how: str) -> None:
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    execute(cluster, "SELECT pg_create_physical_replication_slot('archive', true)")
+    receiver = subprocess.Popen(
+        [
+            cluster.pg("pg_receivewal"),
+            "--dbname",
+            cluster.dsn("writer"),
+            "--directory",
+            str(archive),
+            "--slot=archive",
+            "--no-sync",
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        switch_segments(cluster, 2)
+        until(lambda: len(segments(archive)) >= 2, "two segments archived")
+        until(lambda: is_carried(cluster.status(), "archive"), "a copy of the slot on every node")
+        strike(cluster, how)
+        until(lambda: slot(cluster.status(), "archive") is not None, "the slot on the new writer")
+        switch_segments(cluster, 2)
+        reached = segment_of_the_end(cluster)
+        until(lambda: segments(archive)[-1:] >= [reached - 1], "what was written afterwards archived")
+        numbers = segments(archive)
+        assert numbers == list(range(numbers[0], numbers[-1] + 1))
+    finally:
+        receiver.terminate()
+        receiver.wait(timeout=20.0)
+        cluster.wait_healthy()
+        until(lambda: _dropped(cluster, "archive"), "the slot dropped")
+
+
+def switch_segments(cluster: Cluster, count: int) -> None:
+    execute(cluster, *("SELECT pg_logical_emit_message(true, 'x', 'y')", "SELECT pg_switch_wal()") * count)
+
+
+def segments(archive: Path) -> list[int]:
+    """Return the numbers of the whole segments in *archive*, each once, whatever their timeline."""
+    return sorted(
+        {int(path.name[8:16], 16) * 256 + int(path.name[16:24], 16) for path in archive.iterdir() if len(path.name) == 24}
+    )
+
+
+def segment_of_the_end(cluster: Cluster) -> int:
+    with psycopg.connect(cluster.dsn("writer")) as writer:
+        row = writer.execute("SELECT (pg_current_wal_lsn() - '0/0')::int8 / pg_size_bytes(current_setting('wal_segment_size'))")
+        found = row.fetchone()
+    assert found is not None
+    return int(found[0])
+
+
+def test_a_physical_slot_without_its_client_is_kept_through_a_handover_and_goes_with_its_owner(cluster: Cluster) -> None:
+    execute(cluster, "SELECT pg_create_physical_replication_slot('barman', true)")
+    until(lambda: is_carried(cluster.status(), "barman"), "a copy of the slot on every node")
+    before = slot(cluster.status(), "barman")
+    assert before is not None
+    strike(cluster, "switchover")
+    cluster.wait_healthy()
+    until(lambda: is_carried(cluster.status(), "barman"), "the slot on the new writer and a copy on every node")
+    after = slot(cluster.status(), "barman")
+    assert after is not None
+    # Nothing that its client has not fetched is let go.
+    assert lsn(after.restart_lsn) <= lsn(before.restart_lsn)
+    execute(cluster, "SELECT pg_drop_replication_slot('barman')")
+    until(lambda: slot(cluster.status(), "barman") is None, "gone")
+
+
+def lsn(text: str | None) -> int:
+    assert text is not None
+    high, low = text.split("/")
+    return int(high, 16) << 32 | int(low, 16)
+
+
+def test_slots_that_a_handover_would_lose_are_named_beforehand(publisher: Cluster) -> None:
+    execute(publisher, "SELECT pg_create_logical_replication_slot('lonely', 'test_decoding')")
+    try:
+        until(lambda: slot(publisher.status(), "lonely") is not None, "in status")
+        found = slot(publisher.status(), "lonely")
+        assert found is not None
+        assert len(found.lost_with) == 2
+        assert 'logical slot "lonely" would be lost' in " ".join(publisher.ctl("status").stdout.split())
+        assert 'the logical slot "lonely" would be lost' in publisher.ctl("switchover", "--dry-run").stdout
+        assert 'the logical slot "lonely" would be lost' in " ".join(publisher.ctl("drill", check=False).stdout.split())
+    finally:
+        execute(publisher, "SELECT pg_drop_replication_slot('lonely')")
+
+
+def test_a_subscriber_that_is_slow_is_served_all_the_same(publisher: Cluster, subscriber: Postgres) -> None:
+    """It once was cut off after 2 s of work, began anew, and never came further."""
+    subscriber.sql(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(5); RETURN NEW; END';"
+        "CREATE TRIGGER slow BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION slow();"
+        "ALTER TABLE t ENABLE ALWAYS TRIGGER slow"
+    )
+    subscribe(subscriber, publisher, "copy_data = false")
+    try:
+        execute(publisher, "INSERT INTO t VALUES (1)")
+        until(lambda: subscriber.sql("SELECT count(*) FROM t") == "1", "one slow row applied")
+        execute(publisher, "INSERT INTO t VALUES (2)")
+        until(lambda: subscriber.sql("SELECT count(*) FROM t") == "2", "another slow row applied")
+        assert subscriber.sql("SELECT apply_error_count FROM pg_stat_subscription_stats") == "0"
+    finally:
+        unsubscribe(subscriber, publisher)
+
+
+@pytest.mark.parametrize("how", ["switchover", "kill"])
+def test_a_subscription_goes_on_from_the_next_writer_and_neither_loses_nor_repeats_a_row(
+    publisher: Cluster, subscriber: Postgres, how: str
+) -> None:
+    if major(publisher) < SYNCHRONISES:
+        pytest.skip("PostgreSQL carries no logical slot over before 17")
+    subscribe(subscriber, publisher, "failover = true, copy_data = false")
+    try:
+        execute(publisher, "INSERT INTO t SELECT generate_series(1, 100)")
+        until(lambda: is_carried(publisher.status(), "s"), "the slot in step on every node")
+        acknowledged = 100
+        before = publisher.status().epoch
+        strike(publisher, how)
+        while publisher.status().epoch == before or acknowledged < 300:
+            with contextlib.suppress(psycopg.Error):
+                execute(publisher, f"INSERT INTO t VALUES ({acknowledged + 1})")
+            with psycopg.connect(publisher.dsn("writer")) as writer:
+                row = writer.execute("SELECT max(i) FROM t").fetchone()
+            assert row is not None
+            acknowledged = max(acknowledged, int(row[0]))
+        until(lambda: int(subscriber.sql("SELECT count(DISTINCT i) FROM t")) >= acknowledged, "every row applied")
+        assert subscriber.sql("SELECT count(*) - count(DISTINCT i) FROM t") == "0"
+        assert subscriber.sql("SELECT max(i) FROM t") == str(acknowledged)
+        publisher.wait_healthy()
+        until(lambda: is_carried(publisher.status(), "s"), "the slot in step on every node again")
+    finally:
+        unsubscribe(subscriber, publisher)
