@@ -13,11 +13,13 @@ from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.view import View
 from cluster_manager.flightfiles import FlightWriter
 from cluster_manager.journal import Journal
+from cluster_manager.pastwriters import outage_of
 from cluster_manager.statusview import relaxations
 from daemonkit.logs import get_logger
 from pgtopology.document import Topology, Transition, TransitionKind
 from pgtopology.epoch import Epoch
 from pgtopology.event import Event
+from pgtopology.flight import kind_of
 from pgtopology.lsn import format_lsn
 from pgtopology.node import NodeName, Role
 from pgtopology.status import LastFailover
@@ -170,17 +172,21 @@ class Chronicle:
             self._step("begun", because, new, now, cause=transition.cause)
 
     def _opened(self, old: Topology, new: Topology, because: str, now: float) -> None:
-        started = self._detected_ms if self._detected_ms is not None else now
-        outage_ms = round(now - started)
         transition = old.transition
         cause = transition.cause if transition is not None else ""
         # Steps that were over before anybody looked: the opening proves them.
         self._step("promoted", f'"{new.writer}" runs as the primary', new, now, node=new.writer)
         if new.voters is not None and new.writer is not None and new.voters.others_needed(new.writer):
             self._step("repointed", "the quorum follows", new, now, node=new.writer)
-        event = self._step("opened", because, new, now, node=new.writer, cause=cause, transition=str(self._kind))
-        if self._kind is not TransitionKind.BOOTSTRAP:
-            self.last_failover = LastFailover(epoch=new.epoch, cause=cause, outage_ms=outage_ms, at=event.at if event else "")
+        flight = self._flights.recorder.flight
+        told: dict[str, object] = {}
+        if self._kind is not TransitionKind.BOOTSTRAP and flight is not None and flight.last_epoch == new.epoch:
+            told = {"outage_kind": kind_of(flight)}
+            if flight.outage_ms is not None:
+                told["outage_ms"] = round(flight.outage_ms)
+        event = self._step("opened", because, new, now, node=new.writer, cause=cause, transition=str(self._kind), **told)
+        if self._kind is not TransitionKind.BOOTSTRAP and event is not None:
+            self.last_failover = _told_by(event)
         if self._rejoining in (None, new.writer):
             self._rejoining = None
             self._detected_ms = None
@@ -208,6 +214,17 @@ def _last_failover(journal: Journal) -> LastFailover | None:
     """Return the newest failover the journal remembers."""
     for event in reversed(journal.since(0)):
         if event.kind == "failover.opened":
-            cause = str(event.fields.get("cause", ""))
-            return LastFailover(epoch=Epoch(event.epoch), cause=cause, outage_ms=event.elapsed_ms or 0, at=event.at)
+            return _told_by(event)
     return None
+
+
+def _told_by(event: Event) -> LastFailover:
+    """Return the failover that *event* ended; events of earlier versions do not tell its outage."""
+    return LastFailover(
+        epoch=Epoch(event.epoch),
+        cause=str(event.fields.get("cause", "")),
+        outage_ms=outage_of(event),
+        at=event.at,
+        since_detection_ms=event.elapsed_ms,
+        kind=str(event.fields.get("outage_kind") or event.fields.get("transition") or "failover"),
+    )

@@ -16,12 +16,13 @@ from itertools import count
 import msgspec
 
 from cluster_manager.decision.actions import NodeAction
+from cluster_manager.decision.diagnose import Diagnosis
 from cluster_manager.decision.elect import elect, tally
 from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.view import NodeView, Promise, View
 from cluster_manager.flightentries import Entries, election_told, plan_change, promise_told, snapshot, write_told
 from pgtopology.document import Topology, Transition, TransitionKind
-from pgtopology.flight import MARKS_OF_AN_ATTEMPT, Flight, Narrator, OrderTold, phases_of
+from pgtopology.flight import MARKS_OF_AN_ATTEMPT, Flight, Narrator, OrderTold, OutageKind, phases_of
 from pgtopology.node import NodeName, Role
 from pgtopology.observation import PostmasterState
 
@@ -36,6 +37,8 @@ class FlightRecorder:
         self._manager = manager
         self._boot = boot
         self._good_ms: float | None = None
+        self._was_paused = False
+        """The writer has failed, and an operator kept failover paused."""
         self._detected_ms: float | None = None
         self._snapshot_nodes: tuple[NodeView, ...] = ()
         self._prelude: deque[tuple[float, Plan]] = deque(maxlen=PRELUDE_MAX)
@@ -73,6 +76,8 @@ class FlightRecorder:
             if self._flight is not None and self._flight.rejoined_ms is None:
                 self._entries.add("plans", plan_change(plan, self._at(view.now_ms)))
             self._prelude.append((view.now_ms, plan))
+        if plan.diagnosis is Diagnosis.PAUSED and plan.finding.cause is not None:
+            self._was_paused = True
         if plan.finding.failed and self._detected_ms is None:
             self._detected_ms, self._snapshot_nodes = view.now_ms, view.nodes
         elif not plan.finding.failed and (view.document is None or view.document.transition is None):
@@ -162,7 +167,7 @@ class FlightRecorder:
             self._entries.replace_order(number, answered)
 
     def _note_writer(self, view: View) -> None:
-        """Remember the last sign that the published writer was well."""
+        """Remember the last commit that the published writer's noded had acknowledged."""
         document = view.document
         node = view.node(document.writer) if document is not None else None
         observation = node.observation if node is not None else None
@@ -170,8 +175,12 @@ class FlightRecorder:
             return
         if observation.postmaster.state is not PostmasterState.RUNNING or observation.promoted_epoch != document.epoch:
             return
-        waiting_ms = max(observation.postmaster.deaf_ms, observation.heartbeat.pending_ms if observation.heartbeat else 0)
-        self._good_ms = max(self._good_ms or 0.0, view.now_ms - node.age_ms - waiting_ms)
+        heartbeat = observation.heartbeat
+        if heartbeat is None or heartbeat.epoch != document.epoch or heartbeat.acknowledged_age_ms is None:
+            return
+        good_ms = view.now_ms - node.age_ms - heartbeat.acknowledged_age_ms
+        if self._good_ms is None or good_ms > self._good_ms:
+            self._good_ms, self._was_paused = good_ms, False
 
     def _note_promises(self, promises: Mapping[NodeName, Promise]) -> None:
         for name, promise in promises.items():
@@ -183,24 +192,44 @@ class FlightRecorder:
     def _begin(self, new: Topology, transition: Transition, view: View, because: str) -> None:
         """Begin the record of a new failure."""
         detected_ms = self._detected_ms if self._detected_ms is not None else view.now_ms
-        planned = transition.kind is TransitionKind.SWITCHOVER
-        good_ms = detected_ms if planned or self._good_ms is None else min(self._good_ms, detected_ms)
-        self._start(new, transition, view, because, detected_ms)
-        self._marks.update(good=round(good_ms - detected_ms, 2), detected=0.0)
+        kind, good_ms = self._outage(transition, view, detected_ms)
+        self._start(new, transition, view, because, detected_ms, kind)
+        self._marks["detected"] = 0.0
+        if good_ms is not None:
+            self._marks["good"] = round(good_ms - detected_ms, 2)
         nodes = self._snapshot_nodes if self._detected_ms is not None else view.nodes
         self._entries.add("snapshots", snapshot("detected", nodes, 0.0))
         for at_ms, plan in self._prelude:
-            if at_ms >= good_ms or at_ms == self._prelude[-1][0]:
+            if at_ms >= (good_ms if good_ms is not None else detected_ms) or at_ms == self._prelude[-1][0]:
                 self._entries.add("plans", plan_change(plan, self._at(at_ms)))
         self._detected_ms = None
 
+    def _outage(self, transition: Transition, view: View, detected_ms: float) -> tuple[OutageKind, float | None]:
+        """Return why nobody can commit, and since when nobody could; None if that is unknown."""
+        if transition.kind is TransitionKind.SWITCHOVER:
+            return OutageKind.SWITCHOVER, detected_ms
+        good_ms = self._good_ms
+        old = view.node(transition.from_node)
+        observation = old.observation if old is not None else None
+        if old is not None and observation is not None:
+            if observation.left_age_ms is not None:
+                left_ms = view.now_ms - old.age_ms - observation.left_age_ms
+                return OutageKind.PLANNED_STOP, min(max(good_ms or left_ms, left_ms), detected_ms)
+            stopped = observation.postmaster.state is PostmasterState.STOPPED and not observation.postmaster.unexpected_exit
+            if stopped and old.is_heard(view.timings):
+                return OutageKind.PLANNED_STOP, min(good_ms, detected_ms) if good_ms is not None else None
+        kind = OutageKind.PAUSED if self._was_paused else OutageKind.FAILOVER
+        return kind, min(good_ms, detected_ms) if good_ms is not None else None
+
     def _resume(self, new: Topology, transition: Transition, view: View, because: str) -> None:
         """Begin the record of a failure that an earlier manager found and left no record of."""
-        self._start(new, transition, view, because, view.now_ms)
+        self._start(new, transition, view, because, view.now_ms, self._outage(transition, view, view.now_ms)[0])
         self._narrate("an earlier manager began it and left no record; its times are not known", 0.0)
         self._marks.clear()
 
-    def _start(self, new: Topology, transition: Transition, view: View, because: str, detected_ms: float) -> None:
+    def _start(
+        self, new: Topology, transition: Transition, view: View, because: str, detected_ms: float, kind: OutageKind
+    ) -> None:
         self._before = None
         self._base_ms = detected_ms
         self._entries = Entries(self._numbers)
@@ -210,6 +239,7 @@ class FlightRecorder:
             epoch=transition.first_epoch,
             last_epoch=new.epoch,
             kind=str(transition.kind),
+            outage_kind=str(kind),
             cause=transition.cause,
             reason=because,
             from_node=transition.from_node,

@@ -22,7 +22,7 @@ from cluster_manager.decision.suspicion import promisable
 from cluster_manager.decision.view import NodeView, View
 from cluster_manager.statusview import at_risk, cluster_state
 from pgtopology.document import Durability, Topology
-from pgtopology.flight import PHASES, Flight
+from pgtopology.flight import PHASES, Flight, kind_of
 from pgtopology.node import NodeState
 from pgtopology.status import LastFailover
 
@@ -50,7 +50,10 @@ class ManagerMetrics(Collector):
         self._decided = decided
         self._remembers = remembers
         self._failovers = Counter(
-            "endpointd_failovers", "Failovers and switchovers that ended with a writer.", ["kind", "cause"], registry=None
+            "endpointd_failovers",
+            "Outages that ended with a writer; of kind failover are those that nobody had wished.",
+            ["kind", "cause"],
+            registry=None,
         )
         self._phases = Histogram(
             "endpointd_failover_phase_seconds",
@@ -61,7 +64,7 @@ class ManagerMetrics(Collector):
         )
         self._outages = Histogram(
             "endpointd_failover_outage_seconds",
-            "From the last sign that the writer was well to the next published writer.",
+            "From the last acknowledged commit to the next published writer.",
             ["kind"],
             buckets=BUCKETS_S,
             registry=None,
@@ -69,22 +72,23 @@ class ManagerMetrics(Collector):
 
     def ended(self, flight: Flight) -> None:
         """Count a failover or switchover that ended."""
-        self._failovers.labels(flight.kind, flight.cause).inc()
+        kind = kind_of(flight)
+        self._failovers.labels(kind, flight.cause).inc()
         if flight.outage_ms is not None:
-            self._outages.labels(flight.kind).observe(flight.outage_ms / 1000)
+            self._outages.labels(kind).observe(flight.outage_ms / 1000)
         for phase in flight.phases:
             if phase.name in PHASES:
-                self._phases.labels(flight.kind, phase.name).observe(phase.ms / 1000)
+                self._phases.labels(kind, phase.name).observe(phase.ms / 1000)
 
     def collect(self) -> Iterator[Metric]:
         """Yield everything, as the registry asks for it."""
         for counted in (self._failovers, self._phases, self._outages):
             yield from counted.collect()
         last = self._remembers.last_failover
-        if last is not None:
+        if last is not None and last.outage_ms is not None:
             yield _gauge(
                 "endpointd_last_failover_outage_seconds",
-                "From detection to the published writer, of the newest failover or switchover.",
+                "From the last acknowledged commit to the published writer, of the newest outage of any kind.",
                 last.outage_ms / 1000,
             )
         view, plan = self._decided.view, self._decided.plan

@@ -27,6 +27,7 @@ def _at_rest(seen: Observation) -> Observation:
         sequence=0,
         wal_end=None,
         replayed_lsn=None,
+        left_age_ms=0 if seen.left_age_ms is not None else None,
         replay_lag_ms=None,
         upstream_silent_ms=None,
         behind_bytes=None,

@@ -17,6 +17,12 @@ STARTED = "bootstrap.opened"
 """The event of a cluster's first writer: nobody waited for it."""
 
 
+def outage_of(event: Event) -> int | None:
+    """Return the outage that *event* ended, in milliseconds, or None if it does not tell."""
+    found = event.fields.get("outage_ms")
+    return found if isinstance(found, int) else None
+
+
 def past_writers(document: Topology | None, events: Iterable[Event]) -> tuple[PastWriter, ...]:
     """Return the claimed timelines of *document*, the newest last, each with what *events* tell of it."""
     opened = {event.epoch: event for event in events if event.kind.endswith(".opened")}
@@ -33,7 +39,9 @@ def past_writers(document: Topology | None, events: Iterable[Event]) -> tuple[Pa
                 opened=record.opened,
                 kind=str(event.fields.get("transition", "")) if event is not None else None,
                 cause=(str(event.fields.get("cause", "")) or None) if event is not None else None,
-                outage_ms=event.elapsed_ms if event is not None and event.kind != STARTED else None,
+                outage_ms=outage_of(event) if event is not None and event.kind != STARTED else None,
+                since_detection_ms=event.elapsed_ms if event is not None and event.kind != STARTED else None,
+                outage_kind=(str(event.fields.get("outage_kind", "")) or None) if event is not None else None,
                 at=event.at if event is not None else None,
             )
         )

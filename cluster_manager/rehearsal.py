@@ -14,9 +14,8 @@ from cluster_manager.reconciler import Reconciler
 from daemonkit.httpclient import HttpError
 from daemonkit.httpserver import ApiError
 from pgtopology.codec import MessageError, decode
-from pgtopology.document import TransitionKind
 from pgtopology.drill import Drill, Readiness
-from pgtopology.flight import Measured, measure
+from pgtopology.flight import Measured, OutageKind, kind_of, measure
 from pgtopology.node import NodeName
 
 ASK_TIMEOUT_S = 2.0
@@ -54,5 +53,5 @@ class Rehearsals:
             return None  # a node that cannot be asked shows as one that does not tell
 
     def _measure(self) -> Measured | None:
-        unplanned = [flight for flight in self._files.load() if flight.kind == TransitionKind.FAILOVER]
+        unplanned = [flight for flight in self._files.load() if kind_of(flight) == OutageKind.FAILOVER]
         return measure(tuple(unplanned[:FLIGHTS_MEASURED]))

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from daemonkit.escape import visible_value
 from endpointctl.listing import Column, Listing, Row
-from pgtopology.flight import Election, Flight, NodeSnapshot, OrderTold, Snapshot
+from pgtopology.flight import Election, Flight, NodeSnapshot, OrderTold, Snapshot, kind_of
 
 BAR_CELLS = 40
 
@@ -34,11 +34,13 @@ def _head(flight: Flight) -> list[Text]:
     epochs = f"epoch {flight.epoch}" if flight.epoch == flight.last_epoch else f"epochs {flight.epoch} to {flight.last_epoch}"
     way = f"{flight.from_node or 'nobody'} -> {flight.writer or 'nobody yet'}"
     lines = [
-        Text.assemble((f"{flight.kind} of {epochs}: {way}", "bold"), f"  {flight.cause}, {flight.detected_at}"),
+        Text.assemble(
+            (f"{kind_of(flight).replace('_', ' ')} of {epochs}: {way}", "bold"), f"  {flight.cause}, {flight.detected_at}"
+        ),
         Text(flight.reason),
     ]
     if flight.outage_ms is not None:
-        text = f"outage {flight.outage_ms:.1f} ms from the last sign that the writer was well"
+        text = f"outage {flight.outage_ms:.1f} ms from the last acknowledged commit"
         if flight.since_detection_ms is not None:
             text += f", {flight.since_detection_ms:.1f} ms of it since the detection"
         lines.append(Text(text))

@@ -196,7 +196,10 @@ def _last_failover(status: Status) -> list[RenderableType]:
     last = status.last_failover
     if last is None:
         return []
-    return [Text(f"last failover: epoch {last.epoch}, {last.cause}, {last.outage_ms} ms without a writer, {last.at}")]
+    took = (
+        f"{last.outage_ms} ms without a commit" if last.outage_ms is not None else "how long nobody could commit is not known"
+    )
+    return [Text(f"last {last.kind.replace('_', ' ')}: epoch {last.epoch}, {last.cause}, {took}, {last.at}")]
 
 
 SECTIONS: tuple[Callable[[Status], list[RenderableType]], ...] = (
@@ -276,7 +279,7 @@ def _past_writer(one: PastWriter) -> Row:
             one.fork_lsn,
             one.node if one.opened else f"{one.node} (never opened)",
             _or_dash(one.at),
-            _or_dash(one.kind),
+            _or_dash((one.outage_kind or one.kind or "").replace("_", " ") or None),
             _or_dash(one.cause),
             f"{one.outage_ms} ms" if one.outage_ms is not None else "-",
         )

@@ -67,6 +67,11 @@ class Heartbeat:
         """The epoch that is being proven, or None."""
         return self._epoch
 
+    @property
+    def acknowledged_at(self) -> float | None:
+        """When the last one was acknowledged, on the loop's clock."""
+        return self._acknowledged_at
+
     def begin(self, epoch: Epoch) -> None:
         """Beat from now on for *epoch*."""
         if self._epoch != epoch:

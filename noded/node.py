@@ -18,6 +18,7 @@ from noded.backoff import Backoff
 from noded.copies import FAILURES, Copies
 from noded.heartbeat import Heartbeat
 from noded.instance import Instance
+from noded.lastword import leaving
 from noded.postmaster import PostmasterError, last_complaint
 from noded.promise import Work
 from noded.promotion import PromotionError, promote
@@ -108,9 +109,13 @@ class Node:
                 if task is not None:
                     task.cancel()
             async with self.turn:
+                left = leaving(self.heartbeat, asyncio.get_running_loop().time())
                 self.heartbeat.end()
                 if self.doing.blocked is None:
                     await self.instance.stop(StopMode.FAST)
+                    with contextlib.suppress(OSError):
+                        # Only what is told of the outage depends on it.
+                        self.state.store(replace(self.state.value, left=left))
             # That PostgreSQL is down is evidence, and saves the manager a wait for silence.
             self.reporter.poke()
             await asyncio.sleep(LAST_WORD_S)

@@ -58,6 +58,21 @@ class Promotion(msgspec.Struct, frozen=True):
     timeline: Timeline
 
 
+class Left(msgspec.Struct, frozen=True):
+    """When the writer that this node was acknowledged its last commit, before it was stopped in good order with its noded."""
+
+    epoch: Epoch
+    boot: str
+    """Of the machine: within one boot its monotonic clock goes on."""
+    monotonic_ms: int
+    wall_ms: int
+    """For another boot: the best there is."""
+
+    def age_ms(self, *, boot: str, monotonic_ms: int, wall_ms: int) -> int:
+        """Return how long ago that was."""
+        return max(0, monotonic_ms - self.monotonic_ms if boot and boot == self.boot else wall_ms - self.wall_ms)
+
+
 class State(msgspec.Struct, frozen=True, kw_only=True):
     """What a noded must still know after a power failure."""
 
@@ -86,6 +101,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     """The names under which slots are the cluster's own here: all that were ever listed, or seen in use by a noded's role."""
     carried_slots: tuple[str, ...] = ()
     """The users' slots that stand here because the writer has them: a copy each, or the writer's own while this is it."""
+    left: Left | None = None
+    """Of the writer that this node was last, if it was stopped in good order."""
     desired: DesiredSettings = DesiredSettings()
     """The operator's settings; it is the node's, not its data's, and stays when the data goes."""
 

@@ -19,6 +19,7 @@ from noded.disksync import SyncTrial
 from noded.durable_state import DurableState
 from noded.heartbeat import Heartbeat
 from noded.instance import Instance
+from noded.lastword import left_age_ms
 from noded.observe import Deafness, Gatherer, UpstreamPort
 from noded.promise import Work
 from noded.replaylag import ReplayLag
@@ -157,6 +158,7 @@ class Reporter:
             foreign=state.foreign,
             promised=state.promised,
             seen=state.seen,
+            left_age_ms=left_age_ms(state) if facts.role is not Role.PRIMARY else None,
             promoted_epoch=state.promotion.epoch if state.promotion is not None else None,
             activity=doing.activity,
             progress_percent=doing.progress_percent if doing.work is not None else None,

@@ -8,6 +8,7 @@ Wall time stands in it once, for people.  A record whose *ended* is false tells 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from statistics import median
 
 import msgspec
@@ -36,6 +37,17 @@ MARKS_OF_AN_ATTEMPT = ("recruited", "elected", "claimed", "promoted", "proven")
 """What starts anew with another epoch of the same failure."""
 
 PHASES = tuple(name for name, _ in _PHASES)
+
+
+class OutageKind(StrEnum):
+    """Why nobody could commit: only the first is a failure that the cluster answered by itself."""
+
+    FAILOVER = "failover"
+    SWITCHOVER = "switchover"
+    PLANNED_STOP = "planned_stop"
+    """The writer had been stopped in good order, by `down` or with its noded."""
+    PAUSED = "paused"
+    """The writer had failed while an operator kept automatic failover paused."""
 
 
 class NodeSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -188,10 +200,13 @@ class Flight(msgspec.Struct, frozen=True, kw_only=True):
     """On the manager's clock: what every other time counts from."""
     ended: bool = False
     outage_ms: float | None = None
-    """From the last sign that the writer was well to the next published writer: the sum of *phases*. None until it ended, and
-    if the clock of an earlier manager is not ours."""
+    """From the last commit that the old writer's noded had acknowledged to the next published writer, whose own commit has just
+    been: the sum of *phases*. A switchover counts from its beginning, for the writer was well until then. None until it ended,
+    and if nobody knows: this manager never saw the old writer well, or the clock of an earlier manager is not ours."""
     since_detection_ms: float | None = None
-    """The part of it that status shows as the outage."""
+    """The part of it behind the detection."""
+    outage_kind: str = ""
+    """What kind of outage (`OutageKind`); empty in records of earlier versions, which go by *kind*."""
     rejoined_ms: float | None = None
     """When the old primary followed the new one."""
     phases: tuple[Phase, ...] = ()
@@ -222,6 +237,7 @@ class FlightSummary(msgspec.Struct, frozen=True, kw_only=True):
     outage_ms: float | None
     since_detection_ms: float | None
     rejoined_ms: float | None
+    outage_kind: str = ""
 
 
 class Flights(msgspec.Struct, frozen=True, kw_only=True):
@@ -266,6 +282,11 @@ def phases_of(marks: Mapping[str, float]) -> tuple[Phase, ...]:
     return tuple(phases)
 
 
+def kind_of(flight: Flight) -> str:
+    """Return what kind of outage *flight* tells of."""
+    return flight.outage_kind or flight.kind
+
+
 def summary_of(flight: Flight) -> FlightSummary:
     """Return the line of *flight* in the list."""
     return FlightSummary(
@@ -280,6 +301,7 @@ def summary_of(flight: Flight) -> FlightSummary:
         outage_ms=flight.outage_ms,
         since_detection_ms=flight.since_detection_ms,
         rejoined_ms=flight.rejoined_ms,
+        outage_kind=kind_of(flight),
     )
 
 

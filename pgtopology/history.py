@@ -22,7 +22,10 @@ class PastWriter(msgspec.Struct, frozen=True, kw_only=True):
     kind: str | None = None
     cause: str | None = None
     outage_ms: int | None = None
-    """From detection to the published writer."""
+    """From the last acknowledged commit of the writer before to the published writer; None: unknown, or nobody was there."""
+    since_detection_ms: int | None = None
+    outage_kind: str | None = None
+    """failover, switchover, planned_stop or paused."""
     at: str | None = None
 
 

@@ -199,6 +199,9 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """It went through a promotion that nobody ordered: whatever its timeline's number, only another copy helps (S3)."""
     promised: Epoch = NO_EPOCH
     seen: Seen = msgspec.field(default_factory=Seen)
+    left_age_ms: int | None = None
+    """Since the last acknowledged commit of the writer that this node was, if it was then stopped in good order with its noded
+    and has not been promoted since; else None."""
     promoted_epoch: Epoch | None = None
     """The epoch whose promotion this data directory carried out and has not been rewound from since."""
 

@@ -61,9 +61,13 @@ class LastFailover(msgspec.Struct, frozen=True, kw_only=True):
 
     epoch: Epoch
     cause: str
-    outage_ms: int
-    """From detection to the published writer, on the manager's monotonic clock."""
+    outage_ms: int | None
+    """From the last commit of the old writer that was acknowledged to the next published writer; None: unknown."""
     at: str
+    since_detection_ms: int | None = None
+    """The part of it behind the detection, on the manager's monotonic clock."""
+    kind: str = "failover"
+    """failover, switchover, planned_stop (it had been stopped in good order) or paused (failover was, by an operator)."""
 
 
 class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -94,13 +94,13 @@ def test_the_phases_of_a_failover_add_up_to_its_outage() -> None:
     flight = recorded(story)
     assert (flight.kind, flight.cause, flight.from_node, flight.writer) == ("failover", "PRIMARY_FAILED", "n1", "n2")
     assert flight.ended
-    # The writer's last good word came 50 ms before the first look; everything from there to the opening is accounted for.
-    assert flight.outage_ms == pytest.approx(206 + 50)
+    # The writer's last word came 50 ms before the first look, and its last commit 100 ms before that; all is accounted for.
+    assert flight.outage_ms == pytest.approx(206 + 150)
     assert sum(phase.ms for phase in flight.phases) == pytest.approx(flight.outage_ms)
     times = {phase.name: phase.ms for phase in flight.phases}
     assert times == pytest.approx(
         {
-            "detect": 150,
+            "detect": 250,
             "publish": 4,
             "recruit": 11,
             "elect": 35,
@@ -187,7 +187,7 @@ def test_a_manager_that_died_leaves_a_record_that_the_next_continues_on_the_same
     flight = after.flight
     assert flight is not None
     assert [one.manager for one in flight.managers] == ["host:1", "host:2"]
-    assert flight.outage_ms == pytest.approx(1005 + 50)
+    assert flight.outage_ms == pytest.approx(1005 + 150)
     assert len(flight.writes) == 3
     assert len(flight.promises) == 2
 
@@ -298,3 +298,52 @@ async def test_a_folder_that_cannot_be_written_only_shows_in_the_log(tmp_path: P
     story.until_opened()
     await writer.flush()
     assert writer.files.load() == ()
+
+
+def kind_and_outage(*views: View) -> tuple[str, float | None]:
+    """Return what is recorded when the last of *views* is the one that calls for another writer, 4 ms later published."""
+    story = Story(make())
+    wanted: Topology | None = None
+    for view in views:
+        wanted = story.look(view)
+    assert wanted is not None
+    story.write(views[-1], wanted, views[-1].now_ms - NOW_MS + 4)
+    flight = recorded(story)
+    good = flight.marks.get("good")
+    return flight.outage_kind, -good if good is not None else None
+
+
+def stopped(view: View, *, left_age_ms: int | None) -> View:
+    """Return *view* with its writer stopped in good order."""
+    first, *others = view.nodes
+    assert first.observation is not None
+    postmaster = msgspec.structs.replace(first.observation.postmaster, unexpected_exit=False, exit_status=0)
+    observation = msgspec.structs.replace(first.observation, postmaster=postmaster, left_age_ms=left_age_ms)
+    return replace(view, nodes=(replace(first, observation=observation), *others))
+
+
+def test_a_crash_is_a_failover_from_the_last_acknowledged_commit() -> None:
+    assert kind_and_outage(at(read_view(HEALTHY), 0), at(read_view(CRASHED), 100)) == ("failover", 250)
+
+
+def test_a_planned_stop_is_no_failover_and_as_long_as_nobody_could_commit() -> None:
+    again = stopped(at(read_view(CRASHED), 100), left_age_ms=15_000)
+    assert kind_and_outage(again) == ("planned_stop", 15_050), "a manager that has just begun knows it from the node"
+    assert kind_and_outage(at(read_view(HEALTHY), 0), stopped(at(read_view(CRASHED), 100), left_age_ms=None)) == (
+        "planned_stop",
+        250,
+    )
+
+
+def test_a_crash_while_failover_was_paused_is_the_operators() -> None:
+    paused = at(read_view(f"document paused\n{CRASHED}"), 100)
+    assert kind_and_outage(at(read_view(HEALTHY), 0), paused, at(read_view(CRASHED), 15_000)) == ("paused", 15_150)
+
+
+def test_a_pause_that_was_over_before_the_crash_does_not_matter() -> None:
+    calm = at(read_view("document paused"), 0)
+    assert kind_and_outage(calm, at(read_view(HEALTHY), 50), at(read_view(CRASHED), 100)) == ("failover", 200)
+
+
+def test_an_outage_whose_beginning_nobody_knows_is_not_guessed() -> None:
+    assert kind_and_outage(at(read_view(CRASHED), 0)) == ("failover", None)

@@ -56,6 +56,7 @@ GOES_ON: dict[str, Any] = {
     "late_ms": 30,
 }
 OTHERWISE: dict[str, Any] = {
+    "left_age_ms": 5,
     "format_version": 2,
     "node": NodeName("n2"),
     "noded_pid": 3,

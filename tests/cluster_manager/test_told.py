@@ -12,7 +12,7 @@ from tests.cluster_manager.decision.storyboard import read_view
 SWITCHOVER = Request(kind=RequestKind.SWITCHOVER, to=None)
 
 
-def opened(epoch: int, kind: str, took_ms: int | None, **fields: str) -> Event:
+def opened(epoch: int, kind: str, took_ms: int | None, **fields: object) -> Event:
     return Event(sequence=epoch, at="T", monotonic_ms=0, epoch=epoch, kind=kind, elapsed_ms=took_ms, message="m", fields=fields)
 
 
@@ -24,9 +24,13 @@ def test_a_first_writer_has_no_outage_and_a_forgotten_one_no_cause() -> None:
     assert (forgotten.epoch, forgotten.node, forgotten.cause, forgotten.at) == (claimed.epoch, claimed.node, None, None)
     (first,) = past_writers(document, [opened(claimed.epoch, "bootstrap.opened", 900)])[-1:]
     assert first.outage_ms is None
-    failover = opened(claimed.epoch, "failover.opened", 300, transition="failover", cause="PRIMARY_FAILED")
+    fields = {"transition": "failover", "cause": "PRIMARY_FAILED"}
+    failover = opened(claimed.epoch, "failover.opened", 300, **fields, outage_ms=450, outage_kind="failover")
     (told,) = past_writers(document, [failover])[-1:]
-    assert (told.outage_ms, told.kind, told.cause) == (300, "failover", "PRIMARY_FAILED")
+    assert (told.outage_ms, told.since_detection_ms) == (450, 300)
+    assert (told.kind, told.outage_kind, told.cause) == ("failover", "failover", "PRIMARY_FAILED")
+    (old,) = past_writers(document, [opened(claimed.epoch, "failover.opened", 300, **fields)])[-1:]
+    assert (old.outage_ms, old.since_detection_ms) == (None, 300), "an event of an earlier version did not tell it"
     assert past_writers(None, [failover]) == ()
 
 

@@ -7,6 +7,8 @@ import os
 import pwd
 import signal
 import socket
+import time
+from collections.abc import Callable
 
 import psycopg
 import pytest
@@ -302,3 +304,46 @@ def _has_another_pid(cluster: Cluster, program: str, old: int) -> bool:
         return cluster.pid_of(program) != old
     except (OSError, ValueError):
         return False
+
+
+def test_a_cluster_that_was_stopped_and_started_is_no_failover_and_its_outage_is_all_of_it(
+    make_cluster: Callable[..., Cluster],
+) -> None:
+    cluster = make_cluster()
+    cluster.up()
+    before = cluster.wait_healthy()
+    cluster.down()
+    stopped_at = time.monotonic()
+    cluster.up()
+    least_ms = (time.monotonic() - stopped_at) * 1000
+    after = cluster.wait_healthy()
+    assert after.epoch > before.epoch
+    last = after.last_failover
+    assert last is not None
+    assert last.kind == "planned_stop"
+    assert last.outage_ms is not None
+    assert last.since_detection_ms is not None
+    # `up` returns soon after the writer is open; the outage began before `down` did, and the detection is only its end.
+    assert last.outage_ms > least_ms / 2
+    assert last.since_detection_ms < last.outage_ms
+    assert b'kind="failover"' not in cluster.get("/metrics")
+    assert json.loads(cluster.ctl("history", "--json").stdout)["writers"][-1]["outage_ms"] == last.outage_ms
+
+
+def test_a_crash_under_a_pause_is_told_as_the_operators(cluster: Cluster) -> None:
+    before = cluster.status()
+    assert before.writer is not None
+    cluster.ctl("pause")
+    try:
+        cluster.wait(lambda status: status.paused, "paused")
+        cluster.kill_postgres(before.writer)
+        cluster.wait(lambda status: status.diagnosis == "PAUSED", "the failure is found and nothing is done")
+    finally:
+        cluster.ctl("resume")
+    after = cluster.wait_for_epoch_after(before.epoch)
+    cluster.wait_healthy()
+    assert after.last_failover is not None
+    assert after.last_failover.kind == "paused"
+    assert after.last_failover.outage_ms is not None
+    assert after.last_failover.since_detection_ms is not None
+    assert after.last_failover.outage_ms > after.last_failover.since_detection_ms
