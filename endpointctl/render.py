@@ -199,7 +199,9 @@ def _last_failover(status: Status) -> list[RenderableType]:
     took = (
         f"{last.outage_ms} ms without a commit" if last.outage_ms is not None else "how long nobody could commit is not known"
     )
-    return [Text(f"last {last.kind.replace('_', ' ')}: epoch {last.epoch}, {last.cause}, {took}, {last.at}")]
+    cause = f"{last.cause}, " if last.kind in ("failover", "paused") else ""
+    what = "failover, while it was paused" if last.kind == "paused" else last.kind.replace("_", " ")
+    return [Text(f"last {what}: epoch {last.epoch}, {cause}{took}, {last.at}")]
 
 
 SECTIONS: tuple[Callable[[Status], list[RenderableType]], ...] = (
