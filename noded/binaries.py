@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -44,6 +45,14 @@ class Binaries:
     def command(self, program: str, *arguments: str) -> list[str]:
         """Return the command that runs *program*."""
         return [*self.wrapper, str(self.directory / program), *arguments]
+
+    @property
+    def system_user(self) -> str | None:
+        """The name by which PostgreSQL knows the user of the operating system that it and noded run as; None without one."""
+        try:
+            return pwd.getpwuid(NOBODY_UID if self.wrapper else os.geteuid()).pw_name
+        except KeyError:
+            return None
 
 
 def find_binaries(explicit: Path | None = None, *, prefer_bundled: bool = False) -> Binaries:

@@ -28,14 +28,32 @@ ASK_TIMEOUT_S = 5.0
 _PERCENT = re.compile(r"\((\d+)%\)")
 
 
-def source_walsender(instance: Instance, source: Upstream) -> Walsender:
-    """Return a replication connection to *source*, not opened yet."""
+def source_walsender(instance: Instance, source: Upstream, *, database: str | None = None) -> Walsender:
+    """Return a replication connection to *source*, not opened yet; with *database* it takes SQL too."""
     return Walsender(
         source.address,
         user=conf.REPLICATION_ROLE,
         password=instance.server.replication_password,
         name="endpointd position",
+        database=database,
     )
+
+
+async def source_database(instance: Instance, source: Upstream) -> str:
+    """Return the database in which *source* takes SQL from us: ours, unless an earlier version made it. Raises WalsenderError."""
+    refused: WalsenderError | None = None
+    for database in (conf.DATABASE, conf.OTHER_DATABASE):
+        walsender = source_walsender(instance, source, database=database)
+        try:
+            await walsender.ask("SELECT", timeout_s=ASK_TIMEOUT_S)
+        except WalsenderError as error:
+            refused = refused or error
+        else:
+            return database
+        finally:
+            walsender.close()
+    assert refused is not None
+    raise refused
 
 
 async def copy_from(instance: Instance, source: Upstream, slot: str, progress: Callable[[int], None]) -> None:

@@ -21,6 +21,16 @@ from pgtopology.parameters import OUR_PREFIX, SettingRefused
 CONTROL_ROLE = "endpointd"
 REPLICATION_ROLE = "endpointd_replication"
 PROBE_ROLE = "endpointd_probe"
+SUPERUSER = "postgres"
+"""The users' own."""
+
+DATABASE = "endpointd"
+"""Ours: what our sessions do disturbs nobody who uses, copies, drops or listens to a database (decision 0012)."""
+OTHER_DATABASE = "postgres"
+"""Where a server has none of ours yet: it was made by an earlier version."""
+
+IDENT_MAP = "endpointd"
+"""Says in pg_ident.conf which user of the operating system is noded."""
 
 DEFAULTS: Mapping[str, str] = {
     "shared_buffers": "32MB",
@@ -52,6 +62,7 @@ class Place:
     port: int
     socket_dir: Path
     hba_file: Path
+    ident_file: Path
     sync_name: str
     is_logical: bool = False
     """Whether it is started with wal_level logical."""
@@ -94,6 +105,7 @@ def _fixed(place: Place) -> dict[str, str]:
         "unix_socket_permissions": "0600",
         "hba_file": str(place.hba_file),
         "allow_in_place_tablespaces": "on",
+        "ident_file": str(place.ident_file),
         "logging_collector": "off",
         "log_destination": "stderr",
         "password_encryption": "scram-sha-256",
@@ -221,24 +233,27 @@ def _escaped(field: str) -> str:
     return field.replace("\\", "\\\\").replace(":", "\\:")
 
 
-def hba(user_lines: Sequence[str]) -> bytes:
+def hba(user_lines: Sequence[str], *, by_peer: bool) -> bytes:
     """Return the contents of pg_hba.conf.
 
     noded's superuser comes through the private unix socket only; users' lines come after ours, so that none of them can
-    open it, and before the closing ones.
+    open it, and before the closing ones. *by_peer*: the kernel vouches for noded, so that no password that SQL can change
+    stands between us and the server (decision 0012); otherwise the control role's password does.
     """
     for line in user_lines:
         if (reason := why_unsafe(line)) is not None:
             raise SettingRefused(reason)
+    method = f"peer map={IDENT_MAP}" if by_peer else "scram-sha-256"
     lines = [
         "# Written by noded; changes made here are lost.",
-        f"local all         {CONTROL_ROLE} scram-sha-256",
-        f"local replication {CONTROL_ROLE} scram-sha-256",
+        *([f"local {DATABASE},replication {SUPERUSER} {method}"] if by_peer else []),
+        f"local all         {CONTROL_ROLE} {method}",
+        f"local replication {CONTROL_ROLE} {method}",
         "local all         all scram-sha-256",
         f"host  all         {CONTROL_ROLE} all reject",
         f"host  replication {CONTROL_ROLE} all reject",
         f"host  replication {REPLICATION_ROLE} all scram-sha-256",
-        f"host  postgres    {REPLICATION_ROLE} all scram-sha-256",
+        f"host  {DATABASE},{OTHER_DATABASE} {REPLICATION_ROLE} all scram-sha-256",
         f"host  all         {REPLICATION_ROLE} all reject",
         f"host  replication {PROBE_ROLE} all reject",
         f"host  all         {PROBE_ROLE} all scram-sha-256",
@@ -250,3 +265,18 @@ def hba(user_lines: Sequence[str]) -> bytes:
         "host  replication all ::/0      scram-sha-256",
     ]
     return ("\n".join(lines) + "\n").encode()
+
+
+def ident(text: str, system_user: str | None) -> bytes:
+    """Return *text*, a pg_ident.conf, with the lines of our map, and none of another's in it.
+
+    *system_user*: who noded is to PostgreSQL; None if that user has no name.
+    """
+    kept = [line for line in text.splitlines() if line.split()[:1] != [IDENT_MAP]]
+    ours = [f"{IDENT_MAP} {_quoted_word(system_user)} {role}" for role in (CONTROL_ROLE, SUPERUSER)] if system_user else []
+    return ("\n".join([*kept, *ours]) + "\n").encode(errors="surrogateescape")
+
+
+def _quoted_word(word: str) -> str:
+    """Return *word* so that pg_ident.conf takes it for no pattern and no keyword."""
+    return f'"{word}"'

@@ -32,6 +32,10 @@ class ControlData:
     """Where the record of the latest checkpoint begins."""
     checkpoint_timeline: Timeline
     geometry: Geometry
+    consistent: Lsn
+    """How far a standby has written what it replayed; 0 on a server that was no standby."""
+    consistent_timeline: Timeline
+    """0 on a server that was no standby."""
     demands: Mapping[str, int] = field(default_factory=dict[str, int])
     """What a standby on this data needs at least of each parameter (`parameters.AT_LEAST_THE_WRITERS`)."""
 
@@ -57,6 +61,8 @@ def parse_controldata(text: str) -> ControlData:
             checkpoint=parse_lsn(values["Latest checkpoint location"]),
             checkpoint_timeline=Timeline(int(values["Latest checkpoint's TimeLineID"])),
             geometry=Geometry(int(values["WAL block size"]), int(values["Bytes per WAL segment"])),
+            consistent=parse_lsn(values.get("Minimum recovery ending location", "0/0")),
+            consistent_timeline=Timeline(int(values.get("Min recovery ending loc's timeline", "0"))),
             demands={name: int(values[line]) for name, line in _DEMANDS.items() if line in values},
         )
     except KeyError as error:

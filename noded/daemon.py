@@ -91,7 +91,7 @@ def read_passwords(settings: NodedSettings) -> dict[str, str]:
     """Return the passwords of the roles that a new cluster has."""
     secrets = settings.secrets
     return {
-        "postgres": read_secret(secrets.superuser),
+        conf.SUPERUSER: read_secret(secrets.superuser),
         conf.CONTROL_ROLE: read_secret(secrets.control),
         conf.REPLICATION_ROLE: read_secret(secrets.replication),
         conf.PROBE_ROLE: read_secret(secrets.probe),
@@ -172,7 +172,12 @@ def make_node(
         for reporter in reporters:
             reporter.poke()
 
-    sessions = Sessions(socket_dir=settings.node.socket_dir, port=settings.postgres.port, password=passwords[conf.CONTROL_ROLE])
+    sessions = Sessions(
+        socket_dir=settings.node.socket_dir,
+        port=settings.postgres.port,
+        password=passwords[conf.CONTROL_ROLE],
+        major=binaries.major,
+    )
     instance = Instance(
         layout=layout,
         binaries=binaries,

@@ -18,7 +18,8 @@ from noded.conflicts import end_blockers
 from noded.instance import Instance
 from noded.postmaster import FAST_STOP_S
 from noded.promise import standby_configuration
-from noded.sessions import SessionError
+from noded.sessions import LACKS_RIGHTS, SessionError
+from noded.walend import read_wal_end
 from noded.walsender import WalsenderError
 from pgtopology.lsn import Lsn
 from pgtopology.node import Position, Role
@@ -30,6 +31,9 @@ POSITION_POLL_S = 0.003
 CONFLICT_CHECK_EVERY = 10
 """Polls between two looks for sessions that hold up replay."""
 ASK_TIMEOUT_S = 0.5
+MUTE_S = 0.6
+"""A server that has accepted connections for so long without answering us is asked no longer: its files are."""
+MUTE_STOP_S = 2.0
 RESCANNED_S = 0.15
 """Longer than wal_retrieve_retry_interval: a startup process that sleeps between attempts has looked at pg_wal again."""
 
@@ -40,12 +44,17 @@ AT_END_OF_WAL = "RecoveryRetrieveRetryInterval"
 REPLAY_PAUSED = "RecoveryPause"
 """Somebody called pg_wal_replay_pause(); an election is no time for that."""
 
-_SAMPLE = """
+SAMPLE = """
 SELECT pg_is_in_recovery() AS standby,
        (pg_last_wal_receive_lsn() - '0/0')::int8 AS received,
        (pg_last_wal_replay_lsn() - '0/0')::int8 AS replayed,
-       (SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'startup' LIMIT 1) AS waits_for
+       EXISTS (SELECT FROM pg_stat_get_activity(NULL) WHERE backend_type IS NULL) AS hidden,
+       (SELECT wait_event FROM pg_stat_get_activity(NULL) WHERE backend_type = 'startup' LIMIT 1) AS waits_for
 """
+
+
+STATEMENTS: list[tuple[str, tuple[object, ...]]] = [(SAMPLE, ())]
+"""What the session that is asked runs once at its opening."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +62,8 @@ class Unknown:
     """The position cannot be told yet; the node is fenced all the same."""
 
     reason: str
+    mute: bool = False
+    """PostgreSQL runs, and answers no session of ours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +110,7 @@ async def read_position(instance: Instance, *, timeout_s: float) -> Position | U
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
     quiet_since: tuple[Lsn, float] | None = None
+    mute_since: float | None = None
     reason = "PostgreSQL is starting"
     replaying = 0
     while loop.time() < deadline:
@@ -108,12 +120,20 @@ async def read_position(instance: Instance, *, timeout_s: float) -> Position | U
             await asyncio.sleep(POSITION_POLL_S)
             continue
         try:
-            row = await instance.sessions.control.row(_SAMPLE, timeout_s=ASK_TIMEOUT_S)
+            row = await instance.sessions.control.row(SAMPLE, timeout_s=ASK_TIMEOUT_S)
+            if row["hidden"]:
+                # Another way in may have what this one lacks.
+                instance.sessions.control.drop()
+                raise SessionError(LACKS_RIGHTS, lost=False)
             end = await instance.sessions.walsender.identify(timeout_s=ASK_TIMEOUT_S)
         except (SessionError, WalsenderError) as error:
             reason = f"PostgreSQL does not answer: {error}"
+            mute_since = mute_since or loop.time()
+            if loop.time() - mute_since >= MUTE_S:
+                return Unknown(reason, mute=True)
             await asyncio.sleep(POSITION_POLL_S)
             continue
+        mute_since = None
         # A promotion that ended between the two answers gave the second one its timeline.
         if not row["standby"] or not instance.layout.standby_signal.exists():
             return Unknown("PostgreSQL is not a standby")
@@ -139,6 +159,19 @@ async def read_position(instance: Instance, *, timeout_s: float) -> Position | U
             return position
         await asyncio.sleep(POSITION_POLL_S)
     return Unknown(reason)
+
+
+async def read_position_by_files(instance: Instance) -> Position | Unknown:
+    """Return the end of local WAL of a fenced standby that answers nobody: stopped, read, started again (decision 0012).
+
+    Raises PostmasterError, OSError.
+    """
+    await instance.stop(StopMode.FAST, fast_s=MUTE_STOP_S)
+    if not instance.layout.standby_signal.exists():
+        return Unknown("PostgreSQL was promoted meanwhile")
+    found = await read_wal_end(instance)
+    await instance.start()
+    return Unknown(found) if isinstance(found, str) else found
 
 
 async def _receiver_is_gone(instance: Instance) -> bool:

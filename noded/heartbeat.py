@@ -16,7 +16,7 @@ from collections.abc import Callable
 from noded import metrics
 from noded.attention import Attention
 from noded.durable_state import DurableState
-from noded.sessions import Session, SessionError
+from noded.sessions import LACKS_RIGHTS, Session, SessionError
 from pgtopology import observation
 from pgtopology.epoch import Epoch
 from pgtopology.lsn import Lsn
@@ -29,16 +29,27 @@ REMEMBERED = 600
 POLL_S = 0.02
 
 PREFIX = "endpointd"
-EMIT = f"SELECT (pg_logical_emit_message(true, '{PREFIX}', $1::text) - '0/0')::int8 AS lsn"
+EMIT = f"""
+SELECT (CASE WHEN pg_is_in_recovery() OR $1::text IS NULL THEN NULL
+             ELSE pg_logical_emit_message(true, '{PREFIX}', $1::text) END - '0/0')::int8 AS lsn
+"""
+"""On a standby, and of nothing, it makes no commit and returns NULL."""
 
-_PROOF = """
-SELECT (pg_current_wal_flush_lsn() - '0/0')::int8 AS lsn,
-       (SELECT count(DISTINCT r.application_name)
-          FROM pg_stat_replication r JOIN pg_replication_slots s ON s.active_pid = r.pid
-         WHERE r.application_name = ANY($1::text[]) AND s.slot_name = r.application_name
+PROOF = """
+SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE (pg_current_wal_flush_lsn() - '0/0')::int8 END AS lsn,
+       EXISTS (SELECT FROM pg_stat_get_activity(NULL) WHERE backend_type IS NULL) AS hidden,
+       (SELECT count(DISTINCT a.application_name)
+          FROM pg_stat_get_wal_senders() r JOIN pg_stat_get_activity(NULL) a ON a.pid = r.pid
+          JOIN pg_get_replication_slots() s ON s.active_pid = r.pid
+         WHERE a.application_name = ANY($1::text[]) AND s.slot_name = a.application_name
            AND (r.flush_lsn - '0/0')::int8 >= $2::int8) AS copies
 """
-"""The WAL end, and how many of the voters $1 show under their own slots that they have flushed $2."""
+"""The WAL end, and how many of the voters $1 show under their own slots that they have flushed $2. The functions are asked, not
+the views made of them: those read pg_authid and pg_database, which somebody may have locked."""
+
+
+STATEMENTS: list[tuple[str, tuple[object, ...]]] = [(EMIT, (None,)), (PROOF, ([], 0))]
+"""What the session for heartbeats runs once at its opening; nothing of it has an effect."""
 
 
 class Heartbeat:
@@ -80,14 +91,15 @@ class Heartbeat:
             self._active.set()
 
     def end(self) -> None:
-        """Stop: this node is the writer no longer."""
+        """Stop: this node is the writer no longer. A session that a standby holds ready is kept."""
+        if self._epoch is not None:
+            self._session.drop()
         self._epoch = None
         self._active.clear()
         self._acknowledged_at = self._begun_at = None
         self._lsn = None
         self._error = None
         self._written.clear()
-        self._session.drop()
 
     def report(self, now: float) -> observation.Heartbeat | None:
         """Return what the observation says of it at *now*, of the loop's clock."""
@@ -130,6 +142,8 @@ class Heartbeat:
         try:
             written = (await self._session.row(EMIT, f"heartbeat of epoch {epoch}", timeout_s=None))["lsn"]
             took_s = loop.time() - began
+            if written is None:
+                raise SessionError("PostgreSQL is a standby", lost=False)
             if self._epoch == epoch:
                 self._written.append((written, began, loop.time()))
             warning = next(iter(self._session.warnings), None)
@@ -160,7 +174,11 @@ class Heartbeat:
             state = self._state.value
             voters, node = state.in_force, state.node
             others = [voter.sync_name for voter in voters.members if voter.name != node] if voters is not None else []
-            row = await self._session.row(_PROOF, others, written, timeout_s=ASK_TIMEOUT_S)
+            row = await self._session.row(PROOF, others, written, timeout_s=ASK_TIMEOUT_S)
+            if row["hidden"]:
+                # Another way in may have what this one lacks.
+                self._session.drop()
+                raise SessionError(LACKS_RIGHTS, lost=False)
             needed = voters.others_needed(node) if voters is not None else None
             if needed is not None and row["copies"] >= needed:
                 return Lsn(row["lsn"])

@@ -40,6 +40,22 @@ def remove_placeholders(wal: Path) -> None:
         fsync_dir(wal)
 
 
+def is_placeholder(text: bytes) -> bool:
+    """Return whether *text* is that of a placeholder."""
+    return text == _MARK
+
+
+def parse_history(text: str) -> list[tuple[Timeline, Lsn]]:
+    """Return the timelines that the owner of *text*, a history file, has been on, each with the LSN at which it was left.
+
+    Each line is: timeline, LSN, reason. PostgreSQL, timeline.c. Raises ValueError.
+    """
+    lines = [line.split() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    if any(len(words) < 2 or not words[0].isdecimal() for words in lines):
+        raise ValueError("a line of a history file cannot be read")
+    return [(Timeline(int(words[0])), parse_lsn(words[1])) for words in lines]
+
+
 def fork_point(history: str, timeline: Timeline) -> Lsn | None:
     """Return where the owner of *history* left *timeline*, or None if it never was on it.
 

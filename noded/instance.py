@@ -7,7 +7,7 @@ that of a standby (S10, S18).  The one file that knows both the postmaster and t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -33,6 +33,11 @@ READY_POLL_S = 0.005
 ASK_TIMEOUT_S = 0.3
 CONTROL_FILE_TIMEOUT_S = 20.0
 DEMANDS_TIMEOUT_S = 2.0
+ASK_ROLE = "SELECT pg_is_in_recovery() AS standby"
+STATEMENTS: list[tuple[str, tuple[object, ...]]] = [(ASK_ROLE, ())]
+"""What the session that is asked runs once at its opening."""
+RECOVERING = ("in archive recovery", "in crash recovery", "shut down in recovery")
+"""States in the control file of a server that has not ended recovery."""
 SETTLED_S = 10.0
 """A PostgreSQL that has run this long is forgiven its earlier ends."""
 
@@ -104,6 +109,7 @@ class Instance:
             port=server.port,
             socket_dir=server.socket_dir,
             hba_file=self.layout.hba,
+            ident_file=self.layout.ident,
             sync_name=sync_name,
             is_logical=conf.is_logical(self.desired),
         )
@@ -136,13 +142,20 @@ class Instance:
         self._demands = control.demands
         return control
 
+    def hba(self, user_lines: Sequence[str]) -> bytes:
+        """Return the contents of pg_hba.conf with *user_lines*."""
+        return conf.hba(user_lines, by_peer=self.binaries.system_user is not None)
+
     def write_settings(self) -> None:
         """Write the operator's settings where PostgreSQL reads them. Durable. Raises OSError."""
         layout, desired = self.layout, self.desired
         main = layout.main_conf.read_text()
+        system_user = self.binaries.system_user
+        idents = (read_or_none(layout.ident) or b"").decode(errors="surrogateescape")
         texts = {
             layout.settings: conf.settings_file(desired, self._demands),
-            layout.hba: conf.hba(desired.hba),
+            layout.ident: conf.ident(idents, system_user),
+            layout.hba: self.hba(desired.hba),
             layout.main_conf: conf.main_file(main, place=self.place, included=layout.settings).encode(),
         }
         for path, text in texts.items():
@@ -251,11 +264,12 @@ class Instance:
             await asyncio.sleep(READY_POLL_S)
         return True
 
-    async def role(self) -> Role:
+    async def role(self, *, by_files: bool = True) -> Role:
         """Return what PostgreSQL is now.
 
-        Whoever cannot be proven a standby is a primary. PostgreSQL removes standby.signal when it ends recovery, and we
-        never start it without.
+        Whoever cannot be proven a standby is a primary. Its files prove it where no session does, unless *by_files* is false:
+        they are no basis for destroying anything while it runs, because a recovery may be ending.
+        PostgreSQL removes standby.signal when it ends recovery, and we never start it without.
         """
         if not self.running:
             return Role.NONE
@@ -264,7 +278,19 @@ class Instance:
         if not self.note_readiness():
             return Role.STANDBY
         try:
-            row = await self.sessions.control.row("SELECT pg_is_in_recovery() AS standby", timeout_s=ASK_TIMEOUT_S)
+            row = await self.sessions.control.row(ASK_ROLE, timeout_s=ASK_TIMEOUT_S)
         except SessionError:
-            return Role.PRIMARY if self.running else Role.NONE
+            if not self.running:
+                return Role.NONE
+            return await self._role_by_files() if by_files else Role.PRIMARY
         return Role.STANDBY if row["standby"] else Role.PRIMARY
+
+    async def _role_by_files(self) -> Role:
+        """Return what PostgreSQL is by its files, whose order at the end of recovery is: standby.signal goes, the control file
+        says so, the first transaction begins (xlog.c, StartupXLOG)."""
+        try:
+            control = await self.control_data(timeout_s=DEMANDS_TIMEOUT_S)
+        except (ToolError, ValueError):
+            return Role.PRIMARY
+        recovering = control.state in RECOVERING and self.layout.standby_signal.exists()
+        return Role.STANDBY if recovering else Role.PRIMARY

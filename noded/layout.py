@@ -59,6 +59,12 @@ class Layout:
         return self.conf / "pg_hba.conf"
 
     @property
+    def ident(self) -> Path:
+        """Who of the operating system may log in as whom. At PostgreSQL's usual place: a server that a noded of an earlier
+        version started reads it there."""
+        return self.pgdata / "pg_ident.conf"
+
+    @property
     def settings(self) -> Path:
         """The operator's settings, which postgresql.conf includes."""
         return self.conf / "settings.conf"
@@ -102,6 +108,11 @@ class Layout:
     def standby_signal(self) -> Path:
         """Makes PostgreSQL start as a standby."""
         return self.pgdata / "standby.signal"
+
+    @property
+    def promote_signal(self) -> Path:
+        """Tells a postmaster that is signalled to promote."""
+        return self.pgdata / "promote"
 
     @property
     def pid_file(self) -> Path:

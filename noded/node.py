@@ -13,12 +13,15 @@ from collections.abc import Coroutine, Mapping
 from msgspec.structs import replace
 
 from daemonkit.logs import get_logger
-from noded import fence, promise
+from noded import fence, logins, observe, promise, promotion
+from noded import heartbeat as beat
+from noded.audit import Audit
 from noded.backoff import Backoff
 from noded.copies import FAILURES, Copies
 from noded.heartbeat import Heartbeat
-from noded.instance import Instance
+from noded.instance import STATEMENTS, Instance
 from noded.lastword import leaving
+from noded.logins import Logins
 from noded.postmaster import PostmasterError, last_complaint
 from noded.promise import Work
 from noded.promotion import PromotionError, promote
@@ -63,11 +66,19 @@ class Node:
         self.copying = Backoff(first_s=2.0, max_s=60.0, free=1)
         """Failures of long work in a row."""
         self.upkeep = Upkeep(instance, reporter.gatherer, doing, self.turn, reporter.poke)
-        reporter.relaxations = lambda: self.upkeep.relaxations.texts
         reporter.user_slots = lambda: self.upkeep.slots.users
         reporter.horizon = lambda: self.upkeep.horizon.report(asyncio.get_running_loop().time())
         reporter.outside = lambda: self.upkeep.outside
         reporter.slots_kept = lambda: self.upkeep.slots.members or frozenset()
+        self.audit = Audit(instance, reporter.gatherer, passwords, reporter.poke)
+        self.logins = Logins(instance, reporter.poke)
+        reporter.relaxations = lambda: self.audit.relaxations.texts
+        reporter.repairs = lambda: self.audit.roles.texts
+        reporter.login_problem = lambda: self.logins.problem
+        sessions = instance.sessions
+        sessions.control.statements += [*STATEMENTS, *fence.STATEMENTS, *promotion.STATEMENTS, *logins.STATEMENTS]
+        sessions.observer.statements += observe.STATEMENTS
+        sessions.heartbeat.statements += beat.STATEMENTS
         self.taken_up = asyncio.Event()
         self.closing = False
         """No order is accepted any more."""
@@ -97,6 +108,8 @@ class Node:
                 self.heartbeat.run(),
                 self.upkeep.run(),
                 self.upkeep.keep_log(),
+                self.audit.run(),
+                self.logins.run(),
                 self._bury_the_dead(),
                 self._police(),
                 watch_wholeness(self.instance, self.reporter.gatherer, self.reporter.poke),
@@ -122,9 +135,12 @@ class Node:
             for task in running:
                 task.cancel()
 
-    async def is_primary(self) -> bool:
-        """Return whether PostgreSQL is a primary, or on the way to it, or nobody can say that it is not."""
-        return self.doing.promoting or await self.instance.role() is Role.PRIMARY
+    async def is_primary(self, *, by_files: bool = True) -> bool:
+        """Return whether PostgreSQL is a primary, or on the way to it, or nobody can say that it is not.
+
+        *by_files*: whether its files may say so where no session does.
+        """
+        return self.doing.promoting or await self.instance.role(by_files=by_files) is Role.PRIMARY
 
     def is_mute_standby(self) -> bool:
         """Return whether PostgreSQL has answered nothing for long since its start, and by its files has not ended recovery.

@@ -1,5 +1,6 @@
 """Gathers the facts of an observation, and gives them to whoever listens.
 
+Functions are asked, not the views made of them: those read pg_authid and pg_database, and whoever locks these would blind us.
 One SQL statement per round, at least every 200 ms, on a standby one IDENTIFY_SYSTEM, and one look at the process table while
 nothing is streamed; no process is started for it.  What is known without asking (the postmaster's end, a promise) goes out at
 once, joined with the last facts gathered.  Slow listeners miss observations, never the newest one.
@@ -18,7 +19,7 @@ from noded import processes
 from noded.attention import Attention
 from noded.instance import Instance
 from noded.room import lack_of_room
-from noded.sessions import SessionError
+from noded.sessions import ANOTHER_WAY, LACKS_RIGHTS, SessionError
 from noded.walsender import WalsenderError
 from pgtopology.lsn import Lsn
 from pgtopology.node import Address, Role
@@ -33,7 +34,7 @@ MEASURED_S = 2.0
 """How long a measured lag is told. PostgreSQL forgets it as soon as a standby has reported twice that it has everything, which
 at rest happens each wal_receiver_status_interval (1 s here); the next heartbeat is measured again."""
 
-_SAMPLE = """
+SAMPLE = """
 SELECT pg_is_in_recovery() AS standby,
        CASE WHEN pg_is_in_recovery() THEN NULL ELSE (pg_current_wal_flush_lsn() - '0/0')::int8 END AS flushed,
        CASE WHEN pg_is_in_recovery() THEN NULL
@@ -42,18 +43,24 @@ SELECT pg_is_in_recovery() AS standby,
        current_setting('synchronous_standby_names') AS names,
        current_setting('endpointd.desired_version', true) AS loaded,
        CASE WHEN pg_is_in_recovery() THEN pg_get_wal_replay_pause_state() = 'paused' ELSE false END AS paused,
-       EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming') AS streaming,
-       (SELECT (written_lsn - '0/0')::int8 FROM pg_stat_wal_receiver WHERE status = 'streaming') AS written,
+       EXISTS (SELECT FROM pg_stat_get_wal_receiver() WHERE status = 'streaming') AS streaming,
+       (SELECT (written_lsn - '0/0')::int8 FROM pg_stat_get_wal_receiver() WHERE status = 'streaming') AS written,
+       EXISTS (SELECT FROM pg_stat_get_activity(NULL) WHERE backend_type IS NULL) AS hidden,
        (SELECT json_agg(json_build_object(
-                   'name', r.application_name, 'slot', s.slot_name, 'streaming', r.state = 'streaming',
+                   'name', coalesce(a.application_name, ''), 'slot', s.slot_name,
+                   'streaming', coalesce(r.state = 'streaming', false),
                    'flush_lsn', (r.flush_lsn - '0/0')::int8, 'replay_lsn', (r.replay_lsn - '0/0')::int8,
                    'flush_lag_ms', extract(epoch FROM r.flush_lag)::float8 * 1000,
                    'sync_priority', coalesce(r.sync_priority, 0)))
-          FROM pg_stat_replication r LEFT JOIN pg_replication_slots s ON s.active_pid = r.pid
-         WHERE r.application_name NOT LIKE 'endpointd %')::text AS walsenders
+          FROM pg_stat_get_wal_senders() r JOIN pg_stat_get_activity(NULL) a ON a.pid = r.pid
+          LEFT JOIN pg_get_replication_slots() s ON s.active_pid = r.pid
+         WHERE a.application_name NOT LIKE 'endpointd %')::text AS walsenders
 """
 
-_PENDING_RESTART = "SELECT array(SELECT name FROM pg_settings WHERE pending_restart ORDER BY name) AS names"
+STATEMENTS: list[tuple[str, tuple[object, ...]]] = [(SAMPLE, ())]
+"""What the session that is asked runs once at its opening."""
+
+_PENDING_RESTART = "SELECT array(SELECT name FROM pg_show_all_settings() WHERE pending_restart ORDER BY name) AS names"
 
 _SSL_REQUEST = bytes((0, 0, 0, 8, 4, 210, 22, 47))
 """Asks for TLS: the cheapest question that needs a living postmaster."""
@@ -62,7 +69,7 @@ _SLOTS = """
 SELECT count(*) AS count,
        max(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END - restart_lsn)::int8
            AS retained
-  FROM pg_replication_slots
+  FROM pg_get_replication_slots()
 """
 
 _walsenders_decoder = msgspec.json.Decoder(tuple[Walsender, ...])
@@ -110,6 +117,7 @@ class Gatherer:
         self._rounds = 0
         self.facts = NOTHING
         self._mute_since: float | None = None
+        self._refused = False
         self._complaint = ""
         self._round_over = asyncio.Event()
         self._flush_lags: dict[str, tuple[float, float]] = {}
@@ -120,8 +128,13 @@ class Gatherer:
         await self._round_over.wait()
 
     def mute_ms(self) -> int:
-        """Return for how long a PostgreSQL that accepts connections has not answered one question yet, noded being awake."""
-        return int((self._attention.now() - self._mute_since) * 1000) if self._mute_since is not None else 0
+        """Return for how long a PostgreSQL that accepts connections has not answered one question yet, noded being awake.
+
+        One that refuses our login answers; another copy of its data would refuse it as well.
+        """
+        if self._mute_since is None or self._refused:
+            return 0
+        return int((self._attention.now() - self._mute_since) * 1000)
 
     @property
     def complaint(self) -> str | None:
@@ -160,8 +173,11 @@ class Gatherer:
             facts = await self._ask(pid)
         except (SessionError, WalsenderError) as error:
             # The last facts stand; an old position is not a wrong one, and ages show in what depends on time.
-            facts = replace(self.facts, receiver_running=bool(processes.receivers(pid)))
+            receivers = processes.receivers(pid)
+            streaming = any(processes.is_streaming(receiver) for receiver in receivers)
+            facts = replace(self.facts, receiver_running=bool(receivers), receiver_streaming=streaming)
             self._complaint = lack_of_room(instance) or str(error)
+            self._refused = isinstance(error, SessionError) and error.sqlstate in ANOTHER_WAY
             if facts.role is Role.NONE and self._mute_since is None:
                 self._mute_since = self._attention.now()
         else:
@@ -171,7 +187,11 @@ class Gatherer:
 
     async def _ask(self, postmaster: int) -> Facts:
         sessions, asked_at = self._instance.sessions, asyncio.get_running_loop().time()
-        row = await sessions.observer.row(_SAMPLE, timeout_s=ASK_TIMEOUT_S)
+        row = await sessions.observer.row(SAMPLE, timeout_s=ASK_TIMEOUT_S)
+        if row["hidden"]:
+            # Another way in may have what this one lacks.
+            sessions.observer.drop()
+            raise SessionError(LACKS_RIGHTS, lost=False)
         restart_for, slots = self.facts.restart_for, self.facts.slots
         loaded = int(row["loaded"]) if (row["loaded"] or "").isdecimal() else None
         due = self._rounds % RARELY == 0
@@ -182,7 +202,7 @@ class Gatherer:
             slots = Slots(kept["count"], kept["retained"])
         self._rounds += 1
         facts = Facts(
-            walsenders=self._measured(_walsenders_decoder.decode(row["walsenders"]) if row["walsenders"] else (), asked_at),
+            walsenders=self._measured(_decode_walsenders(row["walsenders"]), asked_at),
             synchronous_standby_names=row["names"],
             restart_for=restart_for,
             loaded_version=loaded,
@@ -217,6 +237,13 @@ class Gatherer:
             msgspec.structs.replace(one, flush_lag_ms=self._flush_lags[one.name][0]) if one.name in self._flush_lags else one
             for one in walsenders
         )
+
+
+def _decode_walsenders(text: str | None) -> tuple[Walsender, ...]:
+    try:
+        return _walsenders_decoder.decode(text) if text else ()
+    except msgspec.DecodeError as error:
+        raise SessionError(f"PostgreSQL tells something else of its walsenders than expected: {error}", lost=False) from error
 
 
 class UpstreamPort:

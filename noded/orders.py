@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from daemonkit.logs import get_logger
 from noded import fence, promise
 from noded.copies import FAILURES
-from noded.fence import Cut
+from noded.fence import Cut, Unknown
 from noded.node import Node
 from noded.postmaster import PostmasterError
 from noded.promise import Circumstances, State, Work
@@ -69,6 +69,8 @@ class Orders:
         self._state = node.state
         self._doing = node.doing
         self._told: tuple[Epoch, bool] = (NO_EPOCH, False)
+        self._read: tuple[Epoch, int, Position] | None = None
+        """The position that was read from the files in an epoch, and the postmaster that runs since."""
         self._log = get_logger(node=node.state.value.node)
 
     async def promise(self, order: PromiseOrder) -> PromiseAnswer:
@@ -84,6 +86,8 @@ class Orders:
         if position is None and not unknown:
             found = await fence.read_position(self._instance, timeout_s=max(0.0, deadline - loop.time()))
             self._check_not_overtaken(order)
+            if isinstance(found, Unknown) and found.mute:
+                found = await self._position_by_files(order)
             if self._state.value.following is not None:
                 unknown = "it was told to follow meanwhile"
             elif isinstance(found, Position):
@@ -107,6 +111,23 @@ class Orders:
             unknown_because=unknown,
             was_primary=fenced.was_primary,
         )
+
+    async def _position_by_files(self, order: PromiseOrder) -> Position | Unknown:
+        """Return where WAL ends although no session answers; once an epoch, because PostgreSQL is stopped for it."""
+        read = self._read
+        if read is not None and read[:2] == (order.epoch, self._instance.postmaster.pid):
+            return read[2]
+        async with self.node.turn:
+            self._check_not_overtaken(order)
+            if self._state.value.following is not None or self._doing.promoting:
+                return Unknown("it was told something else meanwhile")
+            if not self._instance.running:
+                return Unknown("PostgreSQL ended")
+            self._log.warning("no session is answered; the position is read from the files", epoch=order.epoch)
+            found = await self._guard(fence.read_position_by_files(self._instance))
+            if isinstance(found, Position) and (pid := self._instance.postmaster.pid) is not None:
+                self._read = (order.epoch, pid, found)
+        return found
 
     async def follow(self, order: FollowOrder) -> Acknowledged:
         """Stream from the order's upstream."""
@@ -250,7 +271,7 @@ class Orders:
         if by_operator and self._doing.blocked is not None:
             self._lift_quarantine(order)
         mute = isinstance(order, CloneOrder) and self.node.is_mute_standby()
-        self._accept(order, primary=not mute and await self.node.is_primary())
+        self._accept(order, primary=not mute and await self.node.is_primary(by_files=False))
         if self._doing.work is not None or promise.is_done(self._state.value, order):
             return
         copying = self.node.copying
@@ -264,7 +285,7 @@ class Orders:
                 await self._guard(self._instance.stop(StopMode.IMMEDIATE))
                 self._check_not_overtaken(order)
                 self._check_not_primary(not self._instance.layout.standby_signal.exists())
-            self._check_not_primary(await self.node.is_primary())
+            self._check_not_primary(await self.node.is_primary(by_files=False))
             if self._doing.work is None and not promise.is_done(self._state.value, order):
                 marked = promise.begin(self._state.value, work)
                 self._state.store(promise.follow(marked, order.source, order.epoch))

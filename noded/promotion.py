@@ -1,31 +1,42 @@
 """Makes this standby the primary of one epoch, on the timeline that was claimed for it and on no other.
 
 The caller has made the promotion durable, so that whatever happens from here on, this data counts as promoted in that
-epoch.  Synchronous names stand before the promotion, which only replaces one list by another (S1).
+epoch.  Synchronous names stand before the promotion, which only replaces one list by another (S1).  No login stands between
+the order and its effect: PostgreSQL is told as pg_ctl does, by a file and a signal, and its files tell when it is done where
+no session does (decision 0012).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import signal
 from collections.abc import Callable
 
-from noded import history
-from noded.conflicts import end_blockers
+from noded import history, segments
+from noded.conflicts import END_BLOCKERS, end_blockers
 from noded.instance import Instance
 from noded.promise import writer_configuration
 from noded.sessions import SessionError
+from noded.tools import ToolError
 from pgtopology.timeline import Timeline
 
 POLL_S = 0.002
 ASK_TIMEOUT_S = 1.0
-CONFLICT_CHECK_EVERY = 5
-"""Polls between two looks for sessions that hold up replay."""
+CONTROL_FILE_POLL_S = 0.1
+CONFLICT_CHECK_S = 0.02
+"""Between two looks for sessions that hold up replay."""
+IN_PRODUCTION = "in production"
+"""The state in the control file of a server that has ended recovery."""
 
 _POLL = """
 SELECT pg_is_in_recovery() AS standby,
        CASE WHEN pg_is_in_recovery() THEN NULL
             ELSE ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int4 END AS timeline
 """
+
+STATEMENTS: list[tuple[str, tuple[object, ...]]] = [(_POLL, ()), (END_BLOCKERS, (False,))]
+"""What a session for promotions runs once at its opening; nothing of it has an effect."""
 
 
 class PromotionError(Exception):
@@ -38,30 +49,69 @@ async def promote(instance: Instance, timeline: Timeline, still_wanted: Callable
     Waits for replay as long as it takes; *still_wanted* says whether a newer promise has ended that (L5). Raises
     PromotionError, OSError; the caller then stops PostgreSQL, for a promotion under way cannot be taken back.
     """
-    control = instance.sessions.control
     instance.configure(writer_configuration(instance.state.value))
     instance.postmaster.reload()
     history.plant_placeholders(instance.layout.wal, timeline)
+    instance.layout.promote_signal.touch(mode=0o600)
+    instance.postmaster.signal(signal.SIGUSR1)
+    found = await _promoted(instance, still_wanted)
+    if found != timeline:
+        raise PromotionError(f"PostgreSQL chose timeline {found}, not {timeline}")
+
+
+async def _promoted(instance: Instance, still_wanted: Callable[[], bool]) -> Timeline:
+    """Return the timeline on which PostgreSQL has become a primary, when it has; end sessions that hold up replay."""
+    loop = asyncio.get_running_loop()
+    asking: asyncio.Task[Timeline | None] | None = None
+    ask_at = read_at = 0.0
     try:
-        await end_blockers(control, timeout_s=ASK_TIMEOUT_S)
-        await control.rows("SELECT pg_promote(wait => false)", timeout_s=ASK_TIMEOUT_S)
-    except SessionError as error:
-        raise PromotionError(f"pg_promote failed: {error}") from error
-    polls = 0
-    while True:
-        if not still_wanted():
-            raise PromotionError("a newer promise was given")
-        if not instance.running:
-            raise PromotionError("PostgreSQL ended")
-        try:
-            row = await control.row(_POLL, timeout_s=ASK_TIMEOUT_S)
-            if not row["standby"]:
-                break
-            polls += 1
-            if polls % CONFLICT_CHECK_EVERY == 0:
-                await end_blockers(control, timeout_s=ASK_TIMEOUT_S)
-        except SessionError:
-            pass  # asked again; the end of the server is noticed above
-        await asyncio.sleep(POLL_S)
-    if row["timeline"] != timeline:
-        raise PromotionError(f"PostgreSQL chose timeline {row['timeline']}, not {timeline}")
+        while True:
+            if not still_wanted():
+                raise PromotionError("a newer promise was given")
+            if not instance.running:
+                raise PromotionError("PostgreSQL ended")
+            # The file goes when the new timeline's first segment is there, and before PostgreSQL is a primary.
+            ending = not instance.layout.standby_signal.exists()
+            if ending:
+                read_at = read_at or loop.time() + CONTROL_FILE_POLL_S
+            if asking is not None and asking.done():
+                if (found := asking.result()) is not None:
+                    return found
+                asking = None
+            if asking is None and (ending or loop.time() >= ask_at):
+                ask_at = loop.time() + CONFLICT_CHECK_S
+                # One statement at a time, none of them cut off: the session is needed afterwards.
+                asking = asyncio.create_task(_ask(instance) if ending else _unblock(instance))
+            if ending and loop.time() >= read_at:
+                if (found := await _read(instance)) is not None:
+                    return found
+                read_at = loop.time() + CONTROL_FILE_POLL_S
+            await asyncio.sleep(POLL_S)
+    finally:
+        if asking is not None:
+            asking.cancel()
+
+
+async def _ask(instance: Instance) -> Timeline | None:
+    """Return the timeline that a session says PostgreSQL is the primary of; None if it is none yet, or nobody answers."""
+    try:
+        row = await instance.sessions.control.row(_POLL, timeout_s=ASK_TIMEOUT_S)
+    except SessionError:
+        return None
+    return None if row["standby"] else Timeline(row["timeline"])
+
+
+async def _read(instance: Instance) -> Timeline | None:
+    """Return the timeline that the files say PostgreSQL is the primary of, or None."""
+    try:
+        control = await instance.control_data(timeout_s=ASK_TIMEOUT_S)
+    except (ToolError, ValueError):
+        return None
+    # No checkpoint may have been made on it yet; its first segment was.
+    return segments.newest_timeline(instance.layout.wal) if control.state == IN_PRODUCTION else None
+
+
+async def _unblock(instance: Instance) -> None:
+    """End sessions that hold up replay."""
+    with contextlib.suppress(SessionError):
+        await end_blockers(instance.sessions.control, timeout_s=ASK_TIMEOUT_S)

@@ -6,7 +6,7 @@ It has a session of its own, so that a slow answer delays nothing that matters.
 from __future__ import annotations
 
 from noded.instance import Instance
-from noded.sessions import SessionError
+from noded.sessions import SessionError, shown
 from pgtopology.drill import LongSession, Readiness
 
 ASK_TIMEOUT_S = 1.0
@@ -17,21 +17,21 @@ LONG_SESSIONS_MAX = 20
 _ASK = """
 SELECT pg_is_in_recovery() AND pg_is_wal_replay_paused() AS replay_paused,
        current_setting('restore_command') <> '' AS restore_command,
-       EXISTS (SELECT FROM pg_stat_activity
+       EXISTS (SELECT FROM pg_stat_get_activity(NULL)
                 WHERE backend_type = 'startup'
                   AND (wait_event_type IN ('Lock', 'BufferPin') OR wait_event LIKE 'RecoveryConflict%')) AS replay_blocked,
-       (SELECT count(*) FROM pg_prepared_xacts) AS prepared,
-       (SELECT (extract(epoch FROM clock_timestamp() - min(prepared)) * 1000)::int8 FROM pg_prepared_xacts) AS oldest_ms,
-       (SELECT coalesce(array_agg(slot_name::text ORDER BY slot_name), '{}') FROM pg_replication_slots
+       (SELECT count(*) FROM pg_prepared_xact()) AS prepared,
+       (SELECT (extract(epoch FROM clock_timestamp() - min(prepared)) * 1000)::int8 FROM pg_prepared_xact()) AS oldest_ms,
+       (SELECT coalesce(array_agg(slot_name::text ORDER BY slot_name), '{}') FROM pg_get_replication_slots()
          WHERE slot_type = 'physical' AND NOT temporary AND wal_status IS DISTINCT FROM 'lost') AS slots,
-       (SELECT coalesce(array_agg(slot_name::text ORDER BY slot_name), '{}') FROM pg_replication_slots
+       (SELECT coalesce(array_agg(slot_name::text ORDER BY slot_name), '{}') FROM pg_get_replication_slots()
          WHERE slot_type = 'physical' AND wal_status = 'lost') AS lost_slots
 """
 
 _LONG = """
-SELECT pid, coalesce(usename, '')::text AS "user", application_name AS application, coalesce(state, '') AS state,
+SELECT pid, textsend(coalesce(pg_get_userbyid(usesysid), '')::text) AS "user", application_name AS application, coalesce(state, '') AS state,
        (extract(epoch FROM clock_timestamp() - xact_start) * 1000)::int8 AS age_ms, backend_xmin IS NOT NULL AS snapshot
-  FROM pg_stat_activity
+  FROM pg_stat_get_activity(NULL)
  WHERE backend_type = 'client backend' AND application_name NOT LIKE 'endpointd %'
    AND xact_start < clock_timestamp() - make_interval(secs => $1::float8 / 1000)
  ORDER BY xact_start LIMIT $2
@@ -54,7 +54,7 @@ async def ask_readiness(instance: Instance) -> Readiness:
         long_sessions=tuple(
             LongSession(
                 pid=one["pid"],
-                user=one["user"],
+                user=shown(one["user"]),
                 application=one["application"],
                 state=one["state"],
                 age_ms=one["age_ms"],

@@ -204,7 +204,7 @@ async def _hba_refused(instance: Instance, wanted: DesiredSettings) -> str | Non
     check_hba(wanted.hba)
     path = instance.layout.hba
     kept = path.read_bytes()
-    text = conf.hba(wanted.hba)
+    text = instance.hba(wanted.hba)
     write_durably(path, text)
     try:
         rows = await instance.sessions.observer.rows(_HBA_ERRORS, timeout_s=ASK_TIMEOUT_S)

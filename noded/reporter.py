@@ -87,6 +87,10 @@ class Reporter:
         """Whom to ask for what lies outside the data directory."""
         self.late_ms: Callable[[], int] = int
         """Whom to ask for how long the loop stood still."""
+        self.repairs: Callable[[], tuple[str, ...]] = tuple
+        """Whom to ask for what was put right of our roles and database on the writer."""
+        self.login_problem: Callable[[], str | None] = lambda: None
+        """Whom to ask for what is wrong with fresh logins."""
         self.latest = self.compose()
 
     def poke(self) -> None:
@@ -170,6 +174,8 @@ class Reporter:
             relaxations=self.relaxations(),
             late_ms=self.late_ms(),
             outside=self.outside(),
+            repairs=self.repairs(),
+            login_problem=self.login_problem(),
             postmaster=Postmaster(
                 state=postmaster.state,
                 pid=postmaster.pid,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from daemonkit.durable import fsync_dir, write_durably
 from noded import conf
-from noded.clone import source_walsender
+from noded.clone import source_database, source_walsender
 from noded.instance import Instance
 from noded.tail import keep_tail
 from noded.tools import ToolError, run_tool
@@ -26,7 +26,8 @@ async def rewind(instance: Instance, source: Upstream) -> None:
     layout = instance.layout
     walsender = source_walsender(instance, source)
     try:
-        end = await _prepare_source(walsender)
+        database = await _checkpoint(instance, source)
+        end = await _ask_source(walsender)
         await keep_tail(instance, walsender, end)
     except WalsenderError as error:
         raise ToolError(f"the source cannot be used: {error}") from error
@@ -41,7 +42,7 @@ async def rewind(instance: Instance, source: Upstream) -> None:
             "host": source.address.host,
             "port": str(source.address.port),
             "user": conf.REPLICATION_ROLE,
-            "dbname": "postgres",
+            "dbname": database,
             "passfile": str(layout.tool_passfile),
             "application_name": "endpointd rewind",
             "connect_timeout": "5",
@@ -59,9 +60,19 @@ async def rewind(instance: Instance, source: Upstream) -> None:
     layout.auto_conf.write_bytes(b"")
 
 
-async def _prepare_source(walsender: Walsender) -> WalEnd:
-    """Make sure that *walsender*'s server is a primary whose control file knows its timeline, and return its WAL end."""
+async def _checkpoint(instance: Instance, source: Upstream) -> str:
+    """Have *source* write its timeline into its control file, and return the database in which it can be asked for files."""
+    database = await source_database(instance, source)
+    walsender = source_walsender(instance, source, database=database)
+    try:
+        await walsender.ask("CHECKPOINT", timeout_s=CHECKPOINT_TIMEOUT_S)
+    finally:
+        walsender.close()
+    return database
+
+
+async def _ask_source(walsender: Walsender) -> WalEnd:
+    """Return the WAL end of *walsender*'s server, which must be a primary."""
     if await walsender.in_recovery(timeout_s=ASK_TIMEOUT_S):
         raise WalsenderError("it is a standby")
-    await walsender.ask("CHECKPOINT", timeout_s=CHECKPOINT_TIMEOUT_S)
     return await walsender.identify(timeout_s=ASK_TIMEOUT_S)

@@ -53,12 +53,15 @@ class Geometry:
         """Return where the segment called *name* begins."""
         return Lsn(int(name[8:16], 16) * _ID_BYTES + int(name[16:24], 16) * self.segment_bytes)
 
+    def skip_header(self, page: Lsn) -> Lsn:
+        """Return where WAL begins in the page at *page*."""
+        return Lsn(page + (_FIRST_PAGE_HEADER_BYTES if page % self.segment_bytes == 0 else _PAGE_HEADER_BYTES))
+
     def end_of_record(self, start: Lsn, length: int) -> Lsn:
         """Return where a record of *length* bytes at *start* ends and another may begin; page headers lie between its parts."""
         left = length
         at = int(start)
         while (room := self.block_bytes - at % self.block_bytes) < left:
             left -= room
-            at += room
-            at += _FIRST_PAGE_HEADER_BYTES if at % self.segment_bytes == 0 else _PAGE_HEADER_BYTES
+            at = int(self.skip_header(Lsn(at + room)))
         return Lsn(at + -(-left // _ALIGNMENT) * _ALIGNMENT)

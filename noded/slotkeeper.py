@@ -7,6 +7,7 @@ somebody holds delays no observation, and every step may fail and is tried again
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 from collections.abc import Awaitable, Iterable
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from daemonkit.logs import get_logger
-from noded.clone import source_walsender
+from noded.clone import source_database, source_walsender
 from noded.conf import REPLICATION_ROLE
 from noded.instance import Instance
 from noded.promise import Following
@@ -63,7 +64,6 @@ class SlotKeeper:
         self._there: tuple[Following, dict[str, Slot]] | None = None
         self._idle_since: dict[str, float] = {}
         self._left_since: dict[str, float] = {}
-        self._role_oid: int | None = None
         self._log = get_logger()
         self._standby = False
         self._ended_worker_at = float("-inf")
@@ -170,21 +170,21 @@ class SlotKeeper:
         following = self._instance.state.value.following
         if following is None:
             return None
-        walsender = source_walsender(self._instance, following.upstream)
         try:
-            slots = await read_slots_of(walsender, timeout_s=ASK_TIMEOUT_S)
+            database = await source_database(self._instance, following.upstream)
+            walsender = source_walsender(self._instance, following.upstream, database=database)
+            with contextlib.closing(walsender):
+                slots = await read_slots_of(walsender, timeout_s=ASK_TIMEOUT_S)
         except (WalsenderError, ValueError) as error:
             self._log.debug("the writer's slots are not known", error=str(error))
             return None
-        finally:
-            walsender.close()
         return (following, {slot.name: slot for slot in slots}) if slots is not None else None
 
     async def _remember_ours(self) -> None:
         """Remember durably which slots nodeds use: nobody else can log in as their role."""
-        if self._role_oid is None:
-            self._role_oid = (await self.session.row(_ROLE, REPLICATION_ROLE, timeout_s=ASK_TIMEOUT_S))["oid"]
-        rows = await self.session.rows(_IN_USE, self._role_oid, timeout_s=ASK_TIMEOUT_S)
+        # Asked anew each time: a role that was dropped and made again is another one.
+        role = (await self.session.row(_ROLE, REPLICATION_ROLE, timeout_s=ASK_TIMEOUT_S))["oid"]
+        rows = await self.session.rows(_IN_USE, role, timeout_s=ASK_TIMEOUT_S)
         state = self._instance.state.value
         if new := {row["name"] for row in rows} - set(state.our_slots):
             self._instance.state.store(replace(state, our_slots=tuple(sorted({*state.our_slots, *new}))))

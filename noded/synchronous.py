@@ -86,12 +86,14 @@ async def _shown(instance: Instance, names: str) -> None:
 
 async def _bounce(session: Session) -> None:
     """End every walsender that streams now, and return when all of them are gone; their standbys come back at once."""
-    rows = await session.rows("SELECT pid FROM pg_stat_replication WHERE state IN ('streaming', 'catchup')", timeout_s=None)
+    rows = await session.rows(
+        "SELECT pid FROM pg_stat_get_wal_senders() WHERE state IS NULL OR state IN ('streaming', 'catchup')", timeout_s=None
+    )
     old = [row["pid"] for row in rows]
     # In a statement of its own: among the conditions of the other, PostgreSQL might evaluate it first, for every process.
     await session.rows("SELECT pg_terminate_backend(pid) FROM unnest($1::int4[]) AS pid", old, timeout_s=None)
     while True:
-        row = await session.row("SELECT count(*) AS n FROM pg_stat_replication WHERE pid = ANY($1)", old, timeout_s=None)
+        row = await session.row("SELECT count(*) AS n FROM pg_stat_get_wal_senders() WHERE pid = ANY($1)", old, timeout_s=None)
         if row["n"] == 0:
             return
         await asyncio.sleep(POLL_S)
@@ -104,8 +106,8 @@ async def _walsenders_agree(session: Session, wanted: Voters, writer: str) -> No
         listed = []
     while True:
         row = await session.row(
-            "SELECT count(*) AS n FROM pg_stat_replication"
-            " WHERE state = 'streaming' AND (sync_priority > 0) <> (application_name = ANY($1))",
+            "SELECT count(*) AS n FROM pg_stat_get_wal_senders() r JOIN pg_stat_get_activity(NULL) a ON a.pid = r.pid"
+            " WHERE r.state IS NULL OR r.state = 'streaming' AND (r.sync_priority > 0) <> (a.application_name = ANY($1))",
             listed,
             timeout_s=None,
         )

@@ -20,7 +20,6 @@ from noded.instance import Instance
 from noded.observe import Gatherer
 from noded.postmaster import PostmasterError
 from noded.promise import standby_configuration, writer_configuration
-from noded.relaxations import Relaxations
 from noded.reporter import Doing
 from noded.sessions import SessionError
 from noded.slotchores import standby_slots
@@ -46,7 +45,6 @@ class Upkeep:
         self._on_change = on_change
         self.slots = SlotKeeper(instance)
         self.horizon = HorizonWatch()
-        self.relaxations = Relaxations(instance)
         self._zombies: set[int] = set()
         self._wanted_now = asyncio.Event()
         self._log = get_logger()
@@ -85,7 +83,6 @@ class Upkeep:
             self._on_change()
         await self._notice_lost_data()
         await self._restore_configuration()
-        await self._look_for_relaxations()
         await self._catch_up_with_the_writer()
         self._look_outside()
         return not await self._keep_slots(due=due) and due
@@ -161,20 +158,6 @@ class Upkeep:
                 await instance.start()
             except (SessionError, *FAILURES) as error:
                 self._doing.problem = str(error)
-
-    async def _look_for_relaxations(self) -> None:
-        """Hold every role and database of the writer to the commits that were promised."""
-        writer = self._gatherer.facts.role is Role.PRIMARY and promise.may_remain_primary(self._instance.state.value)
-        if not writer or not self._instance.note_readiness():
-            self.relaxations.forget()
-            return
-        before = self.relaxations.texts
-        try:
-            await self.relaxations.look(self._instance.sessions.auditor)
-        except SessionError as error:
-            self._log.debug("relaxed commits could not be looked for", error=str(error))
-        if self.relaxations.texts != before:
-            self._on_change()
 
     async def _notice_lost_data(self) -> None:
         """A data directory that somebody removed holds nothing that counts: say so, whatever still runs in it."""

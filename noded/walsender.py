@@ -1,8 +1,9 @@
 """A replication connection: the only place where PostgreSQL tells the timeline and the end of a standby's WAL (S6).
 
-asyncpg does not speak the replication protocol, so the few messages needed are here, over pgwire.  A connection made with
-a database name takes replication commands and plain SQL alike.  One request at a time; after any error the connection is
-closed, and the next request opens it again.
+asyncpg does not speak the replication protocol, so the few messages needed are here, over pgwire.  Without a database's name
+the connection is to none: no lock on a database, no privilege on one and no setting of one concerns it.  With one it takes
+replication commands and plain SQL alike.  One request at a time; after any error the connection is closed, and the next
+request opens it again.
 """
 
 from __future__ import annotations
@@ -32,10 +33,13 @@ from pgwire.messages import (
     sasl_response,
 )
 from pgwire.scram import MECHANISM, ScramClient
-from pgwire.startup import encode_startup, make_startup
+from pgwire.startup import PROTOCOL_3_0, StartupMessage, encode_startup
 
 MESSAGE_BYTES_MAX = 1 << 20
 """What is asked for here is a few rows; a history file is the longest."""
+
+SETTINGS = {"idle_session_timeout": "0", "statement_timeout": "0", "lock_timeout": "0", "search_path": "pg_catalog"}
+"""What users may have set otherwise for everybody."""
 
 Row = tuple[bytes | None, ...]
 
@@ -69,9 +73,10 @@ def flushed(lsn: Lsn) -> bytes:
 class Walsender:
     """One replication connection to a server, opened at the first request."""
 
-    def __init__(self, target: Address | Path, *, user: str, password: str, name: str) -> None:
+    def __init__(self, target: Address | Path, *, user: str, password: str, name: str, database: str | None = None) -> None:
         """*target*: a TCP address, or the path of a unix socket."""
         self._target = target
+        self._database = database
         self._user = user
         self._password = password
         self._name = name
@@ -91,7 +96,7 @@ class Walsender:
 
     async def in_recovery(self, *, timeout_s: float) -> bool:
         """Return whether the server is a standby. Raises WalsenderError."""
-        return await self.ask("SELECT pg_is_in_recovery()", timeout_s=timeout_s) == [(b"t",)]
+        return await self.ask("SHOW in_hot_standby", timeout_s=timeout_s) == [(b"on",)]
 
     async def history(self, timeline: Timeline, *, timeout_s: float) -> str:
         """Return the history file of *timeline*. Raises WalsenderError."""
@@ -136,6 +141,11 @@ class Walsender:
             raise WalsenderError(f"{self._target} did not answer within {timeout_s:g} s") from error
         except (OSError, EOFError, WireError) as error:
             raise WalsenderError(f"{self._target}: {str(error) or type(error).__name__}") from error
+    async def open(self, *, timeout_s: float) -> None:
+        """Open the connection unless it is. Raises WalsenderError."""
+        if self._streams is None or self._streams[0].at_eof():
+            self.close()
+            await self.identify(timeout_s=timeout_s)
 
     def close(self) -> None:
         """Close the connection, if it is open."""
@@ -152,8 +162,10 @@ class Walsender:
         else:
             reader, writer = await asyncio.open_connection(target.host, target.port)
         self._streams = (reader, writer)
-        startup = make_startup(
-            self._user, "postgres", replication="database", application_name=self._name, search_path="pg_catalog"
+        kind = "true" if self._database is None else "database"
+        more = {"replication": kind, "application_name": self._name, **SETTINGS}
+        startup = StartupMessage(
+            PROTOCOL_3_0, (("user", self._user), ("database", self._database or self._user), *more.items())
         )
         writer.write(encode_startup(startup))
         await self._authenticate(reader, writer)

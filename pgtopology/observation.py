@@ -226,6 +226,10 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """How long noded's loop stood still at most, within the last minute."""
     outside: tuple[str, ...] = ()
     """Tablespaces outside the data directory: copies lack them, and servers of one machine would share them."""
+    repairs: tuple[str, ...] = ()
+    """On the writer: what SQL had changed of our roles and our database, and what was put right."""
+    login_problem: str | None = None
+    """Which fresh login fails on this node, noded's own or another node's, and why: a failover to it could not be completed."""
 
     postmaster: Postmaster
     role: Role = Role.NONE

@@ -48,6 +48,8 @@ def left_by(state: str) -> ControlData:
         checkpoint=Lsn(0x4000028),
         checkpoint_timeline=Timeline(2),
         geometry=GEOMETRY,
+        consistent=Lsn(0),
+        consistent_timeline=Timeline(0),
     )
 
 

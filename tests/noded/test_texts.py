@@ -26,6 +26,7 @@ PLACE = conf.Place(
     port=6410,
     socket_dir=Path("/tmp/s"),
     hba_file=Path("/d/conf/pg_hba.conf"),
+    ident_file=Path("/d/pgdata/pg_ident.conf"),
     sync_name="n1_aaaa",
 )
 UPSTREAM = Upstream(NodeName("n2"), Address("127.0.0.1", 6411))
@@ -57,7 +58,16 @@ def test_what_carries_the_promises_of_the_cluster_is_on_the_command_line() -> No
 
 
 def test_older_versions_get_no_setting_they_do_not_know() -> None:
-    place = conf.Place(name="n1", major=16, host="h", port=1, socket_dir=Path("/s"), hba_file=Path("/h"), sync_name="n1_aaaa")
+    place = conf.Place(
+        name="n1",
+        major=16,
+        host="h",
+        port=1,
+        socket_dir=Path("/s"),
+        hba_file=Path("/h"),
+        ident_file=Path("/i"),
+        sync_name="n1_aaaa",
+    )
     assert "allow_alter_system" not in options(place)
 
 
@@ -129,7 +139,7 @@ def test_settings_of_the_command_line_leave_the_file() -> None:
 
 
 def test_users_lines_stand_between_ours_and_the_closing_ones() -> None:
-    lines = conf.hba(["host app app 10.0.0.0/8 scram-sha-256"]).decode().splitlines()
+    lines = conf.hba(["host app app 10.0.0.0/8 scram-sha-256"], by_peer=True).decode().splitlines()
     user = lines.index("host app app 10.0.0.0/8 scram-sha-256")
     assert lines.index(f"host  all         {conf.CONTROL_ROLE} all reject") < user
     assert lines[user + 1 : user + 3] == [
@@ -141,7 +151,7 @@ def test_users_lines_stand_between_ours_and_the_closing_ones() -> None:
 
 
 def test_everybody_with_the_right_may_replicate_but_no_role_of_ours_that_need_not() -> None:
-    lines = [line.split() for line in conf.hba([]).decode().splitlines() if not line.startswith("#")]
+    lines = [line.split() for line in conf.hba([], by_peer=True).decode().splitlines() if not line.startswith("#")]
     replication = {words[2]: words[-1] for words in reversed(lines) if words[:2] == ["host", "replication"]}
     assert replication == {
         conf.CONTROL_ROLE: "reject",
@@ -157,16 +167,34 @@ def test_only_our_own_standbys_are_given_up_after_two_seconds() -> None:
     assert not {"wal_sender_timeout", "max_standby_streaming_delay", "max_standby_archive_delay"} & set(options())
 
 
+def test_noded_is_vouched_for_by_the_kernel_where_it_has_a_name_and_by_its_password_elsewhere() -> None:
+    by_peer = conf.hba([], by_peer=True).decode().splitlines()
+    assert "local all         endpointd peer map=endpointd" in by_peer
+    assert by_peer.index("local endpointd,replication postgres peer map=endpointd") < by_peer.index(
+        "local all         all scram-sha-256"
+    )
+    assert [line for line in conf.hba([], by_peer=False).decode().splitlines() if "peer" in line] == []
+
+
+def test_our_map_is_written_beside_those_of_others() -> None:
+    others = "theirs /^(.*)@corp$ \\1\nendpointd mallory endpointd\n"
+    text = conf.ident(others, "nobody").decode().splitlines()
+    assert text == ["theirs /^(.*)@corp$ \\1", 'endpointd "nobody" endpointd', 'endpointd "nobody" postgres']
+    assert conf.ident(others, None).decode().splitlines() == text[:1]
+
+
 def test_comments_in_users_lines_do_not_count() -> None:
     check_hba(["# trust nobody", "", "host all all all scram-sha-256 # not trust"])
 
 
 def test_roles_get_what_they_need_and_passwords_are_quoted() -> None:
-    passwords = {"postgres": "p", conf.CONTROL_ROLE: "it's", conf.REPLICATION_ROLE: "r", conf.PROBE_ROLE: "q"}
+    passwords = {"postgres": "p", conf.CONTROL_ROLE: "c", conf.REPLICATION_ROLE: "it's", conf.PROBE_ROLE: "q"}
     statements = role_statements(passwords)
-    assert statements[0] == "CREATE ROLE endpointd LOGIN SUPERUSER PASSWORD 'it''s';"
+    assert statements[0].startswith("CREATE ROLE postgres LOGIN SUPERUSER ")
     assert all("\n" not in statement and statement.endswith(";") for statement in statements)
     assert not any("SUPERUSER" in statement for statement in statements[1:])
+    assert "CREATE ROLE endpointd_replication LOGIN REPLICATION PASSWORD 'it''s';" in statements
+    assert not any(conf.CONTROL_ROLE in statement.split() for statement in statements if "ROLE" in statement)
 
 
 CONTROL = """\

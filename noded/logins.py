@@ -1,0 +1,156 @@
+"""Whether noded and the other nodes could log in now, found out before a failover depends on it.
+
+The sessions that a promotion and its proof need are opened as soon as PostgreSQL takes connections, and again when they are
+lost.  Every few seconds a fresh login is tried as well, of our superuser through the socket and of the replication role as
+another node would come; one that fails twice in a row is a problem of this node, told in its observations (decision 0012).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+from daemonkit.logs import get_logger
+from noded import conf
+from noded.instance import Instance
+from noded.sessions import ANOTHER_WAY, ROUTES, Route, Routes, Session, SessionError
+from noded.walsender import Walsender, WalsenderError
+from pgtopology.node import Address
+
+ROUND_S = 0.5
+TRY_S = 3.0
+AGAIN_S = 0.5
+"""After a login that failed for the first time: a busy moment is no problem yet."""
+OPEN_TIMEOUT_S = 2.5
+TRY_TIMEOUT_S = 2.0
+ANYWHERE = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what a server may be told to listen on
+
+LOCKS = """
+SELECT pid, relation::int8 AS relation FROM pg_lock_status()
+ WHERE locktype = 'relation' AND mode = 'AccessExclusiveLock' AND granted AND relation::int8 < 16384
+ ORDER BY pid LIMIT 1
+"""
+"""Who keeps everybody else from reading a catalog."""
+_CATALOGS = {1259: "pg_class", 1260: "pg_authid", 1261: "pg_auth_members", 1262: "pg_database", 2964: "pg_db_role_setting"}
+
+STATEMENTS: list[tuple[str, tuple[object, ...]]] = [(LOCKS, ())]
+"""What the session that is asked for locks runs once at its opening."""
+
+
+class Logins:
+    """The logins of one node."""
+
+    def __init__(self, instance: Instance, on_change: Callable[[], None]) -> None:
+        self._instance = instance
+        self._on_change = on_change
+        self._failed: str | None = None
+        self.problem: str | None = None
+        """Which fresh login fails and why; None while all work, or nothing runs that could take them."""
+        self._log = get_logger()
+
+    async def run(self) -> None:
+        """Keep sessions open and try logins, for ever."""
+        loop = asyncio.get_running_loop()
+        due_at = 0.0
+        while True:
+            if not self._instance.note_readiness():
+                self._tell(None)
+                due_at = 0.0
+                await asyncio.sleep(ROUND_S / 5)
+                continue
+            await self._keep_open()
+            if loop.time() >= due_at:
+                failed = await self._try()
+                if not self._instance.postmaster.ready_seen:
+                    continue
+                self._tell(failed if failed is None or self._failed is not None else self.problem)
+                due_at = loop.time() + (AGAIN_S if failed is not None and self._failed is None else TRY_S)
+                self._failed = failed
+            await asyncio.sleep(ROUND_S)
+
+    def _tell(self, problem: str | None) -> None:
+        if problem is None:
+            self._failed = None
+        if problem == self.problem:
+            return
+        if problem is not None:
+            self._log.error("a login fails that a failover may need", why=problem)
+        else:
+            self._log.info("logins work again")
+        self.problem = problem
+        self._on_change()
+
+    async def _keep_open(self) -> None:
+        sessions = self._instance.sessions
+        await asyncio.gather(*(_open(session) for session in sessions.standing))
+        if self._instance.layout.standby_signal.exists():
+            await _open_walsender(sessions.walsender)
+
+    async def _try(self) -> str | None:
+        """Return what is wrong with fresh logins, or None."""
+        control, replication = await asyncio.gather(self._try_control(), self._try_replication())
+        return "; ".join(text for text in (control, replication) if text is not None) or None
+
+    async def _try_control(self) -> str | None:
+        sessions = self._instance.sessions
+        refused: str | None = None
+        for route in ROUTES:
+            session = sessions.fresh("endpointd login")
+            session.routes = Routes((route,))
+            try:
+                await session.open(timeout_s=TRY_TIMEOUT_S)
+            except SessionError as error:
+                refused = refused or str(error)
+                if error.sqlstate in ANOTHER_WAY:
+                    continue
+                break
+            finally:
+                session.drop()
+            if sessions.routes.works(route):
+                _renew(sessions.standing, route)
+            if route.role == conf.CONTROL_ROLE:
+                return None
+            break
+        return f'"{conf.CONTROL_ROLE}" cannot log in: {refused}{await self._blocker()}'
+
+    async def _try_replication(self) -> str | None:
+        server = self._instance.server
+        address = Address(ANYWHERE.get(server.host, server.host), server.port)
+        walsender = Walsender(address, user=conf.REPLICATION_ROLE, password=server.replication_password, name="endpointd login")
+        try:
+            await walsender.identify(timeout_s=TRY_TIMEOUT_S)
+        except WalsenderError as error:
+            return f'"{conf.REPLICATION_ROLE}" cannot log in, so no node could follow this one: {error}'
+        finally:
+            walsender.close()
+        return None
+
+    async def _blocker(self) -> str:
+        """Return who holds a lock that logins wait for, as far as a session that is open already can tell."""
+        control = self._instance.sessions.control
+        if not control.is_open:
+            return ""
+        with contextlib.suppress(SessionError):
+            for row in await control.rows(LOCKS, timeout_s=TRY_TIMEOUT_S):
+                name = _CATALOGS.get(row["relation"], f"catalog {row['relation']}")
+                return f" (process {row['pid']} has locked {name}; end that transaction)"
+        return ""
+
+
+async def _open(session: Session) -> None:
+    if not session.is_open and not session.is_busy:
+        with contextlib.suppress(SessionError):
+            await session.open(timeout_s=OPEN_TIMEOUT_S)
+
+
+async def _open_walsender(walsender: Walsender) -> None:
+    with contextlib.suppress(WalsenderError):
+        await walsender.open(timeout_s=OPEN_TIMEOUT_S)
+
+
+def _renew(sessions: tuple[Session, ...], route: Route) -> None:
+    """Let idle sessions that came in by another way than *route* come in anew."""
+    for session in sessions:
+        if session.is_open and session.route != route and not session.is_busy:
+            session.drop()
