@@ -18,7 +18,7 @@ from cluster_manager.decision.diagnose import Diagnosis
 from cluster_manager.decision.members import lag_bytes, lag_ms, node_state, reader_obstacle
 from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.prospects import prospects, stuck
-from cluster_manager.decision.suspicion import promisable
+from cluster_manager.decision.suspicion import login_problems, promisable
 from cluster_manager.decision.view import NodeView, View
 from cluster_manager.statusview import at_risk, cluster_state
 from pgtopology.document import Durability, Topology
@@ -158,6 +158,8 @@ def _quorum(view: View, plan: Plan, document: Topology | None) -> Iterator[Metri
     yield _gauge("endpointd_voters", "Recorded voters.", len(voters.members) if voters is not None else 0)
     yield _gauge("endpointd_voters_needed", "Voters that must promise before a failover.", needed)
     yield _gauge("endpointd_voters_promisable", "Voters that could promise now, the writer among them.", len(able))
+    logins = login_problems(view, document) if document is not None else {}
+    yield _gauge("endpointd_login_problems", "Voters on which a login fails that a failover may need.", len(logins))
     is_at_risk = at_risk(view, plan) is not None
     yield _gauge("endpointd_at_risk", "Whether the writer's loss would stop the cluster, or commits wait already.", is_at_risk)
     is_stuck = stuck(view, plan.finding) is not None

@@ -11,7 +11,7 @@ from cluster_manager.decision.diagnose import Diagnosis
 from cluster_manager.decision.members import lag_bytes, lag_ms, node_state, reader_obstacle
 from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.prospects import NO_CLUSTER, obstacle_after, prospects, stuck, without_room
-from cluster_manager.decision.suspicion import promisable, tell
+from cluster_manager.decision.suspicion import login_problems, promisable, tell
 from cluster_manager.decision.view import NodeView, View
 from pgtopology.document import Durability, Topology
 from pgtopology.epoch import NO_EPOCH, NO_REVISION
@@ -91,6 +91,7 @@ def make_status(
         vacuum_horizon=vacuum_horizon(view),
         slots=slots_status(view),
         relaxations=relaxations(view),
+        repairs=repairs(view),
         survives=Survives(
             server_crash=ahead.server_crash.survived,
             host_loss=ahead.host_loss.survived,
@@ -102,6 +103,12 @@ def make_status(
             zone_loss=ahead.zone_loss.because,
         ),
     )
+
+
+def repairs(view: View) -> tuple[str, ...]:
+    """Return what the published writer says it has put right."""
+    writer = view.node(view.document.writer) if view.document is not None and view.document.writer is not None else None
+    return writer.observation.repairs if writer is not None and writer.observation is not None else ()
 
 
 def relaxations(view: View) -> tuple[str, ...]:
@@ -146,8 +153,12 @@ def at_risk(view: View, plan: Plan) -> str | None:
         return plan.reason
     regardless = msgspec.structs.replace(document, paused=False)
     why = obstacle_after(view, regardless, (document.writer,))
-    full = tell(without_room(view))
-    return "; ".join(filter(None, (why and f'without "{document.writer}" {why}', full and f"no room: {full}"))) or None
+    found = (
+        why and f'without "{document.writer}" {why}',
+        (logins := tell(login_problems(view, document))) and f"a login fails that a failover may need: {logins}",
+        (full := tell(without_room(view))) and f"no room: {full}",
+    )
+    return "; ".join(filter(None, found)) or None
 
 
 def _node(node: NodeView, document: Topology | None, view: View, since: str | None) -> NodeStatus:
@@ -190,4 +201,4 @@ def _problem(observation: Observation) -> str | None:
     outside = (
         f"outside the data directory, so copies lack it: {', '.join(observation.outside)}" if observation.outside else None
     )
-    return observation.problem or observation.storage_problem or outside
+    return observation.problem or observation.storage_problem or observation.login_problem or outside

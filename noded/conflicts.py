@@ -16,8 +16,8 @@ SELECT count(pg_terminate_backend(pid)) AS ended FROM pg_stat_get_activity(NULL)
                 WHERE backend_type = 'startup'
                   AND (wait_event_type IN ('Lock', 'BufferPin') OR wait_event LIKE 'RecoveryConflict%'))
 """
-"""Without $1 nobody is ended: run so once, it needs nothing to be looked up later. Ours are told by their role, not by a name that
-anybody can give."""
+"""Without $1 nobody is ended: run so once, it needs nothing to be looked up later. Ours are told by their role, not by
+a name that anybody can give."""
 
 
 async def end_blockers(session: Session, *, timeout_s: float) -> None:

@@ -29,7 +29,8 @@ SELECT pg_is_in_recovery() AND pg_is_wal_replay_paused() AS replay_paused,
 """
 
 _LONG = """
-SELECT pid, textsend(coalesce(pg_get_userbyid(usesysid), '')::text) AS "user", application_name AS application, coalesce(state, '') AS state,
+SELECT pid, textsend(coalesce(pg_get_userbyid(usesysid), '')::text) AS "user", application_name AS application,
+       coalesce(state, '') AS state,
        (extract(epoch FROM clock_timestamp() - xact_start) * 1000)::int8 AS age_ms, backend_xmin IS NOT NULL AS snapshot
   FROM pg_stat_get_activity(NULL)
  WHERE backend_type = 'client backend' AND application_name NOT LIKE 'endpointd %'

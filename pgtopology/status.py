@@ -207,3 +207,5 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     vacuum_horizon: VacuumHorizon | None = None
     """None while nobody keeps anything, or nobody says."""
     slots: tuple[SlotStatus, ...] = ()
+    repairs: tuple[str, ...] = ()
+    """What SQL had changed lately of our roles and our database, and the writer's noded has put right."""

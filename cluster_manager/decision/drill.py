@@ -199,6 +199,8 @@ def _candidate(view: View, document: Topology, node: NodeView, told: Readiness |
             obstacles.append(f"only {disk.free_bytes >> 20} MiB are free on its disk")
         if observation.pending_restart:
             notes.append("settings wait for a restart")
+        if observation.login_problem:
+            obstacles.append(f"a login fails that it may need: {observation.login_problem}")
         if observation.problem:
             notes.append(observation.problem)
     notes += lost_with(view, node.name)

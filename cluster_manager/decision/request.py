@@ -6,7 +6,7 @@ from cluster_manager.decision.diagnose import Diagnosis, diagnose_writer
 from cluster_manager.decision.members import CAUGHT_UP_BYTES, lag_bytes, node_state
 from cluster_manager.decision.prospects import stalled_ms
 from cluster_manager.decision.prospects import unanswered as is_unanswered
-from cluster_manager.decision.suspicion import Health, health, promisable, survivors, tell
+from cluster_manager.decision.suspicion import Health, health, login_problems, promisable, survivors, tell
 from cluster_manager.decision.view import Request, RequestKind, View
 from pgtopology.document import Durability, Topology, Transition, TransitionKind
 from pgtopology.node import NodeName, NodeState
@@ -41,6 +41,8 @@ def refusal(view: View, request: Request) -> str | None:
             return f'the quorum heartbeat of "{document.writer}" is not acknowledged'
         if request.to is None and heir(view, document) is None:
             return "no other voter is streaming"
+        if problems := login_problems(view, document):
+            return f"a login fails that the next writer may need: {tell(problems)}"
     able, missing = promisable(view, document)
     if not document.is_safe_set(able):
         who = tell(missing)

@@ -62,6 +62,21 @@ def promisable(view: View, document: Topology) -> tuple[tuple[Voter, ...], dict[
     return tuple(able), missing
 
 
+def login_problems(view: View, document: Topology) -> dict[str, str]:
+    """Return, of each voter on which a login fails that a failover may need, what its noded says of it.
+
+    It can promise all the same, because a promise needs no login; but to open, a writer must be followed and asked.
+    """
+    found: dict[str, str] = {}
+    for voter in document.voters.members if document.voters is not None else ():
+        node = view.node(voter.name)
+        if node is not None and node.observation is not None and is_fresh(node, view.timings):
+            problem = node.observation.login_problem
+            if problem is not None:
+                found[voter.name] = f"says that {problem}"
+    return found
+
+
 def tell(reasons: Mapping[str, str]) -> str:
     """Return, for people, each node of *reasons* with what is said of it."""
     return "; ".join(f'"{name}" {why}' for name, why in reasons.items())

@@ -77,6 +77,8 @@ OTHERWISE: dict[str, Any] = {
     "outside": ("old_space",),
     "sync": DiskSync(last_ms=400),
     "relaxations": ("role app",),
+    "repairs": ("role endpointd had another password",),
+    "login_problem": "nobody can log in",
     "postmaster": Postmaster(state=PostmasterState.RUNNING, pid=2, deaf_ms=500),
     "role": Role.STANDBY,
     "timeline": Timeline(5),

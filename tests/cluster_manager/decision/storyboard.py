@@ -481,6 +481,8 @@ def _edit_one(node: NodeView, key: str, value: str) -> NodeView:
             return replace(node, observation=change(seen, mute_ms=int(value)), running_for_ms=0)
         case "storage-problem":
             return replace(node, observation=change(seen, storage_problem=value))
+        case "login-problem":
+            return replace(node, observation=change(seen, login_problem=value))
         case "quarantined":
             return replace(node, observation=change(seen, quarantined=True))
         case "disk-free":
