@@ -155,6 +155,12 @@ AT_LEAST_THE_WRITERS = (
 """A standby needs at least as much of each as the server whose WAL it replays had, or it does not start as a hot standby.
 PostgreSQL documentation, "Hot Standby", "Administrator's Overview". max_wal_senders is one more, and ours."""
 
+LEAST_MS: Mapping[str, int] = {"transaction_timeout": 1000}
+"""Timeouts that a login is under before a session can choose another, and what leaves it enough time on a busy machine."""
+
+_UNITS_MS = {"us": 0.001, "": 1.0, "ms": 1.0, "s": 1000.0, "min": 60_000.0, "h": 3_600_000.0, "d": 86_400_000.0}
+_DURATION = re.compile(r"\s*([0-9.]+)\s*([a-z]*)\s*")
+
 PARAMETERS_MAX = 400
 HBA_LINES_MAX = 500
 VALUE_LENGTH_MAX = 4000
@@ -218,6 +224,10 @@ def check_parameters(parameters: Mapping[str, str]) -> None:
             _check_bound(name, value, BOUNDED[key])
         elif key in AT_LEAST_THE_WRITERS and not value.strip().isdecimal():
             raise SettingRefused(f'"{name}" must be a whole number, not "{value}"')
+        elif key in LEAST_MS and (given_ms := _duration_ms(value)) is not None and 0 < given_ms < LEAST_MS[key]:
+            raise SettingRefused(
+                f'"{name}" cannot be "{value}": 0, or {LEAST_MS[key]} ms and more; a login is a transaction too'
+            )
         elif key in OURS:
             raise SettingRefused(f'"{name}" cannot be set: {OURS[key]}')
 
@@ -240,6 +250,17 @@ def check_hba(lines: Sequence[str]) -> None:
     for line in lines:
         if (reason := why_unsafe(line) or why_not_everywhere(line)) is not None:
             raise SettingRefused(reason)
+
+
+def _duration_ms(value: str) -> float | None:
+    """Return what PostgreSQL takes *value* of a timeout for, which it counts in ms; None for what it will refuse itself."""
+    found = _DURATION.fullmatch(value)
+    if found is None or found[2] not in _UNITS_MS:
+        return None
+    try:
+        return float(found[1]) * _UNITS_MS[found[2]]
+    except ValueError:
+        return None
 
 
 def _passes(judge: Callable[[_T], None], given: _T) -> bool:

@@ -104,6 +104,26 @@ def test_another_node_that_cannot_be_asked_does_not_count_but_the_writer_does() 
 
 
 @pytest.mark.parametrize(
+    ("wish", "is_taken"),
+    [
+        (ConfigChange(reset=("jit",)), True),
+        (ConfigChange(reset=("jit",), parameters={"work_mem": "7MB"}), False),
+        (ConfigChange(reset=("jit", "wal_level")), False),
+    ],
+)
+def test_what_only_takes_back_needs_no_check_where_none_can_be_made(wish: ConfigChange, is_taken: bool) -> None:
+    stage = Stage()
+    stage.answers["n1"] = ApiError(503, "unavailable", "the settings cannot be checked now: 25P04")
+    if is_taken:
+        stage.change(wish)
+        assert stage.document is not None
+        assert stage.document.desired == DesiredSettings(version=1)
+    else:
+        assert refused(stage, wish).status == 503
+        assert stage.writes == 0
+
+
+@pytest.mark.parametrize(
     "wish",
     [
         ConfigChange(parameters={"fsync": "off"}),

@@ -183,3 +183,14 @@ def test_without_a_difference_the_version_stays(change: ConfigChange) -> None:
 def test_a_document_of_an_older_version_has_no_settings() -> None:
     assert decode(b"{}", DesiredSettings) == DesiredSettings()
     assert decode(encode(BEFORE), DesiredSettings) == BEFORE
+
+
+@pytest.mark.parametrize(
+    ("value", "passes"), [("0", True), ("1", False), ("999ms", False), ("0.5s", False), ("1s", True), ("1min", True)]
+)
+def test_a_timeout_leaves_a_login_enough_time(value: str, passes: bool) -> None:
+    if passes:
+        check_parameters({"transaction_timeout": value})
+    else:
+        with pytest.raises(SettingRefused, match="1000 ms and more"):
+            check_parameters({"Transaction_Timeout": value})

@@ -1,0 +1,194 @@
+"""noded's way into its PostgreSQL: kept, tried, put right, and done without where there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+
+import asyncpg
+import pytest
+
+from pgtopology.orders import Acknowledged, StartOrder, StopOrder
+from tests.noded.members import Cluster, Member, running_members
+from tests.noded.test_faults import pair
+
+pytestmark = pytest.mark.integration
+
+
+@contextlib.asynccontextmanager
+async def session(
+    cluster: Cluster, member: Member, database: str = "postgres", **settings: str
+) -> AsyncGenerator[asyncpg.Connection]:
+    """Give a session of the users' superuser."""
+    connection = await asyncpg.connect(
+        host="127.0.0.1",
+        port=member.pg_port,
+        user="postgres",
+        password=cluster.passwords["superuser"],
+        database=database,
+        ssl=False,
+        server_settings=settings,
+    )
+    try:
+        yield connection
+    finally:
+        connection.terminate()
+
+
+@contextlib.asynccontextmanager
+async def locked(cluster: Cluster, member: Member, *tables: str) -> AsyncGenerator[None]:
+    """Hold a lock on catalogs that nobody can log in under."""
+    async with session(cluster, member) as holder:
+        await holder.execute(f"BEGIN; LOCK {', '.join(tables)}")
+        yield
+
+
+async def test_a_standby_that_lets_nobody_in_is_read_and_promoted_by_its_files() -> None:
+    async with running_members(3) as cluster:
+        first, second, third = cluster.members
+        await cluster.found()
+        for member in (second, third):
+            await cluster.clone(member, first)
+        cluster.voters = await cluster.voters_of([first, second, third], 2)
+        await cluster.settings(first, cluster.voters)
+        await cluster.sql(first, "CREATE TABLE t AS SELECT generate_series(1, 1000) AS n")
+        async with locked(cluster, first, "pg_authid", "pg_database"):
+            # A server that starts anew finds the lock in its WAL: none of noded's sessions can be opened.
+            for member in (second, third):
+                await cluster.order(StopOrder, member, Acknowledged)
+                await cluster.follow(member, first)
+                await cluster.order(StartOrder, member, Acknowledged)
+            told = await second.until(lambda o: o.login_problem is not None)
+            assert "endpointd" in (told.login_problem or "")
+            # The writer's own sessions were there before: it is seen, and its commits are.
+            writer = await first.until(lambda o: o.login_problem is not None)
+            assert "pg_authid" in (writer.login_problem or "") or "pg_database" in (writer.login_problem or "")
+            assert writer.heartbeat is not None
+            assert writer.heartbeat.acknowledged_age_ms is not None
+            end = writer.heartbeat.lsn
+            assert end is not None
+            await first.until(lambda o: o.heartbeat and o.heartbeat.lsn and o.heartbeat.lsn > end)
+            await cluster.order(StopOrder, first, Acknowledged)
+        cluster.epoch += 1
+        answers = [await cluster.promise(member) for member in (second, third)]
+        for answer in answers:
+            assert answer.position is not None, answer.unknown_because
+        best = max(
+            (second, third), key=lambda member: max(a.position.lsn for a in answers if a.position and a.node == member.name)
+        )
+        assert max(answer.position.lsn for answer in answers if answer.position is not None) > end
+        other = third if best is second else second
+        await cluster.follow(other, best)
+        await cluster.promote(best, 4)
+        assert (await cluster.sql(best, "SELECT count(*) AS n FROM t"))[0]["n"] == 1000
+        await best.until(lambda o: o.login_problem is None)
+
+
+async def test_a_lock_on_roles_blinds_nobody_and_stops_no_heartbeat() -> None:
+    async with running_members(2) as cluster:
+        first, second = await pair(cluster)
+        async with locked(cluster, first, "pg_authid", "pg_database", "pg_db_role_setting", "pg_auth_members"):
+            before = await first.until(lambda o: o.login_problem is not None)
+            assert before.heartbeat is not None
+            lsn = before.heartbeat.lsn
+            assert lsn is not None
+            after = await first.until(lambda o: o.heartbeat and o.heartbeat.lsn and o.heartbeat.lsn > lsn + 1000)
+            assert after.walsenders
+            assert after.heartbeat is not None
+            assert after.heartbeat.error is None
+            assert (await second.observe()).wal_end is not None
+        await first.until(lambda o: o.login_problem is None)
+
+
+@pytest.mark.parametrize("rename", [False, True])
+async def test_a_role_without_rights_is_told_of_and_put_right_and_ends_nobody(rename: bool) -> None:
+    async with running_members(2) as cluster:
+        first, _second = await pair(cluster)
+        pid = (await first.observe()).noded_pid
+        if rename:
+            await cluster.sql(first, "ALTER ROLE endpointd RENAME TO mine")
+            await first.until(lambda o: any("was missing" in text for text in o.repairs))
+        for statement in ("ALTER ROLE endpointd NOSUPERUSER NOLOGIN", "ALTER ROLE endpointd_replication PASSWORD 'x'"):
+            with contextlib.suppress(asyncpg.FeatureNotSupportedError):
+                await cluster.sql(first, statement)
+        told = await first.until(lambda o: any("another password" in text for text in o.repairs))
+        assert told.noded_pid == pid
+        rows = await cluster.sql(
+            first, "SELECT rolcanlogin AND rolsuper AS well FROM pg_roles WHERE rolname = 'endpointd'", timeout_s=5
+        )
+        assert rows[0]["well"]
+        await first.until(lambda o: o.login_problem is None and o.heartbeat and o.heartbeat.error is None and o.walsenders)
+
+
+async def test_names_that_are_not_utf8_end_nobody_and_relax_nothing() -> None:
+    async with running_members(1) as cluster:
+        await cluster.found()
+        (only,) = cluster.members
+        pid = (await only.observe()).noded_pid
+        await cluster.sql(only, "CREATE DATABASE latin ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0", timeout_s=30)
+        await cluster.sql(only, "CREATE DATABASE other", timeout_s=30)
+        async with session(cluster, only, "latin") as latin:
+            # chr() gives single bytes there, so that the statement itself is ASCII.
+            for statement in (
+                "'ALTER DATABASE other RENAME TO %I', 'b' || chr(252)",
+                "'ALTER DATABASE %I SET synchronous_commit = local', 'b' || chr(252)",
+                "'CREATE FUNCTION %I() RETURNS void LANGUAGE sql SET synchronous_commit = off AS ''SELECT''', chr(252)",
+                "'CREATE ROLE %I', 'm' || chr(252) || 'ller'",
+                "'ALTER ROLE %I SET synchronous_commit = off', 'm' || chr(252) || 'ller'",
+            ):
+                await latin.execute(f"DO $$ BEGIN EXECUTE format({statement}); END $$")
+        for name in ("m\\xfcller", "b\\xfc"):
+            told = await only.until(lambda o, name=name: any(name in text and "undone" in text for text in o.relaxations))
+            assert told.noded_pid == pid
+        assert (await cluster.sql(only, "SELECT count(*) AS n FROM pg_db_role_setting"))[0]["n"] == 0
+
+
+async def test_databases_that_let_nobody_in_do_not_delay_the_undoing() -> None:
+    async with running_members(1) as cluster:
+        await cluster.found()
+        (only,) = cluster.members
+        async with contextlib.AsyncExitStack() as held:
+            for number in range(12):
+                await cluster.sql(only, f"CREATE DATABASE d{number}", timeout_s=30)
+                holder = await held.enter_async_context(session(cluster, only, f"d{number}"))
+                await holder.execute("BEGIN; LOCK pg_class")
+            loop = asyncio.get_running_loop()
+            for _ in range(5):
+                begun = loop.time()
+                await cluster.sql(only, "ALTER ROLE postgres SET synchronous_commit = off")
+                await only.until(lambda o: any('"postgres"' in text for text in o.relaxations), timeout_s=8)
+                while await cluster.sql(only, "SELECT FROM pg_db_role_setting"):
+                    assert loop.time() - begun < 8, "the undoing waited for the databases"
+                    await asyncio.sleep(0.05)
+
+
+async def test_our_sessions_keep_out_of_the_users_database() -> None:
+    async with running_members(1) as cluster:
+        await cluster.found()
+        (only,) = cluster.members
+        rows = await cluster.sql(only, "SELECT datname FROM pg_stat_activity WHERE application_name = 'endpointd heartbeat'")
+        assert [row["datname"] for row in rows] == ["endpointd"]
+        await cluster.sql(only, "CREATE DATABASE copy TEMPLATE postgres", timeout_s=30)
+        await cluster.sql(only, "CREATE ROLE app LOGIN")
+        may = await cluster.sql(only, "SELECT has_database_privilege('app', 'endpointd', 'CONNECT') AS may")
+        assert not may[0]["may"]
+
+
+@pytest.mark.parametrize("role", ["endpointd", "postgres"])
+async def test_a_plain_role_does_not_get_in_as_noded_through_the_server(role: str) -> None:
+    """A backend runs as the same user of the operating system as noded, which the kernel vouches for."""
+    async with running_members(1) as cluster:
+        await cluster.found()
+        (only,) = cluster.members
+        async with session(cluster, only) as connection:
+            await connection.execute("CREATE EXTENSION dblink")
+            await connection.execute("CREATE ROLE app LOGIN PASSWORD 'app'")
+            await connection.execute("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO app")
+            await connection.execute("SET ROLE app")
+            target = f"host={only.sockets} port={only.pg_port} user={role} dbname=endpointd"
+            for more in ("", " password=x"):
+                with pytest.raises(asyncpg.PostgresError, match="password"):
+                    await connection.fetch(
+                        "SELECT * FROM dblink($1, 'SELECT current_user::text') AS t(name text)", target + more
+                    )
