@@ -19,8 +19,6 @@ from noded.sessions import SessionError
 from pgtopology.node import Role
 
 ROUND_S = 1.0
-POLL_S = 0.1
-"""While this node is not the writer."""
 
 
 class Audit:
@@ -48,7 +46,7 @@ class Audit:
             if not self._is_writer():
                 self.relaxations.forget()
                 self.roles.forget()
-                await asyncio.sleep(POLL_S)
+                await self._gatherer.next_round()
                 continue
             before = self.relaxations.texts, self.roles.texts
             pause_s = every_s

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from daemonkit.logs import get_logger
 from noded import conf
 from noded.instance import Instance
-from noded.sessions import ANOTHER_WAY, ROUTES, Route, Routes, Session, SessionError
+from noded.sessions import ANOTHER_WAY, ROUTES, Route, Session, SessionError
 from noded.walsender import Walsender, WalsenderError
 from pgtopology.node import Address
 
@@ -89,19 +89,21 @@ class Logins:
 
     async def _try(self) -> str | None:
         """Return what is wrong with fresh logins, or None."""
-        control, replication = await asyncio.gather(self._try_control(), self._try_replication())
-        return "; ".join(text for text in (control, replication) if text is not None) or None
+        if not (hangs := self._instance.sessions.routes.hangs).left_s(asyncio.get_running_loop().time()):
+            control, replication = await asyncio.gather(self._try_control(), self._try_replication())
+            return "; ".join(text for text in (control, replication) if text is not None) or None
+        return self._failed or f"logins are {hangs.reason}{await self._blocker()}"
 
     async def _try_control(self) -> str | None:
         sessions = self._instance.sessions
         refused: str | None = None
         for route in ROUTES:
             session = sessions.fresh("endpointd login")
-            session.routes = Routes((route,))
+            session.routes = sessions.only(route)
             try:
                 await session.open(timeout_s=TRY_TIMEOUT_S)
             except SessionError as error:
-                refused = refused or str(error)
+                refused = refused or (str(error) if error.sqlstate else f"not answered ({error})")
                 if error.sqlstate in ANOTHER_WAY:
                     continue
                 break

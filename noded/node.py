@@ -202,6 +202,8 @@ class Node:
                 self.proven_list = order.voters
                 self.instance.standby_slots = None
                 await promote(self.instance, order.timeline, lambda: self.state.value.promised == order.epoch)
+                # Locks that kept us out ended with recovery.
+                self.instance.sessions.routes.hangs.forget()
                 self.heartbeat.begin(order.epoch)
                 self._log.info("promoted", epoch=order.epoch, timeline=order.timeline)
             except (PromotionError, PostmasterError, OSError) as error:

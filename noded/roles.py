@@ -92,6 +92,7 @@ class Roles:
         self._fitting: dict[str, str] = {}
         """The verifier of each role that was found to be that of its password."""
         self._told: dict[str, float] = {}
+        self._session = instance.sessions.fresh("endpointd roles", settings=SETTINGS)
         self._log = get_logger()
 
     @property
@@ -102,19 +103,23 @@ class Roles:
     def forget(self) -> None:
         """This node is not the writer."""
         self._told.clear()
+        self._session.drop()
 
     async def look(self) -> None:
         """Do one round on the writer. Raises SessionError."""
         now = asyncio.get_running_loop().time()
         self._told = {text: at for text, at in self._told.items() if now - at < TOLD_S}
-        session = self._instance.sessions.fresh("endpointd roles", settings=SETTINGS)
+        session = self._session
+        done = False
         try:
             await self._roles(session, now)
             await self._memberships(session, now)
-            if await self._database(session, now):
+            done = await self._database(session, now)
+            if done:
                 await self._inside(session, now)
         finally:
-            session.drop()
+            if not done:
+                session.drop()
 
     async def _roles(self, session: Session, now: float) -> None:
         found = {row["name"]: row for row in await session.rows(_ROLES, list(ATTRIBUTES), timeout_s=TIMEOUT_S)}

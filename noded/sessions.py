@@ -17,6 +17,7 @@ from pathlib import Path
 import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement
 
+from noded.backoff import Backoff
 from noded.conf import CONTROL_ROLE, DATABASE, SUPERUSER
 from noded.walsender import Walsender
 
@@ -100,9 +101,12 @@ last one is for putting right our role."""
 class Routes:
     """The ways in that are tried, in this order."""
 
-    def __init__(self, routes: tuple[Route, ...] = ROUTES) -> None:
+    def __init__(self, routes: tuple[Route, ...] = ROUTES, hangs: Backoff | None = None) -> None:
         self.all = routes
         self._last = routes[0]
+        self.hangs = hangs if hangs is not None else Backoff(first_s=0.5, max_s=15.0, free=1)
+        """Logins in a row that nobody answered. Each leaves a backend that waits, for a lock on pg_authid perhaps, until
+        authentication_timeout ends it: without a pause ours would take every slot."""
 
     @property
     def in_order(self) -> tuple[Route, ...]:
@@ -200,14 +204,21 @@ class Session:
             return self._connection
         self._prepared = {}
         refused: asyncpg.PostgresError | None = None
+        loop, hangs = asyncio.get_running_loop(), self.routes.hangs
+        if left_s := hangs.left_s(loop.time()):
+            raise SessionError(f"the last login was not answered; tried again in {left_s:.1f} s", lost=True)
         for route in self.routes.in_order:
             try:
                 connection = await self._connect(route)
+            except (TimeoutError, asyncio.CancelledError):
+                hangs.failed(loop.time(), "not answered")
+                raise
             except asyncpg.PostgresError as error:
                 if sqlstate_of(error) not in ANOTHER_WAY:
                     raise
                 refused = refused or error
                 continue
+            hangs.forget()
             self._connection, self.route = connection, route
             self.routes.works(route)
             connection.add_log_listener(self._hear)
@@ -274,8 +285,13 @@ class Sessions:
 
         *database*: another than ours. *settings*: other than those of all our sessions.
         """
+        # What holds up whoever visits a user's database is no sign of what happens in ours.
         routes = self.routes if database is None else Routes((Route(CONTROL_ROLE, database),))
         return Session(self._socket_dir, self._port, self._password, name, routes, {**self._settings, **(settings or {})})
+
+    def only(self, route: Route) -> Routes:
+        """Return the one way in *route*."""
+        return Routes((route,), self.routes.hangs)
 
     @property
     def walsender(self) -> Walsender:
@@ -291,6 +307,7 @@ class Sessions:
 
     def drop(self) -> None:
         """Cut all connections: the server is gone, or goes."""
+        self.routes.hangs.forget()
         for session in (*self.standing, self.auditor):
             session.drop()
         for walsender in self._walsenders.values():
