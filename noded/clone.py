@@ -40,7 +40,7 @@ def source_walsender(instance: Instance, source: Upstream, *, database: str | No
 
 
 async def source_database(instance: Instance, source: Upstream) -> str:
-    """Return the database in which *source* takes SQL from us: ours, unless an earlier version made it. Raises WalsenderError."""
+    """Return the database in which *source* takes SQL from us: ours, if it has one. Raises WalsenderError."""
     refused: WalsenderError | None = None
     for database in (conf.DATABASE, conf.OTHER_DATABASE):
         walsender = source_walsender(instance, source, database=database)

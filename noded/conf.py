@@ -171,7 +171,7 @@ def upstream_conninfo(upstream: Upstream, *, sync_name: str, passfile: Path) -> 
             "port": str(upstream.address.port),
             "user": REPLICATION_ROLE,
             # Not for WAL: PostgreSQL's worker that keeps logical slots in step logs in there.
-            "dbname": "postgres",
+            "dbname": DATABASE,
             "passfile": str(passfile),
             "application_name": sync_name,
             "connect_timeout": "2",

@@ -141,6 +141,7 @@ class Walsender:
             raise WalsenderError(f"{self._target} did not answer within {timeout_s:g} s") from error
         except (OSError, EOFError, WireError) as error:
             raise WalsenderError(f"{self._target}: {str(error) or type(error).__name__}") from error
+
     async def open(self, *, timeout_s: float) -> None:
         """Open the connection unless it is. Raises WalsenderError."""
         if self._streams is None or self._streams[0].at_eof():
