@@ -169,7 +169,7 @@ async def read_position_by_files(instance: Instance) -> Position | Unknown:
     await instance.stop(StopMode.FAST, fast_s=MUTE_STOP_S)
     if not instance.layout.standby_signal.exists():
         return Unknown("PostgreSQL was promoted meanwhile")
-    found = await read_wal_end(instance)
+    found = await read_wal_end(instance.layout.pgdata, instance.binaries)
     await instance.start()
     return Unknown(found) if isinstance(found, str) else found
 

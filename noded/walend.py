@@ -13,15 +13,16 @@ import struct
 from pathlib import Path
 
 from daemonkit.durable import read_or_none
-from noded.controldata import ControlData
+from noded.binaries import Binaries
+from noded.controldata import ControlData, parse_controldata
 from noded.history import is_placeholder, parse_history
-from noded.instance import Instance
 from noded.segments import Geometry
 from noded.tools import ToolError, run_tool
 from pgtopology.lsn import Lsn, format_lsn, parse_lsn
 from pgtopology.node import Position
 from pgtopology.timeline import Timeline
 
+CONTROL_TIMEOUT_S = 5.0
 WALK_TIMEOUT_S = 60.0
 
 _HEADER = struct.Struct("=IIQBB2xI")
@@ -38,23 +39,24 @@ _NO_FILE = re.compile(r'could not (?:find|open) file "(?:[^"]*/)?([0-9A-F]{24})"
 _RECORD = re.compile(r", lsn: ([0-9A-F]+/[0-9A-F]+), prev ")
 
 
-async def read_wal_end(instance: Instance) -> Position | str:
-    """Return where the local WAL ends, or why that cannot be told. PostgreSQL does not run."""
-    layout = instance.layout
-    if (layout.pgdata / "backup_label").exists():
+async def read_wal_end(pgdata: Path, binaries: Binaries) -> Position | str:
+    """Return where the WAL in *pgdata* ends, or why that cannot be told. PostgreSQL does not run there."""
+    if (pgdata / "backup_label").exists():
         return "a copy of the data has not been recovered yet"
     try:
-        control = await instance.control_data()
-        return await _Walk(instance, control).end()
+        control = parse_controldata(
+            await run_tool(binaries.command("pg_controldata", str(pgdata)), timeout_s=CONTROL_TIMEOUT_S)
+        )
+        return await _Walk(pgdata / "pg_wal", binaries, control).end()
     except (ToolError, OSError, ValueError, struct.error) as error:
         return f"the local WAL cannot be read: {error}"
 
 
 class _Walk:
-    def __init__(self, instance: Instance, control: ControlData) -> None:
-        self._instance = instance
+    def __init__(self, wal: Path, binaries: Binaries, control: ControlData) -> None:
+        self._wal = wal
+        self._binaries = binaries
         self._control = control
-        self._wal = instance.layout.wal
 
     async def end(self) -> Position | str:
         control = self._control
@@ -141,7 +143,7 @@ class _Walk:
         return end
 
     async def _dump(self, *arguments: str) -> str:
-        return await run_tool(self._instance.binaries.command("pg_waldump", *arguments), timeout_s=WALK_TIMEOUT_S)
+        return await run_tool(self._binaries.command("pg_waldump", *arguments), timeout_s=WALK_TIMEOUT_S)
 
 
 def _read(wal: Path, geometry: Geometry, timeline: Timeline, start: Lsn, count: int) -> bytes:
