@@ -31,8 +31,10 @@ POSITION_POLL_S = 0.003
 CONFLICT_CHECK_EVERY = 10
 """Polls between two looks for sessions that hold up replay."""
 ASK_TIMEOUT_S = 0.5
-MUTE_S = 0.6
-"""A server that has accepted connections for so long without answering us is asked no longer: its files are."""
+REFUSED_S = 0.6
+"""A server that has refused our sessions for so long is asked no longer: its files are."""
+SILENT_S = 1.5
+"""The same for one that says nothing, which may only be busy."""
 MUTE_STOP_S = 2.0
 RESCANNED_S = 0.15
 """Longer than wal_retrieve_retry_interval: a startup process that sleeps between attempts has looked at pg_wal again."""
@@ -129,7 +131,8 @@ async def read_position(instance: Instance, *, timeout_s: float) -> Position | U
         except (SessionError, WalsenderError) as error:
             reason = f"PostgreSQL does not answer: {error}"
             mute_since = mute_since or loop.time()
-            if loop.time() - mute_since >= MUTE_S:
+            refuses = isinstance(error, SessionError) and error.sqlstate is not None
+            if loop.time() - mute_since >= (REFUSED_S if refuses else SILENT_S):
                 return Unknown(reason, mute=True)
             await asyncio.sleep(POSITION_POLL_S)
             continue
