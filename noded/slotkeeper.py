@@ -64,6 +64,7 @@ class SlotKeeper:
         self._there: tuple[Following, dict[str, Slot]] | None = None
         self._idle_since: dict[str, float] = {}
         self._left_since: dict[str, float] = {}
+        self._role_oid: int | None = None
         self._log = get_logger()
         self._standby = False
         self._ended_worker_at = float("-inf")
@@ -183,8 +184,8 @@ class SlotKeeper:
     async def _remember_ours(self) -> None:
         """Remember durably which slots nodeds use: nobody else can log in as their role."""
         # Asked anew each time: a role that was dropped and made again is another one.
-        role = (await self.session.row(_ROLE, REPLICATION_ROLE, timeout_s=ASK_TIMEOUT_S))["oid"]
-        rows = await self.session.rows(_IN_USE, role, timeout_s=ASK_TIMEOUT_S)
+        self._role_oid = (await self.session.row(_ROLE, REPLICATION_ROLE, timeout_s=ASK_TIMEOUT_S))["oid"]
+        rows = await self.session.rows(_IN_USE, self._role_oid, timeout_s=ASK_TIMEOUT_S)
         state = self._instance.state.value
         if new := {row["name"] for row in rows} - set(state.our_slots):
             self._instance.state.store(replace(state, our_slots=tuple(sorted({*state.our_slots, *new}))))
