@@ -32,6 +32,7 @@ class Seen:
     state: str
     diagnosis: str
     at_risk: str | None
+    """Also that the crash of a server would not be survived."""
     words: str
     """All that it said of what is not well."""
 
@@ -69,8 +70,11 @@ class Lookout:
 def seen_in(status: Status, at: float) -> Seen:
     """Return what *status* says."""
     problems = [f"{node.name}: {node.problem}" for node in status.nodes if node.problem]
-    words = [status.at_risk or "", "" if status.diagnosis == "HEALTHY" else status.reason, *problems, *status.relaxations]
-    return Seen(at, status.state, status.diagnosis, status.at_risk, "; ".join(word for word in words if word))
+    at_risk = status.at_risk
+    if at_risk is None and not status.survives.server_crash:
+        at_risk = f"a server crash is not survived: {status.survives_because.server_crash}"
+    words = [at_risk or "", "" if status.diagnosis == "HEALTHY" else status.reason, *problems, *status.relaxations]
+    return Seen(at, status.state, status.diagnosis, at_risk, "; ".join(word for word in words if word))
 
 
 def lies(seen: Sequence[Seen], acknowledged: Sequence[float]) -> list[str]:

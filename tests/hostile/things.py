@@ -191,6 +191,24 @@ _THINGS: tuple[Thing, ...] = (
     _configured("db_user_namespace", "on", until=16),
     _configured("idle_replication_slot_timeout", "1", since=18),
     _configured("max_wal_size", "32MB"),
+    # What is in force only after a restart: the killed server is the first to have it.
+    *(
+        _thing(
+            f"config-{setting}",
+            ctl("config", "set", f"{setting}={value}"),
+            undo=[ctl("config", "set", "--reset", setting), ctl("restart", "--only-pending")],
+            tells=setting,
+        )
+        for setting, value in (
+            ("max_connections", "12"),
+            ("shared_buffers", "64GB"),
+            ("huge_pages", "on"),
+            ("ssl", "on"),
+            ("shared_preload_libraries", "nowhere"),
+            ("max_locks_per_transaction", "10"),
+            ("max_worker_processes", "0"),
+        )
+    ),
     _configured("log_min_messages", "debug5"),
     _configured("log_directory", "/nowhere"),
     _configured("session_replication_role", "replica"),
