@@ -7,9 +7,13 @@ Exit status 0: there was a writer again each time, or the thing was refused, or 
 from __future__ import annotations
 
 import argparse
+import queue
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -23,6 +27,9 @@ from tests.hostile.things import choose, things
 from tests.hostile.trial import BOUND_S, Blow, Trial, Verdict, play
 
 OUT = Path("bench-reports")
+REPORT = "hostile.json"
+QUIET = "nothing"
+"""The thing whose outage is the figure of a quiet failover."""
 QUIET_FACTOR = 4.0
 """On a machine so busy that a quiet failover takes long, the bound is so many times that."""
 CELL_MAX = 60
@@ -50,6 +57,7 @@ def main() -> int:
     parser.add_argument("--fast", action="store_true", help="those that are played with every change")
     parser.add_argument("--blow", choices=list(Blow), help="only this end of the writer")
     parser.add_argument("--pg-bin", help="PostgreSQL's programs, for another version than the bundled one")
+    parser.add_argument("--jobs", type=int, choices=range(1, 9), default=1, metavar="N", help="clusters at the same time (1)")
     parser.add_argument("--resume", action="store_true", help="leave out what is good in the report of a run before")
     parser.add_argument("--out", type=Path, default=OUT, metavar="DIR", help=f"for hostile.json and logs ({OUT})")
     arguments = parser.parse_args()
@@ -60,20 +68,19 @@ def main() -> int:
     except ValueError as error:
         parser.error(str(error))
     chosen = tuple(thing for thing in chosen if thing.fast or not arguments.fast)
+    if not arguments.list:
+        # Whatever was asked for, the quiet figure comes first.
+        chosen = (*choose([QUIET]), *(thing for thing in chosen if thing.name != QUIET))
     if arguments.list:
         for thing in chosen:
             console.print(f"{thing.name:40} {thing.ends}{', fast' if thing.fast else ''}", markup=False)
         return 0
-    blows = (Blow(arguments.blow),) if arguments.blow else tuple(Blow)
-    file = arguments.out / "hostile.json"
+    file: Path = arguments.out / REPORT
     lines = _kept(file) if arguments.resume else {}
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="endpointd-hostile-") as folder:
-        stand = Stand(Path(folder), pg_bin=arguments.pg_bin)
-        try:
-            _play_all(stand, chosen, blows, lines, file, console)
-        finally:
-            stand.close()
+        Path(folder).chmod(0o755)
+        Run(Path(folder), arguments, lines, console).play(chosen)
     names = {thing.name for thing in chosen}
     shown = [line for line in lines.values() if line.thing in names]
     console.print(_table(shown))
@@ -85,36 +92,72 @@ def main() -> int:
     return 0 if good else 1
 
 
-def _play_all(
-    stand: Stand,
-    chosen: tuple[Thing, ...],
-    blows: tuple[Blow, ...],
-    lines: dict[tuple[str, str], Line],
-    file: Path,
-    console: Console,
-) -> None:
-    bound_s = BOUND_S
-    stand.open()
-    for thing in chosen:
+class Run:
+    """Plays things on as many clusters at the same time as was asked for, and keeps what came of each in a file."""
+
+    def __init__(
+        self, folder: Path, arguments: argparse.Namespace, lines: dict[tuple[str, str], Line], console: Console
+    ) -> None:
+        self.file: Path = arguments.out / REPORT
+        self._blows = (Blow(arguments.blow),) if arguments.blow else tuple(Blow)
+        self._lines = lines
+        self._console = console
+        self._stands = [Stand(folder / f"s{number}", pg_bin=arguments.pg_bin) for number in range(arguments.jobs)]
+        quiet = [line.outage_ms or 0 for line in lines.values() if line.thing == QUIET]
+        self._bound_s = max([BOUND_S, *(QUIET_FACTOR * outage_ms / 1000 for outage_ms in quiet)])
+        self._stop = threading.Event()
+        self._writing = threading.Lock()
+
+    def play(self, chosen: Sequence[Thing]) -> None:
+        """Play *chosen*; the first of them alone."""
+        left: queue.SimpleQueue[Thing] = queue.SimpleQueue()
+        for thing in chosen[1:]:
+            left.put(thing)
+        try:
+            self._blows_of(self._stands[0], chosen[0])
+            with ThreadPoolExecutor(len(self._stands)) as pool:
+                try:
+                    for done in [pool.submit(self._work, stand, left) for stand in self._stands]:
+                        done.result()
+                finally:
+                    self._stop.set()
+        finally:
+            for stand in self._stands:
+                stand.close()
+
+    def _work(self, stand: Stand, left: queue.SimpleQueue[Thing]) -> None:
+        while not self._stop.is_set():
+            try:
+                thing = left.get_nowait()
+            except queue.Empty:
+                return
+            self._blows_of(stand, thing)
+
+    def _blows_of(self, stand: Stand, thing: Thing) -> None:
+        stand.open()
         if thing not in things(stand.major):
-            continue
-        for blow in blows:
-            before = lines.get((thing.name, blow))
-            if before is not None and before.verdict != Verdict.FAILED:
+            return
+        for blow in self._blows:
+            before = self._lines.get((thing.name, blow))
+            if self._stop.is_set() or (before is not None and before.verdict != Verdict.FAILED):
                 continue
-            trial = _play(stand, thing, blow, bound_s)
-            if thing.name == "nothing" and trial.outage_s is not None:
-                bound_s = max(bound_s, QUIET_FACTOR * trial.outage_s)
-            line = _line(trial)
-            lines[thing.name, blow] = line
-            console.print(_told(line), markup=False)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(msgspec.json.format(msgspec.json.encode(list(lines.values()))))
+            trial = _play(stand, thing, blow, self._bound_s)
+            if thing.name == QUIET and trial.outage_s is not None:
+                self._bound_s = max(self._bound_s, QUIET_FACTOR * trial.outage_s)
+            self._note(_line(trial))
             if trial.is_broken:
-                stand.renew(file.parent / f"hostile-{thing.name}-{blow}")
+                stand.renew(self.file.parent / f"hostile-{thing.name}-{blow}")
+                stand.open()
             if trial.verdict is Verdict.REFUSED:
                 # It was never done: another end of the writer would be that of "nothing".
-                break
+                return
+
+    def _note(self, line: Line) -> None:
+        with self._writing:
+            self._lines[line.thing, line.blow] = line
+            self._console.print(_told(line), markup=False)
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            self.file.write_bytes(msgspec.json.format(msgspec.json.encode(list(self._lines.values()))))
 
 
 def _play(stand: Stand, thing: Thing, blow: Blow, bound_s: float) -> Trial:

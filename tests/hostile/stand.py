@@ -18,6 +18,7 @@ class Stand:
     """The cluster of this run."""
 
     def __init__(self, folder: Path, *, pg_bin: str | None = None, major: int = 0) -> None:
+        folder.mkdir(exist_ok=True)
         self._folder = folder
         self._options = ("--pg-bin", pg_bin) if pg_bin is not None else ()
         self._made = 0
