@@ -119,23 +119,25 @@ class Keeper:
             connection.execute(f"CREATE DATABASE {NAME} OWNER {NAME}".encode())
         self.run(_PREPARE)
 
-    def run(self, statements: Sequence[Statement], *, database: str = NAME) -> None:
-        """Run *statements*, each by itself. Raises psycopg.Error."""
-        with psycopg.connect(make_conninfo(self.dsn, dbname=database), autocommit=True) as connection:
+    def run(self, statements: Sequence[Statement], *, database: str = NAME, door: str | None = None) -> None:
+        """Run *statements*, each by itself, through the writer endpoint or *door*, a node's URI. Raises psycopg.Error."""
+        with psycopg.connect(self._through(door, database), autocommit=True) as connection:
             _run(connection, statements)
 
     @contextlib.contextmanager
     def standing(self, nodes: Mapping[str, str], database: str = "postgres") -> Iterator[Standing]:
         """Keep a session on each of *nodes*, by its URI, that a lock on what logins read cannot keep out any more."""
         with contextlib.ExitStack() as stack:
-            pinned = conninfo_to_dict(self.dsn)
-            kept = {"user": NAME, "password": PASSWORD, "dbname": database, "options": pinned["options"]}
             yield Standing(
                 {
-                    name: stack.enter_context(psycopg.connect(make_conninfo(uri, **kept), autocommit=True))
+                    name: stack.enter_context(psycopg.connect(self._through(uri, database), autocommit=True))
                     for name, uri in nodes.items()
                 }
             )
+
+    def _through(self, door: str | None, database: str) -> str:
+        place = {name: conninfo_to_dict(door)[name] for name in ("host", "port")} if door is not None else {}
+        return make_conninfo(self.dsn, dbname=database, **place)
 
     def sweep(self) -> str | None:
         """Make dead rows and remove them. Return why they cannot be removed, or None once they are."""

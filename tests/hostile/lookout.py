@@ -19,6 +19,8 @@ from pgtopology.status import Status
 EVERY_S = 0.1
 LATE_S = 2.0
 """How long status may still say "healthy" after the last commit."""
+EARLY_S = 1.0
+"""How long before the first commit it may say so again: clients have to notice."""
 STUCK_AFTER_S = 7.0
 """A standstill that lasts so long must have been called stuck, or at risk: 5 s are promised."""
 
@@ -81,8 +83,8 @@ def lies(seen: Sequence[Seen], acknowledged: Sequence[float]) -> list[str]:
     """Return where *seen* said that all was well, or nothing of a standstill, though no client got an answer."""
     found: list[str] = []
     for begin, end in itertools.pairwise(acknowledged):
-        inside = [look for look in seen if begin + LATE_S <= look.at < end - EVERY_S]
-        if any(look.state == "healthy" for look in inside):
+        inside = [look for look in seen if begin + LATE_S <= look.at < end]
+        if any(look.state == "healthy" for look in inside if look.at < end - EARLY_S):
             found.append(f'status said "healthy" in {end - begin:.1f} s without a commit')
         late = [look for look in inside if look.at >= begin + STUCK_AFTER_S]
         if late and not any(look.state == "stuck" or look.at_risk is not None for look in late):

@@ -17,6 +17,8 @@ SETTINGS = {"max_prepared_transactions": "10", "wal_level": "logical"}
 class Stand:
     """The cluster of this run."""
 
+    nodes = ("n1", "n2", "n3")
+
     def __init__(self, folder: Path, *, pg_bin: str | None = None, major: int = 0) -> None:
         folder.mkdir(exist_ok=True)
         self._folder = folder
@@ -33,7 +35,7 @@ class Stand:
             self.cluster.wait_healthy()
             version = self.cluster.writer().server_version
             self.major = int(version.split(".")[0]) if version else self.major
-            self.doors = {name: self.cluster.dsn(name) for name in ("writer", "reader", "n1", "n2", "n3")}
+            self.doors = {name: self.cluster.dsn(name) for name in ("writer", "reader", *self.nodes)}
             self.keeper = Keeper(self.cluster, self.doors["writer"], self.major)
             self.keeper.move_in()
             self.is_open = True

@@ -26,8 +26,8 @@ class Manner(StrEnum):
     """No SQL: the arguments of endpointctl."""
 
 
-Place = Literal["writer", "reader", "replicas"]
-"""The writer or the reader endpoint; or the own port of each node that is not the writer."""
+Place = Literal["writer", "reader", "replicas", "nodes"]
+"""The writer or the reader endpoint; or the own port of each node that is not the writer, or of each node."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +87,11 @@ def ctl(*arguments: str) -> Deed:
 def back(*statements: Statement, database: str = "keeper") -> Deed:
     """Undo with *statements*, as the keeper (`keeper`)."""
     return Deed(manner=Manner.ONCE, statements=statements, database=database)
+
+
+def back_everywhere(*statements: Statement) -> Deed:
+    """Undo with *statements* on each node."""
+    return Deed(manner=Manner.ONCE, statements=statements, database="keeper", at="nodes")
 
 
 class Ends(StrEnum):

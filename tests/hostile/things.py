@@ -6,11 +6,12 @@ A tenant is `postgres`, a superuser, in database `postgres` through the writer e
 from __future__ import annotations
 
 import fnmatch
+import os
 from collections.abc import Sequence
 from typing import Any
 
 from tests.hostile.keeper import ROLES_BACK
-from tests.hostile.thing import Deed, Ends, Statement, Thing, back, ctl, held, lock, loop, sql, walsenders
+from tests.hostile.thing import Deed, Ends, Statement, Thing, back, back_everywhere, ctl, held, lock, loop, sql, walsenders
 
 OURS = "endpointd"
 """The database that noded's own sessions are in."""
@@ -32,6 +33,10 @@ _RAISES = "CREATE OR REPLACE FUNCTION public.no() RETURNS event_trigger LANGUAGE
 _SLEEPS = (
     "CREATE OR REPLACE FUNCTION public.wait() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(600); END $$"
 )
+_SLOTS_BACK = back_everywhere(
+    "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE 'mine%'"
+)
+_TABLESPACE = f"/tmp/endpointd-hostile-{os.getpid()}"
 _WRONG_LSN = "LANGUAGE sql AS $$ SELECT '0/1'::pg_lsn $$"
 
 
@@ -400,8 +405,8 @@ _THINGS: tuple[Thing, ...] = (
     _thing(
         "tablespace-outside",
         sql(
-            "COPY (SELECT) TO PROGRAM 'mkdir -p /tmp/endpointd-hostile-ts && rm -rf /tmp/endpointd-hostile-ts/*'",
-            "CREATE TABLESPACE outside LOCATION '/tmp/endpointd-hostile-ts'",
+            f"COPY (SELECT) TO PROGRAM 'rm -rf {_TABLESPACE} && mkdir {_TABLESPACE}'",
+            f"CREATE TABLESPACE outside LOCATION '{_TABLESPACE}'",
         ),
         sql("CREATE TABLE public.far (n int) TABLESPACE outside", "INSERT INTO public.far SELECT generate_series(1, 10000)"),
         undo=[back("DROP TABLE IF EXISTS public.far", "DROP TABLESPACE IF EXISTS outside", database="postgres")],
@@ -416,7 +421,9 @@ _THINGS: tuple[Thing, ...] = (
     _thing(
         "slot-physical",
         sql("SELECT pg_create_physical_replication_slot('barman', true)"),
-        undo=[back("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = 'barman'")],
+        undo=[
+            back_everywhere("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = 'barman'")
+        ],
     ),
     _thing(
         "slot-logical",
@@ -439,18 +446,21 @@ _THINGS: tuple[Thing, ...] = (
     _thing(
         "slots-exhausted",
         sql("SELECT pg_create_physical_replication_slot('mine' || n) FROM generate_series(1, 18) AS n"),
-        undo=[back("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE 'mine%'")],
+        undo=[_SLOTS_BACK],
     ),
     _thing(
         "slots-exhausted-on-replicas",
         sql("SELECT pg_create_physical_replication_slot('mine' || n, true) FROM generate_series(1, 18) AS n", at="replicas"),
-        undo=[],
-        ends=Ends.WELL,
+        undo=[_SLOTS_BACK],
     ),
     _thing(
         "slot-of-a-name-like-ours",
         sql("SELECT pg_create_physical_replication_slot('n2_000000', true)"),
-        undo=[back("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = 'n2_000000'")],
+        undo=[
+            back_everywhere(
+                "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = 'n2_000000'"
+            )
+        ],
     ),
     # Replication.
     _thing("walsenders-exhausted", walsenders(30), fast=True),

@@ -85,7 +85,7 @@ def play(stand: Stand, thing: Thing, blow: Blow, *, bound_s: float = BOUND_S) ->
         try:
             with contextlib.ExitStack() as stack:
                 stack.enter_context(recorder)
-                nodes = {name: uri for name, uri in stand.doors.items() if name in [node.name for node in status.nodes]}
+                nodes = {name: stand.doors[name] for name in stand.nodes}
                 standing = stack.enter_context(stand.keeper.standing(nodes)) if thing.by_standing else None
                 tenant = stack.enter_context(stand.tenant())
                 recorder.wait_for_more(SOME, timeout_s=30.0)
@@ -163,6 +163,8 @@ def _strike(
             trial.outage_s = recorder.outage_s(struck_at)
     except TimeoutError as error:
         trial.notes.append(str(error))
+    if not moved and not thing.locks_out and told is None:
+        trial.problems.append("the handover was refused, though status said that all is well")
     if trial.outage_s is None or trial.outage_s > bound_s:
         words = "none" if trial.outage_s is None else f"{trial.outage_s:.1f} s"
         if thing.ends is Ends.TOLD and told is not None:
@@ -208,6 +210,9 @@ def _undo(stand: Stand, trial: Trial, tenant: Tenant, standing: Standing | None)
                     stand.cluster.ctl(*(str(part) for part in deed.statements))
                 elif standing is not None:
                     standing.run(str(stand.cluster.status().writer), deed.statements)
+                elif deed.at == "nodes":
+                    for name in stand.nodes:
+                        stand.keeper.run(deed.statements, database=deed.database, door=stand.doors[name])
                 else:
                     stand.keeper.run(deed.statements, database=deed.database)
                 break
