@@ -163,7 +163,7 @@ def _strike(
             trial.outage_s = recorder.outage_s(struck_at)
     except TimeoutError as error:
         trial.notes.append(str(error))
-    if not moved and not thing.locks_out and told is None:
+    if not moved and not thing.locks_out and told is None and not (thing.tells and _names(thing, trial.notes[-1])):
         trial.problems.append("the handover was refused, though status said that all is well")
     if trial.outage_s is None or trial.outage_s > bound_s:
         words = "none" if trial.outage_s is None else f"{trial.outage_s:.1f} s"
@@ -175,9 +175,14 @@ def _strike(
             trial.problems.append(f"a writer after {words}")
     if trial.alone_s > bound_s and not thing.locks_out:
         trial.problems.append(f"{trial.alone_s:.1f} s without a commit before anything was killed")
-    if told is not None and thing.tells and not re.search(thing.tells, told, re.IGNORECASE):
+    if told is not None and thing.tells and not _names(thing, told):
         trial.problems.append(f'what was told does not name it: "{told}"')
     trial.notes += tenant.heard[:2]
+
+
+def _names(thing: Thing, words: str) -> bool:
+    """Return whether *words* name the thing."""
+    return re.search(thing.tells, words, re.IGNORECASE) is not None
 
 
 def _told(seen: list[Seen], possible: bool, drilled: str) -> str | None:
