@@ -118,6 +118,17 @@ def test_the_first_line_of_a_lone_voter_says_that_no_failover_is_possible() -> N
     assert "no failover possible" not in shown(make_status(alone, other))
 
 
+def test_programs_that_stood_still_are_named_once_it_matters() -> None:
+    late = msgspec.structs.replace(make_node("n2", NodeState.STREAMING), late_ms=2300)
+    status = make_status(make_node("n1", NodeState.RUNNING), late)
+    assert "noded stood still for 2300 ms" in shown(status)
+    assert "the manager stood still" not in shown(status)
+    slow = msgspec.structs.replace(status, manager=ManagerStatus(leader="m", store="embedded", late_ms=800))
+    assert "the manager stood still for 800 ms" in shown(slow)
+    little = msgspec.structs.replace(late, late_ms=120)
+    assert "stood still" not in shown(make_status(make_node("n1", NodeState.RUNNING), little))
+
+
 def test_a_missing_proxy_is_said() -> None:
     assert "no proxy reports" in shown(make_status())
 

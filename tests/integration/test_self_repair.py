@@ -57,6 +57,20 @@ def test_a_frozen_program_is_ended_and_no_postgresql_with_it(cluster: Cluster, p
     assert recorder.check(dsn).is_clean
 
 
+def test_a_noded_that_stood_still_for_a_moment_says_so(cluster: Cluster) -> None:
+    before = cluster.status()
+    name = next(node.name for node in before.nodes if node.name != before.writer)
+    noded = cluster.kill(name, signal.SIGSTOP)
+    try:
+        cluster.wait(lambda status: cluster.node(name, status).state == "unreachable", f"{name} is silent")
+    finally:
+        os.kill(noded, signal.SIGCONT)
+    cluster.wait(lambda status: cluster.node(name, status).late_ms > 0, f"{name} tells how late it was")
+    assert cluster.pid_of(name) == noded
+    after = cluster.wait_healthy()
+    assert (after.writer, after.epoch) == (before.writer, before.epoch)
+
+
 def test_a_token_that_was_removed_is_there_again_and_so_is_the_proxy(cluster: Cluster) -> None:
     layout = Layout(cluster.data_dir)
     token = layout.token.read_bytes()
