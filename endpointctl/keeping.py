@@ -1,4 +1,4 @@
-"""`secrets rotate|set`: the password of role postgres, which is kept in the local cluster's directory."""
+"""`secrets rotate|set`: the password of role postgres and the API's tokens, which are kept in the local cluster's directory."""
 
 from __future__ import annotations
 
@@ -18,17 +18,42 @@ ROTATE_TIMEOUT_S = 30.0
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands to *app*."""
-    group = new_group("The superuser's password: make another, or tell it.")
+    group = new_group("The superuser's password and the tokens: make others, or tell one.")
     command(group)(rotate)
     command(group, "set")(set_)
     app.add_typer(group, name="secrets")
 
 
-def rotate(target: Target) -> None:
+def rotate(
+    target: Target,
+    tokens: Annotated[
+        bool, typer.Option("--tokens", help="Instead, other tokens of scopes admin, operate, read, scrape.")
+    ] = False,
+) -> None:
     """Give role postgres another password, and keep it in secrets/superuser and secrets/pgpass.
 
     The former one need not be known. Sessions that are open go on. If it is interrupted, the same command finishes it.
     """
+    if tokens:
+        _rotate_tokens(target)
+    else:
+        _rotate_password(target)
+
+
+def _rotate_tokens(target: Target) -> None:
+    import asyncio
+
+    from endpointctl.acting import note_act
+    from endpointctl.connecting import local_cluster
+    from endpointctl.local.tokens import rotate_tokens
+
+    layout, plan = local_cluster(target)
+    scopes = rotate_tokens(layout, plan)
+    asyncio.run(note_act(target))
+    output.line(f"the tokens of {', '.join(scopes)} are others now; they are in {layout.run}")
+
+
+def _rotate_password(target: Target) -> None:
     import asyncio
 
     from endpointctl.acting import note_act

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psycopg
@@ -139,6 +140,23 @@ def test_an_interrupted_change_is_finished_by_the_same_command(cluster: Cluster)
     cluster.ctl("secrets", "rotate")
     assert not noted.exists()
     assert_everything_works(cluster)
+
+
+def test_other_tokens_are_known_at_once_and_the_former_ones_are_nobodys(cluster: Cluster) -> None:
+    former = {path: path.read_text() for path in (cluster.data_dir / "run").glob("token*")}
+    pids = {name: cluster.pid_of(name) for name in ("cluster_manager", "endpointd", "n1", "n2", "n3")}
+    cluster.ctl("secrets", "rotate", "--tokens")
+    changed = {path.name for path, text in former.items() if path.read_text() != text}
+    assert changed == {"token", "token-operate", "token-read", "token-scrape"}
+    old = cluster.data_dir / "old"
+    old.touch(mode=0o600)
+    old.write_text(former[cluster.data_dir / "run" / "token"])
+    deadline = time.monotonic() + 20.0
+    while run(cluster, "status").returncode != 0 or run(cluster, "status", ENDPOINTD_TOKEN_FILE=str(old)).returncode == 0:
+        assert time.monotonic() < deadline
+    old.unlink()
+    cluster.wait_healthy()
+    assert pids == {name: cluster.pid_of(name) for name in pids}, "nothing was restarted for it"
 
 
 def assert_everything_works(cluster: Cluster) -> None:
