@@ -24,6 +24,7 @@ from pgtopology.lsn import Lsn
 INTERVAL_S = 0.2
 RETRY_S = 0.05
 ASK_TIMEOUT_S = 1.0
+OPEN_TIMEOUT_S = 2.5
 REMEMBERED = 600
 """Heartbeats of two minutes: what a standby has not flushed for longer is at least so old."""
 POLL_S = 0.02
@@ -136,6 +137,15 @@ class Heartbeat:
         """Make one commit and note what became of it. Return whether it was acknowledged."""
         epoch = self._epoch
         if epoch is None:
+            return False
+        try:
+            # A login that waits, for whoever drops our database perhaps, is no commit that waits: no evidence (L6).
+            if not self._session.is_open:
+                await self._session.open(timeout_s=OPEN_TIMEOUT_S)
+        except SessionError as error:
+            if self._epoch == epoch:
+                self._error = str(error)
+                metrics.HEARTBEAT_FAILURES.inc()
             return False
         was_well = self._acknowledged_at is not None and self._error is None
         began, self._pending_since = loop.time(), self._attention.now()

@@ -57,7 +57,7 @@ SELECT r.rolname::text AS name, r.rolcanlogin AS login, r.rolsuper AS superuser,
 """
 
 _DATABASE = """
-SELECT d.datallowconn AS open, d.datconnlimit >= 0 AS limited, d.datistemplate AS template,
+SELECT d.datconnlimit = -2 AS broken, d.datallowconn AS open, d.datconnlimit >= 0 AS limited, d.datistemplate AS template,
        d.datdba = r.oid AS ours,
        EXISTS (SELECT FROM pg_db_role_setting s WHERE s.setdatabase = d.oid) AS configured,
        EXISTS (SELECT FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a WHERE a.grantee = 0) AS public,
@@ -154,6 +154,10 @@ class Roles:
     async def _database(self, session: Session, now: float) -> bool:
         """Put our database right; return whether *session* is in it."""
         rows = await session.rows(_DATABASE, DATABASE, CONTROL_ROLE, timeout_s=TIMEOUT_S)
+        if rows and rows[0]["broken"]:
+            # Somebody's DROP DATABASE did not come to its end; nothing but another one is allowed.
+            await session.rows(f"DROP DATABASE {DATABASE}", timeout_s=MAKE_TIMEOUT_S)
+            rows = []
         if not rows:
             await session.rows(f"CREATE DATABASE {DATABASE} TEMPLATE template0", timeout_s=MAKE_TIMEOUT_S)
             self._tell(f'database "{DATABASE}" was missing', now)
