@@ -202,12 +202,12 @@ def test_a_switchover_ends_or_is_refused_whatever_sql_did(
     before = cluster.status()
     with trouble_made(cluster, trouble):
         done = cluster.ctl("switchover", "--timeout", "30", check=False)
-        assert done.returncode in (0, 1), done.stderr
+        assert done.returncode in (0, 1, 3), done.stderr
         if done.returncode == 0:
             took_s = until(lambda: (rows(cluster) or set()) >= acknowledged, "served again", timeout_s=AGAIN_MAX_S)
             tell(f"switchover, {trouble.name}: done, a writer after {took_s:.2f} s more")
         else:
-            # Nothing was begun: whoever is connected goes on, and whoever cannot log in could not before.
+            # Refused, or given up for want of a checkpoint: whoever is connected goes on.
             assert cluster.status().writer == before.writer
             tell(f"switchover, {trouble.name}: refused, {(done.stderr.strip().splitlines() or [''])[-1]}")
     cluster.wait_healthy()
