@@ -149,7 +149,8 @@ class Node:
         """
         state, promoting = self.state.value, self.doing.promoting
         mute_ms = self.reporter.gatherer.mute_ms()
-        ordered = promoting or state.promotion is not None
+        # A promotion below the promise is history: a former writer that was fenced since is a standby like any other.
+        ordered = promoting or (state.promotion is not None and state.promotion.epoch >= state.promised)
         return mute_ms >= MUTE_MS and not ordered and self.instance.layout.standby_signal.exists()
 
     def begin_work(self, work: Work, doing: Coroutine[None, None, None]) -> None:

@@ -492,6 +492,21 @@ async def test_a_mute_server_is_replaced_unless_its_recovery_has_ended(*, ended:
             assert (await cluster.clone(second, first)).problem is None
 
 
+async def test_a_mute_former_writer_is_replaced_too() -> None:
+    async with running_members(2) as cluster:
+        first, second = await pair(cluster)
+        await cluster.order(StopOrder, first, Acknowledged)
+        # As a lock on what a login reads, which the crash recovery of a former writer takes again and nothing releases.
+        (first.directory / "pgdata" / "global" / "pg_filenode.map").write_bytes(b"\xff" * 512)
+        cluster.epoch = 2
+        cluster.voters = await cluster.voters_of([second], 1)
+        await cluster.promise(second)
+        await cluster.promise(first)
+        await cluster.promote(second, 4)
+        await first.until(lambda o: o.mute_ms > MUTE_MS, timeout_s=60)
+        assert (await cluster.clone(first, second)).problem is None
+
+
 async def test_a_tablespace_outside_the_data_directory_is_told() -> None:
     async with running_members(1) as cluster:
         (only,) = cluster.members
