@@ -13,7 +13,7 @@ SEED ?= 1
 ARGS ?=
 
 .PHONY: help install up down status test test-fast test-integration check format compose-test sim bench-failover bench-patroni \
-        faults faults-short hostile soak clean
+        faults faults-short hostile hostile-network soak clean
 
 help:
 	@echo "make up              install into .venv and run a cluster in the foreground (^C stops it)"
@@ -28,6 +28,7 @@ help:
 	@echo "make bench-patroni   endpointd and Patroni side by side under the same faults (needs etcd, haproxy; ARGS=--short for two minutes)"
 	@echo "make faults          everything that may befall a cluster, under recording clients (REPEAT=5, ARGS=\"kill-node 15\")"
 	@echo "make faults-short    four faults and the control run, as with every change"
+	@echo "make hostile-network every port attacked in every way, and the primary killed meanwhile (ARGS=\"--listener manager --kills 1\", --short)"
 	@echo "make hostile         all that a tenant can do by SQL, and the writer killed and switched over each time (ARGS=\"'lock-*' --resume\")"
 	@echo "make soak            seeded mishaps for MINUTES=30 from SEED=1"
 	@echo "make install         only install into .venv"
@@ -98,6 +99,9 @@ faults: $(TESTING)
 
 faults-short: $(TESTING)
 	$(BIN)/python -m bench.faults --short $(ARGS)
+
+hostile-network: $(TESTING)
+	$(BIN)/python -m tests.hostile_network $(ARGS)
 
 hostile: $(TESTING)
 	$(BIN)/python -m tests.hostile $(ARGS)
