@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -15,9 +16,10 @@ import pytest
 from daemonkit.httpclient import HttpRefused
 from noded import processes
 from noded.node import MUTE_MS
+from pgtopology.codec import decode
 from pgtopology.epoch import Epoch, Revision
 from pgtopology.node import Incarnation, Role
-from pgtopology.observation import PostmasterState
+from pgtopology.observation import Observation, PostmasterState
 from pgtopology.orders import (
     Acknowledged,
     CloneOrder,
@@ -517,3 +519,30 @@ async def test_a_tablespace_outside_the_data_directory_is_told() -> None:
         assert seen.outside == ("tablespace 99999 at /tmp",)
         link.unlink()
         await only.until(lambda o: not o.outside)
+
+
+async def test_a_noded_without_descriptors_goes_on_and_calls_nobody_deaf() -> None:
+    """Whoever took them all: what it cannot open, it looks for again later, and what it lacks is not PostgreSQL's fault."""
+    async with running_members(1) as cluster:
+        await cluster.found()
+        (only,) = cluster.members
+        assert only.process is not None
+        pid = only.process.pid
+        limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        async with only.client() as client:
+            stream = client.lines("/events", idle_timeout_s=10)
+            first = decode(await anext(stream), Observation)
+            in_use = max(int(name) for name in os.listdir(f"/proc/{pid}/fd")) + 1  # noqa: PTH208
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (in_use, limits[1]))
+            try:
+                async for line in stream:
+                    seen = decode(line, Observation)
+                    assert seen.postmaster.deaf_ms == 0
+                    if seen.sequence > first.sequence + 25:
+                        break
+            finally:
+                resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+        assert only.process.returncode is None
+        after = await only.until(lambda o: o.role is Role.PRIMARY and o.heartbeat is not None)
+        assert after.sequence > first.sequence  # the same noded
+        assert "upkeep was cut short" in only.log.read_text()
