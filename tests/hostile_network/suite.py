@@ -85,6 +85,20 @@ def few() -> list[tuple[Listener, Way]]:
     return [(listener, ways[listener.name]) for listener in LISTENERS]
 
 
+def problems(measured: Measured, quiet: Measured) -> tuple[str, ...]:
+    """Return in which ways *measured* is too much, compared with *quiet*."""
+    found: list[str] = []
+    allowed_s = max(OUTAGE_FACTOR * quiet.median_s, quiet.median_s + OUTAGE_MORE_S)
+    if measured.median_s > allowed_s:
+        found.append(f"the median outage of {measured.median_s:.2f} s is more than {allowed_s:.2f} s")
+    if measured.lag_s > quiet.lag_s + LAG_MORE_S:
+        found.append(f"a loop stood still for {measured.lag_s:.2f} s, in peace {quiet.lag_s:.2f} s")
+    for program, most in measured.memory.items():
+        if most > MEMORY_FACTOR * quiet.memory[program]:
+            found.append(f"{program} took {most >> 20} MB, in peace {quiet.memory[program] >> 20} MB")
+    return tuple(found)
+
+
 class Suite:
     """The cluster and the clients that record what they are told."""
 
@@ -111,24 +125,13 @@ class Suite:
             way=way,
             measured=measured,
             crowd=told[-1] if told else "",
-            problems=tuple(self._problems(measured, pids)),
+            problems=(
+                *problems(measured, self.quiet),
+                *(f"{program} ended" for program, pid in self._pids().items() if pid != pids[program]),
+            ),
         )
         self._say(f"{listener.name}, {way}: {shown(measured)}, {trial.crowd}{''.join(f'; {text}' for text in trial.problems)}")
         return trial
-
-    def _problems(self, measured: Measured, pids: dict[str, int]) -> Generator[str, None, None]:
-        quiet = self.quiet
-        allowed_s = max(OUTAGE_FACTOR * quiet.median_s, quiet.median_s + OUTAGE_MORE_S)
-        if measured.median_s > allowed_s:
-            yield f"the median outage of {measured.median_s:.2f} s is more than {allowed_s:.2f} s"
-        if measured.lag_s > quiet.lag_s + LAG_MORE_S:
-            yield f"a loop stood still for {measured.lag_s:.2f} s, in peace {quiet.lag_s:.2f} s"
-        for program, most in measured.memory.items():
-            if most > MEMORY_FACTOR * quiet.memory[program]:
-                yield f"{program} took {most >> 20} MB, in peace {quiet.memory[program] >> 20} MB"
-        for program, pid in self._pids().items():
-            if pid != pids[program]:
-                yield f"{program} ended"
 
     def _measure(self, kills: int) -> Measured:
         outages: list[float] = []
