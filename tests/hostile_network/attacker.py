@@ -13,6 +13,7 @@ import resource
 import socket
 import struct
 import sys
+from typing import cast
 
 import uvloop
 
@@ -47,12 +48,11 @@ class Member(asyncio.Protocol):
         self._may_write = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         self._crowd.open += 1
         self._crowd.most = max(self._crowd.most, self._crowd.open)
-        transport.write(self._attack.greeting)
+        self._transport.write(self._attack.greeting)
         self._go_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -106,6 +106,8 @@ async def crowd_at(ports: list[int], attack: Attack, stopped: asyncio.Event) -> 
         except TimeoutError:
             pass
     print(f"{crowd.opened} opened, {crowd.most} at once", flush=True)
+    if not crowd.most:
+        sys.exit("nobody got in")  # an attack that did not take place proves nothing
 
 
 async def datagrams_to(ports: list[int], attack: Attack, stopped: asyncio.Event) -> None:

@@ -190,7 +190,7 @@ def attacking(listener: Listener, way: Way, ports: list[int], told: list[str]) -
         assert attacker.poll() is None, "the attacker ended before its time"
         attacker.stdin.close()
         told.append(attacker.stdout.read().strip())
-        attacker.wait(ENDED_S)
+        assert attacker.wait(ENDED_S) == 0, "the attack did not take place"
     finally:
         if attacker.poll() is None:
             attacker.kill()
