@@ -188,20 +188,18 @@ class Connector:
 
     def _call_next(self) -> None:
         limits = self._board.limits
-        for session in self._slots.turns(self._loop.time(), most=limits.logins_max, per_address=limits.logins_per_address_max):
+        for session in self._slots.turns(most=limits.logins_max, per_address=limits.logins_per_address_max):
             turn = self._turns.get(session)
             if turn is not None and not turn.done():
                 turn.set_result(None)
 
     def _may_log_in(self, number: int, backend: Backend, address: str) -> bool:
         """Return whether session *number* may log in at *backend* now; else it has begun to wait for its turn."""
-        limits, now = self._board.limits, self._loop.time()
+        limits = self._board.limits
         if self._slots.has_place(number, backend.node):
             return True
         self._give_place_back(number)
-        return self._slots.ask(
-            number, backend.node, address, now, most=limits.logins_max, per_address=limits.logins_per_address_max
-        )
+        return self._slots.ask(number, backend.node, address, most=limits.logins_max, per_address=limits.logins_per_address_max)
 
     async def _wait_for_turn(self, number: int, door: Door, backend: Backend, until: float) -> None:
         """Wait until session *number* may log in at *backend*, or has lost the wish or the time."""

@@ -2,8 +2,9 @@
 
 A backend of PostgreSQL takes one of max_connections before it knows who asks, so whoever lets strangers through to it lends
 them its places.  Here so many may be under way at one server, and fewer from one address; the others wait their turn.  Among
-those who wait, the address with the fewest logins under way comes first, then who came first; when even the first has waited
-for too long, more are coming than can be served, and the newest has the best chance that anybody still waits behind it.
+those who wait, the address with the fewest logins under way comes first, then who came first.  When more wait than may log in
+at once, somebody brings more than he finishes, and the newest comes first: an honest client that was refused comes again, and
+then does not stand behind all the others.
 
 While others wait, a client that keeps a login open without finishing it is ended sooner.  Pure.
 """
@@ -17,15 +18,12 @@ PATIENCE_S = 1.0
 """How long a client may take for its part of a login while others wait; two round trips to the far side of the world."""
 HURRY_S = 0.3
 """The same while more wait than could log in at once."""
-OVERDUE_S = 2.0
-"""When the first of those who wait has waited for so long, the newest comes first."""
 
 
 @dataclass(slots=True)
 class _Login:
     node: str
     address: str
-    since: float
     asked_at: float | None = None
     """When the server asked the client for its part."""
 
@@ -44,9 +42,9 @@ class LoginSlots:
         """How many wait for their turn."""
         return len(self._waiting)
 
-    def ask(self, session: int, node: str, address: str, now: float, *, most: int, per_address: int) -> bool:
+    def ask(self, session: int, node: str, address: str, *, most: int, per_address: int) -> bool:
         """Let *session* log in at *node* if there is room; else it waits, until `leave` or its number is in `turns`."""
-        login = _Login(node, address, now)
+        login = _Login(node, address)
         if self._has_room(login, most, per_address):
             self._take(session, login)
             return True
@@ -76,14 +74,14 @@ class LoginSlots:
             del self._from[source]
         return True
 
-    def turns(self, now: float, *, most: int, per_address: int) -> tuple[int, ...]:
+    def turns(self, *, most: int, per_address: int) -> tuple[int, ...]:
         """Return those who waited and may log in now."""
         found: list[int] = []
         while self._waiting:
             able = [item for item in self._waiting.items() if self._has_room(item[1], most, per_address)]
             if not able:
                 break
-            if now - able[0][1].since > OVERDUE_S:
+            if len(self._waiting) > most:
                 able.reverse()
             session, login = min(able, key=lambda item: self._from[item[1].node, item[1].address])
             del self._waiting[session]

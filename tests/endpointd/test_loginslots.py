@@ -5,15 +5,15 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from endpointd.loginslots import HURRY_S, OVERDUE_S, PATIENCE_S, LoginSlots
+from endpointd.loginslots import HURRY_S, PATIENCE_S, LoginSlots
 
 
-def ask(slots: LoginSlots, session: int, address: str = "a", node: str = "n1", now: float = 0.0) -> bool:
-    return slots.ask(session, node, address, now, most=4, per_address=2)
+def ask(slots: LoginSlots, session: int, address: str = "a", node: str = "n1") -> bool:
+    return slots.ask(session, node, address, most=4, per_address=2)
 
 
-def turns(slots: LoginSlots, now: float = 0.0) -> tuple[int, ...]:
-    return slots.turns(now, most=4, per_address=2)
+def turns(slots: LoginSlots) -> tuple[int, ...]:
+    return slots.turns(most=4, per_address=2)
 
 
 def test_one_address_cannot_take_all_places_of_a_server() -> None:
@@ -43,15 +43,14 @@ def test_a_place_goes_to_whoever_s_address_has_fewest_and_then_to_who_came_first
     assert not slots.has_place(7, "n2")
 
 
-def test_when_the_first_has_waited_for_too_long_the_newest_comes_first() -> None:
+def test_when_more_wait_than_may_log_in_at_once_the_newest_comes_first() -> None:
     slots = LoginSlots()
-    for session in range(4):
+    for session in range(7):
         ask(slots, session)
-    ask(slots, 4, now=1.0)
     slots.leave(0)
-    assert turns(slots, OVERDUE_S) == (2,)
+    assert turns(slots) == (6,)
     slots.leave(1)
-    assert turns(slots, 1.5 + OVERDUE_S) == (4,)
+    assert turns(slots) == (2,)
 
 
 def test_who_gives_up_waiting_has_no_turn() -> None:
