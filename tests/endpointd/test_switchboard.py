@@ -178,6 +178,33 @@ async def test_no_more_than_hold_max_wait(hosts: list[Host]) -> None:
     await asyncio.gather(*waiting, return_exceptions=True)
 
 
+async def test_a_crowd_of_one_address_gives_way_to_another_address_and_not_to_its_own() -> None:
+    board = Board()
+    told: list[tuple[int, Refusal]] = []
+
+    async def wait(number: int, address: str) -> object:
+        return await board.connector.connect(
+            number,
+            Guest(),
+            Door.WRITER,
+            failed=None,
+            hold_until=asyncio.get_running_loop().time() + 10,
+            address=address,
+            end=lambda why: told.append((number, why)),
+        )
+
+    waiting = [asyncio.create_task(wait(number, "crowd")) for number in range(2)]
+    await asyncio.sleep(0)
+    assert await wait(2, "crowd") == refusal.too_many_waiting("writer")
+    waiting.append(asyncio.create_task(wait(3, "other")))
+    await asyncio.sleep(0)
+    assert told == [(0, refusal.too_many_clients())]
+    assert not waiting[2].done()
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
 async def test_one_tries_a_silent_writer_for_all() -> None:
     """A crowd that waits for a writer that refuses dials it once in a while, not once each, and comes in together."""
 
