@@ -24,6 +24,7 @@ import msgspec
 
 from daemonkit.logrotation import rotate
 from daemonkit.logs import configure_logs, get_logger
+from daemonkit.principals import Scope
 from endpointctl import output
 from endpointctl.exits import Failure
 from endpointctl.local.changing import Changes
@@ -50,7 +51,7 @@ class Supervisor:
 
     def __init__(self, layout: Layout, plan: Plan) -> None:
         self._layout = layout
-        self._keepsakes = Keepsakes(layout.secrets, layout.token)
+        self._keepsakes = Keepsakes(layout.secrets, *(layout.token_of(scope) for scope in Scope))
         self._watchdog = Watchdog(layout.notify_socket)
         self._environment = {**program_environment(), **self._watchdog.environment}
         self._programs: dict[str, Program] = {}
