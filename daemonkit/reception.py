@@ -24,7 +24,8 @@ from daemonkit.descriptors import FOR_STRANGERS_LESS, TOO_MANY, is_reserved
 from daemonkit.logs import get_logger
 
 BACKLOG = 1024
-ACCEPTS_PER_TURN = 16
+ACCEPTS_PER_TURN = 64
+"""Enough that the kernel's queue does not fill, because whom it drops tries again after seconds only."""
 SWEEP_S = 0.25
 LOG_EVERY_S = 10.0
 EXHAUSTED_S = 0.1

@@ -21,10 +21,10 @@ from tests.hostile_network.attacks import LISTENERS, Attack, Way, attack_on
 
 HOST = "127.0.0.1"
 TICK_S = 0.01
-NEW_PER_S = 1000
-"""Connections that are opened in a second at most: the machine is the victim's too."""
 DATAGRAMS_PER_S = 10_000
 LIFE_S = 600.0
+READY_S = 6.0
+"""After so long the crowd is as large as it gets: more are sent away than come."""
 RESET = struct.pack("ii", 1, 0)
 """SO_LINGER: close with a reset."""
 
@@ -89,15 +89,17 @@ async def crowd_at(ports: list[int], attack: Attack, stopped: asyncio.Event) -> 
             pass
 
     said = False
+    began = loop.time()
     while not stopped.is_set():
-        for _ in range(int(NEW_PER_S * TICK_S)):
+        for _ in range(max(0, int(min(loop.time() - began, TICK_S * 10) * attack.new_per_s))):
+            began = loop.time()
             if crowd.open + len(opening) >= attack.connections:
                 break
             task = loop.create_task(join(ports[crowd.opened % len(ports)]))
             crowd.opened += 1
             opening.add(task)
             task.add_done_callback(opening.discard)
-        if not said and crowd.opened >= attack.connections:
+        if not said and crowd.opened >= min(attack.connections, READY_S * attack.new_per_s):
             said = True
             print("ready", flush=True)
         try:
