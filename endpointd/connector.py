@@ -29,8 +29,10 @@ WRITER_RETRY_S = 0.05
 READER_RETRY_S = 1.0
 """A replica that does not answer is left alone for this long: there are others."""
 
-HURRY_EVERY_S = 0.1
+HURRY_EVERY_S = 0.05
 """How often slow logins are looked for while others wait."""
+SLOW_REMEMBERED_S = 2.0
+"""For so long after one was found, nobody waits long for a turn."""
 
 Ender = Callable[[Refusal], None]
 
@@ -77,6 +79,7 @@ class Connector:
         self._enders: dict[int, Ender] = {}
         """How to end each login that has a place or waits for one."""
         self._hurry: asyncio.TimerHandle | None = None
+        self._slow_seen_at = float("-inf")
         self._waiting: set[int] = set()
 
     def is_waiting(self, number: int) -> bool:
@@ -199,7 +202,9 @@ class Connector:
         if self._slots.has_place(number, backend.node):
             return True
         self._give_place_back(number)
-        return self._slots.ask(number, backend.node, address, most=limits.logins_max, per_address=limits.logins_per_address_max)
+        return self._slots.ask(
+            number, backend.node, address, self._loop.time(), most=limits.logins_max, per_address=limits.logins_per_address_max
+        )
 
     async def _wait_for_turn(self, number: int, door: Door, backend: Backend, until: float) -> None:
         """Wait until session *number* may log in at *backend*, or has lost the wish or the time."""
@@ -224,8 +229,13 @@ class Connector:
     def _end_the_slow(self) -> None:
         """Let whoever keeps a login open while others wait for its place make room."""
         self._hurry = None
-        for session in self._slots.slow(self._loop.time(), most=self._board.limits.logins_max):
+        now = self._loop.time()
+        for session in self._slots.slow(now, most=self._board.limits.logins_max):
+            self._slow_seen_at = now
             self._enders[session](refusal.startup_timeout())
+        if now - self._slow_seen_at < SLOW_REMEMBERED_S:
+            for session in self._slots.tired(now):
+                self._enders[session](refusal.too_many_clients())
         self._call_next()
         if self._slots.waiting:
             self._hurry = self._loop.call_later(HURRY_EVERY_S, self._end_the_slow)

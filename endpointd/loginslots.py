@@ -16,14 +16,19 @@ from dataclasses import dataclass
 
 PATIENCE_S = 1.0
 """How long a client may take for its part of a login while others wait; two round trips to the far side of the world."""
-HURRY_S = 0.3
+HURRY_S = 0.2
 """The same while more wait than could log in at once."""
+
+
+TIRED_S = 1.0
+"""How long to wait for a turn while clients are ended for keeping theirs."""
 
 
 @dataclass(slots=True)
 class _Login:
     node: str
     address: str
+    since: float
     asked_at: float | None = None
     """When the server asked the client for its part."""
 
@@ -42,9 +47,9 @@ class LoginSlots:
         """How many wait for their turn."""
         return len(self._waiting)
 
-    def ask(self, session: int, node: str, address: str, *, most: int, per_address: int) -> bool:
+    def ask(self, session: int, node: str, address: str, now: float, *, most: int, per_address: int) -> bool:
         """Let *session* log in at *node* if there is room; else it waits, until `leave` or its number is in `turns`."""
-        login = _Login(node, address)
+        login = _Login(node, address, now)
         if self._has_room(login, most, per_address):
             self._take(session, login)
             return True
@@ -94,12 +99,19 @@ class LoginSlots:
         if not self._waiting:
             return ()
         allowed_s = HURRY_S if len(self._waiting) > most else PATIENCE_S
-        wanted = {login.node for login in self._waiting.values()}
+        full = {node for node, count in self._at.items() if count >= most}
+        wanted = {(login.node, login.address) for login in self._waiting.values()}
         return tuple(
             session
             for session, login in self._taken.items()
-            if login.asked_at is not None and login.node in wanted and now - login.asked_at >= allowed_s
+            if login.asked_at is not None
+            and now - login.asked_at >= allowed_s
+            and (login.node in full or (login.node, login.address) in wanted)
         )
+
+    def tired(self, now: float) -> tuple[int, ...]:
+        """Return who has waited for TIRED_S: while others keep their places, to come again is better than to wait."""
+        return tuple(session for session, login in self._waiting.items() if now - login.since >= TIRED_S)
 
     def _has_room(self, login: _Login, most: int, per_address: int) -> bool:
         return self._at[login.node] < most and self._from[login.node, login.address] < per_address

@@ -5,11 +5,11 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from endpointd.loginslots import HURRY_S, PATIENCE_S, LoginSlots
+from endpointd.loginslots import HURRY_S, PATIENCE_S, TIRED_S, LoginSlots
 
 
 def ask(slots: LoginSlots, session: int, address: str = "a", node: str = "n1") -> bool:
-    return slots.ask(session, node, address, most=4, per_address=2)
+    return slots.ask(session, node, address, 0.0, most=4, per_address=2)
 
 
 def turns(slots: LoginSlots) -> tuple[int, ...]:
@@ -74,9 +74,16 @@ def test_only_clients_that_keep_a_place_others_wait_for_are_slow() -> None:
     ask(slots, 3)
     assert slots.slow(PATIENCE_S - 0.01, most=4) == ()
     assert slots.slow(PATIENCE_S, most=4) == (1,)  # the server has not asked the other one yet
+    assert ask(slots, 20, "b")
+    slots.asked(20, 0.0)
+    assert slots.slow(PATIENCE_S, most=4) == (1,), "nobody waits for a place of another address"
     for session in range(4, 10):
         ask(slots, session)
     assert slots.slow(HURRY_S, most=4) == (1,)
+    assert ask(slots, 21, "b")
+    assert slots.slow(HURRY_S, most=4) == (1, 20), "the server is full"
+    assert slots.tired(TIRED_S / 2) == ()
+    assert slots.tired(TIRED_S) == (3, *range(4, 10))
 
 
 @given(

@@ -92,7 +92,7 @@ _SAYS: dict[tuple[Protocol, Way], Attack] = {
     (Protocol.DNS_UDP, Way.PIPELINED): Attack(connections=PIPELINES, again=_QUESTION, is_udp=True),
     (Protocol.DNS_UDP, Way.MALFORMED): Attack(connections=PIPELINES, again=b"\xff" * 400, is_udp=True),
     (Protocol.POSTGRESQL, Way.HALF): Attack(connections=CONNECTIONS, greeting=b"\0\0\0"),
-    (Protocol.POSTGRESQL, Way.PIPELINED): Attack(connections=CONNECTIONS, greeting=_HELLO, new_per_s=200),
+    (Protocol.POSTGRESQL, Way.PIPELINED): Attack(connections=CONNECTIONS, greeting=_HELLO, new_per_s=100),
     (Protocol.POSTGRESQL, Way.MALFORMED): Attack(connections=CONNECTIONS, greeting=b"GET / HTTP/1.1\r\n\r\n"),
 }
 
