@@ -2,9 +2,9 @@
 
 A backend of PostgreSQL takes one of max_connections before it knows who asks, so whoever lets strangers through to it lends
 them its places.  Here so many may be under way at one server, and fewer from one address; the others wait their turn.  Among
-those who wait, the address with the fewest logins under way comes first, then who came first.  When more wait than may log in
-at once, somebody brings more than he finishes, and the newest comes first: an honest client that was refused comes again, and
-then does not stand behind all the others.
+those who wait, the address with the fewest logins under way comes first, then who came first.  When many more wait than may
+log in at once, somebody brings more than he finishes, and the newest comes first: an honest client that was refused comes
+again, and then does not stand behind all the others.
 
 While others wait, a client that keeps a login open without finishing it is ended sooner.  Pure.
 """
@@ -20,6 +20,8 @@ HURRY_S = 0.2
 """The same while more wait than could log in at once."""
 
 
+CROWD_FACTOR = 4
+"""From so many times what may log in at once the newest comes first."""
 TIRED_S = 1.0
 """How long to wait for a turn while clients are ended for keeping theirs."""
 
@@ -86,7 +88,7 @@ class LoginSlots:
             able = [item for item in self._waiting.items() if self._has_room(item[1], most, per_address)]
             if not able:
                 break
-            if len(self._waiting) > most:
+            if len(self._waiting) > CROWD_FACTOR * most:
                 able.reverse()
             session, login = min(able, key=lambda item: self._from[item[1].node, item[1].address])
             del self._waiting[session]
