@@ -31,6 +31,7 @@ SETTINGS = {"search_path": "pg_catalog", "application_name": "endpointctl secret
 SALT_BYTES = 16
 POLL_S = 0.05
 NEXT = "superuser.next"
+"""Not beside the secrets, where the supervisor puts back whatever is removed."""
 
 
 def kept_password(layout: Layout) -> str:
@@ -44,7 +45,7 @@ def require_known_password(layout: Layout, plan: Plan, door: Door) -> str:
     # A replica may not have replayed yet that it was changed: the writer knows.
     asked = (door, find_door(layout, plan, "writer"))
     if all(asyncio.run(is_taken(one, password)) is False for one in asked):
-        if layout.secret(NEXT).exists():
+        if (layout.run / NEXT).exists():
             raise Failure("`endpointctl secrets rotate` was interrupted", hint="give it again, and it is finished")
         raise Failure(
             f'the password of "{USER}" was changed, and {layout.secret("superuser")} has the former one',
@@ -79,7 +80,7 @@ def keep(layout: Layout, plan: Plan, password: str) -> None:
     """Keep *password* as the one the server takes."""
     write_durably(layout.secret("superuser"), f"{password}\n".encode())
     write_passfile(layout, plan)
-    layout.secret(NEXT).unlink(missing_ok=True)
+    (layout.run / NEXT).unlink(missing_ok=True)
 
 
 async def until_replayed(layout: Layout, plan: Plan, password: str, *, timeout_s: float) -> None:
@@ -93,7 +94,7 @@ async def until_replayed(layout: Layout, plan: Plan, password: str, *, timeout_s
 
 def next_password(layout: Layout) -> str:
     """Return the password to change to: the one an interrupted change was about, else a new one, noted down."""
-    noted = layout.secret(NEXT)
+    noted = layout.run / NEXT
     if not noted.exists():
         write_durably(noted, f"{secrets.token_urlsafe(32)}\n".encode())
     return noted.read_text().rstrip("\n")

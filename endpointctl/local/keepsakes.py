@@ -35,7 +35,8 @@ class Keepsakes:
 
     def _present(self) -> list[Path]:
         try:
-            return [*self._folder.iterdir(), *self._others]
+            # Hidden ones are beginnings of files that are being written (daemonkit.durable).
+            return [*(path for path in self._folder.iterdir() if not path.name.startswith(".")), *self._others]
         except OSError:
             return list(self._others)
 

@@ -121,7 +121,7 @@ def test_a_new_password_is_made_whether_the_former_one_is_known_or_not(cluster: 
 
 
 def test_an_interrupted_change_is_finished_by_the_same_command(cluster: Cluster) -> None:
-    noted = cluster.data_dir / "secrets" / "superuser.next"
+    noted = cluster.data_dir / "run" / "superuser.next"
     with psycopg.connect(cluster.dsn("writer"), autocommit=True) as connection:
         # As if it had been killed after the server took the new one, and before that was written down.
         noted.touch(mode=0o600)
