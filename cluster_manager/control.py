@@ -68,6 +68,8 @@ class SwitchoverBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     to: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     dry_run: bool = False
+    drain_timeout_s: Annotated[float, msgspec.Meta(ge=0, le=60)] | None = None
+    """How long sessions may finish what they are doing; 2 s if nothing is said."""
 
 
 class NodeOrderBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -252,9 +254,14 @@ class Control:
 
     async def _switchover(self, request: web.Request) -> web.Response:
         body = await _body(request, SwitchoverBody)
-        asked = Request(kind=RequestKind.SWITCHOVER, to=NodeName(body.to) if body.to is not None else None)
+        asked = Request(
+            kind=RequestKind.SWITCHOVER,
+            to=NodeName(body.to) if body.to is not None else None,
+            drain_ms=round(body.drain_timeout_s * 1000) if body.drain_timeout_s is not None else None,
+        )
         if body.dry_run:
-            return json_response(rehearse_switchover(self._reconciler.look(), asked, self._journal.since(0)))
+            told = await self._rehearsals.sessions_of_writer()
+            return json_response(rehearse_switchover(self._reconciler.look(), asked, self._journal.since(0), told))
         self._reconciler.ask(asked)
         document = self._reconciler.document
         return json_response(Begun(document.epoch + 1 if document is not None else 1), 202)

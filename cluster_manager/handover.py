@@ -12,12 +12,18 @@ from cluster_manager.decision.carrying import lost_with
 from cluster_manager.decision.request import heir, refusal
 from cluster_manager.decision.view import Request, View
 from pgtopology.document import TransitionKind
+from pgtopology.drill import Readiness
 from pgtopology.event import Event
 from pgtopology.handover import Rehearsal
 
 
-def rehearse_switchover(view: View, asked: Request, events: Iterable[Event]) -> Rehearsal:
-    """Return what the switchover that *asked* names would do now; *events* are the past it is measured by."""
+def rehearse_switchover(view: View, asked: Request, events: Iterable[Event], told: Readiness | None = None) -> Rehearsal:
+    """Return what the switchover that *asked* names would do now.
+
+    *events* are the past it is measured by; *told* is what the writer says of its sessions, if it does.
+    """
+    timings = view.timings
+    drain_ms = round(asked.drain_ms if asked.drain_ms is not None else timings.drain_ms)
     obstacle = refusal(view, asked)
     document = view.document
     writer = document.writer if document is not None else None
@@ -25,16 +31,24 @@ def rehearse_switchover(view: View, asked: Request, events: Iterable[Event]) -> 
     opened = [event for event in events if event.kind == "failover.opened" and event.elapsed_ms is not None]
     planned = [event for event in opened if event.fields.get("transition") == TransitionKind.SWITCHOVER]
     pauses_ms = [event.elapsed_ms or 0 for event in planned or opened]
+    expected_ms = round(median(pauses_ms)) if pauses_ms else None
+    if expected_ms is not None and told is not None and told.open_count:
+        expected_ms += drain_ms
     return Rehearsal(
         possible=obstacle is None,
         obstacle=obstacle,
         from_node=writer,
         to=to,
-        expected_ms=round(median(pauses_ms)) if pauses_ms else None,
+        expected_ms=expected_ms,
+        drain_ms=drain_ms,
+        bound_ms=round(drain_ms + timings.handover_ms + timings.heir_ms),
+        client_sessions=told.client_sessions if told is not None and told.open_count is not None else None,
+        open_count=told.open_count if told is not None else None,
+        open_sessions=told.open_sessions if told is not None else (),
         slots_lost=lost_with(view, to) if to is not None else (),
         steps=(
             f'a checkpoint on "{writer}"',
-            f"new writers are held, sessions may finish for up to {view.timings.drain_ms / 1000:g} s",
+            f"new writers are held, sessions may finish for up to {drain_ms / 1000:g} s",
             f'PostgreSQL on "{writer}" is stopped in good order and started as a standby',
             f'"{to}" is promoted, because it holds everything; else "{writer}" is promoted again',
             "writers go on; readers and the old primary follow",

@@ -41,6 +41,11 @@ class Rehearsals:
         self._refuse(lose)  # the nodes took a moment to answer
         return rehearse(self._reconciler.look(), lose, told, measured if isinstance(measured, Measured) else None)
 
+    async def sessions_of_writer(self) -> Readiness | None:
+        """Return what the writer's node says of itself, or None if there is no writer or it does not say."""
+        document = self._reconciler.document
+        return await self._ask(document.writer) if document is not None and document.writer is not None else None
+
     def _refuse(self, lose: str | None) -> None:
         why_not = obstacle(self._reconciler.look(), lose)
         if why_not is not None:

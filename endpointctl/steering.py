@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from daemonkit.escape import visible
 from endpointctl import completing, output
 from endpointctl.exits import Failure, WrongUsage
 from endpointctl.options import Target, command, node_name, not_empty
 
 if TYPE_CHECKING:
+    from pgtopology.drill import LongSession
+    from pgtopology.handover import Rehearsal
     from pgtopology.status import Status
 
 FAILOVER_TIMEOUT_S = 30.0
+IDLE_POLL_S = 0.2
+SESSIONS_SHOWN = 20
 
 ToOption = Annotated[
     str | None,
@@ -61,6 +67,22 @@ def switchover(
     target: Target,
     to: ToOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and do nothing.")] = False,
+    drain_timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--drain-timeout", metavar="SECONDS", min=0, max=60, help="How long sessions may finish, 0 to 60; 2 unless given."
+        ),
+    ] = None,
+    wait_idle: Annotated[
+        float | None,
+        typer.Option(
+            "--wait-idle",
+            metavar="SECONDS",
+            min=0,
+            max=86400,
+            help="Wait so long for a moment without open transactions; do nothing if there is none.",
+        ),
+    ] = None,
     no_wait: NoWaitOption = False,
     as_json: JsonEventsOption = False,
 ) -> None:
@@ -71,12 +93,17 @@ def switchover(
     if dry_run and no_wait:
         raise WrongUsage("--dry-run does nothing, so there is nothing that --no-wait would not wait for")
     if dry_run:
-        _rehearse(target, to, as_json=as_json)
+        _rehearse(target, to, drain_timeout, as_json=as_json)
     else:
-        _hand_over(target, "/v1/switchover", {"to": to}, no_wait=no_wait, as_json=as_json)
+        if wait_idle is not None:
+            _wait_idle(target, to, wait_idle)
+        body = {"to": to, **_drain(drain_timeout)}
+        _hand_over(target, "/v1/switchover", body, no_wait=no_wait, as_json=as_json, drain_s=drain_timeout or 0)
 
 
-def _hand_over(target: Target, path: str, body: dict[str, str | None], *, no_wait: bool, as_json: bool) -> None:
+def _hand_over(
+    target: Target, path: str, body: Mapping[str, str | float | None], *, no_wait: bool, as_json: bool, drain_s: float = 0
+) -> None:
     """Order another writer, wait for it, and print how it went."""
     import asyncio
 
@@ -87,11 +114,14 @@ def _hand_over(target: Target, path: str, body: dict[str, str | None], *, no_wai
     from pgtopology.codec import decode
     from pgtopology.event import Event
 
+    named = body.get("to")
+    to = named if isinstance(named, str) else None
+
     async def run() -> None:
-        timeout_s = target.timeout_or(FAILOVER_TIMEOUT_S)
+        timeout_s = target.timeout_or(FAILOVER_TIMEOUT_S + drain_s)
         async with manager(target) as client:
             before = await fetch_status(client)
-            require_other_node(before, body.get("to"))
+            require_other_node(before, to)
             answer = await client.post(path, msgspec.json.encode(body), timeout_s=REQUEST_TIMEOUT_S)
             epoch = max(msgspec.json.decode(answer, type=dict[str, int]).get("epoch", 0), before.epoch + 1)
             if no_wait:
@@ -109,8 +139,8 @@ def _hand_over(target: Target, path: str, body: dict[str, str | None], *, no_wai
                     output.json_document(line) if as_json else output.line(event_line(event))
             if not as_json:
                 output.line(f"writer: {before.writer or 'none'} -> {after.writer} (epoch {after.epoch})")
-        if body.get("to") not in (None, after.writer):
-            raise Failure(f'"{after.writer}" is the writer, not "{body["to"]}"', hint="`endpointctl explain` says why")
+        if to not in (None, after.writer):
+            raise Failure(f'"{after.writer}" is the writer, not "{to}"', hint="`endpointctl explain` says why")
 
     asyncio.run(run())
 
@@ -125,7 +155,50 @@ def require_other_node(status: Status, name: str | None) -> None:
         raise WrongUsage(f'"{name}" is the writer already', hint=f"the others are {', '.join(others) or 'none'}")
 
 
-def _rehearse(target: Target, to: str | None, *, as_json: bool) -> None:
+def _drain(timeout_s: float | None) -> dict[str, float]:
+    return {"drain_timeout_s": timeout_s} if timeout_s is not None else {}
+
+
+def _wait_idle(target: Target, to: str | None, wait_s: float) -> None:
+    """Return in a moment without open transactions on the writer. Raises Failure if there was none for *wait_s* seconds."""
+    import asyncio
+
+    import msgspec
+
+    from endpointctl.api import REQUEST_TIMEOUT_S, fetch_status, manager
+    from pgtopology.codec import decode
+    from pgtopology.handover import Rehearsal
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait_s
+        async with manager(target) as client:
+            require_other_node(await fetch_status(client), to)
+            while True:
+                order = msgspec.json.encode({"to": to, "dry_run": True})
+                told = decode(await client.post("/v1/switchover", order, timeout_s=REQUEST_TIMEOUT_S), Rehearsal)
+                if not told.possible:
+                    raise Failure(told.obstacle or "a switchover is not possible now")
+                if told.open_count == 0:
+                    return
+                if loop.time() >= deadline:
+                    who = "; ".join(session_text(one) for one in told.open_sessions[:SESSIONS_SHOWN])
+                    why = f"transactions are open: {who}" if told.open_count else "the writer does not say who has one open"
+                    raise Failure(f"no moment without open transactions within {wait_s:g} s; nothing was done; {why}")
+                await asyncio.sleep(IDLE_POLL_S)
+
+    asyncio.run(run())
+
+
+def session_text(one: LongSession) -> str:
+    """Return a line about a session with an open transaction."""
+    return visible(
+        f'pid {one.pid}, user "{one.user}", {one.application or "no application name"}, {one.state}, '
+        f"transaction open for {one.age_ms / 1000:.1f} s"
+    )
+
+
+def _rehearse(target: Target, to: str | None, drain_timeout: float | None, *, as_json: bool) -> None:
     """Print what a switchover would do; exit code 1 if something stands in its way."""
     import asyncio
 
@@ -138,7 +211,7 @@ def _rehearse(target: Target, to: str | None, *, as_json: bool) -> None:
     async def run() -> None:
         async with manager(target) as client:
             require_other_node(await fetch_status(client), to)
-            order = msgspec.json.encode({"to": to, "dry_run": True})
+            order = msgspec.json.encode({"to": to, "dry_run": True, **_drain(drain_timeout)})
             answer = await client.post("/v1/switchover", order, timeout_s=target.timeout_or(REQUEST_TIMEOUT_S))
             told = decode(answer, Rehearsal)
         if as_json:
@@ -148,13 +221,29 @@ def _rehearse(target: Target, to: str | None, *, as_json: bool) -> None:
             for number, step in enumerate(told.steps, 1):
                 output.line(f"  {number}. {step}")
             known = f"about {told.expected_ms} ms" if told.expected_ms is not None else "not known before the first one"
-            output.line(f"pause for writers: {known}")
+            bound = f", at most {told.bound_ms / 1000:g} s and a promotion" if told.bound_ms is not None else ""
+            output.line(f"pause for writers: {known}{bound}")
+            for line in _sessions(told):
+                output.line(line)
             for lost in told.slots_lost:
                 output.line(lost)
         if not told.possible:
             raise Failure(told.obstacle or "a switchover is not possible now")
 
     asyncio.run(run())
+
+
+def _sessions(told: Rehearsal) -> list[str]:
+    """Return lines about the sessions that would end."""
+    if told.client_sessions is None or told.open_count is None:
+        return [f'"{told.from_node}" does not say which sessions would end']
+    within = f"within {told.drain_ms / 1000:g} s"
+    lines = [
+        f"{told.client_sessions} sessions end, {told.open_count} of them by force unless their transaction is over {within}"
+    ]
+    lines += [f"  {session_text(one)}" for one in told.open_sessions[:SESSIONS_SHOWN]]
+    left = told.open_count - len(lines) + 1
+    return [*lines, f"  and {left} more"] if left > 0 else lines
 
 
 def pause(target: Target) -> None:

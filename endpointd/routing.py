@@ -49,6 +49,10 @@ class Backend:
     is_writer: bool
 
 
+DRAIN_S = 2.0
+"""How long a session may go on until its safe point when it has to end, if nobody says otherwise."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
     """What the doors lead to, as of one document."""
@@ -65,6 +69,8 @@ class Table:
     members: frozenset[NodeName] = frozenset()
     is_planned: bool = False
     """The writer went away by an operator's wish: sessions may finish what they are doing."""
+    drain_s: float = DRAIN_S
+    """For how long."""
 
 
 EMPTY = Table()
@@ -95,6 +101,7 @@ def make_table(topology: Topology) -> Table:
         ),
         members=frozenset(member.name for member in topology.members),
         is_planned=transition is not None and transition.kind is TransitionKind.SWITCHOVER,
+        drain_s=transition.drain_ms / 1000 if transition is not None and transition.drain_ms is not None else DRAIN_S,
     )
 
 

@@ -22,9 +22,6 @@ from pgtopology.document import Topology
 from pgtopology.epoch import NO_EPOCH, Epoch
 from pgtopology.report import BackendHealth
 
-DRAIN_S = 2.0
-"""How long a session may go on until its safe point when it has to end."""
-
 
 class Evictable(Protocol):
     """What the switchboard can ask of whoever holds a server."""
@@ -166,7 +163,12 @@ class Switchboard:
             if self.table.writer is not None:
                 self._log.warning("nobody vouches for the writer, writers wait", writer=self.table.writer.node)
             self._for_writers(lambda session: session.pause())
-            self._timer = self._loop.call_at(now + self.limits.hold_s, self._look_again)
+            self._timer = self._loop.call_at(now + self._patience_s, self._look_again)
+
+    @property
+    def _patience_s(self) -> float:
+        """How long sessions may stay on a writer that nobody vouches for; an operator may have given them longer."""
+        return max(self.limits.hold_s, self.table.drain_s) if self.table.is_planned else self.limits.hold_s
 
     def _look_again(self) -> None:
         self._timer = None
@@ -174,7 +176,7 @@ class Switchboard:
         self._refresh()
         if self._unvouched_since is None or self._timer is not None:
             return
-        give_up_at = self._unvouched_since + self.limits.hold_s
+        give_up_at = self._unvouched_since + self._patience_s
         if now < give_up_at:  # timers may come a little early
             self._timer = self._loop.call_at(give_up_at, self._look_again)
             return
@@ -190,7 +192,7 @@ class Switchboard:
     def _evict(self, eviction: Eviction) -> None:
         number = eviction.session
         if eviction.when is When.SAFE_POINT and number not in self._leaving:
-            self._loop.call_later(DRAIN_S, self._evict_at_last, replace(eviction, when=When.NOW))
+            self._loop.call_later(self.table.drain_s, self._evict_at_last, replace(eviction, when=When.NOW))
         self._leaving.add(number)
         self._holders[number].evict(eviction)
 

@@ -13,6 +13,7 @@ ASK_TIMEOUT_S = 1.0
 LONG_MS = 5_000
 """A transaction that is open for longer is worth a line."""
 LONG_SESSIONS_MAX = 20
+OPEN_SESSIONS_MAX = 50
 
 _ASK = """
 SELECT pg_is_in_recovery() AND pg_is_wal_replay_paused() AS replay_paused,
@@ -20,6 +21,8 @@ SELECT pg_is_in_recovery() AND pg_is_wal_replay_paused() AS replay_paused,
        EXISTS (SELECT FROM pg_stat_get_activity(NULL)
                 WHERE backend_type = 'startup'
                   AND (wait_event_type IN ('Lock', 'BufferPin') OR wait_event LIKE 'RecoveryConflict%')) AS replay_blocked,
+       (SELECT count(*) FROM pg_stat_get_activity(NULL)
+         WHERE backend_type = 'client backend' AND application_name NOT LIKE 'endpointd %') AS clients,
        (SELECT count(*) FROM pg_prepared_xact()) AS prepared,
        (SELECT (extract(epoch FROM clock_timestamp() - min(prepared)) * 1000)::int8 FROM pg_prepared_xact()) AS oldest_ms,
        (SELECT coalesce(array_agg(slot_name::text ORDER BY slot_name), '{}') FROM pg_get_replication_slots()
@@ -28,14 +31,15 @@ SELECT pg_is_in_recovery() AND pg_is_wal_replay_paused() AS replay_paused,
          WHERE slot_type = 'physical' AND wal_status = 'lost') AS lost_slots
 """
 
-_LONG = """
+_OPEN = """
 SELECT pid, textsend(coalesce(pg_get_userbyid(usesysid), '')::text) AS "user", application_name AS application,
        coalesce(state, '') AS state,
-       (extract(epoch FROM clock_timestamp() - xact_start) * 1000)::int8 AS age_ms, backend_xmin IS NOT NULL AS snapshot
+       (extract(epoch FROM clock_timestamp() - xact_start) * 1000)::int8 AS age_ms, backend_xmin IS NOT NULL AS snapshot,
+       count(*) OVER () AS count
   FROM pg_stat_get_activity(NULL)
  WHERE backend_type = 'client backend' AND application_name NOT LIKE 'endpointd %'
-   AND xact_start < clock_timestamp() - make_interval(secs => $1::float8 / 1000)
- ORDER BY xact_start LIMIT $2
+   AND xact_start IS NOT NULL
+ ORDER BY xact_start LIMIT $1
 """
 
 
@@ -47,22 +51,26 @@ async def ask_readiness(instance: Instance) -> Readiness:
     session = instance.sessions.fresh("endpointd readiness")
     try:
         row = await session.row(_ASK, timeout_s=ASK_TIMEOUT_S)
-        long = await session.rows(_LONG, float(LONG_MS), LONG_SESSIONS_MAX, timeout_s=ASK_TIMEOUT_S)
+        rows = await session.rows(_OPEN, OPEN_SESSIONS_MAX, timeout_s=ASK_TIMEOUT_S)
     finally:
         session.drop()
+    sessions = tuple(
+        LongSession(
+            pid=one["pid"],
+            user=shown(one["user"]),
+            application=one["application"],
+            state=one["state"],
+            age_ms=one["age_ms"],
+            holds_snapshot=one["snapshot"],
+        )
+        for one in rows
+    )
     return Readiness(
         node=node,
-        long_sessions=tuple(
-            LongSession(
-                pid=one["pid"],
-                user=shown(one["user"]),
-                application=one["application"],
-                state=one["state"],
-                age_ms=one["age_ms"],
-                holds_snapshot=one["snapshot"],
-            )
-            for one in long
-        ),
+        long_sessions=tuple(one for one in sessions if one.age_ms > LONG_MS)[:LONG_SESSIONS_MAX],
+        open_sessions=sessions,
+        open_count=rows[0]["count"] if rows else 0,
+        client_sessions=row["clients"],
         prepared_transactions=row["prepared"],
         oldest_prepared_ms=row["oldest_ms"],
         replay_paused=row["replay_paused"],

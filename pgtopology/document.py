@@ -81,6 +81,8 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     """Whom the operator asked for."""
     avoid_old: bool = False
     """An operator wants the writer elsewhere: elect the old primary only if no safe set remains without it."""
+    drain_ms: int | None = None
+    """How long a planned handover lets sessions finish what they are doing; None: as long as usual."""
     first_epoch: Epoch
     """The epoch in which this failure was found: one failure that needs several attempts keeps it."""
     started_at: str

@@ -31,6 +31,11 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
     format_version: int = FORMAT_VERSION
     node: NodeName
     long_sessions: tuple[LongSession, ...] = ()
+    open_sessions: tuple[LongSession, ...] = ()
+    """Those with a transaction open, the oldest first, up to a number."""
+    open_count: int | None = None
+    """How many there are; None from a noded that does not say."""
+    client_sessions: int = 0
     prepared_transactions: int = 0
     """Of two-phase commits, on the writer only: they survive a failover together with their locks."""
     oldest_prepared_ms: int | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from pgtopology.document import FORMAT_VERSION
+from pgtopology.drill import LongSession
 
 
 class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,7 +19,18 @@ class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
     to: str | None
     """Who would take over, as far as can be told."""
     expected_ms: int | None
-    """The median pause of the switchovers so far, else of the failovers; None before the first."""
+    """The median pause of the switchovers so far, else of the failovers, and if transactions are open now all of the time for
+    draining besides; None before the first."""
+    drain_ms: int = 2000
+    """How long sessions may finish what they are doing."""
+    bound_ms: int | None = None
+    """The pause is at most so long until another writer, or the old one again, is being promoted; a promotion comes behind it."""
+    client_sessions: int | None = None
+    """On the writer: all of them end, those between two transactions at once. None: it did not say."""
+    open_count: int | None = None
+    """Of these, those with a transaction open: they end by force if they are not done within *drain_ms*."""
+    open_sessions: tuple[LongSession, ...] = ()
+    """The oldest of them."""
     steps: tuple[str, ...]
     slots_lost: tuple[str, ...] = ()
     """The users' replication slots that would not be there afterwards, or not with all of their WAL; one sentence each."""

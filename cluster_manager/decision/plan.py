@@ -130,7 +130,8 @@ def _asked(view: View, document: Topology, request: Request, finding: Finding) -
     if request.kind is RequestKind.SWITCHOVER and document.writer is not None and not _is_checkpointed(view, request):
         waiting = Finding(asked.diagnosis, f'{asked.reason}; "{document.writer}" writes a checkpoint first')
         return _plan(view, waiting, (Checkpoint(document.writer),))
-    return _plan(view, asked, (transition.begin(view, document, asked, kind=kind, target=request.to),))
+    begun = transition.begin(view, document, asked, kind=kind, target=request.to, drain_ms=request.drain_ms)
+    return _plan(view, asked, (begun,))
 
 
 def _is_checkpointed(view: View, request: Request) -> bool:

@@ -98,7 +98,7 @@ def _ask(view: View, document: Topology, transition: Transition) -> tuple[Action
     """
     old = view.node(transition.from_node)
     if old is not None and _is_awaited(view, transition):
-        if not view.proxies_settled and view.now_ms - view.epoch_began_at_ms < view.timings.drain_ms:
+        if not view.proxies_settled and view.now_ms - view.epoch_began_at_ms < _drain_ms(view, transition):
             return ()
         if not old.has_stopped(document.epoch, view.timings):
             return (AskPromise(old.name, StopMode.FAST),)
@@ -112,7 +112,11 @@ def _is_awaited(view: View, transition: Transition) -> bool:
         return False
     crashed = old.observation is not None and old.observation.postmaster.unexpected_exit
     alive = health(old, view.timings) is not Health.SILENT and not crashed
-    return alive and view.now_ms - view.epoch_began_at_ms < view.timings.drain_ms + view.timings.handover_ms
+    return alive and view.now_ms - view.epoch_began_at_ms < _drain_ms(view, transition) + view.timings.handover_ms
+
+
+def _drain_ms(view: View, transition: Transition) -> float:
+    return transition.drain_ms if transition.drain_ms is not None else view.timings.drain_ms
 
 
 def _worth_asking(view: View, document: Topology, node: NodeView) -> bool:

@@ -22,7 +22,13 @@ from pgtopology.quorum import make_voters
 
 
 def begin(
-    view: View, document: Topology, finding: Finding, *, kind: TransitionKind, target: NodeName | None = None
+    view: View,
+    document: Topology,
+    finding: Finding,
+    *,
+    kind: TransitionKind,
+    target: NodeName | None = None,
+    drain_ms: int | None = None,
 ) -> WriteDocument:
     """Publish that there is no writer, under the next epoch (F2)."""
     epoch = Epoch(document.epoch + 1)
@@ -35,6 +41,7 @@ def begin(
         avoid_old=kind is TransitionKind.SWITCHOVER or finding.diagnosis is Diagnosis.SWITCHOVER_REQUESTED,
         first_epoch=epoch,
         started_at=view.wall_time,
+        drain_ms=drain_ms,
     )
     return WriteDocument(
         next_document(document, epoch=epoch, writer=None, candidate=None, transition=transition), finding.reason

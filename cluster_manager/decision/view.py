@@ -159,6 +159,8 @@ class Request:
 
     kind: RequestKind
     to: NodeName | None = None
+    drain_ms: int | None = None
+    """How long a planned handover lets sessions finish, if not as long as usual."""
     asked_at_ms: float = 0
 
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import msgspec
+
+from cluster_manager.decision.actions import AskPromise, WriteDocument
+from cluster_manager.decision.plan import decide
 from cluster_manager.decision.view import Request, RequestKind
 from cluster_manager.handover import rehearse_switchover
 from cluster_manager.pastwriters import past_writers
+from pgtopology.drill import LongSession, Readiness
 from pgtopology.event import Event
 from pgtopology.node import NodeName
-from tests.cluster_manager.decision.storyboard import read_view
+from tests.cluster_manager.decision.storyboard import NOW_MS, read_view
 
 SWITCHOVER = Request(kind=RequestKind.SWITCHOVER, to=None)
 
@@ -52,3 +59,43 @@ def test_a_switchover_names_heir_and_obstacle() -> None:
     refused = rehearse_switchover(view, Request(kind=RequestKind.SWITCHOVER, to=NodeName("n9")), [])
     assert not refused.possible
     assert "n9" in str(refused.obstacle)
+
+
+def test_a_switchover_names_whom_it_would_end_and_bounds_the_pause() -> None:
+    view = read_view("")
+    past = [opened(5, "failover.opened", 176, transition="switchover")]
+    busy = LongSession(pid=7, user="u", application="a", state="active", age_ms=10, holds_snapshot=True)
+    calm = Readiness(node=NodeName("n1"), client_sessions=3, open_count=0)
+    told = rehearse_switchover(view, SWITCHOVER, past, calm)
+    assert (told.expected_ms, told.client_sessions, told.open_count, told.drain_ms) == (176, 3, 0, 2000)
+    told = rehearse_switchover(view, SWITCHOVER, past, msgspec.structs.replace(calm, open_sessions=(busy,), open_count=1))
+    assert (told.expected_ms, told.open_sessions) == (2176, (busy,)), "a pause that has to wait is no quick one"
+    patient = replace(SWITCHOVER, drain_ms=10_000)
+    longer = rehearse_switchover(view, patient, past, calm)
+    assert (longer.drain_ms, longer.bound_ms) == (10_000, (told.bound_ms or 0) + 8000)
+    assert any("10 s" in step for step in longer.steps)
+    assert rehearse_switchover(view, SWITCHOVER, past).open_count is None, "who does not say has not said none"
+
+
+def test_sessions_may_finish_for_as_long_as_the_operator_says() -> None:
+    view = replace(read_view(""), request=replace(SWITCHOVER, drain_ms=10_000), checkpointed_at_ms=NOW_MS)
+    (begun,) = decide(view).actions
+    assert isinstance(begun, WriteDocument)
+    assert begun.document.transition is not None
+    assert begun.document.transition.drain_ms == 10_000
+    epoch = begun.document.epoch
+
+    def asks(after_ms: float) -> bool:
+        later = replace(
+            view,
+            document=begun.document,
+            request=None,
+            epoch_is_ours=True,
+            epoch_began_at_ms=NOW_MS,
+            now_ms=NOW_MS + after_ms,
+            proxies_settled=False,
+        )
+        return any(isinstance(action, AskPromise) and action.node == "n1" for action in decide(later).actions)
+
+    assert epoch > (view.document.epoch if view.document is not None else 0)
+    assert [asks(after_ms) for after_ms in (0, 2500, 9900, 10_100)] == [False, False, False, True]
