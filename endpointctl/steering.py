@@ -237,10 +237,8 @@ def _sessions(told: Rehearsal) -> list[str]:
     """Return lines about the sessions that would end."""
     if told.client_sessions is None or told.open_count is None:
         return [f'"{told.from_node}" does not say which sessions would end']
-    within = f"within {told.drain_ms / 1000:g} s"
-    lines = [
-        f"{told.client_sessions} sessions end, {told.open_count} of them by force unless their transaction is over {within}"
-    ]
+    forced = f"{told.open_count} of them by force if their transaction is not over within {told.drain_ms / 1000:g} s"
+    lines = [f"sessions that end: {told.client_sessions}, {forced}"]
     lines += [f"  {session_text(one)}" for one in told.open_sessions[:SESSIONS_SHOWN]]
     left = told.open_count - len(lines) + 1
     return [*lines, f"  and {left} more"] if left > 0 else lines

@@ -24,7 +24,7 @@ class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
     drain_ms: int = 2000
     """How long sessions may finish what they are doing."""
     bound_ms: int | None = None
-    """The pause is at most so long until another writer, or the old one again, is being promoted; a promotion comes behind it."""
+    """At most so long until another writer, or the old one again, is being promoted; a promotion comes behind it."""
     client_sessions: int | None = None
     """On the writer: all of them end, those between two transactions at once. None: it did not say."""
     open_count: int | None = None
