@@ -17,7 +17,7 @@ from dataclasses import dataclass
 PATIENCE_S = 1.0
 """How long a client may take for its part of a login while others wait; two round trips to the far side of the world."""
 HURRY_S = 0.2
-"""The same while more wait than could log in at once."""
+"""The same while more than a few wait."""
 
 
 CROWD_FACTOR = 4
@@ -100,7 +100,7 @@ class LoginSlots:
         """Return whose clients keep a login open for too long while others wait for its place."""
         if not self._waiting:
             return ()
-        allowed_s = HURRY_S if len(self._waiting) > most else PATIENCE_S
+        allowed_s = HURRY_S if len(self._waiting) > most // 4 else PATIENCE_S
         full = {node for node, count in self._at.items() if count >= most}
         wanted = {(login.node, login.address) for login in self._waiting.values()}
         return tuple(
