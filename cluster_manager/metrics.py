@@ -138,6 +138,15 @@ def _cluster(view: View, plan: Plan) -> Iterator[Metric]:
         (node, node.observation.disk.free_bytes if node.observation is not None and node.observation.disk else None)
         for node in view.nodes
     )
+    clients = tuple((node, node.observation.connections) for node in view.nodes if node.observation is not None)
+    counted = tuple((node, of) for node, of in clients if of is not None)
+    yield _by_node("endpointd_node_connections", "Client backends of the node.", ((node, of.used) for node, of in counted))
+    yield _by_node("endpointd_node_connections_limit", "max_connections.", ((node, of.limit) for node, of in counted))
+    yield _by_node(
+        "endpointd_node_connections_waiting_for_quorum",
+        "Client backends whose commit waits for the quorum.",
+        ((node, of.waiting) for node, of in counted),
+    )
     yield _by_node("endpointd_node_disk_free_bytes", "Free on the file system of the data.", disks)
     horizon = vacuum_horizon(view)
     if horizon is not None:

@@ -33,6 +33,7 @@ def _at_rest(seen: Observation) -> Observation:
         behind_bytes=None,
         disk=None,
         late_ms=0,
+        connections=None,
         receiver=replace(seen.receiver, written_lsn=None) if seen.receiver is not None else None,
         heartbeat=_beating(seen.heartbeat) if seen.heartbeat is not None else None,
         user_slots=tuple(replace(slot, restart_lsn=None) for slot in seen.user_slots),

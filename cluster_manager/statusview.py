@@ -169,6 +169,7 @@ def _node(node: NodeView, document: Topology | None, view: View, since: str | No
     late_ms = lag_ms(node, document, view) if heard else None
     obstacle = reader_obstacle(node, document, view) if document is not None else "there is no cluster yet"
     postmaster = observation.postmaster if observation is not None else None
+    connections = observation.connections if observation is not None and heard else None
     return NodeStatus(
         name=node.name,
         zone=node.spec.zone,
@@ -192,6 +193,9 @@ def _node(node: NodeView, document: Topology | None, view: View, since: str | No
         pending_restart=observation.pending_restart if observation is not None else False,
         activity=str(observation.activity) if observation is not None and observation.activity is not Activity.IDLE else None,
         progress_percent=observation.progress_percent if observation is not None else None,
+        connections=connections.used if connections is not None else None,
+        connections_limit=connections.limit if connections is not None else None,
+        connections_waiting=connections.waiting if connections is not None else None,
         problem=_problem(observation) if observation is not None else None,
         late_ms=observation.late_ms if observation is not None else 0,
     )

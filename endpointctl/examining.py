@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from endpointctl import completing, output
 from endpointctl.exits import ExitCode, Failure, WrongUsage
 from endpointctl.options import Target, command, within
+
+if TYPE_CHECKING:
+    from endpointctl.local.machine import Finding
+    from pgtopology.status import Status
 
 FOLLOW_S = 0.2
 
@@ -79,7 +83,7 @@ def doctor(
 
     if target.api is not None:
         raise WrongUsage("doctor looks at this machine", hint="name a cluster's directory with --data-dir instead of --api")
-    findings = examine(Layout(target.data_dir))
+    findings = [*examine(Layout(target.data_dir)), *_cluster(target)]
     if as_json:
         output.json_document(msgspec.json.encode(findings))
     else:
@@ -87,3 +91,29 @@ def doctor(
             output.line(f"{finding.grade:<7} {finding.subject}: {finding.text}")
     if any(finding.grade is Grade.BAD for finding in findings):
         raise typer.Exit(ExitCode.FAILED)
+
+
+def _cluster(target: Target) -> list[Finding]:
+    """Return what the manager says of the cluster; nothing where none runs, which is said elsewhere."""
+    import asyncio
+
+    from endpointctl.api import fetch_status, manager
+    from endpointctl.local.machine import Finding, Grade
+    from endpointctl.render import connection_notes
+
+    async def ask() -> Status:
+        async with manager(target) as client:
+            return await fetch_status(client)
+
+    try:
+        status = asyncio.run(ask())
+    except Failure:
+        return []
+    grade = Grade.BAD if status.state == "stuck" else Grade.NOTE if status.at_risk else Grade.GOOD
+    text = f"{status.state}, {status.at_risk}" if status.at_risk else status.state
+    crowded = [
+        Finding(subject=f"connections of {node.name}", grade=Grade.NOTE, text=note)
+        for node in status.nodes
+        for note in connection_notes(node)
+    ]
+    return [Finding(subject="cluster", grade=grade, text=text), *crowded]

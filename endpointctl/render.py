@@ -126,11 +126,19 @@ NODE_COLUMNS: tuple[tuple[Column, Callable[[NodeStatus], str | Text]], ...] = (
 def node_notes(node: NodeStatus) -> list[str]:
     """Return what is to be said of a node, one sentence each."""
     notes = [node.problem] if node.problem else []
+    notes += connection_notes(node)
     if node.late_ms >= LATE_MS:
         notes.append(f"noded stood still for {node.late_ms} ms within the last minute")
     if node.state == "streaming" and node.reader_obstacle:
         notes.append(f"no new readers: {node.reader_obstacle}")
     return [*notes, "restart needed"] if node.pending_restart else notes
+
+
+def connection_notes(node: NodeStatus) -> list[str]:
+    """Return what is to be said of a node whose connections are nearly used up, or mostly wait for the quorum."""
+    used, limit, waiting = node.connections or 0, node.connections_limit or 0, node.connections_waiting or 0
+    found = [f"{waiting} of {limit} connections wait for the quorum"] if limit and waiting * 2 >= limit else []
+    return [*found, f"{used} of {limit} connections are used"] if limit and used * 10 >= limit * 9 else found
 
 
 def _nodes(status: Status) -> list[RenderableType]:

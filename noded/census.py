@@ -91,6 +91,11 @@ def families(seen: Observation, slots: Slots | None) -> Iterable[Metric]:
         yield family
         strangers = len(seen.walsenders) - len(ours)
         yield from gauge("foreign_walsenders", "Replication clients that are no members of the cluster.", strangers)
+    if seen.connections is not None:
+        yield from gauge("connections", "Client backends, noded's own among them.", seen.connections.used)
+        yield from gauge("connections_limit", "max_connections.", seen.connections.limit)
+        waiting = seen.connections.waiting
+        yield from gauge("connections_waiting_for_quorum", "Client backends whose commit waits for the quorum.", waiting)
     if slots is not None:
         yield from gauge("replication_slots", "Replication slots, the cluster's own and others.", slots.count)
         yield from gauge("slots_retained_bytes", "WAL kept for the slot that is furthest behind.", slots.retained_bytes)

@@ -23,12 +23,14 @@ from noded.sessions import ANOTHER_WAY, LACKS_RIGHTS, SessionError
 from noded.walsender import WalsenderError
 from pgtopology.lsn import Lsn
 from pgtopology.node import Address, Role
-from pgtopology.observation import Port, Walsender
+from pgtopology.observation import Connections, Port, Walsender
 from pgtopology.timeline import Timeline
 
 ASK_TIMEOUT_S = 1.0
 RARELY = 25
 """Rounds between two looks at what costs more to ask: pending restarts and slots."""
+NOW_AND_THEN = 5
+"""The same of what grows with the number of clients."""
 
 MEASURED_S = 2.0
 """How long a measured lag is told. PostgreSQL forgets it as soon as a standby has reported twice that it has everything, which
@@ -72,6 +74,12 @@ SELECT count(*) AS count,
   FROM pg_get_replication_slots()
 """
 
+_CONNECTIONS = """
+SELECT count(*) AS used, count(*) FILTER (WHERE wait_event = 'SyncRep') AS waiting,
+       current_setting('max_connections')::int4 AS most
+  FROM pg_stat_activity WHERE backend_type = 'client backend'
+"""
+
 _walsenders_decoder = msgspec.json.Decoder(tuple[Walsender, ...])
 
 
@@ -103,6 +111,7 @@ class Facts:
     slots: Slots | None = None
     asked_at: float = 0.0
     """When the round began, on the loop's clock."""
+    connections: Connections | None = None
 
 
 NOTHING = Facts()
@@ -200,6 +209,10 @@ class Gatherer:
         if due:
             kept = await sessions.observer.row(_SLOTS, timeout_s=ASK_TIMEOUT_S)
             slots = Slots(kept["count"], kept["retained"])
+        connections = self.facts.connections
+        if self._rounds % NOW_AND_THEN == 0:
+            counted = await sessions.observer.row(_CONNECTIONS, timeout_s=ASK_TIMEOUT_S)
+            connections = Connections(used=counted["used"], limit=counted["most"], waiting=counted["waiting"])
         self._rounds += 1
         facts = Facts(
             walsenders=self._measured(_decode_walsenders(row["walsenders"]), asked_at),
@@ -209,6 +222,7 @@ class Gatherer:
             replay_paused=row["paused"],
             slots=slots,
             asked_at=asked_at,
+            connections=connections,
         )
         if not row["standby"]:
             return replace(facts, role=Role.PRIMARY, timeline=Timeline(row["timeline"]), wal_end=Lsn(row["flushed"]))

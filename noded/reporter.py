@@ -203,6 +203,7 @@ class Reporter:
             heartbeat=self._heartbeat.report(now),
             walsenders=tuple(self._with_unflushed(sender, facts.asked_at) for sender in facts.walsenders),
             synchronous_standby_names=facts.synchronous_standby_names,
+            connections=facts.connections,
             slots_kept=tuple(sorted(self.slots_kept())),
             user_slots=self.user_slots() if running else (),
             horizon=self.horizon() if running else None,

@@ -181,6 +181,16 @@ class DiskSync(msgspec.Struct, frozen=True, kw_only=True):
     """How long the present one has been going on."""
 
 
+class Connections(msgspec.Struct, frozen=True, kw_only=True):
+    """The client backends of a server, noded's own among them."""
+
+    used: int
+    limit: int
+    """max_connections."""
+    waiting: int
+    """Of those that are used, how many have committed and wait for the quorum's acknowledgement."""
+
+
 class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a noded knows of its node at one moment."""
 
@@ -251,6 +261,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     synchronous_standby_names: str | None = None
     """As a new backend shows it."""
 
+    connections: Connections | None = None
+    """As of a second ago or less; None while PostgreSQL has not said, or from a noded that does not ask."""
     slots_kept: tuple[str, ...] | None = None
     """Whose slots it keeps, as it was told since noded began: all members' but its own; None from a noded that does not say."""
 

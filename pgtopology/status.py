@@ -120,6 +120,12 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     pending_restart: bool
     activity: str | None = None
     progress_percent: int | None = None
+    connections: int | None = None
+    """Client backends, noded's own among them; None while that is not known."""
+    connections_limit: int | None = None
+    """max_connections."""
+    connections_waiting: int | None = None
+    """How many of them have committed and wait for the quorum."""
     problem: str | None = None
     late_ms: int = 0
     """How long noded's loop stood still at most, within the last minute."""

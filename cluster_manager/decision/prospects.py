@@ -206,7 +206,11 @@ def unanswered(view: View, document: Topology) -> str | None:
     if age_ms < UNANSWERED_MS:
         return None
     error = f" ({heartbeat.error})" if heartbeat.error is not None else ""
-    return f'the quorum has acknowledged no commit of "{writer.name}" for {_seconds(age_ms)}{error}'
+    clients = writer.observation.connections if writer.observation is not None else None
+    waiting = ""
+    if clients is not None and clients.waiting:
+        waiting = f", and {clients.waiting} of {clients.limit} connections wait for it"
+    return f'the quorum has acknowledged no commit of "{writer.name}" for {_seconds(age_ms)}{error}{waiting}'
 
 
 def _seconds(age_ms: float) -> str:

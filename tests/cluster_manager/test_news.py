@@ -13,6 +13,7 @@ from pgtopology.lsn import Lsn
 from pgtopology.node import NodeName, Role
 from pgtopology.observation import (
     Activity,
+    Connections,
     Disk,
     DiskSync,
     Heartbeat,
@@ -54,6 +55,7 @@ GOES_ON: dict[str, Any] = {
     "disk": Disk(free_bytes=9, total_bytes=20),
     "horizon": Horizon(xmin=700, age_xids=5, held_ms=100, kind=RowHolder.SESSION, name="psql", pid=7),
     "late_ms": 30,
+    "connections": Connections(used=9, limit=100, waiting=3),
 }
 OTHERWISE: dict[str, Any] = {
     "left_age_ms": 5,

@@ -1,0 +1,140 @@
+"""While no quorum is there, impatient clients fill the writer with backends that wait: nobody who mends it is locked out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+
+import asyncpg
+import psycopg
+import pytest
+
+from bench.cluster import Cluster
+from pgtopology.codec import decode
+from pgtopology.drill import Drill
+from pgtopology.status import Status
+from tests.integration.test_rehearsals import metrics
+
+CLIENTS = 200
+PATIENCE_S = 1
+"""How long a client waits for its commit before it drops the connection and comes again."""
+CONNECTIONS_MAX = 100
+"""PostgreSQL's max_connections here; eight of them are reserved for superusers."""
+FULL = 85
+"""Of those, so many that wait leave next to nothing for an ordinary role."""
+
+
+class Impatient:
+    """Clients that insert, and drop what takes too long as if their network were gone: nothing is cancelled."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+        self.acknowledged = 0
+
+    def __enter__(self) -> Impatient:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(CLIENTS):
+                tasks.create_task(self._client())
+
+    async def _client(self) -> None:
+        while not self._over.is_set():
+            with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                connection = await asyncpg.connect(self._dsn, timeout=PATIENCE_S, ssl=False)
+                await self._insert(connection)
+            await asyncio.sleep(0.05)
+
+    async def _insert(self, connection: asyncpg.Connection) -> None:
+        while not self._over.is_set():
+            commit = asyncio.ensure_future(connection.execute("INSERT INTO impatient DEFAULT VALUES"))
+            done, _ = await asyncio.wait({commit}, timeout=PATIENCE_S)
+            if not done:
+                connection.terminate()
+            await commit
+            self.acknowledged += 1
+
+
+@contextlib.contextmanager
+def stopped(pids: list[int]) -> Iterator[Callable[[], None]]:
+    """Stop processes for a `with` block; give what lets them go on before its end."""
+
+    def go_on() -> None:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield go_on
+    finally:
+        go_on()
+
+
+def is_full(cluster: Cluster, writer: str) -> Callable[[Status], bool]:
+    return lambda status: (cluster.node(writer, status).connections_waiting or 0) >= FULL
+
+
+@pytest.mark.timeout(400)
+def test_two_hundred_impatient_clients_lock_nobody_out(make_cluster: Callable[[], Cluster]) -> None:
+    cluster = make_cluster()
+    cluster.up()
+    before = cluster.wait_healthy()
+    assert before.writer is not None
+    writer = before.writer
+    drill = decode(cluster.ctl("drill", "--json").stdout, Drill)
+    assert drill.possible, drill.verdict
+    with psycopg.connect(cluster.dsn("writer"), autocommit=True) as connection:
+        connection.execute("CREATE ROLE app LOGIN PASSWORD 'app'")
+        connection.execute("CREATE TABLE impatient (id bigint GENERATED ALWAYS AS IDENTITY, at timestamptz DEFAULT now())")
+        connection.execute("GRANT ALL ON impatient TO app")
+    door = before.endpoints.writer
+    dsn = f"postgresql://app:app@{door.host}:{door.port}/postgres"
+    standbys = [node for node in before.nodes if node.name != writer]
+    frozen = [pid for node in standbys for pid in (cluster.pid_of(node.name), *cluster.postgres_of(node))]
+    with Impatient(dsn) as clients:
+        cluster.wait(lambda _: clients.acknowledged > CLIENTS, "writing")
+        with stopped(frozen) as go_on:
+            stuck = cluster.wait(lambda status: status.state == "stuck", "stuck", timeout_s=60.0)
+            assert not stuck.survives.server_crash
+            full = cluster.wait(is_full(cluster, writer), f"full of clients that wait on {writer}", timeout_s=60.0)
+            assert (full.state, full.epoch, full.writer) == ("stuck", before.epoch, writer)
+            assert "connections wait for it" in str(full.at_risk)
+            gauges = metrics(cluster)
+            assert gauges["endpointd_stuck"] == 1.0
+            assert gauges["endpointd_failover_possible"] == 0.0
+            waiting = f'endpointd_node_connections_waiting_for_quorum{{node="{writer}"'
+            assert next(value for name, value in gauges.items() if name.startswith(waiting)) >= FULL
+            assert f"of {CONNECTIONS_MAX} connections wait for the quorum" in cluster.ctl("doctor", check=False).stdout
+            assert f"of {CONNECTIONS_MAX} connections wait for the quorum" in cluster.ctl("status").stdout
+            said = cluster.ctl("psql", "writer", "--", "-At", "-c", "SELECT 'let in'").stdout
+            assert said.strip() == "let in"
+            drilled = decode(cluster.ctl("drill", "--json", check=False).stdout, Drill)
+            assert not drilled.possible
+            so_far = clients.acknowledged
+            go_on()
+            cluster.wait(lambda _: clients.acknowledged > so_far + CLIENTS, "written to again", timeout_s=20.0)
+        after = cluster.wait_healthy()
+        assert (after.epoch, after.writer) == (before.epoch, writer)
+
+        with stopped(frozen) as go_on:
+            cluster.wait(is_full(cluster, writer), f"full again on {writer}", timeout_s=60.0)
+            so_far = clients.acknowledged
+            cluster.kill_postgres(writer)
+            go_on()
+            cluster.wait_for_epoch_after(before.epoch)
+            cluster.wait(lambda _: clients.acknowledged > so_far + CLIENTS, "written to after the failover", timeout_s=30.0)
+        cluster.wait_healthy()
