@@ -180,6 +180,12 @@ class Connector:
         """The server of session *number* waits for its client's part of the login."""
         self._slots.asked(number, self._loop.time())
 
+    def is_full(self, backend: Backend) -> None:
+        """*backend* refused a login because it has no connection left: few may try at once, so that some are left for whom it
+        keeps them.
+        """
+        self._slots.full(backend.node, self._loop.time())
+
     def login_over(self, number: int) -> None:
         """Session *number* has logged in, or will not."""
         self._enders.pop(number, None)
@@ -191,7 +197,7 @@ class Connector:
 
     def _call_next(self) -> None:
         limits = self._board.limits
-        for session in self._slots.turns(most=limits.logins_max, per_address=limits.logins_per_address_max):
+        for session in self._slots.turns(self._loop.time(), most=limits.logins_max, per_address=limits.logins_per_address_max):
             turn = self._turns.get(session)
             if turn is not None and not turn.done():
                 turn.set_result(None)

@@ -61,6 +61,9 @@ LOGIN_BYTES_MAX = 1 << 16
 
 _STARTING_OR_STOPPING = frozenset({SqlState.CANNOT_CONNECT_NOW, SqlState.ADMIN_SHUTDOWN, SqlState.CRASH_SHUTDOWN})
 
+_OWN_LIMITS = frozenset({"InitializeSessionUserId", "CheckMyDatabase"})
+"""Where PostgreSQL finds a role's or a database's own CONNECTION LIMIT used up (field R): the server has room for others."""
+
 
 class State(StrEnum):
     """Where the conversation stands."""
@@ -244,8 +247,10 @@ class Conversation:
         if report.sqlstate in _STARTING_OR_STOPPING and not self._client_has_heard:
             return self._server_gone(None)
         self._kept_back += message(kind, payload)
-        end = self._close(f"the server refused the login: {report.message}", "server_refused", report.sqlstate)
-        return [*self._tell(), *end]
+        self.state = State.CLOSED
+        is_full = report.sqlstate == SqlState.TOO_MANY_CONNECTIONS and report.get("R") not in _OWN_LIMITS
+        reason = f"the server refused the login: {report.message}"
+        return [*self._tell(), Close(reason, "server_refused", report.sqlstate, server_is_full=is_full)]
 
     def _is_in_disguise(self, payload: bytes) -> bool:
         """Return whether a server is not what it was taken for: the writer says it is a standby, or the reverse (S19)."""

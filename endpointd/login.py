@@ -229,6 +229,8 @@ class Login:
             case Close():
                 self.end = command
                 self._is_over = True
+                if command.server_is_full and self.backend is not None:
+                    self._around.connector.is_full(self.backend)
             case _:
                 assert_never(command)
 

@@ -6,6 +6,9 @@ those who wait, the address with the fewest logins under way comes first, then w
 log in at once, somebody brings more than he finishes, and the newest comes first: an honest client that was refused comes
 again, and then does not stand behind all the others.
 
+A server that has no connection left for ordinary roles keeps a few for superusers, and those who try in vain take even these
+for as long as it takes to find out who they are.  So while one says that it is full, fewer try at once than it keeps.
+
 While others wait, a client that keeps a login open without finishing it is ended sooner.  Pure.
 """
 
@@ -26,6 +29,12 @@ TIRED_S = 1.0
 """How long to wait for a turn while clients are ended for keeping theirs."""
 
 
+FULL_S = 2.0
+"""A server that said it is full is taken for full for so long."""
+AT_A_FULL_ONE = 3
+"""Logins under way at a full server: of the eight connections that noded keeps, some are left for itself and an operator."""
+
+
 @dataclass(slots=True)
 class _Login:
     node: str
@@ -43,6 +52,7 @@ class LoginSlots:
         self._waiting: dict[int, _Login] = {}
         self._at: Counter[str] = Counter()
         self._from: Counter[tuple[str, str]] = Counter()
+        self._full_until: dict[str, float] = {}
 
     @property
     def waiting(self) -> int:
@@ -52,7 +62,7 @@ class LoginSlots:
     def ask(self, session: int, node: str, address: str, now: float, *, most: int, per_address: int) -> bool:
         """Let *session* log in at *node* if there is room; else it waits, until `leave` or its number is in `turns`."""
         login = _Login(node, address, now)
-        if self._has_room(login, most, per_address):
+        if self._has_room(login, self._limit(node, now, most), per_address):
             self._take(session, login)
             return True
         self._waiting[session] = login
@@ -81,11 +91,15 @@ class LoginSlots:
             del self._from[source]
         return True
 
-    def turns(self, *, most: int, per_address: int) -> tuple[int, ...]:
+    def turns(self, now: float, *, most: int, per_address: int) -> tuple[int, ...]:
         """Return those who waited and may log in now."""
         found: list[int] = []
         while self._waiting:
-            able = [item for item in self._waiting.items() if self._has_room(item[1], most, per_address)]
+            able = [
+                (session, login)
+                for session, login in self._waiting.items()
+                if self._has_room(login, self._limit(login.node, now, most), per_address)
+            ]
             if not able:
                 break
             if len(self._waiting) > CROWD_FACTOR * most:
@@ -114,6 +128,13 @@ class LoginSlots:
     def tired(self, now: float) -> tuple[int, ...]:
         """Return who has waited for TIRED_S: while others keep their places, to come again is better than to wait."""
         return tuple(session for session, login in self._waiting.items() if now - login.since >= TIRED_S)
+
+    def full(self, node: str, now: float) -> None:
+        """*node* has refused a login for want of connections."""
+        self._full_until[node] = now + FULL_S
+
+    def _limit(self, node: str, now: float, most: int) -> int:
+        return min(most, AT_A_FULL_ONE) if now < self._full_until.get(node, now) else most
 
     def _has_room(self, login: _Login, most: int, per_address: int) -> bool:
         return self._at[login.node] < most and self._from[login.node, login.address] < per_address

@@ -112,6 +112,8 @@ class Close:
     """For counting: a refusal's, or client_left, direct_tls, server_refused, cancel_request."""
     sqlstate: str | None = None
     """What the client was told."""
+    server_is_full: bool = False
+    """The server refused because it has no connection left, for anybody or for ordinary roles."""
 
 
 Command = ToClient | ToServer | Connect | Cancel | Relay | Close

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from endpointctl.render import event_line, explanation_lines, outline, progress_phrases, status_view, warnings
+from endpointctl.render import event_line, explanation_lines, node_notes, outline, progress_phrases, status_view, warnings
 from pgtopology.epoch import Epoch, Revision
 from pgtopology.event import Event
 from pgtopology.explanation import Explanation
@@ -127,6 +127,22 @@ def test_programs_that_stood_still_are_named_once_it_matters() -> None:
     assert "the manager stood still for 800 ms" in shown(slow)
     little = msgspec.structs.replace(late, late_ms=120)
     assert "stood still" not in shown(make_status(make_node("n1", NodeState.RUNNING), little))
+
+
+@pytest.mark.parametrize(
+    ("used", "waiting", "expected"),
+    [
+        (40, 10, []),
+        (60, 50, ["50 of 100 connections wait for the quorum"]),
+        (92, 2, ["92 of 100 connections are used"]),
+        (95, 90, ["90 of 100 connections wait for the quorum", "95 of 100 connections are used"]),
+    ],
+)
+def test_a_node_whose_connections_run_out_has_a_note(used: int, waiting: int, expected: list[str]) -> None:
+    node = msgspec.structs.replace(
+        make_node("n1", NodeState.RUNNING), connections=used, connections_limit=100, connections_waiting=waiting
+    )
+    assert node_notes(node) == expected
 
 
 def test_a_missing_proxy_is_said() -> None:

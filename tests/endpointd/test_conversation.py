@@ -206,8 +206,16 @@ def test_a_standby_is_what_the_readers_door_wants() -> None:
 @pytest.mark.parametrize("before", [b"", OK])
 def test_a_servers_refusal_is_passed_on(state: str, before: bytes) -> None:
     words = m.error_response("FATAL", state, "no")
-    end = Close("the server refused the login: no", "server_refused", state)
+    end = Close("the server refused the login: no", "server_refused", state, server_is_full=state == "53300")
     Play().sent().on(ServerSent(before + words), ToClient(before + words), end)
+
+
+@pytest.mark.parametrize("routine", ["InitializeSessionUserId", "CheckMyDatabase"])
+def test_a_limit_of_a_role_or_a_database_says_nothing_of_the_server(routine: str) -> None:
+    fields = (*m.make_report("FATAL", "53300", "no").fields, ("R", routine))
+    words = m.encode_report(m.Backend.ERROR_RESPONSE, m.Report(fields))
+    end = Close("the server refused the login: no", "server_refused", "53300")
+    Play().sent().on(ServerSent(OK + words), ToClient(OK + words), end)
 
 
 @pytest.mark.parametrize(("backend", "why"), [(WRITER, refusal.no_primary("writer")), (READER, refusal.startup_lost("n2"))])

@@ -5,15 +5,15 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from endpointd.loginslots import HURRY_S, PATIENCE_S, TIRED_S, LoginSlots
+from endpointd.loginslots import AT_A_FULL_ONE, FULL_S, HURRY_S, PATIENCE_S, TIRED_S, LoginSlots
 
 
 def ask(slots: LoginSlots, session: int, address: str = "a", node: str = "n1") -> bool:
     return slots.ask(session, node, address, 0.0, most=4, per_address=2)
 
 
-def turns(slots: LoginSlots) -> tuple[int, ...]:
-    return slots.turns(most=4, per_address=2)
+def turns(slots: LoginSlots, now: float = 0.0) -> tuple[int, ...]:
+    return slots.turns(now, most=4, per_address=2)
 
 
 def test_one_address_cannot_take_all_places_of_a_server() -> None:
@@ -107,3 +107,13 @@ def test_no_server_and_no_address_ever_has_more_than_allowed(steps: list[tuple[i
             assert len(here) <= 4
             assert all(here.count(at) <= 2 for at in here)
         assert slots.waiting == len(waiting)
+
+
+def test_few_try_at_once_at_a_server_that_says_it_is_full() -> None:
+    slots = LoginSlots()
+    slots.full("n1", 0.0)
+    assert [ask(slots, session, str(session)) for session in range(5)] == [True] * AT_A_FULL_ONE + [False] * (5 - AT_A_FULL_ONE)
+    assert ask(slots, 5, "5", "n2")
+    slots.leave(0)
+    assert turns(slots) == (3,)
+    assert turns(slots, FULL_S) == (4,)
