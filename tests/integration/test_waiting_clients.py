@@ -77,11 +77,18 @@ def stopped(pids: list[int]) -> Iterator[Callable[[], None]]:
                 os.kill(pid, signal.SIGCONT)
 
     for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
     try:
         yield go_on
     finally:
         go_on()
+
+
+def standbys(cluster: Cluster, writer: str) -> list[int]:
+    """Return the processes of all nodes but *writer*."""
+    others = [node for node in cluster.status().nodes if node.name != writer]
+    return [pid for node in others for pid in (cluster.pid_of(node.name), *cluster.postgres_of(node))]
 
 
 def is_full(cluster: Cluster, writer: str) -> Callable[[Status], bool]:
@@ -103,11 +110,9 @@ def test_two_hundred_impatient_clients_lock_nobody_out(make_cluster: Callable[[]
         connection.execute("GRANT ALL ON impatient TO app")
     door = before.endpoints.writer
     dsn = f"postgresql://app:app@{door.host}:{door.port}/postgres"
-    standbys = [node for node in before.nodes if node.name != writer]
-    frozen = [pid for node in standbys for pid in (cluster.pid_of(node.name), *cluster.postgres_of(node))]
     with Impatient(dsn) as clients:
         cluster.wait(lambda _: clients.acknowledged > CLIENTS, "writing")
-        with stopped(frozen) as go_on:
+        with stopped(standbys(cluster, writer)) as go_on:
             stuck = cluster.wait(lambda status: status.state == "stuck", "stuck", timeout_s=60.0)
             assert not stuck.survives.server_crash
             full = cluster.wait(is_full(cluster, writer), f"full of clients that wait on {writer}", timeout_s=60.0)
@@ -130,7 +135,7 @@ def test_two_hundred_impatient_clients_lock_nobody_out(make_cluster: Callable[[]
         after = cluster.wait_healthy()
         assert (after.epoch, after.writer) == (before.epoch, writer)
 
-        with stopped(frozen) as go_on:
+        with stopped(standbys(cluster, writer)) as go_on:
             cluster.wait(is_full(cluster, writer), f"full again on {writer}", timeout_s=60.0)
             so_far = clients.acknowledged
             cluster.kill_postgres(writer)
