@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
 import threading
 from collections.abc import Callable, Iterator
 
@@ -68,27 +66,20 @@ class Impatient:
 
 
 @contextlib.contextmanager
-def stopped(pids: list[int]) -> Iterator[Callable[[], None]]:
-    """Stop processes for a `with` block; give what lets them go on before its end."""
+def without_standbys(cluster: Cluster, writer: str) -> Iterator[Callable[[], None]]:
+    """Stop all nodes but *writer* for a `with` block; give what starts them before its end."""
+    away = [node.name for node in cluster.status().nodes if node.name != writer]
 
-    def go_on() -> None:
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
+    def bring_back() -> None:
+        while away:
+            cluster.start_node(away.pop())
 
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGSTOP)
+    for name in away:
+        cluster.stop_node(name)
     try:
-        yield go_on
+        yield bring_back
     finally:
-        go_on()
-
-
-def standbys(cluster: Cluster, writer: str) -> list[int]:
-    """Return the processes of all nodes but *writer*."""
-    others = [node for node in cluster.status().nodes if node.name != writer]
-    return [pid for node in others for pid in (cluster.pid_of(node.name), *cluster.postgres_of(node))]
+        bring_back()
 
 
 def is_full(cluster: Cluster, writer: str) -> Callable[[Status], bool]:
@@ -112,7 +103,7 @@ def test_two_hundred_impatient_clients_lock_nobody_out(make_cluster: Callable[[]
     dsn = f"postgresql://app:app@{door.host}:{door.port}/postgres"
     with Impatient(dsn) as clients:
         cluster.wait(lambda _: clients.acknowledged > CLIENTS, "writing")
-        with stopped(standbys(cluster, writer)) as go_on:
+        with without_standbys(cluster, writer) as bring_back:
             stuck = cluster.wait(lambda status: status.state == "stuck", "stuck", timeout_s=60.0)
             assert not stuck.survives.server_crash
             full = cluster.wait(is_full(cluster, writer), f"full of clients that wait on {writer}", timeout_s=60.0)
@@ -130,16 +121,16 @@ def test_two_hundred_impatient_clients_lock_nobody_out(make_cluster: Callable[[]
             drilled = decode(cluster.ctl("drill", "--json", check=False).stdout, Drill)
             assert not drilled.possible
             so_far = clients.acknowledged
-            go_on()
+            bring_back()
             cluster.wait(lambda _: clients.acknowledged > so_far + CLIENTS, "written to again", timeout_s=20.0)
         after = cluster.wait_healthy()
         assert (after.epoch, after.writer) == (before.epoch, writer)
 
-        with stopped(standbys(cluster, writer)) as go_on:
+        with without_standbys(cluster, writer) as bring_back:
             cluster.wait(is_full(cluster, writer), f"full again on {writer}", timeout_s=60.0)
             so_far = clients.acknowledged
             cluster.kill_postgres(writer)
-            go_on()
+            bring_back()
             cluster.wait_for_epoch_after(before.epoch)
             cluster.wait(lambda _: clients.acknowledged > so_far + CLIENTS, "written to after the failover", timeout_s=30.0)
         cluster.wait_healthy()
