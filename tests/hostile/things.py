@@ -262,7 +262,7 @@ _THINGS: tuple[Thing, ...] = (
     ),
     # Locks that an open transaction holds.
     _locked("pg_authid", fast=True),
-    _locked("pg_database", fast=True),
+    _locked("pg_database"),
     _locked("pg_auth_members"),
     _locked("pg_db_role_setting"),
     _locked("pg_shdepend"),
@@ -410,7 +410,6 @@ _THINGS: tuple[Thing, ...] = (
         ),
         sql("CREATE TABLE public.far (n int) TABLESPACE outside", "INSERT INTO public.far SELECT generate_series(1, 10000)"),
         undo=[back("DROP TABLE IF EXISTS public.far", "DROP TABLESPACE IF EXISTS outside", database="postgres")],
-        fast=True,
     ),
     _thing(
         "tablespace-in-place",
