@@ -1,4 +1,4 @@
-"""docs/law.md holds: each number that is cited has an entry, each entry's code, switches, tests and scenarios exist."""
+"""docs/law.md and docs/trust.md hold: each cited number has an entry, the code, switches, tests and scenarios they name exist."""
 
 from __future__ import annotations
 
@@ -114,3 +114,13 @@ def test_nothing_is_cited_that_is_not_in_the_repository() -> None:
         for path in (*(ROOT / package).rglob("*.py"), *(ROOT / package).rglob("*.md")):
             if path != Path(__file__).resolve():
                 assert not re.search(r"\bDESIGN\b|failover-holes|\bhole [SL]\d", path.read_text()), path
+
+
+def test_the_tests_of_the_trust_table_exist() -> None:
+    rows = re.findall(r"^\| [A-D]\d+ \|.*$", (ROOT / "docs" / "trust.md").read_text(), flags=re.MULTILINE)
+    assert len(rows) == 35
+    for row in rows:
+        named = re.findall(r"`(tests/[^`]+)`", row)
+        assert named, row
+        for path in named:
+            assert (ROOT / path).is_file(), path
