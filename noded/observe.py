@@ -17,6 +17,7 @@ import msgspec
 from daemonkit.descriptors import TOO_MANY
 from noded import processes
 from noded.attention import Attention
+from noded.doorway import Doorway
 from noded.instance import Instance
 from noded.room import lack_of_room
 from noded.sessions import ANOTHER_WAY, LACKS_RIGHTS, SessionError
@@ -317,9 +318,11 @@ class Deafness:
     INTERVAL_S = 0.5
     TIMEOUT_S = 0.5
 
-    def __init__(self, instance: Instance, attention: Attention) -> None:
-        self._instance = instance
+    def __init__(self, doorway: Doorway, attention: Attention, is_open: Callable[[], bool]) -> None:
+        """*is_open*: whether PostgreSQL has said that it accepts connections; before that nobody expects an answer."""
+        self._doorway = doorway
         self._attention = attention
+        self._is_open = is_open
         self._since: float | None = None
 
     def milliseconds(self) -> int:
@@ -331,7 +334,7 @@ class Deafness:
         loop = asyncio.get_running_loop()
         while True:
             due, begun = loop.time() + self.INTERVAL_S, self._attention.now()
-            if self._instance.postmaster.ready_seen and not await self._is_opened(begun + self.TIMEOUT_S):
+            if self._is_open() and not await self._is_opened(begun + self.TIMEOUT_S):
                 self._since = self._since if self._since is not None else begun
             else:
                 self._since = None
@@ -348,11 +351,10 @@ class Deafness:
         return False
 
     async def _knock(self) -> bool:
-        doorway = self._instance.doorway
         writer: asyncio.StreamWriter | None = None
         try:
-            doorway.keep()
-            reader, writer = await asyncio.open_unix_connection(str(doorway.path))
+            self._doorway.keep()
+            reader, writer = await asyncio.open_unix_connection(str(self._doorway.path))
             writer.write(_SSL_REQUEST)
             return bool(await reader.read(1))
         except OSError as error:

@@ -71,7 +71,7 @@ class Reporter:
         self._poked = asyncio.Event()
         self._news = asyncio.Event()
         self.gatherer = Gatherer(instance, attention)
-        self.deafness = Deafness(instance, attention)
+        self.deafness = Deafness(instance.doorway, attention, lambda: instance.postmaster.ready_seen)
         self.sync_trial = SyncTrial(instance, self.gatherer, attention)
         self.upstream_port = UpstreamPort(instance, self.gatherer)
         self.replay_lag = ReplayLag(instance.sessions.observer, lambda: self.gatherer.facts)

@@ -9,11 +9,9 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
 from noded.attention import STRETCH_MAX_S, Attention
-from noded.instance import Instance
+from noded.doorway import Doorway
 from noded.observe import Deafness
 
 PORT = 5432
@@ -70,17 +68,14 @@ def a_door(folder: Path) -> Iterator[Door]:
 
 
 def _deafness(folder: Path) -> Deafness:
-    instance = SimpleNamespace(
-        postmaster=SimpleNamespace(ready_seen=True), server=SimpleNamespace(socket_dir=folder, port=PORT)
-    )
-    return Deafness(cast("Instance", instance), Attention())
+    return Deafness(Doorway(folder / f".s.PGSQL.{PORT}"), Attention(), lambda: True)
 
 
 async def test_an_answer_that_came_while_the_loop_stood_still_is_heard(tmp_path: Path) -> None:
     with a_door(tmp_path) as door:
         deafness = _deafness(tmp_path)
         knocking = asyncio.create_task(deafness.run())
-        await asyncio.to_thread(door.knocked.wait)
+        assert await asyncio.to_thread(door.knocked.wait, 10.0)
         door.may_answer.set()
         time.sleep(2.0)  # noqa: ASYNC251 - this is the stall
         door.knocked.clear()
