@@ -1,4 +1,4 @@
-"""docs/law.md and docs/trust.md hold: each cited number has an entry, the code, switches, tests and scenarios they name exist."""
+"""docs/law.md and docs/trust.md hold: numbers that are cited have entries; what entries name exists."""
 
 from __future__ import annotations
 
