@@ -178,8 +178,15 @@ def acknowledged(cluster: Cluster) -> Iterator[set[int]]:
         session.execute("DROP TABLE hostile")
 
 
+QUICK = ("lock on pg_authid", "our database dropped")
+"""Played with every change; the suite of tenants plays some of the others (test_hostile.py)."""
+CASES = [
+    pytest.param(trouble, id=trouble.name, marks=() if trouble.name in QUICK else pytest.mark.slow) for trouble in TROUBLES
+]
+
+
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("trouble", TROUBLES, ids=[trouble.name for trouble in TROUBLES])
+@pytest.mark.parametrize("trouble", CASES)
 def test_a_killed_writer_is_replaced_whatever_sql_did(
     cluster: Cluster, acknowledged: set[int], trouble: Trouble, tell: Callable[[str], None]
 ) -> None:
@@ -195,7 +202,7 @@ def test_a_killed_writer_is_replaced_whatever_sql_did(
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("trouble", TROUBLES, ids=[trouble.name for trouble in TROUBLES])
+@pytest.mark.parametrize("trouble", CASES)
 def test_a_switchover_ends_or_is_refused_whatever_sql_did(
     cluster: Cluster, acknowledged: set[int], trouble: Trouble, tell: Callable[[str], None]
 ) -> None:
