@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Iterator
@@ -14,8 +15,14 @@ from endpointctl.local.ports import conflicts, find_holder, free_base_port, is_f
 
 @pytest.fixture(params=[socket.SOCK_STREAM, socket.SOCK_DGRAM], ids=["tcp", "udp"])
 def taken(request: pytest.FixtureRequest) -> Iterator[PortUse]:
-    with socket.socket(socket.AF_INET, request.param) as holder:
-        holder.bind(("127.0.0.1", 0))
+    other = socket.SOCK_DGRAM if request.param == socket.SOCK_STREAM else socket.SOCK_STREAM
+    with contextlib.ExitStack() as holders:
+        while True:  # the system gives a port that somebody may hold for the other protocol
+            holder = holders.enter_context(socket.socket(socket.AF_INET, request.param))
+            holder.bind(("127.0.0.1", 0))
+            with contextlib.suppress(OSError), socket.socket(socket.AF_INET, other) as probe:
+                probe.bind(holder.getsockname())
+                break
         if request.param == socket.SOCK_STREAM:
             holder.listen()
         yield PortUse(holder.getsockname()[1], "a test", udp=request.param == socket.SOCK_DGRAM)

@@ -164,6 +164,14 @@ async def test_a_storm_of_the_same_failure_is_a_few_lines_and_a_sum(tmp_path: Pa
                 await asyncio.sleep(0.1)
 
 
+async def _farewell_or_reset(reader: asyncio.StreamReader) -> str:
+    """Bytes that came after the last look at a connection turn its close into a reset, which may overtake what was said."""
+    try:
+        return await farewell(reader)
+    except ConnectionResetError:
+        return "reset"
+
+
 async def test_silent_connections_keep_nobody_out_at_either_door(servers: Servers, tmp_path: Path) -> None:
     limits = "strangers_max = 20"
     async with feed_server(servers.document()) as feed, proxy(tmp_path / "proxy", [feed.port], limits=limits) as running:
@@ -176,7 +184,8 @@ async def test_silent_connections_keep_nobody_out_at_either_door(servers: Server
             for port in (running.writer_port, running.reader_port):
                 async with await connect(port, user="scram", password=PASSWORD) as session:
                     await session.execute("select 1")
-            assert await farewell(crowd[0][0]) == "53300 sorry, too many clients already"
+            put_out = [await _farewell_or_reset(reader) for reader, _ in crowd[:40]]
+            assert "53300 sorry, too many clients already" in put_out
             assert (await running.health()).sessions <= 20
             assert await running.metric("endpointd_listener_refused_total", listener="writer", reason="crowded") >= 180
             assert await running.metric("endpointd_listener_connections", listener="writer", kind="stranger") <= 20
