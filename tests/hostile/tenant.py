@@ -158,7 +158,8 @@ class Tenant:
             dbname=deed.database,
             application_name=deed.named,
             connect_timeout=CONNECT_S,
-            options=deed.options,
+            # So that a server ends what it does for a tenant who has gone: by itself it would look only when it has an answer.
+            options=f"-c client_connection_check_interval=200 {deed.options}",
             **({"user": deed.user} if deed.user != "postgres" else {}),
             **more,
         )

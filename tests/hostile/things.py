@@ -536,7 +536,7 @@ _THINGS: tuple[Thing, ...] = (
     _thing(
         "database-dropped",
         sql("DROP DATABASE postgres WITH (FORCE)", database="template1"),
-        undo=[back("CREATE DATABASE postgres")],
+        undo=[back("CREATE DATABASE postgres TEMPLATE template0")],
         fast=True,
     ),
     _thing(
@@ -631,17 +631,13 @@ _THINGS: tuple[Thing, ...] = (
     # The same, and more, in the database that noded's own sessions are in.
     _replaced("pg_is_in_recovery()", "bool", "SELECT true", "pg_is_in_recovery", OURS),
     _replaced("pg_current_wal_flush_lsn()", "pg_lsn", "SELECT '0/1'::pg_lsn", "pg_current_wal_flush_lsn", OURS),
-    _thing("ours-dropped", sql(f"DROP DATABASE {OURS} WITH (FORCE)"), undo=[back(f"CREATE DATABASE {OURS}")]),
+    # noded makes it again.
+    _thing("ours-dropped", sql(f"DROP DATABASE {OURS} WITH (FORCE)")),
     _thing(
         "ours-renamed",
         loop(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{OURS}'", pause_s=0.01),
         loop(f"ALTER DATABASE {OURS} RENAME TO not_ours", pause_s=0.01),
-        undo=[
-            back(
-                f"DO $$ BEGIN IF EXISTS (SELECT FROM pg_database WHERE datname = 'not_ours') THEN "
-                f"ALTER DATABASE not_ours RENAME TO {OURS}; END IF; END $$"
-            )
-        ],
+        undo=[back("DROP DATABASE IF EXISTS not_ours WITH (FORCE)")],
     ),
     _thing(
         "ours-no-connections",
@@ -651,7 +647,7 @@ _THINGS: tuple[Thing, ...] = (
     _thing(
         "ours-and-postgres-dropped",
         sql(f"DROP DATABASE {OURS} WITH (FORCE)", "DROP DATABASE postgres WITH (FORCE)", database="template1"),
-        undo=[back("CREATE DATABASE postgres")],
+        undo=[back("CREATE DATABASE postgres TEMPLATE template0")],
     ),
     _thing(
         "ours-set-role",
