@@ -32,9 +32,15 @@ SELECT pid, relation::int8 AS relation FROM pg_lock_status()
  ORDER BY pid LIMIT 1
 """
 """Who keeps everybody else from reading a catalog."""
+LASTING_LOCKS = """
+SELECT relation::int8 AS relation FROM pg_lock_status()
+ WHERE locktype = 'relation' AND mode = 'AccessExclusiveLock' AND granted AND pid IS NULL AND relation::int8 < 16384
+ ORDER BY 1 LIMIT 1
+"""
+"""The same of a prepared transaction: sessions that are open hardly feel it, and it outlives every restart and failover."""
 _CATALOGS = {1259: "pg_class", 1260: "pg_authid", 1261: "pg_auth_members", 1262: "pg_database", 2964: "pg_db_role_setting"}
 
-STATEMENTS: list[tuple[str, tuple[object, ...]]] = [(LOCKS, ())]
+STATEMENTS: list[tuple[str, tuple[object, ...]]] = [(LOCKS, ()), (LASTING_LOCKS, ())]
 """What the session that is asked for locks runs once at its opening."""
 
 
@@ -45,8 +51,9 @@ class Logins:
         self._instance = instance
         self._on_change = on_change
         self._failed: str | None = None
+        self._login: str | None = None
         self.problem: str | None = None
-        """Which fresh login fails and why; None while all work, or nothing runs that could take them."""
+        """Which fresh login fails, or would after a failover, and why; None while nothing runs that could take them."""
         self._log = get_logger()
 
     async def run(self) -> None:
@@ -55,6 +62,7 @@ class Logins:
         due_at = 0.0
         while True:
             if not self._instance.note_readiness():
+                self._failed = self._login = None
                 self._tell(None)
                 due_at = 0.0
                 await asyncio.sleep(ROUND_S / 5)
@@ -64,14 +72,14 @@ class Logins:
                 failed = await self._try()
                 if not self._instance.postmaster.ready_seen:
                     continue
-                self._tell(failed if failed is None or self._failed is not None else self.problem)
+                if failed is None or self._failed is not None:
+                    self._login = failed
                 due_at = loop.time() + (AGAIN_S if failed is not None and self._failed is None else TRY_S)
                 self._failed = failed
+            self._tell(await self._lasting_lock() or self._login)
             await asyncio.sleep(ROUND_S)
 
     def _tell(self, problem: str | None) -> None:
-        if problem is None:
-            self._failed = None
         if problem == self.problem:
             return
         if problem is not None:
@@ -135,9 +143,25 @@ class Logins:
             return ""
         with contextlib.suppress(SessionError):
             for row in await control.rows(LOCKS, timeout_s=TRY_TIMEOUT_S):
-                name = _CATALOGS.get(row["relation"], f"catalog {row['relation']}")
-                return f" (process {row['pid']} has locked {name}; end that transaction)"
+                if row["pid"] is not None:
+                    return f" (process {row['pid']} has locked {_catalog(row['relation'])}; end that transaction)"
         return ""
+
+    async def _lasting_lock(self) -> str | None:
+        """Return which prepared transaction's lock would keep logins out, as far as a session that is open already can tell."""
+        control = self._instance.sessions.control
+        if control.is_open and not control.is_busy:
+            with contextlib.suppress(SessionError):
+                for row in await control.rows(LASTING_LOCKS, timeout_s=TRY_TIMEOUT_S):
+                    return (
+                        f"a prepared transaction has locked {_catalog(row['relation'])}, also after a failover: "
+                        "COMMIT PREPARED or ROLLBACK PREPARED it (pg_prepared_xacts) before logins fail"
+                    )
+        return None
+
+
+def _catalog(relation: int) -> str:
+    return _CATALOGS.get(relation, f"catalog {relation}")
 
 
 async def _open(session: Session) -> None:

@@ -118,6 +118,8 @@ class Thing:
     """A regular expression that the words of status must match, if status says that a failover would fail."""
     locks_out: bool = False
     """Nobody can log in or write while it lasts, by PostgreSQL's own rules; that there is a writer is status's word then."""
+    spared: bool = False
+    """Nothing heals a cluster whose writer ends while it lasts: the writer is left alone, and what is told is judged."""
     by_standing: bool = False
     """It is undone in a session that the keeper has had on each node since before: nobody can open another."""
     settle_s: float = 2.0

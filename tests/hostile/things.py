@@ -313,8 +313,9 @@ _THINGS: tuple[Thing, ...] = (
         sql("BEGIN", "LOCK TABLE pg_authid", "PREPARE TRANSACTION 'kept'"),
         undo=[back("ROLLBACK PREPARED 'kept'", database="postgres")],
         ends=Ends.TOLD,
-        tells="prepared|lock",
+        tells="prepared",
         locks_out=True,
+        spared=True,
         by_standing=True,
     ),
     _thing(

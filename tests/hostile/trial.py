@@ -132,6 +132,11 @@ def _strike(
     seen = lookout.between(did_at, time.monotonic())
     told = _told(seen, possible, drilled)
     trial.before = told or (seen[-1].state if seen else "not seen")
+    if thing.spared:
+        trial.verdict = Verdict.TOLD
+        if told is None or not _names(thing, told):
+            trial.problems.append(f'status did not say what would come of it: "{told}"')
+        return
     status = cluster.wait(lambda status: status.writer is not None, "with a writer", timeout_s=bound_s + PATIENCE_S)
     assert status.writer is not None
     struck_at = time.monotonic()
