@@ -38,6 +38,7 @@ from pgtopology.node import NodeState
 from pgtopology.status import Status
 from tests.endpointctl.test_render import make_node, make_status
 from tests.integration.smalldisk import SmallDisk, private_mounts
+from tests.terminal import INTERRUPTIBLE
 
 TOKEN = "a token of the tests"
 
@@ -343,7 +344,7 @@ def test_a_live_view_of_80_columns_shows_every_address_and_note(manager: Manager
     outer, inner = pty.openpty()
     fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
     process = subprocess.Popen(
-        [sys.executable, "-m", "endpointctl", "status", "--watch"],
+        [sys.executable, "-c", INTERRUPTIBLE, "status", "--watch"],
         cwd=Path(__file__).parents[2],
         env=os.environ | {"TERM": "xterm"},
         stdin=inner,

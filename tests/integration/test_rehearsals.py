@@ -18,14 +18,7 @@ from pgtopology.codec import decode
 from pgtopology.drill import Drill
 from pgtopology.flight import Flight
 from pgtopology.lsn import parse_lsn
-
-INTERRUPTIBLE = """
-import signal, sys
-from endpointctl.main import main
-signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.exit(main())
-"""
-"""endpointctl as at a terminal: what a shell runs in the background has SIGINT ignored, and so have its children."""
+from tests.terminal import INTERRUPTIBLE
 
 
 def metrics(cluster: Cluster) -> dict[str, float]:
