@@ -144,6 +144,7 @@ def test_what_may_not_be_done_about_nodes_is_refused_with_the_reason(cluster: Cl
     writer = str(status.writer)
     standby = next(node.name for node in status.nodes if node.name != writer)
     with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of an earlier n4 may linger
         holder.bind(("127.0.0.1", cluster.port(13)))
         holder.listen()
         refusals = {
