@@ -78,7 +78,7 @@ SELECT count(*) AS count,
 _CONNECTIONS = """
 SELECT count(*) AS used, count(*) FILTER (WHERE wait_event = 'SyncRep') AS waiting,
        current_setting('max_connections')::int4 AS most
-  FROM pg_stat_activity WHERE backend_type = 'client backend'
+  FROM pg_stat_get_activity(NULL) WHERE backend_type = 'client backend'
 """
 
 _walsenders_decoder = msgspec.json.Decoder(tuple[Walsender, ...])
