@@ -532,8 +532,9 @@ async def test_a_noded_without_descriptors_goes_on_and_calls_nobody_deaf() -> No
         async with only.client() as client:
             stream = client.lines("/events", idle_timeout_s=10)
             first = decode(await anext(stream), Observation)
-            in_use = max(int(name) for name in os.listdir(f"/proc/{pid}/fd")) + 1  # noqa: PTH208
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, (in_use, limits[1]))
+            in_use = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}  # noqa: PTH208
+            lowest_free = next(number for number in range(limits[0]) if number not in in_use)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (lowest_free, limits[1]))
             try:
                 async for line in stream:
                     seen = decode(line, Observation)
@@ -545,3 +546,4 @@ async def test_a_noded_without_descriptors_goes_on_and_calls_nobody_deaf() -> No
         assert only.process.returncode is None
         after = await only.until(lambda o: o.role is Role.PRIMARY and o.heartbeat is not None)
         assert after.sequence > first.sequence  # the same noded
+        assert "upkeep was cut short" in only.log.read_text()
