@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 from cluster_manager.chronicle import Chronicle
 from cluster_manager.control import Control
 from cluster_manager.dns.kept import kept_document
-from cluster_manager.dns.server import DnsServer
+from cluster_manager.dns.process import DnsProcess
 from cluster_manager.executor import Executor
 from cluster_manager.feed import Feed
 from cluster_manager.flightfiles import FlightFiles, FlightWriter, boot_id
@@ -38,15 +38,18 @@ from pgtopology.document import Topology
 
 LEASE_KEEP_S = 0.5
 
-SWITCH_INTERVAL_S = 0.0005
-"""How long the name server's thread may keep the interpreter from the loop that decides; Python's own 5 ms would add up."""
-
 
 async def serve(settings: ManagerSettings, config: Path, verifiers: Verifiers, noded_token: str, life: Lifecycle) -> None:
     """Manage the cluster until *life* says stop. Raises StoreError if the store cannot be had, OSError for a taken port."""
     specs = settings.specs()
     holder = f"{socket.gethostname()}:{os.getpid()}"
-    dns = DnsServer(host=settings.dns.host, port=settings.dns.port, ttl_s=settings.dns.ttl_s)
+    dns = DnsProcess(
+        host=settings.dns.host,
+        port=settings.dns.port,
+        ttl_s=settings.dns.ttl_s,
+        log_level=settings.logs.level,
+        log_style=settings.logs.style,
+    )
     settings.journal.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     kept = kept_document(settings.journal.path.with_name("topology.json"))
     last = kept.load()
@@ -149,7 +152,6 @@ def main() -> None:
     except (SettingsError, ValueError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - the logs are not set up yet
         sys.exit(2)
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
     sys.exit(run(lambda life: _serve_or_say(settings, arguments.config, verifiers, noded_token, life)))
 
 

@@ -136,12 +136,14 @@ class Suite:
     def _measure(self, kills: int) -> Measured:
         outages: list[float] = []
         memory: dict[str, int] = {}
-        lag_s = 0.0
+        before = self._stalls()
         for _ in range(kills):
             outages.append(self._kill())
             for program, pid in self._pids().items():
                 memory[program] = max(memory.get(program, 0), resident_bytes(pid))
-            lag_s = max(lag_s, self._lag_s())
+        after = self._stalls()
+        # The gauge remembers a minute: what stood still in an earlier trial is not counted again.
+        lag_s = max((lag_s for program, (count, lag_s) in after.items() if count > before[program][0]), default=0.0)
         return Measured(outages_s=tuple(outages), lag_s=lag_s, memory=memory)
 
     def _kill(self) -> float:
@@ -159,19 +161,18 @@ class Suite:
     def _pids(self) -> dict[str, int]:
         return {program: self._cluster.pid_of(program) for program in PROGRAMS}
 
-    def _lag_s(self) -> float:
-        """Return the longest that any loop stood still in the last minute, as the programs tell Prometheus."""
+    def _stalls(self) -> dict[str, tuple[float, float]]:
+        """Return how often each program's loop stood still so far, and for how long at most in the last minute."""
         token = (self._cluster.data_dir / "run" / "token-scrape").read_text().strip()
-        worst = 0.0
-        for offset in PROGRAMS.values():
+        found: dict[str, tuple[float, float]] = {}
+        for program, offset in PROGRAMS.items():
             url = f"http://127.0.0.1:{self._cluster.port(offset)}/metrics"
             request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
             with urllib.request.urlopen(request, timeout=ENDED_S) as answer:  # noqa: S310 - http to 127.0.0.1
                 text = answer.read().decode()
-            for family in text_string_to_metric_families(text):
-                if family.name == "endpointd_loop_lag_seconds":
-                    worst = max(worst, *(sample.value for sample in family.samples))
-        return worst
+            values = {sample.name: sample.value for family in text_string_to_metric_families(text) for sample in family.samples}
+            found[program] = (values["endpointd_loop_stalls_total"], values["endpointd_loop_lag_seconds"])
+        return found
 
 
 @contextlib.contextmanager

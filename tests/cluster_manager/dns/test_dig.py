@@ -8,14 +8,13 @@ import shutil
 
 import pytest
 
-from cluster_manager.dns.server import DnsServer
 from tests.cluster_manager.dns.documents import ORIGIN, document
-from tests.cluster_manager.dns.test_server import serving
+from tests.cluster_manager.dns.test_server import HasPort, serving
 
 pytestmark = pytest.mark.skipif(shutil.which("dig") is None, reason="dig is not installed (dnsutils)")
 
 
-async def dig(server: DnsServer, *words: str) -> str:
+async def dig(server: HasPort, *words: str) -> str:
     """Return all that dig prints."""
     process = await asyncio.create_subprocess_exec(
         "dig", "@127.0.0.1", "-p", str(server.port), "+tries=1", "+time=5", "+norec", *words, stdout=asyncio.subprocess.PIPE,

@@ -9,7 +9,7 @@ import pytest
 
 from cluster_manager.dns.kept import kept_document
 from tests.cluster_manager.dns.documents import document
-from tests.cluster_manager.dns.test_server import ask, last_words, serving
+from tests.cluster_manager.dns.test_process import made, until_answered
 
 
 async def test_a_server_begins_with_the_last_document_and_then_follows_the_store(tmp_path: Path) -> None:
@@ -24,14 +24,15 @@ async def test_a_server_begins_with_the_last_document_and_then_follows_the_store
     writing.cancel()
     last = kept_document(path).load()
     assert last is not None
-    async with serving() as server:
+    async with made() as server:
         server.begin_with(last)
-        assert last_words(await ask(server)) == ["127.0.0.3"]
+        await until_answered(server, "127.0.0.3")
         # A store that was set back, or that is another cluster's, still has the last word.
         server.update(document(writer="n1", epoch=7))
-        assert last_words(await ask(server)) == ["127.0.0.1"]
+        await until_answered(server, "127.0.0.1")
         server.begin_with(last)
-        assert last_words(await ask(server)) == ["127.0.0.1"]
+        server.update(document(writer="n2", epoch=7, revision=41))
+        await until_answered(server, "127.0.0.2")
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"format_version": 99}'])
