@@ -34,7 +34,7 @@ from daemonkit.principals import Scope
 from daemonkit.version import VERSION
 from pgtopology.configuration import ConfigChange
 from pgtopology.document import FORMAT_VERSION, Topology
-from pgtopology.epoch import NO_EPOCH, Epoch
+from pgtopology.epoch import NO_EPOCH, NUMBER_MAX, Epoch
 from pgtopology.explanation import Explanation
 from pgtopology.flight import Flights, summary_of
 from pgtopology.history import History
@@ -49,8 +49,6 @@ HISTORY_KINDS = ("bootstrap.opened", "failover.opened", "voters.changed", "pause
 EXPLAINED_EVENTS = 40
 EVENTS_PER_TURN = 200
 
-NUMBER_MAX = 2**63 - 1
-"""What a path or a query may name: as much as JSON readers and SQLite take."""
 SHOWN_MAX = 40
 
 NO_FLIGHTS = "no failover has been recorded yet"

@@ -21,8 +21,6 @@ from endpointctl import output
 
 TIMEOUT_S_MAX = 604_800.0
 """A week."""
-NUMBER_MAX = 2**63 - 1
-"""Of epochs and events."""
 DEFAULT_DATA_DIR = Path("~/.local/state/endpointd/local")
 
 

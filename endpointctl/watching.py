@@ -10,7 +10,8 @@ import typer
 
 from endpointctl import completing, output
 from endpointctl.exits import WrongUsage
-from endpointctl.options import NUMBER_MAX, Target, command, within
+from endpointctl.options import Target, command, within
+from pgtopology.epoch import NUMBER_MAX
 
 if TYPE_CHECKING:
     from datetime import datetime

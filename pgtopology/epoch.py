@@ -12,6 +12,9 @@ from typing import NewType
 Epoch = NewType("Epoch", int)
 Revision = NewType("Revision", int)
 
+NUMBER_MAX = 2**63 - 1
+"""Of either; what comes from outside and is greater is refused, because what is kept must fit a store's column."""
+
 NO_EPOCH = Epoch(0)
 """Smaller than every epoch of a document: the first document has epoch 1."""
 

@@ -11,17 +11,20 @@ answer when begun; their progress and outcome are in the next observations.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
 
 from pgtopology.desired import DesiredSettings
 from pgtopology.document import FORMAT_VERSION
-from pgtopology.epoch import Epoch, Revision
+from pgtopology.epoch import NUMBER_MAX, Epoch, Revision
 from pgtopology.lsn import Lsn
 from pgtopology.node import Address, Incarnation, NodeName, Position
 from pgtopology.observation import Seen
 from pgtopology.quorum import Voters
 from pgtopology.timeline import Timeline, TimelineRecord
+
+DEADLINE_MS_MAX = 86_400_000
 
 
 class Upstream(msgspec.Struct, frozen=True):
@@ -40,15 +43,15 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """Whom the order is for: a noded refuses another's."""
     system_identifier: str | None
     """None before the cluster has data. A node with another identifier refuses everything."""
-    epoch: Epoch
-    revision: Revision
+    epoch: Annotated[Epoch, msgspec.Meta(ge=0, le=NUMBER_MAX)]
+    revision: Annotated[Revision, msgspec.Meta(ge=0, le=NUMBER_MAX)]
     voters: Voters | None
     """As recorded in that document: what synchronous_standby_names is made from, and what a promise reports as seen."""
     timelines: tuple[TimelineRecord, ...] | None = None
     """The newest timelines that are claimed in that document, for the node to keep; None from a manager that tells none."""
     slots: tuple[str, ...] = ()
     """The sync names of all members: a slot exists for each on every node, except a node's own."""
-    deadline_ms: int = 5000
+    deadline_ms: Annotated[int, msgspec.Meta(ge=0, le=DEADLINE_MS_MAX)] = 5000
 
 
 class StopMode(StrEnum):

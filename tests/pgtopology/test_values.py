@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgtopology.codec import MessageError, decode, encode
-from pgtopology.epoch import Epoch
+from pgtopology.epoch import Epoch, Revision
 from pgtopology.lsn import Lsn, format_lsn, parse_lsn
 from pgtopology.node import Incarnation, NodeName, sync_name
 from pgtopology.observation import Observation, Postmaster, PostmasterState
+from pgtopology.orders import PromiseOrder
 from pgtopology.timeline import Timeline, TimelineRecord, epoch_of, fork_from, next_timeline
 
 
@@ -112,3 +113,18 @@ def test_a_newer_format_is_refused() -> None:
 def test_what_is_no_observation_is_refused_with_the_place(data: str) -> None:
     with pytest.raises(MessageError, match="not a Observation"):
         decode(data, Observation)
+
+
+@pytest.mark.parametrize("field", ["epoch", "revision", "deadline_ms"])
+@pytest.mark.parametrize("number", [-1, 2**63, 10**30, 10**4000])
+def test_an_order_whose_numbers_could_not_be_kept_is_refused_with_the_place(field: str, number: int) -> None:
+    order = PromiseOrder(
+        cluster="local", node=NodeName("n1"), system_identifier=None, epoch=Epoch(7), revision=Revision(1), voters=None
+    )
+    assert decode(encode(order), PromiseOrder) == order
+    sent = encode(order).replace(
+        f'"{field}":{json.loads(encode(order))[field]}'.encode(), f'"{field}":'.encode() + str(number).encode()
+    )
+    assert sent != encode(order)
+    with pytest.raises(MessageError, match=rf"`?\$\.{field}`?|out of range"):
+        decode(sent, PromiseOrder)
