@@ -92,6 +92,8 @@ def switchover(
     """
     if dry_run and no_wait:
         raise WrongUsage("--dry-run does nothing, so there is nothing that --no-wait would not wait for")
+    if dry_run and wait_idle is not None:
+        raise WrongUsage("--dry-run does nothing, so there is no moment that --wait-idle would wait for")
     if dry_run:
         _rehearse(target, to, drain_timeout, as_json=as_json)
     else:
@@ -172,6 +174,7 @@ def _wait_idle(target: Target, to: str | None, wait_s: float) -> None:
     async def run() -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait_s
+        is_said = False
         async with manager(target) as client:
             require_other_node(await fetch_status(client), to)
             while True:
@@ -181,10 +184,13 @@ def _wait_idle(target: Target, to: str | None, wait_s: float) -> None:
                     raise Failure(told.obstacle or "a switchover is not possible now")
                 if told.open_count == 0:
                     return
+                who = "; ".join(session_text(one) for one in told.open_sessions[:SESSIONS_SHOWN])
+                why = f"transactions are open: {who}" if told.open_count else "the writer does not say who has one open"
                 if loop.time() >= deadline:
-                    who = "; ".join(session_text(one) for one in told.open_sessions[:SESSIONS_SHOWN])
-                    why = f"transactions are open: {who}" if told.open_count else "the writer does not say who has one open"
                     raise Failure(f"no moment without open transactions within {wait_s:g} s; nothing was done; {why}")
+                if not is_said:
+                    is_said = True
+                    output.line(f"waiting for a moment without open transactions, {wait_s:g} s at most; {why}", err=True)
                 await asyncio.sleep(IDLE_POLL_S)
 
     asyncio.run(run())

@@ -209,6 +209,7 @@ WRONG_USES = {
     ("failover", "--allow-data-loss", ""): "empty",
     ("switchover", "--to", "../x"): "a-z, 0-9 and hyphen",
     ("switchover", "--dry-run", "--no-wait"): "--no-wait",
+    ("switchover", "--dry-run", "--wait-idle", "5"): "--wait-idle",
     ("drill", "--lose", ""): "a-z, 0-9 and hyphen",
     ("verify", "--seconds", "nan"): "",
     ("verify", "--seconds", "0"): "",
