@@ -10,7 +10,7 @@ from __future__ import annotations
 from cluster_manager.decision.diagnose import Diagnosis
 from cluster_manager.decision.elect import tally
 from cluster_manager.decision.plan import Plan
-from cluster_manager.decision.view import View
+from cluster_manager.decision.view import Request, View
 from cluster_manager.flightfiles import FlightWriter
 from cluster_manager.journal import Journal
 from cluster_manager.pastwriters import outage_of
@@ -55,6 +55,11 @@ class Chronicle:
         if plan.finding.failed and self._detected_ms is None:
             self._detected_ms = view.now_ms
         self._flights.recorder.planned(view, plan)
+
+    def given_up(self, view: View, request: Request, because: str) -> None:
+        """Record that an operator's order ended before anything was changed."""
+        self._journal.append("operator.given_up", f"the {request.kind} is given up: {because}", epoch=_epoch(view))
+        self._log.warning("an order is given up", order=str(request.kind), because=because)
 
     def written(self, old: Topology | None, new: Topology, view: View, because: str, began_ms: float, now: float) -> None:
         """Record what the write of *new* over *old*, begun at *began_ms* and done *now*, means."""

@@ -172,7 +172,7 @@ class Control:
             since={name: wall for name, (_, wall) in self._reconciler.since.items()},
             version=VERSION,
         )
-        return json_response(status)
+        return json_response(msgspec.structs.replace(status, order_given_up=self._reconciler.given_up))
 
     async def _topology(self, _request: web.Request) -> web.Response:
         document = self._reconciler.document

@@ -21,7 +21,7 @@ from cluster_manager.decision.actions import NodeAction, WriteDocument
 from cluster_manager.decision.diagnose import Diagnosis
 from cluster_manager.decision.members import node_state
 from cluster_manager.decision.plan import Plan, decide
-from cluster_manager.decision.request import refusal
+from cluster_manager.decision.request import hindrance, refusal
 from cluster_manager.decision.view import NodeSpec, Request, SettingsSent, Timings, View
 from cluster_manager.executor import Executor
 from cluster_manager.observer import Observer, now_ms
@@ -74,6 +74,9 @@ class Reconciler:
         self._claimed_ms = self._started_ms
         self._transition_began_ms = self._started_ms
         self._request: Request | None = None
+        self._hindered_since_ms: float | None = None
+        self.given_up: str | None = None
+        """Why the newest order of an operator was given up before anything was changed; None if it was not."""
         self._soft_failovers_ms: deque[float] = deque(maxlen=FAILOVERS_REMEMBERED)
         self._edits: list[tuple[Callable[[Topology], Topology], str]] = []
         self._log = get_logger()
@@ -109,6 +112,8 @@ class Reconciler:
             self._observer.changed.clear()
             self._executor.enter_epoch(self._document.epoch if self._document is not None else Epoch(0))
             self._observer.writer = self._document.writer if self._document is not None else None
+            if self._request is not None:
+                self._give_up(self.look(), self._request)
             view = self.look()
             plan = decide(view)
             self.view, self.plan = view, plan
@@ -157,7 +162,19 @@ class Reconciler:
         if why_not is not None:
             raise ApiError(409, "refused", why_not)
         self._request = replace(request, asked_at_ms=view.now_ms)
+        self._hindered_since_ms = self.given_up = None
         self._observer.changed.set()
+
+    def _give_up(self, view: View, request: Request) -> None:
+        """Let go of an operator's order that was accepted and has not begun, if it has been hindered for too long."""
+        why_not = hindrance(view, request)
+        if why_not is None:
+            self._hindered_since_ms = None
+        elif self._hindered_since_ms is None:
+            self._hindered_since_ms = view.now_ms
+        elif view.now_ms - self._hindered_since_ms >= view.timings.refused_ms:
+            self._request, self.given_up = None, why_not
+            self._chronicle.given_up(view, request, why_not)
 
     def edit(self, change: Callable[[Topology], Topology], because: str) -> None:
         """Have *change* applied to the document between two decisions. Raises ApiError without a document."""

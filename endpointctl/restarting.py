@@ -216,6 +216,8 @@ class _Rolling:
                     self._restarted.append(node.name)
                     self._say(f'"{node.name}" is {node.state} again')
                     return
+                if status.order_given_up is not None and status.writer == before.name:
+                    raise Failure(f'"{before.name}" does not hand over: {status.order_given_up}', hint="give the order again")
                 seen = node.problem or node.state
                 is_broken = node.state == "stopped" and node.problem is not None
                 broken_since = (broken_since or self._clock()) if is_broken else None

@@ -129,9 +129,15 @@ def _hand_over(
             if no_wait:
                 output.json_document(answer) if as_json else output.line(f"accepted: epoch {epoch}")
                 return
+
+            def is_done(status: Status) -> bool:
+                if status.epoch < epoch and status.order_given_up is not None:
+                    raise Failure(f"given up, and nothing was changed: {status.order_given_up}")
+                return status.epoch >= epoch and status.writer is not None
+
             after = await wait_for_status(
                 client,
-                lambda status: status.epoch >= epoch and status.writer is not None,
+                is_done,
                 timeout_s=timeout_s,
                 wanted=f"finished (epoch {epoch})",
             )

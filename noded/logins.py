@@ -25,6 +25,7 @@ AGAIN_S = 0.5
 OPEN_TIMEOUT_S = 2.5
 TRY_TIMEOUT_S = 2.0
 ANYWHERE = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what a server may be told to listen on
+TOO_MANY_CONNECTIONS = "53300"
 
 LOCKS = """
 SELECT pid, relation::int8 AS relation FROM pg_lock_status()
@@ -52,8 +53,11 @@ class Logins:
         self._on_change = on_change
         self._failed: str | None = None
         self._login: str | None = None
+        self._full = False
         self.problem: str | None = None
         """Which fresh login fails, or would after a failover, and why; None while nothing runs that could take them."""
+        self.spared = False
+        """Whether `problem` is only that strangers have every connection, and those that another writer needs are open here."""
         self._log = get_logger()
 
     async def run(self) -> None:
@@ -76,17 +80,20 @@ class Logins:
                     self._login = failed
                 due_at = loop.time() + (AGAIN_S if failed is not None and self._failed is None else TRY_S)
                 self._failed = failed
-            self._tell(await self._lasting_lock() or self._login)
+            lasting = await self._lasting_lock()
+            held = all(session.is_open for session in self._instance.sessions.standing)
+            self._tell(lasting or self._login, spared=lasting is None and self._full and held)
             await asyncio.sleep(ROUND_S)
 
-    def _tell(self, problem: str | None) -> None:
-        if problem == self.problem:
+    def _tell(self, problem: str | None, *, spared: bool = False) -> None:
+        spared = spared and problem is not None
+        if (problem, spared) == (self.problem, self.spared):
             return
         if problem is not None:
-            self._log.error("a login fails that a failover may need", why=problem)
+            self._log.error("a login fails that a failover may need", why=problem, spared=spared)
         else:
             self._log.info("logins work again")
-        self.problem = problem
+        self.problem, self.spared = problem, spared
         self._on_change()
 
     async def _keep_open(self) -> None:
@@ -99,7 +106,9 @@ class Logins:
         """Return what is wrong with fresh logins, or None."""
         if not (hangs := self._instance.sessions.routes.hangs).left_s(asyncio.get_running_loop().time()):
             control, replication = await asyncio.gather(self._try_control(), self._try_replication())
+            self._full = self._full and replication is None
             return "; ".join(text for text in (control, replication) if text is not None) or None
+        self._full = False
         return self._failed or f"logins are {hangs.reason}{await self._blocker()}"
 
     async def _try_control(self) -> str | None:
@@ -111,12 +120,14 @@ class Logins:
             try:
                 await session.open(timeout_s=TRY_TIMEOUT_S)
             except SessionError as error:
+                self._full = error.sqlstate == TOO_MANY_CONNECTIONS
                 refused = refused or (str(error) if error.sqlstate else f"not answered ({error})")
                 if error.sqlstate in ANOTHER_WAY:
                     continue
                 break
             finally:
                 session.drop()
+            self._full = False
             if sessions.routes.works(route):
                 _renew(sessions.standing, route)
             if route.role == conf.CONTROL_ROLE:

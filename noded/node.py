@@ -75,6 +75,7 @@ class Node:
         reporter.relaxations = lambda: self.audit.relaxations.texts
         reporter.repairs = lambda: self.audit.roles.texts
         reporter.login_problem = lambda: self.logins.problem
+        reporter.login_spared = lambda: self.logins.spared
         sessions = instance.sessions
         sessions.control.statements += [*STATEMENTS, *fence.STATEMENTS, *promotion.STATEMENTS, *logins.STATEMENTS]
         sessions.observer.statements += observe.STATEMENTS

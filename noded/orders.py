@@ -213,13 +213,10 @@ class Orders:
     async def checkpoint(self, order: CheckpointOrder) -> Acknowledged:
         """Write dirty pages out now, beside everything else."""
         self._accept(order, primary=False)
-        session = self._instance.sessions.fresh("endpointd checkpoint")
         try:
-            await session.rows("CHECKPOINT", timeout_s=_patience_s(order))
+            await self._instance.sessions.checkpoint.rows("CHECKPOINT", timeout_s=_patience_s(order))
         except SessionError as error:
             raise OrderRefused(Refusal.FAILED, f"the checkpoint was not completed: {error}") from error
-        finally:
-            session.drop()
         return self._done()
 
     async def start(self, order: StartOrder, *, restart: bool = False) -> Acknowledged:

@@ -90,6 +90,7 @@ class Reporter:
         self.repairs: Callable[[], tuple[str, ...]] = tuple
         """Whom to ask for what was put right of our roles and database on the writer."""
         self.login_problem: Callable[[], str | None] = lambda: None
+        self.login_spared: Callable[[], bool] = lambda: False
         """Whom to ask for what is wrong with fresh logins."""
         self.latest = self.compose()
 
@@ -176,6 +177,7 @@ class Reporter:
             outside=self.outside(),
             repairs=self.repairs(),
             login_problem=self.login_problem(),
+            login_spared=self.login_spared(),
             postmaster=Postmaster(
                 state=postmaster.state,
                 pid=postmaster.pid,

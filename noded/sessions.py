@@ -278,7 +278,9 @@ class Sessions:
         self.auditor = self.fresh("endpointd auditor")
         """For what waits for the quorum and must hold up nobody: each of its commits may."""
         self._walsenders = {role: self._walsender_of(role, "endpointd position") for role in (CONTROL_ROLE, SUPERUSER)}
-        self.standing = (self.control, self.observer, self.heartbeat)
+        self.checkpoint = self.fresh("endpointd checkpoint")
+        """For the checkpoint before a planned handover, which may take long, when strangers may have every connection."""
+        self.standing = (self.control, self.observer, self.heartbeat, self.checkpoint)
 
     def fresh(self, name: str, *, database: str | None = None, settings: dict[str, str] | None = None) -> Session:
         """Return another session: a new backend that shows what new backends see. The caller drops it.

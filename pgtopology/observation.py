@@ -240,6 +240,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """On the writer: what SQL had changed of our roles and our database, and what was put right."""
     login_problem: str | None = None
     """Which fresh login fails on this node, noded's own or another node's, and why: a failover to it could not be completed."""
+    login_spared: bool = False
+    """Whether that is only because every connection is taken, and noded holds open those that another writer needs."""
 
     postmaster: Postmaster
     role: Role = Role.NONE

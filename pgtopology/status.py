@@ -213,5 +213,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     vacuum_horizon: VacuumHorizon | None = None
     """None while nobody keeps anything, or nobody says."""
     slots: tuple[SlotStatus, ...] = ()
+    order_given_up: str | None = None
+    """Why the newest failover or switchover that was accepted ended before anything was changed; None if it did not."""
     repairs: tuple[str, ...] = ()
     """What SQL had changed lately of our roles and our database, and the writer's noded has put right."""

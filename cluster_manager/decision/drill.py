@@ -200,7 +200,8 @@ def _candidate(view: View, document: Topology, node: NodeView, told: Readiness |
         if observation.pending_restart:
             notes.append("settings wait for a restart")
         if observation.login_problem:
-            obstacles.append(f"a login fails that it may need: {observation.login_problem}")
+            worries = notes if observation.login_spared else obstacles
+            worries.append(f"a login fails that it may need: {observation.login_problem}")
         if observation.problem:
             notes.append(observation.problem)
     notes += lost_with(view, node.name)

@@ -7,7 +7,7 @@ from cluster_manager.decision.members import CAUGHT_UP_BYTES, lag_bytes, node_st
 from cluster_manager.decision.prospects import stalled_ms
 from cluster_manager.decision.prospects import unanswered as is_unanswered
 from cluster_manager.decision.suspicion import Health, health, login_problems, promisable, survivors, tell
-from cluster_manager.decision.view import Request, RequestKind, View
+from cluster_manager.decision.view import ActionKind, Request, RequestKind, View
 from pgtopology.document import Durability, Topology, Transition, TransitionKind
 from pgtopology.node import NodeName, NodeState
 from pgtopology.observation import Port
@@ -41,7 +41,7 @@ def refusal(view: View, request: Request) -> str | None:
             return f'the quorum heartbeat of "{document.writer}" is not acknowledged'
         if request.to is None and heir(view, document) is None:
             return "no other voter is streaming"
-        if problems := login_problems(view, document):
+        if problems := login_problems(view, document, spared=False):
             return f"a login fails that the next writer may need: {tell(problems)}"
     able, missing = promisable(view, document)
     if not document.is_safe_set(able):
@@ -51,6 +51,23 @@ def refusal(view: View, request: Request) -> str | None:
     if not document.is_safe_set(others):
         return f'without "{document.writer}" the voters that answer are no safe set: the writer could not leave it'
     return None
+
+
+def hindrance(view: View, request: Request) -> str | None:
+    """Return why *request*, which was accepted and has not begun, would not be carried out now, or None.
+
+    What lasts ends the order: carried out when the reason happens to go, hours later perhaps, it would be nobody's wish.
+    """
+    why_not = refusal(view, request)
+    writer = view.document.writer if view.document is not None else None
+    if why_not is not None or request.kind is not RequestKind.SWITCHOVER or writer is None:
+        return why_not
+    ordered = (ActionKind.CHECKPOINT, writer)
+    failure = view.failures.get(ordered)
+    # One that failed once is tried again first.
+    if failure is None or failure.count < 2 or failure.age_ms > view.now_ms - request.asked_at_ms or ordered in view.in_flight:
+        return None
+    return f'"{writer}" does not write the checkpoint that comes first: {failure.message}'
 
 
 def _in_transition_refusal(view: View, document: Topology, transition: Transition, request: Request) -> str | None:

@@ -62,17 +62,18 @@ def promisable(view: View, document: Topology) -> tuple[tuple[Voter, ...], dict[
     return tuple(able), missing
 
 
-def login_problems(view: View, document: Topology) -> dict[str, str]:
+def login_problems(view: View, document: Topology, *, spared: bool = True) -> dict[str, str]:
     """Return, of each voter on which a login fails that a failover may need, what its noded says of it.
 
-    It can promise all the same, because a promise needs no login; but to open, a writer must be followed and asked.
+    It can promise all the same, because a promise needs no login; but to open, a writer must be followed and asked. Where
+    only the connections are all taken, the sessions that noded holds do for that: not *spared* leaves those nodes out.
     """
     found: dict[str, str] = {}
     for voter in document.voters.members if document.voters is not None else ():
         node = view.node(voter.name)
         if node is not None and node.observation is not None and is_fresh(node, view.timings):
             problem = node.observation.login_problem
-            if problem is not None:
+            if problem is not None and (spared or not node.observation.login_spared):
                 found[voter.name] = f"says that {problem}"
     return found
 

@@ -63,6 +63,8 @@ class Timings:
     """How long a stopped primary then waits for the promise of somebody who can take over, before it is promoted again."""
     checkpoint_ms: float = 60_000
     """How long a planned handover waits for the checkpoint that shortens the stop."""
+    refused_ms: float = 2000
+    """How long an operator's order that was accepted waits, once it would be refused or its checkpoint failed."""
     checkpointed_ms: float = 10_000
     """A checkpoint younger than this is good enough."""
     adopt_ms: float = 2000

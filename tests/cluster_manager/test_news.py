@@ -81,6 +81,7 @@ OTHERWISE: dict[str, Any] = {
     "relaxations": ("role app",),
     "repairs": ("role endpointd had another password",),
     "login_problem": "nobody can log in",
+    "login_spared": True,
     "postmaster": Postmaster(state=PostmasterState.RUNNING, pid=2, deaf_ms=500),
     "role": Role.STANDBY,
     "timeline": Timeline(5),

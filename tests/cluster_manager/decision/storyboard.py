@@ -14,7 +14,7 @@ n1 n2 n3 voters with w=2; each line changes one thing.  Ages are milliseconds.
     in-flight settings n1
     request [switchover|data-loss] [to=n3]
     manager started=-100 not-ours bootstrap empty-store wanted=async began=-1000 proxies-busy checkpointed=-500
-    manager proxies-seen=4/25 soft-failovers=-90000,-5000 flaps-freely
+    manager proxies-seen=4/25 soft-failovers=-90000,-5000 flaps-freely checkpoint-failed="the disk is full"
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.view import (
     NEVER_MS,
     ActionKind,
+    Failure,
     NodeSpec,
     NodeView,
     Promise,
@@ -377,6 +378,11 @@ def _edit_manager(view: View, words: list[str]) -> View:
                 view = replace(view, transition_began_at_ms=NOW_MS + float(value))
             case "not-ours":
                 view = replace(view, epoch_is_ours=False)
+            case "checkpoint-failed":
+                failed = Failure(count=2, age_ms=5, code="failed", message=value)
+                assert view.document is not None
+                assert view.document.writer is not None
+                view = replace(view, failures={(ActionKind.CHECKPOINT, view.document.writer): failed})
             case "soft-failovers":
                 view = replace(view, soft_failovers_at_ms=tuple(NOW_MS + float(at) for at in value.split(",")))
             case "flaps-freely":
@@ -483,6 +489,8 @@ def _edit_one(node: NodeView, key: str, value: str) -> NodeView:
             return replace(node, observation=change(seen, storage_problem=value))
         case "login-problem":
             return replace(node, observation=change(seen, login_problem=value))
+        case "login-spared":
+            return replace(node, observation=change(seen, login_problem=value, login_spared=True))
         case "quarantined":
             return replace(node, observation=change(seen, quarantined=True))
         case "disk-free":

@@ -12,10 +12,10 @@ from cluster_manager.decision import request
 
 FOLDER = Path(__file__).with_name("scenarios")
 REFUSALS = [
-    line.removeprefix("refused: ")
+    line.partition(": ")[2]
     for path in sorted(FOLDER.glob("*.txt"))
     for line in path.read_text(encoding="utf-8").partition("----\n")[2].splitlines()
-    if line.startswith("refused: ")
+    if line.startswith(("refused: ", "given up if this lasts: "))
 ]
 
 

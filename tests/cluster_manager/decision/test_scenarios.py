@@ -14,7 +14,7 @@ import pytest
 from cluster_manager.decision.actions import WriteDocument
 from cluster_manager.decision.diagnose import Diagnosis
 from cluster_manager.decision.plan import MEMBERS_CHANGED, decide
-from cluster_manager.decision.request import refusal
+from cluster_manager.decision.request import hindrance, refusal
 from cluster_manager.decision.view import slots_of
 from pgtopology.succession import may_follow
 from tests.cluster_manager.decision.storyboard import read_view, tell_members, tell_plan
@@ -38,6 +38,8 @@ def test_scenario(path: Path) -> None:
     told += tell_plan(view, plan)
     if view.request is not None and (why_not := refusal(view, view.request)) is not None:
         told = f"refused: {why_not}\n{told}"
+    elif view.request is not None and (why_not := hindrance(view, view.request)) is not None:
+        told = f"given up if this lasts: {why_not}\n{told}"
     for action in plan.actions:
         if isinstance(action, WriteDocument) and view.document is not None:
             assert may_follow(view.document, action.document) is None
