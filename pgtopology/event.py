@@ -16,6 +16,7 @@ OPERATOR_KINDS = (
     "operator.command",
     "operator.config",
     "operator.failover",
+    "operator.given_up",
     "operator.node",
     "operator.pause",
     "operator.resume",
