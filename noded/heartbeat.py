@@ -106,15 +106,19 @@ class Heartbeat:
         """Return what the observation says of it at *now*, of the loop's clock."""
         if self._epoch is None:
             return None
-        acknowledged, begun, pending = self._acknowledged_at, self._begun_at, self._pending_since
+        acknowledged, begun = self._acknowledged_at, self._begun_at
         return observation.Heartbeat(
             epoch=self._epoch,
             acknowledged_age_ms=int((now - acknowledged) * 1000) if acknowledged is not None else None,
             begun_age_ms=int((now - begun) * 1000) if begun is not None else None,
-            pending_ms=int((self._attention.now() - pending) * 1000) if pending is not None else 0,
+            pending_ms=int(self.pending_s() * 1000),
             lsn=self._lsn,
             error=self._error,
         )
+
+    def pending_s(self) -> float:
+        """Return for how many seconds the present one has been waiting while noded was awake; 0 if none is under way."""
+        return self._attention.now() - self._pending_since if self._pending_since is not None else 0.0
 
     def unflushed_s(self, flush_lsn: Lsn | None, asked_at: float) -> float | None:
         """Return the age of the oldest heartbeat that *flush_lsn*, asked for at *asked_at*, does not cover; None if all are."""

@@ -72,7 +72,7 @@ class Reporter:
         self._news = asyncio.Event()
         self.gatherer = Gatherer(instance, attention)
         self.deafness = Deafness(instance.doorway, attention, lambda: instance.postmaster.ready_seen)
-        self.sync_trial = SyncTrial(instance, self.gatherer, attention)
+        self.sync_trial = SyncTrial(instance, self.gatherer, heartbeat, attention)
         self.upstream_port = UpstreamPort(instance, self.gatherer)
         self.replay_lag = ReplayLag(instance.sessions.observer, lambda: self.gatherer.facts)
         self.slots_kept: Callable[[], frozenset[str]] = frozenset
@@ -210,7 +210,7 @@ class Reporter:
             user_slots=self.user_slots() if running else (),
             horizon=self.horizon() if running else None,
             disk=disk_of(instance),
-            sync=self.sync_trial.report() if standby else None,
+            sync=self.sync_trial.report() if running else None,
             data_dir=str(instance.layout.pgdata),
             server_version=instance.binaries.version,
             pending_restart=bool(facts.restart_for),

@@ -7,6 +7,8 @@ the reason out when a session's first files cannot be written.  So noded looks f
 from __future__ import annotations
 
 import os
+from functools import cache
+from pathlib import Path
 
 from noded.instance import Instance
 from pgtopology.observation import Disk
@@ -14,14 +16,30 @@ from pgtopology.observation import Disk
 ROOM_MIN_BYTES = 16 << 20
 """One WAL segment of the usual size: without room for it no server goes on."""
 
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
 
 def disk_of(instance: Instance) -> Disk | None:
     """Return how full the file system of the data is; None if it cannot be told."""
     try:
-        status = os.statvfs(instance.layout.root)
+        status, device = os.statvfs(instance.layout.root), instance.layout.root.stat().st_dev
     except OSError:
         return None
-    return Disk(free_bytes=status.f_bavail * status.f_frsize, total_bytes=status.f_blocks * status.f_frsize)
+    system = _running_system()
+    return Disk(
+        free_bytes=status.f_bavail * status.f_frsize,
+        total_bytes=status.f_blocks * status.f_frsize,
+        device=f"{system}/{os.major(device)}:{os.minor(device)}" if system is not None else None,
+    )
+
+
+@cache
+def _running_system() -> str | None:
+    """Return what this boot of this kernel, which numbers the devices, calls itself; containers on it say the same."""
+    try:
+        return BOOT_ID.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return None
 
 
 def lack_of_room(instance: Instance) -> str | None:

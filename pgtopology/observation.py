@@ -170,15 +170,19 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True):
 
     free_bytes: int
     total_bytes: int
+    device: str | None = None
+    """Which device of which running system: nodes that tell the same one share it. None if that cannot be told."""
 
 
 class DiskSync(msgspec.Struct, frozen=True, kw_only=True):
-    """How long the node's disk takes to make a write durable, tried while a standby gets no WAL."""
+    """How long the node's disk takes to make a write durable, tried while a standby gets no WAL or a heartbeat waits."""
 
     last_ms: int | None = None
     """Of the last trial since WAL arrived; None if none is over."""
     pending_ms: int = 0
     """How long the present one has been going on."""
+    slowest_ms: int = 0
+    """The longest that ended within the last ten seconds; 0 if none did."""
 
 
 class Connections(msgspec.Struct, frozen=True, kw_only=True):
@@ -229,7 +233,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     mute_ms: int = 0
     """How long PostgreSQL has accepted connections since its start without answering one question of noded's."""
     sync: DiskSync | None = None
-    """On a standby; None from a noded that does not try."""
+    """On a standby or the writer; None from a noded that does not try."""
     relaxations: tuple[str, ...] = ()
     """On the writer: who commits, or lately would have, with another synchronous_commit than on."""
     late_ms: int = 0

@@ -297,13 +297,16 @@ def _slow_disks(writer: NodeView, document: Topology, view: View) -> str | None:
     timings = view.timings
     w = document.voters.w if document.voters is not None else 1
     others = [node for node in _other_voters(writer, document, view) if is_fresh(node, timings)]
-    slow = [node for node in others if _is_slow(node, timings)]
+    sharing = [node for node in others if _is_on_busy_disk_of(writer, node, timings)]
+    slow = [node for node in others if node in sharing or _is_slow(node, timings)]
     untried = [node for node in others if node not in slow and _is_being_tried(node)]
     with_the_writer = 1 + len(others) - len(slow)
     if with_the_writer - len(untried) >= w:
         return None
     if with_the_writer >= w:
         return f"it is not known yet how slow the disks of {_names(untried)} are"
+    if sharing:
+        return f"its disk is busy and {_names(sharing)} share it: another writer would wait for it as well"
     return f"the disks of {_names(slow)} are too slow: another writer would wait for them as well"
 
 
@@ -311,6 +314,21 @@ def _is_slow(node: NodeView, timings: Timings) -> bool:
     """Return whether the node has WAL in hand that its disk does not make durable, or was too slow when that was tried."""
     sync = node.observation.sync if node.observation is not None else None
     return is_flushing(node) or (sync is not None and max(sync.last_ms or 0, sync.pending_ms) >= timings.slow_sync_ms)
+
+
+def _is_on_busy_disk_of(writer: NodeView, node: NodeView, timings: Timings) -> bool:
+    """Return whether the node shares the writer's disk, and that is slow for the writer's noded too, so that its heartbeat may
+    just be waiting for it. One sync of the node's own that was quick proves little then."""
+    seen, other = writer.observation, node.observation
+    if seen is None or other is None or seen.disk is None or other.disk is None or seen.sync is None:
+        return False
+    shared = seen.disk.device is not None and seen.disk.device == other.disk.device
+    waits_ms = seen.heartbeat.pending_ms if seen.heartbeat is not None else 0
+    return (
+        shared
+        and max(seen.sync.slowest_ms, seen.sync.pending_ms) >= timings.busy_sync_ms
+        and waits_ms < timings.shared_stuck_ms
+    )
 
 
 def _is_being_tried(node: NodeView) -> bool:

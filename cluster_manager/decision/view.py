@@ -41,6 +41,10 @@ class Timings:
     """A quorum heartbeat unacknowledged for so long."""
     slow_sync_ms: float = 300
     """A disk that takes so long for one sync: two in a row, the writer's and a standby's, are what makes a heartbeat stuck."""
+    busy_sync_ms: float = 100
+    """A disk that others share and that takes so long for one sync of the writer's noded: an idle one takes a tenth of that."""
+    shared_stuck_ms: float = 5000
+    """A heartbeat that waits for so long is not waiting for a busy disk that all share: it would have been acknowledged."""
     unflushed_ms: float = 2000
     """A receiver that makes WAL durable hears nobody meanwhile; after wal_receiver_timeout it would give its upstream up."""
     settled_ms: float = 1500

@@ -18,6 +18,8 @@ from bench.ledger import Recorder
 
 SYNC_MS = 900
 """Longer than the 600 ms after which a heartbeat counts as stuck."""
+HUNG_MS = 20_000
+"""Longer than a heartbeat that waits for a busy disk is believed to."""
 COMMITS = 24
 """Of four clients: several syncs one after another."""
 
@@ -29,11 +31,11 @@ class Disks:
         self._folder = folder
 
     @contextlib.contextmanager
-    def slow(self, *names: str) -> Iterator[None]:
-        """Let syncs of the nodes called *names* take SYNC_MS longer for a `with` block."""
+    def slow(self, *names: str, for_ms: int = SYNC_MS) -> Iterator[None]:
+        """Let syncs of the nodes called *names* take *for_ms* milliseconds longer for a `with` block."""
         files = [self._folder / name for name in names]
         for file in files:
-            file.write_text(str(SYNC_MS))
+            file.write_text(str(for_ms))
         try:
             yield
         finally:
@@ -78,9 +80,14 @@ def test_slow_disks_move_the_writer_only_where_that_helps(disks: Disks, make_clu
             # The writer's last slow sync ends before the others' disks are quick again: else its disk is the only slow one.
             recorder.wait_for_more(COMMITS, timeout_s=60.0)
         recorder.wait_for_more(50, timeout_s=30.0)
+        # All share one disk here: the writer's slow sync is everybody's, however quick a trial of the others was.
+        with disks.slow(before.writer):
+            cluster.wait(lambda status: "share it" in status.reason, "waiting for a disk that all share")
+            recorder.wait_for_more(COMMITS, timeout_s=60.0)
+        recorder.wait_for_more(50, timeout_s=30.0)
         still = cluster.wait_healthy()
         assert (still.epoch, still.writer) == (before.epoch, before.writer), "a failover that could mend nothing"
-        with disks.slow(before.writer):
+        with disks.slow(before.writer, for_ms=HUNG_MS):
             moved = cluster.wait_for_epoch_after(before.epoch, timeout_s=60.0)
             assert moved.writer != before.writer
         recorder.wait_for_more(50, timeout_s=60.0)

@@ -439,9 +439,9 @@ def _edit_one(node: NodeView, key: str, value: str) -> NodeView:
             receiver = seen.receiver or Receiver(running=True, streaming=True, upstream=NodeName("n1"))
             return replace(node, observation=change(seen, receiver=change(receiver, written_lsn=parse_lsn(value))))
         case "sync":
-            # Milliseconds of the last trial, and of one that goes on: 5, 5/120, /120.
-            last, _, pending = value.partition("/")
-            sync = DiskSync(last_ms=int(last) if last else None, pending_ms=int(pending or 0))
+            # Milliseconds of the last trial, of one that goes on, and of the slowest lately: 5, 5/120, /120, 5/0/800.
+            last, pending, slowest = (*value.split("/"), "", "")[:3]
+            sync = DiskSync(last_ms=int(last) if last else None, pending_ms=int(pending or 0), slowest_ms=int(slowest or 0))
             return replace(node, observation=change(seen, sync=sync))
         case "replayed-ago":
             return replace(node, replay_advanced_age_ms=float(value))
@@ -493,6 +493,8 @@ def _edit_one(node: NodeView, key: str, value: str) -> NodeView:
             return replace(node, observation=change(seen, login_problem=value, login_spared=True))
         case "quarantined":
             return replace(node, observation=change(seen, quarantined=True))
+        case "device":
+            return replace(node, observation=change(seen, disk=Disk(free_bytes=1 << 36, total_bytes=1 << 40, device=value)))
         case "disk-free":
             return replace(node, observation=change(seen, disk=Disk(free_bytes=int(value), total_bytes=1 << 40)))
         case "crashed":
