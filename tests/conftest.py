@@ -1,8 +1,10 @@
-"""What all tests share: marks by folder, so that `-m "not integration"` is the fast half."""
+"""What all tests share: marks by folder (`-m "not integration"` is the fast half), and no way to a cluster that runs here."""
 
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,33 @@ TOLD = "told"
 """The property of a test's report under which it has lines to be shown at the end of the run."""
 
 
+_DEFAULT_PORTS = range(6400, 6500)
+"""What a developer's own cluster listens on; no test may know whether there is one."""
+_LOOPBACK = ("127.", "::1", "localhost", "::ffff:127.")
+_reached: list[str] = []
+
+
+def _note_default_ports(event: str, arguments: tuple[object, ...]) -> None:
+    """Refuse a connection of this process to a port of a cluster that may run here, and note it for the test's end."""
+    if event != "socket.connect" or not isinstance(arguments[1], tuple) or len(arguments[1]) < 2:
+        return
+    host, port = arguments[1][:2]
+    if port in _DEFAULT_PORTS and str(host).startswith(_LOOPBACK):
+        _reached.append(f"{host}:{port}")
+        raise ConnectionRefusedError(f"tests do not reach {host}:{port}")
+
+
+sys.addaudithook(_note_default_ports)
+
+
+@pytest.fixture(autouse=True)
+def _reaches_no_running_cluster() -> Iterator[None]:  # pyright: ignore[reportUnusedFunction]
+    """Fail whoever looked for a cluster on the default ports: with one there the outcome would be another."""
+    _reached.clear()
+    yield
+    assert not _reached, f"a cluster of somebody's may listen there: {', '.join(_reached)}"
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let the tests that start PostgreSQL be run on another one than the bundled."""
     parser.addoption("--pg-bin", metavar="DIR", help="PostgreSQL's programs for tests that start servers, as --pg-bin=DIR")
@@ -26,6 +55,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Tell everything that starts a server which one: the nodeds of tests/noded, and `endpointctl up`."""
+    for name in [name for name in os.environ if name.startswith(("ENDPOINTD_API", "ENDPOINTD_TOKEN"))]:
+        del os.environ[name]
+    # Not the directory of a cluster that its user works with; who wants one names it.
+    os.environ["ENDPOINTD_DATA_DIR"] = "/nonexistent/endpointd-tests-name-their-cluster"
     named = config.getoption("--pg-bin")
     if named is not None:
         if not (Path(named) / "postgres").exists():

@@ -206,9 +206,8 @@ def purge(layout: Layout) -> None:
             f"{layout.root} does not carry our marker ({layout.marker.name}), nothing was removed",
             hint="look at it and remove it yourself",
         )
-    sockets = layout.sockets
-    if sockets.is_dir() and not sockets.is_symlink() and sockets.stat().st_uid == os.getuid():
-        shutil.rmtree(sockets)
+    if _is_ours(layout.sockets):
+        shutil.rmtree(layout.sockets)
     # The marker goes last: a purge that was interrupted can be repeated.
     for entry in layout.root.iterdir():
         if entry == layout.marker:
@@ -219,6 +218,21 @@ def purge(layout: Layout) -> None:
             entry.unlink()
     layout.marker.unlink()
     layout.root.rmdir()
+
+
+def leave_no_sockets(layout: Layout) -> None:
+    """Remove the sockets' directory if it lies outside the data directory and nobody listens there any more."""
+    sockets = layout.sockets
+    if layout.root in sockets.parents or not _is_ours(sockets):
+        return
+    with contextlib.suppress(OSError):  # what is not empty stays
+        for entry in sockets.iterdir():
+            entry.rmdir()
+        sockets.rmdir()
+
+
+def _is_ours(directory: Path) -> bool:
+    return directory.is_dir() and not directory.is_symlink() and directory.stat().st_uid == os.getuid()
 
 
 def _secret_files(layout: Layout) -> list[Path]:

@@ -29,7 +29,7 @@ from endpointctl import output
 from endpointctl.exits import Failure
 from endpointctl.local.changing import Changes
 from endpointctl.local.control import LINE_BYTES_MAX, Answer, Order, peer_uid
-from endpointctl.local.directory import make_private, read_plan
+from endpointctl.local.directory import leave_no_sockets, make_private, read_plan
 from endpointctl.local.keepsakes import Keepsakes
 from endpointctl.local.layout import Layout
 from endpointctl.local.plan import MANAGER_PROGRAM, Plan
@@ -104,6 +104,7 @@ class Supervisor:
         self._watchdog.close()
         for path in (self._layout.control_socket, self._layout.notify_socket, self._layout.record(NAME)):
             path.unlink(missing_ok=True)
+        leave_no_sockets(self._layout)
 
     async def _listen(self) -> None:
         """Take orders, on a new socket if the path of the former is gone: /tmp is cleaned at times. Raises OSError, Failure."""

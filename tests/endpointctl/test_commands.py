@@ -30,6 +30,7 @@ from endpointctl.exits import ExitCode
 from endpointctl.local.directory import make_files, make_root
 from endpointctl.local.layout import Layout
 from endpointctl.local.plan import make_plan
+from endpointctl.local.ports import free_base_port
 from endpointctl.main import main
 from pgtopology.act import read_act
 from pgtopology.event import Event
@@ -45,7 +46,7 @@ TOKEN = "a token of the tests"
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("ENDPOINTD_API", "ENDPOINTD_DATA_DIR", "ENDPOINTD_TOKEN_FILE"):
+    for name in ("ENDPOINTD_API", "ENDPOINTD_TOKEN_FILE"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -109,6 +110,17 @@ class Manager:
         self.acts.append(read_act(request.headers))
         self.on_order()
         return json_response(b'{"epoch":4}', status=202)
+
+
+@pytest.fixture
+def dead_base() -> Iterator[int]:
+    """A base port at which neither manager nor endpoints nor nodes answer, and nobody else can begin to: each is taken."""
+    with contextlib.ExitStack() as taken:
+        base = free_base_port(make_plan(node_count=3, base_port=0, pg_bin="").ports)
+        for use in make_plan(node_count=3, base_port=base, pg_bin="").ports:
+            one = taken.enter_context(socket.socket(type=socket.SOCK_DGRAM if use.udp else socket.SOCK_STREAM))
+            one.bind(("127.0.0.1", use.port))
+        yield base
 
 
 @pytest.fixture
@@ -508,31 +520,31 @@ def test_up_on_a_full_disk_is_one_line(tmp_path: Path, capsys: pytest.CaptureFix
     assert error.count("\n") == 1
 
 
-def test_dsn_shows_no_password_unless_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dsn_shows_no_password_unless_asked(tmp_path: Path, dead_base: int, capsys: pytest.CaptureFixture[str]) -> None:
     layout = Layout(tmp_path / "c")
     make_root(layout)
-    make_files(layout, make_plan(node_count=3, base_port=6400, pg_bin="/bin"))
+    make_files(layout, make_plan(node_count=3, base_port=dead_base, pg_bin="/bin"))
     password = layout.secret("superuser").read_text().strip()
     where = ["--data-dir", str(layout.root)]
     assert main(["dsn", "writer", *where]) == ExitCode.DONE
     out = capsys.readouterr().out
-    assert ":6432/" in out
+    assert f":{dead_base + 32}/" in out
     assert password not in out
     assert main(["dsn", "n2", "--with-password", *where]) == ExitCode.DONE
-    assert f":{password}@127.0.0.1:6411/" in capsys.readouterr().out
+    assert f":{password}@127.0.0.1:{dead_base + 11}/" in capsys.readouterr().out
     assert main(["dsn", "reader", "--json", *where]) == ExitCode.DONE
     described = json.loads(capsys.readouterr().out)
-    assert (described["port"], described["user"], described["dbname"]) == (6433, "postgres", "postgres")
+    assert (described["port"], described["user"], described["dbname"]) == (dead_base + 33, "postgres", "postgres")
     assert main(["dsn", "n9", *where]) == ExitCode.USAGE
     assert "writer, reader, n1, n2, n3" in complaint(capsys)
 
 
 def test_purge_asks_and_a_no_changes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, dead_base: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     layout = Layout(tmp_path / "c")
     make_root(layout)
-    make_files(layout, make_plan(node_count=3, base_port=6400, pg_bin="/bin"))
+    make_files(layout, make_plan(node_count=3, base_port=dead_base, pg_bin="/bin"))
     where = ["--data-dir", str(layout.root)]
     monkeypatch.setattr("typer.confirm", _say_no)
     assert main(["down", "--purge", *where]) == ExitCode.FAILED

@@ -14,7 +14,9 @@ from endpointctl.exits import Failure
 from endpointctl.local.directory import (
     DirectoryState,
     inspect_directory,
+    leave_no_sockets,
     lock,
+    make_directories,
     make_files,
     make_root,
     make_tokens,
@@ -136,6 +138,20 @@ def test_a_path_too_long_for_sockets_puts_them_elsewhere(tmp_path: Path) -> None
     far = Layout(tmp_path / ("x" * 90) / "c")
     assert far.root not in far.sockets.parents
     assert len(os.fsencode(far.sockets / "n5" / ".s.PGSQL.65535.lock")) <= 107
+
+
+def test_sockets_elsewhere_go_when_nobody_listens_there(tmp_path: Path) -> None:
+    far = Layout(tmp_path / ("x" * 90) / "c")
+    far.root.parent.mkdir()
+    make_root(far)
+    make_directories(far)
+    (far.sockets / "n1").mkdir()
+    (far.sockets / "supervisor").touch()
+    leave_no_sockets(far)
+    assert far.sockets.exists(), "somebody listens there"
+    (far.sockets / "supervisor").unlink()
+    leave_no_sockets(far)
+    assert not far.sockets.exists()
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
