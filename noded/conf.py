@@ -56,7 +56,6 @@ VERSION_PARAMETER = f"{OUR_PREFIX}desired_version"
 class Place:
     """Where this server is, and what it is called."""
 
-    name: str
     major: int
     host: str
     port: int
@@ -97,7 +96,9 @@ def main_file(text: str, *, place: Place, included: Path) -> str:
 
 def _fixed(place: Place) -> dict[str, str]:
     fixed = {
-        "cluster_name": place.name,
+        # What a WAL receiver calls itself. Here and not in primary_conninfo, which a base copy takes along: only a server that
+        # noded started acknowledges under a member's name (S16).
+        "cluster_name": place.sync_name,
         "listen_addresses": place.host,
         "port": str(place.port),
         "unix_socket_directories": str(place.socket_dir),
@@ -148,10 +149,13 @@ def is_logical(desired: DesiredSettings) -> bool:
     return desired.parameters.get("wal_level", DEFAULTS["wal_level"]) == "logical"
 
 
-def auto_conf(configuration: Configuration, *, major: int, sync_name: str, passfile: Path) -> bytes:
-    """Return the contents of postgresql.auto.conf."""
+def auto_conf(configuration: Configuration, *, major: int, passfile: Path, application_name: str | None = None) -> bytes:
+    """Return the contents of postgresql.auto.conf.
+
+    *application_name*: for a server that an earlier version started, whose cluster_name is not the sync name.
+    """
     upstream = configuration.upstream
-    conninfo = "" if upstream is None else upstream_conninfo(upstream, sync_name=sync_name, passfile=passfile)
+    conninfo = "" if upstream is None else upstream_conninfo(upstream, passfile=passfile, application_name=application_name)
     lines = (
         "# Written by noded, which restores it when it is changed.",
         f"primary_conninfo = {quote_setting(conninfo)}",
@@ -163,7 +167,7 @@ def auto_conf(configuration: Configuration, *, major: int, sync_name: str, passf
     return ("\n".join(lines) + "\n").encode()
 
 
-def upstream_conninfo(upstream: Upstream, *, sync_name: str, passfile: Path) -> str:
+def upstream_conninfo(upstream: Upstream, *, passfile: Path, application_name: str | None = None) -> str:
     """Return how a WAL receiver reaches *upstream*; the password comes from *passfile* alone (S2)."""
     return conninfo(
         {
@@ -173,7 +177,7 @@ def upstream_conninfo(upstream: Upstream, *, sync_name: str, passfile: Path) -> 
             # Not for WAL: PostgreSQL's worker that keeps logical slots in step logs in there.
             "dbname": DATABASE,
             "passfile": str(passfile),
-            "application_name": sync_name,
+            **({"application_name": application_name} if application_name is not None else {}),
             "connect_timeout": "2",
             "keepalives_idle": "2",
             "keepalives_interval": "1",

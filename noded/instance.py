@@ -103,7 +103,6 @@ class Instance:
         server, sync_name = self.server, self.state.value.sync_name
         assert sync_name is not None
         return conf.Place(
-            name=server.name,
             major=self.binaries.major,
             host=server.host,
             port=server.port,
@@ -175,10 +174,22 @@ class Instance:
                 write_durably(self.layout.passfile, line)
         if configuration.standby_slots and self.standby_slots is not None:
             configuration = replace(configuration, standby_slots=self.standby_slots)
-        text = conf.auto_conf(configuration, major=self.binaries.major, sync_name=sync_name, passfile=self.layout.passfile)
+        text = conf.auto_conf(
+            configuration,
+            major=self.binaries.major,
+            passfile=self.layout.passfile,
+            application_name=None if self._calls_itself(sync_name) else sync_name,
+        )
         if read_or_none(self.layout.auto_conf) != text:
             write_durably(self.layout.auto_conf, text)
         self._written = text
+
+    def _calls_itself(self, sync_name: str) -> bool:
+        """Return whether PostgreSQL runs, or will be started, as *sync_name*; earlier versions gave another cluster_name."""
+        if not self.running:
+            return True
+        started_with = (read_or_none(self.layout.pgdata / "postmaster.opts") or b"").decode(errors="surrogateescape")
+        return f'"cluster_name={sync_name}"' in started_with
 
     def forget_password(self) -> None:
         """Take the replication password away from PostgreSQL."""

@@ -109,6 +109,7 @@ class Node:
                 self.heartbeat.run(),
                 self.upkeep.run(),
                 self.upkeep.keep_log(),
+                self.upkeep.keep_names(),
                 self.audit.run(),
                 self.logins.run(),
                 self._bury_the_dead(),

@@ -41,8 +41,11 @@ SELECT s.slot_name::text AS name
 _END_IMPOSTORS = """
 SELECT a.pid, pg_terminate_backend(a.pid)
   FROM pg_catalog.pg_stat_get_wal_senders() w JOIN pg_catalog.pg_stat_get_activity(NULL) a ON a.pid = w.pid
- WHERE w.sync_priority > 0 AND a.usesysid <> $1::int8::oid
+  LEFT JOIN pg_catalog.pg_get_replication_slots() s ON s.active_pid = w.pid
+ WHERE w.sync_priority > 0
+   AND ($1::int8 IS NOT NULL AND a.usesysid <> $1::int8::oid OR s.slot_name IS DISTINCT FROM a.application_name)
 """
+"""Whoever counts for commits takes its slot before it counts: walsender.c, StartReplication."""
 _REPLAYED = """
 SELECT (pg_last_wal_replay_lsn() - '0/0')::int8 AS lsn, pg_size_bytes(current_setting('wal_segment_size')) AS segment
 """
@@ -97,8 +100,6 @@ class SlotKeeper:
         if ask_writer or self._stale():
             await self._remember_ours()
             self._there = await self._ask_writer() if standby else None
-        if not standby:
-            await self._end_impostors()
         self.here = here = {slot.name: slot for slot in await read_slots(self.session)}
         replayed, oldest_wal = await self._wal() if standby else (None, None)
         state = instance.state.value
@@ -190,10 +191,11 @@ class SlotKeeper:
         if new := {row["name"] for row in rows} - set(state.our_slots):
             self._instance.state.store(replace(state, our_slots=tuple(sorted({*state.our_slots, *new}))))
 
-    async def _end_impostors(self) -> None:
-        """End whoever acknowledges under a member's name and is none: only nodeds log in as their role (S16)."""
-        if self._role_oid is None:
-            return
+    async def end_impostors(self) -> None:
+        """End whoever acknowledges under a member's name and is none: members have a slot and a role of their own (S16).
+
+        Raises SessionError.
+        """
         for row in await self.session.rows(_END_IMPOSTORS, self._role_oid, timeout_s=ASK_TIMEOUT_S):
             self._log.error("a replication client that calls itself as a member does is ended", pid=row["pid"])
 

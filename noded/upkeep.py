@@ -87,6 +87,26 @@ class Upkeep:
         self._look_outside()
         return not await self._keep_slots(due=due) and due
 
+    async def keep_names(self) -> None:
+        """End who counts for commits under a member's name, for ever: at once when there is somebody new, and now and then."""
+        loop = asyncio.get_running_loop()
+        known: frozenset[tuple[str, str | None]] = frozenset()
+        looked_at = float("-inf")
+        while True:
+            await self._gatherer.next_round()
+            facts = self._gatherer.facts
+            if facts.role is not Role.PRIMARY:
+                continue
+            counted = frozenset((sender.name, sender.slot) for sender in facts.walsenders if sender.sync_priority > 0)
+            if not counted or (counted == known and loop.time() - looked_at < INTERVAL_S):
+                continue
+            try:
+                await self.slots.end_impostors()
+            except SessionError as error:
+                self._log.debug("who counts for commits could not be looked at", error=str(error))
+                continue
+            known, looked_at = counted, loop.time()
+
     async def keep_log(self) -> None:
         """Keep PostgreSQL's log bounded, for ever. Whoever may log in may write to it, a gigabyte a statement."""
         while True:

@@ -20,7 +20,6 @@ from pgtopology.parameters import OURS, check_hba
 from pgtopology.timeline import Timeline
 
 PLACE = conf.Place(
-    name="n1",
     major=18,
     host="127.0.0.1",
     port=6410,
@@ -49,6 +48,7 @@ def test_what_carries_the_promises_of_the_cluster_is_on_the_command_line() -> No
         "wal_log_hints": "on",
         "hot_standby": "on",
         "primary_slot_name": "n1_aaaa",
+        "cluster_name": "n1_aaaa",
         "allow_alter_system": "off",
         "restore_command": "",
     }
@@ -59,7 +59,6 @@ def test_what_carries_the_promises_of_the_cluster_is_on_the_command_line() -> No
 
 def test_older_versions_get_no_setting_they_do_not_know() -> None:
     place = conf.Place(
-        name="n1",
         major=16,
         host="h",
         port=1,
@@ -104,7 +103,7 @@ def test_the_main_file_ends_in_our_include_and_no_other() -> None:
 
 
 def test_the_automatic_configuration_holds_the_two_changing_settings_only() -> None:
-    text = conf.auto_conf(Configuration(None, "ANY 1 (x)"), major=16, sync_name="n1_aaaa", passfile=Path("/p")).decode()
+    text = conf.auto_conf(Configuration(None, "ANY 1 (x)"), major=16, passfile=Path("/p")).decode()
     assert text.splitlines()[1:] == ["primary_conninfo = ''", "synchronous_standby_names = 'ANY 1 (x)'"]
 
 
@@ -113,15 +112,15 @@ def test_logical_slots_are_kept_in_step_where_postgresql_can() -> None:
     assert options(dataclasses.replace(PLACE, is_logical=True))["sync_replication_slots"] == "on"
     assert "sync_replication_slots" not in options(dataclasses.replace(PLACE, major=16, is_logical=True))
     configuration = Configuration(None, "ANY 1 (x)", ("n2_aaaa", "n3_bbbb"))
-    text = conf.auto_conf(configuration, major=18, sync_name="n1_aaaa", passfile=Path("/p")).decode()
+    text = conf.auto_conf(configuration, major=18, passfile=Path("/p")).decode()
     assert "synchronized_standby_slots = 'n2_aaaa, n3_bbbb'" in text
 
 
 def test_the_password_is_never_in_the_configuration() -> None:
-    text = conf.auto_conf(Configuration(UPSTREAM, ""), major=18, sync_name="n1_aaaa", passfile=Path("/d/a b'c")).decode()
+    text = conf.auto_conf(Configuration(UPSTREAM, ""), major=18, passfile=Path("/d/a b'c")).decode()
     assert "password" not in text
     assert "host=127.0.0.1 port=6411 user=endpointd_replication" in text
-    assert "application_name=n1_aaaa" in text
+    assert "application_name" not in text  # a base copy takes this file along
     # Quoted twice: for libpq, and for the configuration file.
     assert "passfile=''/d/a b\\\\''c''" in text
 
@@ -162,7 +161,7 @@ def test_everybody_with_the_right_may_replicate_but_no_role_of_ours_that_need_no
 
 
 def test_only_our_own_standbys_are_given_up_after_two_seconds() -> None:
-    text = conf.auto_conf(Configuration(UPSTREAM, ""), major=18, sync_name="n1_aaaa", passfile=Path("/p")).decode()
+    text = conf.auto_conf(Configuration(UPSTREAM, ""), major=18, passfile=Path("/p")).decode()
     assert "options=''-c wal_sender_timeout=2s -c" in text
     assert not {"wal_sender_timeout", "max_standby_streaming_delay", "max_standby_archive_delay"} & set(options())
 
