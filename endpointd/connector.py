@@ -29,10 +29,8 @@ WRITER_RETRY_S = 0.05
 READER_RETRY_S = 1.0
 """A replica that does not answer is left alone for this long: there are others."""
 
-HURRY_EVERY_S = 0.05
+HURRY_EVERY_S = 0.01
 """How often slow logins are looked for while others wait."""
-SLOW_REMEMBERED_S = 2.0
-"""For so long after one was found, nobody waits long for a turn."""
 
 Ender = Callable[[Refusal], None]
 
@@ -79,7 +77,6 @@ class Connector:
         self._enders: dict[int, Ender] = {}
         """How to end each login that has a place or waits for one."""
         self._hurry: asyncio.TimerHandle | None = None
-        self._slow_seen_at = float("-inf")
         self._waiting: set[int] = set()
 
     def is_waiting(self, number: int) -> bool:
@@ -186,6 +183,11 @@ class Connector:
         """
         self._slots.full(backend.node, self._loop.time())
 
+    def login_finished(self, number: int) -> None:
+        """Session *number* has logged in."""
+        self._slots.finished(number, self._loop.time())
+        self.login_over(number)
+
     def login_over(self, number: int) -> None:
         """Session *number* has logged in, or will not."""
         self._enders.pop(number, None)
@@ -236,12 +238,11 @@ class Connector:
         """Let whoever keeps a login open while others wait for its place make room."""
         self._hurry = None
         now = self._loop.time()
-        for session in self._slots.slow(now, most=self._board.limits.logins_max):
-            self._slow_seen_at = now
+        limits = self._board.limits
+        for session in self._slots.slow(now, most=limits.logins_max, per_address=limits.logins_per_address_max):
             self._enders[session](refusal.startup_timeout())
-        if now - self._slow_seen_at < SLOW_REMEMBERED_S:
-            for session in self._slots.tired(now):
-                self._enders[session](refusal.too_many_clients())
+        for session in self._slots.tired(now):
+            self._enders[session](refusal.too_many_clients())
         self._call_next()
         if self._slots.waiting:
             self._hurry = self._loop.call_later(HURRY_EVERY_S, self._end_the_slow)

@@ -287,7 +287,7 @@ class Login:
 
     def _take_place(self, message: StartupMessage) -> Refusal | None:
         """Count the client among those of its user and database, now that it is known to be who it says; or refuse it."""
-        self._around.connector.login_over(self._number)
+        self._around.connector.login_finished(self._number)
         limits = self._around.board.limits
         return self._around.quota.take(
             self._number,

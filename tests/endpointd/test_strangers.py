@@ -192,6 +192,20 @@ async def test_silent_connections_keep_nobody_out_at_either_door(servers: Server
         await running.wait_for_log("connections are refused")
 
 
+async def _first_asked(readers: list[asyncio.StreamReader]) -> asyncio.StreamReader:
+    """Return one of those whom a server has asked for their part of the login, as soon as there is one."""
+    async with asyncio.timeout(10):
+        first = {asyncio.ensure_future(reader.readexactly(1)): reader for reader in readers}
+        for answer in asyncio.as_completed(first):
+            if await answer == b"R":
+                break
+    found = next(reader for answer, reader in first.items() if answer.done() and answer.result() == b"R")
+    for answer in first:
+        answer.cancel()
+    await asyncio.gather(*first, return_exceptions=True)
+    return found
+
+
 async def test_logins_that_are_never_finished_leave_the_servers_places_free(servers: Servers, tmp_path: Path) -> None:
     limits = "logins_max = 4\nlogins_per_address_max = 3"
     async with feed_server(servers.document()) as feed, proxy(tmp_path / "proxy", [feed.port], limits=limits) as running:
@@ -201,8 +215,7 @@ async def test_logins_that_are_never_finished_leave_the_servers_places_free(serv
             crowd = [await stack.enter_async_context(raw(running.writer_port)) for _ in range(40)]
             for _, writer in crowd:
                 writer.write(hello)
-            async with asyncio.timeout(10):
-                assert await crowd[0][0].readexactly(1) == b"R"
+            asked = await _first_asked([reader for reader, _ in crowd])
             unfinished = "select count(*) from pg_stat_activity where backend_type = 'client backend' and usename is null"
             async with await connect(servers.n1.port) as direct:
                 row = await (await direct.execute(unfinished)).fetchone()
@@ -211,8 +224,28 @@ async def test_logins_that_are_never_finished_leave_the_servers_places_free(serv
             async with await connect(running.writer_port, user="scram", password=PASSWORD) as session:
                 await session.execute("select 1")
             async with asyncio.timeout(10):
-                said = await crowd[0][0].read()
+                said = await asked.read()
             assert b"canceling connection startup due to timeout" in said
+
+
+async def test_logins_that_are_never_finished_do_not_hold_up_one_of_the_same_address(servers: Servers, tmp_path: Path) -> None:
+    """It comes last, when sixty wait already, and is neither refused nor the last to have its turn."""
+    limits = "logins_max = 16\nlogins_per_address_max = 4"
+    async with feed_server(servers.document()) as feed, proxy(tmp_path / "proxy", [feed.port], limits=limits) as running:
+        await running.wait_for_health(status="serving")
+        async with contextlib.AsyncExitStack() as stack:
+            hello = startup.encode_startup(startup.make_startup("scram", "postgres"))
+            crowd = [await stack.enter_async_context(raw(running.writer_port)) for _ in range(60)]
+            answers = [asyncio.create_task(reader.readexactly(1)) for reader, _ in crowd]
+            for _, writer in crowd:
+                writer.write(hello)
+            async with await connect(running.writer_port, user="scram", password=PASSWORD) as session:
+                await session.execute("select 1")
+            asked = sum(answer.done() and answer.result() == b"R" for answer in answers)
+            assert asked < 30
+            for answer in answers:
+                answer.cancel()
+            await asyncio.gather(*answers, return_exceptions=True)
 
 
 async def test_a_crowd_behind_one_address_logs_in_by_turns(servers: Servers, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def few() -> list[tuple[Listener, Way]]:
         "proxy admin": Way.MALFORMED,
         "dns tcp": Way.PIPELINED,
         "dns udp": Way.PIPELINED,
-        "writer": Way.MALFORMED,
+        "writer": Way.PIPELINED,
         "reader": Way.HALF,
     }
     return [(listener, ways[listener.name]) for listener in LISTENERS]
