@@ -209,7 +209,7 @@ def restart_replica(scene: Scene) -> str:
 
 def reinit_replica(scene: Scene) -> str:
     """A replica is made anew."""
-    return _order(scene, "node", "reinit", scene.any_replica.name)
+    return _order(scene, "node", "reinit", scene.any_replica.name, "--yes")
 
 
 def _order(scene: Scene, *arguments: str) -> str:

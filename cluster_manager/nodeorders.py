@@ -76,7 +76,7 @@ def _refusal(view: View, document: Topology, node: NodeView | None, name: str, o
     if node is None or node.observation is None:
         return f'"{name}" does not answer'
     if is_voter and not force and not quorum_does_without(node, view, document):
-        return f'without "{name}" commits would wait, because too few other voters stream; use force to do it all the same'
+        return f'without "{name}" commits would wait, because too few other voters stream; --force does it all the same'
     return None
 
 

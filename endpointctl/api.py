@@ -18,11 +18,10 @@ from endpointctl import acting
 from endpointctl.exits import Failure, Unfinished, WrongUsage
 from endpointctl.local.directory import read_plan
 from endpointctl.local.layout import Layout
-from endpointctl.options import Target
+from endpointctl.options import REQUEST_TIMEOUT_S, Target
 from pgtopology.codec import MessageError, decode
 from pgtopology.status import Status
 
-REQUEST_TIMEOUT_S = 5.0
 POLL_S = 0.1
 TOKEN_VARIABLE = "ENDPOINTD_TOKEN_FILE"  # noqa: S105 - a variable's name
 

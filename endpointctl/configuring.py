@@ -13,7 +13,7 @@ import typer
 
 from endpointctl import output
 from endpointctl.exits import Failure, Unfinished, WrongUsage
-from endpointctl.options import Target, command
+from endpointctl.options import REQUEST_TIMEOUT_S, Target, command
 from endpointctl.options import group as new_group
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the outcome as J
 def register(app: typer.Typer) -> None:
     """Add this group's commands to *app*."""
     group = new_group("Show, check and change PostgreSQL's settings.")
-    command(group)(show)
+    command(group, waits_s=REQUEST_TIMEOUT_S)(show)
     command(group)(check)
-    command(group, "set")(set_)
+    command(group, "set", waits_s=WAIT_TIMEOUT_S)(set_)
     app.add_typer(group, name="config")
 
 
@@ -43,7 +43,7 @@ def show(target: Target, as_json: JsonOption = False) -> None:
     """Show the settings, and on which nodes they are in force."""
     import asyncio
 
-    from endpointctl.api import REQUEST_TIMEOUT_S, manager
+    from endpointctl.api import manager
     from pgtopology.codec import decode
     from pgtopology.configuration import ConfigView
 
@@ -225,7 +225,6 @@ def _wait(target: Target, version: int) -> None:
 
 
 async def _view(client: HttpClient) -> ConfigView:
-    from endpointctl.api import REQUEST_TIMEOUT_S
     from pgtopology.codec import decode
     from pgtopology.configuration import ConfigView
 

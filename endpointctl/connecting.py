@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -37,6 +38,7 @@ def register(app: typer.Typer) -> None:
     """Add this group's commands to *app*."""
     command(app)(dsn)
     command(app, cls=_PsqlCommand)(psql)
+    command(app, "pg-bin")(pg_bin)
 
 
 def dsn(
@@ -85,6 +87,7 @@ def dsn(
         output.line(uri)
         return
     described = {
+        "format_version": output.FORMAT_VERSION,
         "uri": uri,
         "host": found.host,
         "port": found.port,
@@ -120,6 +123,8 @@ def psql(
     connect_timeout_s = math.ceil(target.timeout_s) if target.timeout_s else None
     uri = found.uri(user=user, database=wish.database or DATABASE, connect_timeout_s=connect_timeout_s)
     never_asks = [] if wish.says_password or _is_at_a_terminal() else ["--no-password"]
+    if never_asks and user != USER and not _has_password():
+        output.line(f'endpointctl: no password of "{user}" is known here; PGPASSWORD or ~/.pgpass may give it', err=True)
     program = str(psql_path(plan))
     try:
         os.execvpe(  # noqa: S606 - no shell is wanted
@@ -131,6 +136,19 @@ def psql(
         raise Failure(
             f"psql cannot be started: {error.strerror} ({program})", hint="`make install` installs the bundled one"
         ) from error
+
+
+def pg_bin(target: Target) -> None:
+    """Print the directory of PostgreSQL's programs that fit the cluster: pg_dump, pg_basebackup, pgbench ..."""
+    _, plan = local_cluster(target)
+    output.line(plan.pg_bin)
+
+
+def _has_password() -> bool:
+    """Return whether libpq may find a password of a role other than ours."""
+    named = os.environ.get("PGPASSFILE")
+    file = Path(named) if named else Path("~/.pgpass").expanduser()
+    return "PGPASSWORD" in os.environ or file.is_file()
 
 
 def _is_at_a_terminal() -> bool:

@@ -19,7 +19,7 @@ ROTATE_TIMEOUT_S = 30.0
 def register(app: typer.Typer) -> None:
     """Add this group's commands to *app*."""
     group = new_group("The superuser's password and the tokens: make others, or tell one.")
-    command(group)(rotate)
+    command(group, waits_s=ROTATE_TIMEOUT_S)(rotate)
     command(group, "set")(set_)
     app.add_typer(group, name="secrets")
 

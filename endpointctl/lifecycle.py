@@ -18,8 +18,8 @@ DOWN_TIMEOUT_S = 90.0
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands to *app*."""
-    command(app)(up)
-    command(app)(down)
+    command(app, waits_s=UP_TIMEOUT_S)(up)
+    command(app, waits_s=DOWN_TIMEOUT_S)(down)
 
 
 def up(
@@ -130,6 +130,7 @@ def down(
     import asyncio
 
     from endpointctl.acting import note_act
+    from endpointctl.asking import confirm
     from endpointctl.local.directory import purge as purge_directory
     from endpointctl.local.layout import Layout
     from endpointctl.local.leaving import stop_local_cluster
@@ -144,8 +145,8 @@ def down(
             f"{layout.root} does not carry our marker ({layout.marker.name}), nothing was touched",
             hint="name the directory of a cluster with --data-dir",
         )
-    if purge and not yes:
-        typer.confirm(f"Stop the cluster and remove {layout.root} with all data?", abort=True)
+    if purge:
+        confirm(f"Stop the cluster and remove {layout.root} with all data?", yes=yes)
 
     async def run() -> bool:
         await note_act(target)

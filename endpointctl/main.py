@@ -6,8 +6,10 @@ daemon.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import typer
 
@@ -25,11 +27,13 @@ from endpointctl import (
     watching,
 )
 from endpointctl.exits import ExitCode, Failure
-from endpointctl.options import VersionOption, help_if_bare
+from endpointctl.options import COMMON, VersionOption, help_if_bare
 
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 """Typer's base of every complaint about arguments; it has no public name that stayed the same over its versions."""
 _ANY_ERROR: type[Exception] = _USAGE_ERROR.__mro__[1]
+_TOO_MANY = re.compile(r"Got unexpected extra argument(?:s|\(s\))? \((.*)\)", re.DOTALL)
+_OPTIONS_SHOWN = 4
 _INTERRUPTED = 130
 """What newer versions of Typer return for ^C instead of raising; it is none of the contract's codes."""
 
@@ -62,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Failure as failure:
         return _complain(failure.line, failure.exit_code)
     except _USAGE_ERROR as error:
-        return _complain(f"{_text(error)}; see `endpointctl --help`", ExitCode.USAGE)
+        return _complain(_usage(error), ExitCode.USAGE)
     except _ANY_ERROR as error:
         return _complain(_text(error), ExitCode.FAILED)
     except (typer.Abort, KeyboardInterrupt):
@@ -83,6 +87,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _complain(line: str, code: ExitCode) -> int:
     output.line(f"endpointctl: {line}", err=True)
     return code
+
+
+def _usage(error: Exception) -> str:
+    """Return what is wrong with the arguments, which options take a value where one stands alone, and whose help to read."""
+    context = getattr(error, "ctx", None)
+    if context is None:
+        return f"{_text(error)}; see `endpointctl --help`"
+    text = _text(error)
+    if (found := _TOO_MANY.fullmatch(text)) is not None:
+        text = f"unexpected: {found[1]}"
+        if takers := _takers(context.command.params):
+            text += f"; values are given by {', '.join(takers)}"
+    return f"{text}; see `{context.command_path} --help`"
+
+
+def _takers(parameters: Sequence[Any]) -> list[str]:
+    """Return the options of a command that take a value, beside those that every command has; only a node's if it takes one."""
+    own = [one for one in parameters if one.param_type_name == "option" and not one.is_flag and one.name not in COMMON]
+    named = [one for one in own if one.metavar == "NODE"] or own
+    return [f"{one.opts[0]} {one.metavar or ''}".strip() for one in named[:_OPTIONS_SHOWN]]
 
 
 def _text(error: Exception) -> str:

@@ -45,8 +45,10 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the outcome as J
 def register(app: typer.Typer) -> None:
     """Add this group's commands to *app*."""
     group = new_group("Add, remove, stop, start, restart or remake one node.")
-    for function in (add, remove, stop, start, restart, reinit):
-        command(group)(function)
+    for function in (add, remove):
+        command(group, waits_s=CHANGE_TIMEOUT_S)(function)
+    for function in (stop, start, restart, reinit):
+        command(group, waits_s=NODE_TIMEOUT_S)(function)
     app.add_typer(group, name="node")
 
 
@@ -129,6 +131,7 @@ def remove(
     import asyncio
 
     from endpointctl.acting import command_line, operator
+    from endpointctl.asking import confirm
     from endpointctl.local.control import Order
 
     async def run() -> None:
@@ -138,8 +141,8 @@ def remove(
         known_nodes = _names(layout)
         if node not in known_nodes:
             raise WrongUsage(f'there is no node "{node}"', hint=f"the nodes are {', '.join(known_nodes)}")
-        if purge and not yes:
-            typer.confirm(f"Take {node} out of the cluster and remove {layout.node(node)} with all data?", abort=True)
+        if purge:
+            confirm(f"Take {node} out of the cluster and remove {layout.node(node)} with all data?", yes=yes)
         known = _kept(layout, node)
         await _tell(layout, Order(do="remove", name=node, purge=purge, operator=operator(), command=command_line()))
         if wait:
@@ -173,21 +176,33 @@ def restart(target: Target, node: NodeArgument, force: ForceOption = False, as_j
     _order(target, node, "restart", force=force, as_json=as_json)
 
 
-def reinit(target: Target, node: NodeArgument, force: ForceOption = False, as_json: JsonOption = False) -> None:
+def reinit(
+    target: Target,
+    node: NodeArgument,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
     """Throw a standby's data away and copy the writer's anew."""
-    _order(target, node, "reinit", force=force, as_json=as_json)
+    question = None if yes else f"Throw away the data of {node} and copy the writer's anew?"
+    _order(target, node, "reinit", force=force, as_json=as_json, question=question)
 
 
-def _order(target: Target, node: str, order: str, *, force: bool, as_json: bool) -> None:
+def _order(target: Target, node: str, order: str, *, force: bool, as_json: bool, question: str | None = None) -> None:
+    """Give the manager an order about *node*; with a *question*, only when it is answered with yes."""
     import asyncio
 
     import msgspec
 
     from endpointctl.api import fetch_status, manager, require_node
+    from endpointctl.asking import confirm
 
     async def run() -> None:
         async with manager(target) as client:
-            require_node(await fetch_status(client), node)
+            status = await fetch_status(client)
+            require_node(status, node)
+            if question is not None and node != status.writer:  # whom the manager refuses
+                confirm(question, yes=False)
             body = msgspec.json.encode({"force": force})
             answer = await client.post(f"/v1/nodes/{node}/{order}", body, timeout_s=target.timeout_or(NODE_TIMEOUT_S))
         if as_json:
@@ -249,4 +264,4 @@ def _progress(doing: str, *, as_json: bool) -> AbstractContextManager[Say]:
 def _print_json(outcome: dict[str, str | int | bool | None]) -> None:
     import json
 
-    output.json_document(json.dumps(outcome))
+    output.json_document(json.dumps({"format_version": output.FORMAT_VERSION, **outcome}))

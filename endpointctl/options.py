@@ -19,6 +19,8 @@ import typer
 
 from endpointctl import output
 
+REQUEST_TIMEOUT_S = 5.0
+"""For one question to the manager."""
 TIMEOUT_S_MAX = 604_800.0
 """A week."""
 DEFAULT_DATA_DIR = Path("~/.local/state/endpointd/local")
@@ -145,24 +147,37 @@ DataDirOption = Annotated[
         "--data-dir", envvar="ENDPOINTD_DATA_DIR", metavar="DIR", callback=not_empty, help="The local cluster's directory."
     ),
 ]
-TimeoutOption = Annotated[
-    float | None,
-    typer.Option(
-        "--timeout",
-        envvar="ENDPOINTD_TIMEOUT",
-        metavar="SECONDS",
-        callback=seconds,
-        help="Give up waiting after this time (exit code 3).",
-    ),
-]
 VersionOption = Annotated[
     bool,
     typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version),
 ]
 
 
-def command(app: typer.Typer, name: str | None = None, **settings: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a function (target, ...) as a command of *app* that also takes the common options."""
+COMMON = frozenset({"api", "data_dir", "timeout_s", "version"})
+"""The parameters that every command has."""
+
+
+def _timeout_option(waits_s: float | None) -> object:
+    unless_given = f" {waits_s:g} unless given." if waits_s is not None else ""
+    return Annotated[
+        float | None,
+        typer.Option(
+            "--timeout",
+            envvar="ENDPOINTD_TIMEOUT",
+            metavar="SECONDS",
+            callback=seconds,
+            help=f"Give up waiting after this time (exit code 3).{unless_given}",
+        ),
+    ]
+
+
+def command(
+    app: typer.Typer, name: str | None = None, *, waits_s: float | None = None, **settings: Any
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a function (target, ...) as a command of *app* that also takes the common options.
+
+    *waits_s* is its own default for --timeout, for the help; None if it has none.
+    """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         def run(
@@ -185,7 +200,7 @@ def command(app: typer.Typer, name: str | None = None, **settings: Any) -> Calla
         common = [
             _keyword("api", ApiOption, None),
             _keyword("data_dir", DataDirOption, str(DEFAULT_DATA_DIR)),
-            _keyword("timeout_s", TimeoutOption, None),
+            _keyword("timeout_s", _timeout_option(waits_s), None),
             _keyword("version", VersionOption, False),
         ]
         parameters = [*own, *common]

@@ -6,6 +6,8 @@ control character.  Must stay cheap to import: `--help` runs through it.
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Callable, Iterable
 from typing import IO, TYPE_CHECKING
 
@@ -16,6 +18,8 @@ from daemonkit.escape import visible, visible_json
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+FORMAT_VERSION = 1
+"""Of the JSON documents that are made here, not by the manager."""
 PIPE_CELLS = 100_000
 """A pipe has no width of its own; lines must not be folded for it."""
 
@@ -29,6 +33,11 @@ def lines(texts: Iterable[str]) -> None:
     """Print lines for people."""
     for text in texts:
         line(text)
+
+
+def width() -> int | None:
+    """Return how many cells a line of the terminal has; None where standard output is none."""
+    return shutil.get_terminal_size().columns if sys.stdout is not None and sys.stdout.isatty() else None
 
 
 def printer(console: Console) -> Callable[[str], None]:

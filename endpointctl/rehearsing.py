@@ -14,14 +14,16 @@ if TYPE_CHECKING:
     from endpointctl.verifying.checker import Report
 
 DRILL_TIMEOUT_S = 10.0
+FINISHED_TIMEOUT_S = 60.0
+"""For the other writer, in the middle of a verification."""
 
 JsonOption = Annotated[bool, typer.Option("--json", help="For programs: JSON as documented.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands to *app*."""
-    command(app)(drill)
-    command(app)(verify)
+    command(app, waits_s=DRILL_TIMEOUT_S)(drill)
+    command(app, waits_s=FINISHED_TIMEOUT_S)(verify)
 
 
 def drill(
@@ -112,6 +114,7 @@ def verify(
 
     import msgspec
 
+    from endpointctl.asking import confirm
     from endpointctl.verifying.blows import kill_writer, switch_over
     from endpointctl.verifying.endpoints import find_endpoints
     from endpointctl.verifying.running import verify as run_verification
@@ -121,8 +124,8 @@ def verify(
     if failover and target.api is not None:
         raise WrongUsage("--failover kills a process of this machine", hint="name its directory with --data-dir")
     writer, reader = find_endpoints(target, writer_dsn, reader_dsn)
-    if failover and not yes:
-        typer.confirm("Kill the writer's PostgreSQL (SIGKILL)? Its sessions end, a replica takes over.", abort=True)
+    if failover:
+        confirm("Kill the writer's PostgreSQL (SIGKILL)? Its sessions end, a replica takes over.", yes=yes)
 
     def say(text: str) -> None:
         output.line(text, err=True)

@@ -6,6 +6,7 @@ comes from elsewhere is made visible first.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterable
 
 import msgspec
@@ -177,6 +178,10 @@ def _survives(status: Status) -> list[RenderableType]:
         ("any one host", yes.host_loss, because.host_loss),
         ("any one zone", yes.zone_loss, because.zone_loss),
     )
+    hosts = {node.host for node in status.nodes}
+    if len(hosts) == 1 and len(status.nodes) > 1:
+        # The losses that take all of them at once; which zones they were given does not matter then.
+        losses = (losses[0], *((loss, survived, "all nodes run on one host") for loss, survived, _ in losses[1:]))
     told: dict[str, list[str]] = {}
     for loss, survived, why in losses:
         told.setdefault("yes" if survived else f"no, {why}", []).append(loss)
@@ -248,19 +253,37 @@ def _state_word(node: NodeStatus) -> str:
     return f"{text}, {node.problem}" if node.problem else text
 
 
+MESSAGE_CELLS = 40
+"""An event's message beside what stands before it has at least so much room, or is below it."""
+
+
 def event_line(event: Event) -> str:
     """Return one event as one line."""
     event = visible_value(event)
-    words = [
+    return "  ".join((*_event_words(event), event.message)).rstrip()
+
+
+def event_lines(event: Event, width: int | None) -> list[str]:
+    """Return one event for a terminal of *width* cells, its message wrapped between words; None: on one line."""
+    if width is None:
+        return [event_line(event)]
+    event = visible_value(event)
+    head = "  ".join((*_event_words(event), ""))
+    if width - len(head) >= MESSAGE_CELLS:
+        return textwrap.wrap(f"{head}{event.message}", width, subsequent_indent=" " * len(head))
+    short = textwrap.wrap("  ".join(word.strip() for word in _event_words(event) if word.strip() not in ("", "-")), width)
+    return [*short, *textwrap.wrap(event.message, width, initial_indent="    ", subsequent_indent="    ")]
+
+
+def _event_words(event: Event) -> tuple[str, ...]:
+    return (
         event.at,
         f"{event.sequence:>5}",
         f"epoch {event.epoch}",
         f"{event.kind:<22}",
         f"{event.node or '-':<4}",
         f"{event.elapsed_ms:>6} ms" if event.elapsed_ms is not None else " " * 9,
-        event.message,
-    ]
-    return "  ".join(words).rstrip()
+    )
 
 
 HISTORY_COLUMNS = (

@@ -34,7 +34,7 @@ RECORD = "restart.json"
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands to *app*."""
-    command(app)(restart)
+    command(app, waits_s=RESTART_TIMEOUT_S)(restart)
 
 
 def restart(
@@ -67,7 +67,12 @@ def restart(
             begun = record.begin(status, keep=not dry_run)
             todo = left(status, begun)
             if dry_run:
-                told = {"standbys": todo.standbys, "writer": todo.writer, "obstacle": obstacle(status, todo)}
+                told = {
+                    "format_version": output.FORMAT_VERSION,
+                    "standbys": todo.standbys,
+                    "writer": todo.writer,
+                    "obstacle": obstacle(status, todo),
+                }
                 if as_json:
                     output.json_document(json.dumps(told))
                 else:
@@ -78,7 +83,8 @@ def restart(
             restarted = await _Rolling(client, begun, say, target.timeout_or(RESTART_TIMEOUT_S)).run()
             record.end()
             if as_json:
-                output.json_document(json.dumps({"restarted": restarted, "writer": (await fetch_status(client)).writer}))
+                done = {"restarted": restarted, "writer": (await fetch_status(client)).writer}
+                output.json_document(json.dumps({"format_version": output.FORMAT_VERSION, **done}))
             else:
                 output.line(f"restarted: {', '.join(restarted)}" if restarted else "nothing has to be restarted")
 

@@ -10,7 +10,7 @@ import typer
 from daemonkit.escape import visible
 from endpointctl import completing, output
 from endpointctl.exits import Failure, WrongUsage
-from endpointctl.options import Target, command, node_name, not_empty
+from endpointctl.options import REQUEST_TIMEOUT_S, Target, command, node_name, not_empty
 
 if TYPE_CHECKING:
     from pgtopology.drill import LongSession
@@ -37,8 +37,10 @@ JsonEventsOption = Annotated[bool, typer.Option("--json", help="Print what happe
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands to *app*."""
-    for function in (failover, switchover, pause, resume):
-        command(app)(function)
+    for function in (failover, switchover):
+        command(app, waits_s=FAILOVER_TIMEOUT_S)(function)
+    for function in (pause, resume):
+        command(app, waits_s=REQUEST_TIMEOUT_S)(function)
 
 
 def failover(
@@ -111,8 +113,8 @@ def _hand_over(
 
     import msgspec
 
-    from endpointctl.api import REQUEST_TIMEOUT_S, fetch_status, manager, wait_for_status
-    from endpointctl.render import event_line
+    from endpointctl.api import fetch_status, manager, wait_for_status
+    from endpointctl.render import event_lines
     from pgtopology.codec import decode
     from pgtopology.event import Event
 
@@ -123,7 +125,11 @@ def _hand_over(
         timeout_s = target.timeout_or(FAILOVER_TIMEOUT_S + drain_s)
         async with manager(target) as client:
             before = await fetch_status(client)
-            require_other_node(before, to)
+            if leads(before, to):
+                if body.get("allow_data_loss") is not None:
+                    raise WrongUsage(f'"{to}" is the writer already', hint="leave --to out, or name another node")
+                output.line(f'"{to}" is the writer already', err=as_json)
+                return
             answer = await client.post(path, msgspec.json.encode(body), timeout_s=REQUEST_TIMEOUT_S)
             epoch = max(msgspec.json.decode(answer, type=dict[str, int]).get("epoch", 0), before.epoch + 1)
             if no_wait:
@@ -144,7 +150,7 @@ def _hand_over(
             async for line in client.lines("/v1/events?after=0&follow=0", idle_timeout_s=REQUEST_TIMEOUT_S):
                 event = decode(line, Event)
                 if event.epoch >= epoch and event.kind.startswith("failover."):
-                    output.json_document(line) if as_json else output.line(event_line(event))
+                    output.json_document(line) if as_json else output.lines(event_lines(event, output.width()))
             if not as_json:
                 output.line(f"writer: {before.writer or 'none'} -> {after.writer} (epoch {after.epoch})")
         if to not in (None, after.writer):
@@ -153,14 +159,12 @@ def _hand_over(
     asyncio.run(run())
 
 
-def require_other_node(status: Status, name: str | None) -> None:
-    """Raise WrongUsage unless *name* is a node that is not the writer; None is nobody in particular."""
+def leads(status: Status, name: str | None) -> bool:
+    """Return whether the node *name* is the writer; None is nobody in particular. Raises WrongUsage for what is no node."""
     from endpointctl.api import require_node
 
     require_node(status, name)
-    if name is not None and name == status.writer:
-        others = [node.name for node in status.nodes if node.name != name]
-        raise WrongUsage(f'"{name}" is the writer already', hint=f"the others are {', '.join(others) or 'none'}")
+    return name is not None and name == status.writer
 
 
 def _drain(timeout_s: float | None) -> dict[str, float]:
@@ -173,7 +177,7 @@ def _wait_idle(target: Target, to: str | None, wait_s: float) -> None:
 
     import msgspec
 
-    from endpointctl.api import REQUEST_TIMEOUT_S, fetch_status, manager
+    from endpointctl.api import fetch_status, manager
     from pgtopology.codec import decode
     from pgtopology.handover import Rehearsal
 
@@ -182,7 +186,8 @@ def _wait_idle(target: Target, to: str | None, wait_s: float) -> None:
         deadline = loop.time() + wait_s
         is_said = False
         async with manager(target) as client:
-            require_other_node(await fetch_status(client), to)
+            if leads(await fetch_status(client), to):
+                return
             while True:
                 order = msgspec.json.encode({"to": to, "dry_run": True})
                 told = decode(await client.post("/v1/switchover", order, timeout_s=REQUEST_TIMEOUT_S), Rehearsal)
@@ -216,13 +221,16 @@ def _rehearse(target: Target, to: str | None, drain_timeout: float | None, *, as
 
     import msgspec
 
-    from endpointctl.api import REQUEST_TIMEOUT_S, fetch_status, manager
+    from endpointctl.api import fetch_status, manager
     from pgtopology.codec import decode
     from pgtopology.handover import Rehearsal
 
     async def run() -> None:
         async with manager(target) as client:
-            require_other_node(await fetch_status(client), to)
+            is_done = leads(await fetch_status(client), to)
+            if is_done and not as_json:
+                output.line(f'"{to}" is the writer already, so nothing would be done')
+                return
             order = msgspec.json.encode({"to": to, "dry_run": True, **_drain(drain_timeout)})
             answer = await client.post("/v1/switchover", order, timeout_s=target.timeout_or(REQUEST_TIMEOUT_S))
             told = decode(answer, Rehearsal)
@@ -239,7 +247,7 @@ def _rehearse(target: Target, to: str | None, drain_timeout: float | None, *, as
                 output.line(line)
             for lost in told.slots_lost:
                 output.line(lost)
-        if not told.possible:
+        if not told.possible and not is_done:
             raise Failure(told.obstacle or "a switchover is not possible now")
 
     asyncio.run(run())
@@ -262,17 +270,19 @@ def pause(target: Target) -> None:
     One that is under way is finished. `endpointctl resume` ends the pause.
     """
     _post(target, "/v1/pause")
+    output.line("paused: no failover happens by itself until `endpointctl resume`")
 
 
 def resume(target: Target) -> None:
     """End a pause."""
     _post(target, "/v1/resume")
+    output.line("resumed: failovers happen by themselves")
 
 
 def _post(target: Target, path: str) -> None:
     import asyncio
 
-    from endpointctl.api import REQUEST_TIMEOUT_S, manager
+    from endpointctl.api import manager
 
     async def run() -> None:
         async with manager(target) as client:

@@ -10,7 +10,7 @@ import typer
 
 from endpointctl import completing, output
 from endpointctl.exits import WrongUsage
-from endpointctl.options import Target, command, within
+from endpointctl.options import REQUEST_TIMEOUT_S, Target, command, within
 from pgtopology.epoch import NUMBER_MAX
 
 if TYPE_CHECKING:
@@ -28,8 +28,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="For programs: JSON as 
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands to *app*."""
-    for function in (status, events, explain, history, wait):
-        command(app)(function)
+    for function in (status, events, explain, history):
+        command(app, waits_s=REQUEST_TIMEOUT_S)(function)
+    command(app, waits_s=WAIT_TIMEOUT_S)(wait)
 
 
 def status(
@@ -43,7 +44,7 @@ def status(
     from rich.live import Live
     from rich.text import Text
 
-    from endpointctl.api import REQUEST_TIMEOUT_S, STATUS_PATH, fetch_status, manager
+    from endpointctl.api import STATUS_PATH, fetch_status, manager
     from endpointctl.listing import Fitted
     from endpointctl.render import progress_phrases, status_view
 
@@ -121,8 +122,8 @@ def events(
     import asyncio
     from datetime import UTC, datetime
 
-    from endpointctl.api import REQUEST_TIMEOUT_S, manager
-    from endpointctl.render import event_line
+    from endpointctl.api import manager
+    from endpointctl.render import event_lines
     from pgtopology.codec import decode
     from pgtopology.event import NO_STORY, Event, kinds_of
 
@@ -149,7 +150,7 @@ def events(
                 if as_json:
                     output.json_document(line)
                 else:
-                    output.line(event_line(event))
+                    output.lines(event_lines(event, output.width()))
 
     try:
         asyncio.run(run())
@@ -197,8 +198,8 @@ def history(target: Target, as_json: JsonOption = False) -> None:
     """List the writers of the past: timelines, where they began, why, and how long nobody could write."""
     import asyncio
 
-    from endpointctl.api import REQUEST_TIMEOUT_S, manager
-    from endpointctl.render import event_line, history_view
+    from endpointctl.api import manager
+    from endpointctl.render import event_lines, history_view
     from pgtopology.codec import decode
     from pgtopology.history import History
 
@@ -210,9 +211,11 @@ def history(target: Target, as_json: JsonOption = False) -> None:
             output.json_document(body)
             return
         output.view(history_view(told.writers))
-        for event in told.events:
-            if not event.kind.endswith(".opened"):
-                output.line(event_line(event))
+        others = [event for event in told.events if not event.kind.endswith(".opened")]
+        if others:
+            output.line("who votes, pauses, and what else changed without another writer:")
+        for event in others:
+            output.lines(event_lines(event, output.width()))
 
     asyncio.run(run())
 
@@ -257,7 +260,7 @@ def wait(
 def _print_explanation(target: Target, *, as_json: bool) -> None:
     import asyncio
 
-    from endpointctl.api import REQUEST_TIMEOUT_S, manager
+    from endpointctl.api import manager
     from endpointctl.render import explanation_lines
     from pgtopology.codec import decode
     from pgtopology.explanation import Explanation
@@ -278,7 +281,7 @@ def _print_flight(target: Target, epoch: int | None, *, as_json: bool) -> None:
     """Print the record of a failover."""
     import asyncio
 
-    from endpointctl.api import REQUEST_TIMEOUT_S, manager
+    from endpointctl.api import manager
     from endpointctl.flightstory import flight_view
     from pgtopology.codec import decode
     from pgtopology.flight import Flight

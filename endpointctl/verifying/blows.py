@@ -13,8 +13,7 @@ from endpointctl.exits import Failure
 from endpointctl.local.layout import Layout
 from endpointctl.local.process import postmaster_of
 from endpointctl.options import Target
-
-FINISHED_TIMEOUT_S = 60.0
+from endpointctl.rehearsing import FINISHED_TIMEOUT_S
 
 
 async def switch_over(target: Target, say: Callable[[str], None]) -> None:

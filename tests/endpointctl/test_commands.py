@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import io
 import json
 import os
 import pty
@@ -83,7 +84,8 @@ class Manager:
             web.get("/v1/status", self._tell_status),
             web.get("/v1/explain", self._tell_explanation),
             web.get("/v1/events", self._tell_events),
-            *(web.post(f"/v1/{name}", self._take_order) for name in ("failover", "pause", "resume")),
+            *(web.post(f"/v1/{name}", self._take_order) for name in ("failover", "switchover", "pause", "resume")),
+            web.post("/v1/nodes/{name}/{order}", self._take_order),
         ]
         async with HttpServer(host="127.0.0.1", port=0, token=TOKEN, routes=routes) as server:
             self.url = f"http://127.0.0.1:{server.port}"
@@ -109,7 +111,7 @@ class Manager:
         self.orders.append((request.path, json.loads(body) if body else {}))
         self.acts.append(read_act(request.headers))
         self.on_order()
-        return json_response(b'{"epoch":4}', status=202)
+        return json_response(b'{"detail":"done"}' if "/nodes/" in request.path else b'{"epoch":4}', status=202)
 
 
 @pytest.fixture
@@ -155,6 +157,30 @@ def test_help_is_quick_because_it_imports_neither_daemons_nor_the_http_client() 
 def test_every_command_tells_its_version(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == ExitCode.DONE
     assert capsys.readouterr().out.startswith("endpointctl 0.")
+
+
+@pytest.mark.parametrize(
+    ("words", "default_s"),
+    [
+        ("up", 120),
+        ("down", 90),
+        ("status", 5),
+        ("wait", 60),
+        ("switchover", 30),
+        ("failover", 30),
+        ("restart", 600),
+        ("node add", 300),
+        ("node stop", 60),
+        ("config set", 30),
+        ("secrets rotate", 30),
+        ("drill", 10),
+        ("verify", 60),
+        ("pause", 5),
+    ],
+)
+def test_the_help_tells_how_long_a_command_waits(words: str, default_s: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*words.split(), "--help"]) == ExitCode.DONE
+    assert f"after this time (exit code 3). {default_s} unless given." in " ".join(capsys.readouterr().out.split())
 
 
 API = "http://127.0.0.1:1"
@@ -242,6 +268,13 @@ WRONG_USES = {
     ("config", "check", "/nonexistent/x.toml"): "/nonexistent/x.toml",
     ("config", "check", ""): "",
     ("secrets", "set", "--api", API): "--data-dir",
+    ("switchover", "n3"): "unexpected: n3; values are given by --to NODE; see `endpointctl switchover --help`",
+    ("failover", "n3", "--no-wait"): "unexpected: n3; values are given by --to NODE; see `endpointctl failover --help`",
+    ("drill", "n2", "n3"): "unexpected: n2 n3; values are given by --lose NODE; see `endpointctl drill --help`",
+    ("wait", "healthy"): "unexpected: healthy; values are given by --state STATE, --epoch N; see `endpointctl wait --help`",
+    ("node", "stop", "n1", "n2"): "unexpected: n2; see `endpointctl node stop --help`",
+    ("pause", "n1"): "unexpected: n1; see `endpointctl pause --help`",
+    ("node", "stop"): "see `endpointctl node stop --help`",
 }
 
 
@@ -263,9 +296,7 @@ def test_wrong_usage_is_two_with_what_would_be_right(
         (("failover", "--to", "n9"), 'there is no node "n9"; the nodes are n1, n2'),
         (("switchover", "--to", "n9"), 'there is no node "n9"; the nodes are n1, n2'),
         (("switchover", "--to", "n9", "--dry-run"), 'there is no node "n9"; the nodes are n1, n2'),
-        (("switchover", "--to", "n1"), '"n1" is the writer already; the others are n2'),
-        (("switchover", "--to", "n1", "--dry-run"), '"n1" is the writer already; the others are n2'),
-        (("failover", "--to", "n1"), '"n1" is the writer already; the others are n2'),
+        (("failover", "--to", "n1", "--allow-data-loss", "local"), '"n1" is the writer already; leave --to out'),
         (("drill", "--lose", "n9"), 'there is no node "n9"; the nodes are n1, n2'),
         (("node", "stop", "n9"), 'there is no node "n9"; the nodes are n1, n2'),
         (("node", "start", "n9"), 'there is no node "n9"; the nodes are n1, n2'),
@@ -273,13 +304,57 @@ def test_wrong_usage_is_two_with_what_would_be_right(
         (("node", "reinit", "n9"), 'there is no node "n9"; the nodes are n1, n2'),
     ],
 )
-def test_a_node_that_is_not_there_or_leads_already_is_wrong_usage(
+def test_a_node_that_is_not_there_is_wrong_usage(
     manager: Manager, arguments: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     manager.status = make_status(make_node("n1", NodeState.RUNNING), make_node("n2", NodeState.STREAMING))
     assert main(arguments) == ExitCode.USAGE
     assert said in complaint(capsys)
     assert manager.orders == []
+
+
+@pytest.mark.parametrize("order", ["switchover", "failover"])
+@pytest.mark.parametrize("option", [None, "--no-wait", "--json", "--dry-run", "--wait-idle=1"])
+def test_an_order_that_was_carried_out_already_may_be_given_again(
+    manager: Manager, order: str, option: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if order == "failover" and option in ("--dry-run", "--wait-idle=1"):
+        option = None
+    manager.status = make_status(make_node("n1", NodeState.RUNNING), make_node("n2", NodeState.STREAMING))
+    assert main([order, "--to", "n1", *([option] if option is not None else [])]) == ExitCode.DONE
+    told = capsys.readouterr()
+    assert (told.err if option == "--json" else told.out).startswith('"n1" is the writer already')
+    assert manager.orders == []
+
+
+@pytest.mark.parametrize("answer", ["", "n\n", "y\n"])
+def test_a_standby_is_made_anew_when_that_is_confirmed(
+    manager: Manager, answer: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manager.status = make_status(make_node("n1", NodeState.RUNNING), make_node("n2", NodeState.STREAMING))
+    monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+    is_confirmed = answer == "y\n"
+    assert main(["node", "reinit", "n2", "--json"]) == (ExitCode.DONE if is_confirmed else ExitCode.FAILED)
+    told = capsys.readouterr()
+    assert "Throw away the data of n2" in told.err
+    assert ("--yes" in told.err) is not is_confirmed
+    assert [path for path, _ in manager.orders] == (["/v1/nodes/n2/reinit"] if is_confirmed else [])
+    assert (told.out.strip() == "") is not is_confirmed
+    assert main(["node", "reinit", "n2", "--yes"]) == ExitCode.DONE
+    assert manager.orders[-1][0] == "/v1/nodes/n2/reinit"
+    assert main(["node", "restart", "n2"]) == ExitCode.DONE, "it loses nothing, so nothing is asked"
+
+
+def test_documents_made_here_carry_their_version(manager: Manager, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manager.status = make_status(make_node("n1", NodeState.RUNNING), make_node("n2", NodeState.STREAMING))
+    main(["restart", "--dry-run", "--json"])
+    assert json.loads(capsys.readouterr().out)["format_version"] == 1
+    layout = Layout(tmp_path / "c")
+    make_root(layout)
+    make_files(layout, make_plan(node_count=3, base_port=6400, pg_bin="/bin"))
+    os.environ.pop("ENDPOINTD_API")
+    assert main(["dsn", "writer", "--json", "--data-dir", str(layout.root)]) == ExitCode.DONE
+    assert json.loads(capsys.readouterr().out)["format_version"] == 1
 
 
 def test_what_the_manager_does_not_understand_is_wrong_usage(manager: Manager, capsys: pytest.CaptureFixture[str]) -> None:
@@ -477,9 +552,11 @@ def test_a_refused_failover_is_one_with_the_managers_reason(manager: Manager, ca
     assert "n2 and n3 are missing" in complaint(capsys)
 
 
-def test_pause_and_resume_are_orders(manager: Manager) -> None:
+def test_pause_and_resume_are_orders_that_say_what_holds_now(manager: Manager, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pause"]) == ExitCode.DONE
+    assert capsys.readouterr().out == "paused: no failover happens by itself until `endpointctl resume`\n"
     assert main(["resume"]) == ExitCode.DONE
+    assert capsys.readouterr().out == "resumed: failovers happen by themselves\n"
     assert [path for path, _ in manager.orders] == ["/v1/pause", "/v1/resume"]
 
 
@@ -554,8 +631,9 @@ def test_purge_asks_and_a_no_changes_nothing(
     capsys.readouterr()
 
 
-def _say_no(text: str, *, abort: bool) -> bool:
+def _say_no(text: str, *, abort: bool, err: bool) -> bool:
     import typer
 
     assert abort, text
+    assert err, text
     raise typer.Abort

@@ -119,6 +119,11 @@ def layout(tmp_path: Path) -> Layout:
     return found
 
 
+def test_the_directory_of_programs_that_fit_is_told(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pg-bin", "--data-dir", str(layout.root)]) == ExitCode.DONE
+    assert capsys.readouterr().out == "/bin\n"
+
+
 def test_dsn_takes_a_role_and_a_database(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
     where = ["--data-dir", str(layout.root)]
     assert main(["dsn", "writer", "-U", "bücher/x", "-d", "a b", *where]) == ExitCode.DONE

@@ -8,7 +8,16 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from endpointctl.render import event_line, explanation_lines, node_notes, outline, progress_phrases, status_view, warnings
+from endpointctl.render import (
+    event_line,
+    event_lines,
+    explanation_lines,
+    node_notes,
+    outline,
+    progress_phrases,
+    status_view,
+    warnings,
+)
 from pgtopology.epoch import Epoch, Revision
 from pgtopology.event import Event
 from pgtopology.explanation import Explanation
@@ -104,7 +113,9 @@ def test_the_table_names_writer_nodes_quorum_endpoints_and_the_last_failover() -
 
 def test_one_line_says_what_each_loss_would_do() -> None:
     status = msgspec.structs.replace(
-        make_status(make_node("n1", NodeState.RUNNING), make_node("n2", NodeState.STREAMING)),
+        make_status(
+            make_node("n1", NodeState.RUNNING), msgspec.structs.replace(make_node("n2", NodeState.STREAMING), host="10.0.0.2")
+        ),
         survives=Survives(server_crash=True),
         survives_because=SurvivesBecause(host_loss='host "h" has every node', zone_loss='host "h" has every node'),
     )
@@ -193,6 +204,38 @@ def test_an_event_is_one_line_with_its_step_time() -> None:
     assert "failover.promoted" in line
     assert "131 ms" in line
     assert "\n" not in line
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 132, 200])
+def test_an_event_is_wrapped_between_words_at_every_width(width: int) -> None:
+    said = "on n1 PostgreSQL ended unexpectedly and the others were asked for a promise which two of them gave"
+    words = said.split()
+    event = Event(
+        sequence=70,
+        at="2026-11-29T17:00:00.000Z",
+        monotonic_ms=0,
+        epoch=Epoch(2),
+        kind="failover.detected",
+        node="n1",
+        elapsed_ms=131,
+        message=said,
+    )
+    lines = event_lines(event, width)
+    assert max(map(len, lines)) <= width
+    shown = " ".join(lines).split()
+    assert shown[-len(words) :] == words
+    for part in ("2026-11-29T17:00:00.000Z", "70", "failover.detected", "n1", "131"):
+        assert part in shown[: -len(words)]
+    # The message has room: beside what stands before it, or below that.
+    assert len(lines) <= 3 + len(event.message) // (width // 2)
+    assert event_lines(event, None) == [event_line(event)]
+
+
+def test_all_nodes_on_one_host_is_what_is_said_of_hosts_and_zones() -> None:
+    nodes = [make_node(f"n{number}", NodeState.STREAMING) for number in (1, 2, 3)]
+    assert "any one host, any one zone: no, all nodes run on one host" in shown(make_status(*nodes))
+    elsewhere = [msgspec.structs.replace(node, host=f"10.0.0.{number}") for number, node in enumerate(nodes, 1)]
+    assert "all nodes run on one host" not in shown(make_status(*elsewhere))
 
 
 def test_an_explanation_shows_its_events_as_lines() -> None:

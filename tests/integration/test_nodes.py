@@ -109,7 +109,7 @@ def test_a_standby_is_stopped_started_restarted_and_made_anew_by_order(cluster: 
         cluster.wait_healthy()
 
         made = _mended(cluster)
-        told = json.loads(cluster.ctl("node", "reinit", standby, "--json").stdout)
+        told = json.loads(cluster.ctl("node", "reinit", standby, "--yes", "--json").stdout)
         assert standby in told["detail"]
         cluster.wait(lambda _: _mended(cluster) > made, f"{standby} made anew")
         cluster.wait_healthy()

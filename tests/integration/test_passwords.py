@@ -68,6 +68,8 @@ def test_psql_is_who_and_where_it_was_told(psql_cluster: Cluster) -> None:
     assert missing.returncode == 2
     assert missing.stdout == ""
     assert "no password supplied" in missing.stderr, "without a terminal psql does not ask"
+    assert 'no password of "nosuchuser" is known here; PGPASSWORD' in missing.stderr
+    assert "is known here" not in run(psql_cluster, "psql", "writer", "-U", "app", "-c", "select 1", PGPASSWORD="x").stderr
     where = ("--data-dir", str(psql_cluster.data_dir))
     others = {"ENDPOINTD_DATA_DIR": "/nonexistent"}
     for words in (("psql", *where, "reader", "-Atc", WHO), ("psql", "reader", "-Atc", WHO, *where)):

@@ -152,7 +152,7 @@ def promoted_behind_a_frozen_noded(cluster: Cluster) -> Lost:
 def noded_killed_in_a_copy(cluster: Cluster) -> Lost:
     name = _standby(cluster)
     partial = Layout(cluster.data_dir).node(name) / "pgdata.partial"
-    cluster.ctl("node", "reinit", name)
+    cluster.ctl("node", "reinit", name, "--yes")
     _until(lambda: bool(_running("pg_basebackup", partial)), "a copy under way")
     cluster.kill(name)
     return Lost(name, time.monotonic())
@@ -161,7 +161,7 @@ def noded_killed_in_a_copy(cluster: Cluster) -> Lost:
 def killed_copy(cluster: Cluster) -> Lost:
     name = _standby(cluster)
     partial = Layout(cluster.data_dir).node(name) / "pgdata.partial"
-    cluster.ctl("node", "reinit", name)
+    cluster.ctl("node", "reinit", name, "--yes")
     _until(lambda: bool(_kill_all(_running("pg_basebackup", partial))), "a copy to kill")
     return Lost(name, time.monotonic())
 
@@ -294,7 +294,7 @@ def test_what_cannot_be_vouched_for_is_quarantined_until_an_operator_has_it_made
         recorder.wait_for_more(500, timeout_s=60.0)
         cluster.wait(lambda status: "node reinit" in (cluster.node(name, status).problem or ""), f"{name} still quarantined")
         at = time.monotonic()
-        cluster.ctl("node", "reinit", name)
+        cluster.ctl("node", "reinit", name, "--yes")
         cluster.wait(lambda status: _counts(status, name), f"with {name} again", timeout_s=60.0)
         tell(f"{time.monotonic() - at:7.1f}  {'reinit':8}  {damage.__name__.replace('_', ' ')}")
         cluster.wait_healthy()

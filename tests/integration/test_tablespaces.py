@@ -70,7 +70,7 @@ def test_a_tablespace_inside_outlives_kills_handovers_and_copies(cluster: Cluste
         standby = next(node.name for node in cluster.status().nodes if node.role == "standby")
         pgdata = Layout(cluster.data_dir).pgdata(standby)
         former = pgdata.stat().st_ino
-        cluster.ctl("node", "reinit", standby)
+        cluster.ctl("node", "reinit", standby, "--yes")
         cluster.wait(lambda _status: pgdata.exists() and pgdata.stat().st_ino != former, "copied anew", timeout_s=90)
         cluster.wait_healthy(timeout_s=90)
         update(cluster)

@@ -100,7 +100,7 @@ def test_no_session_of_ours_calls_what_was_planted(make_cluster: Callable[..., C
     cluster.ctl("config", "set", "work_mem=5MB", "--wait")
     cluster.ctl("drill")
     standby = next(node.name for node in cluster.status().nodes if node.state == "streaming")
-    cluster.ctl("node", "reinit", standby)
+    cluster.ctl("node", "reinit", standby, "--yes")
     cluster.wait_healthy()
     with psycopg.connect(cluster.dsn("writer"), autocommit=True, options=PINNED) as connection:
         connection.execute("CREATE ROLE relaxed")
