@@ -43,6 +43,7 @@ def rehearse_switchover(view: View, asked: Request, events: Iterable[Event], tol
         drain_ms=drain_ms,
         bound_ms=round(drain_ms + timings.handover_ms + timings.heir_ms),
         client_sessions=told.client_sessions if told is not None and told.open_count is not None else None,
+        replication_sessions=told.replication_sessions if told is not None else 0,
         open_count=told.open_count if told is not None else None,
         open_sessions=told.open_sessions if told is not None else (),
         slots_lost=lost_with(view, to) if to is not None else (),

@@ -259,8 +259,10 @@ def _sessions(told: Rehearsal) -> list[str]:
         return [f'"{told.from_node}" does not say which sessions would end']
     forced = f"{told.open_count} of them by force if their transaction is not over within {told.drain_ms / 1000:g} s"
     lines = [f"sessions that end: {told.client_sessions}, {forced}"]
+    if told.replication_sessions:
+        lines.append(f"replication connections that end with the server, not waited for: {told.replication_sessions}")
     lines += [f"  {session_text(one)}" for one in told.open_sessions[:SESSIONS_SHOWN]]
-    left = told.open_count - len(lines) + 1
+    left = told.open_count - min(len(told.open_sessions), SESSIONS_SHOWN)
     return [*lines, f"  and {left} more"] if left > 0 else lines
 
 

@@ -7,6 +7,9 @@ Each Query, FunctionCall and Sync of the client is answered by one ReadyForQuery
 outstanding, pipelines included; the first ReadyForQuery ends the login and answers nothing.  COPY from the client is the
 exception: a Sync sent before CopyDone is swallowed by the server (PostgreSQL documentation, "COPY Operations").
 
+Replication streams: both sides copy, until the server ends ("Streaming Replication Protocol").  Such a session comes to no safe
+point by itself, and nothing is committed in it.
+
 Inside a transaction block nothing is committed before the block ends: what may do that is looked for in the texts (block.py).
 
 The server's direction also shows the two things of payload that we read: whether the server said goodbye itself, and a
@@ -75,6 +78,7 @@ class SafePoint:
         "_unsynced",
         "has_left",
         "is_in_doubt",
+        "is_streaming",
         "laxity",
         "server_said_goodbye",
     )
@@ -100,10 +104,12 @@ class SafePoint:
         """What the client has done to the promise, as far as it was looked at."""
         self.is_in_doubt = False
         """The client hides warnings, and something of it may have been cancelled: the next success is none for certain."""
+        self.is_streaming = False
+        """The server sends WAL, or what it decodes of it, for as long as it runs."""
         self.has_left = False
         """The client said Terminate."""
         self.server_said_goodbye = False
-        """The server's last word was an error that ends the session."""
+        """The server's last word was an error that ends the session, or that it has streamed everything."""
 
     def watch(self, laxity: Laxity, on_lax: Callable[[Laxity], None]) -> None:
         """Look through the statements from now on, and call *on_lax* with what is new; *laxity* is known already."""
@@ -159,7 +165,7 @@ class SafePoint:
             if kind == Backend.READY_FOR_QUERY:
                 is_login = not self._status
                 self._status = payload[0] if payload else 0
-                self._copying_in = self._unsynced = False
+                self._copying_in = self._unsynced = self.is_streaming = False
                 if self._outstanding and not is_login:
                     del self._outstanding[:1]
                 if not self._outstanding and not self._block.is_open:
@@ -172,12 +178,17 @@ class SafePoint:
                 if self._copying_in and self._outstanding[:1] == bytes((Frontend.SYNC,)):
                     self._outstanding.clear()
                     self._unsynced = True
-                self._copying_in = False
+                self._copying_in = self.is_streaming = False
             elif kind == Backend.NOTICE_RESPONSE:
                 if unconfirmed is None and _SYNC_WAIT in payload and _report(payload).routine == SYNC_WAIT_ROUTINE:
                     unconfirmed = end
-            elif kind != Backend.COMMAND_COMPLETE:
+            elif kind == Backend.COMMAND_COMPLETE:
+                self.server_said_goodbye = self.is_streaming
+            else:
                 self._copying_in = True
+                if kind == Backend.COPY_BOTH_RESPONSE:
+                    self.is_streaming = True
+                    self._server.ask_for(told=(Backend.COMMAND_COMPLETE,))
         return unconfirmed
 
     def _is_success_in_doubt(self, kind: int, payload: bytes) -> bool:
@@ -242,7 +253,7 @@ class SafePoint:
     @property
     def may_have_committed(self) -> bool:
         """Whether a session that is busy may have committed something that its client was not told of."""
-        return self._may_end_block
+        return self._may_end_block and not self.is_streaming
 
     @property
     def doing(self) -> Doing:

@@ -140,8 +140,10 @@ class Session:
             self._around.engine.resume(self.number)
 
     def drain(self, why: Refusal) -> None:
-        """End at the next safe point; a login ends now."""
-        if self._relayed is not None:
+        """End at the next safe point; a login ends now, and so does a stream, which has none and is taken up elsewhere."""
+        if self._relayed is not None and self.login.conversation.point.is_streaming:
+            self._say_farewell(why)
+        elif self._relayed is not None:
             self._end_when_safe(why)
         else:
             self.login.stop(why)
@@ -221,6 +223,9 @@ class Session:
                         self._server.close()
                     self._around.board.release(self.number)
                     self._loop.call_later(BREATH_S, self._say_farewell, self._stop)
+            case Happening.STREAMING:
+                if self._stop is not None:
+                    self._around.board.leave_to_server(self.number, self._stop)
             case Happening.CLIENT_ENDED:
                 self._end_relay(None)
             case Happening.CLIENT_NOT_UNDERSTOOD:

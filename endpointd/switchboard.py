@@ -16,11 +16,17 @@ from endpointd import metrics, refusal
 from endpointd.cancel import CancelKeys
 from endpointd.eviction import Assignment, Eviction, When, evictions
 from endpointd.freshness import Freshness
+from endpointd.refusal import Refusal
 from endpointd.routing import EMPTY, Backend, Table, make_table
 from endpointd.settings import LimitSettings
 from pgtopology.document import Topology
 from pgtopology.epoch import NO_EPOCH, Epoch
 from pgtopology.report import BackendHealth
+
+LAST_WORDS_S = 2.0
+"""A stream of replication may last so much longer than everybody else: a server that is stopped in good order sends its WAL
+to the end and waits until that was received, which takes milliseconds. A client that takes nothing would hold the writers up;
+after 5 s the stop would not be in good order any more."""
 
 
 class Evictable(Protocol):
@@ -52,6 +58,7 @@ class Switchboard:
         self._holders: dict[int, Evictable] = {}
         self._assignments: dict[int, Assignment] = {}
         self._leaving: set[int] = set()
+        self._left_to_server: dict[int, Eviction] = {}
         self._settled_epoch = NO_EPOCH
         self._is_vouched = False
         self._unvouched_since: float | None = None
@@ -67,7 +74,7 @@ class Switchboard:
 
     @property
     def settled_epoch(self) -> Epoch:
-        """The epoch of which no session of an earlier writer is left: what a report states."""
+        """The epoch of which no session of an earlier writer is left to wait for: what a report states."""
         if not self._leaving:
             self._settled_epoch = self.table.epoch
         return self._settled_epoch
@@ -200,6 +207,11 @@ class Switchboard:
         if eviction.session in self._leaving:
             self._holders[eviction.session].evict(eviction)
 
+    def _end_left(self, left: tuple[Eviction, ...]) -> None:
+        for eviction in left:
+            if self._left_to_server.get(eviction.session) is eviction:
+                self._holders[eviction.session].evict(eviction)
+
     def notify(self) -> None:
         """Wake whoever waits for a change."""
         self._changed.set()
@@ -227,14 +239,27 @@ class Switchboard:
         assignment = self._assignments.get(number)
         return assignment is not None and assignment.backend.is_writer and not self.is_vouched
 
-    def release(self, number: int) -> None:
-        """The session *number* has no server any more."""
-        assignment = self._assignments.pop(number, None)
-        self._holders.pop(number, None)
+    def leave_to_server(self, number: int, why: Refusal) -> None:
+        """Session *number* ends with its server, or at last for *why*: nobody waits for it, and it is sent everything."""
+        if number in self._leaving:
+            self._left_to_server[number] = Eviction(number, why, When.NOW)
+            self._forget(number)
+
+    def _forget(self, number: int) -> None:
+        """Wait for session *number* no longer."""
         if number in self._leaving:
             self._leaving.remove(number)
             if not self._leaving:
                 self.notify()  # the managers may be waiting for it
+                if self._left_to_server:
+                    self._loop.call_later(LAST_WORDS_S, self._end_left, tuple(self._left_to_server.values()))
+
+    def release(self, number: int) -> None:
+        """The session *number* has no server any more."""
+        assignment = self._assignments.pop(number, None)
+        self._holders.pop(number, None)
+        self._left_to_server.pop(number, None)
+        self._forget(number)
         if assignment is not None:
             node = assignment.backend.node
             self.load[node] -= 1

@@ -5,6 +5,7 @@ It has a session of its own, so that a slow answer delays nothing that matters.
 
 from __future__ import annotations
 
+from noded.conf import REPLICATION_ROLE
 from noded.instance import Instance
 from noded.sessions import SessionError, shown
 from pgtopology.drill import LongSession, Readiness
@@ -23,6 +24,9 @@ SELECT pg_is_in_recovery() AND pg_is_wal_replay_paused() AS replay_paused,
                   AND (wait_event_type IN ('Lock', 'BufferPin') OR wait_event LIKE 'RecoveryConflict%')) AS replay_blocked,
        (SELECT count(*) FROM pg_stat_get_activity(NULL)
          WHERE backend_type = 'client backend' AND application_name NOT LIKE 'endpointd %') AS clients,
+       (SELECT count(*) FROM pg_stat_get_activity(NULL)
+         WHERE backend_type = 'walsender' AND application_name NOT LIKE 'endpointd %'
+           AND pg_get_userbyid(usesysid) <> $1) AS streams,
        (SELECT count(*) FROM pg_prepared_xact()) AS prepared,
        (SELECT (extract(epoch FROM clock_timestamp() - min(prepared)) * 1000)::int8 FROM pg_prepared_xact()) AS oldest_ms,
        (SELECT coalesce(array_agg(slot_name::text ORDER BY slot_name), '{}') FROM pg_get_replication_slots()
@@ -50,7 +54,7 @@ async def ask_readiness(instance: Instance) -> Readiness:
         raise SessionError("PostgreSQL does not run", lost=True)
     session = instance.sessions.fresh("endpointd readiness")
     try:
-        row = await session.row(_ASK, timeout_s=ASK_TIMEOUT_S)
+        row = await session.row(_ASK, REPLICATION_ROLE, timeout_s=ASK_TIMEOUT_S)
         rows = await session.rows(_OPEN, OPEN_SESSIONS_MAX, timeout_s=ASK_TIMEOUT_S)
     finally:
         session.drop()
@@ -71,6 +75,7 @@ async def ask_readiness(instance: Instance) -> Readiness:
         open_sessions=sessions,
         open_count=rows[0]["count"] if rows else 0,
         client_sessions=row["clients"],
+        replication_sessions=row["streams"],
         prepared_transactions=row["prepared"],
         oldest_prepared_ms=row["oldest_ms"],
         replay_paused=row["replay_paused"],

@@ -36,6 +36,8 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
     open_count: int | None = None
     """How many there are; None from a noded that does not say."""
     client_sessions: int = 0
+    replication_sessions: int = 0
+    """Others' connections for replication: archives, subscribers, base backups."""
     prepared_transactions: int = 0
     """Of two-phase commits, on the writer only: they survive a failover together with their locks."""
     oldest_prepared_ms: int | None = None

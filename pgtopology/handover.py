@@ -27,6 +27,9 @@ class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
     """At most so long until another writer, or the old one again, is being promoted; a promotion comes behind it."""
     client_sessions: int | None = None
     """On the writer: all of them end, those between two transactions at once. None: it did not say."""
+    replication_sessions: int = 0
+    """Archives, subscribers and base backups on the writer. Those that stream are not waited for: the server sends them
+    everything when it stops."""
     open_count: int | None = None
     """Of these, those with a transaction open: they end by force if they are not done within *drain_ms*."""
     open_sessions: tuple[LongSession, ...] = ()

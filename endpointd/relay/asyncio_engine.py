@@ -104,7 +104,7 @@ class _Pair:
             self._server.resume_reading()
 
     def pause(self) -> None:
-        if self._is_stopped or self._is_pausing:
+        if self._is_stopped:
             return
         self._is_pausing = True
         self._pause_if_safe()
@@ -210,7 +210,11 @@ class _Pair:
             self._client.pause_reading()
 
     def _pause_if_safe(self) -> None:
-        if not self._is_paused and self._point.doing is Doing.IDLE:
+        if self._is_paused:
+            return
+        if self._point.is_streaming:
+            self._tell(Happening.STREAMING)
+        elif self._point.doing is Doing.IDLE:
             self._is_paused = True
             self._client.pause_reading()
             self._tell(Happening.PAUSED)

@@ -17,7 +17,7 @@ from endpointd.safepoint import Doing, SafePoint
 
 
 class Happening(StrEnum):
-    """What an engine tells the owner of a pair. Except for PAUSED, the pair moves no bytes from then on."""
+    """What an engine tells the owner of a pair. Except for PAUSED and STREAMING, the pair moves no bytes from then on."""
 
     CLIENT_ENDED = "client_ended"
     """The client went away; or it says no more, and nothing that it said waits for an answer. Until then the server is told
@@ -29,6 +29,8 @@ class Happening(StrEnum):
     """The server said that a commit's wait was cancelled (S15). What it said next is held back for ever."""
     PAUSED = "paused"
     """The session has reached a safe point, and nothing of its client moves until `resume`."""
+    STREAMING = "streaming"
+    """The session is to pause and will not reach a safe point, for it streams as long as its server runs. May be told again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,10 @@ class Engine(Protocol):
         ...
 
     def pause(self, token: int) -> None:
-        """Stop taking from the client at the next safe point, at once if this is one, and tell PAUSED then."""
+        """Stop taking from the client at the next safe point, at once if this is one, and tell PAUSED then.
+
+        Until then STREAMING is told whenever it is found that there will be none.
+        """
         ...
 
     def resume(self, token: int) -> None:

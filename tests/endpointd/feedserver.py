@@ -46,6 +46,7 @@ def document(
     epoch: int = 1,
     revision: int = 1,
     kind: TransitionKind = TransitionKind.FAILOVER,
+    drain_ms: int | None = None,
 ) -> Topology:
     """Return a document in which *writer* is the writer, or in which there is none."""
     endpoint = Endpoint(host="127.0.0.1", port=1, dns="x")
@@ -65,6 +66,7 @@ def document(
         if writer
         else Transition(
             kind=kind,
+            drain_ms=drain_ms,
             step=Step.PROMOTING if candidate else Step.RECRUITING,
             cause="test",
             first_epoch=Epoch(epoch),

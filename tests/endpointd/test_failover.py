@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
@@ -31,7 +32,7 @@ from pgwire.startup import encode_startup, make_startup
 from tests.endpointd.conftest import Duo
 from tests.endpointd.feedserver import FeedServer, document, feed_server, member
 from tests.endpointd.proxies import Proxy, proxy
-from tests.endpointd.servers import PASSWORD, Postgres, psql
+from tests.endpointd.servers import PASSWORD, Postgres, bin_dir, psql
 from tests.endpointd.test_doors import raw
 
 
@@ -202,6 +203,42 @@ async def test_a_switchover_lets_transactions_finish_for_a_while(duo: Duo, tmp_p
         assert duo.n1.sql("select count(*) from kept") == "0"
         await feed.wait_for_report(epoch=2, sessions=0)
         assert await sqlstate_of(endless) == "57P01"
+
+
+async def test_a_switchover_does_not_wait_for_replication_and_leaves_its_end_to_the_server(duo: Duo, tmp_path: Path) -> None:
+    async with standing(duo, tmp_path) as (feed, running):
+        wal = tmp_path / "wal"
+        wal.mkdir()
+        command = (str(bin_dir() / "pg_receivewal"), "-D", str(wal), "--no-sync", "-n", "-w")
+        where = ("-h", "127.0.0.1", "-p", str(running.writer_port), "-U", "postgres")
+        receiver = await asyncio.create_subprocess_exec(*command, *where, stderr=asyncio.subprocess.PIPE)
+        try:
+            streaming = "select count(*) from pg_stat_replication where application_name = 'pg_receivewal'"
+            async with asyncio.timeout(10):
+                while duo.n1.sql(streaming) != "1":
+                    await asyncio.sleep(0.01)
+            feed.publish(duo.document(epoch=2, revision=2, kind=TransitionKind.SWITCHOVER, drain_ms=60_000))
+            await feed.wait_for_report(epoch=2)
+            assert receiver.returncode is None
+            assert duo.n1.sql(streaming) == "1", "it is still sent WAL"
+            segment = duo.n1.sql("select pg_walfile_name(pg_current_wal_lsn())")
+            await asyncio.to_thread(duo.n1.stop)
+            assert receiver.stderr is not None
+            async with asyncio.timeout(20):
+                said = (await receiver.stderr.read()).decode()
+            assert "replication stream was terminated before stop point" in said, "as a server says that ends in good order"
+            assert "FATAL" not in said
+            control = await asyncio.to_thread(
+                subprocess.check_output, [bin_dir() / "pg_controldata", duo.n1.data], env={"LC_ALL": "C"}, text=True
+            )
+            checkpoint = control.partition("Latest checkpoint location:")[2].split()[0]
+            behind = int(checkpoint.partition("/")[2], 16) % (16 << 20) + 100
+            sent = (duo.n1.data / "pg_wal" / segment).read_bytes()[:behind]
+            assert (wal / f"{segment}.partial").read_bytes()[:behind] == sent, "it has the server's last record"
+        finally:
+            if receiver.returncode is None:
+                receiver.kill()
+            await receiver.wait()
 
 
 class HalfwayIn:

@@ -378,6 +378,27 @@ async def test_a_server_that_sends_nonsense_is_gone(engine: Engine) -> None:
         await b.wait_for(Happening.SERVER_ENDED)
 
 
+async def test_a_stream_is_told_of_and_goes_on_both_ways(engine: Engine) -> None:
+    async with bench(engine) as b:
+        await b.become_idle()
+        await b.client.send(query("start"))
+        await b.server.receive(len(query("start")))
+        engine.pause(TOKEN)
+        assert b.told == []
+        wal = message(Backend.COPY_BOTH_RESPONSE, b"") + message(ord("d"), b"wal")
+        await b.server.send(wal)
+        await b.wait_for(Happening.STREAMING)
+        assert await b.client.receive(len(wal)) == wal
+        b.told.clear()
+        engine.pause(TOKEN)
+        assert b.told == [Happening.STREAMING], "whoever asks once more is told once more"
+        await b.client.send(message(ord("d"), b"status"))
+        assert await b.server.receive(11) == message(ord("d"), b"status")
+        await b.client.send(message(ord("c")))
+        await b.server.send(message(ord("c")) + ready_for_query("I"))
+        await b.wait_for(Happening.PAUSED)
+
+
 async def test_a_side_that_is_gone_before_the_hand_over_is_told(engine: Engine) -> None:
     client_link, client = await connected()
     server_link, server = await connected()

@@ -221,6 +221,35 @@ def test_a_session_that_hears_warnings_is_never_in_doubt() -> None:
     assert point.server_sent(SUCCESS + ready_for_query("I")) is None
 
 
+@pytest.mark.parametrize("tail", ["cCZI", "EZI"])
+def test_a_stream_of_replication_is_known_from_its_begin_to_its_end_and_commits_nothing(tail: str) -> None:
+    point = SafePoint()
+    point.server_sent(frames("s", "ZI"))
+    point.client_sent(frames("c", "Q"))
+    assert not point.is_streaming
+    assert point.may_have_committed
+    point.server_sent(frames("s", "Wd"))
+    assert point.is_streaming
+    assert not point.may_have_committed
+    point.client_sent(frames("c", "d"))
+    point.server_sent(frames("s", tail))
+    assert not point.is_streaming
+    assert point.doing is IDLE
+
+
+def test_a_server_that_has_streamed_everything_has_said_goodbye() -> None:
+    point = SafePoint()
+    point.server_sent(frames("s", "ZI"))
+    point.client_sent(frames("c", "Q"))
+    point.server_sent(frames("s", "CZI"))
+    assert not point.server_said_goodbye
+    point.client_sent(frames("c", "Q"))
+    point.server_sent(frames("s", "Wd"))
+    assert not point.server_said_goodbye, "one that dies now has not sent everything"
+    point.server_sent(frames("s", "C"))
+    assert point.server_said_goodbye
+
+
 def test_bytes_that_are_no_messages_are_refused() -> None:
     with pytest.raises(ProtocolError):
         SafePoint().client_sent(b"Q\0\0\0\0")

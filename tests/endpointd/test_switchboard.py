@@ -12,7 +12,7 @@ from random import Random
 import pytest
 from prometheus_client import REGISTRY
 
-from endpointd import refusal
+from endpointd import refusal, switchboard
 from endpointd.connector import READER_RETRY_S, Connector
 from endpointd.eviction import Eviction, When
 from endpointd.link import Link
@@ -298,6 +298,32 @@ async def test_lost_writers_are_evicted_and_the_report_waits_for_them(hosts: lis
         assert writer.evictions[1].when is When.NOW
         board.release(1)
         assert board.settled_epoch == 5
+
+
+async def test_a_report_waits_for_no_session_that_is_left_to_its_server_and_it_ends_at_last(
+    hosts: list[Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(switchboard, "LAST_WORDS_S", 0.1)
+    board = Board()
+    members = (member("n1", hosts[0].port, role=Role.PRIMARY), member("n2", hosts[1].port), member("n3", hosts[2].port))
+    board.set_topology(document(*members, writer="n1", epoch=4))
+    vouch(board)
+    client, stream = Guest(), Guest()
+    async with opened(board, Door.WRITER, 1, client), opened(board, Door.WRITER, 2, stream):
+        board.leave_to_server(2, refusal.primary_changed())
+        board.set_topology(document(*members, epoch=5, revision=2, kind=TransitionKind.SWITCHOVER))
+        assert board.settled_epoch == 4
+        board.leave_to_server(2, refusal.primary_changed())
+        board.leave_to_server(2, refusal.primary_changed())
+        assert board.settled_epoch == 4, "a transaction is waited for"
+        assert stream.evictions == [Eviction(2, refusal.primary_changed(), When.SAFE_POINT)]
+        board.release(1)
+        assert board.settled_epoch == 5
+        async with asyncio.timeout(5):
+            while len(stream.evictions) < 2:
+                await asyncio.sleep(0.01)
+        assert stream.evictions[1] == Eviction(2, refusal.primary_changed(), When.NOW)
+        assert len(client.evictions) == 1
 
 
 async def test_writers_pause_when_the_word_runs_out_and_go_on_with_a_new_one(hosts: list[Host]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,9 @@ from psycopg.conninfo import make_conninfo
 
 from bench.cluster import Cluster
 from endpointctl.local.preferences import PostgresPreferences
+from pgtopology.codec import decode
+from pgtopology.flight import Flight
+from pgtopology.handover import Rehearsal
 from pgtopology.status import SlotStatus, Status
 from tests.endpointd.servers import Postgres
 from tests.integration.conftest import pg_options
@@ -125,6 +129,22 @@ def strike(cluster: Cluster, how: str) -> None:
 @pytest.mark.parametrize("how", ["switchover", "kill"])
 def test_an_archive_has_no_gap_when_the_writer_changes(cluster: Cluster, tmp_path: Path, how: str) -> None:
     archive = tmp_path / "archive"
+    with archived(cluster, archive):
+        switch_segments(cluster, 2)
+        until(lambda: len(segments(archive)) >= 2, "two segments archived")
+        until(lambda: is_carried(cluster.status(), "archive"), "a copy of the slot on every node")
+        strike(cluster, how)
+        until(lambda: slot(cluster.status(), "archive") is not None, "the slot on the new writer")
+        switch_segments(cluster, 2)
+        reached = segment_of_the_end(cluster)
+        until(lambda: segments(archive)[-1:] >= [reached - 1], "what was written afterwards archived")
+        numbers = segments(archive)
+        assert numbers == list(range(numbers[0], numbers[-1] + 1))
+
+
+@contextlib.contextmanager
+def archived(cluster: Cluster, archive: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Have the writer's WAL received in *archive* with a slot of its own, by what is given, and drop the slot in the end."""
     archive.mkdir()
     execute(cluster, "SELECT pg_create_physical_replication_slot('archive', true)")
     receiver = subprocess.Popen(
@@ -141,17 +161,9 @@ def test_an_archive_has_no_gap_when_the_writer_changes(cluster: Cluster, tmp_pat
         stderr=subprocess.DEVNULL,
     )
     try:
-        switch_segments(cluster, 2)
-        until(lambda: len(segments(archive)) >= 2, "two segments archived")
-        until(lambda: is_carried(cluster.status(), "archive"), "a copy of the slot on every node")
-        strike(cluster, how)
-        until(lambda: slot(cluster.status(), "archive") is not None, "the slot on the new writer")
-        switch_segments(cluster, 2)
-        reached = segment_of_the_end(cluster)
-        until(lambda: segments(archive)[-1:] >= [reached - 1], "what was written afterwards archived")
-        numbers = segments(archive)
-        assert numbers == list(range(numbers[0], numbers[-1] + 1))
+        yield receiver
     finally:
+        receiver.send_signal(signal.SIGCONT)
         receiver.terminate()
         receiver.wait(timeout=20.0)
         cluster.wait_healthy()
@@ -159,7 +171,9 @@ def test_an_archive_has_no_gap_when_the_writer_changes(cluster: Cluster, tmp_pat
 
 
 def switch_segments(cluster: Cluster, count: int) -> None:
-    execute(cluster, *("SELECT pg_logical_emit_message(true, 'x', 'y')", "SELECT pg_switch_wal()") * count)
+    """Fill segments, and begin another: pg_receivewal does not go on where a timeline ends at a segment's boundary."""
+    emit = "SELECT pg_logical_emit_message(true, 'x', 'y')"
+    execute(cluster, *(emit, "SELECT pg_switch_wal()") * count, emit)
 
 
 def segments(archive: Path) -> list[int]:
@@ -260,3 +274,64 @@ def test_a_subscription_goes_on_from_the_next_writer_and_neither_loses_nor_repea
         until(lambda: is_carried(publisher.status(), "s"), "the slot in step on every node again")
     finally:
         unsubscribe(subscriber, publisher)
+
+
+def test_a_switchover_waits_for_no_archive_and_no_subscriber_and_both_have_everything(
+    publisher: Cluster, subscriber: Postgres, tmp_path: Path
+) -> None:
+    """They stream as long as their server runs: whoever waits for them uses up all the time that transactions are given."""
+    carried = major(publisher) >= SYNCHRONISES
+    archive = tmp_path / "archive"
+    with archived(publisher, archive):
+        subscribe(subscriber, publisher, "failover = true, copy_data = false" if carried else "copy_data = false")
+        try:
+            switch_segments(publisher, 2)
+            until(lambda: len(segments(archive)) >= 2, "two segments archived")
+            until(lambda: is_carried(publisher.status(), "archive"), "a copy of the archive's slot on every node")
+            until(lambda: not carried or is_carried(publisher.status(), "s"), "the subscriber's slot in step on every node")
+            told = decode(publisher.ctl("switchover", "--dry-run", "--json").stdout, Rehearsal)
+            assert (told.replication_sessions, told.open_count) == (2, 0)
+            assert "not waited for: 2" in publisher.ctl("switchover", "--dry-run").stdout
+            before = publisher.status()
+            execute(publisher, "INSERT INTO t SELECT generate_series(1, 5000)")
+            publisher.ctl("switchover", "--drain-timeout", "60", timeout_s=150.0)
+            after = publisher.status()
+            flight = decode(publisher.ctl("explain", "--failover", str(after.epoch), "--json").stdout, Flight)
+            assert (flight.kind, flight.from_node, flight.writer) == ("switchover", before.writer, after.writer)
+            stop = next(one for one in flight.orders if (one.order, one.node) == ("promise", before.writer))
+            assert stop.at_ms - flight.marks["published"] < 30_000, "the time for draining was used up"
+            until(lambda: subscriber.sql("SELECT count(*), count(DISTINCT i) FROM t") == "5000|5000", "every row applied, once")
+            until(lambda: slot(publisher.status(), "archive") is not None, "the slot on the new writer")
+            switch_segments(publisher, 2)
+            reached = segment_of_the_end(publisher)
+            until(lambda: segments(archive)[-1:] >= [reached - 1], "what was written afterwards archived")
+            numbers = segments(archive)
+            assert numbers == list(range(numbers[0], numbers[-1] + 1))
+        finally:
+            unsubscribe(subscriber, publisher)
+
+
+def test_an_archive_that_takes_nothing_holds_no_switchover_up_for_long(cluster: Cluster, tmp_path: Path) -> None:
+    """A server that stops in good order waits for whomever it streams to, and is not waited for itself for ever."""
+    archive = tmp_path / "archive"
+    with archived(cluster, archive) as receiver:
+        switch_segments(cluster, 2)
+        until(lambda: len(segments(archive)) >= 2, "two segments archived")
+        until(lambda: is_carried(cluster.status(), "archive"), "a copy of the slot on every node")
+        before = cluster.status()
+        receiver.send_signal(signal.SIGSTOP)
+        switch_segments(cluster, 2)
+        cluster.ctl("switchover", "--drain-timeout", "60", timeout_s=150.0)
+        after = cluster.status()
+        assert after.writer != before.writer, "the old writer did not stop, and was promoted again"
+        flight = decode(cluster.ctl("explain", "--failover", str(after.epoch), "--json").stdout, Flight)
+        stop = next(one for one in flight.orders if (one.order, one.node) == ("promise", before.writer))
+        assert stop.outcome == "done"
+        assert stop.at_ms - flight.marks["published"] < 30_000, "the time for draining was used up"
+        receiver.send_signal(signal.SIGCONT)
+        until(lambda: slot(cluster.status(), "archive") is not None, "the slot on the new writer")
+        switch_segments(cluster, 2)
+        reached = segment_of_the_end(cluster)
+        until(lambda: segments(archive)[-1:] >= [reached - 1], "what was written afterwards archived")
+        numbers = segments(archive)
+        assert numbers == list(range(numbers[0], numbers[-1] + 1))
