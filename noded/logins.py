@@ -98,7 +98,11 @@ class Logins:
 
     async def _keep_open(self) -> None:
         sessions = self._instance.sessions
-        await asyncio.gather(*(_open(session) for session in sessions.standing))
+        first = [session for session in sessions.standing if session is not sessions.checkpoint]
+        await asyncio.gather(*(_open(session) for session in first))
+        if sessions.control.is_open:
+            # Each login that nobody answers makes the pause before the next ones longer: this one waits for proof of an answer.
+            await _open(sessions.checkpoint)
         if self._instance.layout.standby_signal.exists():
             await _open_walsender(sessions.walsender)
 
