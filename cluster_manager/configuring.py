@@ -58,8 +58,12 @@ def _node(node: NodeView, document: Topology, view: View) -> NodeConfig:
 async def change(reconciler: Reconciler, wish: ConfigChange) -> ConfigChanged:
     """Check *wish* and write it down, unless it is only to be checked. Raises ApiError if any of it is refused."""
     document = _document(reconciler.look())
-    if document.transition is not None or document.writer is None:
-        raise ApiError(409, "refused", f"there is no writer at this moment (epoch {document.epoch}); try again when there is")
+    if document.writer is None and not (_only_takes_back(wish) and document.desired.version):
+        raise ApiError(
+            409,
+            "refused",
+            f"there is no writer at this moment (epoch {document.epoch}): settings can only be reset until there is",
+        )
     before = await _present(reconciler, document)
     if twice := {name.lower() for name in wish.parameters} & {name.lower() for name in wish.reset}:
         raise ApiError(400, "bad_request", f'"{min(twice)}" is to be set and reset')
@@ -71,8 +75,21 @@ async def change(reconciler: Reconciler, wish: ConfigChange) -> ConfigChanged:
         raise ApiError(409, "refused", str(error)) from error
     if wanted == before:
         return ConfigChanged(version=before.version, changed=False, restart_for=())
+    answer = await _judged(reconciler, document.writer, wish, CheckSettings(before=before, wanted=wanted))
+    if wish.check_only:
+        return ConfigChanged(version=before.version, changed=True, restart_for=answer.restart_for)
+    await _write(reconciler, document.writer, document.desired, wanted)
+    return ConfigChanged(version=wanted.version, changed=True, restart_for=answer.restart_for)
+
+
+async def _judged(
+    reconciler: Reconciler, writer: NodeName | None, wish: ConfigChange, question: CheckSettings
+) -> SettingsChecked:
+    """Return what the nodes say to the change. Raises ApiError if one of them would not start with it."""
+    if writer is None:
+        return SettingsChecked()  # what is reset may be what keeps anybody from being asked, and from becoming the writer
     try:
-        answer = await _ask(reconciler, document.writer, CheckSettings(before=before, wanted=wanted))
+        answer = await _ask(reconciler, writer, question)
     except ApiError as error:
         if error.status < 500 or not _only_takes_back(wish):
             raise
@@ -80,11 +97,8 @@ async def change(reconciler: Reconciler, wish: ConfigChange) -> ConfigChanged:
         answer = SettingsChecked()
     if answer.refused is not None:
         raise ApiError(409, "refused", answer.refused)
-    await _ask_the_others(reconciler, document.writer, CheckSettings(before=before, wanted=wanted, as_writer=False))
-    if wish.check_only:
-        return ConfigChanged(version=before.version, changed=True, restart_for=answer.restart_for)
-    await _write(reconciler, document.desired, wanted)
-    return ConfigChanged(version=wanted.version, changed=True, restart_for=answer.restart_for)
+    await _ask_the_others(reconciler, writer, msgspec.structs.replace(question, as_writer=False))
+    return answer
 
 
 def _only_takes_back(wish: ConfigChange) -> bool:
@@ -125,12 +139,12 @@ async def _present(reconciler: Reconciler, document: Topology) -> DesiredSetting
     return await reconciler.ask_node(NodeName(document.writer), "/desired", None, DesiredSettings, timeout_s=READ_TIMEOUT_S)
 
 
-async def _write(reconciler: Reconciler, before: DesiredSettings, wanted: DesiredSettings) -> None:
+async def _write(reconciler: Reconciler, writer: NodeName | None, before: DesiredSettings, wanted: DesiredSettings) -> None:
     """Have *wanted* written instead of *before*, and return when it is. Raises ApiError if something came between."""
 
     def edit(old: Topology) -> Topology:
-        # Looked at again when it is written: what was checked was a change of *before*, on a writer that was there.
-        if old.desired != before or old.transition is not None:
+        # Looked at again when it is written: what was checked was a change of *before*, by the writer that was there, if any.
+        if old.desired != before or old.writer != writer:
             return old
         return msgspec.structs.replace(old, desired=wanted)
 
@@ -141,7 +155,7 @@ async def _write(reconciler: Reconciler, before: DesiredSettings, wanted: Desire
                 document = reconciler.document
                 if document is not None and document.desired == wanted:
                     return
-                if document is None or document.desired.version != before.version or document.transition is not None:
+                if document is None or document.desired.version != before.version or document.writer != writer:
                     raise ApiError(409, "refused", "the settings or the writer changed meanwhile; give the order again")
                 await asyncio.sleep(WRITTEN_POLL_S)
     except TimeoutError as error:

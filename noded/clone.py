@@ -79,6 +79,7 @@ async def copy_from(instance: Instance, source: Upstream, slot: str, progress: C
             "passfile": str(layout.tool_passfile),
             "application_name": "endpointd clone",
             "connect_timeout": "5",
+            "options": conf.WAL_OPTIONS,
         }
     )
 

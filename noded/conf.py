@@ -48,6 +48,9 @@ SYNCHRONISES = 17
 
 _PINNED = "".join(f" -c {name}=0" for name in ("tcp_user_timeout", "statement_timeout", "lock_timeout", "idle_session_timeout"))
 
+WAL_OPTIONS = "-c wal_sender_timeout=60s" + _PINNED
+"""For our programs that copy: what is set for everybody must not end them."""
+
 VERSION_PARAMETER = f"{OUR_PREFIX}desired_version"
 """Says in every session which version of the settings the server has read."""
 

@@ -46,6 +46,7 @@ async def rewind(instance: Instance, source: Upstream) -> None:
             "passfile": str(layout.tool_passfile),
             "application_name": "endpointd rewind",
             "connect_timeout": "5",
+            "options": conf.WAL_OPTIONS,
         }
     )
     write_durably(layout.tool_passfile, conf.passfile_line(instance.server.replication_password, source.address))

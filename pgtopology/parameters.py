@@ -30,6 +30,7 @@ OURS: Mapping[str, str] = {
     "config_file": _PLACE,
     "data_directory": _PLACE,
     "data_sync_retry": _DURABILITY,
+    "db_user_namespace": "the cluster's own roles would have other names in each database",
     "external_pid_file": _PLACE,
     "fsync": _DURABILITY,
     "full_page_writes": _DURABILITY,
@@ -93,6 +94,8 @@ OURS: Mapping[str, str] = {
 LATELY = frozenset(
     {
         "allow_in_place_tablespaces",
+        "db_user_namespace",
+        "dynamic_library_path",
         "idle_replication_slot_timeout",
         "ignore_checksum_failure",
         "ignore_invalid_pages",
@@ -104,6 +107,7 @@ LATELY = frozenset(
         "log_truncate_on_rotation",
         "sync_replication_slots",
         "synchronized_standby_slots",
+        "temp_file_limit",
         "unix_socket_group",
         "zero_damaged_pages",
     }
@@ -121,12 +125,16 @@ class Bound(msgspec.Struct, frozen=True, kw_only=True):
     why: str
     is_size: bool = False
     """Whether it is in MB, or with a unit of its own; else it is a count."""
+    is_unit_kb: bool = False
+    """Whether PostgreSQL takes a size without a unit for kB, not MB."""
+    or_none: bool = False
+    """Whether -1 means that there is no limit, and may be given too."""
 
     @property
     def text(self) -> str:
         """For people."""
         unit = "MB" if self.is_size else ""
-        return f"{self.least}{unit} to {self.most}{unit}"
+        return f"{'-1, or ' if self.or_none else ''}{self.least}{unit} to {self.most}{unit}"
 
 
 BOUNDED: Mapping[str, Bound] = {
@@ -138,6 +146,14 @@ BOUNDED: Mapping[str, Bound] = {
         most=1 << 30,
         is_size=True,
         why="with less a node that was away for a moment would have to be copied anew, without a limit it would fill the disk",
+    ),
+    "temp_file_limit": Bound(
+        least=1024,
+        most=1 << 30,
+        is_size=True,
+        is_unit_kb=True,
+        or_none=True,
+        why="the list of files of a copy is a temporary file, so with less a lost standby could not be made anew",
     ),
     "wal_keep_size": Bound(least=256, most=1 << 30, is_size=True, why="a copy that is being made may need it"),
 }
@@ -220,6 +236,10 @@ def check_parameters(parameters: Mapping[str, str]) -> None:
                 raise SettingRefused('"wal_level" must be "replica" or "logical": the nodes replicate from one another')
         elif key == "sync_replication_slots" and value.strip().lower() in ("on", "true", "yes", "1"):
             pass  # as it is
+        elif key == "dynamic_library_path":
+            if "$libdir" not in value.split(":"):
+                why = "$libdir must be one of its directories, because servers load their WAL receiver from it"
+                raise SettingRefused(f'"{name}" cannot be "{value}": {why}')
         elif key in BOUNDED:
             _check_bound(name, value, BOUNDED[key])
         elif key in AT_LEAST_THE_WRITERS and not value.strip().isdecimal():
@@ -234,12 +254,15 @@ def check_parameters(parameters: Mapping[str, str]) -> None:
 
 def _check_bound(name: str, value: str, bound: Bound) -> None:
     """Raise SettingRefused if *value* is not within *bound*."""
+    if bound.or_none and value.strip() == "-1":
+        return
     found = _QUANTITY.fullmatch(value.strip())
     unit = found[2] if found is not None else ""
     if found is None or (unit and not (bound.is_size and unit in MEBIBYTES)):
-        units = f", in MB or with one of {', '.join(MEBIBYTES)}" if bound.is_size else ""
+        units = f", in {'kB' if bound.is_unit_kb else 'MB'} or with one of {', '.join(MEBIBYTES)}" if bound.is_size else ""
         raise SettingRefused(f'"{name}" must be a whole number{units}, not "{value}"; accepted is {bound.text}')
-    if not bound.least <= int(found[1]) * MEBIBYTES.get(unit, 1) <= bound.most:
+    size = int(found[1]) * MEBIBYTES.get(unit, 1) if unit or not bound.is_unit_kb else int(found[1]) >> 10
+    if not bound.least <= size <= bound.most:
         raise SettingRefused(f'"{name}" cannot be "{value}": accepted is {bound.text}; {bound.why}')
 
 

@@ -1,9 +1,9 @@
 """Which nodes are to be told of the operator's settings, and whose slots to keep.
 
-Beside a writer only: settings never come between a failure and the next writer.  A node that has no data yet is told too, so
-that its copy starts with them.  A standby would else learn of a member that came after it, or that was made anew, only at the
-next handover, and that member could not stream from it at once.  One that refuses, or is too old to know the order, is told
-again at the executor's pace.
+Beside a writer, because settings must not come between a failure and the next writer; without one only when that has lasted,
+because they may be what is in its way.  A node that has no data yet is told too, so that its copy starts with them.  A standby
+would else learn of a member that came after it, or that was made anew, only at the next handover, and that member could not
+stream from it at once.  One that refuses, or is too old to know the order, is told again at the executor's pace.
 """
 
 from __future__ import annotations
@@ -24,6 +24,20 @@ def untold(view: View, document: Topology) -> tuple[Configure, ...]:
         and is_fresh(node, view.timings)
         and (node.observation.desired_version != document.desired.version or _keeps_other_slots(node.observation, document))
         and node.observation.system_identifier in (None, document.system_identifier)
+    )
+
+
+def overdue(view: View, document: Topology) -> tuple[Configure, ...]:
+    """Return an order for each node that goes by another version than the document's after a long time without a writer."""
+    if view.now_ms - view.transition_began_at_ms < view.timings.settings_ms:
+        return ()
+    return tuple(
+        Configure(node.name)
+        for node in view.nodes
+        if node.observation is not None
+        and is_fresh(node, view.timings)
+        and node.observation.desired_version != document.desired.version
+        and node.observation.system_identifier == document.system_identifier
     )
 
 

@@ -113,7 +113,10 @@ def _decide(view: View) -> Plan:
             wanted = msgspec.structs.replace(document.transition, target=request.to)
             again = attempt.new_attempt(document, wanted, "the operator asks for another attempt")
             return _plan(view, attempt.in_flight(document.transition, again.because), (again,))
-        return _plan(view, *transition.proceed(view, document, document.transition))
+        finding, actions = transition.proceed(view, document, document.transition)
+        if not any(isinstance(action, WriteDocument) for action in actions):
+            actions = (*actions, *configuring.overdue(view, document))
+        return _plan(view, finding, actions)
     finding = diagnose_writer(view, document)
     if finding.failed:
         kind = TransitionKind.FAILOVER

@@ -73,6 +73,9 @@ class Timings:
     """A checkpoint younger than this is good enough."""
     adopt_ms: float = 2000
     """How long a manager that has just begun waits for every node before it makes a document anew without some of them."""
+    settings_ms: float = 5000
+    """After so long without a writer nodes are told of changed settings all the same: they may be what keeps the next one from
+    coming to be."""
     lost_stream_ms: float = 30_000
     """A follower that gets no WAL for so long is made anew, if the quorum does without it."""
 

@@ -148,3 +148,58 @@ def shown_default(cluster: Cluster, name: str) -> str:
         row = connection.execute("SELECT boot_val FROM pg_settings WHERE name = %s", (name,)).fetchone()
     assert row is not None
     return row[0]
+
+
+@pytest.mark.timeout(300)
+def test_what_was_set_can_be_taken_back_while_the_cluster_is_stuck(cluster: Cluster) -> None:
+    """It may be what keeps the next writer from coming to be."""
+    cluster.ctl("config", "set", "work_mem=9MB", "maintenance_work_mem=70MB", "--wait")
+    before = cluster.status()
+    writer = str(before.writer)
+    others = [node.name for node in before.nodes if node.name != writer]
+    try:
+        for name in others:
+            cluster.stop_node(name)
+        cluster.kill_postgres(writer)
+        cluster.wait(lambda status: status.state == "stuck", "stuck")
+        done = cluster.ctl("config", "set", "work_mem=10MB", check=False)
+        assert done.returncode == 1
+        cluster.ctl("config", "set", "--reset", "work_mem")
+        # The node that is there goes by it before there is a writer.
+        cluster.wait(lambda status: _version_of(cluster, writer) == _version(cluster) and status.state == "stuck", "told")
+    finally:
+        for name in others:
+            cluster.start_node(name)
+    cluster.wait_healthy()
+    assert everywhere(cluster, "work_mem") == {"4MB"}
+    assert everywhere(cluster, "maintenance_work_mem") == {"70MB"}
+    cluster.ctl("config", "set", "--reset", "maintenance_work_mem", "--wait")
+
+
+def _version(cluster: Cluster) -> int:
+    return json.loads(cluster.ctl("config", "show", "--json").stdout)["version"]
+
+
+def _version_of(cluster: Cluster, name: str) -> int | None:
+    nodes = json.loads(cluster.ctl("config", "show", "--json").stdout)["nodes"]
+    return next(node["version"] for node in nodes if node["name"] == name)
+
+
+@pytest.mark.timeout(300)
+def test_a_replica_can_be_made_anew_whatever_ends_other_senders_of_wal(cluster: Cluster) -> None:
+    """A timeout of a millisecond ends whoever receives WAL at its own pace; our own copies give theirs."""
+    standby = next(node.name for node in cluster.status().nodes if node.role == "standby")
+    cluster.ctl("config", "set", "wal_sender_timeout=1ms", "--wait")
+    try:
+        incarnation = _copied_at(cluster, standby)
+        cluster.ctl("node", "reinit", standby)
+        cluster.wait(lambda _: _copied_at(cluster, standby) != incarnation, "made anew", timeout_s=60.0)
+        cluster.wait_healthy()
+    finally:
+        cluster.ctl("config", "set", "--reset", "wal_sender_timeout", "--wait")
+
+
+def _copied_at(cluster: Cluster, name: str) -> int:
+    """Return what tells one data directory of a node from the next."""
+    pgdata = cluster.data_dir / "nodes" / name / "pgdata"
+    return pgdata.stat().st_ino if pgdata.exists() else 0

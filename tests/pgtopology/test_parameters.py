@@ -70,6 +70,9 @@ def test_settings_that_make_no_sense_are_refused(parameters: dict[str, str]) -> 
         ("wal_sender_timeout", ("0", "1min"), ()),
         ("max_standby_streaming_delay", ("-1", "0", "30s"), ()),
         ("idle_replication_slot_timeout", (), ("0", "1", "1d")),
+        ("temp_file_limit", ("-1", "1GB", "1048576", "2TB"), ("64kB", "0", "-2", "1023MB", "1024", "1gb")),
+        ("dynamic_library_path", ("$libdir", "/opt/lib:$libdir", "$libdir:/opt/lib"), ("", "/nowhere", "$libdirs", "/$libdir")),
+        ("db_user_namespace", (), ("on", "off")),
     ],
 )
 def test_what_slots_and_their_wal_rest_on_can_be_more_and_not_less(
