@@ -21,7 +21,7 @@ from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.view import Request, RequestKind
 from cluster_manager.feed import Feed
 from cluster_manager.flightfiles import FlightWriter
-from cluster_manager.handover import rehearse_switchover
+from cluster_manager.handover import news_refusal, rehearse_switchover
 from cluster_manager.journal import Journal, encode_event
 from cluster_manager.nodeorders import carry_out
 from cluster_manager.pastwriters import past_writers
@@ -68,6 +68,8 @@ class SwitchoverBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dry_run: bool = False
     drain_timeout_s: Annotated[float, msgspec.Meta(ge=0, le=60)] | None = None
     """How long sessions may finish what they are doing; 2 s if nothing is said."""
+    allow_slot_loss: bool = False
+    """Do not wait until users' replication slots that will be carried over have their copies."""
 
 
 class NodeOrderBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -256,10 +258,13 @@ class Control:
             kind=RequestKind.SWITCHOVER,
             to=NodeName(body.to) if body.to is not None else None,
             drain_ms=round(body.drain_timeout_s * 1000) if body.drain_timeout_s is not None else None,
+            allow_slot_loss=body.allow_slot_loss,
         )
+        told = await self._rehearsals.sessions_of_writer()
         if body.dry_run:
-            told = await self._rehearsals.sessions_of_writer()
             return json_response(rehearse_switchover(self._reconciler.look(), asked, self._journal.since(0), told))
+        if (why_not := news_refusal(asked, told)) is not None:
+            raise ApiError(409, "refused", why_not)
         self._reconciler.ask(asked)
         document = self._reconciler.document
         return json_response(Begun(document.epoch + 1 if document is not None else 1), 202)

@@ -8,13 +8,24 @@ from __future__ import annotations
 from collections.abc import Iterable
 from statistics import median
 
-from cluster_manager.decision.carrying import lost_with
-from cluster_manager.decision.request import heir, refusal
+from cluster_manager.decision.carrying import awaited_with, lost_with
+from cluster_manager.decision.request import heir, refusal, slots_not_there
 from cluster_manager.decision.view import Request, View
 from pgtopology.document import TransitionKind
 from pgtopology.drill import Readiness
 from pgtopology.event import Event
 from pgtopology.handover import Rehearsal
+
+
+def news_refusal(asked: Request, told: Readiness | None) -> str | None:
+    """Return why a switchover waits for slots that were made so lately that nothing is known of their copies, or None."""
+    news = () if asked.allow_slot_loss else _news(told)
+    return slots_not_there(news) if news else None
+
+
+def _news(told: Readiness | None) -> tuple[str, ...]:
+    slots = told.new_slots if told is not None else ()
+    return tuple(f'the slot "{name}" was made a moment ago, and nobody has said that it has a copy' for name in slots)
 
 
 def rehearse_switchover(view: View, asked: Request, events: Iterable[Event], told: Readiness | None = None) -> Rehearsal:
@@ -24,10 +35,11 @@ def rehearse_switchover(view: View, asked: Request, events: Iterable[Event], tol
     """
     timings = view.timings
     drain_ms = round(asked.drain_ms if asked.drain_ms is not None else timings.drain_ms)
-    obstacle = refusal(view, asked)
+    obstacle = refusal(view, asked) or news_refusal(asked, told)
     document = view.document
     writer = document.writer if document is not None else None
     to = asked.to if asked.to is not None or document is None else heir(view, document)
+    awaited = () if asked.allow_slot_loss or to is None else (*awaited_with(view, to), *_news(told))
     opened = [event for event in events if event.kind == "failover.opened" and event.elapsed_ms is not None]
     planned = [event for event in opened if event.fields.get("transition") == TransitionKind.SWITCHOVER]
     pauses_ms = [event.elapsed_ms or 0 for event in planned or opened]
@@ -46,6 +58,7 @@ def rehearse_switchover(view: View, asked: Request, events: Iterable[Event], tol
         replication_sessions=told.replication_sessions if told is not None else 0,
         open_count=told.open_count if told is not None else None,
         open_sessions=told.open_sessions if told is not None else (),
+        slots_awaited=awaited,
         slots_lost=lost_with(view, to) if to is not None else (),
         steps=(
             f'a checkpoint on "{writer}"',

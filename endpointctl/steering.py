@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 FAILOVER_TIMEOUT_S = 30.0
 IDLE_POLL_S = 0.2
 SESSIONS_SHOWN = 20
+SLOTS_WAIT_S = 30.0
+"""PostgreSQL's worker for logical slots looks every 10 s at most."""
+SLOTS_POLL_S = 0.5
 
 ToOption = Annotated[
     str | None,
@@ -85,6 +88,10 @@ def switchover(
             help="Wait so long for a moment without open transactions; do nothing if there is none.",
         ),
     ] = None,
+    allow_slot_loss: Annotated[
+        bool,
+        typer.Option("--allow-slot-loss", help="Do not wait for copies of replication slots that were made a moment ago."),
+    ] = False,
     no_wait: NoWaitOption = False,
     as_json: JsonEventsOption = False,
 ) -> None:
@@ -97,11 +104,13 @@ def switchover(
     if dry_run and wait_idle is not None:
         raise WrongUsage("--dry-run does nothing, so there is no moment that --wait-idle would wait for")
     if dry_run:
-        _rehearse(target, to, drain_timeout, as_json=as_json)
+        _rehearse(target, to, drain_timeout, allow_slot_loss=allow_slot_loss, as_json=as_json)
     else:
+        body = {"to": to, **_slots(allow=allow_slot_loss), **_drain(drain_timeout)}
+        if not allow_slot_loss and not no_wait:
+            _await_slots(target, to)
         if wait_idle is not None:
-            _wait_idle(target, to, wait_idle)
-        body = {"to": to, **_drain(drain_timeout)}
+            _wait_idle(target, to, wait_idle, allow_slot_loss=allow_slot_loss)
         _hand_over(target, "/v1/switchover", body, no_wait=no_wait, as_json=as_json, drain_s=drain_timeout or 0)
 
 
@@ -130,6 +139,8 @@ def _hand_over(
                     raise WrongUsage(f'"{to}" is the writer already', hint="leave --to out, or name another node")
                 output.line(f'"{to}" is the writer already', err=as_json)
                 return
+            for line in slots_lost(before, to):
+                output.line(line, err=True)
             answer = await client.post(path, msgspec.json.encode(body), timeout_s=REQUEST_TIMEOUT_S)
             epoch = max(msgspec.json.decode(answer, type=dict[str, int]).get("epoch", 0), before.epoch + 1)
             if no_wait:
@@ -171,7 +182,54 @@ def _drain(timeout_s: float | None) -> dict[str, float]:
     return {"drain_timeout_s": timeout_s} if timeout_s is not None else {}
 
 
-def _wait_idle(target: Target, to: str | None, wait_s: float) -> None:
+def _slots(*, allow: bool) -> dict[str, bool]:
+    return {"allow_slot_loss": True} if allow else {}
+
+
+def slots_lost(status: Status, to: str | None) -> list[str]:
+    """Return a warning about each of users' slots that a handover to *to*, or to somebody, loses."""
+    found: list[str] = []
+    for slot in status.slots:
+        nodes = [node for node in slot.lost_with if to in (None, node)]
+        if nodes and not slot.lost:
+            whom, why = " or ".join(nodes), slot.lost_with[nodes[0]]
+            found.append(visible(f'warning: the {slot.kind} slot "{slot.name}" is lost with {whom} as the writer: {why}'))
+    return found
+
+
+def _await_slots(target: Target, to: str | None) -> None:
+    """Return when no slot is lost only because its copy is not there yet. Raises Failure if that takes too long."""
+    import asyncio
+
+    import msgspec
+
+    from endpointctl.api import fetch_status, manager
+    from pgtopology.codec import decode
+    from pgtopology.handover import Rehearsal
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + target.timeout_or(SLOTS_WAIT_S)
+        is_said = False
+        order = msgspec.json.encode({"to": to, "dry_run": True})
+        async with manager(target) as client:
+            if leads(await fetch_status(client), to):
+                return
+            while True:
+                told = decode(await client.post("/v1/switchover", order, timeout_s=REQUEST_TIMEOUT_S), Rehearsal)
+                if not told.slots_awaited:
+                    return
+                if loop.time() >= deadline:
+                    raise Failure(told.obstacle or "; ".join(told.slots_awaited))
+                if not is_said:
+                    is_said = True
+                    output.line(f"waiting for copies of replication slots: {'; '.join(told.slots_awaited)}", err=True)
+                await asyncio.sleep(SLOTS_POLL_S)
+
+    asyncio.run(run())
+
+
+def _wait_idle(target: Target, to: str | None, wait_s: float, *, allow_slot_loss: bool) -> None:
     """Return in a moment without open transactions on the writer. Raises Failure if there was none for *wait_s* seconds."""
     import asyncio
 
@@ -189,7 +247,7 @@ def _wait_idle(target: Target, to: str | None, wait_s: float) -> None:
             if leads(await fetch_status(client), to):
                 return
             while True:
-                order = msgspec.json.encode({"to": to, "dry_run": True})
+                order = msgspec.json.encode({"to": to, "dry_run": True, **_slots(allow=allow_slot_loss)})
                 told = decode(await client.post("/v1/switchover", order, timeout_s=REQUEST_TIMEOUT_S), Rehearsal)
                 if not told.possible:
                     raise Failure(told.obstacle or "a switchover is not possible now")
@@ -215,7 +273,7 @@ def session_text(one: LongSession) -> str:
     )
 
 
-def _rehearse(target: Target, to: str | None, drain_timeout: float | None, *, as_json: bool) -> None:
+def _rehearse(target: Target, to: str | None, drain_timeout: float | None, *, allow_slot_loss: bool, as_json: bool) -> None:
     """Print what a switchover would do; exit code 1 if something stands in its way."""
     import asyncio
 
@@ -231,7 +289,8 @@ def _rehearse(target: Target, to: str | None, drain_timeout: float | None, *, as
             if is_done and not as_json:
                 output.line(f'"{to}" is the writer already, so nothing would be done')
                 return
-            order = msgspec.json.encode({"to": to, "dry_run": True, **_drain(drain_timeout)})
+            body = {"to": to, "dry_run": True, **_slots(allow=allow_slot_loss), **_drain(drain_timeout)}
+            order = msgspec.json.encode(body)
             answer = await client.post("/v1/switchover", order, timeout_s=target.timeout_or(REQUEST_TIMEOUT_S))
             told = decode(answer, Rehearsal)
         if as_json:

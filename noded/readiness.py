@@ -5,7 +5,9 @@ It has a session of its own, so that a slow answer delays nothing that matters.
 
 from __future__ import annotations
 
-from noded.conf import REPLICATION_ROLE
+from collections.abc import Collection
+
+from noded.conf import REPLICATION_ROLE, SYNCHRONISES
 from noded.instance import Instance
 from noded.sessions import SessionError, shown
 from pgtopology.drill import LongSession, Readiness
@@ -47,14 +49,21 @@ SELECT pid, textsend(coalesce(pg_get_userbyid(usesysid), '')::text) AS "user", a
 """
 
 
-async def ask_readiness(instance: Instance) -> Readiness:
-    """Return what PostgreSQL tells. Raises SessionError if it cannot be asked."""
+_SLOTS = """
+SELECT slot_name::text AS name, slot_type = 'physical' AS physical FROM pg_get_replication_slots()
+ WHERE NOT temporary AND wal_status IS DISTINCT FROM 'lost'
+"""
+
+
+async def ask_readiness(instance: Instance, known_slots: Collection[str]) -> Readiness:
+    """Return what PostgreSQL tells; slots beyond *known_slots* are new. Raises SessionError if it cannot be asked."""
     node = instance.state.value.node
     if not instance.running:
         raise SessionError("PostgreSQL does not run", lost=True)
     session = instance.sessions.fresh("endpointd readiness")
     try:
         row = await session.row(_ASK, REPLICATION_ROLE, timeout_s=ASK_TIMEOUT_S)
+        slots = await session.rows(_SLOTS, timeout_s=ASK_TIMEOUT_S)
         rows = await session.rows(_OPEN, OPEN_SESSIONS_MAX, timeout_s=ASK_TIMEOUT_S)
     finally:
         session.drop()
@@ -82,5 +91,11 @@ async def ask_readiness(instance: Instance) -> Readiness:
         replay_blocked=row["replay_blocked"],
         restore_command=row["restore_command"],
         slots=tuple(row["slots"]),
+        new_slots=tuple(
+            one["name"]
+            for one in slots
+            if known_slots and one["name"] not in known_slots
+            if one["physical"] or instance.binaries.major >= SYNCHRONISES
+        ),
         lost_slots=tuple(row["lost_slots"]),
     )

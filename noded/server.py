@@ -76,7 +76,7 @@ def make_routes(node: Node) -> list[web.AbstractRouteDef]:
 
     async def readiness(_request: web.Request) -> web.StreamResponse:
         try:
-            return json_response(encode(await ask_readiness(node.instance)))
+            return json_response(encode(await ask_readiness(node.instance, node.upkeep.slots.here.keys())))
         except SessionError as error:
             raise ApiError(503, "unavailable", str(error)) from error
 

@@ -47,6 +47,8 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
     restore_command: bool = False
     """One is set: a promotion would wait for it."""
     slots: tuple[str, ...] = ()
+    new_slots: tuple[str, ...] = ()
+    """Users' slots that were made a moment ago and are in no observation yet, as far as PostgreSQL carries them over."""
     lost_slots: tuple[str, ...] = ()
     """Of these the WAL that was reserved is gone."""
 

@@ -35,5 +35,7 @@ class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
     open_sessions: tuple[LongSession, ...] = ()
     """The oldest of them."""
     steps: tuple[str, ...]
+    slots_awaited: tuple[str, ...] = ()
+    """Of these slots those whose copies will be there in a moment: the reason why a handover is refused for that long."""
     slots_lost: tuple[str, ...] = ()
     """The users' replication slots that would not be there afterwards, or not with all of their WAL; one sentence each."""

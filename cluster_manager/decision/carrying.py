@@ -20,6 +20,9 @@ AGE_XIDS_MIN = 10_000
 AGE_XIDS_MAX = 10_000_000
 """So many transactions are worth a line whatever time they took."""
 
+NO_COPY = "it has no copy of it yet"
+NOT_IN_STEP = "its copy is not in step yet"
+
 
 def slots_status(view: View) -> tuple[SlotStatus, ...]:
     """Return the users' slots of the published writer, each with the voters that would not have it as the next writer."""
@@ -49,6 +52,19 @@ def lost_with(view: View, node: NodeName) -> tuple[str, ...]:
         f'the {slot.kind} slot "{slot.name}" would be lost: {slot.lost_with[node]}'
         for slot in slots_status(view)
         if node in slot.lost_with
+    )
+
+
+def awaited_with(view: View, node: NodeName) -> tuple[str, ...]:
+    """Return those of them that will be carried over to *node* and are not yet: a copy is there seconds after the slot."""
+    writer, heir = _writer(view), view.node(node)
+    if writer is None or writer.observation is None or heir is None or heir.observation is None:
+        return ()
+    version = writer.observation.server_version
+    return tuple(
+        f'the {"physical" if slot.is_physical else "logical"} slot "{slot.name}" would be lost with "{node}": {why}'
+        for slot in writer.observation.user_slots
+        if slot.usable and (why := _why_lost(slot, heir, version)) in (NO_COPY, NOT_IN_STEP)
     )
 
 
@@ -95,11 +111,11 @@ def _why_lost(slot: UserSlot, node: NodeView, version: str | None) -> str | None
     copy = next((one for one in node.observation.user_slots if one.name == slot.name), None)
     if copy is None or copy.is_physical != slot.is_physical or not copy.usable:
         if slot.is_physical:
-            return "it has no copy of it yet"
+            return NO_COPY
         major = int(version.split(".")[0]) if version is not None and version.split(".")[0].isdecimal() else None
         if major is not None and major < 17:
             return f"PostgreSQL {major} cannot carry a logical slot over (17 can)"
-        return "its copy is not in step yet" if slot.failover else "it was not made with failover = true"
+        return NOT_IN_STEP if slot.failover else "it was not made with failover = true"
     if slot.restart_lsn is not None and (copy.restart_lsn is None or copy.restart_lsn > slot.restart_lsn):
         begins = format_lsn(copy.restart_lsn) if copy.restart_lsn is not None else "nowhere"
         return f"it keeps WAL from {begins} on only, and the slot needs {format_lsn(slot.restart_lsn)}"

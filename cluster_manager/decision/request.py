@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from cluster_manager.decision.carrying import awaited_with
 from cluster_manager.decision.diagnose import Diagnosis, diagnose_writer
 from cluster_manager.decision.members import CAUGHT_UP_BYTES, lag_bytes, node_state
 from cluster_manager.decision.prospects import stalled_ms
@@ -41,6 +44,9 @@ def refusal(view: View, request: Request) -> str | None:
             return f'the quorum heartbeat of "{document.writer}" is not acknowledged'
         if request.to is None and heir(view, document) is None:
             return "no other voter is streaming"
+        to = request.to if request.to is not None else heir(view, document)
+        if not request.allow_slot_loss and to is not None and (awaited := awaited_with(view, to)):
+            return slots_not_there(awaited)
         if problems := login_problems(view, document, spared=False):
             return f"a login fails that the next writer may need: {tell(problems)}"
     able, missing = promisable(view, document)
@@ -51,6 +57,11 @@ def refusal(view: View, request: Request) -> str | None:
     if not document.is_safe_set(others):
         return f'without "{document.writer}" the voters that answer are no safe set: the writer could not leave it'
     return None
+
+
+def slots_not_there(awaited: Sequence[str]) -> str:
+    """Return why a handover that would lose these slots is refused, and what to do."""
+    return f"{'; '.join(awaited)}; ask again in a few seconds, or let it go: `endpointctl switchover --allow-slot-loss`"
 
 
 def hindrance(view: View, request: Request) -> str | None:

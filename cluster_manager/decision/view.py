@@ -170,6 +170,8 @@ class Request:
     to: NodeName | None = None
     drain_ms: int | None = None
     """How long a planned handover lets sessions finish, if not as long as usual."""
+    allow_slot_loss: bool = False
+    """Hand over also to who has not yet copied users' slots that will be carried over."""
     asked_at_ms: float = 0
 
 

@@ -77,6 +77,18 @@ def test_a_switchover_names_whom_it_would_end_and_bounds_the_pause() -> None:
     assert rehearse_switchover(view, SWITCHOVER, past).open_count is None, "who does not say has not said none"
 
 
+def test_a_slot_that_nobody_has_told_of_yet_is_waited_for() -> None:
+    view = read_view("")
+    fresh = Readiness(node=NodeName("n1"), new_slots=("s",))
+    told = rehearse_switchover(view, SWITCHOVER, [], fresh)
+    assert not told.possible
+    assert told.slots_awaited
+    assert 'slot "s" was made a moment ago' in str(told.obstacle)
+    assert "--allow-slot-loss" in str(told.obstacle)
+    allowed = rehearse_switchover(view, replace(SWITCHOVER, allow_slot_loss=True), [], fresh)
+    assert (allowed.possible, allowed.slots_awaited) == (True, ())
+
+
 def test_sessions_may_finish_for_as_long_as_the_operator_says() -> None:
     view = replace(read_view(""), request=replace(SWITCHOVER, drain_ms=10_000), checkpointed_at_ms=NOW_MS)
     (begun,) = decide(view).actions

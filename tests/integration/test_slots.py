@@ -276,6 +276,48 @@ def test_a_subscription_goes_on_from_the_next_writer_and_neither_loses_nor_repea
         unsubscribe(subscriber, publisher)
 
 
+def test_a_switchover_waits_for_a_subscribers_slot_that_was_made_a_moment_ago(publisher: Cluster, subscriber: Postgres) -> None:
+    if major(publisher) < SYNCHRONISES:
+        pytest.skip("PostgreSQL carries no logical slot over before 17")
+    subscribe(subscriber, publisher, "failover = true, copy_data = false")
+    try:
+        before = publisher.status()
+        refused = publisher.ctl("switchover", "--no-wait", check=False)
+        assert refused.returncode == 1
+        assert 'slot "s"' in refused.stderr
+        assert "--allow-slot-loss" in refused.stderr
+        done = publisher.ctl("switchover")
+        assert "waiting for copies of replication slots" in done.stderr
+        assert publisher.status().writer != before.writer
+        execute(publisher, "INSERT INTO t VALUES (1)")
+        until(lambda: subscriber.sql("SELECT count(*) FROM t") == "1", "the subscription goes on")
+    finally:
+        unsubscribe(subscriber, publisher)
+
+
+def test_slots_that_are_never_carried_hold_no_switchover_up_and_are_named(publisher: Cluster) -> None:
+    execute(publisher, "SELECT pg_create_logical_replication_slot('lonely', 'test_decoding')")
+    until(lambda: slot(publisher.status(), "lonely") is not None, "in status")
+    before = publisher.status()
+    done = publisher.ctl("switchover")
+    assert publisher.status().writer != before.writer
+    assert 'warning: the logical slot "lonely" is lost' in done.stderr
+    publisher.wait_healthy()
+
+
+def test_an_operator_may_give_a_slot_up_that_nobody_copies(publisher: Cluster) -> None:
+    """One that nobody reads comes into step only when somebody does."""
+    if major(publisher) < SYNCHRONISES:
+        pytest.skip("PostgreSQL carries no logical slot over before 17")
+    execute(publisher, "SELECT pg_create_logical_replication_slot('unread', 'test_decoding', false, false, true)")
+    before = publisher.status()
+    assert publisher.ctl("switchover", "--no-wait", check=False).returncode == 1
+    publisher.ctl("switchover", "--allow-slot-loss")
+    assert publisher.status().writer != before.writer
+    publisher.wait_healthy()
+    until(lambda: _dropped(publisher, "unread"), "the slot dropped, wherever it is")
+
+
 def test_a_switchover_waits_for_no_archive_and_no_subscriber_and_both_have_everything(
     publisher: Cluster, subscriber: Postgres, tmp_path: Path
 ) -> None:

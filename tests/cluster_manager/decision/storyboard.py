@@ -80,6 +80,7 @@ from pgtopology.observation import (
     PostmasterState,
     Receiver,
     Seen,
+    UserSlot,
     Walsender,
 )
 from pgtopology.orders import PromiseAnswer, SettingsAnswer, StopMode
@@ -569,6 +570,9 @@ def _edit_one(node: NodeView, key: str, value: str) -> NodeView:
         case "slots-kept":
             kept = tuple(f"{name}_{incarnation(name)}" for name in filter(None, value.split(",")))
             return replace(node, observation=change(seen, slots_kept=kept))
+        case "failover-slot":
+            slot = UserSlot(name=value, is_physical=False, failover=True)
+            return replace(node, observation=change(seen, user_slots=(slot,)))
         case "problem":
             return replace(node, observation=change(seen, problem=value))
         case "promoted":

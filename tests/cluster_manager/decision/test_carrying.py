@@ -6,9 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import msgspec
+import pytest
 
 from cluster_manager.decision.carrying import AGE_XIDS_MAX, HELD_MS_MAX, lost_with, slots_status, vacuum_horizon
-from cluster_manager.decision.view import View
+from cluster_manager.decision.request import refusal
+from cluster_manager.decision.view import Request, RequestKind, View
 from pgtopology.lsn import Lsn
 from pgtopology.node import NodeName, sync_name
 from pgtopology.observation import Horizon, RowHolder, UserSlot
@@ -66,6 +68,37 @@ def test_a_logical_slot_needs_a_copy_that_postgresql_keeps_in_step() -> None:
     assert lost(logical(failover=True), logical(usable=False)) == "its copy is not in step yet"
     assert lost(logical(), None) == "it was not made with failover = true"
     assert lost(logical(), None, "15.18") == "PostgreSQL 15 cannot carry a logical slot over (17 can)"
+
+
+@pytest.mark.parametrize(
+    ("slot", "copy", "version", "waits"),
+    [
+        (logical(failover=True), None, "18.1", True),
+        (logical(failover=True), logical(usable=False), "18.1", True),
+        (physical(), None, "15.18", True),
+        (logical(failover=True), logical(failover=True), "18.1", False),
+        (logical(), None, "18.1", False),
+        (logical(), None, "15.18", False),
+        (physical(1000), physical(1001), "18.1", False),
+        (physical(usable=False), None, "18.1", False),
+    ],
+    ids=str,
+)
+def test_a_switchover_waits_for_copies_that_will_be_there_and_for_no_others(
+    slot: UserSlot, copy: UserSlot | None, version: str, waits: bool
+) -> None:
+    theirs = (copy,) if copy is not None else ()
+    seen = view(n1={"user_slots": (slot,), "server_version": version}, n2={"user_slots": theirs}, n3={"user_slots": (slot,)})
+    asked = Request(kind=RequestKind.SWITCHOVER, to=N2)
+    why_not = refusal(seen, asked)
+    assert (why_not is not None) == waits
+    if why_not is not None:
+        assert f'slot "{slot.name}" would be lost with "n2"' in why_not
+        assert "--allow-slot-loss" in why_not
+    assert refusal(seen, Request(kind=RequestKind.SWITCHOVER)) == why_not, "n2 is the heir"
+    assert refusal(seen, replace(asked, to=N3)) is None
+    assert refusal(seen, replace(asked, allow_slot_loss=True)) is None
+    assert refusal(seen, Request(kind=RequestKind.FAILOVER, to=N2)) is None, "whoever asks for a failover has no time to wait"
 
 
 def test_a_slot_whose_wal_is_gone_is_lost_already() -> None:
