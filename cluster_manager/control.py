@@ -246,7 +246,7 @@ class Control:
         if body.allow_data_loss is not None:
             require(request, Scope.ADMIN)
         if body.allow_data_loss is not None and body.allow_data_loss != name:
-            raise ApiError(400, "bad_request", f'allow_data_loss must be the cluster\'s name, "{name}"')
+            raise ApiError(400, "bad_request", f'--allow-data-loss (allow_data_loss) takes the cluster\'s name, "{name}"')
         kind = RequestKind.FAILOVER if body.allow_data_loss is None else RequestKind.DATA_LOSS
         self._reconciler.ask(Request(kind=kind, to=NodeName(body.to) if body.to is not None else None))
         document = self._reconciler.document
