@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,14 +15,9 @@ import aiohttp
 import pytest
 
 from daemonkit.httpclient import HttpClient, HttpRefused, HttpUnavailable
+from tests.ports import free_port
 
 DEADLINE_S = 20.0
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def write_settings(folder: Path, port: int, more: str = "") -> Path:

@@ -7,11 +7,12 @@ import importlib.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from pathlib import Path
+
+from tests.ports import free_port
 
 PASSWORD = "correct horse"
 START_TIMEOUT_S = 30.0
@@ -34,13 +35,6 @@ hot_standby = on
 wal_keep_size = 64MB
 log_min_messages = fatal
 """
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def bin_dir() -> Path:

@@ -22,7 +22,7 @@ from pgwire.messages import Backend, BackendKey, decode_report
 from tests.endpointd.conftest import Servers, Stage
 from tests.endpointd.feedserver import feed_server
 from tests.endpointd.proxies import Proxy, proxy
-from tests.endpointd.servers import free_port
+from tests.ports import free_port
 
 
 @asynccontextmanager

@@ -24,7 +24,7 @@ from pgtopology.document import FORMAT_VERSION, Topology
 from pgtopology.node import Role
 from pgtopology.report import FeedFrame
 from tests.endpointd.feedserver import TOKEN, FeedServer, document, feed_server, member
-from tests.endpointd.servers import free_port
+from tests.ports import free_port
 
 
 def topology(revision: int = 1, **changes: Any) -> Topology:

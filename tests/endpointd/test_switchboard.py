@@ -24,7 +24,7 @@ from pgtopology.document import TransitionKind
 from pgtopology.node import Role
 from pgtopology.report import BackendHealth
 from tests.endpointd.feedserver import document, member
-from tests.endpointd.servers import free_port
+from tests.ports import free_port
 
 LIMITS = LimitSettings(dial_timeout_s=5.0, hold_max=2)
 

@@ -15,7 +15,7 @@ from bench.cluster import Cluster
 from noded.binaries import find_binaries
 from pgtopology.status import NodeStatus
 from tests.integration.test_replication_clients import run, until
-from tests.noded.members import free_port
+from tests.ports import free_port
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -8,7 +8,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 from collections.abc import AsyncGenerator, Callable
@@ -44,6 +43,7 @@ from pgtopology.orders import (
 )
 from pgtopology.quorum import Voter, Voters, make_voters
 from pgtopology.timeline import Timeline
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "token-of-the-tests"
@@ -62,13 +62,6 @@ PATHS = {
 
 _T = TypeVar("_T")
 _O = TypeVar("_O", bound=Order)
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

@@ -13,7 +13,7 @@ from noded.layout import Layout
 from noded.postmaster import Postmaster
 from noded.tools import run_tool
 from pgtopology.orders import StopMode
-from tests.noded.members import free_port
+from tests.ports import free_port
 
 pytestmark = pytest.mark.integration
 
