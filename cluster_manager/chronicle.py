@@ -13,13 +13,13 @@ from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.view import Request, View
 from cluster_manager.flightfiles import FlightWriter
 from cluster_manager.journal import Journal
-from cluster_manager.pastwriters import outage_of
+from cluster_manager.pastwriters import JUDGED, as_judged, outage_of
 from cluster_manager.statusview import relaxations
 from daemonkit.logs import get_logger
 from pgtopology.document import Topology, Transition, TransitionKind
 from pgtopology.epoch import Epoch
 from pgtopology.event import Event
-from pgtopology.flight import kind_of
+from pgtopology.flight import Flight, OutageKind, kind_of
 from pgtopology.lsn import format_lsn
 from pgtopology.node import NodeName, Role
 from pgtopology.status import LastFailover
@@ -39,7 +39,8 @@ class Chronicle:
         self._held_in: Epoch | None = None
         self._last_plan: tuple[object, ...] = ()
         self._relaxations: frozenset[str] = frozenset()
-        self.last_failover = _last_failover(journal)
+        self._opened_last = _last_opened(journal)
+        self.last_failover = _told_by(self._opened_last) if self._opened_last is not None else None
 
     def planned(self, view: View, plan: Plan) -> None:
         """Record the plan, unless it is the one recorded last; and the moment of detection."""
@@ -119,6 +120,7 @@ class Chronicle:
         """Record the steps that are seen rather than written."""
         self._flights.recorder.observed(view)
         self._flights.wake()
+        self._judge_anew()
         if self._detected_ms is None:
             # An earlier manager may have detected what is under way.
             self._detected_ms = self._flights.recorder.detected_ms
@@ -152,6 +154,26 @@ class Chronicle:
                 self._rejoining = None
                 self._detected_ms = None
 
+    def _judge_anew(self) -> None:
+        """Record that the newest failover was none, as the old writer's noded says now that it is heard."""
+        flight, opened = self._flights.recorder.flight, self._opened_last
+        if flight is None or opened is None or not flight.ended or opened.epoch != flight.last_epoch:
+            return
+        told = _outage_told(flight)
+        if told["outage_kind"] != OutageKind.PLANNED_STOP or opened.fields.get("outage_kind") == OutageKind.PLANNED_STOP:
+            return
+        judged = self._journal.append(
+            JUDGED,
+            f'"{flight.from_node}" had been stopped in good order: no failover, but the end of a planned stop',
+            epoch=flight.last_epoch,
+            node=flight.from_node,
+            elapsed_ms=None,
+            **told,
+        )
+        self._log.info("failover judged", epoch=opened.epoch, **told)
+        self._opened_last = as_judged(opened, judged)
+        self.last_failover = _told_by(self._opened_last)
+
     def _tell_relaxations(self, view: View) -> None:
         """Record each new word of the writer about commits that do not wait as the cluster promises."""
         present = frozenset(relaxations(view))
@@ -184,13 +206,12 @@ class Chronicle:
         if new.voters is not None and new.writer is not None and new.voters.others_needed(new.writer):
             self._step("repointed", "the quorum follows", new, now, node=new.writer)
         flight = self._flights.recorder.flight
-        told: dict[str, object] = {}
+        told: dict[str, str | int] = {}
         if self._kind is not TransitionKind.BOOTSTRAP and flight is not None and flight.last_epoch == new.epoch:
-            told = {"outage_kind": kind_of(flight)}
-            if flight.outage_ms is not None:
-                told["outage_ms"] = round(flight.outage_ms)
+            told = _outage_told(flight)
         event = self._step("opened", because, new, now, node=new.writer, cause=cause, transition=str(self._kind), **told)
         if self._kind is not TransitionKind.BOOTSTRAP and event is not None:
+            self._opened_last = event
             self.last_failover = _told_by(event)
         if self._rejoining in (None, new.writer):
             self._rejoining = None
@@ -215,11 +236,21 @@ def _epoch(view: View) -> Epoch:
     return view.document.epoch if view.document is not None else Epoch(0)
 
 
-def _last_failover(journal: Journal) -> LastFailover | None:
-    """Return the newest failover the journal remembers."""
+def _outage_told(flight: Flight) -> dict[str, str | int]:
+    told: dict[str, str | int] = {"outage_kind": kind_of(flight)}
+    if flight.outage_ms is not None:
+        told["outage_ms"] = round(flight.outage_ms)
+    return told
+
+
+def _last_opened(journal: Journal) -> Event | None:
+    """Return the event of the newest failover the journal remembers, as it was judged last."""
+    judged: Event | None = None
     for event in reversed(journal.since(0)):
-        if event.kind == "failover.opened":
-            return _told_by(event)
+        if event.kind == JUDGED:
+            judged = judged or event
+        elif event.kind == "failover.opened":
+            return as_judged(event, judged if judged is not None and judged.epoch == event.epoch else None)
     return None
 
 

@@ -44,7 +44,16 @@ from pgtopology.status import ManagerStatus
 FOLLOW_WAIT_S = 5.0
 """An empty line is sent to those who follow when nothing has happened for so long."""
 
-HISTORY_KINDS = ("bootstrap.opened", "failover.opened", "voters.changed", "paused", "resumed", "store.adopted", "failover.held")
+HISTORY_KINDS = (
+    "bootstrap.opened",
+    "failover.opened",
+    "failover.judged",
+    "voters.changed",
+    "paused",
+    "resumed",
+    "store.adopted",
+    "failover.held",
+)
 
 EXPLAINED_EVENTS = 40
 EVENTS_PER_TURN = 200

@@ -73,7 +73,8 @@ class FlightWriter:
         self.recorder = recorder
         self.files = files
         self.on_ended: Callable[[Flight], None] | None = None
-        """Told of each record that has ended, once."""
+        """Told of each record that has ended, once, when it is known of which kind it was."""
+        self._unjudged: Flight | None = None
         self._told_ended = ended_before
         self._written = 0
         self._wanted = asyncio.Event()
@@ -107,7 +108,15 @@ class FlightWriter:
                 self._tell(flight)
 
     def _tell(self, flight: Flight | None) -> None:
-        if self.on_ended is None or flight is None or not flight.ended or flight.epoch == self._told_ended:
+        if self.on_ended is None or flight is None:
+            return
+        before, self._unjudged = self._unjudged, None
+        if before is not None and before.epoch != flight.epoch:
+            self.on_ended(before)  # nobody will say any more
+        if not flight.ended or flight.epoch == self._told_ended:
+            return
+        if not self.recorder.is_judged:
+            self._unjudged = flight
             return
         self._told_ended = flight.epoch
         self.on_ended(flight)

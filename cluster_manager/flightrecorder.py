@@ -5,6 +5,9 @@ clock: every time is told to it, on the manager's one clock.  What a record look
 passes becomes an entry of it in flightentries, how it comes to disk in flightfiles.  The outage it measures begins with the
 last sign that the writer was well, so that the time a failure needs to be noticed is in it; a planned handover begins when it
 is decided, for the writer was well until then.
+
+Whether an outage was somebody's wish is known to the old writer's noded alone, which may be heard only while the next writer is
+being made, or later: then the record is judged anew.
 """
 
 from __future__ import annotations
@@ -25,6 +28,9 @@ from pgtopology.document import Topology, Transition, TransitionKind
 from pgtopology.flight import MARKS_OF_AN_ATTEMPT, Flight, Narrator, OrderTold, OutageKind, phases_of
 from pgtopology.node import NodeName, Role
 from pgtopology.observation import PostmasterState
+
+JUDGED_MS = 30_000
+"""So long a record that has ended waits for the old writer's noded before it is counted: that may be starting up."""
 
 PRELUDE_MAX = 20
 """Plan changes kept from before a detection."""
@@ -50,6 +56,8 @@ class FlightRecorder:
         self._marks: dict[str, float] = {}
         self._seen_promises: dict[NodeName, float] = {}
         self._before = before if before is not None and (not before.ended or before.rejoined_ms is None) else None
+        self.is_judged = True
+        """Of which kind the outage was is known, as far as it ever will be soon."""
         self.version = 0
         """Grows with every step worth writing down."""
 
@@ -123,6 +131,7 @@ class FlightRecorder:
         flight = self._flight
         if flight is None:
             return
+        flight = self._judge(flight, view)
         if not flight.ended and document.candidate is not None and "promoted" not in self._marks:
             node = view.node(document.candidate.node)
             observation = node.observation if node is not None else None
@@ -142,6 +151,7 @@ class FlightRecorder:
             if again or (receiver is not None and receiver.streaming and receiver.upstream == document.writer):
                 self._snapshot("rejoined", view, view.now_ms)
                 self._flight = msgspec.structs.replace(flight, rejoined_ms=self._at(view.now_ms))
+                self.is_judged = True
                 self.version += 1
 
     def sent(self, action: NodeAction, document: Topology, now: float) -> int:
@@ -221,6 +231,36 @@ class FlightRecorder:
         kind = OutageKind.PAUSED if self._was_paused else OutageKind.FAILOVER
         return kind, min(good_ms, detected_ms) if good_ms is not None else None
 
+    def _judge(self, flight: Flight, view: View) -> Flight:
+        """Take note of what the old writer's noded says of its end, and return the record as it is then."""
+        if flight.rejoined_ms is not None or flight.outage_kind not in (OutageKind.FAILOVER, OutageKind.PAUSED):
+            return flight
+        old = view.node(flight.from_node)
+        observation = old.observation if old is not None else None
+        if old is not None and observation is not None and observation.left_age_ms is not None:
+            left_ms = self._at(view.now_ms - old.age_ms - observation.left_age_ms)
+            if "detected" in self._marks:
+                self._marks["good"] = min(max(self._marks.get("good", left_ms), left_ms), 0.0)
+            phases = phases_of(self._marks) if flight.ended else ()
+            outage_ms = round(sum(phase.ms for phase in phases), 2) if phases else flight.outage_ms
+            flight = msgspec.structs.replace(flight, outage_kind=str(OutageKind.PLANNED_STOP), outage_ms=outage_ms)
+            self._flight, self.is_judged = flight, True
+            self.version += 1
+            return flight
+        if not self.is_judged and self._has_spoken(flight, view):
+            self.is_judged = True
+            self.version += 1
+        return flight
+
+    def _has_spoken(self, flight: Flight, view: View) -> bool:
+        """Return whether the old writer's noded has told what became of it, or has been waited for long enough."""
+        old = view.node(flight.from_node)
+        if old is None:
+            return True
+        if old.observation is not None and old.observation.role is not Role.PRIMARY and old.is_heard(view.timings):
+            return True
+        return flight.ended and self._at(view.now_ms) - self._marks.get("opened", 0.0) >= JUDGED_MS
+
     def _resume(self, new: Topology, transition: Transition, view: View, because: str) -> None:
         """Begin the record of a failure that an earlier manager found and left no record of."""
         self._start(new, transition, view, because, view.now_ms, self._outage(transition, view, view.now_ms)[0])
@@ -231,6 +271,7 @@ class FlightRecorder:
         self, new: Topology, transition: Transition, view: View, because: str, detected_ms: float, kind: OutageKind
     ) -> None:
         self._before = None
+        self.is_judged = kind not in (OutageKind.FAILOVER, OutageKind.PAUSED)
         self._base_ms = detected_ms
         self._entries = Entries(self._numbers)
         self._marks = {}

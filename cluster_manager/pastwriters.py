@@ -8,10 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
+
 from pgtopology.document import Topology
 from pgtopology.event import Event
 from pgtopology.history import PastWriter
 from pgtopology.lsn import format_lsn
+
+JUDGED = "failover.judged"
+"""The event that says, once the old writer's noded is heard, of which kind the outage before the opening of its epoch was."""
 
 STARTED = "bootstrap.opened"
 """The event of a cluster's first writer: nobody waited for it."""
@@ -23,9 +28,16 @@ def outage_of(event: Event) -> int | None:
     return found if isinstance(found, int) else None
 
 
+def as_judged(opened: Event, judged: Event | None) -> Event:
+    """Return the event *opened* with what *judged*, if there is one, says of its outage."""
+    return msgspec.structs.replace(opened, fields={**opened.fields, **judged.fields}) if judged is not None else opened
+
+
 def past_writers(document: Topology | None, events: Iterable[Event]) -> tuple[PastWriter, ...]:
     """Return the claimed timelines of *document*, the newest last, each with what *events* tell of it."""
-    opened = {event.epoch: event for event in events if event.kind.endswith(".opened")}
+    told = tuple(events)
+    judged = {event.epoch: event for event in told if event.kind == JUDGED}
+    opened = {event.epoch: as_judged(event, judged.get(event.epoch)) for event in told if event.kind.endswith(".opened")}
     writers: list[PastWriter] = []
     for record in document.timelines if document is not None else ():
         event = opened.get(record.epoch)

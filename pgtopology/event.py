@@ -27,6 +27,7 @@ KINDS = (
     "plan",
     *(f"{transition}.{step}" for transition in ("bootstrap", "failover") for step in STEPS),
     "failover.held",
+    "failover.judged",
     "paused",
     "resumed",
     "settings.changed",

@@ -15,7 +15,7 @@ from cluster_manager.decision.plan import decide
 from cluster_manager.decision.view import View
 from cluster_manager.flightentries import ENTRIES_MAX
 from cluster_manager.flightfiles import FLIGHTS_KEPT, FlightFiles, FlightWriter
-from cluster_manager.flightrecorder import FlightRecorder
+from cluster_manager.flightrecorder import JUDGED_MS, FlightRecorder
 from pgtopology.document import Topology
 from pgtopology.epoch import Epoch
 from pgtopology.flight import Flight, measure, phases_of
@@ -36,16 +36,20 @@ class Story:
     def __init__(self, recorder: FlightRecorder) -> None:
         self.recorder = recorder
 
+    def seen(self, view: View) -> View:
+        """Return what the recorder is shown of *view*."""
+        return view
+
     def look(self, view: View) -> Topology | None:
         """One turn of the loop; return what it wants written."""
         plan = decide(view)
-        self.recorder.planned(view, plan)
-        self.recorder.observed(view)
+        self.recorder.planned(self.seen(view), plan)
+        self.recorder.observed(self.seen(view))
         write = next((action for action in plan.actions if isinstance(action, WriteDocument)), None)
         return write.document if write is not None else None
 
     def write(self, view: View, new: Topology, done_ms: float) -> None:
-        self.recorder.written(view.document, new, view, "because", view.now_ms, NOW_MS + done_ms)
+        self.recorder.written(view.document, new, self.seen(view), "because", view.now_ms, NOW_MS + done_ms)
 
     def until_published(self) -> Topology:
         self.look(at(read_view(HEALTHY), 0))
@@ -72,7 +76,7 @@ class Story:
         promoted = "node n2 primary-of=5 timeline=6 age=2 heartbeat=5@0/5000200 senders=n3@0/5000200\n"
         story = f"transition failover promoting from=n1\ncandidate n2 timeline=6\nnode n1 crashed=-9\n{promoted}"
         view = at(read_view(story), 200)
-        self.recorder.observed(view)
+        self.recorder.observed(self.seen(view))
         opened = msgspec.structs.replace(claimed, writer=NodeName("n2"), transition=None, revision=claimed.revision + 1)
         self.write(view, opened, 206)
         return opened
@@ -347,3 +351,76 @@ def test_a_pause_that_was_over_before_the_crash_does_not_matter() -> None:
 
 def test_an_outage_whose_beginning_nobody_knows_is_not_guessed() -> None:
     assert kind_and_outage(at(read_view(CRASHED), 0)) == ("failover", None)
+
+
+class Unheard(Story):
+    """A failover in which the old writer's noded is never heard: it is not up yet, or dead."""
+
+    def seen(self, view: View) -> View:
+        return without_word(view)
+
+
+def without_word(view: View) -> View:
+    first, *others = view.nodes
+    return replace(view, nodes=(replace(first, observation=None), *others))
+
+
+def opened_at(now_ms: float, *, left_age_ms: int | None = None) -> View:
+    """A cluster that n2 leads, later on; n1 is heard if it says how long ago it had left."""
+    promoted = "node n2 primary-of=5 timeline=6 heartbeat=5@0/5000200 senders=n3@0/5000200\n"
+    view = at(read_view(f"{promoted}{CRASHED}"), now_ms)
+    assert view.document is not None
+    view = replace(view, document=msgspec.structs.replace(view.document, writer=NodeName("n2")))
+    return stopped(view, left_age_ms=left_age_ms) if left_age_ms is not None else without_word(view)
+
+
+def test_an_old_writer_that_is_heard_late_still_says_that_it_was_stopped() -> None:
+    story = Unheard(make())
+    story.until_opened()
+    assert (recorded(story).outage_kind, recorded(story).outage_ms) == ("failover", None)
+    assert not story.recorder.is_judged
+    story.recorder.observed(opened_at(1000, left_age_ms=20_000))
+    flight = recorded(story)
+    assert (flight.outage_kind, story.recorder.is_judged) == ("planned_stop", True)
+    # It had left 19,050 ms before the first look, and the next writer was there 206 ms after that.
+    assert flight.outage_ms == pytest.approx(19_050 + 206)
+    assert sum(phase.ms for phase in flight.phases) == pytest.approx(flight.outage_ms)
+
+
+def test_an_old_writer_that_is_heard_while_the_next_one_is_made_is_believed_at_once() -> None:
+    story = Unheard(make())
+    story.until_claimed()
+    story.recorder.observed(opened_at(160, left_age_ms=20_000))
+    assert (recorded(story).outage_kind, story.recorder.is_judged) == ("planned_stop", True)
+    story.until_opened()
+
+
+async def test_a_record_is_counted_when_its_kind_is_known_or_nobody_will_say(tmp_path: Path) -> None:
+    ended: list[tuple[int, str]] = []
+
+    def counted(story: Story, folder: str) -> FlightWriter:
+        ended.clear()
+        writer = FlightWriter(story.recorder, FlightFiles(tmp_path / folder))
+        writer.on_ended = lambda flight: ended.append((flight.epoch, flight.outage_kind))
+        story.until_opened()
+        return writer
+
+    heard = counted(Story(make()), "heard")
+    await heard.flush()
+    assert ended == [(5, "failover")], "who says that it did not leave need not be waited for"
+
+    late = counted(Unheard(make()), "late")
+    await late.flush()
+    assert ended == []
+    late.recorder.observed(opened_at(1000, left_age_ms=20_000))
+    await late.flush()
+    await late.flush()
+    assert ended == [(5, "planned_stop")]
+
+    never = counted(Unheard(make()), "never")
+    never.recorder.observed(opened_at(JUDGED_MS - 1000))
+    await never.flush()
+    assert ended == []
+    never.recorder.observed(opened_at(JUDGED_MS + 1000))
+    await never.flush()
+    assert ended == [(5, "failover")]

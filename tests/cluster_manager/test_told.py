@@ -39,6 +39,9 @@ def test_a_first_writer_has_no_outage_and_a_forgotten_one_no_cause() -> None:
     (old,) = past_writers(document, [opened(claimed.epoch, "failover.opened", 300, **fields)])[-1:]
     assert (old.outage_ms, old.since_detection_ms) == (None, 300), "an event of an earlier version did not tell it"
     assert past_writers(None, [failover]) == ()
+    judged = opened(claimed.epoch, "failover.judged", None, outage_kind="planned_stop", outage_ms=9000)
+    (late,) = past_writers(document, [failover, judged])[-1:]
+    assert (late.outage_kind, late.outage_ms, late.since_detection_ms) == ("planned_stop", 9000, 300)
 
 
 def test_a_switchover_is_measured_by_switchovers_and_else_by_failovers() -> None:

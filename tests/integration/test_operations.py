@@ -330,6 +330,34 @@ def test_a_cluster_that_was_stopped_and_started_is_no_failover_and_its_outage_is
     assert json.loads(cluster.ctl("history", "--json").stdout)["writers"][-1]["outage_ms"] == last.outage_ms
 
 
+def test_an_old_writer_whose_noded_is_heard_late_had_been_stopped_all_the_same(cluster: Cluster) -> None:
+    before = cluster.status()
+    assert before.writer is not None
+    already = cluster.get("/metrics").count(b'endpointd_failovers_total{cause="PRIMARY_FAILED",kind="failover"}')
+    cluster.program("stop", "cluster_manager")
+    cluster.stop_node(before.writer)
+    cluster.program("start", "cluster_manager")
+    try:
+        after = cluster.wait_for_epoch_after(before.epoch)
+        assert after.last_failover is not None
+        assert (after.last_failover.kind, after.last_failover.outage_ms) == ("failover", None), "nobody has said more"
+    finally:
+        cluster.start_node(before.writer)
+
+    def last(status: Status) -> tuple[str, int | None]:
+        assert status.last_failover is not None
+        return status.last_failover.kind, status.last_failover.outage_ms
+
+    told = cluster.wait(lambda status: last(status)[0] == "planned_stop", "the old writer's noded heard")
+    assert last(told)[1] is not None
+    line = json.loads(cluster.ctl("history", "--json").stdout)["writers"][-1]
+    assert (line["outage_kind"], line["outage_ms"]) == last(told)
+    assert "planned stop" in cluster.ctl("history").stdout
+    cluster.until(lambda: b'kind="planned_stop"' in cluster.get("/metrics"), "it is counted")
+    assert cluster.get("/metrics").count(b'endpointd_failovers_total{cause="PRIMARY_FAILED",kind="failover"}') == already == 0
+    cluster.wait_healthy()
+
+
 def test_a_crash_under_a_pause_is_told_as_the_operators(cluster: Cluster) -> None:
     before = cluster.status()
     assert before.writer is not None
