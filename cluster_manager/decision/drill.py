@@ -13,7 +13,7 @@ from cluster_manager.decision.carrying import lost_with
 from cluster_manager.decision.diagnose import Diagnosis, Finding, diagnose_writer
 from cluster_manager.decision.elect import Elected, elect, tally
 from cluster_manager.decision.members import CAUGHT_UP_BYTES
-from cluster_manager.decision.prospects import obstacle_after, stuck
+from cluster_manager.decision.prospects import KEPT_DOWN, fit_to_serve, obstacle_after, stuck
 from cluster_manager.decision.suspicion import is_running, promisable
 from cluster_manager.decision.transition import begin
 from cluster_manager.decision.view import NodeView, Promise, View, slots_of
@@ -57,6 +57,7 @@ def rehearse(view: View, lose: str | None, readiness: Mapping[NodeName, Readines
     possible, verdict = _verdict(view, document, lost, elected)
     asked = tuple(node.name for node in view.nodes if node.name != lost and _has_data(node))
     left = [voter.name for voter in able]
+    serving = fit_to_serve(document, left)
     return Drill(
         lose=lost,
         is_writer=is_writer,
@@ -81,7 +82,7 @@ def rehearse(view: View, lose: str | None, readiness: Mapping[NodeName, Readines
         passed_over=dict(elected.passed_over) | {str(lost): "is the one that is lost"}
         if elected is not None and is_writer
         else {},
-        survives_another=possible and len(left) - 1 >= voters.safe_set_size,
+        survives_another=possible and len(left) - 1 >= voters.safe_set_size and len(serving) - 1 >= voters.w,
         expected=expected if is_writer else None,
         in_the_way=_in_the_way(view, document, readiness),
         nodes=tuple(
@@ -186,6 +187,8 @@ def _candidate(view: View, document: Topology, node: NodeView, told: Readiness |
         obstacles.append("is no voter: it would be asked, and could not be elected")
     elif not counts:
         obstacles.append(missing.get(node.name, "could not promise"))
+    elif member is not None and member.stopped:
+        obstacles.append(f"{KEPT_DOWN}: it could promise, and would acknowledge nothing")
     elif not is_running(node):
         obstacles.append("its PostgreSQL would have to start first")
     behind = None

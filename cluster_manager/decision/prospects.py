@@ -6,7 +6,7 @@ not count, the writer least of all.  The manager and the proxies are not counted
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from cluster_manager.decision.diagnose import Diagnosis, Finding
@@ -28,6 +28,8 @@ NO_ROOM_BYTES = 16 << 20
 
 CRASHES_MAX = 3
 """A PostgreSQL that ended by itself so often in a row since its start cannot be counted upon."""
+
+KEPT_DOWN = "is kept down by an operator"
 
 NO_CLUSTER = "there is no cluster yet"
 
@@ -125,9 +127,18 @@ def obstacle_after(view: View, document: Topology, lost: Collection[NodeName]) -
     if len(fit) < needed:
         who = tell(missing) or f"{len(voters.members)} vote"
         return f"no failover would be possible: {len(fit)} of the {needed} voters needed could promise; {who}"
+    serving = fit_to_serve(document, (voter.name for voter in fit))
+    if len(serving) < voters.w:
+        down = tell({voter.name: KEPT_DOWN for voter in fit if voter.name not in serving})
+        return f"commits would wait after a failover: {len(serving)} of the {voters.w} voters needed could acknowledge; {down}"
     if document.paused:
         return "no failover would happen by itself: it is paused (`endpointctl resume`)"
     return None
+
+
+def fit_to_serve(document: Topology, names: Iterable[NodeName]) -> tuple[NodeName, ...]:
+    """Return those of *names* that would acknowledge commits: whoever an operator keeps down promises, and stays down."""
+    return tuple(name for name in names if (member := document.member(name)) is None or not member.stopped)
 
 
 def unfitness(node: NodeView) -> str | None:

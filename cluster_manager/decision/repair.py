@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from cluster_manager.decision.actions import Action, AskPromise, Clone, Follow, Rewind, Stop
 from cluster_manager.decision.diagnose import Diagnosis
+from cluster_manager.decision.prospects import KEPT_DOWN
 from cluster_manager.decision.suspicion import Health, health
 from cluster_manager.decision.view import NodeView, View, is_fresh
 from pgtopology.document import Topology
@@ -69,7 +70,7 @@ def _repair(node: NodeView, view: View, document: Topology, source: Upstream, cu
     member = document.member(node.name)
     if member is not None and member.stopped:
         if observation.postmaster.state is PostmasterState.STOPPED:
-            return Repair(node.name, Diagnosis.REPLICA_MISSING, f'"{node.name}" is kept down by an operator')
+            return Repair(node.name, Diagnosis.REPLICA_MISSING, f'"{node.name}" {KEPT_DOWN}')
         reason = f'"{node.name}" is to be down by an operator\'s order'
         return Repair(node.name, Diagnosis.REPLICA_MISSING, reason, Stop(node.name))
     if observation.quarantined:

@@ -16,6 +16,11 @@ from tests.cluster_manager.test_metrics import Decided, Remembers
 APART = "node n1 host=10.0.0.1\nnode n2 host=10.0.0.2\nnode n3 host=10.0.0.3\n"
 """Each node on a host of its own."""
 
+FIVE = "manager nodes=n1,n2,n3,n4,n5\ndocument voters=n1,n2,n3,n4,n5/3\n" + "".join(
+    f"node n{number} host=10.0.0.{number}\n" for number in range(1, 6)
+)
+"""Five of them, each commit on three."""
+
 NOTHING_COMES = "node n2 advanced=9000\nnode n3 advanced=9000"
 ALONE = 'without "n1" no failover is possible: "n1" is the only voter (durability async)'
 
@@ -57,6 +62,14 @@ def told(story: str) -> tuple[Status, dict[str, float]]:
         (APART + "node n3 zone=az2", (True, True, False), 'without zone "az2" (n2, n3)'),
         (APART + "node n2 zone=az1\nnode n3 zone=az1", (True, True, False), 'zone "az1" has every node'),
         (APART + "node n2 lost-stream=5000 advanced=100", (True, False, False), "commits would wait"),
+        (APART + "document stopped=n3\nnode n3 postmaster=stopped", (False, False, False), '"n3" is kept down by an operator'),
+        (APART + "document stopped=n3", (False, False, False), '"n3" is kept down by an operator'),
+        (f"{FIVE}document stopped=n5\nnode n5 postmaster=stopped", (True, True, True), "another voter takes over"),
+        (
+            f"{FIVE}document stopped=n4\ndocument stopped=n5\nnode n4 postmaster=stopped\nnode n5 postmaster=stopped",
+            (False, False, False),
+            'commits would wait after a failover: 2 of the 3 voters needed could acknowledge; "n4" is kept down by an operator',
+        ),
         ("manager empty-store", (False, False, False), "there is no cluster yet"),
     ],
 )

@@ -96,7 +96,11 @@ def test_a_standby_is_stopped_started_restarted_and_made_anew_by_order(cluster: 
     with Recorder(dsn) as recorder:
         cluster.ctl("node", "stop", standby)
         down = cluster.wait(lambda status: cluster.node(standby, status).state == "stopped", f"{standby} stopped")
-        assert down.state != "healthy"
+        assert (down.state, down.survives.server_crash) == ("at_risk", False), "nobody would acknowledge what the other writes"
+        assert f'"{standby}" is kept down by an operator' in str(down.at_risk)
+        drill = cluster.ctl("drill", check=False)
+        assert drill.returncode == 1
+        assert "kept down by an operator" in " ".join(drill.stdout.split())
         refused = cluster.ctl("node", "stop", other, check=False)
         assert refused.returncode == 1
         assert "commits would wait" in refused.stderr
