@@ -271,6 +271,7 @@ class Reconciler:
 
     async def _read(self) -> None:
         """Take the document from the store, as one that somebody else may have written."""
+        before = self._document
         while True:
             try:
                 self._document = await self._store.read()
@@ -280,7 +281,9 @@ class Reconciler:
                 continue
             break
         self._epoch_is_ours = False
-        self._epoch_began_ms = self._claimed_ms = self._transition_began_ms = now_ms()
+        self._epoch_began_ms = self._claimed_ms = now_ms()
+        if before is None or before.transition is None:
+            self._transition_began_ms = self._epoch_began_ms
         self._unpublished = self._document
         if self._document is not None:
             # Whoever wrote it may have orders under way that only a newer revision makes late.

@@ -3,6 +3,7 @@
 The sessions that a promotion and its proof need are opened as soon as PostgreSQL takes connections, and again when they are
 lost.  Every few seconds a fresh login is tried as well, of our superuser through the socket and of the replication role as
 another node would come; one that fails twice in a row is a problem of this node, told in its observations (decision 0012).
+The new session runs what those that are held have run: these go on with what they have looked up, and after a restart none can.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import contextlib
 from collections.abc import Callable
 
 from daemonkit.logs import get_logger
-from noded import conf
+from noded import conf, slots
 from noded.instance import Instance
-from noded.sessions import ANOTHER_WAY, ROUTES, Route, Session, SessionError
+from noded.sessions import ROUTES, Route, Session, SessionError, may_work_elsewhere
 from noded.walsender import Walsender, WalsenderError
 from pgtopology.node import Address
 
@@ -54,10 +55,13 @@ class Logins:
         self._failed: str | None = None
         self._login: str | None = None
         self._full = False
+        self._detour = False
+        """What a new session of ours asks fails in one database, and works in the next."""
         self.problem: str | None = None
         """Which fresh login fails, or would after a failover, and why; None while nothing runs that could take them."""
         self.spared = False
-        """Whether `problem` is only that strangers have every connection, and those that another writer needs are open here."""
+        """Whether another writer would do without what `problem` tells of: strangers have every connection, and those that it
+        needs are open here; or what fails in our database works in another one."""
         self._log = get_logger()
 
     async def run(self) -> None:
@@ -82,7 +86,7 @@ class Logins:
                 self._failed = failed
             lasting = await self._lasting_lock()
             held = all(session.is_open for session in self._instance.sessions.standing)
-            self._tell(lasting or self._login, spared=lasting is None and self._full and held)
+            self._tell(lasting or self._login, spared=lasting is None and (self._detour or (self._full and held)))
             await asyncio.sleep(ROUND_S)
 
     def _tell(self, problem: str | None, *, spared: bool = False) -> None:
@@ -111,22 +115,28 @@ class Logins:
         if not (hangs := self._instance.sessions.routes.hangs).left_s(asyncio.get_running_loop().time()):
             control, replication = await asyncio.gather(self._try_control(), self._try_replication())
             self._full = self._full and replication is None
+            self._detour = self._detour and replication is None
             return "; ".join(text for text in (control, replication) if text is not None) or None
-        self._full = False
-        return self._failed or f"logins are {hangs.reason}{await self._blocker()}"
+        self._full = self._detour = False
+        return self._failed or f'"{conf.CONTROL_ROLE}" cannot log in: logins are {hangs.reason}{await self._blocker()}'
 
     async def _try_control(self) -> str | None:
         sessions = self._instance.sessions
-        refused: str | None = None
+        refused = useless = None
+        self._detour = False
         for route in ROUTES:
             session = sessions.fresh("endpointd login")
             session.routes = sessions.only(route)
+            session.statements = [*slots.STATEMENTS, *(one for other in sessions.standing for one in other.statements)]
             try:
                 await session.open(timeout_s=TRY_TIMEOUT_S)
             except SessionError as error:
                 self._full = error.sqlstate == TOO_MANY_CONNECTIONS
-                refused = refused or (str(error) if error.sqlstate else f"not answered ({error})")
-                if error.sqlstate in ANOTHER_WAY:
+                text = (str(error) if error.sqlstate else f"not answered ({error})").partition("\n")[0]
+                if session.route is not None:
+                    useless = useless or f'"{route.role}" can do nothing in database "{route.database}": {text}'
+                refused = refused or text
+                if may_work_elsewhere(error.sqlstate):
                     continue
                 break
             finally:
@@ -135,9 +145,11 @@ class Logins:
             if sessions.routes.works(route):
                 _renew(sessions.standing, route)
             if route.role == conf.CONTROL_ROLE:
-                return None
+                self._detour = useless is not None
+                return useless and f'{useless}; database "{route.database}" serves instead'
             break
-        return f'"{conf.CONTROL_ROLE}" cannot log in: {refused}{await self._blocker()}'
+        what = useless or f'"{conf.CONTROL_ROLE}" cannot log in: {refused}'
+        return f"{what}{await self._blocker()}"
 
     async def _try_replication(self) -> str | None:
         server = self._instance.server

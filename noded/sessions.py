@@ -63,6 +63,9 @@ CONNECT_TIMEOUT_S = 2
 ANOTHER_WAY = frozenset({"28000", "28P01", "3D000", "42501", "55000"})
 """SQLSTATEs of a login that may work as another role or in another database: the role may not, its password is another, the
 database is missing, a right is missing, the database lets nobody in."""
+_OF_A_DATABASE = frozenset({"0A", "22", "2F", "38", "42", "P0", "XX"})
+"""Classes of errors that come of what a database holds: functions, operators and types, also ours and PostgreSQL's own, are its
+own objects, and whoever renames one in our database has left it alone in the next."""
 LACKS_RIGHTS = f'PostgreSQL hides what its processes do: role "{CONTROL_ROLE}" lacks SUPERUSER'
 """What is wrong where what others do is NULL."""
 _STALE_PLAN = frozenset({"0A000", "26000"})
@@ -196,39 +199,61 @@ class Session:
         connection, self._connection = self._connection, None
         self._prepared = {}
         if connection is not None:
-            with contextlib.suppress(OSError, asyncpg.InterfaceError, RuntimeError):
-                connection.terminate()
+            _cut(connection)
 
     async def _open(self) -> asyncpg.Connection:
         if self._connection is not None and not self._connection.is_closed():
             return self._connection
         self._prepared = {}
-        refused: asyncpg.PostgresError | None = None
         loop, hangs = asyncio.get_running_loop(), self.routes.hangs
         if left_s := hangs.left_s(loop.time()):
             raise SessionError(f"the last login was not answered; tried again in {left_s:.1f} s", lost=True)
-        for route in self.routes.in_order:
-            try:
-                connection = await self._connect(route)
-            except (TimeoutError, asyncio.CancelledError):
-                hangs.failed(loop.time(), "not answered")
-                raise
-            except asyncpg.PostgresError as error:
-                if sqlstate_of(error) not in ANOTHER_WAY:
+        refused: asyncpg.PostgresError | None = None
+        unfit: tuple[asyncpg.Connection, Route] | None = None
+        try:
+            for route in self.routes.in_order:
+                try:
+                    connection = await self._connect(route)
+                except (TimeoutError, asyncio.CancelledError):
+                    hangs.failed(loop.time(), "not answered")
                     raise
-                refused = refused or error
-                continue
-            hangs.forget()
-            self._connection, self.route = connection, route
-            self.routes.works(route)
-            connection.add_log_listener(self._hear)
-            for sql, arguments in self.statements:
-                prepared = await connection.prepare(sql)
-                await prepared.fetch(*arguments)
-                self._prepared[sql] = prepared
-            return connection
-        assert refused is not None
-        raise refused
+                except asyncpg.PostgresError as error:
+                    if not may_work_elsewhere(sqlstate_of(error)):
+                        raise
+                    refused = refused or error
+                    continue
+                hangs.forget()
+                self._connection, self.route = connection, route
+                connection.add_log_listener(self._hear)
+                try:
+                    await self._prepare(connection)
+                except asyncpg.PostgresError as error:
+                    if not may_work_elsewhere(sqlstate_of(error)):
+                        raise
+                    refused = refused or error
+                    self._connection, self._prepared = None, {}
+                    if unfit is None:
+                        unfit = connection, route
+                    else:
+                        _cut(connection)
+                    continue
+                self.routes.works(route)
+                return connection
+            assert refused is not None
+            if unfit is not None:
+                # What fails in every database is asked for again over this one, not by four logins each time.
+                (self._connection, self.route), unfit = unfit, None
+            raise refused
+        finally:
+            if unfit is not None:
+                _cut(unfit[0])
+
+    async def _prepare(self, connection: asyncpg.Connection) -> None:
+        self._prepared = {}
+        for sql, arguments in self.statements:
+            prepared = await connection.prepare(sql)
+            await prepared.fetch(*arguments)
+            self._prepared[sql] = prepared
 
     async def _connect(self, route: Route) -> asyncpg.Connection:
         return await asyncpg.connect(
@@ -246,6 +271,17 @@ class Session:
     def _hear(self, _connection: object, message: asyncpg.PostgresLogMessage) -> None:
         if len(self.warnings) < 10:
             self.warnings.append(str(message))
+
+
+def _cut(connection: asyncpg.Connection) -> None:
+    with contextlib.suppress(OSError, asyncpg.InterfaceError, RuntimeError):
+        connection.terminate()
+
+
+def may_work_elsewhere(sqlstate: str | None) -> bool:
+    """Return whether a login, or a statement of ours, that fails with *sqlstate* may not fail as another role or in another
+    database."""
+    return sqlstate is not None and (sqlstate in ANOTHER_WAY or sqlstate[:2] in _OF_A_DATABASE)
 
 
 def shown(name: bytes) -> str:

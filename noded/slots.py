@@ -17,6 +17,10 @@ from pgtopology.lsn import Lsn, format_lsn, parse_lsn
 TIMEOUT_S = 2.0
 
 READ = "SELECT coalesce(json_agg(s), '[]')::text AS slots FROM pg_catalog.pg_get_replication_slots() AS s"
+_MAKE = "SELECT pg_create_physical_replication_slot(name, $2) FROM unnest($1::text[]) AS name"
+
+STATEMENTS: list[tuple[str, tuple[object, ...]]] = [(READ, ()), (_MAKE, ([], True))]
+"""What a writer needs before anybody can follow it; of no slot it makes none."""
 
 
 class Slot(msgspec.Struct, frozen=True, kw_only=True, rename={"name": "slot_name", "restart": "restart_lsn"}):
@@ -99,7 +103,7 @@ async def make_slot(session: Session, name: str, *, reserve: bool = True, anew: 
     if anew:
         await drop_slot(session, name)
     try:
-        await session.rows("SELECT pg_create_physical_replication_slot($1, $2)", name, reserve, timeout_s=TIMEOUT_S)
+        await session.rows(_MAKE, [name], reserve, timeout_s=TIMEOUT_S)
     except SessionError as error:
         if not str(error).startswith("42710"):  # duplicate_object: its owner made it at this moment
             raise

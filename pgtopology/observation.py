@@ -245,7 +245,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     login_problem: str | None = None
     """Which fresh login fails on this node, noded's own or another node's, and why: a failover to it could not be completed."""
     login_spared: bool = False
-    """Whether that is only because every connection is taken, and noded holds open those that another writer needs."""
+    """Whether another writer would do without it: every connection is taken, and noded holds open those that are needed; or
+    what fails in noded's own database works in another one."""
 
     postmaster: Postmaster
     role: Role = Role.NONE

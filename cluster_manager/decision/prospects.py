@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from cluster_manager.decision.diagnose import Diagnosis, Finding
 from cluster_manager.decision.members import node_state
-from cluster_manager.decision.suspicion import promisable, survivors, tell
+from cluster_manager.decision.suspicion import login_problems, promisable, survivors, tell
 from cluster_manager.decision.view import NodeView, View, is_fresh
 from pgtopology.document import Durability, Topology
 from pgtopology.node import NodeName, NodeState
@@ -66,7 +66,7 @@ def prospects(view: View, finding: Finding) -> Prospects:
         lost = Prospect(False, already or NO_CLUSTER)
         return Prospects(lost, lost, lost)
     writer = frozenset(node.name for node in view.nodes if node.name == document.writer)
-    why_not = obstacle_after(view, document, writer)
+    why_not = _obstacle_or_login(view, document, writer)
     crash = Prospect(why_not is None, why_not or f'another voter takes over from "{document.writer}"')
     hosts = {node.spec.address.host: _on_hosts(view, {node.spec.address.host}) for node in view.nodes}
     zones = {
@@ -87,10 +87,22 @@ def _of_each(view: View, document: Topology, kind: str, places: dict[str, set[No
         if len(lost) == len(view.nodes):
             return Prospect(False, f'{kind} "{place}" has every node' + (" on its hosts" if kind == "zone" else ""))
     for place, lost in places.items():
-        why_not = obstacle_after(view, document, lost)
+        why_not = _obstacle_or_login(view, document, lost)
         if why_not is not None:
             return Prospect(False, f'without {kind} "{place}" ({", ".join(sorted(lost))}): {why_not}')
     return Prospect(True, f"of {len(places)} {kind}s")
+
+
+def _obstacle_or_login(view: View, document: Topology, lost: Collection[NodeName]) -> str | None:
+    """Return why commits would not go on by themselves without *lost*, or cannot be promised to, or None."""
+    why_not = obstacle_after(view, document, lost)
+    if why_not is not None or document.writer not in lost or document.voters is None:
+        return why_not
+    failing = {name: why for name, why in login_problems(view, document, spared=False).items() if name not in lost}
+    left = sum(voter.name not in lost for voter in document.voters.members) - len(failing)
+    if left >= max(document.voters.safe_set_size, document.voters.w):
+        return None
+    return f"a login fails that a failover may need: {tell(failing)}"
 
 
 def obstacle_after(view: View, document: Topology, lost: Collection[NodeName]) -> str | None:
@@ -190,13 +202,17 @@ def _no_writer(view: View, document: Topology, finding: Finding) -> str | None:
 
 
 def stalled_ms(view: View, document: Topology) -> float | None:
-    """Return for how long a transition has been under way that does not come to its end, or None."""
+    """Return for how long there has been no writer, if a transition does not come to its end, or None.
+
+    Replay that goes on excuses the first candidate only: each of the later ones has replayed a little when it started.
+    """
     if document.transition is None:
         return None
     since_ms = view.now_ms - view.transition_began_at_ms
     candidate = view.node(document.candidate.node) if document.candidate is not None else None
     replays = candidate is not None and candidate.replay_advanced_age_ms < view.timings.replay_progress_ms
-    return since_ms if since_ms >= STALLED_MS and not replays else None
+    is_first = document.transition.first_epoch == document.epoch
+    return since_ms if since_ms >= STALLED_MS and not (replays and is_first) else None
 
 
 def unanswered(view: View, document: Topology) -> str | None:

@@ -55,6 +55,8 @@ def told(story: str) -> tuple[Status, dict[str, float]]:
         (APART + "node n3 not-whole", (False, False, False), '"n3" is not whole yet'),
         (APART + "node n3 disk-free=100", (False, False, False), "0 MB free"),
         (APART + "node n3 crashes=5", (False, False, False), "ended 5 times in a row"),
+        (APART + "node n3 login-problem=42883", (False, False, False), 'n3" says that 42883'),
+        (APART + "node n3 login-spared=53300", (True, True, True), "another voter takes over"),
         (APART + "document paused", (False, False, False), "paused"),
         (APART + "document durability=async voters=n1/1", (False, False, False), "is the only voter"),
         (APART + "document durability=async voters=n1,n2/1", (False, False, False), "1 of the 2 voters needed"),
@@ -103,6 +105,12 @@ def test_a_loss_is_judged_without_whom_it_takes(story: str, survived: tuple[bool
         ("transition failover recruiting from=n1", "transition", None),
         (f"transition failover recruiting from=n1\nmanager transition-began={-STALLED_MS}", "stuck", "`endpointctl failover`"),
         (f"transition failover promoting\ncandidate n2\nmanager transition-began={-STALLED_MS}", "transition", None),
+        # The second one of this outage: it has just been restarted, and so has replayed something.
+        (
+            f"transition failover promoting first=2\ncandidate n2\nmanager transition-began={-STALLED_MS}",
+            "stuck",
+            "no writer for 8 s",
+        ),
         (
             f"transition failover promoting\ncandidate n2\nnode n2 replayed-ago=3000\nmanager transition-began={-STALLED_MS}",
             "stuck",

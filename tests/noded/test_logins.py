@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator
 import asyncpg
 import pytest
 
+from pgtopology.node import Role
 from pgtopology.orders import Acknowledged, StartOrder, StopOrder
 from tests.noded.members import Cluster, Member, running_members
 from tests.noded.test_faults import pair
@@ -117,6 +118,34 @@ async def test_a_role_without_rights_is_told_of_and_put_right_and_ends_nobody(re
         )
         assert rows[0]["well"]
         await first.until(lambda o: o.login_problem is None and o.heartbeat and o.heartbeat.error is None and o.walsenders)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "ALTER FUNCTION pg_catalog.pg_stat_get_wal_senders() RENAME TO hidden",
+        "ALTER FUNCTION pg_catalog.pg_create_physical_replication_slot(name, boolean, boolean) RENAME TO hidden",
+    ],
+)
+async def test_what_a_new_session_cannot_ask_is_told_while_held_ones_can_and_asked_in_another_database(statement: str) -> None:
+    databases = ["endpointd", "postgres", "template1"]
+    async with running_members(2) as cluster:
+        first, second = await pair(cluster)
+        async with session(cluster, first, databases[0]) as connection:
+            await connection.execute(statement)
+        for member in (first, second):
+            told = await member.until(lambda o: o.login_problem is not None)
+            assert 'can do nothing in database "endpointd": 42' in (told.login_problem or "")
+            assert told.login_spared, told.login_problem
+        # A server that is started anew has no session that was held.
+        await cluster.order(StopOrder, second, Acknowledged)
+        await cluster.order(StartOrder, second, Acknowledged)
+        await second.until(lambda o: o.role is Role.STANDBY and o.wal_end is not None and o.login_spared)
+        for database in databases[1:]:
+            async with session(cluster, first, database) as connection:
+                await connection.execute(statement)
+        for member in (first, second):
+            await member.until(lambda o: o.login_problem is not None and not o.login_spared)
 
 
 async def test_names_that_are_not_utf8_end_nobody_and_relax_nothing() -> None:

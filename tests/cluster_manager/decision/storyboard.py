@@ -342,7 +342,7 @@ def _edit_transition(view: View, words: list[str]) -> View:
         from_node=NodeName(options.get("from", "n1")),
         target=NodeName(options["target"]) if "target" in options else None,
         avoid_old="avoid-old" in options,
-        first_epoch=epoch,
+        first_epoch=Epoch(int(options.get("first", epoch))),
         started_at="2026-01-01T00:00:00.000Z",
     )
     document = msgspec.structs.replace(document, epoch=epoch, writer=None, candidate=None, transition=transition)
