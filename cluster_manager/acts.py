@@ -73,6 +73,6 @@ class Acts:
 async def _is_rehearsal(request: web.Request) -> bool:
     try:
         body = msgspec.json.decode(await request.read() or b"{}", type=_Body)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return False
     return body.dry_run or body.check_only

@@ -328,7 +328,7 @@ async def _body(request: web.Request, kind: type[B]) -> B:
     """Return the request's body. Raises ApiError if it is not a *kind*."""
     try:
         return msgspec.json.decode(await request.read() or b"{}", type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise ApiError(400, "bad_request", f"the body is not what {request.path} takes: {error}") from error
 
 

@@ -143,5 +143,5 @@ def boot_id() -> str:
 def _read(path: Path) -> Flight | None:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Flight)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, RecursionError):
         return None

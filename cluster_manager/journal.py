@@ -196,9 +196,12 @@ def encode_event(event: Event) -> bytes:
 def _read_events(paths: list[Path]) -> Iterator[Event | None]:
     """Yield each event in *paths*, None for a line that is none."""
     for path in paths:
-        with path.open("rb") as file:
-            for line in file:
-                try:
-                    yield _decoder.decode(line)
-                except msgspec.DecodeError:
-                    yield None
+        try:
+            with path.open("rb") as file:
+                for line in file:
+                    try:
+                        yield _decoder.decode(line)
+                    except (msgspec.DecodeError, RecursionError):
+                        yield None
+        except OSError as error:
+            get_logger().error("the journal cannot be read, its events are missing", path=str(path), error=str(error))

@@ -206,6 +206,6 @@ def _refusal(status: int, body: bytes) -> HttpRefused:
     """Return the error that an answer with *status* and *body* is."""
     try:
         error = _error_decoder.decode(body).error
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         error = _Error(message=body[:200].decode("utf-8", "replace").strip())
     return HttpRefused(status, error.code, error.message, body)

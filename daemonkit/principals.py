@@ -98,13 +98,21 @@ def accepted_tokens(token_file: Path | None, verifiers_file: Path | None) -> Ver
 
 def read_verifiers(path: Path) -> Verifiers:
     """Return the verifiers in *path*. Raises SecretError if it is not private, or not of that form."""
+    try:
+        return decode_verifiers(read_secret(path))
+    except ValueError as error:
+        raise SecretError(f"{path}, {error}") from error
+
+
+def decode_verifiers(text: str) -> Verifiers:
+    """Return the verifiers in the *text* of such a file. Raises ValueError if it is not of that form."""
     digests: list[tuple[Scope, str]] = []
-    for number, line in enumerate(read_secret(path).splitlines(), 1):
+    for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
         scope, _, digest = line.strip().partition(" ")
         if scope not in tuple(Scope) or len(digest) != 64 or set(digest) - set("0123456789abcdef"):
             scopes = ", ".join(Scope)
-            raise SecretError(f"{path}, line {number}: expected one of {scopes}, and the SHA-256 of a token in hexadecimal")
+            raise ValueError(f"line {number}: expected one of {scopes}, and the SHA-256 of a token in hexadecimal")
         digests.append((Scope(scope), digest))
     return Verifiers(digests)

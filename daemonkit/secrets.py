@@ -5,6 +5,7 @@ A secret that others can read is not one, so such a file is refused rather than 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from pathlib import Path
@@ -17,6 +18,21 @@ SECRET_BYTES_MAX = 4096
 
 class SecretError(SettingsError):
     """A secret cannot be used; the text names the file and the reason."""
+
+
+class SecretFile:
+    """A secret that is read anew each time it is needed, so that nobody must be restarted for another one."""
+
+    def __init__(self, path: Path) -> None:
+        """Read it the first time. Raises SecretError."""
+        self._path = path
+        self._last = read_secret(path)
+
+    def __call__(self) -> str:
+        """Return the secret, or the last good one while the file cannot be used."""
+        with contextlib.suppress(SecretError):
+            self._last = read_secret(self._path)
+        return self._last
 
 
 def read_secret(path: Path) -> str:

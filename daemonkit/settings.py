@@ -43,7 +43,7 @@ def load_settings(path: Path, kind: type[T]) -> T:
         raise SettingsError(f"{path}: the settings are not UTF-8 text") from error
     try:
         tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise SettingsError(f"{path}: not valid TOML: {error}") from error
     try:
         return msgspec.convert(tables, kind, dec_hook=_read_path)

@@ -18,6 +18,7 @@ from endpointctl import acting
 from endpointctl.exits import Failure, Unfinished, WrongUsage
 from endpointctl.local.directory import read_plan
 from endpointctl.local.layout import Layout
+from endpointctl.local.standing import Standing, ask_standing, trouble_in
 from endpointctl.options import REQUEST_TIMEOUT_S, Target
 from pgtopology.codec import MessageError, decode
 from pgtopology.status import Status
@@ -59,9 +60,17 @@ async def manager(target: Target) -> AsyncIterator[HttpClient]:
         async with HttpClient(url, token(target), headers=acting.headers()) as client:
             yield client
     except HttpError as error:
-        raise as_failure(error, url) from error
+        failure = as_failure(error, url)
+        if isinstance(error, HttpUnavailable) and (trouble := trouble_in(await standing_of(target))):
+            raise type(failure)(failure.message, hint="; ".join(trouble)) from error
+        raise failure from error
     except MessageError as error:
         raise Failure(f"the manager at {url} speaks another version: {error}", hint="use its own endpointctl") from error
+
+
+async def standing_of(target: Target) -> Standing | None:
+    """Return how the programs of a local cluster are; None if *target* is another."""
+    return await ask_standing(Layout(target.data_dir)) if target.api is None else None
 
 
 def as_failure(error: HttpError, url: str) -> Failure:

@@ -45,10 +45,12 @@ def _rotate_tokens(target: Target) -> None:
 
     from endpointctl.acting import note_act
     from endpointctl.connecting import local_cluster
+    from endpointctl.local.standing import ask_standing
     from endpointctl.local.tokens import rotate_tokens
 
     layout, plan = local_cluster(target)
     scopes = rotate_tokens(layout, plan)
+    asyncio.run(ask_standing(layout))  # so that the supervisor has seen them
     asyncio.run(note_act(target))
     output.line(f"the tokens of {', '.join(scopes)} are others now; they are in {layout.run}")
 
@@ -59,6 +61,7 @@ def _rotate_password(target: Target) -> None:
     from endpointctl.acting import note_act
     from endpointctl.api import fetch_status, manager
     from endpointctl.connecting import local_cluster
+    from endpointctl.local.standing import ask_standing
     from endpointctl.superuser import give, keep, next_password, until_replayed
 
     layout, plan = local_cluster(target)
@@ -76,6 +79,7 @@ def _rotate_password(target: Target) -> None:
         except TimeoutError:
             raise Unfinished(f"the writer did not answer within {timeout_s:g} s", hint="give the order again") from None
         keep(layout, plan, password)
+        await ask_standing(layout)  # so that the supervisor has seen it
         await note_act(target)
         await until_replayed(layout, plan, password, timeout_s=timeout_s)
 
@@ -97,6 +101,7 @@ def set_(
 
     from endpointctl.connecting import local_cluster
     from endpointctl.local.paste import find_door
+    from endpointctl.local.standing import ask_standing
     from endpointctl.superuser import is_taken, keep
 
     layout, plan = local_cluster(target)
@@ -107,6 +112,7 @@ def set_(
     if not taken:
         raise Failure("the writer does not take it, nothing was changed", hint="`endpointctl secrets rotate` makes another")
     keep(layout, plan, password)
+    asyncio.run(ask_standing(layout))  # so that the supervisor has seen it
     output.line(f"kept in {layout.secret('superuser')} and {layout.passfile}")
 
 

@@ -13,7 +13,7 @@ import msgspec
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from daemonkit.escape import visible_value
+from daemonkit.escape import visible, visible_value
 from endpointctl.listing import Column, Listing, Row
 from pgtopology.event import Event
 from pgtopology.explanation import Explanation
@@ -41,10 +41,14 @@ _NODE_STYLES = {
 }
 
 
-def status_view(status: Status) -> RenderableType:
-    """Return the whole status for a terminal: its sections, one below the other."""
+def status_view(status: Status, trouble: Iterable[str] = ()) -> RenderableType:
+    """Return the whole status for a terminal: its sections, one below the other.
+
+    *trouble* says which of a local cluster's programs are down, one line each; it stands below the diagnosis.
+    """
     status = visible_value(status)
-    return Group(*(part for section in SECTIONS for part in section(status)))
+    told = [Text(visible(line), style="bold red") for line in trouble]
+    return Group(*(part for section in SECTIONS for part in (*section(status), *(told if section is _diagnosis else ()))))
 
 
 def _head(status: Status) -> list[RenderableType]:

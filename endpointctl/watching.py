@@ -44,17 +44,21 @@ def status(
     from rich.live import Live
     from rich.text import Text
 
-    from endpointctl.api import STATUS_PATH, fetch_status, manager
+    from endpointctl.api import STATUS_PATH, fetch_status, manager, standing_of
     from endpointctl.listing import Fitted
+    from endpointctl.local.standing import trouble_in, with_programs
     from endpointctl.render import progress_phrases, status_view
 
     async def once() -> None:
         async with manager(target) as client:
             timeout_s = target.timeout_or(REQUEST_TIMEOUT_S)
             if as_json:
-                output.json_document(await client.get(STATUS_PATH, timeout_s=timeout_s))
+                output.json_document(
+                    with_programs(await client.get(STATUS_PATH, timeout_s=timeout_s), await standing_of(target))
+                )
             else:
-                output.view(status_view(await fetch_status(client, timeout_s=timeout_s)))
+                seen = await fetch_status(client, timeout_s=timeout_s)
+                output.view(status_view(seen, trouble_in(await standing_of(target))))
 
     async def stay() -> None:
         from daemonkit.escape import visible
@@ -67,7 +71,13 @@ def status(
                 while True:
                     try:
                         seen = await fetch_status(client)
-                        view, phrases = status_view(seen), {"": f"{seen.state} {seen.diagnosis}", **progress_phrases(seen)}
+                        trouble = trouble_in(await standing_of(target))
+                        phrases = {
+                            "": f"{seen.state} {seen.diagnosis}",
+                            **progress_phrases(seen),
+                            "programs": " ".join(trouble),
+                        }
+                        view = status_view(seen, trouble)
                     except HttpUnavailable as error:
                         text = visible(f"the manager does not answer: {error}")
                         view, phrases = Text(text, style="red"), {"": text}

@@ -15,7 +15,7 @@ from daemonkit.httpserver import HttpServer, registered
 from daemonkit.lifecycle import EXIT_FAILED, EXIT_USAGE, Lifecycle, run
 from daemonkit.logs import configure_logs, get_logger
 from daemonkit.principals import accepted_tokens
-from daemonkit.secrets import read_secret
+from daemonkit.secrets import SecretFile, read_secret
 from daemonkit.settings import SettingsError
 from daemonkit.version import VERSION
 from endpointd import metrics, refusal
@@ -48,8 +48,8 @@ async def serve(settings: Settings, config: Path, life: Lifecycle) -> None:
     endings = Endings()
     cache = document_cache(settings.proxy.cache)
     verifiers = accepted_tokens(settings.http.token_file, settings.http.verifiers_file)
-    feed_token = read_secret(settings.feed.token_file)
-    noded_token = read_secret(settings.nodeds.token_file)
+    feed_token = SecretFile(settings.feed.token_file)
+    noded_token = SecretFile(settings.nodeds.token_file)
     kept = cache.load()
     if kept is not None:
         get_logger().info("routing by the cached document", epoch=kept.epoch, revision=kept.revision)

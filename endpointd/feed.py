@@ -46,7 +46,7 @@ class Feed:
     def __init__(
         self,
         url: str,
-        token: str,
+        token: Callable[[], str],
         name: str,
         board: Switchboard,
         cache: Kept[Topology],
@@ -55,7 +55,10 @@ class Feed:
         count: Callable[[], int],
         count_relaxed: Callable[[], int],
     ) -> None:
-        """*count* returns the number of sessions, *count_relaxed* that of those whose commits may not be covered."""
+        """*token* is asked at each connection.
+
+        *count* returns the number of sessions, *count_relaxed* that of those whose commits may not be covered.
+        """
         self.url = url
         self.heard_at = float("-inf")
         """When the manager last said something, on the loop's clock."""
@@ -74,15 +77,15 @@ class Feed:
 
     async def run(self) -> None:
         """Listen for ever."""
-        async with HttpClient(self.url, self._token) as client:
-            while True:
-                try:
+        while True:
+            try:
+                async with HttpClient(self.url, self._token()) as client:
                     await self._listen(client)
-                except (HttpError, FeedLost) as error:
-                    if self._reason != str(error):
-                        self._reason = str(error)
-                        self._log.warning("no feed", reason=self._reason)
-                await asyncio.sleep(RECONNECT_S)
+            except (HttpError, FeedLost) as error:
+                if self._reason != str(error):
+                    self._reason = str(error)
+                    self._log.warning("no feed", reason=self._reason)
+            await asyncio.sleep(RECONNECT_S)
 
     async def _listen(self, client: HttpClient) -> None:
         """Take frames and send reports until that is not possible any more. Raises HttpError or FeedLost."""

@@ -6,6 +6,7 @@ So all managers may be gone and writes go on, and a proxy that was started from 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from daemonkit.httpclient import HttpClient, HttpError
 from daemonkit.logs import get_logger
@@ -27,7 +28,7 @@ ASK_EVERY_S = 0.15
 class Witness:
     """Whoever is asked when the managers are silent."""
 
-    def __init__(self, board: Switchboard, token: str) -> None:
+    def __init__(self, board: Switchboard, token: Callable[[], str]) -> None:
         self._board = board
         self._token = token
         self._loop = asyncio.get_running_loop()
@@ -53,7 +54,7 @@ class Witness:
 
     async def _ask(self, topology: Topology, member: Member) -> None:
         """Ask the noded of *member* until a manager vouches again or the document changes."""
-        async with HttpClient(f"http://{member.noded}", self._token) as client:
+        async with HttpClient(f"http://{member.noded}", self._token()) as client:
             while self._board.topology == topology and self._ask_at <= self._loop.time():
                 asked_at = self._loop.time()
                 try:

@@ -36,7 +36,7 @@ class DurableState:
         try:
             data = read_or_none(path)
             self._state = self._state if data is None else _decode(path, data)
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, msgspec.DecodeError, RecursionError) as error:
             self.unreadable = f"{path} cannot be read: {error}"
         if (self._state.cluster, self._state.node) != (cluster, node):
             raise StateError(

@@ -43,5 +43,5 @@ def decode(data: bytes | str, kind: type[T]) -> T:
         if version > FORMAT_VERSION:
             raise MessageError(f"format_version {version} is newer than {FORMAT_VERSION}, the newest known here")
         return msgspec.json.decode(data, type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:  # nested too deeply is garbage like any other
         raise MessageError(f"not a {kind.__name__}: {error}") from error

@@ -19,7 +19,7 @@ import msgspec
 
 from daemonkit.durable import fsync_dir, write_durably
 from daemonkit.principals import Scope, encode_verifiers
-from daemonkit.secrets import read_secret
+from daemonkit.secrets import SecretError, read_secret
 from endpointctl.exits import Failure
 from endpointctl.local.layout import Layout
 from endpointctl.local.plan import HOST, USER, Plan
@@ -64,9 +64,13 @@ def inspect_directory(layout: Layout) -> DirectoryState:
         if has_data:
             raise Failure(f"{root} is half made: nodes have data, but {layout.plan.name} is missing", hint=purge)
         return DirectoryState.NEW
-    missing = [path for path in _secret_files(layout) if not path.is_file()]
-    if missing:
-        raise Failure(f"{root} is half made: {missing[0].relative_to(root)} is missing", hint=f"put it back, or {purge}")
+    for path in (layout.secret(name) for name in (*SECRET_NAMES, NODES_TOKEN)):
+        if not path.exists():
+            raise Failure(f"{root} is half made: {path.relative_to(root)} is missing", hint=f"put it back, or {purge}")
+        try:
+            read_secret(path)
+        except SecretError as error:
+            raise Failure(str(error), hint=f"put it back as it was, or {purge}") from error
     if has_data and not layout.store.exists():
         raise Failure(
             f"{root} is half made: nodes have data, but {layout.store.relative_to(root)} is missing",
@@ -142,12 +146,17 @@ def make_tokens(layout: Layout) -> None:
 
 def write_passfile(layout: Layout, plan: Plan) -> None:
     """Write libpq's password file of the superuser."""
-    password = layout.secret("superuser").read_text().rstrip("\n").replace("\\", "\\\\").replace(":", "\\:")
+    password = layout.secret("superuser").read_text().rstrip("\n")
     # libpq compares the host as it was given, so every name the cluster answers to has its line.
     names = ("writer", "reader", *plan.names)
     hosts = (HOST, "localhost", *(f"{name}.{plan.cluster}.{plan.zone}" for name in names))
-    lines = "".join(f"{host}:*:*:{USER}:{password}\n" for host in hosts)
-    write_durably(layout.passfile, lines.encode())
+    write_durably(layout.passfile, "".join(f"{passfile_line(password, host)}\n" for host in hosts).encode())
+
+
+def passfile_line(password: str, host: str = HOST) -> str:
+    """Return the line by which libpq knows the superuser's *password* on *host*."""
+    escaped = password.replace("\\", "\\\\").replace(":", "\\:")
+    return f"{host}:*:*:{USER}:{escaped}"
 
 
 def write_plan(layout: Layout, plan: Plan) -> None:
@@ -182,7 +191,7 @@ def read_plan(layout: Layout) -> Plan | None:
         return msgspec.json.decode(layout.plan.read_bytes(), type=Plan)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, msgspec.DecodeError, RecursionError) as error:
         raise Failure(f"{layout.plan} cannot be read: {error}", hint="put it back from a copy") from error
 
 
@@ -235,12 +244,11 @@ def _is_ours(directory: Path) -> bool:
     return directory.is_dir() and not directory.is_symlink() and directory.stat().st_uid == os.getuid()
 
 
-def _secret_files(layout: Layout) -> list[Path]:
-    return [*(layout.secret(name) for name in (*SECRET_NAMES, NODES_TOKEN)), layout.token, layout.passfile]
-
-
 def _write_once(path: Path, secret: str) -> None:
-    if not path.exists():
+    """Write *secret*, unless there is one that can be used."""
+    try:
+        read_secret(path)
+    except SecretError:
         write_durably(path, f"{secret}\n".encode())
 
 

@@ -28,6 +28,7 @@ from endpointctl.local.leaving import stop_local_cluster
 from endpointctl.local.plan import Plan
 from endpointctl.local.process import find_recorded
 from endpointctl.local.program import ended
+from endpointctl.local.standing import ask_standing
 from endpointctl.local.terminal import let_go_of_terminal
 from endpointctl.local.watching import Say, hurry, shut_down, supervisor_ended, supervisor_lives, until_usable
 from endpointctl.render import progress_phrases, status_view
@@ -107,7 +108,8 @@ class Foreground:
                 while True:
                     try:
                         status = await fetch_status(client, timeout_s=2.0)
-                        view = Group(Text("^C stops the cluster", style="dim"), status_view(status))
+                        trouble = (await ask_standing(self._layout)).trouble
+                        view = Group(Text("^C stops the cluster", style="dim"), status_view(status, trouble))
                     except (HttpError, MessageError) as error:
                         view = Text(visible(f"the manager does not answer: {error}"), style="red")
                     live.update(Fitted(view, "`endpointctl status` has them"), refresh=True)

@@ -114,7 +114,7 @@ def read_record(path: Path) -> ProcessRecord | None:
     """Return the record in *path*; None if there is none or it cannot be understood."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=ProcessRecord)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, RecursionError):
         return None
 
 

@@ -1,13 +1,14 @@
 """One supervised program: started, adopted, restarted with growing pauses, stopped.
 
-A program that ended with exit code 2 was given settings it refuses: starting it again would change nothing, so it stays
-down and is reported as failed.  Every other end is followed by a restart, the first one at once.  The pauses grow, but after a
-program that served before it ended they stay short: an outage may be waiting for it.
+Every end is followed by a restart, the first one at once.  The pauses grow, but after a program that served before it ended
+they stay short: an outage may be waiting for it.  A program that ended with exit code 2 refuses its settings, or a file they
+name: it is reported as failed, with its reason, and tried again all the same, because files are put back and settings mended.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -23,6 +24,7 @@ import msgspec
 import endpointctl
 from daemonkit.logs import get_logger
 from endpointctl.local.layout import Layout
+from endpointctl.local.logfiles import last_lines
 from endpointctl.local.plan import MANAGER_PROGRAM, PROXY_PROGRAM, Plan
 from endpointctl.local.ports import Conflict, conflicts, is_free
 from endpointctl.local.process import (
@@ -63,7 +65,7 @@ class ProgramState(StrEnum):
     """It ended and is about to be started again."""
     STOPPED = "stopped"
     FAILED = "failed"
-    """It refuses its settings."""
+    """It refuses its settings, and is tried again."""
 
 
 class ProgramReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +78,8 @@ class ProgramReport(msgspec.Struct, frozen=True, kw_only=True):
     adopted: bool
     last_exit: int | None
     """Exit code of the last end, minus the signal if one ended it; None if unknown."""
+    reason: str = ""
+    """Why it ended without an order: what it said last, or the signal; empty once it serves again, or if nobody knows."""
 
 
 def program_command(layout: Layout, name: str) -> tuple[str, ...]:
@@ -168,6 +172,8 @@ class Program:
         self._child: subprocess.Popen[bytes] | None = None
         self._restarts = 0
         self._last_exit: int | None = None
+        self._refuses = False
+        self._reason = ""
         self._log = get_logger(name=name)
 
     @property
@@ -180,12 +186,18 @@ class Program:
         """What there is to tell."""
         return ProgramReport(
             name=self.name,
-            state=self._state,
+            # It is tried again and again: the answer must not depend on the moment.
+            state=ProgramState.FAILED if self._refuses and self._wanted.is_set() else self._state,
             pid=self.pid,
             restarts=self._restarts,
             adopted=self._process is not None and self._child is None,
             last_exit=self._last_exit,
+            reason=self._reason,
         )
+
+    def note_alive(self) -> None:
+        """Take note that its loop turns: it has accepted its settings."""
+        self._refuses, self._reason = False, ""
 
     def end_stalled(self, silent_rounds: int) -> None:
         """End it, because its loop has stood still for *silent_rounds*, if that is too long: it is started again.
@@ -204,6 +216,11 @@ class Program:
         """Want it running."""
         self._wanted.set()
         self._changed.set()
+
+    def reload(self) -> None:
+        """Have it read its settings anew; one that is down reads them when it starts."""
+        if self._process is not None:
+            self._process.send(signal.SIGHUP)
 
     def let_end(self) -> None:
         """Want it stopped: do not start it again when it ends. Does not signal it."""
@@ -242,17 +259,30 @@ class Program:
             self._layout.record(self.name).unlink(missing_ok=True)
             if not self._wanted.is_set():
                 self._state = ProgramState.STOPPED
+                self._refuses, self._reason = False, ""
                 self._log.info("stopped", exit_status=self._last_exit)
-            elif self._last_exit == EXIT_USAGE:
-                self._wanted.clear()
-                self._state = ProgramState.FAILED
-                self._log.error("refuses its settings and is not started again", exit_status=self._last_exit)
-            else:
-                pause_s = pause_after(time.monotonic() - started_at, pause_s)
-                self._restarts += 1
-                self._state = ProgramState.PAUSING
+                continue
+            refuses = self._last_exit == EXIT_USAGE
+            pause_s = pause_after(0.0 if refuses else time.monotonic() - started_at, pause_s)
+            reason = self._why_it_ended()
+            if not refuses:
                 self._log.warning("ended unexpectedly", exit_status=self._last_exit, restart_in_s=pause_s)
-                await self._pause(pause_s)
+            elif not self._refuses or reason != self._reason:
+                self._log.error("refuses its settings, and is tried again now and then", reason=reason)
+            self._refuses, self._reason = refuses, reason
+            self._restarts += 1
+            self._state = ProgramState.PAUSING
+            await self._pause(pause_s)
+
+    def _why_it_ended(self) -> str:
+        """Return in words why it ended the last time, as far as that can be known."""
+        if self._last_exit is None:
+            return ""
+        if self._last_exit < 0:
+            with contextlib.suppress(ValueError):
+                return f"ended by {signal.Signals(-self._last_exit).name}"
+        said = " ".join(last_lines(self._layout.log(self.name), 1))
+        return said or f"it ended with exit status {self._last_exit} and left no word"
 
     def _remember(self, record: ProcessRecord) -> None:
         try:

@@ -24,13 +24,12 @@ import msgspec
 
 from daemonkit.logrotation import rotate
 from daemonkit.logs import configure_logs, get_logger
-from daemonkit.principals import Scope
 from endpointctl import output
 from endpointctl.exits import Failure
 from endpointctl.local.changing import Changes
 from endpointctl.local.control import LINE_BYTES_MAX, Answer, Order, peer_uid
-from endpointctl.local.directory import leave_no_sockets, make_private, read_plan
-from endpointctl.local.keepsakes import Keepsakes
+from endpointctl.local.directory import leave_no_sockets, make_private, read_plan, write_plan
+from endpointctl.local.keepsakes import Keepsakes, cluster_keepsakes
 from endpointctl.local.layout import Layout
 from endpointctl.local.plan import MANAGER_PROGRAM, Plan
 from endpointctl.local.process import describe_process, write_record
@@ -51,13 +50,14 @@ class Supervisor:
 
     def __init__(self, layout: Layout, plan: Plan) -> None:
         self._layout = layout
-        self._keepsakes = Keepsakes(layout.secrets, *(layout.token_of(scope) for scope in Scope))
         self._watchdog = Watchdog(layout.notify_socket)
         self._environment = {**program_environment(), **self._watchdog.environment}
         self._programs: dict[str, Program] = {}
         self._lives: dict[str, asyncio.Task[None]] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._changes = Changes(layout, plan, self, self._spawn)
+        self._keepsakes = Keepsakes(lambda: cluster_keepsakes(layout, self._changes.plan))
+        self._said_of_plan = ""
         self._server: asyncio.Server | None = None
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -75,7 +75,7 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGCHLD, self._reap_orphans)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop_signal)
-        self._keepsakes.restore()
+        self._restore_files()
         await self._listen()
         me = describe_process(NAME, os.getpid())
         assert me is not None
@@ -126,9 +126,7 @@ class Supervisor:
             program.start()
             return
         assert self._tasks is not None, "programs begin when the supervisor runs"
-        program = self._programs[name] = Program(
-            self._layout, name, self._environment, self._reap_orphans, self._keepsakes.restore
-        )
+        program = self._programs[name] = Program(self._layout, name, self._environment, self._reap_orphans, self._restore_files)
         self._lives[name] = self._tasks.create_task(program.live(), name=name)
 
     def let_end(self, name: str) -> None:
@@ -146,10 +144,7 @@ class Supervisor:
 
     def reload_manager(self) -> None:
         """Have the manager read its nodes anew; one that is down reads them when it starts."""
-        pid = self._programs[MANAGER_PROGRAM].pid
-        if pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGHUP)
+        self._programs[MANAGER_PROGRAM].reload()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         assert self._tasks is not None, "work begins when the supervisor runs"
@@ -197,7 +192,7 @@ class Supervisor:
         """End programs whose loop stands still, and bring back files and sockets that somebody removed."""
         said = ""
         while True:
-            self._keepsakes.restore()
+            self._restore_files(ends_round=True)
             try:
                 await self._listen()
                 self._watchdog.listen()
@@ -211,6 +206,33 @@ class Supervisor:
             silent = self._watchdog.silent_rounds(pids)
             for program in self._programs.values():
                 program.end_stalled(silent.get(program.pid or 0, 0))
+                if program.pid in silent:
+                    program.note_alive()
+
+    def _restore_files(self, *, ends_round: bool = False) -> None:
+        """Put damaged files back."""
+        written = self._keepsakes.restore(ends_round=ends_round)
+        if self._layout.verifiers in written:
+            # Whoever has read the wrong ones meanwhile reads them again.
+            for program in self._programs.values():
+                program.reload()
+        self._restore_plan()
+
+    def _restore_plan(self) -> None:
+        """Have the plan on disk be the one that is carried out, which nobody but the supervisor changes."""
+        path = self._layout.plan
+        with contextlib.suppress(Failure):
+            if read_plan(self._layout) == self._changes.plan:
+                return
+        try:
+            write_plan(self._layout, self._changes.plan)
+        except OSError as error:
+            if str(error) != self._said_of_plan:
+                self._log.error("the plan is damaged and cannot be put back", path=str(path), reason=str(error))
+            self._said_of_plan = str(error)
+        else:
+            self._said_of_plan = ""
+            self._log.warning("the plan was damaged and is as it was", path=str(path))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -232,6 +254,8 @@ class Supervisor:
     async def _obey(self, wanted: Order, writer: asyncio.StreamWriter) -> None:
         match wanted.do:
             case "list":
+                # Who has just written some asks, so that from now on these are what is put back.
+                self._restore_files()
                 reports = tuple(program.report for program in self._programs.values())
                 await self._answer(writer, Answer(done=True, pid=os.getpid(), programs=reports))
             case "start" | "stop":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from daemonkit.httpclient import HttpClient, HttpError, HttpRefused, HttpUnavailable
 from daemonkit.secrets import read_secret
@@ -17,10 +17,9 @@ from endpointctl.exits import Failure, Unfinished
 from endpointctl.local.control import Order, SupervisorGone, SupervisorSilent, ask, order
 from endpointctl.local.directory import read_plan
 from endpointctl.local.layout import Layout
-from endpointctl.local.logfiles import last_lines
 from endpointctl.local.plan import Plan
 from endpointctl.local.process import find_recorded
-from endpointctl.local.program import ProgramReport, ProgramState, ended
+from endpointctl.local.program import ProgramState, ended
 from endpointctl.render import progress_phrases
 from pgtopology.codec import MessageError
 from pgtopology.node import NodeState
@@ -126,6 +125,7 @@ async def until(
     deadline = time.monotonic() + timeout_s
     told: dict[str, str] = {}
     last = "no manager has answered"
+    before: Mapping[str, int] = {}
 
     def tell(phrases: dict[str, str]) -> None:
         for key, text in phrases.items():
@@ -135,7 +135,7 @@ async def until(
 
     async with HttpClient(plan.api, read_secret(layout.token)) as client:
         while time.monotonic() < deadline:
-            await _require_programs(layout, needed)
+            before = await _require_programs(layout, needed, before)
             try:
                 status = await fetch_status(client, timeout_s=2.0)
             except HttpUnavailable:
@@ -157,24 +157,29 @@ async def until(
     raise Unfinished(f"{wanted} within {timeout_s:g} s: {last}", hint=f"see the logs in {layout.logs}")
 
 
-async def _require_programs(layout: Layout, needed: frozenset[str] | None) -> None:
+async def _require_programs(layout: Layout, needed: frozenset[str] | None, before: Mapping[str, int]) -> Mapping[str, int]:
+    """Raise Failure if one of the programs (all) cannot run now, or the supervisor is gone.
+
+    *before* says how often each had ended when it was first looked at, because what happened earlier proves nothing; it is
+    returned, with those that are new.
+    """
     try:
         answer = await ask(layout.control_socket, Order(do="list"))
     except SupervisorSilent:
-        return  # frozen or busy, as it may be for a while; what is waited for has its own deadline
+        return before  # frozen or busy, as it may be for a while; what is waited for has its own deadline
     except SupervisorGone:
         raise Failure("the supervisor has ended", hint=f"see {layout.log('supervisor')}") from None
+    since = {program.name: program.restarts for program in answer.programs} | dict(before)
     for program in answer.programs:
         if needed is not None and program.name not in needed:
             continue
-        if program.state is ProgramState.FAILED or program.restarts >= RESTARTS_MAX:
-            raise Failure(_failure_text(layout, program), hint=f"see {layout.log(program.name)}")
-
-
-def _failure_text(layout: Layout, program: ProgramReport) -> str:
-    said = " ".join(last_lines(layout.log(program.name), 1)) or "it left no word"
-    verb = "refuses to start" if program.state is ProgramState.FAILED else "keeps ending"
-    return f"{program.name} {verb}: {said}"
+        ended_now = program.restarts - since[program.name]
+        if program.state is ProgramState.FAILED and ended_now:
+            raise Failure(f"{program.name} refuses to start: {program.reason}", hint=f"see {layout.log(program.name)}")
+        if ended_now >= RESTARTS_MAX:
+            said = program.reason or "it left no word"
+            raise Failure(f"{program.name} keeps ending: {said}", hint=f"see {layout.log(program.name)}")
+    return since
 
 
 async def shut_down(layout: Layout, say: Say) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 import sys
 from contextlib import closing
@@ -11,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from endpointctl.local.keepsakes import Keepsakes
 from endpointctl.local.watchdog import Watchdog
 
 SPEAKER = """
@@ -83,22 +81,3 @@ async def test_a_path_that_was_taken_away_is_listened_on_again(path: Path) -> No
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             assert watchdog.silent_rounds({one.pid}) == {one.pid: 0}
-
-
-def test_files_that_are_removed_come_back_as_they_were(tmp_path: Path) -> None:
-    folder, other = tmp_path / "secrets", tmp_path / "run" / "token"
-    for file, text in ((folder / "a", "1"), (folder / "b", "2"), (other, "3")):
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(text)
-    kept = Keepsakes(folder, other)
-    kept.restore()
-    (folder / "b").write_text("new")
-    os.utime(folder / "b", ns=(1, 1))
-    kept.restore()
-    (folder / "a").unlink()
-    (folder / "b").unlink()
-    other.unlink()
-    other.parent.rmdir()
-    kept.restore()
-    assert ((folder / "a").read_text(), (folder / "b").read_text(), other.read_text()) == ("1", "new", "3")
-    assert other.stat().st_mode & 0o777 == 0o600

@@ -43,7 +43,7 @@ async def following(directory: Path, *ports: int) -> AsyncIterator[Switchboard]:
         for port in ports:
             feed = Feed(
                 f"http://127.0.0.1:{port}",
-                TOKEN,
+                lambda: TOKEN,
                 "proxy-1",
                 board,
                 cache,
@@ -161,7 +161,7 @@ async def test_the_witness_is_asked_before_the_lease_is_over_and_only_then(tmp_p
         server.publish(document(*members, writer="n1"))
         server.heartbeat_age_ms = 10
         async with following(tmp_path, server.port) as board, asyncio.TaskGroup() as group:
-            asking = group.create_task(Witness(board, TOKEN).run())
+            asking = group.create_task(Witness(board, lambda: TOKEN).run())
             clock = asyncio.get_running_loop().time
             await until(lambda: board.freshness.lease_until > clock() + 0.3)
             # Before the first report came back nobody else could vouch; from now on the manager does.
