@@ -75,7 +75,7 @@ async def serve(settings: ManagerSettings, config: Path, verifiers: Verifiers, n
                 reconciler = Reconciler(settings, store, observer, executor, chronicle, publish, feed.are_settled, feed.seen)
                 rehearsals = Rehearsals(reconciler, executor, files)
                 control = Control(reconciler, store, feed, journal, chronicle, flights, rehearsals, life.lag.stood_still_ms)
-                metrics = ManagerMetrics(reconciler, chronicle)
+                metrics = ManagerMetrics(reconciler, chronicle, lambda: bool(feed.proxies()))
                 flights.on_ended = metrics.ended
                 REGISTRY.register(metrics)
                 server = HttpServer(

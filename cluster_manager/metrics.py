@@ -6,7 +6,7 @@ scrapes.  Counters and histograms count from the manager's start.  Durations are
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from prometheus_client import Counter, Histogram, Metric
@@ -46,7 +46,9 @@ class Remembers(Protocol):
 class ManagerMetrics(Collector):
     """The collector. Register it with the registry that /metrics shows."""
 
-    def __init__(self, decided: Decided, remembers: Remembers) -> None:
+    def __init__(self, decided: Decided, remembers: Remembers, is_served: Callable[[], bool]) -> None:
+        """*is_served* says whether any proxy reports."""
+        self._is_served = is_served
         self._decided = decided
         self._remembers = remembers
         self._failovers = Counter(
@@ -93,12 +95,12 @@ class ManagerMetrics(Collector):
             )
         view, plan = self._decided.view, self._decided.plan
         if view is not None and plan is not None:
-            yield from _cluster(view, plan)
+            yield from _cluster(view, plan, is_served=self._is_served())
 
 
-def _cluster(view: View, plan: Plan) -> Iterator[Metric]:
+def _cluster(view: View, plan: Plan, *, is_served: bool) -> Iterator[Metric]:
     document = view.document
-    state = cluster_state(view, plan)
+    state = cluster_state(view, plan, is_served=is_served)
     yield _one_of("endpointd_cluster_state", "The state that status shows.", "state", CLUSTER_STATES, state)
     yield _one_of("endpointd_diagnosis", "What the manager finds.", "diagnosis", Diagnosis, str(plan.diagnosis))
     yield from _quorum(view, plan, document)

@@ -58,7 +58,7 @@ def make_status(
         epoch=document.epoch if document is not None else NO_EPOCH,
         timeline=document.candidate.timeline if document is not None and document.candidate is not None else None,
         writer=document.writer if document is not None else None,
-        state=cluster_state(view, plan),
+        state=cluster_state(view, plan, is_served=bool(proxies)),
         durability=str(document.durability) if document is not None else str(Durability.ASYNC),
         diagnosis=str(plan.diagnosis),
         reason=plan.reason,
@@ -117,8 +117,8 @@ def relaxations(view: View) -> tuple[str, ...]:
     return writer.observation.relaxations if writer is not None and writer.observation is not None else ()
 
 
-def cluster_state(view: View, plan: Plan) -> str:
-    """Return the one word for the whole cluster."""
+def cluster_state(view: View, plan: Plan, *, is_served: bool) -> str:
+    """Return the one word for the whole cluster. *is_served* says whether any proxy reports: else no endpoint answers."""
     document = view.document
     if stuck(view, plan.finding) is not None:
         return "stuck"
@@ -134,7 +134,7 @@ def cluster_state(view: View, plan: Plan) -> str:
     _, missing = promisable(view, document)
     everybody = all(node_state(node, document, view) in (NodeState.RUNNING, NodeState.STREAMING) for node in view.nodes)
     # Whoever waits for "healthy" wants the next failure survived: so every voter must be able to promise, and count.
-    is_well = plan.diagnosis is Diagnosis.HEALTHY and everybody and not missing and not without_room(view)
+    is_well = plan.diagnosis is Diagnosis.HEALTHY and everybody and not missing and not without_room(view) and is_served
     return "healthy" if is_well else "degraded"
 
 

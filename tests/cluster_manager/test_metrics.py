@@ -43,7 +43,7 @@ class Remembers:
 
 def told(story: str | None, last: LastFailover | None = None) -> tuple[CollectorRegistry, ManagerMetrics]:
     view = read_view(story) if story is not None else None
-    metrics = ManagerMetrics(Decided(view, decide(view) if view is not None else None), Remembers(last))
+    metrics = ManagerMetrics(Decided(view, decide(view) if view is not None else None), Remembers(last), lambda: True)
     registry = CollectorRegistry()
     registry.register(metrics)
     return registry, metrics

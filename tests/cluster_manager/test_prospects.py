@@ -9,7 +9,8 @@ from cluster_manager.decision.plan import decide
 from cluster_manager.decision.prospects import STALLED_MS, UNANSWERED_MS
 from cluster_manager.metrics import ManagerMetrics
 from cluster_manager.statusview import make_status
-from pgtopology.status import ManagerStatus, Status
+from pgtopology.epoch import Epoch
+from pgtopology.status import ManagerStatus, ProxyStatus, Status
 from tests.cluster_manager.decision.storyboard import read_view
 from tests.cluster_manager.test_metrics import Decided, Remembers
 
@@ -22,10 +23,11 @@ FIVE = "manager nodes=n1,n2,n3,n4,n5\ndocument voters=n1,n2,n3,n4,n5/3\n" + "".j
 """Five of them, each commit on three."""
 
 NOTHING_COMES = "node n2 advanced=9000\nnode n3 advanced=9000"
+PROXY = ProxyStatus(name="proxy-1", epoch=Epoch(4), sessions=0, engine="asyncio")
 ALONE = 'without "n1" no failover is possible: "n1" is the only voter (durability async)'
 
 
-def told(story: str) -> tuple[Status, dict[str, float]]:
+def told(story: str, *, proxies: tuple[ProxyStatus, ...] = (PROXY,)) -> tuple[Status, dict[str, float]]:
     """Return the status of the cluster that *story* describes, and its gauges."""
     view = read_view(story)
     plan = decide(view)
@@ -34,12 +36,12 @@ def told(story: str) -> tuple[Status, dict[str, float]]:
         plan,
         manager=ManagerStatus(leader="m", store="embedded"),
         last_failover=None,
-        proxies=(),
+        proxies=proxies,
         since={},
         version="0",
     )
     registry = CollectorRegistry()
-    registry.register(ManagerMetrics(Decided(view, plan), Remembers(None)))
+    registry.register(ManagerMetrics(Decided(view, plan), Remembers(None), lambda: True))
     gauges = {name: registry.get_sample_value(f"endpointd_{name}") for name in ("stuck", "failover_possible", "at_risk")}
     for loss in ("server_crash", "host_loss", "zone_loss"):
         gauges[loss] = registry.get_sample_value("endpointd_survives", {"loss": loss})
@@ -135,3 +137,8 @@ def test_state_and_risk_tell_the_same(story: str, state: str, at_risk: str | Non
 def test_the_writer_is_not_counted_among_those_that_could_promise_without_it() -> None:
     status, _ = told("node n3 age=5000")
     assert (status.voters.needed, status.voters.promisable, status.voters.promisable_without_writer) == (2, 2, 1)
+
+
+def test_endpoints_that_nobody_serves_are_not_healthy() -> None:
+    assert told("")[0].state == "healthy"
+    assert told("", proxies=())[0].state == "degraded"
