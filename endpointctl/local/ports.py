@@ -1,7 +1,8 @@
 """Which TCP and UDP ports of 127.0.0.1 are free, and who holds those that are not.
 
 A port is free when it can be bound.  The holder is found through /proc: the socket's inode in /proc/net, then the process
-that has it open.  Another user's process can only be named by its user.
+that has it open.  Another user's process can only be named by its user.  A connection that has ended has no process any more;
+if it went out from there, which the ports of `ip_local_port_range` are for, it keeps its port for up to a minute.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from pathlib import Path
 from endpointctl.local.plan import HOST, PortUse
 
 _LISTEN = "0A"
+_NOBODYS = "0"
+"""The inode of a connection that no process has open."""
 _BLOCK = 100
 
 
@@ -38,7 +41,9 @@ class Conflict:
 
 def conflicts(uses: Iterable[PortUse]) -> list[Conflict]:
     """Return every port of *uses* that cannot be bound now, with its holder."""
-    return [Conflict(use, find_holder(use)) for use in uses if not is_free(use)]
+    taken = [Conflict(use, find_holder(use)) for use in uses if not is_free(use)]
+    # Who is looked for may be gone before he is found.
+    return [conflict for conflict in taken if conflict.holder.pid is not None or not is_free(conflict.use)]
 
 
 def is_free(use: PortUse) -> bool:
@@ -74,13 +79,18 @@ def free_base_port(offsets: Iterable[PortUse]) -> int:
 
 def find_holder(use: PortUse) -> Holder:
     """Return who holds the port of *use*."""
-    found = sorted(_sockets_on(use), key=lambda entry: not entry.listening)
+    everything = list(_sockets_on(use))
+    found = sorted((entry for entry in everything if entry.inode != _NOBODYS), key=lambda entry: not entry.listening)
     for entry in found:
         pid = _process_with_socket(entry.inode)
         if pid is not None:
             return Holder(pid, f"process {pid} ({_command_of(pid)})")
     if found:
         return Holder(None, f"a process of user {_user_name(found[0].uid)}")
+    if everything:
+        lowest = _lowest_ephemeral_port()
+        why = f" (outgoing connections have ports from {lowest} on)" if use.port >= lowest else ""
+        return Holder(None, f"a connection that has ended, for a minute at most{why}")
     return Holder(None, "a process that cannot be seen from here")
 
 
@@ -100,7 +110,7 @@ def _sockets_on(use: PortUse) -> Iterator[_Entry]:
             continue
         for line in lines:
             fields = line.split()
-            if int(fields[1].rpartition(":")[2], 16) == use.port and fields[9] != "0":
+            if int(fields[1].rpartition(":")[2], 16) == use.port:
                 yield _Entry(fields[9], int(fields[7]), fields[3] == _LISTEN)
 
 

@@ -56,10 +56,10 @@ def preferences_file(preferences: Preferences) -> str:
 
 
 def _tables(path: Path) -> dict[str, dict[str, object]]:
-    """Return the tables of a settings file; none if it was never written."""
+    """Return the tables of a settings file; none if it was never written, or is damaged: it is about to be written anew."""
     try:
         return tomllib.loads(path.read_text())
-    except FileNotFoundError:
+    except (OSError, ValueError, RecursionError):
         return {}
 
 

@@ -155,7 +155,10 @@ def _confirm_plan(layout: Layout, known: Plan, wishes: Wishes) -> Plan:
 
 def _confirm_postgres(layout: Layout, known: Plan, wished: Preferences) -> Preferences:
     """Return *wished* with the [postgres] table the cluster was made with; refuse another one."""
-    made_with = preferences_in_force(layout, known).postgres
+    try:
+        made_with = preferences_in_force(layout, known).postgres
+    except ValueError as error:
+        raise Failure(f"what the cluster was made with cannot be read in {layout.settings}: {error}") from error
     if wished.postgres not in (PostgresPreferences(), made_with):
         raise Failure(
             f"[postgres] of the file is not what the cluster in {layout.root} was made with, which is all it is for",

@@ -89,9 +89,10 @@ class Supervisor:
             chores = [self._tasks.create_task(work) for work in (self._rotate_logs(), self._watch())]
             # Programs look for themselves when their tasks first run.
             await asyncio.sleep(0)
-            if self._programs[MANAGER_PROGRAM].report.adopted:
-                # Its settings were written anew, maybe with nodes that nobody could tell it of.
-                self.reload_manager()
+            for program in self._programs.values():
+                if program.report.adopted:
+                    # Settings and tokens were written anew, maybe others, with nodes that nobody could tell the manager of.
+                    program.reload()
             self._changes.resume()
             self._log.info("supervising", programs=list(self._programs), pid=os.getpid())
             await self._stopping.wait()

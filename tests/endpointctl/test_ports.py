@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +50,28 @@ def test_a_listener_on_every_address_takes_ours_too() -> None:
         holder.bind(("0.0.0.0", 0))  # noqa: S104 - the case under test
         holder.listen()
         assert not is_free(PortUse(holder.getsockname()[1], "a test"))
+
+
+def test_a_connection_that_has_ended_is_named_as_what_it_is() -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        with socket.socket() as client:
+            # As connect() does by itself: without SO_REUSEADDR, on a port of outgoing connections.
+            client.connect(server.getsockname())
+            accepted, address = server.accept()
+        with accepted:
+            accepted.recv(1)
+        use = PortUse(address[1], "a test")
+        assert not is_free(use), "it waits for a minute (TIME-WAIT) on the side that ended first"
+        [conflict] = conflicts([use])
+        assert conflict.holder.pid is None
+        assert "a connection that has ended" in conflict.holder.description
+        assert f"outgoing connections have ports from {lowest_port()} on" in conflict.holder.description
+
+
+def lowest_port() -> int:
+    return int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
 
 
 def test_a_free_block_lies_below_the_ports_of_outgoing_connections() -> None:

@@ -145,6 +145,29 @@ def test_copies_and_journals_that_are_damaged_stop_no_program(cluster: Cluster, 
     assert postmasters(cluster) == servers
 
 
+def test_what_was_damaged_while_there_was_no_supervisor_is_made_anew_by_up_or_named(cluster: Cluster) -> None:
+    before = cluster.status()
+    layout = Layout(cluster.data_dir)
+    cluster.wait_gone(cluster.kill("supervisor"))
+    assert "there is no supervisor" in " ".join(cluster.ctl("status").stdout.split())
+    control = layout.secret("control")
+    good = control.read_bytes()
+    garbage(control)
+    refused = cluster.ctl("up", "--detach", check=False)
+    assert refused.returncode == 1
+    assert "secrets/control" in refused.stderr
+    control.write_bytes(good)
+    gone(layout.token)
+    for path in (*layout.settings.iterdir(), *(layout.token_of(scope) for scope in Scope if scope is not Scope.ADMIN)):
+        garbage(path)
+    empty(layout.verifiers)
+    empty(layout.passfile)
+    cluster.up()
+    after = cluster.wait_healthy()
+    assert (after.writer, after.epoch) == (before.writer, before.epoch)
+    cluster.ctl("psql", "writer", "-c", "select 1")
+
+
 def test_a_wrong_token_is_undone_and_rotated_ones_stay(cluster: Cluster) -> None:
     layout = Layout(cluster.data_dir)
     before = layout.token.read_bytes()
