@@ -15,7 +15,7 @@ from noded.instance import Instance
 from noded.observe import Gatherer
 from noded.relaxations import FUNCTIONS_EVERY_S, Relaxations
 from noded.roles import Roles
-from noded.sessions import SessionError
+from noded.sessions import BOUNDED, SessionError
 from pgtopology.node import Role
 
 ROUND_S = 1.0
@@ -65,10 +65,10 @@ class Audit:
         return promoted and self._instance.note_readiness()
 
     async def _look_for_relaxations(self) -> None:
-        await self.relaxations.look(self._instance.sessions.auditor)
+        await self.relaxations.look()
 
     async def _look_for_functions(self) -> None:
-        session = self._instance.sessions.fresh("endpointd auditor")
+        session = self._instance.sessions.fresh("endpointd auditor", settings=BOUNDED)
         try:
             await self.relaxations.look_for_functions(session)
         finally:

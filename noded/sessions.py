@@ -59,6 +59,10 @@ SETTINGS = {
 SETTINGS_SINCE = {17: {"transaction_timeout": "0", "event_triggers": "off"}}
 """What a major version and the later ones know besides."""
 
+BOUNDED = {"statement_timeout": "1500"}
+"""Of a session that reads what users wrote: the server ends a statement before nobody waits for it any more. A backend that is
+left alone goes on, with all its memory."""
+
 CONNECT_TIMEOUT_S = 2
 ANOTHER_WAY = frozenset({"28000", "28P01", "3D000", "42501", "55000"})
 """SQLSTATEs of a login that may work as another role or in another database: the role may not, its password is another, the
@@ -311,7 +315,7 @@ class Sessions:
         """For orders."""
         self.observer = self.fresh("endpointd observer")
         self.heartbeat = self.fresh("endpointd heartbeat")
-        self.auditor = self.fresh("endpointd auditor")
+        self.auditor = self.fresh("endpointd auditor", settings=BOUNDED)
         """For what waits for the quorum and must hold up nobody: each of its commits may."""
         self._walsenders = {role: self._walsender_of(role, "endpointd position") for role in (CONTROL_ROLE, SUPERUSER)}
         self.checkpoint = self.fresh("endpointd checkpoint")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 
 import asyncpg
@@ -66,6 +67,62 @@ async def test_roles_and_databases_are_held_to_the_promise_and_functions_are_tol
         assert all("undone" in text or "lax()" in text for text in seen.relaxations)
         assert await settings(cluster, only) == 1, "one that is on is nobody's business"
         await only.until(lambda o: any("function public.lax()" in text for text in o.relaxations), timeout_s=60)
+
+
+@pytest.mark.integration
+async def test_settings_too_large_to_be_read_hide_nothing_and_slow_down_no_login_for_long() -> None:
+    async with running_members(1) as cluster:
+        await cluster.found()
+        (only,) = cluster.members
+        await cluster.sql(only, "CREATE ROLE app LOGIN")
+        await cluster.sql(only, "CREATE ROLE fine LOGIN")
+        await cluster.sql(only, "ALTER ROLE fine SET application_name = 'fine'")
+        for whose, told in (
+            ("app", 'role "app"'),
+            ("ALL", "all roles"),
+            ("app IN DATABASE postgres", '"app" in database "postgres"'),
+        ):
+            junk = f"DO $$ BEGIN EXECUTE format('ALTER ROLE {whose} SET app.junk = %L', repeat('x', 30000000)); END $$"
+            before = await only.observe()
+            await cluster.sql(only, junk, timeout_s=20)
+            with contextlib.suppress(asyncpg.PostgresError):
+                await cluster.sql(only, f"ALTER ROLE {whose} SET synchronous_commit = off", timeout_s=20)
+            text = f"{told}: settings of "
+            after = await only.until(lambda o, text=text: any(text in one and "(undone)" in one for one in o.relaxations))
+            assert after.heartbeat is not None
+            assert after.noded_pid == before.noded_pid
+            lsn = after.heartbeat.lsn or 0
+            await only.until(lambda o, lsn=lsn: o.heartbeat and o.heartbeat.lsn and o.heartbeat.lsn > lsn)
+            await only.until(lambda o: o.login_problem is None)
+            left = "SELECT count(*) AS n FROM pg_db_role_setting WHERE pg_column_size(setconfig) > 1000"
+            assert (await cluster.sql(only, left))[0]["n"] == 0
+            async with asyncio.timeout(20):
+                while await settings(cluster, only):
+                    await asyncio.sleep(0.05)
+        rows = await cluster.sql(only, "SELECT count(*) AS n FROM pg_db_role_setting")
+        assert rows[0]["n"] == 1, "what can be read is left alone"
+
+
+@pytest.mark.integration
+async def test_that_nobody_can_look_is_told_until_somebody_can() -> None:
+    async with running_members(1) as cluster:
+        await cluster.found()
+        (only,) = cluster.members
+        connection = await asyncpg.connect(
+            host="127.0.0.1",
+            port=only.pg_port,
+            user="postgres",
+            password=cluster.passwords["superuser"],
+            database="postgres",
+            ssl=False,
+        )
+        try:
+            await connection.execute("BEGIN; LOCK pg_db_role_setting")
+            await only.until(lambda o: any("unknown, because noded cannot look: 55P03" in text for text in o.relaxations))
+            await connection.execute("COMMIT")
+            await only.until(lambda o: not o.relaxations)
+        finally:
+            connection.terminate()
 
 
 @pytest.mark.integration
