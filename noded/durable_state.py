@@ -1,6 +1,7 @@
 """Keeps the durable state on disk, beside PGDATA.
 
-One JSON file, replaced as a whole and fsynced before the new value can be seen: what `state` returns is always on disk.
+One JSON file, replaced as a whole and fsynced before the new value can be seen: what `state` returns is always on disk, or was
+before a change that was asked for and was not completed in time (disk.py).
 A file that cannot be read is never taken for an empty state, because an empty one has promised nothing: the node is then
 quarantined, its file left as it is, until an operator has it made anew.
 """
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from daemonkit.durable import fsync_dir, read_or_none, write_durably
+from daemonkit.durable import fsync_dir, read_or_none
+from noded.disk import Disk
 from noded.promise import STATE_FORMAT_VERSION, State
 from pgtopology.node import NodeName
 
@@ -24,9 +26,11 @@ class StateError(Exception):
 class DurableState:
     """The state of one node: the value and its file."""
 
-    def __init__(self, path: Path, *, cluster: str, node: NodeName) -> None:
+    def __init__(self, path: Path, *, cluster: str, node: NodeName, disk: Disk | None = None) -> None:
         """Read the file, or begin with an empty state if there is none. Raises StateError."""
         self._path = path
+        self.disk = disk if disk is not None else Disk()
+        """Where everything small is written that belongs to the node."""
         self._listeners: list[Callable[[], None]] = []
         self.unreadable: str | None = None
         """Why the file cannot be read; `value` is then empty, and nothing is stored until `renew`."""
@@ -54,12 +58,13 @@ class DurableState:
         self._listeners.append(listener)
 
     def store(self, state: State) -> State:
-        """Make *state* durable and return it. Raises OSError; the old state then still holds."""
+        """Make *state* durable and return it. Raises OSError; the old state then still holds here, and after a restart perhaps
+        the new one, as if noded had ended before it could say that it was done."""
         if state != self._state:
             if self.unreadable is not None:
                 raise OSError(self.unreadable)
             try:
-                write_durably(self._path, msgspec.json.encode(state))
+                self.disk.write(self._path, msgspec.json.encode(state), key=state)
             except OSError as error:
                 self.problem = f"the durable state cannot be written: {error.strerror or error}"
                 raise
@@ -74,7 +79,7 @@ class DurableState:
         if self.problem is None:
             return False
         try:
-            write_durably(self._path, msgspec.json.encode(self._state))
+            self.disk.write(self._path, msgspec.json.encode(self._state))
         except OSError:
             return False
         self.problem = None

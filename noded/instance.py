@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from daemonkit.durable import fsync_dir, read_or_none, write_durably
+from daemonkit.durable import fsync_dir, read_or_none
 from noded import conf, history, segments
 from noded.backoff import Backoff
 from noded.binaries import Binaries
@@ -76,6 +76,8 @@ class Instance:
         self.sessions = sessions
         self.doorway = Doorway(server.socket_dir / f".s.PGSQL.{server.port}")
         self._written: bytes | None = None
+        self._is_forgetting = False
+        """The password is to be gone, and it is not known that it is."""
         self.crashes = Backoff(first_s=0.5, max_s=15.0, free=1)
         """How often in a row PostgreSQL ended by itself soon after its start."""
         self._demands: Mapping[str, int] = {}
@@ -159,7 +161,7 @@ class Instance:
         }
         for path, text in texts.items():
             if read_or_none(path) != text:
-                write_durably(path, text)
+                self.state.disk.write(path, text)
 
     def configure(self, configuration: Configuration) -> None:
         """Write the two changing settings, and let the password be where it is needed and nowhere else. Durable."""
@@ -171,7 +173,7 @@ class Instance:
         else:
             line = conf.passfile_line(self.server.replication_password, configuration.upstream.address)
             if read_or_none(self.layout.passfile) != line:
-                write_durably(self.layout.passfile, line)
+                self.state.disk.write(self.layout.passfile, line)
         if configuration.standby_slots and self.standby_slots is not None:
             configuration = replace(configuration, standby_slots=self.standby_slots)
         text = conf.auto_conf(
@@ -181,7 +183,7 @@ class Instance:
             application_name=None if self._calls_itself(sync_name) else sync_name,
         )
         if read_or_none(self.layout.auto_conf) != text:
-            write_durably(self.layout.auto_conf, text)
+            self.state.disk.write(self.layout.auto_conf, text)
         self._written = text
 
     def _calls_itself(self, sync_name: str) -> bool:
@@ -193,9 +195,14 @@ class Instance:
 
     def forget_password(self) -> None:
         """Take the replication password away from PostgreSQL."""
-        if self.layout.passfile.exists():
-            self.layout.passfile.unlink()
-            fsync_dir(self.layout.conf)
+        if self.layout.passfile.exists() or self._is_forgetting:
+            self._is_forgetting = True
+            self.state.disk.run(self._remove_passfile, key=self.layout.passfile)
+            self._is_forgetting = False
+
+    def _remove_passfile(self) -> None:
+        self.layout.passfile.unlink(missing_ok=True)
+        fsync_dir(self.layout.conf)
 
     def configuration_was_changed(self) -> bool:
         """Return whether somebody else has written our file."""
@@ -214,7 +221,7 @@ class Instance:
         control = await self.learn_demands()
         self.write_settings()
         if not layout.standby_signal.exists():
-            write_durably(layout.standby_signal, b"")
+            self.state.disk.write(layout.standby_signal, b"")
         for name in ("recovery.signal", "promote"):
             (layout.pgdata / name).unlink(missing_ok=True)
         history.remove_placeholders(layout.wal)
