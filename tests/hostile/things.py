@@ -260,6 +260,17 @@ _THINGS: tuple[Thing, ...] = (
         ),
         undo=[back("DROP EVENT TRIGGER IF EXISTS no_ddl", database="postgres")],
     ),
+    _thing(
+        "rename-ours-pg_stat_get_wal_senders",
+        sql("ALTER FUNCTION pg_catalog.pg_stat_get_wal_senders() RENAME TO hidden", database=OURS),
+        undo=[back("ALTER FUNCTION pg_catalog.hidden() RENAME TO pg_stat_get_wal_senders", database=OURS)],
+        tells="pg_stat_get_wal_senders",
+    ),
+    _thing(
+        "all-oversized",
+        sql("DO $$ BEGIN EXECUTE format('ALTER ROLE ALL SET app.junk = %L', repeat('x', 30000000)); END $$"),
+        undo=[back("ALTER ROLE ALL RESET ALL")],
+    ),
     # Locks that an open transaction holds.
     _locked("pg_authid", fast=True),
     _locked("pg_database"),
