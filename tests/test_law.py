@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.sim.__main__ import TABLE_HEAD, with_table
 from tests.sim.switches import SENTENCES, Switch
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -96,6 +97,17 @@ def test_the_table_of_switches_in_the_documents_is_that_of_the_simulator() -> No
         r"^\| `(\w+)` \|\s*\d+ \| [^|]+ \| (.+) \|$", (ROOT / "docs" / "faults.md").read_text(), flags=re.MULTILINE
     )
     assert rows == [(str(switch), SENTENCES[switch]) for switch in Switch]
+
+
+def test_the_table_of_switches_is_replaced_as_a_whole() -> None:
+    text = (ROOT / "docs" / "faults.md").read_text()
+    rows = [*TABLE_HEAD, "| `one` | 1 | a checker | S1: a sentence |"]
+    replaced = with_table(text, rows)
+    assert replaced.count("\n| `") == text.count("\n| `") - len(Switch) + 1
+    assert with_table(replaced, rows) == replaced
+    before, _, after = text.partition("\n".join(TABLE_HEAD))
+    assert replaced.startswith(before)
+    assert replaced.endswith(after.rpartition("|\n")[2])
 
 
 def test_no_number_is_cited_that_has_no_entry() -> None:

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 from tests.sim.cluster import Result, run
 from tests.sim.coverage import tell_coverage
@@ -18,6 +19,8 @@ from tests.sim.switches import ELSEWHERE, LIVENESS, SENTENCES, Switch
 
 TELL_EVERY = 100
 """Seeds after which the digest so far is told, so that a short run can be compared with the beginning of a long one."""
+
+TABLE_HEAD: tuple[str, ...] = ("| switch | seeds until caught | caught by | what is broken |", "|---|---:|---|---|")
 
 COLLECT_EVERY = 20
 """Seeds between two collections of cyclic garbage, which would cost a tenth of the time if they came by themselves."""
@@ -32,13 +35,14 @@ def main() -> int:
     parser.add_argument("--trace", action="store_true", help="print everything that happens under --seed")
     parser.add_argument("--break", dest="broken", type=Switch, choices=list(Switch), help="take one sentence of the law away")
     parser.add_argument("--switches", action="store_true", help="how many seeds each broken sentence survives")
+    parser.add_argument("--into", type=Path, metavar="FILE", help="put the table of --switches into this document")
     parser.add_argument("--focus", help="the fault that every run dwells on, by its name in faults.py or mishaps.py")
     parser.add_argument("--coverage", action="store_true", help="how often each fault, diagnosis and action occurred")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at the first violation")
     parser.add_argument("--safety-only", action="store_true", help="do not ask whether the cluster gets well again")
     arguments = parser.parse_args()
     if arguments.switches:
-        return _switches(arguments.seeds)
+        return _switches(arguments.seeds, arguments.into)
     if arguments.trace:
         result = run(
             arguments.seed or 0,
@@ -117,9 +121,11 @@ def _seeds(arguments: argparse.Namespace) -> int:
     return 1 if failed or missing else 0
 
 
-def _switches(seeds: int) -> int:
+def _switches(seeds: int, document: Path | None) -> int:
+    """Print the table of docs/faults.md, and put it into *document* if every switch is caught."""
+    rows: list[str] = list(TABLE_HEAD)
+    print("\n".join(rows))
     missed = 0
-    print(f"{'switch':26} {'seeds':>5}  {'caught by':40} the sentence that is broken")
     for switch in Switch:
         result = first_caught(switch, range(seeds))
         if result is None or result.violation is None:
@@ -127,11 +133,27 @@ def _switches(seeds: int) -> int:
             seen, by = "-", f"not within {seeds}"
         else:
             seen, by = str(result.seed + 1), result.violation.checker
-        print(f"{switch:26} {seen:>5}  {by:40} {SENTENCES[switch]}", flush=True)
+        rows.append(f"| `{switch}` | {seen} | {by} | {SENTENCES[switch]} |")
+        print(rows[-1], flush=True)
     print("\nWhat the simulator cannot express, and the test that covers it:")
     for sentence, test in ELSEWHERE.items():
         print(f"  {sentence}\n      {test}")
-    return 1 if missed else 0
+    if missed:
+        return 1
+    if document is not None:
+        document.write_text(with_table(document.read_text(), rows))
+    return 0
+
+
+def with_table(text: str, rows: list[str]) -> str:
+    """Return *text* with *rows* in place of the table of the same head. Raises ValueError if there is none."""
+    before, head, rest = text.partition("\n".join(TABLE_HEAD) + "\n")
+    if not head:
+        raise ValueError(f"there is no table that begins with {TABLE_HEAD[0]}")
+    after = rest.splitlines(keepends=True)
+    while after and after[0].startswith("|"):
+        del after[0]
+    return before + "\n".join(rows) + "\n" + "".join(after)
 
 
 def first_caught(switch: Switch, seeds: Iterable[int]) -> Result | None:
