@@ -192,7 +192,7 @@ def test_a_replica_can_be_made_anew_whatever_ends_other_senders_of_wal(cluster: 
     cluster.ctl("config", "set", "wal_sender_timeout=1ms", "--wait")
     try:
         incarnation = _copied_at(cluster, standby)
-        cluster.ctl("node", "reinit", standby)
+        cluster.ctl("node", "reinit", standby, "--yes")
         cluster.wait(lambda _: _copied_at(cluster, standby) != incarnation, "made anew", timeout_s=60.0)
         cluster.wait_healthy()
     finally:
