@@ -1,11 +1,11 @@
 """What is to be done about the replication slots of this node. Pure.
 
 A slot is the cluster's own, or its user's.  The cluster's own carry a name that an order has listed, or were seen in use by
-the role that only nodeds know (`ours`); one for every other member stands on every node, so that whoever becomes the writer
-already holds WAL for all (L9), and those of members that are gone are dropped after a while, so that a dead node cannot fill a
-living one's disk.  Everything else is somebody's who made it, and is never dropped where it was made.  What the writer has
-of it is kept on every standby under the same name, no further than the writer's, so that its owner goes on after a handover
-without a gap; what stands here only as such a copy (`carried`) goes when the writer has it no more.
+the role that only nodeds know, or look like a member's (`ours`); one for every other member stands on every node, so that
+whoever becomes the writer already holds WAL for all (L9), and those of members that are gone are dropped after a while, so
+that a dead node cannot fill a living one's disk.  Everything else is somebody's who made it, and is never dropped where it was
+made.  What the writer has of it is kept on every standby under the same name, no further than the writer's, so that its owner
+goes on after a handover without a gap; what stands here only as such a copy (`carried`) goes when the writer has it no more.
 
 A slot keeps row versions for whoever asked for them last, also when that one is long gone, and a standby's feedback hands
 them on to the writer, where VACUUM then removes nothing: so an idle slot is relieved of them.
@@ -14,13 +14,17 @@ them on to the writer, where VACUUM then removes nothing: so an idle slot is rel
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from noded.conf import SYNCHRONISES
 from noded.slots import Slot
 from pgtopology.lsn import Lsn
 from pgtopology.quorum import Voters
+
+_LIFE = re.compile(r"[a-z0-9_]+_[0-9a-f]{6}")
+"""The form of a sync name: node.py."""
 
 KEPT_S = 60.0
 """How long a slot of no member stays: a copy that is being made has its slot before the cluster knows its name; and how long
@@ -84,6 +88,17 @@ class Chores:
 def users_slots(slots: Mapping[str, Slot], ours: Collection[str]) -> dict[str, Slot]:
     """Return the lasting slots among *slots* that are not the cluster's own."""
     return {name: slot for name, slot in slots.items() if name not in ours and not slot.temporary}
+
+
+def lives_of_members(slots: Iterable[Slot], members: Collection[str]) -> frozenset[str]:
+    """Return the names of those among *slots* that are *members*' but for the incarnation.
+
+    A copy has its slot before anybody knows its name; one that came to nothing at once leaves it, and nobody saw it in use.
+    """
+    nodes = {name.rpartition("_")[0] for name in members}
+    return frozenset(
+        slot.name for slot in slots if slot.is_physical and _LIFE.fullmatch(slot.name) and slot.name.rpartition("_")[0] in nodes
+    )
 
 
 def left_over(now: Situation) -> frozenset[str]:

@@ -21,7 +21,7 @@ from noded.instance import Instance
 from noded.promise import Following
 from noded.segments import Geometry, timeline_of
 from noded.sessions import SessionError
-from noded.slotchores import Chores, Situation, chores, left_over, users_slots
+from noded.slotchores import Chores, Situation, chores, left_over, lives_of_members, users_slots
 from noded.slots import Slot, advance_slot, drop_slot, make_slot, read_slots, read_slots_of, release_rows, take_back
 from noded.walsender import Walsender, WalsenderError
 from pgtopology.lsn import Lsn
@@ -84,8 +84,14 @@ class SlotKeeper:
     @property
     def users(self) -> tuple[UserSlot, ...]:
         """The slots here that are not the cluster's own, as far as anybody has said which those are."""
-        found = users_slots(self.here, self._instance.state.value.our_slots) if self.told else {}
+        found = users_slots(self.here, self._ours) if self.told else {}
         return tuple(_told(found[name], standby=self._standby) for name in sorted(found)[:CARRIED_MAX])
+
+    @property
+    def _ours(self) -> frozenset[str]:
+        """The names that are the cluster's own, of slots here or on the writer."""
+        seen = [*self.here.values(), *(self._there[1].values() if self._there is not None else ())]
+        return frozenset(self._instance.state.value.our_slots) | lives_of_members(seen, self.told)
 
     def learn(self, names: tuple[str, ...]) -> bool:
         """Take over the sync names of all members; return whether they are news."""
@@ -109,7 +115,7 @@ class SlotKeeper:
             here=here,
             there=self._there[1] if standby and self._there is not None else None,
             members=self.members,
-            ours=frozenset(state.our_slots),
+            ours=self._ours,
             carried=frozenset(state.carried_slots),
             replayed=replayed,
             oldest_wal=oldest_wal,

@@ -7,7 +7,18 @@ from typing import Any
 
 from msgspec.structs import replace as replace_slot
 
-from noded.slotchores import AWAY_S, KEEPS_UP_BYTES, KEPT_S, Chores, Make, Situation, chores, left_over, standby_slots
+from noded.slotchores import (
+    AWAY_S,
+    KEEPS_UP_BYTES,
+    KEPT_S,
+    Chores,
+    Make,
+    Situation,
+    chores,
+    left_over,
+    lives_of_members,
+    standby_slots,
+)
 from noded.slotkeeper import full_xid
 from noded.slots import Slot, decode_slots
 from pgtopology.lsn import Lsn, format_lsn
@@ -136,6 +147,13 @@ def test_the_slot_of_a_member_that_is_gone_is_dropped_after_a_while() -> None:
     assert chores(now).drop == ("n4_dddddd",)
     # Nobody has ever said that the other one is ours.
     assert chores(now).carried == {"n4_eeeeee"}
+
+
+def test_a_slot_that_a_copy_left_behind_is_a_members_though_nobody_saw_it_in_use() -> None:
+    members = ("n1_aaaaaa", "node_2_bbbbbb")
+    of_a_life = (slot("n1_cccccc"), slot("node_2_dddddd"))
+    of_users = (slot("n1_archive"), slot("n1_c"), slot("n3_cccccc"), slot("archive"), slot("n1_cccccc_"), logical("n1_eeeeee"))
+    assert lives_of_members((*of_a_life, *of_users), members) == {"n1_cccccc", "node_2_dddddd"}
 
 
 def test_a_former_writers_logical_slot_makes_room_for_the_copy_that_postgresql_keeps() -> None:
