@@ -48,6 +48,7 @@ def on_a_small_disk(cluster: Cluster, place: Callable[[Layout], Path], size_mb: 
             cluster.ctl("down", check=False)
 
 
+@pytest.mark.slow
 def test_a_manager_that_cannot_write_says_so_and_fails_over_when_there_is_room(mounts: None, make_cluster: MakeCluster) -> None:
     cluster = make_cluster()
     with on_a_small_disk(cluster, lambda layout: layout.manager, 8) as disk:
@@ -78,6 +79,7 @@ def test_a_manager_that_cannot_write_says_so_and_fails_over_when_there_is_room(m
         assert log.count("the store did not do what was asked") <= 5, "the same trouble is told again and again"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["logs", "run"])
 def test_programs_live_die_and_come_back_without_room_for_logs_and_records(
     mounts: None, make_cluster: MakeCluster, place: str
@@ -144,6 +146,7 @@ def test_a_promise_that_cannot_be_made_durable_is_not_given(mounts: None, make_c
         assert verdict.is_clean, str(verdict)
 
 
+@pytest.mark.slow
 def test_the_proxy_keeps_the_document_as_soon_as_there_is_room(mounts: None, make_cluster: MakeCluster) -> None:
     cluster = make_cluster()
     with on_a_small_disk(cluster, lambda layout: layout.proxy, 1) as disk:

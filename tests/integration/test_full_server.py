@@ -72,6 +72,7 @@ def crowded(cluster: Cluster) -> Iterator[Mapping[str, Crowd]]:
             crowd.leave()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_crowd_on_every_server_keeps_no_writer_from_handing_over(make_cluster: Callable[[], Cluster]) -> None:
     cluster = make_cluster()

@@ -22,7 +22,7 @@ INTERRUPTIONS = 10
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_up_that_is_killed_again_and_again_can_be_run_again(make_cluster: MakeCluster, seed: int) -> None:
     """Half of the times the supervisor it has started is killed with it."""
     cluster = make_cluster()
@@ -69,7 +69,7 @@ def test_each_noded_is_killed_and_the_next_one_adopts_its_postgresql(cluster: Cl
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_all_programs_killed_in_any_order_while_clients_write_come_back_with_up(cluster: Cluster, seed: int) -> None:
     """The programs only: the servers live on as orphans, and are adopted."""
     order = random.Random(seed)

@@ -17,6 +17,7 @@ from endpointctl.local.process import postmaster_of
 MakeCluster = Callable[..., Cluster]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_a_cluster_grows_from_one_node_to_five_and_shrinks_to_three_under_load(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(nodes=1)

@@ -243,6 +243,7 @@ def test_a_manager_that_refuses_its_settings_is_named(cluster: Cluster) -> None:
     cluster.wait_healthy()
 
 
+@pytest.mark.slow
 def test_programs_that_ended_often_are_not_held_against_a_healthy_cluster(cluster: Cluster) -> None:
     for _ in range(RESTARTS_MAX + 1):
         former = cluster.kill("n2")

@@ -354,6 +354,7 @@ def test_a_switchover_waits_for_no_archive_and_no_subscriber_and_both_have_every
             unsubscribe(subscriber, publisher)
 
 
+@pytest.mark.slow
 def test_an_archive_that_takes_nothing_holds_no_switchover_up_for_long(cluster: Cluster, tmp_path: Path) -> None:
     """A server that stops in good order waits for whomever it streams to, and is not waited for itself for ever."""
     archive = tmp_path / "archive"

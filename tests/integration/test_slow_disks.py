@@ -59,6 +59,7 @@ def disks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Disks:
     return Disks(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_slow_disks_move_the_writer_only_where_that_helps(disks: Disks, make_cluster: Callable[[], Cluster]) -> None:
     cluster = make_cluster()

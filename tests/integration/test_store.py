@@ -17,6 +17,7 @@ MakeCluster = Callable[..., Cluster]
 MANAGER = "cluster_manager"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_store_restored_from_an_old_copy_heals_by_itself_and_so_does_an_empty_one(
     make_cluster: MakeCluster, tmp_path: Path

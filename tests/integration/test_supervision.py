@@ -118,6 +118,7 @@ def test_up_in_the_foreground_tells_what_to_paste_and_an_interrupt_stops_everyth
     assert processes_of(cluster) == []
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_a_frozen_supervisor_has_not_ended_and_an_interrupt_counts_when_it_wakes(
     make_cluster: MakeCluster, run_up: Callable[[Cluster], Foreground]
@@ -140,6 +141,7 @@ def test_a_frozen_supervisor_has_not_ended_and_an_interrupt_counts_when_it_wakes
     assert processes_of(cluster) == []
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_a_second_interrupt_stops_the_cluster_without_a_frozen_supervisor(
     make_cluster: MakeCluster, run_up: Callable[[Cluster], Foreground]
@@ -211,7 +213,7 @@ def test_a_closed_terminal_stops_the_cluster_as_an_interrupt_does(make_cluster: 
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize(("nodes", "voters"), [(1, 1), (2, 1), (5, 5)])
+@pytest.mark.parametrize(("nodes", "voters"), [(1, 1), (2, 1), pytest.param(5, 5, marks=pytest.mark.slow)])
 def test_other_numbers_of_nodes(make_cluster: MakeCluster, nodes: int, voters: int) -> None:
     cluster = make_cluster(nodes=nodes)
     cluster.up()

@@ -494,6 +494,7 @@ async def test_a_mute_server_is_replaced_unless_its_recovery_has_ended(*, ended:
             assert (await cluster.clone(second, first)).problem is None
 
 
+@pytest.mark.slow
 async def test_a_mute_former_writer_is_replaced_too() -> None:
     async with running_members(2) as cluster:
         first, second = await pair(cluster)
