@@ -265,8 +265,10 @@ async def test_there_is_an_end_to_how_many_wait_for_their_turn(servers: Servers,
         await running.wait_for_health(status="serving")
         hello = startup.encode_startup(startup.make_startup("scram", "postgres"))
         async with contextlib.AsyncExitStack() as stack:
-            crowd = [await stack.enter_async_context(raw(running.writer_port)) for _ in range(6)]
+            crowd = [await stack.enter_async_context(raw(running.writer_port)) for _ in range(12)]
             for _, writer in crowd:
                 writer.write(hello)
-            answers = [await asyncio.wait_for(reader.readexactly(1), 10) for reader, _ in crowd[3:]]
-            assert answers == [b"E"] * 3
+            # One has its turn and two may wait; who they are, and who follows them, is for the machine to say.
+            answers = [await asyncio.wait_for(reader.readexactly(1), 10) for reader, _ in crowd]
+            assert answers.count(b"E") >= 3
+            assert answers.count(b"R") >= 1
