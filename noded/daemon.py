@@ -20,6 +20,7 @@ import msgspec
 from daemonkit.httpserver import HttpServer, registered
 from daemonkit.lifecycle import EXIT_FAILED, EXIT_USAGE, Lifecycle, run
 from daemonkit.logs import configure_logs, get_logger
+from daemonkit.parentage import become_subreaper
 from daemonkit.principals import Scope, Verifiers, read_verifiers
 from daemonkit.secrets import read_secret
 from daemonkit.settings import SettingsError, load_settings
@@ -34,7 +35,6 @@ from noded.instance import Instance, Server
 from noded.layout import Layout
 from noded.node import Node
 from noded.postmaster import Postmaster
-from noded.processes import become_subreaper
 from noded.reporter import Doing, Reporter
 from noded.server import OPEN_PATHS, make_routes
 from noded.sessions import Sessions

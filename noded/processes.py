@@ -6,7 +6,6 @@ postmaster answers nothing while its backends live on.  Linux's /proc is read; P
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 from pathlib import Path
@@ -15,16 +14,7 @@ _PROC = Path("/proc")
 _RECEIVER = re.compile(r"postgres: (\S+: )?walreceiver\b")
 _STREAMING = re.compile(_RECEIVER.pattern + " streaming ")
 _SYNCHRONISER = re.compile(r"postgres: (\S+: )?slotsync worker\b")
-_PR_SET_CHILD_SUBREAPER = 36
 _TOOLS = (b"pg_basebackup", b"pg_rewind", b"initdb", b"postgres", b"unshare")
-
-
-def become_subreaper() -> bool:
-    """Make this process the parent of its descendants' orphans. Return False where the system cannot."""
-    try:
-        return ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
-    except (OSError, AttributeError):
-        return False
 
 
 def children(pid: int) -> list[int]:

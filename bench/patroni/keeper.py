@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 
-from noded.processes import become_subreaper
+from daemonkit.parentage import become_subreaper
 
 RESTART_PAUSE_S = 0.1
 """What systemd waits by default."""

@@ -8,22 +8,22 @@ stream from it at once.  One that refuses, or is too old to know the order, is t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from cluster_manager.decision.actions import Configure
 from cluster_manager.decision.view import View, is_fresh, slots_of
 from pgtopology.document import Topology
-from pgtopology.node import sync_name
+from pgtopology.node import NodeName, sync_name
 from pgtopology.observation import Observation
 
 
 def untold(view: View, document: Topology) -> tuple[Configure, ...]:
     """Return an order for each node that goes by another version than the document's, or keeps other slots than it should."""
     return tuple(
-        Configure(node.name)
-        for node in view.nodes
-        if node.observation is not None
-        and is_fresh(node, view.timings)
-        and (node.observation.desired_version != document.desired.version or _keeps_other_slots(node.observation, document))
-        and node.observation.system_identifier in (None, document.system_identifier)
+        Configure(name)
+        for name, observation in _heard(view)
+        if (observation.desired_version != document.desired.version or _keeps_other_slots(observation, document))
+        and observation.system_identifier in (None, document.system_identifier)
     )
 
 
@@ -32,13 +32,17 @@ def overdue(view: View, document: Topology) -> tuple[Configure, ...]:
     if view.now_ms - view.transition_began_at_ms < view.timings.settings_ms:
         return ()
     return tuple(
-        Configure(node.name)
-        for node in view.nodes
-        if node.observation is not None
-        and is_fresh(node, view.timings)
-        and node.observation.desired_version != document.desired.version
-        and node.observation.system_identifier == document.system_identifier
+        Configure(name)
+        for name, observation in _heard(view)
+        if observation.desired_version != document.desired.version
+        and observation.system_identifier == document.system_identifier
     )
+
+
+def _heard(view: View) -> Iterator[tuple[NodeName, Observation]]:
+    for node in view.nodes:
+        if node.observation is not None and is_fresh(node, view.timings):
+            yield node.name, node.observation
 
 
 def _keeps_other_slots(observation: Observation, document: Topology) -> bool:

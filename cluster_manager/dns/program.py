@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import ctypes
 import os
 import signal
 import socket
@@ -23,6 +22,7 @@ from cluster_manager.dns.server import DnsServer
 from daemonkit.descriptors import allow_descriptors
 from daemonkit.lifecycle import loop_factory
 from daemonkit.logs import LEVELS, configure_logs, get_logger
+from daemonkit.parentage import end_with
 from daemonkit.reception import REFUSED
 
 REPORT_EVERY_S = 1.0
@@ -30,8 +30,6 @@ LINE_BYTES_MAX = 1 << 24
 """Of a zone: thousands of nodes."""
 NICENESS = 5
 """Questions give way to decisions and to PostgreSQL where processors are short."""
-_PR_SET_PDEATHSIG = 1
-"""<linux/prctl.h>"""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,13 +70,6 @@ async def _report(server: DnsServer) -> None:
         await asyncio.sleep(REPORT_EVERY_S)
 
 
-def end_with(parent: int) -> None:
-    """Have the kernel end this process when *parent* ends; end now if it has."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        sys.exit(0)
-
-
 def main() -> None:
     """Run the program."""
     parser = argparse.ArgumentParser(prog="endpointd-dns", description="The manager's name server.")
@@ -88,7 +79,8 @@ def main() -> None:
     parser.add_argument("--log-level", choices=LEVELS, default="info")
     parser.add_argument("--log-style", choices=("console", "json"), default="console")
     arguments = parser.parse_args()
-    end_with(arguments.parent)
+    if not end_with(arguments.parent):
+        return
     os.nice(NICENESS)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C is for the manager, which ends this
     allow_descriptors()

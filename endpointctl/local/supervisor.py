@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import ctypes
 import os
 import signal
 import sys
@@ -24,6 +23,7 @@ import msgspec
 
 from daemonkit.logrotation import rotate
 from daemonkit.logs import configure_logs, get_logger
+from daemonkit.parentage import become_subreaper
 from endpointctl import output
 from endpointctl.exits import Failure
 from endpointctl.local.changing import Changes
@@ -40,8 +40,6 @@ from pgtopology.act import act_headers
 
 NAME = "supervisor"
 _LOG_CHECK_S = 5.0
-_PR_SET_CHILD_SUBREAPER = 36
-"""<linux/prctl.h>"""
 _ORDER_READ_S = 5.0
 
 
@@ -340,7 +338,7 @@ def main() -> int:
     os.umask(0o077)
     os.set_inheritable(arguments.lock_fd, False)
     configure_logs(program=NAME)
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    become_subreaper()
     layout = Layout(arguments.data_dir)
     try:
         plan = read_plan(layout)

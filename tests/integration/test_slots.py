@@ -126,20 +126,30 @@ def strike(cluster: Cluster, how: str) -> None:
     cluster.wait_for_epoch_after(before.epoch)
 
 
+def until_archived(cluster: Cluster, archive: Path) -> None:
+    """Wait until some WAL is in *archive*, and a handover would lose nothing of its slot."""
+    switch_segments(cluster, 2)
+    until(lambda: len(segments(archive)) >= 2, "two segments archived")
+    until(lambda: is_carried(cluster.status(), "archive"), "a copy of the archive's slot on every node")
+
+
+def assert_archived_without_gap(cluster: Cluster, archive: Path) -> None:
+    """After a handover: the archive goes on from the new writer, and every segment is there."""
+    until(lambda: slot(cluster.status(), "archive") is not None, "the slot on the new writer")
+    switch_segments(cluster, 2)
+    reached = segment_of_the_end(cluster)
+    until(lambda: segments(archive)[-1:] >= [reached - 1], "what was written afterwards archived")
+    numbers = segments(archive)
+    assert numbers == list(range(numbers[0], numbers[-1] + 1))
+
+
 @pytest.mark.parametrize("how", ["switchover", "kill"])
 def test_an_archive_has_no_gap_when_the_writer_changes(cluster: Cluster, tmp_path: Path, how: str) -> None:
     archive = tmp_path / "archive"
     with archived(cluster, archive):
-        switch_segments(cluster, 2)
-        until(lambda: len(segments(archive)) >= 2, "two segments archived")
-        until(lambda: is_carried(cluster.status(), "archive"), "a copy of the slot on every node")
+        until_archived(cluster, archive)
         strike(cluster, how)
-        until(lambda: slot(cluster.status(), "archive") is not None, "the slot on the new writer")
-        switch_segments(cluster, 2)
-        reached = segment_of_the_end(cluster)
-        until(lambda: segments(archive)[-1:] >= [reached - 1], "what was written afterwards archived")
-        numbers = segments(archive)
-        assert numbers == list(range(numbers[0], numbers[-1] + 1))
+        assert_archived_without_gap(cluster, archive)
 
 
 @contextlib.contextmanager
@@ -328,9 +338,7 @@ def test_a_switchover_waits_for_no_archive_and_no_subscriber_and_both_have_every
     with archived(publisher, archive):
         subscribe(subscriber, publisher, "failover = true, copy_data = false" if carried else "copy_data = false")
         try:
-            switch_segments(publisher, 2)
-            until(lambda: len(segments(archive)) >= 2, "two segments archived")
-            until(lambda: is_carried(publisher.status(), "archive"), "a copy of the archive's slot on every node")
+            until_archived(publisher, archive)
             until(lambda: not carried or is_carried(publisher.status(), "s"), "the subscriber's slot in step on every node")
             told = decode(publisher.ctl("switchover", "--dry-run", "--json").stdout, Rehearsal)
             assert (told.replication_sessions, told.open_count) == (2, 0)
@@ -344,12 +352,7 @@ def test_a_switchover_waits_for_no_archive_and_no_subscriber_and_both_have_every
             stop = next(one for one in flight.orders if (one.order, one.node) == ("promise", before.writer))
             assert stop.at_ms - flight.marks["published"] < 30_000, "the time for draining was used up"
             until(lambda: subscriber.sql("SELECT count(*), count(DISTINCT i) FROM t") == "5000|5000", "every row applied, once")
-            until(lambda: slot(publisher.status(), "archive") is not None, "the slot on the new writer")
-            switch_segments(publisher, 2)
-            reached = segment_of_the_end(publisher)
-            until(lambda: segments(archive)[-1:] >= [reached - 1], "what was written afterwards archived")
-            numbers = segments(archive)
-            assert numbers == list(range(numbers[0], numbers[-1] + 1))
+            assert_archived_without_gap(publisher, archive)
         finally:
             unsubscribe(subscriber, publisher)
 
@@ -359,9 +362,7 @@ def test_an_archive_that_takes_nothing_holds_no_switchover_up_for_long(cluster: 
     """A server that stops in good order waits for whomever it streams to, and is not waited for itself for ever."""
     archive = tmp_path / "archive"
     with archived(cluster, archive) as receiver:
-        switch_segments(cluster, 2)
-        until(lambda: len(segments(archive)) >= 2, "two segments archived")
-        until(lambda: is_carried(cluster.status(), "archive"), "a copy of the slot on every node")
+        until_archived(cluster, archive)
         before = cluster.status()
         receiver.send_signal(signal.SIGSTOP)
         switch_segments(cluster, 2)
@@ -373,9 +374,4 @@ def test_an_archive_that_takes_nothing_holds_no_switchover_up_for_long(cluster: 
         assert stop.outcome == "done"
         assert stop.at_ms - flight.marks["published"] < 30_000, "the time for draining was used up"
         receiver.send_signal(signal.SIGCONT)
-        until(lambda: slot(cluster.status(), "archive") is not None, "the slot on the new writer")
-        switch_segments(cluster, 2)
-        reached = segment_of_the_end(cluster)
-        until(lambda: segments(archive)[-1:] >= [reached - 1], "what was written afterwards archived")
-        numbers = segments(archive)
-        assert numbers == list(range(numbers[0], numbers[-1] + 1))
+        assert_archived_without_gap(cluster, archive)
