@@ -10,7 +10,8 @@ from __future__ import annotations
 from cluster_manager.decision.diagnose import Diagnosis
 from cluster_manager.decision.elect import tally
 from cluster_manager.decision.plan import Plan
-from cluster_manager.decision.view import Request, View
+from cluster_manager.decision.request import Request
+from cluster_manager.decision.view import View
 from cluster_manager.flightfiles import FlightWriter
 from cluster_manager.journal import Journal
 from cluster_manager.pastwriters import JUDGED, as_judged, outage_of

@@ -11,7 +11,8 @@ import asyncio
 import msgspec
 
 from cluster_manager.decision.members import is_in_force
-from cluster_manager.decision.view import NodeView, View
+from cluster_manager.decision.nodeview import NodeView
+from cluster_manager.decision.view import View
 from cluster_manager.reconciler import Reconciler
 from daemonkit.httpserver import ApiError
 from pgtopology.codec import encode

@@ -18,7 +18,7 @@ from cluster_manager.acts import Acts
 from cluster_manager.chronicle import Chronicle
 from cluster_manager.decision.actions import Action, WriteDocument, describe
 from cluster_manager.decision.plan import Plan
-from cluster_manager.decision.view import Request, RequestKind
+from cluster_manager.decision.request import Request, RequestKind
 from cluster_manager.feed import Feed
 from cluster_manager.flightfiles import FlightWriter
 from cluster_manager.handover import news_refusal, rehearse_switchover

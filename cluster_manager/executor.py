@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypedDict, TypeVar, assert_never
 
 from cluster_manager.decision.actions import (
+    ActionKind,
     AskPromise,
     Checkpoint,
     Clone,
@@ -27,7 +28,8 @@ from cluster_manager.decision.actions import (
     Rewind,
     Stop,
 )
-from cluster_manager.decision.view import ActionKind, Failure, NodeSpec, Promise, SettingsSent, slots_of
+from cluster_manager.decision.nodeview import NodeSpec
+from cluster_manager.decision.view import Failure, Promise, SettingsSent, slots_of
 from cluster_manager.observer import now_ms
 from daemonkit.httpclient import HttpClient, HttpError, HttpRefused
 from daemonkit.logs import get_logger

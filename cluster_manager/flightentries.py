@@ -13,8 +13,9 @@ import msgspec
 
 from cluster_manager.decision.actions import describe
 from cluster_manager.decision.elect import Elected, Tally
+from cluster_manager.decision.nodeview import NodeView
 from cluster_manager.decision.plan import Plan
-from cluster_manager.decision.view import NodeView, Promise
+from cluster_manager.decision.view import Promise
 from pgtopology.document import Topology
 from pgtopology.flight import Election, Flight, NodeSnapshot, OrderTold, PlanChange, PromiseTold, Snapshot, VoteTold, WriteTold
 from pgtopology.lsn import format_lsn

@@ -21,8 +21,9 @@ import msgspec
 from cluster_manager.decision.actions import NodeAction
 from cluster_manager.decision.diagnose import Diagnosis
 from cluster_manager.decision.elect import elect, tally
+from cluster_manager.decision.nodeview import NodeView
 from cluster_manager.decision.plan import Plan
-from cluster_manager.decision.view import NodeView, Promise, View
+from cluster_manager.decision.view import Promise, View
 from cluster_manager.flightentries import Entries, election_told, plan_change, promise_told, snapshot, write_told
 from pgtopology.document import Topology, Transition, TransitionKind
 from pgtopology.flight import MARKS_OF_AN_ATTEMPT, Flight, Narrator, OrderTold, OutageKind, phases_of

@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from statistics import median
 
 from cluster_manager.decision.carrying import awaited_with, lost_with
-from cluster_manager.decision.request import heir, refusal, slots_not_there
-from cluster_manager.decision.view import Request, View
+from cluster_manager.decision.refusal import heir, refusal, slots_not_there
+from cluster_manager.decision.request import Request
+from cluster_manager.decision.view import View
 from pgtopology.document import TransitionKind
 from pgtopology.drill import Readiness
 from pgtopology.event import Event

@@ -9,8 +9,9 @@ from __future__ import annotations
 import msgspec
 
 from cluster_manager.decision.actions import Clone, Restart
+from cluster_manager.decision.nodeview import NodeView
 from cluster_manager.decision.repair import quorum_does_without
-from cluster_manager.decision.view import NodeView, View
+from cluster_manager.decision.view import View
 from cluster_manager.reconciler import Reconciler
 from daemonkit.httpserver import ApiError
 from pgtopology.document import Topology

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from cluster_manager.decision.view import NEVER_MS, NodeSpec, NodeView
+from cluster_manager.decision.nodeview import NEVER_MS, NodeSpec, NodeView
 from cluster_manager.watched import Watched
 from daemonkit.httpclient import HttpClient, HttpError
 from daemonkit.logs import get_logger

@@ -20,9 +20,12 @@ from cluster_manager.chronicle import Chronicle
 from cluster_manager.decision.actions import NodeAction, WriteDocument
 from cluster_manager.decision.diagnose import Diagnosis
 from cluster_manager.decision.members import node_state
+from cluster_manager.decision.nodeview import NodeSpec
 from cluster_manager.decision.plan import Plan, decide
-from cluster_manager.decision.request import hindrance, refusal
-from cluster_manager.decision.view import NodeSpec, Request, SettingsSent, Timings, View
+from cluster_manager.decision.refusal import hindrance, refusal
+from cluster_manager.decision.request import Request
+from cluster_manager.decision.timings import Timings
+from cluster_manager.decision.view import SettingsSent, View
 from cluster_manager.executor import Executor
 from cluster_manager.observer import Observer, now_ms
 from cluster_manager.settings import FAILOVERS_REMEMBERED, ManagerSettings

@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 
 from cluster_manager.decision.flapping import AntiFlap
-from cluster_manager.decision.view import NodeSpec
+from cluster_manager.decision.nodeview import NodeSpec
 from daemonkit.settings import SettingsError, load_settings
 from pgtopology.document import Durability, Endpoint, Endpoints
 from pgtopology.node import Address, NodeName

@@ -9,10 +9,11 @@ import msgspec
 from cluster_manager.decision.carrying import slots_status, vacuum_horizon
 from cluster_manager.decision.diagnose import Diagnosis
 from cluster_manager.decision.members import lag_bytes, lag_ms, node_state, reader_obstacle
+from cluster_manager.decision.nodeview import NodeView
 from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.prospects import NO_CLUSTER, obstacle_after, prospects, stuck, without_room
 from cluster_manager.decision.suspicion import login_problems, promisable, tell
-from cluster_manager.decision.view import NodeView, View
+from cluster_manager.decision.view import View
 from pgtopology.document import Durability, Topology
 from pgtopology.epoch import NO_EPOCH, NO_REVISION
 from pgtopology.lsn import format_lsn

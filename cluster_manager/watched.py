@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from cluster_manager.decision.view import NEVER_MS, NodeSpec, NodeView, received_lsn
+from cluster_manager.decision.nodeview import NEVER_MS, NodeSpec, NodeView, received_lsn
 from cluster_manager.news import is_news
 from cluster_manager.starvation import Starvation
 from pgtopology.epoch import NO_EPOCH, Epoch

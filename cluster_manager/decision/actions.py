@@ -8,13 +8,31 @@ takes from the document the plan was made from.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
-from cluster_manager.decision.view import ActionKind
 from pgtopology.document import Topology
 from pgtopology.node import Incarnation, NodeName
 from pgtopology.orders import StopMode, Upstream
 from pgtopology.quorum import Voters
 from pgtopology.timeline import Timeline
+
+
+class ActionKind(StrEnum):
+    """The orders a node may be given."""
+
+    INIT = "init"
+    PROMISE = "promise"
+    FOLLOW = "follow"
+    PROMOTE = "promote"
+    CLONE = "clone"
+    REWIND = "rewind"
+    STOP = "stop"
+    RESTART = "restart"
+    SETTINGS = "settings"
+    """Whose acknowledgements a commit waits for."""
+    CONFIGURE = "configure"
+    """The operator's settings of PostgreSQL."""
+    CHECKPOINT = "checkpoint"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,9 @@ import msgspec
 
 from cluster_manager.decision.actions import Action, WriteDocument
 from cluster_manager.decision.diagnose import Diagnosis, Finding, speaks_of
+from cluster_manager.decision.nodeview import NodeSpec, is_fresh
 from cluster_manager.decision.suspicion import promisable, tell
-from cluster_manager.decision.view import NodeSpec, View, is_fresh
+from cluster_manager.decision.view import View
 from pgtopology.document import Adopted, Durability, Step, Topology, Transition, TransitionKind
 from pgtopology.epoch import NO_EPOCH, NO_REVISION, Epoch, Revision
 from pgtopology.node import Member

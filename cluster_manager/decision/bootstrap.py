@@ -10,7 +10,8 @@ import msgspec
 
 from cluster_manager.decision.actions import Action, Init, WriteDocument
 from cluster_manager.decision.diagnose import Diagnosis, Finding
-from cluster_manager.decision.view import View, is_fresh
+from cluster_manager.decision.nodeview import is_fresh
+from cluster_manager.decision.view import View
 from pgtopology.document import Durability, Step, Topology, Transition, TransitionKind
 from pgtopology.epoch import Epoch, Revision
 from pgtopology.node import Member

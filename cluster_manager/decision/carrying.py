@@ -6,7 +6,8 @@ itself, a logical one that PostgreSQL keeps in step, which it does from version 
 
 from __future__ import annotations
 
-from cluster_manager.decision.view import NodeView, View
+from cluster_manager.decision.nodeview import NodeView
+from cluster_manager.decision.view import View
 from pgtopology.document import Topology
 from pgtopology.lsn import format_lsn
 from pgtopology.node import NodeName, sync_name

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cluster_manager.decision.actions import Configure
-from cluster_manager.decision.view import View, is_fresh, slots_of
+from cluster_manager.decision.nodeview import is_fresh
+from cluster_manager.decision.view import View, slots_of
 from pgtopology.document import Topology
 from pgtopology.node import NodeName, sync_name
 from pgtopology.observation import Observation

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from cluster_manager.decision.flapping import held
+from cluster_manager.decision.nodeview import NodeView, is_flushing, is_fresh
 from cluster_manager.decision.suspicion import Health, has_lost_writer, health, is_running, promisable, tell
-from cluster_manager.decision.view import NodeView, Timings, View, is_flushing, is_fresh
+from cluster_manager.decision.timings import Timings
+from cluster_manager.decision.view import View
 from pgtopology.document import Durability, Topology
 from pgtopology.node import Role
 from pgtopology.observation import Observation, Port, PostmasterState

@@ -13,10 +13,11 @@ from cluster_manager.decision.carrying import lost_with
 from cluster_manager.decision.diagnose import Diagnosis, Finding, diagnose_writer
 from cluster_manager.decision.elect import Elected, elect, tally
 from cluster_manager.decision.members import CAUGHT_UP_BYTES
+from cluster_manager.decision.nodeview import NodeView
 from cluster_manager.decision.prospects import KEPT_DOWN, fit_to_serve, obstacle_after, stuck
 from cluster_manager.decision.suspicion import is_running, promisable
 from cluster_manager.decision.transition import begin
-from cluster_manager.decision.view import NodeView, Promise, View, slots_of
+from cluster_manager.decision.view import Promise, View, slots_of
 from pgtopology.document import Topology, TransitionKind
 from pgtopology.drill import CandidateReadiness, Drill, Readiness
 from pgtopology.flight import Measured, VoteTold

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+import msgspec
+
 from cluster_manager.decision.view import Promise
 from pgtopology.document import Topology, Transition, TransitionKind
 from pgtopology.epoch import Epoch
@@ -17,6 +19,9 @@ from pgtopology.lsn import format_lsn
 from pgtopology.node import NodeName, Position
 from pgtopology.quorum import Voter
 from pgtopology.timeline import epoch_of
+
+TIER_MAX = 15
+"""The last promotion tier: that of a voter which is no member any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,17 @@ class Elected:
     because: str
 
 
+@dataclass(frozen=True, slots=True)
+class Field:
+    """Who of a safe set may be elected."""
+
+    standing: tuple[Counted, ...]
+    barred: Mapping[str, str]
+    """Every other voter whose promise counts, with the reason."""
+    alone_because: str | None = None
+    """Why nobody but the one who stands may, where it is not the furthest that is looked for."""
+
+
 def tally(document: Topology, promises: Mapping[NodeName, Promise], foreign: Collection[NodeName]) -> Tally:
     """Return which of *promises* count for a safe set of the document's voters.
 
@@ -68,76 +84,98 @@ def tally(document: Topology, promises: Mapping[NodeName, Promise], foreign: Col
     passed: dict[str, str] = {}
     for voter in document.voters.members if document.voters is not None else ():
         promise = promises.get(voter.name)
-        if promise is None:
-            passed[voter.name] = "has not promised"
-            continue
-        answer = promise.answer
-        position = answer.position
-        epoch = epoch_of(document.timelines, position.timeline) if position is not None else None
-        if answer.promised != document.epoch:
-            passed[voter.name] = f"promised epoch {answer.promised}, not {document.epoch}"
-        elif answer.incarnation != voter.incarnation:
-            passed[voter.name] = "has other data than the voter that was recorded"
-        elif not answer.whole:
-            passed[voter.name] = "is not whole"
-        elif voter.name in foreign:
-            passed[voter.name] = "was promoted by hand since it promised"
-        elif position is None:
-            passed[voter.name] = f"does not know its position: {answer.unknown_because or 'no reason given'}"
-        elif epoch is None:
-            passed[voter.name] = f"is on timeline {position.timeline}, which nobody claimed"
-        else:
-            placed = Position(
-                timeline=position.timeline, lsn=position.lsn, replayed_lsn=position.replayed_lsn, epoch=Epoch(epoch)
-            )
+        flaw = _flaw(document, voter, promise, foreign)
+        if flaw is not None:
+            passed[voter.name] = flaw
+        elif promise is not None and (placed := _placed(document, promise)) is not None:
             counted.append(Counted(voter, placed, promise))
     return Tally(tuple(counted), passed)
 
 
+def _flaw(document: Topology, voter: Voter, promise: Promise | None, foreign: Collection[NodeName]) -> str | None:
+    """Return why the voter's promise does not count, or None if it does."""
+    if promise is None:
+        return "has not promised"
+    answer = promise.answer
+    if answer.promised != document.epoch:
+        return f"promised epoch {answer.promised}, not {document.epoch}"
+    if answer.incarnation != voter.incarnation:
+        return "has other data than the voter that was recorded"
+    if not answer.whole:
+        return "is not whole"
+    if voter.name in foreign:
+        return "was promoted by hand since it promised"
+    if answer.position is None:
+        return f"does not know its position: {answer.unknown_because or 'no reason given'}"
+    if _placed(document, promise) is None:
+        return f"is on timeline {answer.position.timeline}, which nobody claimed"
+    return None
+
+
+def _placed(document: Topology, promise: Promise) -> Position | None:
+    """Return the promised position with the epoch that the document gives its timeline, or None if it gives none."""
+    position = promise.answer.position
+    epoch = epoch_of(document.timelines, position.timeline) if position is not None else None
+    return msgspec.structs.replace(position, epoch=Epoch(epoch)) if position is not None and epoch is not None else None
+
+
 def elect(document: Topology, votes: Tally) -> Elected | None:
-    """Return the node to promote, or None if the promises that count are no safe set.
+    """Return the node to promote, or None if the promises that count are no safe set."""
+    if not document.is_safe_set(votes.voters):
+        return None
+    field = who_may_stand(document, votes)
+    furthest = max(_reach(one) for one in field.standing)
+    wished = next((one for one in field.standing if _is_asked_for(one, document) and _reach(one) == furthest), None)
+    winner, *others = sorted(field.standing, key=lambda one: rank(one, document, is_wished=one is wished))
+    because = f"its WAL reaches furthest, to {format_lsn(winner.position.lsn)} on timeline {winner.position.timeline}"
+    if field.alone_because is not None:
+        because = field.alone_because
+    elif winner is wished:
+        because = "the operator asked for it, and nobody's WAL reaches further"
+    passed = {**votes.passed_over, **field.barred, **{one.voter.name: _why_passed_over(one, winner) for one in others}}
+    return Elected(winner.voter.name, winner.position, passed, because)
+
+
+def who_may_stand(document: Topology, votes: Tally) -> Field:
+    """Return who of the safe set *votes* may be elected, before it is asked who of them is.
 
     A planned handover goes to a node that holds the old primary's whole WAL, its shutdown checkpoint included: the one that
     was asked for, if one was; else the old primary is promoted again.  If the old primary did not answer it is no handover
     any more, and the wish is heard where it costs nothing.
     """
-    voters = document.voters
-    if voters is None or not document.is_safe_set(votes.voters):
-        return None
-    wish = document.transition
-    field = votes.counted
-    passed = dict(votes.passed_over)
-    old = next((one for one in field if wish is not None and one.voter.name == wish.from_node), None)
-    if wish is not None and wish.kind is TransitionKind.FAILOVER and wish.avoid_old and old is not None:
+    counted, wish = votes.counted, document.transition
+    old = next((one for one in counted if wish is not None and one.voter.name == wish.from_node), None)
+    if wish is None or not wish.avoid_old or old is None:
+        return Field(counted, {})
+    if wish.kind is TransitionKind.FAILOVER:
         # The old primary is not well, and an operator wants it replaced: it leads again only if no safe set stands without it.
-        others = tuple(one for one in field if one is not old)
-        if document.is_safe_set([one.voter for one in others]):
-            field = others
-            passed[old.voter.name] = "is the old primary, and the operator wants another"
-    elif wish is not None and wish.avoid_old and old is not None:
-        heirs = tuple(one for one in field if one is not old and _reach(one) >= _reach(old) and _is_wanted(one, wish))
-        passed.update({one.voter.name: _why_no_heir(one, old, wish) for one in field if one not in heirs})
-        if not heirs:
-            del passed[old.voter.name]
-            because = "nobody who may take over holds its shutdown checkpoint; it is promoted again"
-            return Elected(old.voter.name, old.position, passed, because)
-        field = heirs
-    # Only among equals: who is being taken out of the cluster would have to hand over again.
-    ranks = {member.name: (member.leaving, member.tier) for member in document.members}
-    ranked = sorted(field, key=lambda one: one.voter.name)
-    ranked.sort(key=lambda one: ranks.get(one.voter.name, (True, 15)))
-    ranked.sort(key=lambda one: one.position.replayed_lsn, reverse=True)
-    ranked.sort(key=_reach, reverse=True)
-    winner = ranked[0]
-    because = f"its WAL reaches furthest, to {format_lsn(winner.position.lsn)} on timeline {winner.position.timeline}"
-    if wish is not None and wish.target is not None:
-        asked = next((one for one in ranked if one.voter.name == wish.target), None)
-        if asked is not None and _reach(asked) == _reach(winner):
-            winner, because = asked, "the operator asked for it, and nobody's WAL reaches further"
-    for one in ranked:
-        if one is not winner:
-            passed[one.voter.name] = _why_passed_over(one, winner)
-    return Elected(winner.voter.name, winner.position, passed, because)
+        others = tuple(one for one in counted if one is not old)
+        if not document.is_safe_set([one.voter for one in others]):
+            return Field(counted, {})
+        return Field(others, {old.voter.name: "is the old primary, and the operator wants another"})
+    heirs = tuple(one for one in counted if one is not old and _reach(one) >= _reach(old) and _is_wanted(one, wish))
+    standing = heirs or (old,)
+    barred: dict[str, str] = {one.voter.name: _why_no_heir(one, old, wish) for one in counted if one not in standing}
+    again = None if heirs else "nobody who may take over holds its shutdown checkpoint; it is promoted again"
+    return Field(standing, barred, again)
+
+
+def rank(one: Counted, document: Topology, *, is_wished: bool) -> tuple[int, int, bool, int, bool, int, str]:
+    """Return the place of *one* in the total order; the smallest wins.
+
+    What follows after the position decides among equals only: whom the operator asked for, who has least left to replay, who
+    is not being taken out of the cluster (it would have to hand over again), promotion tier, name.  *is_wished* says that an
+    operator asked for it and nobody's WAL reaches further.
+    """
+    epoch, lsn = _reach(one)
+    name = one.voter.name
+    member = document.member(name)
+    leaving, tier = (member.leaving, member.tier) if member is not None else (True, TIER_MAX)
+    return -epoch, -lsn, not is_wished, -one.position.replayed_lsn, leaving, tier, name
+
+
+def _is_asked_for(one: Counted, document: Topology) -> bool:
+    return document.transition is not None and document.transition.target == one.voter.name
 
 
 def _is_wanted(one: Counted, wish: Transition) -> bool:

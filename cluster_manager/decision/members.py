@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import msgspec
 
+from cluster_manager.decision.nodeview import NodeView
 from cluster_manager.decision.suspicion import Health, health
-from cluster_manager.decision.view import NodeView, View
+from cluster_manager.decision.view import View
 from pgtopology.document import Topology
 from pgtopology.node import Member, NodeState, Role, sync_name
 from pgtopology.observation import Activity, Observation, PostmasterState

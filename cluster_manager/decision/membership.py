@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import msgspec
 
-from cluster_manager.decision.actions import Action, Follow, PutInForce, WriteDocument
-from cluster_manager.decision.view import ActionKind, NodeView, View, is_fresh, slots_of
+from cluster_manager.decision.actions import Action, ActionKind, Follow, PutInForce, WriteDocument
+from cluster_manager.decision.nodeview import NodeView, is_fresh
+from cluster_manager.decision.view import View, slots_of
 from pgtopology.document import Durability, Topology
 from pgtopology.epoch import Revision
 from pgtopology.node import NodeState

@@ -16,10 +16,12 @@ from cluster_manager.decision import adoption, attempt, bootstrap, configuring, 
 from cluster_manager.decision.actions import Action, Checkpoint, Clone, Rewind, WriteDocument
 from cluster_manager.decision.diagnose import Diagnosis, Finding, diagnose_store, diagnose_writer
 from cluster_manager.decision.members import refreshed
+from cluster_manager.decision.nodeview import NEVER_MS, is_fresh
+from cluster_manager.decision.refusal import refusal
 from cluster_manager.decision.repair import Repair, bearable, repairs
-from cluster_manager.decision.request import refusal
+from cluster_manager.decision.request import Request, RequestKind
 from cluster_manager.decision.suspicion import promisable
-from cluster_manager.decision.view import NEVER_MS, Request, RequestKind, View, is_fresh
+from cluster_manager.decision.view import View
 from pgtopology.document import Step, Topology, TransitionKind
 from pgtopology.epoch import Revision
 

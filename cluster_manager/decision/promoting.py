@@ -12,9 +12,10 @@ import msgspec
 from cluster_manager.decision.actions import Action, AskPromise, Follow, Promote, PutInForce, WriteDocument
 from cluster_manager.decision.attempt import in_flight, new_attempt, next_document
 from cluster_manager.decision.diagnose import Diagnosis, Finding
+from cluster_manager.decision.nodeview import NodeView, is_fresh
 from cluster_manager.decision.repair import rejoining
 from cluster_manager.decision.suspicion import Health, health, promisable, tell
-from cluster_manager.decision.view import NodeView, View, is_fresh
+from cluster_manager.decision.view import View
 from pgtopology.document import Candidate, Topology, Transition
 from pgtopology.lsn import format_lsn
 from pgtopology.node import NodeName, NodeState, Role

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from cluster_manager.decision.diagnose import Diagnosis, Finding
 from cluster_manager.decision.members import node_state
+from cluster_manager.decision.nodeview import NodeView, is_fresh
 from cluster_manager.decision.suspicion import login_problems, promisable, survivors, tell
-from cluster_manager.decision.view import NodeView, View, is_fresh
+from cluster_manager.decision.view import View
 from pgtopology.document import Durability, Topology
 from pgtopology.node import NodeName, NodeState
 from pgtopology.observation import Port

@@ -12,8 +12,9 @@ from cluster_manager.decision.actions import Action, AskPromise, WriteDocument
 from cluster_manager.decision.attempt import in_flight, new_attempt, next_document
 from cluster_manager.decision.diagnose import Diagnosis, Finding
 from cluster_manager.decision.elect import Elected, Tally, elect, tally
+from cluster_manager.decision.nodeview import NodeView
 from cluster_manager.decision.suspicion import Health, health, promisable, tell
-from cluster_manager.decision.view import NodeView, View
+from cluster_manager.decision.view import View
 from pgtopology.document import Candidate, Step, Topology, Transition, TransitionKind
 from pgtopology.node import NodeName, Role
 from pgtopology.observation import PostmasterState

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 from cluster_manager.decision.actions import Action, AskPromise, Clone, Follow, Rewind, Stop
 from cluster_manager.decision.diagnose import Diagnosis
+from cluster_manager.decision.nodeview import NodeView, is_fresh
 from cluster_manager.decision.prospects import KEPT_DOWN
 from cluster_manager.decision.suspicion import Health, health
-from cluster_manager.decision.view import NodeView, View, is_fresh
+from cluster_manager.decision.view import View
 from pgtopology.document import Topology
 from pgtopology.node import Role
 from pgtopology.observation import Activity, Observation, PostmasterState

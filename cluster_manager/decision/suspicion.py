@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 
-from cluster_manager.decision.view import NodeView, Timings, View, is_flushing, is_fresh
+from cluster_manager.decision.nodeview import NodeView, is_flushing, is_fresh
+from cluster_manager.decision.timings import Timings
+from cluster_manager.decision.view import View
 from pgtopology.document import Topology
 from pgtopology.observation import PostmasterState
 from pgtopology.quorum import Voter

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from cluster_manager.decision.view import NodeSpec, NodeView
+from cluster_manager.decision.nodeview import NodeSpec, NodeView
 from cluster_manager.observer import Observer, now_ms
 from pgtopology.codec import encode
 from pgtopology.node import Address, NodeName

@@ -8,7 +8,7 @@ import msgspec
 
 from cluster_manager.decision.actions import AskPromise, WriteDocument
 from cluster_manager.decision.plan import decide
-from cluster_manager.decision.view import Request, RequestKind
+from cluster_manager.decision.request import Request, RequestKind
 from cluster_manager.handover import rehearse_switchover
 from cluster_manager.pastwriters import past_writers
 from pgtopology.drill import LongSession, Readiness

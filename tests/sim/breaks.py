@@ -10,9 +10,11 @@ from cluster_manager.decision import transition
 from cluster_manager.decision.actions import Follow, PutInForce, WriteDocument
 from cluster_manager.decision.diagnose import Diagnosis
 from cluster_manager.decision.elect import Counted, tally
+from cluster_manager.decision.nodeview import NodeView
 from cluster_manager.decision.plan import Plan
+from cluster_manager.decision.request import RequestKind
 from cluster_manager.decision.suspicion import survivors
-from cluster_manager.decision.view import NodeView, RequestKind, View
+from cluster_manager.decision.view import View
 from pgtopology.document import Candidate, Durability, Step, Topology, TransitionKind
 from pgtopology.epoch import Revision
 from pgtopology.node import Role

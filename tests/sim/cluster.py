@@ -8,7 +8,7 @@ from random import Random
 
 from cluster_manager.decision.diagnose import Diagnosis
 from cluster_manager.decision.flapping import AntiFlap
-from cluster_manager.decision.view import NodeSpec
+from cluster_manager.decision.nodeview import NodeSpec
 from pgtopology.document import Durability, Endpoint, Endpoints, Topology
 from pgtopology.node import Address, NodeName, Role
 from tests.sim.checkers.acknowledged_writes import AcknowledgedWrites

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
+from cluster_manager.decision.actions import ActionKind
 from cluster_manager.decision.diagnose import Diagnosis
-from cluster_manager.decision.view import ActionKind, RequestKind
+from cluster_manager.decision.request import RequestKind
 
 FAULTS = (
     "crash_postgres",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cluster_manager.decision.actions import (
+    ActionKind,
     AskPromise,
     Checkpoint,
     Clone,
@@ -19,12 +20,7 @@ from cluster_manager.decision.actions import (
     Rewind,
     Stop,
 )
-from cluster_manager.decision.view import (
-    ActionKind,
-    Promise,
-    SettingsSent,
-    slots_of,
-)
+from cluster_manager.decision.view import Promise, SettingsSent, slots_of
 from cluster_manager.executor import DEADLINE_S, PACE_MS
 from cluster_manager.watched import Watched
 from pgtopology.document import Topology

@@ -13,17 +13,12 @@ import msgspec
 
 from cluster_manager.decision.actions import NodeAction, WriteDocument
 from cluster_manager.decision.flapping import AntiFlap
+from cluster_manager.decision.nodeview import NodeSpec
 from cluster_manager.decision.plan import Plan, decide
-from cluster_manager.decision.request import refusal
-from cluster_manager.decision.view import (
-    Failure,
-    NodeSpec,
-    Request,
-    RequestKind,
-    SettingsSent,
-    Timings,
-    View,
-)
+from cluster_manager.decision.refusal import refusal
+from cluster_manager.decision.request import Request, RequestKind
+from cluster_manager.decision.timings import Timings
+from cluster_manager.decision.view import Failure, SettingsSent, View
 from cluster_manager.settings import FAILOVERS_REMEMBERED
 from cluster_manager.watched import Watched
 from pgtopology.document import Durability, Endpoints, Topology

@@ -8,7 +8,7 @@ import msgspec
 
 from cluster_manager.decision.actions import Clone
 from cluster_manager.decision.repair import quorum_does_without
-from cluster_manager.decision.view import Request, RequestKind
+from cluster_manager.decision.request import Request, RequestKind
 from cluster_manager.nodeorders import why_needed
 from pgtopology.document import Topology
 from pgtopology.node import Role

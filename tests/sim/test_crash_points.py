@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from cluster_manager.decision.view import ActionKind, Request, RequestKind
+from cluster_manager.decision.actions import ActionKind
+from cluster_manager.decision.request import Request, RequestKind
 from tests.sim.cluster import Cluster, wait_until
 from tests.sim.faults import Faults
 

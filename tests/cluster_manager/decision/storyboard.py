@@ -26,6 +26,7 @@ import msgspec
 
 from cluster_manager.decision.actions import (
     Action,
+    ActionKind,
     AskPromise,
     Checkpoint,
     Clone,
@@ -40,20 +41,10 @@ from cluster_manager.decision.actions import (
     WriteDocument,
 )
 from cluster_manager.decision.flapping import AntiFlap
+from cluster_manager.decision.nodeview import NEVER_MS, NodeSpec, NodeView
 from cluster_manager.decision.plan import Plan
-from cluster_manager.decision.view import (
-    NEVER_MS,
-    ActionKind,
-    Failure,
-    NodeSpec,
-    NodeView,
-    Promise,
-    Request,
-    RequestKind,
-    SettingsSent,
-    View,
-    slots_of,
-)
+from cluster_manager.decision.request import Request, RequestKind
+from cluster_manager.decision.view import Failure, Promise, SettingsSent, View, slots_of
 from pgtopology.desired import DesiredSettings
 from pgtopology.document import (
     Adopted,

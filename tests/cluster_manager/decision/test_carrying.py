@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from cluster_manager.decision.carrying import AGE_XIDS_MAX, HELD_MS_MAX, lost_with, slots_status, vacuum_horizon
-from cluster_manager.decision.request import refusal
-from cluster_manager.decision.view import Request, RequestKind, View
+from cluster_manager.decision.refusal import refusal
+from cluster_manager.decision.request import Request, RequestKind
+from cluster_manager.decision.view import View
 from pgtopology.lsn import Lsn
 from pgtopology.node import NodeName, sync_name
 from pgtopology.observation import Horizon, RowHolder, UserSlot

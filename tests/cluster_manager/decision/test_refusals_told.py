@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster_manager.decision import request
+from cluster_manager.decision import refusal
 
 FOLDER = Path(__file__).with_name("scenarios")
 REFUSALS = [
@@ -31,7 +31,7 @@ def _pattern(text: ast.expr) -> str | None:
 
 
 def _texts() -> list[str]:
-    tree = ast.parse(Path(request.__file__).read_text(encoding="utf-8"))
+    tree = ast.parse(Path(refusal.__file__).read_text(encoding="utf-8"))
     returned = [node.value for node in ast.walk(tree) if isinstance(node, ast.Return) and node.value is not None]
     return [pattern for value in returned if (pattern := _pattern(value)) is not None]
 
@@ -45,4 +45,4 @@ def test_texts_are_found() -> None:
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_every_refusal_has_a_scenario(text: str) -> None:
-    assert any(re.fullmatch(text, refusal) for refusal in REFUSALS), f"no scenario is refused with: {text}"
+    assert any(re.fullmatch(text, told) for told in REFUSALS), f"no scenario is refused with: {text}"

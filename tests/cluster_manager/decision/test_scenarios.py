@@ -14,7 +14,7 @@ import pytest
 from cluster_manager.decision.actions import WriteDocument
 from cluster_manager.decision.diagnose import Diagnosis
 from cluster_manager.decision.plan import MEMBERS_CHANGED, decide
-from cluster_manager.decision.request import hindrance, refusal
+from cluster_manager.decision.refusal import hindrance, refusal
 from cluster_manager.decision.view import slots_of
 from pgtopology.succession import may_follow
 from tests.cluster_manager.decision.storyboard import read_view, tell_members, tell_plan

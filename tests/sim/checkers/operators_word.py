@@ -6,7 +6,9 @@ from __future__ import annotations
 
 from cluster_manager.decision.elect import tally
 from cluster_manager.decision.recruiting import ALLOW_DATA_LOSS
-from cluster_manager.decision.view import Request, RequestKind, Timings, View
+from cluster_manager.decision.request import Request, RequestKind
+from cluster_manager.decision.timings import Timings
+from cluster_manager.decision.view import View
 from pgtopology.document import Topology
 from tests.sim.checks import Checker, gives_up
 from tests.sim.world import Violation
