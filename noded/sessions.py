@@ -72,8 +72,9 @@ _OF_A_DATABASE = frozenset({"0A", "22", "2F", "38", "42", "P0", "XX"})
 own objects, and whoever renames one in our database has left it alone in the next."""
 LACKS_RIGHTS = f'PostgreSQL hides what its processes do: role "{CONTROL_ROLE}" lacks SUPERUSER'
 """What is wrong where what others do is NULL."""
-_STALE_PLAN = frozenset({"0A000", "26000"})
-"""A statement that was prepared cannot be run any more."""
+_STALE = frozenset({"0A000", "26000", "42501"})
+"""What a new session may not meet: a statement that was prepared cannot be run any more; or the role of the login has lost its
+rights, or was dropped and another one of its name has them. PostgreSQL says so before it has done anything."""
 
 
 class SessionError(Exception):
@@ -175,20 +176,13 @@ class Session:
         """Return the rows of *sql*. As `row`."""
         try:
             async with asyncio.timeout(timeout_s), self._turn:
-                self.warnings.clear()
-                finished = False
+                was_open = self.is_open
                 try:
-                    connection = await self._open()
-                    prepared = self._prepared.get(sql)
-                    rows = await (prepared.fetch(*arguments) if prepared else connection.fetch(sql, *arguments))
-                    finished = True
-                    return rows
+                    return await self._run(sql, arguments)
                 except asyncpg.PostgresError as error:
-                    finished = self.is_open and sqlstate_of(error) not in _STALE_PLAN
-                    raise
-                finally:
-                    if not finished:
-                        self.drop()
+                    if not was_open or sqlstate_of(error) not in _STALE:
+                        raise
+                return await self._run(sql, arguments)
         except TimeoutError as error:
             raise SessionError("the statement took too long", lost=True) from error
         except asyncpg.PostgresError as error:
@@ -197,6 +191,23 @@ class Session:
         except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, UnicodeError) as error:
             # asyncpg decodes names and messages as UTF-8, and PostgreSQL sends those that are not as they are.
             raise SessionError(str(error) or type(error).__name__, lost=True) from error
+
+    async def _run(self, sql: str, arguments: tuple[object, ...]) -> list[asyncpg.Record]:
+        """Run *sql*, and keep the connection if it was answered and can be used again."""
+        self.warnings.clear()
+        finished = False
+        try:
+            connection = await self._open()
+            prepared = self._prepared.get(sql)
+            rows = await (prepared.fetch(*arguments) if prepared else connection.fetch(sql, *arguments))
+            finished = True
+            return rows
+        except asyncpg.PostgresError as error:
+            finished = self.is_open and sqlstate_of(error) not in _STALE
+            raise
+        finally:
+            if not finished:
+                self.drop()
 
     def drop(self) -> None:
         """Cut the connection, if there is one, without a word to the server."""

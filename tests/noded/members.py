@@ -26,6 +26,7 @@ from pgtopology.node import Address, NodeName, sync_name
 from pgtopology.observation import Observation
 from pgtopology.orders import (
     Acknowledged,
+    CheckpointOrder,
     CloneOrder,
     ConfigureOrder,
     FollowOrder,
@@ -58,6 +59,7 @@ PATHS = {
     ConfigureOrder: "/configure",
     StartOrder: "/start",
     StopOrder: "/stop",
+    CheckpointOrder: "/checkpoint",
 }
 
 _T = TypeVar("_T")

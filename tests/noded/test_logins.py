@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from pgtopology.node import Role
-from pgtopology.orders import Acknowledged, StartOrder, StopOrder
+from pgtopology.orders import Acknowledged, CheckpointOrder, StartOrder, StopOrder
 from tests.noded.members import Cluster, Member, running_members
 from tests.noded.test_faults import pair
 
@@ -118,6 +118,21 @@ async def test_a_role_without_rights_is_told_of_and_put_right_and_ends_nobody(re
         )
         assert rows[0]["well"]
         await first.until(lambda o: o.login_problem is None and o.heartbeat and o.heartbeat.error is None and o.walsenders)
+
+
+async def test_orders_are_carried_out_after_our_role_was_deleted_and_made_again() -> None:
+    """Sessions that were open are of a role that is gone: they live on without its rights."""
+    async with running_members(2) as cluster:
+        first, second = await pair(cluster)
+        for member in (first, second):
+            await cluster.order(CheckpointOrder, member, Acknowledged)
+        async with session(cluster, first, allow_system_table_mods="on") as connection:
+            await connection.execute("DELETE FROM pg_authid WHERE rolname = 'endpointd'")
+        await first.until(lambda o: any("was missing" in text for text in o.repairs))
+        end = (await first.observe()).wal_end or 0
+        await second.until(lambda o: o.replayed_lsn is not None and o.replayed_lsn >= end)
+        for member in (first, second):
+            assert (await cluster.order(CheckpointOrder, member, Acknowledged)).done
 
 
 @pytest.mark.parametrize(
