@@ -39,7 +39,7 @@ def rehearse_switchover(view: View, asked: Request, events: Iterable[Event], tol
     obstacle = refusal(view, asked) or news_refusal(asked, told)
     document = view.document
     writer = document.writer if document is not None else None
-    to = asked.to if asked.to is not None or document is None else heir(view, document)
+    to = asked.to if asked.to is not None or document is None else heir(view)
     awaited = () if asked.allow_slot_loss or to is None else (*awaited_with(view, to), *_news(told))
     opened = [event for event in events if event.kind == "failover.opened" and event.elapsed_ms is not None]
     planned = [event for event in opened if event.fields.get("transition") == TransitionKind.SWITCHOVER]

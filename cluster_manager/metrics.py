@@ -19,10 +19,10 @@ from cluster_manager.decision.members import lag_bytes, lag_ms, node_state, read
 from cluster_manager.decision.nodeview import NodeView
 from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.prospects import prospects, stuck
-from cluster_manager.decision.suspicion import login_problems, promisable
+from cluster_manager.decision.situation import login_problems, survey
 from cluster_manager.decision.view import View
 from cluster_manager.statusview import at_risk, cluster_state
-from pgtopology.document import Durability, Topology
+from pgtopology.document import Durability
 from pgtopology.flight import PHASES, Flight, kind_of
 from pgtopology.node import NodeState
 from pgtopology.status import LastFailover
@@ -104,7 +104,7 @@ def _cluster(view: View, plan: Plan, *, is_served: bool) -> Iterator[Metric]:
     state = cluster_state(view, plan, is_served=is_served)
     yield _one_of("endpointd_cluster_state", "The state that status shows.", "state", CLUSTER_STATES, state)
     yield _one_of("endpointd_diagnosis", "What the manager finds.", "diagnosis", Diagnosis, str(plan.diagnosis))
-    yield from _quorum(view, plan, document)
+    yield from _quorum(view, plan)
     if document is None:
         return
     yield _gauge("endpointd_cluster_epoch", "The document's epoch.", document.epoch)
@@ -118,13 +118,13 @@ def _cluster(view: View, plan: Plan, *, is_served: bool) -> Iterator[Metric]:
     )
     states = GaugeMetricFamily("endpointd_node_state", "Whether the node is in the state.", labels=["node", "zone", "state"])
     for node in view.nodes:
-        seen = node_state(node, document, view)
+        seen = node_state(node, view)
         for one in NodeState:
             states.add_metric([node.name, node.spec.zone, str(one)], one is seen)
     yield states
-    lags = ((node, lag_bytes(node, document, view)) for node in view.nodes)
+    lags = ((node, lag_bytes(node, view)) for node in view.nodes)
     yield _by_node("endpointd_node_lag_bytes", "Distance to the writer's WAL end.", lags)
-    late = ((node, lag_ms(node, document, view)) for node in view.nodes)
+    late = ((node, lag_ms(node, view)) for node in view.nodes)
     yield _by_node(
         "endpointd_node_lag_seconds",
         "From a commit on the writer to its visibility on the node; absent if unknown.",
@@ -133,7 +133,7 @@ def _cluster(view: View, plan: Plan, *, is_served: bool) -> Iterator[Metric]:
     yield _by_node(
         "endpointd_node_reader_eligible",
         "Whether the reader endpoint sends new sessions to the node.",
-        ((node, reader_obstacle(node, document, view) is None) for node in view.nodes),
+        ((node, reader_obstacle(node, view) is None) for node in view.nodes),
     )
     ages = ((node, round(node.age_ms / 1000, 3) if node.observation is not None else None) for node in view.nodes)
     yield _by_node("endpointd_node_observation_age_seconds", "Since the node was last heard.", ages)
@@ -163,14 +163,15 @@ def _cluster(view: View, plan: Plan, *, is_served: bool) -> Iterator[Metric]:
     yield _gauge("endpointd_user_slots_at_risk", "Of these, those that some handover would lose.", lost)
 
 
-def _quorum(view: View, plan: Plan, document: Topology | None) -> Iterator[Metric]:
-    voters = document.voters if document is not None else None
-    able, _ = promisable(view, document) if document is not None else ((), {})
+def _quorum(view: View, plan: Plan) -> Iterator[Metric]:
+    situation = survey(view)
+    voters = situation.voters if situation is not None else None
+    able = situation.promisable if situation is not None else ()
     needed = voters.safe_set_size if voters is not None else 0
     yield _gauge("endpointd_voters", "Recorded voters.", len(voters.members) if voters is not None else 0)
     yield _gauge("endpointd_voters_needed", "Voters that must promise before a failover.", needed)
     yield _gauge("endpointd_voters_promisable", "Voters that could promise now, the writer among them.", len(able))
-    logins = login_problems(view, document) if document is not None else {}
+    logins = login_problems(situation) if situation is not None else {}
     yield _gauge("endpointd_login_problems", "Voters on which a login fails that a failover may need.", len(logins))
     is_at_risk = at_risk(view, plan) is not None
     yield _gauge("endpointd_at_risk", "Whether the writer's loss would stop the cluster, or commits wait already.", is_at_risk)

@@ -11,6 +11,7 @@ import msgspec
 from cluster_manager.decision.actions import Clone, Restart
 from cluster_manager.decision.nodeview import NodeView
 from cluster_manager.decision.repair import quorum_does_without
+from cluster_manager.decision.situation import survey
 from cluster_manager.decision.view import View
 from cluster_manager.reconciler import Reconciler
 from daemonkit.httpserver import ApiError
@@ -70,13 +71,13 @@ def _refusal(view: View, document: Topology, node: NodeView | None, name: str, o
         return "there is no writer at this moment"
     if name == document.writer:
         return f'"{name}" is the writer; hand over first (endpointctl switchover)'
-    voters = document.voters
-    is_voter = voters is not None and voters.find(name) is not None
     if order == "remove":
         return why_needed(document, name)
     if node is None or node.observation is None:
         return f'"{name}" does not answer'
-    if is_voter and not force and not quorum_does_without(node, view, document):
+    situation = survey(view)
+    is_voter = situation is not None and situation.voters.find(name) is not None
+    if situation is not None and is_voter and not force and not quorum_does_without(situation, node):
         return f'without "{name}" commits would wait, because too few other voters stream; --force does it all the same'
     return None
 

@@ -328,7 +328,7 @@ class Reconciler:
         """Remember since when each node is as it is, and tell of changes; those of a transition are told when it is over."""
         settled = view.document is None or view.document.transition is None
         for node in view.nodes:
-            state = node_state(node, view.document, view)
+            state = node_state(node, view)
             if node.name not in self.since or self.since[node.name][0] is not state:
                 self.since[node.name] = state, view.wall_time
             told = self._told_states.setdefault(node.name, state)

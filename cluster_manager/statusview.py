@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import msgspec
-
 from cluster_manager.decision.carrying import slots_status, vacuum_horizon
 from cluster_manager.decision.diagnose import Diagnosis
 from cluster_manager.decision.members import lag_bytes, lag_ms, node_state, reader_obstacle
 from cluster_manager.decision.nodeview import NodeView
 from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.prospects import NO_CLUSTER, obstacle_after, prospects, stuck, without_room
-from cluster_manager.decision.suspicion import login_problems, promisable, tell
+from cluster_manager.decision.situation import login_problems, survey
+from cluster_manager.decision.suspicion import tell
 from cluster_manager.decision.view import View
-from pgtopology.document import Durability, Topology
+from pgtopology.document import Durability
 from pgtopology.epoch import NO_EPOCH, NO_REVISION
 from pgtopology.lsn import format_lsn
 from pgtopology.node import NodeName, NodeState
@@ -45,8 +44,8 @@ def make_status(
     version: str,
 ) -> Status:
     """Return the status of the cluster. *since* holds the wall time at which each node's state began."""
-    document = view.document
-    able, _ = promisable(view, document) if document is not None else ((), {})
+    document, situation = view.document, survey(view)
+    able = situation.promisable if situation is not None else ()
     ahead = prospects(view, plan.finding)
     voters = document.voters if document is not None else None
     transition = document.transition if document is not None else None
@@ -86,7 +85,7 @@ def make_status(
             writer=EndpointStatus(host=endpoints.writer.host, port=endpoints.writer.port, dns=endpoints.writer.dns),
             reader=EndpointStatus(host=endpoints.reader.host, port=endpoints.reader.port, dns=endpoints.reader.dns),
         ),
-        nodes=tuple(_node(node, document, view, since.get(node.name)) for node in view.nodes),
+        nodes=tuple(_node(node, view, since.get(node.name)) for node in view.nodes),
         proxies=proxies,
         versions={"endpointd": version, **({"postgresql": ", ".join(sorted(servers))} if servers else {})},
         vacuum_horizon=vacuum_horizon(view),
@@ -108,14 +107,12 @@ def make_status(
 
 def repairs(view: View) -> tuple[str, ...]:
     """Return what the published writer says it has put right."""
-    writer = view.node(view.document.writer) if view.document is not None and view.document.writer is not None else None
-    return writer.observation.repairs if writer is not None and writer.observation is not None else ()
+    return view.writer.observation.repairs if view.writer is not None and view.writer.observation is not None else ()
 
 
 def relaxations(view: View) -> tuple[str, ...]:
     """Return what the published writer says of relaxed commits."""
-    writer = view.node(view.document.writer) if view.document is not None and view.document.writer is not None else None
-    return writer.observation.relaxations if writer is not None and writer.observation is not None else ()
+    return view.writer.observation.relaxations if view.writer is not None and view.writer.observation is not None else ()
 
 
 def cluster_state(view: View, plan: Plan, *, is_served: bool) -> str:
@@ -132,8 +129,9 @@ def cluster_state(view: View, plan: Plan, *, is_served: bool) -> str:
     is_alone = document.voters is None or len(document.voters.members) == 1
     if plan.diagnosis is Diagnosis.FAILOVER_HELD or (not is_alone and at_risk(view, plan) is not None):
         return "at_risk"
-    _, missing = promisable(view, document)
-    everybody = all(node_state(node, document, view) in (NodeState.RUNNING, NodeState.STREAMING) for node in view.nodes)
+    situation = survey(view)
+    missing = situation.missing if situation is not None else {}
+    everybody = all(node_state(node, view) in (NodeState.RUNNING, NodeState.STREAMING) for node in view.nodes)
     # Whoever waits for "healthy" wants the next failure survived: so every voter must be able to promise, and count.
     is_well = plan.diagnosis is Diagnosis.HEALTHY and everybody and not missing and not without_room(view) and is_served
     return "healthy" if is_well else "degraded"
@@ -144,31 +142,30 @@ def at_risk(view: View, plan: Plan) -> str | None:
 
     That an operator has paused failovers is his wish, and said elsewhere.
     """
-    document = view.document
-    if document is None or document.voters is None:
+    situation = survey(view)
+    if situation is None:
         return NO_CLUSTER
-    why = stuck(view, plan.finding)
-    if why is not None or document.writer is None:
+    why, writer = stuck(view, plan.finding), situation.document.writer
+    if why is not None or writer is None:
         return why
     if plan.diagnosis is Diagnosis.FAILOVER_HELD:
         return plan.reason
-    regardless = msgspec.structs.replace(document, paused=False)
-    why = obstacle_after(view, regardless, (document.writer,))
+    why = obstacle_after(situation, (writer,), though_paused=True)
     found = (
-        why and f'without "{document.writer}" {why}',
-        (logins := tell(login_problems(view, document))) and f"a login fails that a failover may need: {logins}",
+        why and f'without "{writer}" {why}',
+        (logins := tell(login_problems(situation))) and f"a login fails that a failover may need: {logins}",
         (full := tell(without_room(view))) and f"no room: {full}",
     )
     return "; ".join(filter(None, found)) or None
 
 
-def _node(node: NodeView, document: Topology | None, view: View, since: str | None) -> NodeStatus:
-    observation = node.observation
-    state = node_state(node, document, view)
+def _node(node: NodeView, view: View, since: str | None) -> NodeStatus:
+    observation, document = node.observation, view.document
+    state = node_state(node, view)
     heard = observation is not None and state is not NodeState.UNREACHABLE
-    lag = lag_bytes(node, document, view) if heard else None
-    late_ms = lag_ms(node, document, view) if heard else None
-    obstacle = reader_obstacle(node, document, view) if document is not None else "there is no cluster yet"
+    lag = lag_bytes(node, view) if heard else None
+    late_ms = lag_ms(node, view) if heard else None
+    obstacle = reader_obstacle(node, view)
     postmaster = observation.postmaster if observation is not None else None
     connections = observation.connections if observation is not None and heard else None
     return NodeStatus(

@@ -18,7 +18,8 @@ import msgspec
 from cluster_manager.decision.actions import Action, WriteDocument
 from cluster_manager.decision.diagnose import Diagnosis, Finding, speaks_of
 from cluster_manager.decision.nodeview import NodeSpec, is_fresh
-from cluster_manager.decision.suspicion import promisable, tell
+from cluster_manager.decision.situation import Situation, situate
+from cluster_manager.decision.suspicion import tell
 from cluster_manager.decision.view import View
 from pgtopology.document import Adopted, Durability, Step, Topology, Transition, TransitionKind
 from pgtopology.epoch import NO_EPOCH, NO_REVISION, Epoch, Revision
@@ -72,10 +73,10 @@ def adopt(view: View, behind: Finding) -> tuple[Finding, tuple[Action, ...]]:
         elif voter.name not in members:
             return _waiting(behind, f'its voter "{voter.name}" is not configured')
     document = _document(view, newest, systems.pop(), tuple(members.values()), behind)
-    able, missing_voters = promisable(view, document)
-    if len(able) < newest.voters.adoption_size:
-        needed = newest.voters.adoption_size
-        why = f"only {len(able)} of the {needed} of its voters needed could promise: {tell(missing_voters)}"
+    anew = situate(view, document, newest.voters)
+    able, needed = anew.promisable, newest.voters.adoption_size
+    if len(able) < needed:
+        why = f"only {len(able)} of the {needed} of its voters needed could promise: {tell(anew.missing)}"
         return _waiting(behind, why)
     because = (
         f"{behind.reason}; the document is made anew from epoch {newest.epoch}, revision {newest.revision}, the newest that "
@@ -84,15 +85,16 @@ def adopt(view: View, behind: Finding) -> tuple[Finding, tuple[Action, ...]]:
     return Finding(Diagnosis.STORE_BEHIND, because), (WriteDocument(document, because),)
 
 
-def completed(view: View, document: Topology, transition: Transition) -> WriteDocument | None:
+def completed(situation: Situation, transition: Transition) -> WriteDocument | None:
     """Return the write that adopts once more, if a node reports a claimed timeline that an adopted document lacks, or None.
 
     An order of the lost document may have been under way when it was made anew.
     """
     if transition.adopts is None or transition.step is not Step.RECRUITING:
         return None
+    document = situation.document
     known = {record.timeline for record in document.timelines}
-    told = _reported(view)
+    told = _reported(situation.view)
     new = [record for record in told if record.timeline not in known and record.epoch < document.epoch]
     if not new:
         return None

@@ -19,6 +19,11 @@ from pgtopology.observation import Activity
 from pgtopology.quorum import Voters
 
 
+def bring_about(view: View) -> tuple[Finding, tuple[Action, ...]]:
+    """Return what to do while there are no voters: nobody has data yet, or there is no document at all."""
+    return initialise(view, view.document) if view.document is not None else found(view)
+
+
 def found(view: View) -> tuple[Finding, tuple[Action, ...]]:
     """Return what to do while there is no document at all."""
     if not view.bootstrap_ordered:
@@ -57,11 +62,13 @@ def found(view: View) -> tuple[Finding, tuple[Action, ...]]:
     )
 
 
-def initialise(view: View, document: Topology, transition: Transition) -> tuple[Finding, tuple[Action, ...]]:
+def initialise(view: View, document: Topology) -> tuple[Finding, tuple[Action, ...]]:
     """Return what to do until the first node has data and runs as a standby: then it is the only voter."""
-    node = view.node(transition.target)
-    if node is None:
-        return Finding(Diagnosis.BOOTSTRAPPING, f'the first node "{transition.target}" is gone from the settings'), ()
+    transition = document.transition
+    first = transition.target if transition is not None else None
+    node = view.node(first)
+    if node is None or transition is None:
+        return Finding(Diagnosis.BOOTSTRAPPING, f'the first node "{first}" is gone from the settings'), ()
     observation = node.observation
     voter = node.voter()
     if observation is None or not is_fresh(node, view.timings):

@@ -8,46 +8,36 @@ stream from it at once.  One that refuses, or is too old to know the order, is t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from cluster_manager.decision.actions import Configure
-from cluster_manager.decision.nodeview import is_fresh
-from cluster_manager.decision.view import View, slots_of
-from pgtopology.document import Topology
-from pgtopology.node import NodeName, sync_name
+from cluster_manager.decision.situation import Situation
+from pgtopology.node import sync_name
 from pgtopology.observation import Observation
 
 
-def untold(view: View, document: Topology) -> tuple[Configure, ...]:
+def untold(situation: Situation) -> tuple[Configure, ...]:
     """Return an order for each node that goes by another version than the document's, or keeps other slots than it should."""
+    document, slots = situation.document, situation.slots
     return tuple(
         Configure(name)
-        for name, observation in _heard(view)
-        if (observation.desired_version != document.desired.version or _keeps_other_slots(observation, document))
-        and observation.system_identifier in (None, document.system_identifier)
+        for name, seen in situation.fresh.items()
+        if (seen.desired_version != document.desired.version or _keeps_other_slots(seen, slots))
+        and seen.system_identifier in (None, document.system_identifier)
     )
 
 
-def overdue(view: View, document: Topology) -> tuple[Configure, ...]:
+def overdue(situation: Situation) -> tuple[Configure, ...]:
     """Return an order for each node that goes by another version than the document's after a long time without a writer."""
-    if view.now_ms - view.transition_began_at_ms < view.timings.settings_ms:
+    view, document = situation.view, situation.document
+    if view.now_ms - view.transition_began_at_ms < situation.timings.settings_ms:
         return ()
     return tuple(
         Configure(name)
-        for name, observation in _heard(view)
-        if observation.desired_version != document.desired.version
-        and observation.system_identifier == document.system_identifier
+        for name, seen in situation.fresh.items()
+        if seen.desired_version != document.desired.version and seen.system_identifier == document.system_identifier
     )
 
 
-def _heard(view: View) -> Iterator[tuple[NodeName, Observation]]:
-    for node in view.nodes:
-        if node.observation is not None and is_fresh(node, view.timings):
-            yield node.name, node.observation
-
-
-def _keeps_other_slots(observation: Observation, document: Topology) -> bool:
-    if observation.slots_kept is None or observation.incarnation is None:
+def _keeps_other_slots(seen: Observation, slots: frozenset[str]) -> bool:
+    if seen.slots_kept is None or seen.incarnation is None:
         return False
-    own = sync_name(observation.node, observation.incarnation)
-    return frozenset(observation.slots_kept) != frozenset(slots_of(document)) - {own}
+    return frozenset(seen.slots_kept) != slots - {sync_name(seen.node, seen.incarnation)}

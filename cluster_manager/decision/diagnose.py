@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from cluster_manager.decision.flapping import held
-from cluster_manager.decision.nodeview import NodeView, is_flushing, is_fresh
-from cluster_manager.decision.suspicion import Health, has_lost_writer, health, is_running, promisable, tell
+from cluster_manager.decision.nodeview import NodeView, is_flushing
+from cluster_manager.decision.situation import Situation
+from cluster_manager.decision.suspicion import Health, has_lost_writer, is_running, tell
 from cluster_manager.decision.timings import Timings
 from cluster_manager.decision.view import View
 from pgtopology.document import Durability, Topology
 from pgtopology.node import Role
 from pgtopology.observation import Observation, Port, PostmasterState
-from pgtopology.quorum import Voter, others_asked
+from pgtopology.quorum import others_asked
 
 
 class Diagnosis(StrEnum):
@@ -105,23 +106,22 @@ def speaks_of(node: NodeView, document: Topology | None) -> bool:
     )
 
 
-def diagnose_writer(view: View, document: Topology) -> Finding:
+def diagnose_writer(situation: Situation) -> Finding:
     """Return what is the matter with the published writer; HEALTHY if nothing is."""
-    writer = view.node(document.writer)
+    document, view, writer = situation.document, situation.view, situation.writer
     if writer is None:
         return Finding(Diagnosis.PRIMARY_SUSPECT, f'the writer "{document.writer}" is not among the configured nodes')
-    suspicion = _hard_evidence(writer, document, view) or _soft_evidence(writer, document, view)
+    seen = situation.fresh.get(writer.name)
+    suspicion = _hard_evidence(situation, writer, seen) or _soft_evidence(situation, writer, seen)
     if suspicion is None:
         return Finding(Diagnosis.HEALTHY, f'"{writer.name}" is the writer of epoch {document.epoch}')
     if not suspicion.failed:
         return suspicion
-    able, missing = promisable(view, document)
-    if not _is_safe_set(document, able):
-        needed = document.voters.safe_set_size if document.voters is not None else 0
-        who = tell(missing)
+    if not situation.has_safe_set:
+        able, needed, who = len(situation.promisable), situation.voters.safe_set_size, tell(situation.missing)
         return Finding(
             Diagnosis.NO_SAFE_SET,
-            f"{suspicion.reason}; only {len(able)} of the {needed} voters needed could promise: {who}",
+            f"{suspicion.reason}; only {able} of the {needed} voters needed could promise: {who}",
             cause=suspicion.diagnosis,
         )
     if document.paused:
@@ -135,45 +135,42 @@ def diagnose_writer(view: View, document: Topology) -> Finding:
     return suspicion
 
 
-def _is_safe_set(document: Topology, able: tuple[Voter, ...]) -> bool:
-    return document.voters is not None and document.is_safe_set(able)
-
-
-def _hard_evidence(writer: NodeView, document: Topology, view: View) -> Finding | None:
-    """Return a failure that needs no patience, or None."""
-    observation = writer.observation
-    if observation is not None and is_fresh(writer, view.timings):
-        gone = _not_the_primary(observation, document)
+def _hard_evidence(situation: Situation, writer: NodeView, seen: Observation | None) -> Finding | None:
+    """Return a failure that needs no patience, or None. *seen* is the writer's own word, if it may be acted upon."""
+    if seen is not None:
+        gone = _not_the_primary(seen, situation.document)
         if gone is not None:
             return Finding(Diagnosis.PRIMARY_FAILED, f'on "{writer.name}" {gone}', failed=True)
-        if observation.postmaster.deaf_ms >= view.timings.deaf_ms:
+        if seen.postmaster.deaf_ms >= situation.timings.deaf_ms:
             return Finding(
                 Diagnosis.POSTMASTER_HUNG,
-                f'PostgreSQL on "{writer.name}" has answered no new connection for {observation.postmaster.deaf_ms} ms',
+                f'PostgreSQL on "{writer.name}" has answered no new connection for {seen.postmaster.deaf_ms} ms',
                 failed=True,
             )
         return None
-    if writer.port is Port.REFUSED:
-        refused = [node for node in _other_voters(writer, document, view) if _meets_refusal(node, writer, view)]
-        if refused:
-            return Finding(
-                Diagnosis.PRIMARY_FAILED,
-                f'the PostgreSQL port of "{writer.name}" refuses, from here and from {_names(refused)}',
-                failed=True,
-            )
-        witnesses = _witnesses_who_lost_it(writer, document, view)
-        if witnesses:
-            return Finding(
-                Diagnosis.PRIMARY_FAILED,
-                f'the PostgreSQL port of "{writer.name}" refuses, and {_names(witnesses)} lost it too',
-                failed=True,
-            )
+    if writer.port is not Port.REFUSED:
+        return None
+    refused = [node for node in situation.voters_beside(writer.name) if _meets_refusal(situation, node, writer)]
+    if refused:
+        return Finding(
+            Diagnosis.PRIMARY_FAILED,
+            f'the PostgreSQL port of "{writer.name}" refuses, from here and from {_names(refused)}',
+            failed=True,
+        )
+    witnesses = _witnesses_who_lost_it(situation, writer)
+    if witnesses:
+        return Finding(
+            Diagnosis.PRIMARY_FAILED,
+            f'the PostgreSQL port of "{writer.name}" refuses, and {_names(witnesses)} lost it too',
+            failed=True,
+        )
     return None
 
 
-def _meets_refusal(node: NodeView, writer: NodeView, view: View) -> bool:
+def _meets_refusal(situation: Situation, node: NodeView, writer: NodeView) -> bool:
     """Return whether the node's host is refused at the writer's port too, so that no filter before us is the cause."""
-    receiver = node.observation.receiver if node.observation is not None and is_fresh(node, view.timings) else None
+    seen = situation.fresh.get(node.name)
+    receiver = seen.receiver if seen is not None else None
     return receiver is not None and receiver.upstream == writer.name and receiver.upstream_port is Port.REFUSED
 
 
@@ -203,102 +200,112 @@ def _is_elsewhere(observation: Observation, document: Topology) -> bool:
     return claimed is not None and observation.timeline is not None and observation.timeline != claimed
 
 
-def _soft_evidence(writer: NodeView, document: Topology, view: View) -> Finding | None:
+def _soft_evidence(situation: Situation, writer: NodeView, seen: Observation | None) -> Finding | None:
     """Return what silence or an unanswered heartbeat says, with the veto, or None."""
-    timings = view.timings
-    observation = writer.observation
-    if health(writer, timings) is Health.ALIVE and observation is not None:
-        return _stuck_commit(writer, observation, document, view)
-    if health(writer, timings) is Health.UNSEEN and view.now_ms - view.started_at_ms < timings.silence_ms:
+    return _stuck_commit(situation, writer, seen) if seen is not None else _silence(situation, writer)
+
+
+def _silence(situation: Situation, writer: NodeView) -> Finding | None:
+    """Return what it says that the writer has not been heard lately, or None."""
+    view, timings, found = situation.view, situation.timings, situation.health[writer.name]
+    if found is Health.UNSEEN and view.now_ms - view.started_at_ms < timings.silence_ms:
         return Finding(Diagnosis.PRIMARY_SUSPECT, f'"{writer.name}" has not been heard yet, and this manager has just begun')
     silence = f'"{writer.name}" has been silent for {min(writer.age_ms, view.now_ms - view.started_at_ms) / 1000:.1f} s'
-    advancing = _advancing_voters(writer, document, view)
-    needed = _others_needed_of_silent(writer, document, view)
+    advancing = [node for node in _followers(situation, writer) if node.wal_advanced_age_ms < timings.veto_ms]
+    needed = _others_needed_of_silent(situation, writer)
     if needed and len(advancing) >= needed:
-        if health(writer, timings) is Health.LATE:
+        if found is Health.LATE:
             return None
         return Finding(
             Diagnosis.MANAGER_ISOLATED,
             f"{silence}, but its WAL still reaches {_names(advancing)}: this manager is cut off from it, not the cluster",
         )
-    if health(writer, timings) is Health.LATE:
+    if found is Health.LATE:
         return Finding(Diagnosis.PRIMARY_SUSPECT, silence)
+    excuse = _why_silence_is_not_enough(situation, writer)
+    if excuse is not None:
+        return Finding(Diagnosis.PRIMARY_SUSPECT, silence + excuse)
+    witnesses = _witnesses_who_lost_it(situation, writer)
+    if witnesses:
+        lost = f"{silence}, and {_names(witnesses)} lost it too"
+        return Finding(Diagnosis.PRIMARY_FAILED, lost, failed=True, is_soft=True)
+    heard = [node for node in situation.voters_beside(writer.name) if node.name in situation.fresh]
+    if all(has_lost_writer(node, timings) for node in heard) and not situation.has_safe_set:
+        # Nobody denies it, and nothing can be done about it: what matters to an operator is who is missing.
+        return Finding(Diagnosis.PRIMARY_FAILED, silence, failed=True, is_soft=True)
+    return Finding(Diagnosis.PRIMARY_SUSPECT, f"{silence}, but no majority of the other voters has lost it")
+
+
+def _why_silence_is_not_enough(situation: Situation, writer: NodeView) -> str | None:
+    """Return why it does not matter who else lost the silent writer, or None."""
     if writer.port is Port.ANSWERS:
-        return Finding(Diagnosis.PRIMARY_SUSPECT, f"{silence}, but its PostgreSQL answers: only its noded is away")
-    if document.durability is Durability.ASYNC:
-        return Finding(
-            Diagnosis.PRIMARY_SUSPECT,
-            f"{silence}; durability is async, so only its noded's word that it stopped, or an operator's, lets another lead",
-        )
-    witnesses = _witnesses_who_lost_it(writer, document, view)
-    if not witnesses:
-        heard = [node for node in _other_voters(writer, document, view) if is_fresh(node, timings)]
-        able, _ = promisable(view, document)
-        if all(has_lost_writer(node, timings) for node in heard) and not _is_safe_set(document, able):
-            # Nobody denies it, and nothing can be done about it: what matters to an operator is who is missing.
-            return Finding(Diagnosis.PRIMARY_FAILED, silence, failed=True, is_soft=True)
-        return Finding(Diagnosis.PRIMARY_SUSPECT, f"{silence}, but no majority of the other voters has lost it")
-    lost = f"{silence}, and {_names(witnesses)} lost it too"
-    return Finding(Diagnosis.PRIMARY_FAILED, lost, failed=True, is_soft=True)
+        return ", but its PostgreSQL answers: only its noded is away"
+    if situation.document.durability is Durability.ASYNC:
+        return "; durability is async, so only its noded's word that it stopped, or an operator's, lets another lead"
+    return None
 
 
-def _others_needed_of_silent(writer: NodeView, document: Topology, view: View) -> int:
+def _others_needed_of_silent(situation: Situation, writer: NodeView) -> int:
     """Return how many others must show that its WAL reaches them, so that its commits may be acknowledged.
 
     A greater w is put in force before it is recorded (S9): the list that the writer showed last, or the one it was sent since,
     may ask for more than the record, and then fewer prove nothing (L3).
     """
-    recorded = document.voters.others_needed(writer.name) if document.voters is not None else 1
     shown = writer.observation.synchronous_standby_names if writer.observation is not None else None
-    sent = view.settings_sent.voters if view.settings_sent is not None else None
+    sent = situation.view.settings_sent
     return max(
-        recorded,
+        situation.voters.others_needed(writer.name),
         others_asked(shown) if shown is not None else 0,
-        sent.others_needed(writer.name) if sent is not None else 0,
+        sent.voters.others_needed(writer.name) if sent is not None and sent.voters is not None else 0,
     )
 
 
-def _stuck_commit(writer: NodeView, observation: Observation, document: Topology, view: View) -> Finding | None:
+def _stuck_commit(situation: Situation, writer: NodeView, seen: Observation) -> Finding | None:
     """Return COMMIT_STUCK if the writer's heartbeat waits too long. One that fails with an SQL error is no evidence (L6)."""
-    heartbeat = observation.heartbeat
-    timings = view.timings
+    heartbeat, timings = seen.heartbeat, situation.timings
     if heartbeat is None or heartbeat.pending_ms < timings.stuck_ms:
         return None
     waits = f'the quorum heartbeat of "{writer.name}" has waited for {heartbeat.pending_ms} ms'
-    needed = document.voters.others_needed(writer.name) if document.voters is not None else 0
-    advancing = [node for node in _followers(writer, document, view) if node.wal_received_age_ms < timings.veto_ms]
+    needed = situation.voters.others_needed(writer.name)
+    advancing = [node for node in _followers(situation, writer) if node.wal_received_age_ms < timings.veto_ms]
     if needed and len(advancing) >= needed:
         return Finding(Diagnosis.COMMIT_STUCK, f"{waits}, but its WAL still reaches {_names(advancing)}: slow, not dead")
-    settled = [
-        node
-        for node in _other_voters(writer, document, view)
-        if is_running(node)
-        and is_fresh(node, timings)
-        and node.running_for_ms >= timings.settled_ms
-        and node.not_streaming_for_ms < node.running_for_ms - timings.fresh_ms
-    ]
-    # A standby that has not streamed since it runs may be unable to; only one that did stream says something of the writer.
+    others = situation.voters_beside(writer.name)
+    settled = [node for node in others if _is_settled(situation, node)]
     if len(settled) < needed:
-        absent = [node for node in _other_voters(writer, document, view) if node not in settled]
+        absent = [node for node in others if node not in settled]
         return Finding(
             Diagnosis.COMMIT_STUCK,
             f"{waits}: {needed} of the other voters must acknowledge, and {_names(absent)} cannot",
         )
-    hindrance = _slow_disks(writer, document, view)
+    hindrance = _slow_disks(situation, writer, others)
     if hindrance is not None:
         return Finding(Diagnosis.COMMIT_STUCK, f"{waits}, but {hindrance}")
     return Finding(Diagnosis.COMMIT_STUCK, f"{waits}, and no WAL reaches {_names(settled)}", failed=True, is_soft=True)
 
 
-def _slow_disks(writer: NodeView, document: Topology, view: View) -> str | None:
+def _is_settled(situation: Situation, node: NodeView) -> bool:
+    """Return whether the node says something of the writer by not streaming from it.
+
+    A standby that has not streamed since it runs may be unable to; only one that did stream does.
+    """
+    timings = situation.timings
+    return (
+        is_running(node)
+        and node.name in situation.fresh
+        and node.running_for_ms >= timings.settled_ms
+        and node.not_streaming_for_ms < node.running_for_ms - timings.fresh_ms
+    )
+
+
+def _slow_disks(situation: Situation, writer: NodeView, voters: list[NodeView]) -> str | None:
     """Return why another writer's commits would wait for the same slow disks, or may for all that is known; None if not.
 
     Whoever leads, w voters must make each commit durable.  Where fewer than w are heard and have a disk of which nothing bad is
     known, a failover would cost an outage and mend nothing: then it is not the writer that is stuck.
     """
-    timings = view.timings
-    w = document.voters.w if document.voters is not None else 1
-    others = [node for node in _other_voters(writer, document, view) if is_fresh(node, timings)]
+    timings, w = situation.timings, situation.voters.w
+    others = [node for node in voters if node.name in situation.fresh]
     sharing = [node for node in others if _is_on_busy_disk_of(writer, node, timings)]
     slow = [node for node in others if node in sharing or _is_slow(node, timings)]
     untried = [node for node in others if node not in slow and _is_being_tried(node)]
@@ -338,31 +345,21 @@ def _is_being_tried(node: NodeView) -> bool:
     return sync is not None and sync.last_ms is None
 
 
-def _other_voters(writer: NodeView, document: Topology, view: View) -> list[NodeView]:
-    names = document.voters.names if document.voters is not None else ()
-    return [node for node in view.nodes if node.name in names and node.name != writer.name]
-
-
-def _advancing_voters(writer: NodeView, document: Topology, view: View) -> list[NodeView]:
-    """Return the other voters whose WAL end grew within the veto's time and that still follow the writer."""
-    return [node for node in _followers(writer, document, view) if node.wal_advanced_age_ms < view.timings.veto_ms]
-
-
-def _followers(writer: NodeView, document: Topology, view: View) -> list[NodeView]:
+def _followers(situation: Situation, writer: NodeView) -> list[NodeView]:
     """Return the other voters that are told to follow the writer."""
     return [
         node
-        for node in _other_voters(writer, document, view)
+        for node in situation.voters_beside(writer.name)
         if node.observation is not None
         and node.observation.receiver is not None
         and node.observation.receiver.upstream == writer.name
     ]
 
 
-def _witnesses_who_lost_it(writer: NodeView, document: Topology, view: View) -> list[NodeView]:
+def _witnesses_who_lost_it(situation: Situation, writer: NodeView) -> list[NodeView]:
     """Return the other voters that get nothing from the writer, if they are a majority of the other voters; else none."""
-    others = _other_voters(writer, document, view)
-    witnesses = [node for node in others if has_lost_writer(node, view.timings)]
+    others = situation.voters_beside(writer.name)
+    witnesses = [node for node in others if has_lost_writer(node, situation.timings)]
     return witnesses if len(witnesses) * 2 > len(others) else []
 
 

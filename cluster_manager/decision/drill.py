@@ -15,7 +15,8 @@ from cluster_manager.decision.elect import Elected, elect, tally
 from cluster_manager.decision.members import CAUGHT_UP_BYTES
 from cluster_manager.decision.nodeview import NodeView
 from cluster_manager.decision.prospects import KEPT_DOWN, fit_to_serve, obstacle_after, stuck
-from cluster_manager.decision.suspicion import is_running, promisable
+from cluster_manager.decision.situation import Situation, survey
+from cluster_manager.decision.suspicion import is_running
 from cluster_manager.decision.transition import begin
 from cluster_manager.decision.view import Promise, View, slots_of
 from pgtopology.document import Topology, TransitionKind
@@ -23,6 +24,7 @@ from pgtopology.drill import CandidateReadiness, Drill, Readiness
 from pgtopology.flight import Measured, VoteTold
 from pgtopology.lsn import format_lsn
 from pgtopology.node import NodeName, Position, sync_name
+from pgtopology.observation import Observation
 from pgtopology.orders import PromiseAnswer
 from pgtopology.quorum import Voter
 
@@ -44,18 +46,16 @@ def obstacle(view: View, lose: str | None) -> str | None:
 
 def rehearse(view: View, lose: str | None, readiness: Mapping[NodeName, Readiness], expected: Measured | None) -> Drill:
     """Return what the loss of *lose*, the writer if None, would do now. To be asked only without `obstacle`."""
-    document = view.document
-    assert document is not None
+    situation = survey(view)
+    assert situation is not None
+    document, voters = situation.document, situation.voters
     assert document.writer is not None
-    voters = document.voters
-    assert voters is not None
     lost = NodeName(lose) if lose is not None else document.writer
-    able, missing = promisable(view, document)
-    able = tuple(voter for voter in able if voter.name != lost)
-    missing = {name: why for name, why in missing.items() if name != lost} | {str(lost): "is the one that is lost"}
+    able = tuple(voter for voter in situation.promisable if voter.name != lost)
+    missing = {name: why for name, why in situation.missing.items() if name != lost} | {lost: "is the one that is lost"}
     elected, votes = _hold_election(view, document, able)
     is_writer = lost == document.writer
-    possible, verdict = _verdict(view, document, lost, elected)
+    possible, verdict = _verdict(situation, lost, elected)
     asked = tuple(node.name for node in view.nodes if node.name != lost and _has_data(node))
     left = [voter.name for voter in able]
     serving = fit_to_serve(document, left)
@@ -87,7 +87,7 @@ def rehearse(view: View, lose: str | None, readiness: Mapping[NodeName, Readines
         expected=expected if is_writer else None,
         in_the_way=_in_the_way(view, document, readiness),
         nodes=tuple(
-            _candidate(view, document, node, readiness.get(node.name), counts=node.name in left)
+            _candidate(situation, node, readiness.get(node.name), counts=node.name in left)
             for node in view.nodes
             if node.name != lost
         ),
@@ -133,12 +133,13 @@ def _answer(node: NodeView, voter: Voter, begun: Topology) -> PromiseAnswer:
     )
 
 
-def _verdict(view: View, document: Topology, lost: NodeName, elected: Elected | None) -> tuple[bool, str]:
+def _verdict(situation: Situation, lost: NodeName, elected: Elected | None) -> tuple[bool, str]:
     """Return whether commits would go on without *lost*, and the sentence about it."""
-    why_not = stuck(view, diagnose_writer(view, document))
+    document = situation.document
+    why_not = stuck(situation.view, diagnose_writer(situation))
     if why_not is not None:
         return False, f"commits wait already: {why_not}"
-    why_not = obstacle_after(view, document, (lost,))
+    why_not = obstacle_after(situation, (lost,))
     if why_not is not None:
         return False, why_not
     if lost != document.writer:
@@ -177,45 +178,23 @@ def _in_the_way(view: View, document: Topology, readiness: Mapping[NodeName, Rea
     return tuple(found)
 
 
-def _candidate(view: View, document: Topology, node: NodeView, told: Readiness | None, *, counts: bool) -> CandidateReadiness:
-    observation = node.observation
-    obstacles: list[str] = []
+def _candidate(situation: Situation, node: NodeView, told: Readiness | None, *, counts: bool) -> CandidateReadiness:
+    observation, document = node.observation, situation.document
+    obstacles = _why_no_leader(situation, node, counts=counts)
     notes: list[str] = []
-    _, missing = promisable(view, document)
-    member = document.member(node.name)
-    is_voter = document.voters is not None and document.voters.find(node.name) is not None
-    if not is_voter:
-        obstacles.append("is no voter: it would be asked, and could not be elected")
-    elif not counts:
-        obstacles.append(missing.get(node.name, "could not promise"))
-    elif member is not None and member.stopped:
-        obstacles.append(f"{KEPT_DOWN}: it could promise, and would acknowledge nothing")
-    elif not is_running(node):
-        obstacles.append("its PostgreSQL would have to start first")
     behind = None
     if observation is not None:
         if observation.wal_end is not None and observation.replayed_lsn is not None:
             behind = max(0, observation.wal_end - observation.replayed_lsn)
-            if behind > CAUGHT_UP_BYTES:
-                obstacles.append(f"{behind / 1_048_576:.1f} MiB of WAL to replay before it is promoted")
-        disk = observation.disk
-        if disk is not None and disk.free_bytes < DISK_FREE_BYTES_MIN:
-            obstacles.append(f"only {disk.free_bytes >> 20} MiB are free on its disk")
-        if observation.pending_restart:
-            notes.append("settings wait for a restart")
-        if observation.login_problem:
-            worries = notes if observation.login_spared else obstacles
-            worries.append(f"a login fails that it may need: {observation.login_problem}")
-        if observation.problem:
-            notes.append(observation.problem)
-    notes += lost_with(view, node.name)
+        _judge_seen(observation, behind, obstacles, notes)
+    notes += lost_with(situation.view, node.name)
+    member = document.member(node.name)
     if member is not None and member.leaving:
         notes.append("is being taken out of the cluster")
-    if told is None:
-        if observation is not None and is_running(node):
-            notes.append("its noded does not tell what sessions and slots it has")
-    else:
+    if told is not None:
         _judge(document, node, told, obstacles, notes)
+    elif observation is not None and is_running(node):
+        notes.append("its noded does not tell what sessions and slots it has")
     return CandidateReadiness(
         node=node.name,
         zone=node.spec.zone,
@@ -226,6 +205,33 @@ def _candidate(view: View, document: Topology, node: NodeView, told: Readiness |
         obstacles=tuple(obstacles),
         notes=tuple(notes),
     )
+
+
+def _why_no_leader(situation: Situation, node: NodeView, *, counts: bool) -> list[str]:
+    """Return why the node could not be elected, or not lead at once, before anything else is said of it."""
+    member = situation.document.member(node.name)
+    if situation.voters.find(node.name) is None:
+        return ["is no voter: it would be asked, and could not be elected"]
+    if not counts:
+        return [situation.missing.get(node.name, "could not promise")]
+    if member is not None and member.stopped:
+        return [f"{KEPT_DOWN}: it could promise, and would acknowledge nothing"]
+    return [] if is_running(node) else ["its PostgreSQL would have to start first"]
+
+
+def _judge_seen(observation: Observation, behind: int | None, obstacles: list[str], notes: list[str]) -> None:
+    """Add what the node's own noded says of it all the time."""
+    if behind is not None and behind > CAUGHT_UP_BYTES:
+        obstacles.append(f"{behind / 1_048_576:.1f} MiB of WAL to replay before it is promoted")
+    if observation.disk is not None and observation.disk.free_bytes < DISK_FREE_BYTES_MIN:
+        obstacles.append(f"only {observation.disk.free_bytes >> 20} MiB are free on its disk")
+    if observation.pending_restart:
+        notes.append("settings wait for a restart")
+    if observation.login_problem:
+        worries = notes if observation.login_spared else obstacles
+        worries.append(f"a login fails that it may need: {observation.login_problem}")
+    if observation.problem:
+        notes.append(observation.problem)
 
 
 def _judge(document: Topology, node: NodeView, told: Readiness, obstacles: list[str], notes: list[str]) -> None:

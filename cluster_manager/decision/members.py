@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from cluster_manager.decision.nodeview import NodeView
-from cluster_manager.decision.suspicion import Health, health
+from cluster_manager.decision.situation import Situation
 from cluster_manager.decision.view import View
 from pgtopology.document import Topology
 from pgtopology.node import Member, NodeState, Role, sync_name
@@ -22,28 +22,30 @@ READER_LAG_BYTES_MAX = 16 << 20
 """A streaming standby that falls behind further than a WAL segment is taken out of the reader endpoint."""
 
 
-def node_state(node: NodeView, document: Topology | None, view: View) -> NodeState:
+WORK = {Activity.CLONING: NodeState.CLONING, Activity.REWINDING: NodeState.REWINDING}
+"""What a node is doing for longer than a moment, during which nothing else about it matters."""
+
+
+def node_state(node: NodeView, view: View) -> NodeState:
     """Return the state that status and document show for the node."""
-    observation = node.observation
-    if observation is None or health(node, view.timings) in (Health.SILENT, Health.UNSEEN):
+    return _state(node, view, lag_bytes(node, view))
+
+
+def _state(node: NodeView, view: View, lag: int | None) -> NodeState:
+    observation, document = node.observation, view.document
+    if observation is None or not node.is_heard(view.timings):
         return NodeState.UNREACHABLE
-    match observation.activity:
-        case Activity.CLONING:
-            return NodeState.CLONING
-        case Activity.REWINDING:
-            return NodeState.REWINDING
-        case Activity.IDLE | Activity.INITIALISING | Activity.PROMOTING:
-            pass
-    if observation.postmaster.state is not PostmasterState.RUNNING:
+    if (work := WORK.get(observation.activity)) is not None:
+        return work
+    if observation.postmaster.state is not PostmasterState.RUNNING or observation.role is Role.NONE:
         return NodeState.STOPPED
-    if observation.role is Role.PRIMARY:
-        if document is not None and document.writer == node.name:
-            return NodeState.RUNNING
-        # A promoted candidate is on its way to be the writer; whoever else is a primary serves nobody.
-        return NodeState.CATCHING_UP if _is_candidate(node, observation, document) else NodeState.STOPPED
-    if observation.role is not Role.STANDBY:
-        return NodeState.STOPPED
-    return NodeState.STREAMING if _is_streaming(node, observation, document, view) else NodeState.CATCHING_UP
+    if observation.role is Role.STANDBY:
+        is_streaming = document is not None and _is_streaming(node, observation, document, lag)
+        return NodeState.STREAMING if is_streaming else NodeState.CATCHING_UP
+    if document is not None and document.writer == node.name:
+        return NodeState.RUNNING
+    # A promoted candidate is on its way to be the writer; whoever else is a primary serves nobody.
+    return NodeState.CATCHING_UP if _is_candidate(node, observation, document) else NodeState.STOPPED
 
 
 def _is_candidate(node: NodeView, observation: Observation, document: Topology | None) -> bool:
@@ -55,9 +57,22 @@ def _is_candidate(node: NodeView, observation: Observation, document: Topology |
     )
 
 
-def lag_bytes(node: NodeView, document: Topology | None, view: View) -> int | None:
+def _is_streaming(node: NodeView, observation: Observation, document: Topology, lag: int | None) -> bool:
+    """A standby streams if its receiver does, from the writer; once streaming it may lag further than to begin with."""
+    receiver = observation.receiver
+    if document.writer is None or receiver is None or not receiver.streaming:
+        return False
+    if receiver.upstream != document.writer or observation.system_identifier != document.system_identifier:
+        return False
+    before = document.member(node.name)
+    was_streaming = before is not None and before.state is NodeState.STREAMING
+    limit = READER_LAG_BYTES_MAX if was_streaming else CAUGHT_UP_BYTES
+    return lag is None or lag <= limit
+
+
+def lag_bytes(node: NodeView, view: View) -> int | None:
     """Return how far the node's replay is behind the writer's WAL end, by the newest observations of both; None if unknown."""
-    writer = view.node(document.writer) if document is not None else None
+    writer = view.writer
     if writer is None or writer.observation is None or node.observation is None:
         return None
     ahead, behind = writer.observation.wal_end, node.observation.replayed_lsn or node.observation.wal_end
@@ -66,23 +81,24 @@ def lag_bytes(node: NodeView, document: Topology | None, view: View) -> int | No
     return max(0, ahead - behind) if ahead is not None and behind is not None else None
 
 
-def lag_ms(node: NodeView, document: Topology | None, view: View) -> float | None:
+def lag_ms(node: NodeView, view: View) -> float | None:
     """Return the time from a commit on the writer to its visibility on the node; None if it is unknown.
 
     The sum of two durations, each of one clock: from the commit to the word that it is flushed there, by the writer, and the
     wait for its replay, by the node.  So it is rather too long (by the word's way back) than too short.
     """
+    document = view.document
     if document is None or document.writer is None:
         return None
     if node.name == document.writer:
         return 0.0
-    shipped, replayed = _lags_ms(node, document, view)
+    shipped, replayed = _lags_ms(node, view)
     return shipped + replayed if shipped is not None and replayed is not None else None
 
 
-def _lags_ms(node: NodeView, document: Topology, view: View) -> tuple[float | None, float | None]:
+def _lags_ms(node: NodeView, view: View) -> tuple[float | None, float | None]:
     """Return how long WAL takes to get to the node, and how long it waits there for its replay; None for what is unknown."""
-    observation, writer = node.observation, view.node(document.writer)
+    observation, writer = node.observation, view.writer
     if observation is None or not node.is_heard(view.timings):
         return None, None
     if writer is None or writer.observation is None or not writer.is_heard(view.timings) or observation.incarnation is None:
@@ -92,25 +108,30 @@ def _lags_ms(node: NodeView, document: Topology, view: View) -> tuple[float | No
     return shipped[0] if shipped else None, observation.replay_lag_ms
 
 
-def reader_obstacle(node: NodeView, document: Topology, view: View) -> str | None:
-    """Return why the reader endpoint sends no new session to the node, or None if it may.
+def reader_obstacle(node: NodeView, view: View) -> str | None:
+    """Return why the reader endpoint sends no new session to the node, or None if it may."""
+    lag = lag_bytes(node, view)
+    return _reader_obstacle(node, view, _state(node, view, lag), lag)
+
+
+def _reader_obstacle(node: NodeView, view: View, state: NodeState, lag: int | None) -> str | None:
+    """Return the same for a node in *state* that is *lag* bytes behind.
 
     A replica that was too late comes back when it is well within the limit.
     """
-    state = node_state(node, document, view)
+    if view.document is None:
+        return "there is no cluster yet"
     if state is not NodeState.STREAMING:
         return f"it is {'the writer' if state is NodeState.RUNNING else str(state).replace('_', ' ')}"
-    behind = lag_bytes(node, document, view)
-    if behind is not None and behind > READER_LAG_BYTES_MAX:
-        return f"its replay is {behind} bytes behind, more than {READER_LAG_BYTES_MAX}"
+    if lag is not None and lag > READER_LAG_BYTES_MAX:
+        return f"its replay is {lag} bytes behind, more than {READER_LAG_BYTES_MAX}"
     limit_ms = view.reader_lag_max_ms
     if not limit_ms:
         return None
-    lags_ms = _lags_ms(node, document, view)
-    before = document.member(node.name)
+    before = view.document.member(node.name)
     was_late = before is not None and before.state is NodeState.STREAMING and not before.reader_eligible
     # What is known of a sum is the least that it can be.
-    at_least_ms = sum(part for part in lags_ms if part is not None)
+    at_least_ms = sum(part for part in _lags_ms(node, view) if part is not None)
     if at_least_ms > limit_ms:
         return f"what it shows is {at_least_ms:.0f} ms old, more than max_lag_ms = {limit_ms}"
     if was_late and at_least_ms > limit_ms / 2:
@@ -129,27 +150,29 @@ def is_in_force(node: NodeView, document: Topology) -> bool:
     )
 
 
-def refreshed(document: Topology, view: View) -> Topology:
-    """Return *document* with its members as observed now; equal to it if nothing that others act on has changed."""
+def refreshed(situation: Situation) -> Topology:
+    """Return the document with its members as observed now; equal to it if nothing that others act on has changed."""
+    document = situation.document
     # A voter that was taken out of the settings stays a member until it is no voter any more.
     gone = [
         msgspec.structs.replace(member, role=Role.NONE, state=NodeState.UNREACHABLE, reader_eligible=False, leaving=True)
         for member in document.members
-        if view.node(member.name) is None and document.voters is not None and document.voters.find(member.name) is not None
+        if member.name not in situation.nodes and situation.voters.find(member.name) is not None
     ]
-    members = (*(_refresh(spec_node, document, view) for spec_node in view.nodes), *gone)
+    members = (*(_refresh(node, situation.view, document) for node in situation.view.nodes), *gone)
     if _without_lag(members) == _without_lag(document.members):
         return document
     return msgspec.structs.replace(document, members=members)
 
 
-def _refresh(node: NodeView, document: Topology, view: View) -> Member:
+def _refresh(node: NodeView, view: View, document: Topology) -> Member:
     spec = node.spec
     before = document.member(spec.name)
     observation = node.observation
     if before is not None and observation is None and view.now_ms - view.started_at_ms < view.timings.silence_ms:
         return before  # this manager has only begun: that it has heard nothing yet says nothing
-    state = node_state(node, document, view)
+    lag = lag_bytes(node, view)
+    state = _state(node, view, lag)
     role, timeline, incarnation = Role.NONE, None, before.incarnation if before is not None else None
     if observation is not None:
         running = observation.postmaster.state is PostmasterState.RUNNING
@@ -172,23 +195,9 @@ def _refresh(node: NodeView, document: Topology, view: View) -> Member:
         state=state,
         timeline=timeline,
         tier=spec.tier,
-        reader_eligible=reader_obstacle(node, document, view) is None,
-        lag_bytes=lag_bytes(node, document, view),
+        reader_eligible=_reader_obstacle(node, view, state, lag) is None,
+        lag_bytes=lag,
     )
-
-
-def _is_streaming(node: NodeView, observation: Observation, document: Topology | None, view: View) -> bool:
-    """A standby streams if its receiver does, from the writer; once streaming it may lag further than to begin with."""
-    receiver = observation.receiver
-    if document is None or document.writer is None or receiver is None or not receiver.streaming:
-        return False
-    if receiver.upstream != document.writer or observation.system_identifier != document.system_identifier:
-        return False
-    before = document.member(node.name)
-    was_streaming = before is not None and before.state is NodeState.STREAMING
-    limit = READER_LAG_BYTES_MAX if was_streaming else CAUGHT_UP_BYTES
-    lag = lag_bytes(node, document, view)
-    return lag is None or lag <= limit
 
 
 def _without_lag(members: tuple[Member, ...]) -> tuple[Member, ...]:

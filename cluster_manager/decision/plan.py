@@ -10,23 +10,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import msgspec
-
-from cluster_manager.decision import adoption, attempt, bootstrap, configuring, membership, transition
-from cluster_manager.decision.actions import Action, Checkpoint, Clone, Rewind, WriteDocument
+from cluster_manager.decision import adoption, bootstrap, transition
+from cluster_manager.decision.actions import Action, Checkpoint
+from cluster_manager.decision.beside import beside_the_writer
 from cluster_manager.decision.diagnose import Diagnosis, Finding, diagnose_store, diagnose_writer
-from cluster_manager.decision.members import refreshed
-from cluster_manager.decision.nodeview import NEVER_MS, is_fresh
-from cluster_manager.decision.refusal import refusal
-from cluster_manager.decision.repair import Repair, bearable, repairs
+from cluster_manager.decision.nodeview import NEVER_MS
+from cluster_manager.decision.refusal import why_not
+from cluster_manager.decision.repair import Repair
 from cluster_manager.decision.request import Request, RequestKind
-from cluster_manager.decision.suspicion import promisable
+from cluster_manager.decision.situation import Situation, survey
 from cluster_manager.decision.view import View
-from pgtopology.document import Step, Topology, TransitionKind
-from pgtopology.epoch import Revision
-
-MEMBERS_CHANGED = "the members changed"
-"""The reason of a write that only notes down what was observed of the nodes."""
+from pgtopology.document import TransitionKind
 
 CALM_WAKE_MS = 100
 """How long nothing may happen before the ages are looked at again: a third of what makes an observation stale."""
@@ -39,9 +33,6 @@ REST_WAKE_MS = 200
 
 SOONEST_WAKE_MS = 1
 """A timer may be early by less than that."""
-
-_WRITER_IS_THERE = (Diagnosis.COMMIT_STUCK,)
-"""Besides HEALTHY: the writer answers, so that a node may be made anew from it, which may be just what it waits for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +71,20 @@ class Plan:
 
 
 def decide(view: View) -> Plan:
-    """Return the plan for *view*.
+    """Return the plan for *view*: the answer to the first of these questions that has one.
+
+    1. Is the store behind what anybody has seen? Its document is made anew, or nothing is done (S12).
+    2. Are there no voters yet? A cluster is made, if that was ordered.
+    3. Does an operator give up the voters that do not answer? The rest goes on (S13).
+    4. Is a transition unfinished? It goes on from where the document says that it stands (D3).
+    5. Does the law call for another writer? That there is none is published, and nothing else is touched yet (F1, F2).
+    6. Does an operator want another writer? It hands over, in good order if it is well (F8).
+    7. Else it leads on, and everything beside it is kept in order.
 
     Nothing of it is done before so many voters were heard that the store cannot be behind without anybody saying so: a manager
     that has only begun would otherwise order the past (S12).
     """
-    plan = _decide(view)
+    plan = _answer(view)
     unheard = adoption.unheard(view)
     if not unheard or plan.goes_on_regardless:
         return plan
@@ -93,45 +92,41 @@ def decide(view: View) -> Plan:
     return replace(plan, finding=replace(plan.finding, reason=f"{plan.reason}; {why}"), actions=(), is_unsure=True)
 
 
-def _decide(view: View) -> Plan:
-    finding = diagnose_store(view)
-    if finding is not None:
-        return replace(_plan(view, *adoption.adopt(view, finding)), is_unsure=True)
-    document = view.document
-    if document is None:
-        return _plan(view, *bootstrap.found(view))
-    request = view.request
-    if request is not None and request.kind is RequestKind.DATA_LOSS and refusal(view, request) is None:
-        lost = Finding(Diagnosis.NO_SAFE_SET, "an operator goes on without a safe set")
-        given_up = _plan(view, lost, (transition.give_up_voters(view, document, target=request.to),))
-        return replace(given_up, goes_on_regardless=True)
-    if document.transition is not None:
-        if document.transition.step is Step.INITIALISING:
-            return _plan(view, *bootstrap.initialise(view, document, document.transition))
-        again = adoption.completed(view, document, document.transition)
-        if again is not None:
-            return _plan(view, Finding(Diagnosis.STORE_BEHIND, again.because), (again,))
-        if request is not None and request.kind is RequestKind.FAILOVER and refusal(view, request) is None:
-            wanted = msgspec.structs.replace(document.transition, target=request.to)
-            again = attempt.new_attempt(document, wanted, "the operator asks for another attempt")
-            return _plan(view, attempt.in_flight(document.transition, again.because), (again,))
-        finding, actions = transition.proceed(view, document, document.transition)
-        if not any(isinstance(action, WriteDocument) for action in actions):
-            actions = (*actions, *configuring.overdue(view, document))
-        return _plan(view, finding, actions)
-    finding = diagnose_writer(view, document)
-    if finding.failed:
-        kind = TransitionKind.FAILOVER
-        return _plan(view, finding, (transition.begin(view, document, finding, kind=kind),))
-    if view.request is not None and refusal(view, view.request) is None:
-        return _asked(view, document, view.request, finding)
-    return _beside_the_writer(view, document, finding)
+def _answer(view: View) -> Plan:
+    behind = diagnose_store(view)
+    if behind is not None:
+        return replace(_plan(view, *adoption.adopt(view, behind)), is_unsure=True)
+    situation = survey(view)
+    if situation is None:
+        return _plan(view, *bootstrap.bring_about(view))
+    request, under_way = view.request, situation.document.transition
+    if request is not None and request.kind is RequestKind.DATA_LOSS and why_not(situation, request) is None:
+        return _go_on_without(situation, request)
+    if under_way is not None:
+        return _plan(view, *transition.proceed(situation, under_way))
+    writer = diagnose_writer(situation)
+    if writer.failed:
+        begun = transition.begin(view, situation.document, writer, kind=TransitionKind.FAILOVER)
+        return _plan(view, writer, (begun,))
+    if request is not None and why_not(situation, request) is None:
+        return _hand_over(situation, request, writer)
+    proposal = beside_the_writer(situation, writer)
+    actions = (proposal.write,) if proposal.write is not None else proposal.orders
+    return _plan(view, proposal.finding or writer, actions, proposal.repairs)
 
 
-def _asked(view: View, document: Topology, request: Request, finding: Finding) -> Plan:
+def _go_on_without(situation: Situation, request: Request) -> Plan:
+    """Give up the voters that do not answer, as an operator takes it upon himself."""
+    lost = Finding(Diagnosis.NO_SAFE_SET, "an operator goes on without a safe set")
+    given_up = _plan(situation.view, lost, (transition.give_up_voters(situation, target=request.to),))
+    return replace(given_up, goes_on_regardless=True)
+
+
+def _hand_over(situation: Situation, request: Request, writer: Finding) -> Plan:
     """Begin what the operator asks for: in good order if the writer is well, else as a failover."""
+    view, document = situation.view, situation.document
     asked = Finding(Diagnosis.SWITCHOVER_REQUESTED, f'the operator asks "{document.writer}" to hand over')
-    kind = TransitionKind.SWITCHOVER if finding.diagnosis is Diagnosis.HEALTHY else TransitionKind.FAILOVER
+    kind = TransitionKind.SWITCHOVER if writer.diagnosis is Diagnosis.HEALTHY else TransitionKind.FAILOVER
     if request.kind is RequestKind.SWITCHOVER and document.writer is not None and not _is_checkpointed(view, request):
         waiting = Finding(asked.diagnosis, f'{asked.reason}; "{document.writer}" writes a checkpoint first')
         return _plan(view, waiting, (Checkpoint(document.writer),))
@@ -144,60 +139,6 @@ def _is_checkpointed(view: View, request: Request) -> bool:
     at_ms = view.checkpointed_at_ms
     fresh = at_ms is not None and view.now_ms - at_ms < view.timings.checkpointed_ms
     return fresh or view.now_ms - request.asked_at_ms >= view.timings.checkpoint_ms
-
-
-def _beside_the_writer(view: View, document: Topology, finding: Finding) -> Plan:
-    """Keep the rest of the cluster in order, whatever little is the matter with the writer."""
-    found = repairs(view, document)
-    calm = finding.diagnosis is Diagnosis.HEALTHY
-    if calm and found:
-        finding = Finding(found[0].diagnosis, "; ".join(repair.reason for repair in found))
-    current = refreshed(document, view)
-    if current != document:
-        written = msgspec.structs.replace(current, revision=Revision(document.revision + 1))
-        return _plan(view, finding, (WriteDocument(written, MEMBERS_CHANGED),), found)
-    trusted = finding.diagnosis in _WRITER_IS_THERE or calm
-    wanted = [repair.action for repair in found if repair.action is not None and (trusted or not _destroys(repair.action))]
-    actions = [*bearable(view, document, wanted), *configuring.untold(view, document)]
-    if calm and view.checkpointed_at_ms is None and document.writer is not None:
-        # A promotion leaves the old timeline in the control file until the next checkpoint, minutes later; a writer that dies
-        # before it could not be rewound afterwards.
-        actions.append(Checkpoint(document.writer))
-    change = membership.next_step(view, document) if calm else None
-    if finding.diagnosis is Diagnosis.COMMIT_STUCK:
-        change = membership.unstick(view, document)
-    if change is not None:
-        what, action = change
-        if isinstance(action, WriteDocument):
-            return _plan(view, _changing(finding, what), (action,), found)
-        if action is not None:
-            actions.append(action)
-        if not found or not calm:
-            finding = _changing(finding, what)
-    _, missing = promisable(view, document)
-    if missing and finding.diagnosis is Diagnosis.HEALTHY:
-        # One that is merely late says nothing new; one that answers and does not count does.
-        who = "; ".join(f'voter "{name}" {why}' for name, why in missing.items() if _is_heard(view, name))
-        finding = Finding(Diagnosis.REPLICA_MISSING, who) if who else finding
-    if document.paused and finding.diagnosis is Diagnosis.HEALTHY:
-        finding = Finding(Diagnosis.PAUSED, f"{finding.reason}; automatic failover is paused")
-    return _plan(view, finding, tuple(actions), found)
-
-
-def _changing(finding: Finding, what: str) -> Finding:
-    """Return the finding while something about the voters is being changed: for its own sake, or because commits are stuck."""
-    if finding.diagnosis is Diagnosis.COMMIT_STUCK:
-        return Finding(finding.diagnosis, f"{finding.reason}; {what}")
-    return Finding(Diagnosis.VOTERS_CHANGING, what)
-
-
-def _is_heard(view: View, name: str) -> bool:
-    node = view.node(name)
-    return node is not None and is_fresh(node, view.timings)
-
-
-def _destroys(action: Action) -> bool:
-    return isinstance(action, Rewind) or (isinstance(action, Clone) and action.destroys is not None)
 
 
 def _plan(view: View, finding: Finding, actions: tuple[Action, ...], found: tuple[Repair, ...] = ()) -> Plan:

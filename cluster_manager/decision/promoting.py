@@ -12,10 +12,11 @@ import msgspec
 from cluster_manager.decision.actions import Action, AskPromise, Follow, Promote, PutInForce, WriteDocument
 from cluster_manager.decision.attempt import in_flight, new_attempt, next_document
 from cluster_manager.decision.diagnose import Diagnosis, Finding
-from cluster_manager.decision.nodeview import NodeView, is_fresh
+from cluster_manager.decision.nodeview import NodeView
+from cluster_manager.decision.proof import flushed_by
 from cluster_manager.decision.repair import rejoining
-from cluster_manager.decision.suspicion import Health, health, promisable, tell
-from cluster_manager.decision.view import View
+from cluster_manager.decision.situation import Situation
+from cluster_manager.decision.suspicion import tell
 from pgtopology.document import Candidate, Topology, Transition
 from pgtopology.lsn import format_lsn
 from pgtopology.node import NodeName, NodeState, Role
@@ -25,37 +26,33 @@ from pgtopology.quorum import make_voters, synchronous_standby_names
 from pgtopology.timeline import fork_from
 
 
-def bring_up(
-    view: View, document: Topology, transition: Transition, candidate: Candidate
-) -> tuple[Finding, tuple[Action, ...]]:
+def bring_up(situation: Situation, transition: Transition, candidate: Candidate) -> tuple[Finding, tuple[Action, ...]]:
     """Return where the candidate stands and what to do next."""
-    node = view.node(candidate.node)
-    timeline = candidate.timeline
+    document = situation.document
+    node, timeline = situation.node(candidate.node), candidate.timeline
     if node is None or timeline is None:
         return in_flight(transition, f'the candidate "{candidate.node}" is gone from the settings'), (
             new_attempt(document, transition, f'the candidate "{candidate.node}" is gone'),
         )
-    lost = _why_given_up(view, document, node)
+    lost = _why_given_up(situation, node)
     if lost is not None:
-        able, missing = promisable(view, document)
-        if document.voters is not None and document.is_safe_set(able):
+        if situation.has_safe_set:
             return in_flight(transition, lost), (new_attempt(document, transition, lost),)
-        who = tell(missing)
-        return Finding(Diagnosis.NO_SAFE_SET, f"{lost}; {who}", cause=Diagnosis.TRANSITION_IN_FLIGHT), ()
-    followers = _followers(view, document, node)
+        reason = f"{lost}; {tell(situation.missing)}"
+        return Finding(Diagnosis.NO_SAFE_SET, reason, cause=Diagnosis.TRANSITION_IN_FLIGHT), ()
+    followers = _followers(situation, node)
     if not _is_promoted(node, document):
         return in_flight(transition, f'"{node.name}" is being promoted to timeline {timeline}'), (
             Promote(node.name, timeline),
             *followers,
         )
-    waiting = _why_not_open(view, document, transition, node)
+    waiting = _why_not_proven(situation, node) or _why_still_read(situation, transition, node)
     if waiting is not None:
         finding = in_flight(transition, f'"{node.name}" is promoted; {waiting}')
-        anew = _made_anew(view, document, node)
+        anew = _made_anew(situation, node)
         if anew is not None:
             return finding, (anew,)
-        taught = _taught(view, document, node)
-        return finding, (*followers, *_helpers(view, document, node), *taught)
+        return finding, (*followers, *_helpers(situation, node), *_taught(situation, node))
     return in_flight(transition, f'"{node.name}" has its quorum'), (_open(document, node),)
 
 
@@ -70,22 +67,20 @@ def _is_promoted(node: NodeView, document: Topology) -> bool:
     )
 
 
-def _why_given_up(view: View, document: Topology, node: NodeView) -> str | None:
+def _why_given_up(situation: Situation, node: NodeView) -> str | None:
     """Return why the candidate cannot be waited for any longer, or None (L5)."""
-    timings = view.timings
+    view, document, timings = situation.view, situation.document, situation.timings
     since_ms = view.now_ms - max(view.epoch_began_at_ms, view.claimed_at_ms)
-    if health(node, timings) in (Health.SILENT, Health.UNSEEN):
+    seen = situation.heard.get(node.name)
+    if seen is None:
         return f'the candidate "{node.name}" is silent' if since_ms >= timings.silence_ms else None
-    observation = node.observation
-    if observation is None:
-        return None
-    if is_fresh(node, timings) and observation.postmaster.state is PostmasterState.STOPPED:
+    if node.name in situation.fresh and seen.postmaster.state is PostmasterState.STOPPED:
         return f'PostgreSQL on the candidate "{node.name}" has stopped'
-    if observation.foreign:
+    if seen.foreign:
         return f'somebody promoted the candidate "{node.name}" by hand'
-    if observation.promised > document.epoch:
-        return f'the candidate "{node.name}" has promised epoch {observation.promised}'
-    if observation.role is Role.PRIMARY:
+    if seen.promised > document.epoch:
+        return f'the candidate "{node.name}" has promised epoch {seen.promised}'
+    if seen.role is Role.PRIMARY:
         if not _is_promoted(node, document):
             return f'the candidate "{node.name}" runs as the primary of another epoch or timeline'
         stuck = since_ms >= timings.opening_ms and node.running_for_ms >= timings.opening_ms
@@ -94,89 +89,82 @@ def _why_given_up(view: View, document: Topology, node: NodeView) -> str | None:
     return f'the candidate "{node.name}" makes no progress' if still >= timings.replay_progress_ms else None
 
 
-def _followers(view: View, document: Topology, candidate: NodeView) -> tuple[Action, ...]:
+def _followers(situation: Situation, candidate: NodeView) -> tuple[Action, ...]:
     """Order the fenced standbys whose history the candidate's continues to stream from it, also before it is promoted (L2)."""
     upstream = Upstream(candidate.name, candidate.spec.address)
     return tuple(
         Follow(node.name, upstream)
-        for node in view.nodes
-        if node.name != candidate.name and node.observation is not None and _may_follow(node, node.observation, document)
+        for node in situation.view.nodes
+        if node.name != candidate.name and node.observation is not None and _may_follow(node.observation, situation.document)
     )
 
 
-def _helpers(view: View, document: Topology, candidate: NodeView) -> tuple[Action, ...]:
+def _helpers(situation: Situation, candidate: NodeView) -> tuple[Action, ...]:
     """Bring up who could complete the quorum of a candidate that has waited for it for a while.
 
     Nodes that have not promised this epoch are asked, for they may have come back since; those that went past the fork are
     rewound or made anew from the candidate.  That destroys nothing that was acknowledged: the candidate was elected by a safe
     set (S7).
     """
-    if candidate.running_for_ms < view.timings.helpers_ms:
+    document = situation.document
+    if candidate.running_for_ms < situation.timings.helpers_ms:
         return ()
     late = tuple(
-        AskPromise(node.name)
-        for node in view.nodes
-        if node.name != candidate.name
-        and is_fresh(node, view.timings)
-        and node.observation is not None
-        and node.observation.system_identifier == document.system_identifier
-        and node.observation.promised < document.epoch
+        AskPromise(name)
+        for name, seen in situation.fresh.items()
+        if name != candidate.name and seen.system_identifier == document.system_identifier and seen.promised < document.epoch
     )
-    return (*late, *rejoining(view, document, candidate))
+    return (*late, *rejoining(situation, candidate))
 
 
-def _made_anew(view: View, document: Topology, candidate: NodeView) -> WriteDocument | None:
+def _made_anew(situation: Situation, candidate: NodeView) -> WriteDocument | None:
     """Record a voter that was made anew from the promoted candidate, once it is whole (docs/decisions/0005).
 
     Its former data can never again acknowledge nor promise, and the candidate's list names it.
     """
-    voters = document.voters
-    for node in view.nodes:
-        before, voter = voters.find(node.name) if voters is not None else None, node.voter()
-        if voters is None or before is None or voter is None or voter == before or node.name == candidate.name:
+    document, voters = situation.document, situation.voters
+    for name, seen in situation.fresh.items():
+        before, voter = voters.find(name), situation.nodes[name].voter()
+        if before is None or voter is None or voter == before or name == candidate.name:
             continue
-        if not _is_whole_copy(node, view, document):
+        if not _is_whole_copy(seen, document):
             continue
         others = [one for one in voters.members if one != before]
         members = tuple(
-            msgspec.structs.replace(member, incarnation=voter.incarnation) if member.name == node.name else member
+            msgspec.structs.replace(member, incarnation=voter.incarnation) if member.name == name else member
             for member in document.members
         )
         return WriteDocument(
             next_document(document, voters=make_voters([*others, voter], voters.w), members=members),
-            f'"{node.name}" was made anew from "{candidate.name}" and is whole: it votes with its new data',
+            f'"{name}" was made anew from "{candidate.name}" and is whole: it votes with its new data',
         )
     return None
 
 
-def _is_whole_copy(node: NodeView, view: View, document: Topology) -> bool:
+def _is_whole_copy(seen: Observation, document: Topology) -> bool:
     """Return whether the node holds everything the candidate held when it was copied, and streams from it in this epoch."""
-    observation = node.observation
-    if observation is None or not is_fresh(node, view.timings) or document.candidate is None:
-        return False
-    receiver = observation.receiver
+    receiver, candidate = seen.receiver, document.candidate
     return (
-        observation.whole
-        and observation.system_identifier == document.system_identifier
-        and observation.timeline == document.candidate.timeline
+        candidate is not None
+        and seen.whole
+        and seen.system_identifier == document.system_identifier
+        and seen.timeline == candidate.timeline
         and receiver is not None
         and receiver.streaming
-        and receiver.upstream == document.candidate.node
+        and receiver.upstream == candidate.node
         and receiver.upstream_epoch == document.epoch
     )
 
 
-def _taught(view: View, document: Topology, candidate: NodeView) -> tuple[Action, ...]:
+def _taught(situation: Situation, candidate: NodeView) -> tuple[Action, ...]:
     """Put the recorded voters in force on the candidate, if its list names one that was made anew since it was promoted."""
-    observation = candidate.observation
-    voters = document.voters
-    if observation is None or voters is None or observation.synchronous_standby_names is None:
+    shown = candidate.observation.synchronous_standby_names if candidate.observation is not None else None
+    if shown is None or shown == synchronous_standby_names(situation.voters, candidate.name):
         return ()
-    in_force = observation.synchronous_standby_names == synchronous_standby_names(voters, candidate.name)
-    return () if in_force else (PutInForce(candidate.name, voters),)
+    return (PutInForce(candidate.name, situation.voters),)
 
 
-def _may_follow(node: NodeView, observation: Observation, document: Topology) -> bool:
+def _may_follow(observation: Observation, document: Topology) -> bool:
     receiver = observation.receiver
     record = document.timelines[-1]
     timeline, replayed = observation.timeline, observation.replayed_lsn
@@ -193,58 +181,52 @@ def _may_follow(node: NodeView, observation: Observation, document: Topology) ->
     )
 
 
-def _why_not_open(view: View, document: Topology, transition: Transition, node: NodeView) -> str | None:
-    """Return what the opening still waits for, or None: the quorum's proof (S1, L6) and the old writer's readers (S14)."""
-    observation = node.observation
-    voters = document.voters
-    if observation is None or voters is None or not is_fresh(node, view.timings):
+def _why_not_proven(situation: Situation, node: NodeView) -> str | None:
+    """Return why the quorum has not proven the candidate yet, or None: its first commit is flushed there (F6, S1, L6)."""
+    seen, voters = situation.fresh.get(node.name), situation.voters
+    if seen is None:
         return "it has not been heard lately"
-    heartbeat = observation.heartbeat
-    if heartbeat is None or heartbeat.epoch != document.epoch or heartbeat.acknowledged_age_ms is None:
-        return "its first quorum commit is not acknowledged" + (
-            f" ({heartbeat.error})" if heartbeat and heartbeat.error else ""
-        )
+    heartbeat = seen.heartbeat
+    if heartbeat is None or heartbeat.epoch != situation.document.epoch or heartbeat.acknowledged_age_ms is None:
+        error = f" ({heartbeat.error})" if heartbeat and heartbeat.error else ""
+        return f"its first quorum commit is not acknowledged{error}"
     needed = voters.others_needed(node.name)
-    proofs = {voter.sync_name for voter in voters.members if voter.name != node.name}
-    flushed = {
-        sender.name
-        for sender in observation.walsenders
-        if sender.name in proofs
-        and sender.slot == sender.name
-        and sender.flush_lsn is not None
-        and heartbeat.lsn is not None
-        and sender.flush_lsn >= heartbeat.lsn
-    }
-    if len(flushed) < needed:
-        return f"{len(flushed)} of the {needed} other voters needed have flushed its first commit"
-    old = transition.from_node
+    others = [voter for voter in voters.members if voter.name != node.name]
+    flushed = {sender.name for sender in flushed_by(seen, others, heartbeat.lsn)} if heartbeat.lsn is not None else set[str]()
+    if len(flushed) >= needed:
+        return None
+    return f"{len(flushed)} of the {needed} other voters needed have flushed its first commit"
+
+
+def _why_still_read(situation: Situation, transition: Transition, node: NodeView) -> str | None:
+    """Return why somebody may still be served by the old primary, or None (S14)."""
+    view, old = situation.view, transition.from_node
     # Who led before a document that was made anew is not known, so nobody is known to have stopped.
-    if (transition.adopts is not None and old is None) or (
-        old is not None and not _is_proven_stopped(view, document, old, node)
-    ):
-        # Its heartbeat vouches for it as long as its WAL arrived somewhere; a frame of ours as long as it may have been lent.
-        since_ms = [view.started_at_ms, *(promise.wal_advanced_at_ms for promise in view.promises.values())]
-        if not view.proxies_settled:
-            since_ms.append(view.epoch_began_at_ms)
-        left_ms = view.timings.reader_lease_ms - (view.now_ms - max(since_ms))
-        if left_ms > 0:
-            whom = f'"{old}"' if old is not None else "the former writer"
-            return f"{whom} may still be read through a proxy for {left_ms:.0f} ms"
-    return None
+    unknown = transition.adopts is not None and old is None
+    if not unknown and (old is None or _is_proven_stopped(situation, old, node)):
+        return None
+    # Its heartbeat vouches for it as long as its WAL arrived somewhere; a frame of ours as long as it may have been lent.
+    since_ms = [view.started_at_ms, *(promise.wal_advanced_at_ms for promise in view.promises.values())]
+    if not view.proxies_settled:
+        since_ms.append(view.epoch_began_at_ms)
+    left_ms = situation.timings.reader_lease_ms - (view.now_ms - max(since_ms))
+    whom = f'"{old}"' if old is not None else "the former writer"
+    return f"{whom} may still be read through a proxy for {left_ms:.0f} ms" if left_ms > 0 else None
 
 
-def _is_proven_stopped(view: View, document: Topology, old: NodeName, candidate: NodeView) -> bool:
+def _is_proven_stopped(situation: Situation, old: NodeName, candidate: NodeView) -> bool:
     """Return whether the old primary cannot be serving anybody."""
+    epoch = situation.document.epoch
     if old == candidate.name:
         return True
-    promise = view.promises.get(old)
-    if promise is not None and promise.answer.promised >= document.epoch:
+    promise = situation.view.promises.get(old)
+    if promise is not None and promise.answer.promised >= epoch:
         return True
-    node = view.node(old)
+    node, seen = situation.node(old), situation.fresh.get(old)
     if node is None or node.observation is None:
         return False
-    stopped = is_fresh(node, view.timings) and node.observation.postmaster.state is PostmasterState.STOPPED
-    return stopped or node.has_stopped(document.epoch, view.timings)
+    stopped = seen is not None and seen.postmaster.state is PostmasterState.STOPPED
+    return stopped or node.has_stopped(epoch, situation.timings)
 
 
 def _open(document: Topology, node: NodeView) -> WriteDocument:

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 
 from cluster_manager.decision.actions import Action, AskPromise, Clone, Follow, Rewind, Stop
 from cluster_manager.decision.diagnose import Diagnosis
-from cluster_manager.decision.nodeview import NodeView, is_fresh
+from cluster_manager.decision.nodeview import NodeView
 from cluster_manager.decision.prospects import KEPT_DOWN
-from cluster_manager.decision.suspicion import Health, health
-from cluster_manager.decision.view import View
+from cluster_manager.decision.situation import Situation
 from pgtopology.document import Topology
 from pgtopology.node import Role
 from pgtopology.observation import Activity, Observation, PostmasterState
@@ -42,79 +41,79 @@ class Repair:
     action: Action | None = None
 
 
-def repairs(view: View, document: Topology) -> tuple[Repair, ...]:
+GRAVITY = (Diagnosis.TWO_PRIMARIES, Diagnosis.REPLICA_DIVERGED, Diagnosis.REPLICA_MISSING)
+
+
+def repairs(situation: Situation) -> tuple[Repair, ...]:
     """Return what is wrong with each node beside the writer, gravest first."""
-    writer = view.node(document.writer)
-    if writer is None or document.candidate is None or document.candidate.timeline is None:
+    writer, led = situation.writer, situation.document.candidate
+    if writer is None or led is None or led.timeline is None:
         return ()
     source = Upstream(writer.name, writer.spec.address)
-    found = [
-        repair
-        for node in view.nodes
-        if node.name != writer.name
-        and (repair := _repair(node, view, document, source, document.candidate.timeline)) is not None
-    ]
-    gravity = [Diagnosis.TWO_PRIMARIES, Diagnosis.REPLICA_DIVERGED, Diagnosis.REPLICA_MISSING]
-    return tuple(sorted(found, key=lambda repair: (gravity.index(repair.diagnosis), repair.node)))
+    beside = [node for node in situation.view.nodes if node.name != writer.name]
+    found = [one for node in beside if (one := _repair(situation, node, source, led.timeline)) is not None]
+    return tuple(sorted(found, key=lambda one: (GRAVITY.index(one.diagnosis), one.node)))
 
 
-def _repair(node: NodeView, view: View, document: Topology, source: Upstream, current: Timeline) -> Repair | None:
-    observation = node.observation
-    if observation is None or health(node, view.timings) in (Health.SILENT, Health.UNSEEN):
-        return Repair(node.name, Diagnosis.REPLICA_MISSING, f'"{node.name}" does not answer')
-    if observation.system_identifier is not None and observation.system_identifier != document.system_identifier:
-        return Repair(
-            node.name,
-            Diagnosis.REPLICA_MISSING,
-            f'"{node.name}" holds data of another cluster ({observation.system_identifier}) and is left alone',
-        )
+def _repair(situation: Situation, node: NodeView, source: Upstream, current: Timeline) -> Repair | None:
+    seen = situation.heard.get(node.name)
+    if seen is None:
+        return _missing(node, f'"{node.name}" does not answer')
+    left_alone = _left_alone(situation, node, seen)
+    if left_alone is not None:
+        return left_alone
+    if seen.system_identifier is None:
+        reason = f'"{node.name}" has no data' + _trouble(seen)
+        return _missing(node, reason, Clone(node.name, source, None, "it has no data"))
+    match seen.postmaster.state:
+        case PostmasterState.STOPPED:
+            if _is_broken(seen) and quorum_does_without(situation, node):
+                reason = f'PostgreSQL on "{node.name}" keeps ending' + _trouble(seen)
+                return _anew(node, seen, source, Diagnosis.REPLICA_MISSING, reason)
+            return _stopped(node, seen, source)
+        case PostmasterState.STARTING:
+            return _starting(situation, node, seen, source)
+        case PostmasterState.STOPPING:
+            return _missing(node, f'"{node.name}" is stopping')
+        case PostmasterState.RUNNING:
+            return _running(situation, node, seen, source, current)
+
+
+def _left_alone(situation: Situation, node: NodeView, seen: Observation) -> Repair | None:
+    """Return why the node is not mended now whatever is wrong with its PostgreSQL, or None."""
+    document = situation.document
+    if seen.system_identifier not in (None, document.system_identifier):
+        return _missing(node, f'"{node.name}" holds data of another cluster ({seen.system_identifier}) and is left alone')
     member = document.member(node.name)
     if member is not None and member.stopped:
-        if observation.postmaster.state is PostmasterState.STOPPED:
-            return Repair(node.name, Diagnosis.REPLICA_MISSING, f'"{node.name}" {KEPT_DOWN}')
-        reason = f'"{node.name}" is to be down by an operator\'s order'
-        return Repair(node.name, Diagnosis.REPLICA_MISSING, reason, Stop(node.name))
-    if observation.quarantined:
+        if seen.postmaster.state is PostmasterState.STOPPED:
+            return _missing(node, f'"{node.name}" {KEPT_DOWN}')
+        return _missing(node, f'"{node.name}" is to be down by an operator\'s order', Stop(node.name))
+    if seen.quarantined:
         # What it holds may be all there is of something: only a person may give it up.
-        reason = f'"{node.name}" is quarantined' + _trouble(observation)
-        return Repair(node.name, Diagnosis.REPLICA_MISSING, reason)
-    if observation.activity is not Activity.IDLE:
-        progress = f", {observation.progress_percent} %" if observation.progress_percent is not None else ""
-        return Repair(node.name, Diagnosis.REPLICA_MISSING, f'"{node.name}" is {observation.activity}{progress}')
-    if observation.system_identifier is None:
-        return Repair(
-            node.name,
-            Diagnosis.REPLICA_MISSING,
-            f'"{node.name}" has no data' + _trouble(observation),
-            Clone(node.name, source, None, "it has no data"),
-        )
-    match observation.postmaster.state:
-        case PostmasterState.STOPPED:
-            if _is_broken(observation) and quorum_does_without(node, view, document):
-                reason = f'PostgreSQL on "{node.name}" keeps ending' + _trouble(observation)
-                return _anew(node, observation, source, Diagnosis.REPLICA_MISSING, reason)
-            return _stopped(node, observation, source)
-        case PostmasterState.STARTING:
-            return _starting(node, observation, view, document, source)
-        case PostmasterState.STOPPING:
-            return Repair(node.name, Diagnosis.REPLICA_MISSING, f'"{node.name}" is stopping')
-        case PostmasterState.RUNNING:
-            return _running(node, observation, view, document, source, current)
+        return _missing(node, f'"{node.name}" is quarantined' + _trouble(seen))
+    if seen.activity is not Activity.IDLE:
+        progress = f", {seen.progress_percent} %" if seen.progress_percent is not None else ""
+        return _missing(node, f'"{node.name}" is {seen.activity}{progress}')
+    return None
 
 
-def bearable(view: View, document: Topology, actions: Iterable[Action]) -> tuple[Action, ...]:
+def _missing(node: NodeView, reason: str, action: Action | None = None) -> Repair:
+    return Repair(node.name, Diagnosis.REPLICA_MISSING, reason, action)
+
+
+def bearable(situation: Situation, actions: Iterable[Action]) -> tuple[Action, ...]:
     """Return those of *actions* after which enough whole voters are left for a safe set.
 
     Rewinding or cloning a voter takes its WAL out of the count until it is whole again; if too many are remade at once, the
     death of the writer leaves nobody to elect, with all nodes healthy.  One that does not count anyway may always be remade.
     """
-    voters = document.voters.members if document.voters is not None else ()
-    names = {voter.name for voter in voters}
-    away = {voter.name for voter in voters if not _counts(view, voter)} | set(view.being_remade)
-    spare = len(voters) - (document.voters.safe_set_size if document.voters is not None else 0)
+    voters = situation.voters
+    away = {voter.name for voter in voters.members if not _counts(situation, voter)} | situation.view.being_remade
+    spare = len(voters.members) - voters.safe_set_size
     kept: list[Action] = []
     for action in actions:
-        if isinstance(action, Rewind | Clone) and action.destroys is not None and action.node in names - away:
+        if isinstance(action, Rewind | Clone) and action.destroys is not None and action.node in set(voters.names) - away:
             if len(away) >= spare:
                 continue
             away.add(action.node)
@@ -122,45 +121,41 @@ def bearable(view: View, document: Topology, actions: Iterable[Action]) -> tuple
     return tuple(kept)
 
 
-def _counts(view: View, voter: Voter) -> bool:
+def _counts(situation: Situation, voter: Voter) -> bool:
     """Return whether the voter's data would count, as far as is known; one that is merely away keeps its data."""
-    node = view.node(voter.name)
+    node = situation.node(voter.name)
     if node is None or node.observation is None:
         return True
     return node.observation.whole and node.observation.incarnation == voter.incarnation
 
 
-def rejoining(view: View, document: Topology, candidate: NodeView) -> tuple[Action, ...]:
+def rejoining(situation: Situation, candidate: NodeView) -> tuple[Action, ...]:
     """Return how the nodes that cannot just follow a promoted candidate are brought to it, before it is the writer."""
-    claimed = document.candidate
+    claimed = situation.document.candidate
     if claimed is None or claimed.timeline is None:
         return ()
     source = Upstream(candidate.name, candidate.spec.address)
-    actions: list[Action] = []
-    for node in view.nodes:
-        observation = node.observation
-        if observation is None or node.name == candidate.name or not is_fresh(node, view.timings):
-            continue
-        if observation.activity is not Activity.IDLE:
-            continue
-        if observation.system_identifier is None:
-            actions.append(Clone(node.name, source, None, "it has no data"))
-            continue
-        if observation.system_identifier != document.system_identifier:
-            continue
-        if observation.promised < document.epoch:
-            continue  # it has not said under this epoch how far it reaches
-        if observation.postmaster.state is PostmasterState.STOPPED:
-            repair = _stopped(node, observation, source)
-        elif observation.postmaster.state is PostmasterState.STARTING:
-            repair = _starting(node, observation, view, document, source)
-        elif observation.role is Role.STANDBY and (away := _why_diverged(observation, document, claimed.timeline)):
-            repair = _diverged(node, observation, document, source, away)
-        else:
-            continue
-        if repair.action is not None:
-            actions.append(repair.action)
-    return bearable(view, document, actions)
+    beside = [situation.nodes[name] for name in situation.fresh if name != candidate.name]
+    actions = [_rejoining(situation, node, situation.fresh[node.name], source, claimed.timeline) for node in beside]
+    return bearable(situation, [action for action in actions if action is not None])
+
+
+def _rejoining(situation: Situation, node: NodeView, seen: Observation, source: Upstream, current: Timeline) -> Action | None:
+    document = situation.document
+    if seen.activity is not Activity.IDLE:
+        return None
+    if seen.system_identifier is None:
+        return Clone(node.name, source, None, "it has no data")
+    # Below the epoch it has not said under this one how far it reaches.
+    if seen.system_identifier != document.system_identifier or seen.promised < document.epoch:
+        return None
+    if seen.postmaster.state is PostmasterState.STOPPED:
+        return _stopped(node, seen, source).action
+    if seen.postmaster.state is PostmasterState.STARTING:
+        return _starting(situation, node, seen, source).action
+    if seen.role is Role.STANDBY and (away := _why_diverged(seen, document, current)):
+        return _diverged(node, seen, document, source, away).action
+    return None
 
 
 def _stopped(node: NodeView, observation: Observation, source: Upstream) -> Repair:
@@ -170,20 +165,20 @@ def _stopped(node: NodeView, observation: Observation, source: Upstream) -> Repa
         return _anew(node, observation, source, Diagnosis.REPLICA_MISSING, reason)
     was_primary = observation.promoted_epoch is not None or observation.problem is not None
     action = AskPromise(node.name) if was_primary else Follow(node.name, source)
-    return Repair(node.name, Diagnosis.REPLICA_MISSING, reason, action)
+    return _missing(node, reason, action)
 
 
-def _starting(node: NodeView, observation: Observation, view: View, document: Topology, source: Upstream) -> Repair:
+def _starting(situation: Situation, node: NodeView, seen: Observation, source: Upstream) -> Repair:
     """What was rewound or copied may lack WAL of its source's to start at all: it gets there by following, or never.
 
     What was promoted, by whomever, has in its own WAL all that it needs, and says where it ends once it runs.
     """
-    reason = f'"{node.name}" is starting' + _trouble(observation)
-    if observation.promoted_epoch is not None or observation.foreign:
-        return Repair(node.name, Diagnosis.REPLICA_MISSING, reason)
-    if not _is_told_to_follow(observation, document, source):
-        return Repair(node.name, Diagnosis.REPLICA_MISSING, reason, Follow(node.name, source))
-    return _starved(node, observation, view, document, source) or Repair(node.name, Diagnosis.REPLICA_MISSING, reason)
+    reason = f'"{node.name}" is starting' + _trouble(seen)
+    if seen.promoted_epoch is not None or seen.foreign:
+        return _missing(node, reason)
+    if not _is_told_to_follow(seen, situation.document, source):
+        return _missing(node, reason, Follow(node.name, source))
+    return _starved(situation, node, seen, source) or _missing(node, reason)
 
 
 def _is_told_to_follow(observation: Observation, document: Topology, source: Upstream) -> bool:
@@ -191,52 +186,50 @@ def _is_told_to_follow(observation: Observation, document: Topology, source: Ups
     return receiver is not None and (receiver.upstream, receiver.upstream_epoch) == (source.name, document.epoch)
 
 
-def _starved(node: NodeView, observation: Observation, view: View, document: Topology, source: Upstream) -> Repair | None:
+def _starved(situation: Situation, node: NodeView, seen: Observation, source: Upstream) -> Repair | None:
     """Return how one that follows *source* in vain is mended, if it has done so for long enough and can be done without."""
-    if node.starved_for_ms < view.timings.lost_stream_ms or not quorum_does_without(node, view, document):
+    if node.starved_for_ms < situation.timings.lost_stream_ms or not quorum_does_without(situation, node):
         return None
     reason = f'"{node.name}" follows "{source.name}" but has got no WAL for {node.starved_for_ms / 1000:.1f} s'
-    return _anew(node, observation, source, Diagnosis.REPLICA_MISSING, reason)
+    return _anew(node, seen, source, Diagnosis.REPLICA_MISSING, reason)
 
 
-def _running(
-    node: NodeView, observation: Observation, view: View, document: Topology, source: Upstream, current: Timeline
-) -> Repair | None:
-    if observation.role is Role.PRIMARY:
+def _running(situation: Situation, node: NodeView, seen: Observation, source: Upstream, current: Timeline) -> Repair | None:
+    document, receiver = situation.document, seen.receiver
+    if seen.role is Role.PRIMARY:
         return Repair(
             node.name,
             Diagnosis.TWO_PRIMARIES,
-            f'"{node.name}" runs as a primary too (epoch {observation.promoted_epoch}); '
+            f'"{node.name}" runs as a primary too (epoch {seen.promoted_epoch}); '
             f'the writer of epoch {document.epoch} is "{document.writer}"',
             AskPromise(node.name),
         )
-    if observation.role is Role.NONE or observation.timeline is None or observation.replayed_lsn is None:
-        if observation.mute_ms >= view.timings.lost_stream_ms:
-            mute_s = observation.mute_ms / 1000
-            reason = f'PostgreSQL on "{node.name}" runs, but has answered no question for {mute_s:.1f} s{_trouble(observation)}'
-            if _has_room(observation) and quorum_does_without(node, view, document):
-                return _anew(node, observation, source, Diagnosis.REPLICA_MISSING, reason)
-            return Repair(node.name, Diagnosis.REPLICA_MISSING, reason)
-        return Repair(node.name, Diagnosis.REPLICA_MISSING, f'"{node.name}" does not say yet how far its WAL reaches')
-    receiver = observation.receiver
+    if seen.role is Role.NONE or seen.timeline is None or seen.replayed_lsn is None:
+        return _mute(situation, node, seen, source)
     if receiver is not None and receiver.streaming and receiver.upstream == source.name:
         if receiver.upstream_epoch == document.epoch:
             return None
         # It follows the same node under an order of an earlier epoch, and would never prove that it is whole.
         reason = f'"{node.name}" follows "{source.name}" by an order of epoch {receiver.upstream_epoch}'
-        return Repair(node.name, Diagnosis.REPLICA_MISSING, reason, Follow(node.name, source))
-    away = _why_diverged(observation, document, current)
+        return _missing(node, reason, Follow(node.name, source))
+    away = _why_diverged(seen, document, current)
     if away is not None:
-        return _diverged(node, observation, document, source, away)
-    if not _is_told_to_follow(observation, document, source):
-        return Repair(
-            node.name,
-            Diagnosis.REPLICA_MISSING,
-            f'"{node.name}" does not follow "{source.name}" yet',
-            Follow(node.name, source),
-        )
+        return _diverged(node, seen, document, source, away)
+    if not _is_told_to_follow(seen, document, source):
+        return _missing(node, f'"{node.name}" does not follow "{source.name}" yet', Follow(node.name, source))
     reason = f'"{node.name}" follows "{source.name}" but has not been streaming for {node.not_streaming_for_ms / 1000:.1f} s'
-    return _starved(node, observation, view, document, source) or Repair(node.name, Diagnosis.REPLICA_MISSING, reason)
+    return _starved(situation, node, seen, source) or _missing(node, reason)
+
+
+def _mute(situation: Situation, node: NodeView, seen: Observation, source: Upstream) -> Repair:
+    """Return what is to be done about one that runs and does not say how far its WAL reaches."""
+    if seen.mute_ms < situation.timings.lost_stream_ms:
+        return _missing(node, f'"{node.name}" does not say yet how far its WAL reaches')
+    mute_s = seen.mute_ms / 1000
+    reason = f'PostgreSQL on "{node.name}" runs, but has answered no question for {mute_s:.1f} s{_trouble(seen)}'
+    if _has_room(seen) and quorum_does_without(situation, node):
+        return _anew(node, seen, source, Diagnosis.REPLICA_MISSING, reason)
+    return _missing(node, reason)
 
 
 def _why_diverged(observation: Observation, document: Topology, current: Timeline) -> str | None:
@@ -269,21 +262,20 @@ def _anew(node: NodeView, observation: Observation, source: Upstream, diagnosis:
     return Repair(node.name, diagnosis, reason, Clone(node.name, source, observation.incarnation, reason))
 
 
-def quorum_does_without(node: NodeView, view: View, document: Topology) -> bool:
+def quorum_does_without(situation: Situation, node: NodeView) -> bool:
     """Return whether enough other voters stream, so that making this one anew costs no acknowledgement."""
-    if document.voters is None or document.writer is None:
+    writer, voters = situation.document.writer, situation.voters
+    if writer is None:
         return False
     streaming = [
-        other
-        for other in view.nodes
-        if other.name not in (node.name, document.writer)
-        and document.voters.find(other.name) is not None
-        and health(other, view.timings) not in (Health.SILENT, Health.UNSEEN)
-        and other.observation is not None
-        and other.observation.receiver is not None
-        and other.observation.receiver.streaming
+        name
+        for name, seen in situation.heard.items()
+        if name not in (node.name, writer)
+        and voters.find(name) is not None
+        and seen.receiver is not None
+        and seen.receiver.streaming
     ]
-    return len(streaming) >= document.voters.others_needed(document.writer)
+    return len(streaming) >= voters.others_needed(writer)
 
 
 def _is_broken(observation: Observation) -> bool:

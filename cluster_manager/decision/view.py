@@ -109,6 +109,11 @@ class View:
         return next((node for node in self.nodes if node.name == name), None)
 
     @property
+    def writer(self) -> NodeView | None:
+        """The published writer; None while there is none, or if it is not among the configured nodes."""
+        return self.node(self.document.writer) if self.document is not None else None
+
+    @property
     def foreign(self) -> frozenset[NodeName]:
         """The nodes that were seen to have gone through a promotion that nobody ordered (S3)."""
         return frozenset(node.name for node in self.nodes if node.observation is not None and node.observation.foreign)

@@ -13,7 +13,7 @@ from cluster_manager.decision.elect import Counted, tally
 from cluster_manager.decision.nodeview import NodeView
 from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.request import RequestKind
-from cluster_manager.decision.suspicion import survivors
+from cluster_manager.decision.situation import survey, survivors
 from cluster_manager.decision.view import View
 from pgtopology.document import Candidate, Durability, Step, Topology, TransitionKind
 from pgtopology.epoch import Revision
@@ -107,9 +107,10 @@ def _break_rule(view: View, document: Topology, plan: Plan, broken: Switch) -> P
             write = transition.begin(view, document, finding, kind=TransitionKind.FAILOVER)
             return dataclasses.replace(plan, actions=(write,))
         case Switch.ASYNC_SILENCE if document.durability is Durability.ASYNC and none and _is_silent(view, document):
-            if not survivors(view, document):
+            situation = survey(view)
+            if situation is None or not survivors(situation):
                 return plan
-            return dataclasses.replace(plan, actions=(transition.give_up_voters(view, document),))
+            return dataclasses.replace(plan, actions=(transition.give_up_voters(situation),))
         case Switch.NARROW_FIRST:
             for action in plan.actions:
                 if isinstance(action, PutInForce) and document.voters is not None and none:
@@ -122,9 +123,10 @@ def _break_rule(view: View, document: Topology, plan: Plan, broken: Switch) -> P
             if seen is not None and seen.role is Role.PRIMARY and seen.promoted_epoch == document.epoch:
                 return dataclasses.replace(plan, actions=(_written(document, writer=seen.node, transition=None),))
         case Switch.NEEDLESS_LOSS if view.request is not None and view.request.kind is RequestKind.DATA_LOSS:
-            if not survivors(view, document):
+            situation = survey(view)
+            if situation is None or not survivors(situation):
                 return plan
-            return dataclasses.replace(plan, actions=(transition.give_up_voters(view, document),))
+            return dataclasses.replace(plan, actions=(transition.give_up_voters(situation),))
         case Switch.LEFT_OUT_COUNT:
             for action in plan.actions:
                 if isinstance(action, WriteDocument) and gives_up(document, action.document):

@@ -9,6 +9,7 @@ import msgspec
 from cluster_manager.decision.actions import Clone
 from cluster_manager.decision.repair import quorum_does_without
 from cluster_manager.decision.request import Request, RequestKind
+from cluster_manager.decision.situation import survey
 from cluster_manager.nodeorders import why_needed
 from pgtopology.document import Topology
 from pgtopology.node import Role
@@ -179,8 +180,8 @@ class Operators(Mishaps):
             return None
         node = self.cluster.nodes[self.rng.choice(self._others(writer.name))]
         view = leader.look()
-        seen = view.node(node.name)
-        if seen is None or seen.observation is None or not quorum_does_without(seen, view, leader.document):
+        seen, situation = view.node(node.name), survey(view)
+        if seen is None or seen.observation is None or situation is None or not quorum_does_without(situation, seen):
             return None
         return node
 

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from cluster_manager.decision.members import lag_ms, node_state, reader_obstacle, refreshed
+from cluster_manager.decision.situation import survey
 from cluster_manager.decision.view import View
 from pgtopology.node import NodeState
 from tests.cluster_manager.decision.storyboard import read_view
@@ -28,7 +29,7 @@ def test_a_promoted_candidate_is_shown_on_its_way_and_no_other_primary(name: str
     view = read_view(PROMOTED)
     node = view.node(name)
     assert node is not None
-    assert node_state(node, view.document, view) is state
+    assert node_state(node, view) is state
 
 
 def late(shipped_ms: float | None, waiting_ms: float | None, *, limit_ms: int = 1000, was_eligible: bool = True) -> View:
@@ -66,23 +67,23 @@ def test_lag_is_shipping_and_waiting_and_unknown_unless_both_are_known(
 ) -> None:
     view = late(shipped_ms, waiting_ms)
     writer, _, reader = view.nodes
-    assert lag_ms(reader, view.document, view) == known
-    assert lag_ms(writer, view.document, view) == 0
+    assert lag_ms(reader, view) == known
+    assert lag_ms(writer, view) == 0
 
 
 def test_the_moments_of_two_observations_are_no_part_of_lag() -> None:
     view = late(0.2, 0.0)
     for age_ms in (1.0, 177.0, 290.0):
         moved = replace(view.nodes[2], age_ms=age_ms, replay_advanced_age_ms=age_ms)
-        assert lag_ms(moved, view.document, view) == 0.2
+        assert lag_ms(moved, view) == 0.2
 
 
 def test_nobody_knows_the_lag_of_a_node_or_by_a_writer_that_is_not_heard() -> None:
     view = late(0.2, 0.0)
     writer, middle, reader = view.nodes
-    assert lag_ms(replace(reader, age_ms=700), view.document, view) is None
+    assert lag_ms(replace(reader, age_ms=700), view) is None
     deaf = replace(view, nodes=(replace(writer, age_ms=700), middle, reader))
-    assert lag_ms(reader, deaf.document, deaf) is None
+    assert lag_ms(reader, deaf) is None
 
 
 @pytest.mark.parametrize(
@@ -107,10 +108,12 @@ def test_a_replica_that_shows_what_is_too_old_gets_no_new_session_until_it_is_we
 ) -> None:
     view = late(shipped_ms, waiting_ms, limit_ms=limit_ms, was_eligible=was_eligible)
     assert view.document is not None
-    obstacle = reader_obstacle(view.nodes[2], view.document, view)
+    obstacle = reader_obstacle(view.nodes[2], view)
     assert (obstacle is None) is may
     assert obstacle is None or "max_lag_ms" in obstacle
-    member = refreshed(view.document, view).member("n3")
+    situation = survey(view)
+    assert situation is not None
+    member = refreshed(situation).member("n3")
     assert member is not None
     assert member.reader_eligible is may
     assert member.state is NodeState.STREAMING, "it votes and follows as before"

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from cluster_manager.decision.actions import WriteDocument
+from cluster_manager.decision.beside import MEMBERS_CHANGED
 from cluster_manager.decision.diagnose import Diagnosis
-from cluster_manager.decision.plan import MEMBERS_CHANGED, decide
+from cluster_manager.decision.plan import decide
 from cluster_manager.decision.refusal import hindrance, refusal
 from cluster_manager.decision.view import slots_of
 from pgtopology.succession import may_follow
