@@ -24,19 +24,21 @@ from typing import Any, Literal
 import msgspec
 
 from bench.processes import command, family
+from cluster_manager.settings import FailoverSettings
+from daemonkit.toml import to_toml
+from deployment.cluster import PostgresSettings
 from endpointctl.local.control import Order, ask
 from endpointctl.local.layout import Layout
-from endpointctl.local.preferences import FailoverPreferences, PostgresPreferences, Preferences
+from endpointctl.local.preferences import Preferences
 from endpointctl.local.process import postmaster_of
 from endpointctl.local.program import ProgramReport
-from endpointctl.local.settings_files import preferences_file
 from pgtopology.codec import decode
 from pgtopology.status import NodeStatus, Status
 
 ROOT = Path(__file__).parents[1]
 UP_TIMEOUT_S = 90.0
 
-MAY_FLAP = FailoverPreferences(soft_interval_s=0, hold_after=0)
+MAY_FLAP = FailoverSettings(soft_interval_s=0, hold_after=0)
 """No failover is held back, however many came before: tests and benchmarks strike again and again."""
 
 
@@ -49,15 +51,15 @@ class Cluster:
         *,
         nodes: int = 3,
         options: tuple[str, ...] = (),
-        postgres: PostgresPreferences | None = None,
+        postgres: PostgresSettings | None = None,
         may_flap: bool = True,
     ) -> None:
         """*postgres* is given to every node; without *may_flap* the manager holds failovers back as it does for operators."""
         self.data_dir = data_dir
         self._nodes = nodes
         self._preferences = Preferences(
-            postgres=postgres if postgres is not None else PostgresPreferences(),
-            failover=MAY_FLAP if may_flap else FailoverPreferences(),
+            postgres=postgres if postgres is not None else PostgresSettings(),
+            failover=MAY_FLAP if may_flap else FailoverSettings(),
         )
         self.options = options
         """Of `up`, beside those that every cluster of the tests has."""
@@ -89,7 +91,7 @@ class Cluster:
         if not (self.data_dir / "cluster.json").exists():
             arguments += ["--nodes", str(self._nodes)]
         file = self.data_dir.with_name(f"{self.data_dir.name}-preferences.toml")
-        file.write_text(preferences_file(self._preferences))
+        file.write_text(to_toml(self._preferences))
         arguments += ["--config", str(file)]
         self.ctl(*arguments, *self.options, timeout_s=UP_TIMEOUT_S + 30.0)
 

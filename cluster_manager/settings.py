@@ -10,19 +10,22 @@ import msgspec
 
 from cluster_manager.decision.flapping import AntiFlap
 from cluster_manager.decision.nodeview import NodeSpec
+from daemonkit.logs import LogSettings
 from daemonkit.settings import SettingsError, load_settings
 from pgtopology.document import Durability, Endpoint, Endpoints
-from pgtopology.node import Address, NodeName
+from pgtopology.node import DNS_ZONE, NODES_MAX, Address, Label, NodeName
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
-Label = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
-"""What may stand in a DNS name: 1 to 40 characters of a-z, 0-9 and hyphens between them."""
+MaxLagMs = Annotated[int, msgspec.Meta(ge=0, le=86_400_000)]
+Tier = Annotated[int, msgspec.Meta(ge=0, le=15)]
 
-NODES_MAX = 16
-"""One writer and 15 replicas."""
+MAX_LAG_MS = 1000
+"""Unless the operator says otherwise."""
 
 FAILOVERS_REMEMBERED = 64
 """The most recent ones, for the rules of table [failover]."""
+_RULES = AntiFlap()
+"""Unless the operator says otherwise."""
 
 
 class WantedDurability(StrEnum):
@@ -36,7 +39,7 @@ class ClusterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Table [cluster]."""
 
     name: Label
-    zone: str = "endpointd.internal"
+    zone: str = DNS_ZONE
     durability: WantedDurability = WantedDurability.QUORUM
     bootstrap: bool = False
 
@@ -98,7 +101,7 @@ class ReaderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     host: str
     port: Port
-    max_lag_ms: Annotated[int, msgspec.Meta(ge=0, le=86_400_000)] = 1000
+    max_lag_ms: MaxLagMs = MAX_LAG_MS
     """A replica that shows what is older gets no new session; 0: however old."""
 
 
@@ -118,7 +121,7 @@ class NodeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     port: Port
     noded_host: str
     noded_port: Port
-    tier: Annotated[int, msgspec.Meta(ge=0, le=15)] = 1
+    tier: Tier = 1
 
 
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=86400)]
@@ -127,10 +130,10 @@ Seconds = Annotated[float, msgspec.Meta(ge=0, le=86400)]
 class FailoverSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Table [failover]: how soon one failover may follow another upon soft evidence; 0 switches a rule off."""
 
-    soft_interval_s: Seconds = 10.0
-    hold_after: Annotated[int, msgspec.Meta(ge=0, le=FAILOVERS_REMEMBERED)] = 3
-    hold_window_s: Seconds = 600.0
-    hold_s: Seconds = 60.0
+    soft_interval_s: Seconds = _RULES.interval_ms / 1000
+    hold_after: Annotated[int, msgspec.Meta(ge=0, le=FAILOVERS_REMEMBERED)] = _RULES.hold_after
+    hold_window_s: Seconds = _RULES.hold_window_ms / 1000
+    hold_s: Seconds = _RULES.hold_ms / 1000
 
     def anti_flap(self) -> AntiFlap:
         """Return the rules as decisions know them."""
@@ -140,13 +143,6 @@ class FailoverSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             hold_window_ms=self.hold_window_s * 1000,
             hold_ms=self.hold_s * 1000,
         )
-
-
-class LogsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Table [logs]."""
-
-    level: str = "info"
-    style: str = "console"
 
 
 class ManagerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -161,7 +157,7 @@ class ManagerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     endpoints: EndpointsSettings
     nodes: Annotated[tuple[NodeSettings, ...], msgspec.Meta(min_length=1, max_length=NODES_MAX)]
     failover: FailoverSettings = FailoverSettings()
-    logs: LogsSettings = LogsSettings()
+    logs: LogSettings = LogSettings()
 
     @property
     def domain(self) -> str:

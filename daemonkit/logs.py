@@ -22,6 +22,14 @@ from daemonkit.escape import visible, visible_json
 Level = Literal["debug", "info", "warning", "error"]
 Style = Literal["console", "json"]
 
+
+class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Table [logs] of every program's settings."""
+
+    level: Level = "info"
+    style: Style = "console"
+
+
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 

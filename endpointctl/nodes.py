@@ -27,8 +27,6 @@ CHANGE_TIMEOUT_S = 300.0
 """A clone of a large database takes its time."""
 ORDER_TIMEOUT_S = 10.0
 
-_ZONE = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
-
 NodeArgument = Annotated[
     str,
     typer.Argument(
@@ -69,10 +67,11 @@ def add(
     from endpointctl.local.control import Order
     from endpointctl.local.plan import node_number
     from endpointctl.local.planning import NAMES
+    from pgtopology.node import NAME_PATTERN
 
     if node is not None and node_number(node) is None:
         raise WrongUsage(f'a node cannot be called "{node}"', hint=f"names are {NAMES}")
-    if zone is not None and not _ZONE.fullmatch(zone):
+    if zone is not None and not re.fullmatch(NAME_PATTERN, zone):
         raise WrongUsage(f'"{zone}" is no name of a zone', hint="1 to 40 characters of a-z, 0-9 and hyphens between them")
 
     async def run() -> None:

@@ -10,7 +10,9 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from daemonkit.logs import LogSettings
 from daemonkit.settings import SettingsError, load_settings
+from pgtopology.node import Label
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
@@ -58,7 +60,7 @@ class ReaderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 class InstanceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One [[instances]] table: a door to one node, wherever it is and whatever it is at the moment."""
 
-    node: Annotated[str, msgspec.Meta(pattern="^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
+    node: Label
     host: str = "127.0.0.1"
     port: Port
 
@@ -96,13 +98,6 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """A token for everything."""
     verifiers_file: Path | None = None
     """The digests of tokens with scopes, so that a proxy holds none of these tokens."""
-
-
-class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """[logs]"""
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    style: Literal["console", "json"] = "console"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -10,15 +10,17 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from daemonkit.logs import LogSettings
+from pgtopology.node import Label
+
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
-Name = Annotated[str, msgspec.Meta(pattern="^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
 
 
 class NodeTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[node]"""
 
-    cluster: Name
-    name: Name
+    cluster: Label
+    name: Label
     dir: Path
     socket_dir: Path
     """Short, because the path of a unix socket may have 107 bytes only, and private to the user."""
@@ -59,13 +61,6 @@ class SecretsTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     probe: Path
 
 
-class LogsTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """[logs]"""
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    style: Literal["console", "json"] = "console"
-
-
 class NodedSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The file."""
 
@@ -73,4 +68,4 @@ class NodedSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     postgres: PostgresTable
     http: HttpTable
     secrets: SecretsTable
-    logs: LogsTable = LogsTable()
+    logs: LogSettings = LogSettings()

@@ -6,7 +6,7 @@ Knows names, addresses, roles and states.  Knows nothing of votes (quorum.py) or
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import NewType
+from typing import Annotated, NewType
 
 import msgspec
 
@@ -16,6 +16,16 @@ from pgtopology.timeline import Timeline
 
 NodeName = NewType("NodeName", str)
 """A name the operator chose: 1 to 40 characters of a-z, 0-9 and hyphen. It stays when the node's data is wiped."""
+
+NAME_PATTERN = "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
+Label = Annotated[str, msgspec.Meta(pattern=NAME_PATTERN)]
+"""A name as operators write it in settings: what may stand in a DNS name (RFC 1123), 1 to 40 characters."""
+
+DNS_ZONE = "endpointd.internal"
+"""What a cluster's DNS names end in unless the operator has a zone for it; ICANN keeps `internal` for private use."""
+
+NODES_MAX = 16
+"""One writer and 15 replicas."""
 
 Incarnation = NewType("Incarnation", str)
 """Four hexadecimal digits or more, random, drawn anew whenever a data directory is made: it tells the data from the name."""

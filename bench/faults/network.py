@@ -1,6 +1,6 @@
 """A cluster whose programs are on hosts of their own, and the faults that cut them off from one another.
 
-The settings files are those of a local cluster with other addresses in them.  There is no supervisor: nothing is killed here.
+It is described as a local cluster is, with other addresses.  There is no supervisor: nothing is killed here.
 Two proxies: "near" is with the clients, "far" in the zone of the node that is cut off.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import shutil
 import signal
 import subprocess
@@ -17,17 +16,23 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
+
 from bench.clients.crew import CONNECTION_LOST, Crew, connected, value
 from bench.cluster import MAY_FLAP, ROOT, Cluster
 from bench.faults.fault import Arena, Expectation, Fault, Missed, Stage
 from bench.faults.namespaces import Hosts
 from bench.ledger import Inserts
+from daemonkit.principals import Scope
+from daemonkit.toml import to_toml
+from deployment.render import Machine, manager_settings, noded_settings, proxy_settings
 from endpointctl.local.directory import make_files, make_root, write_settings
 from endpointctl.local.layout import Layout
-from endpointctl.local.plan import DATABASE, HOST, MANAGER_PROGRAM, PROXY, PROXY_PROGRAM, USER, make_plan
+from endpointctl.local.plan import DATABASE, USER, make_plan
 from endpointctl.local.preferences import Preferences
-from endpointctl.local.settings_files import settings_files
+from endpointctl.local.settings_files import describe
 from noded.binaries import find_binaries
+from pgtopology.node import Address
 
 NODES = ("n1", "n2", "n3")
 MANAGER, NEAR, FAR, CLIENTS = "manager", "near", "far", "clients"
@@ -76,16 +81,9 @@ class SpreadCluster(Cluster):
         """Lay everything out and start it."""
         make_root(self._layout)
         make_files(self._layout, self._plan)
-        texts = settings_files(self._plan, self._layout, Preferences(failover=MAY_FLAP))
-        own = {self._layout.settings_file(name): self.hosts.address(name) for name in NODES}
-        manager, proxy = self._layout.settings_file(MANAGER_PROGRAM), self._layout.settings_file(PROXY_PROGRAM)
-        written = {path: texts[path].replace(HOST, address) for path, address in own.items()}
-        written[manager] = self._manager_settings(texts[manager])
         for name in (NEAR, FAR):
-            text = re.sub(r"http://[^:]+:", f"http://{self.hosts.address(MANAGER)}:", texts[proxy])
-            text = text.replace(HOST, self.hosts.address(name)).replace(PROXY, name).replace("topology.json", f"{name}.json")
-            written[self._layout.settings_file(name)] = text
-        write_settings(written)
+            (self._layout.proxy / name).mkdir(mode=0o700, exist_ok=True)
+        write_settings({self._layout.settings_file(name): to_toml(settings) for name, settings in self._settings().items()})
         for name in (*NODES, MANAGER, NEAR, FAR):
             self._start(name)
         self.wait_healthy(timeout_s=UP_S)
@@ -108,7 +106,7 @@ class SpreadCluster(Cluster):
         module = {MANAGER: "cluster_manager.daemon", NEAR: "endpointd.daemon", FAR: "endpointd.daemon"}.get(
             name, "noded.daemon"
         )
-        file = self._layout.settings_file(MANAGER_PROGRAM if name == MANAGER else name)
+        file = self._layout.settings_file(name)
         with self._layout.log(name).open("ab") as log:
             self._running[name] = subprocess.Popen(
                 self.hosts.command(name, sys.executable, "-P", "-m", module, "--config", str(file)),
@@ -120,17 +118,45 @@ class SpreadCluster(Cluster):
                 start_new_session=True,
             )
 
-    def _manager_settings(self, text: str) -> str:
-        """Put the addresses of the manager, the near proxy and the nodes into the manager's settings."""
-        head, *nodes = text.split("[[nodes]]")
-        own, _, endpoints = head.partition("[endpoints.writer]")
-        head = (
-            own.replace(HOST, self.hosts.address(MANAGER))
-            + "[endpoints.writer]"
-            + endpoints.replace(HOST, self.hosts.address(NEAR))
+    def _settings(self) -> dict[str, msgspec.Struct]:
+        """Return what each program reads: the local cluster's description, with hosts of their own."""
+        local = describe(self._plan, Preferences(failover=MAY_FLAP))
+        cluster = msgspec.structs.replace(
+            local,
+            nodes=tuple(
+                msgspec.structs.replace(
+                    node, postgres=self._moved(node.postgres, node.name), noded=self._moved(node.noded, node.name)
+                )
+                for node in local.nodes
+            ),
+            manager=self._moved(local.manager, MANAGER),
+            writer=self._moved(local.writer, NEAR),
+            reader=self._moved(local.reader, NEAR),
         )
-        placed = [one.replace(HOST, self.hosts.address(name)) for name, one in zip(NODES, nodes, strict=True)]
-        return "[[nodes]]".join([head, *placed])
+        layout, feed_token = self._layout, self._layout.token_of(Scope.FEED)
+        return {
+            **{
+                node.name: noded_settings(
+                    cluster,
+                    node,
+                    self._machine(node.name, layout.node(node.name)),
+                    socket_dir=layout.sockets / node.name,
+                    pg_bin=Path(self._plan.pg_bin),
+                )
+                for node in cluster.nodes
+            },
+            MANAGER: manager_settings(cluster, self._machine(MANAGER, layout.manager)),
+            **{
+                name: proxy_settings(cluster, name, self._machine(name, layout.proxy / name), feed_token=feed_token)
+                for name in (NEAR, FAR)
+            },
+        }
+
+    def _machine(self, name: str, data: Path) -> Machine:
+        return Machine(listen=self.hosts.address(name), data=data, secrets=self._layout.secrets)
+
+    def _moved(self, address: Address, host: str) -> Address:
+        return Address(self.hosts.address(host), address.port)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from pathlib import Path
 from bench.cluster import Cluster
 from bench.faults.fault import NotPossible, Stage
 from bench.faults.sessions import HANG_FLAG
-from endpointctl.local.preferences import PostgresPreferences
+from deployment.cluster import PostgresSettings
 
 HANG_S = 60
 
@@ -53,8 +53,8 @@ def _stage(stage: Stage, folder: Path, *, pg_bin: str | None) -> Iterator[Cluste
                 yield cluster
 
 
-def _archiving(folder: Path) -> PostgresPreferences:
+def _archiving(folder: Path) -> PostgresSettings:
     """Return preferences under which WAL is archived to nowhere, and not while the flag is there."""
     command = f"test ! -e '{folder / HANG_FLAG}' || sleep {HANG_S}"
     # Logical, so that users' logical slots can be among what is hurt.
-    return PostgresPreferences(settings={"archive_mode": "on", "archive_command": command, "wal_level": "logical"})
+    return PostgresSettings(settings={"archive_mode": "on", "archive_command": command, "wal_level": "logical"})

@@ -20,10 +20,10 @@ import msgspec
 from daemonkit.durable import fsync_dir, write_durably
 from daemonkit.principals import Scope, encode_verifiers
 from daemonkit.secrets import SecretError, read_secret
+from deployment.files import NODES_TOKEN, ROLE_SECRETS
 from endpointctl.exits import Failure
 from endpointctl.local.layout import Layout
 from endpointctl.local.plan import HOST, USER, Plan
-from endpointctl.local.settings_files import NODES_TOKEN, SECRET_NAMES
 
 _MARKER_TEXT = b"This directory belongs to a local endpointd cluster. `endpointctl down --purge` removes it.\n"
 _DISK_FREE_MIN = 512 << 20
@@ -64,7 +64,7 @@ def inspect_directory(layout: Layout) -> DirectoryState:
         if has_data:
             raise Failure(f"{root} is half made: nodes have data, but {layout.plan.name} is missing", hint=purge)
         return DirectoryState.NEW
-    for path in (layout.secret(name) for name in (*SECRET_NAMES, NODES_TOKEN)):
+    for path in (layout.secret(name) for name in (*ROLE_SECRETS, NODES_TOKEN)):
         if not path.exists():
             raise Failure(f"{root} is half made: {path.relative_to(root)} is missing", hint=f"put it back, or {purge}")
         try:
@@ -125,7 +125,7 @@ def make_root(layout: Layout) -> None:
 def make_files(layout: Layout, plan: Plan) -> None:
     """Make everything below the root that is made once: directories, secrets, and the plan last."""
     make_directories(layout)
-    for name in SECRET_NAMES:
+    for name in ROLE_SECRETS:
         _write_once(layout.secret(name), secrets.token_urlsafe(24))
     _write_once(layout.secret(NODES_TOKEN), secrets.token_urlsafe(32))
     make_tokens(layout)

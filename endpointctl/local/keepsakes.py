@@ -19,10 +19,10 @@ from daemonkit.durable import write_durably
 from daemonkit.logs import get_logger
 from daemonkit.principals import Scope, decode_verifiers, read_verifiers
 from daemonkit.secrets import SecretError, read_secret
+from deployment.files import NODES_TOKEN, ROLE_SECRETS
 from endpointctl.local.directory import passfile_line
 from endpointctl.local.layout import Layout
 from endpointctl.local.plan import Plan
-from endpointctl.local.settings_files import NODES_TOKEN, SECRET_NAMES
 
 FILE_BYTES_MAX = 1 << 20
 DISAGREEMENT_ROUNDS = 3
@@ -149,7 +149,7 @@ def cluster_keepsakes(layout: Layout, plan: Plan) -> list[KeptSet]:
     from it, and an operator may write settings. Everything else changes only while nothing runs.
     """
     fixed: dict[Path, Check] = {
-        **{layout.secret(name): _check_secret for name in (*SECRET_NAMES, NODES_TOKEN) if name != "superuser"},
+        **{layout.secret(name): _check_secret for name in (*ROLE_SECRETS, NODES_TOKEN) if name != "superuser"},
         layout.marker: _check_regular,
     }
     superuser = layout.secret("superuser")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from daemonkit.principals import Scope
+from deployment.files import STORE, VERIFIERS
 
 _SUN_PATH_MAX = 107
 """sockaddr_un.sun_path holds 108 bytes with its final zero."""
@@ -50,7 +51,7 @@ class Layout:
     @property
     def verifiers(self) -> Path:
         """The digests of all tokens, by which the programs know them."""
-        return self.secrets / "verifiers"
+        return self.secrets / VERIFIERS
 
     @property
     def logs(self) -> Path:
@@ -85,7 +86,7 @@ class Layout:
     @property
     def store(self) -> Path:
         """The manager's document store."""
-        return self.manager / "store.sqlite"
+        return self.manager / STORE
 
     @property
     def proxy(self) -> Path:

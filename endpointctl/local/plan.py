@@ -10,16 +10,15 @@ from dataclasses import dataclass
 
 import msgspec
 
+from pgtopology.node import DNS_ZONE, NODES_MAX
+
 DEFAULT_BASE_PORT = 6400
 BASE_PORT_MAX = 65_535 - 99
 """So that the whole block is ports."""
 NODE_COUNTS = (1, 2, 3, 5)
 """With how many nodes a cluster may begin."""
 DEFAULT_NODE_COUNT = 3
-NODES_MAX = 16
-"""One writer and 15 replicas; their ports fit between the others of the block."""
 CLUSTER = "local"
-ZONE = "endpointd.internal"
 HOST = "127.0.0.1"
 USER = "postgres"
 DATABASE = "postgres"
@@ -60,7 +59,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     format_version: int = 1
     cluster: str = CLUSTER
-    zone: str = ZONE
+    zone: str = DNS_ZONE
     base_port: int
     pg_bin: str
     """Directory of PostgreSQL's programs."""
@@ -147,7 +146,7 @@ def make_plan(*, node_count: int, base_port: int, pg_bin: str) -> Plan:
 
 
 def plan_node(number: int, *, base_port: int, zone: str | None = None) -> PlannedNode:
-    """Return the *number*th node, counted from 1."""
+    """Return the *number*th node, counted from 1. The ports of NODES_MAX of them fit between the others of the block."""
     index = number - 1
     return PlannedNode(
         name=f"n{number}",

@@ -10,7 +10,8 @@ from collections.abc import Callable
 import msgspec
 
 from endpointctl.exits import Failure
-from endpointctl.local.plan import NODES_MAX, LeavingNode, Plan, PlannedNode, node_number, plan_node
+from endpointctl.local.plan import LeavingNode, Plan, PlannedNode, node_number, plan_node
+from pgtopology.node import NODES_MAX
 
 NAMES = f"n1 to n{NODES_MAX}"
 

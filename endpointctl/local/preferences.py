@@ -6,44 +6,22 @@ Everything has a default; a command line option wins over the file.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 
+from cluster_manager.settings import MAX_LAG_MS, FailoverSettings, MaxLagMs
+from daemonkit.logs import LogSettings
+from deployment.cluster import PostgresSettings
 from endpointctl.exits import WrongUsage
-from endpointctl.local.plan import BASE_PORT_MAX, NODES_MAX
-
-
-class PostgresPreferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Given to every node."""
-
-    settings: dict[str, str] = {}
-    hba: tuple[str, ...] = ()
-
-
-class LogPreferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Given to every daemon."""
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    style: Literal["console", "json"] = "console"
-
-
-Seconds = Annotated[float, msgspec.Meta(ge=0, le=86400)]
-
-
-class FailoverPreferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Given to the manager, whose settings explain it: how soon one failover may follow another upon soft evidence."""
-
-    soft_interval_s: Seconds = 10.0
-    hold_after: Annotated[int, msgspec.Meta(ge=0, le=64)] = 3
-    hold_window_s: Seconds = 600.0
-    hold_s: Seconds = 60.0
+from endpointctl.local.plan import BASE_PORT_MAX
+from pgtopology.node import NODES_MAX
 
 
 class ReaderPreferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Given to the manager, whose settings explain it."""
 
-    max_lag_ms: Annotated[int, msgspec.Meta(ge=0, le=86_400_000)] = 1000
+    max_lag_ms: MaxLagMs = MAX_LAG_MS
 
 
 class ClusterPreferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -58,10 +36,10 @@ class Preferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """The whole file."""
 
     cluster: ClusterPreferences = ClusterPreferences()
-    postgres: PostgresPreferences = PostgresPreferences()
-    failover: FailoverPreferences = FailoverPreferences()
+    postgres: PostgresSettings = PostgresSettings()
+    failover: FailoverSettings = FailoverSettings()
     reader: ReaderPreferences = ReaderPreferences()
-    logs: LogPreferences = LogPreferences()
+    logs: LogSettings = LogSettings()
 
 
 def load_preferences(path: Path | None) -> Preferences:

@@ -1,33 +1,67 @@
-"""The TOML files the daemons of a local cluster are started with.
+"""The TOML files the daemons of a local cluster are started with: its plan as a description, and back.
 
-Pure text from a plan and a layout; daemonkit's strict loader is the judge of it.  A JSON string without escapes of
-non-ASCII characters is a TOML basic string, which is all the quoting there is.
+Pure from plan to text; what is in force is read from the files of the last `up`.
 """
 
 from __future__ import annotations
 
-import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
+from cluster_manager.settings import WantedDurability
 from daemonkit.principals import Scope
+from daemonkit.toml import to_toml
+from deployment.cluster import Cluster, Node
+from deployment.render import Machine, manager_settings, noded_settings, proxy_settings
 from endpointctl.local.layout import Layout
-from endpointctl.local.plan import HOST, MANAGER_PROGRAM, PROXY, PROXY_PROGRAM, Plan, PlannedNode
+from endpointctl.local.plan import HOST, MANAGER_PROGRAM, PROXY, PROXY_PROGRAM, Plan
 from endpointctl.local.preferences import Preferences
+from pgtopology.node import Address
 
-SECRET_NAMES = ("superuser", "control", "replication", "probe")
-NODES_TOKEN = "nodes-token"  # noqa: S105 - a file's name
+
+def describe(plan: Plan, preferences: Preferences) -> Cluster:
+    """Return the cluster of *plan*, all of whose programs are on this machine."""
+    return Cluster(
+        name=plan.cluster,
+        zone=plan.zone,
+        durability=WantedDurability(plan.durability),
+        nodes=tuple(
+            Node(name=node.name, zone=node.zone, postgres=Address(HOST, node.port), noded=Address(HOST, node.noded_port))
+            for node in plan.nodes
+        ),
+        manager=Address(HOST, plan.manager_port),
+        dns_port=plan.dns_port,
+        writer=Address(HOST, plan.writer_port),
+        reader=Address(HOST, plan.reader_port),
+        proxy_port=plan.proxy_port,
+        postgres=preferences.postgres,
+        failover=preferences.failover,
+        max_lag_ms=preferences.reader.max_lag_ms,
+        logs=preferences.logs,
+    )
 
 
 def settings_files(plan: Plan, layout: Layout, preferences: Preferences) -> dict[Path, str]:
     """Return the text of every settings file by its path."""
-    files = {layout.settings_file(node.name): _noded(plan, layout, preferences, node) for node in plan.nodes}
-    files[layout.settings_file(MANAGER_PROGRAM)] = _manager(plan, layout, preferences)
-    files[layout.settings_file(PROXY_PROGRAM)] = _proxy(plan, layout, preferences)
-    return files
+    cluster = describe(plan, preferences)
+    files: dict[str, msgspec.Struct] = {
+        node.name: noded_settings(
+            cluster,
+            node,
+            _machine(layout, layout.node(node.name)),
+            socket_dir=layout.sockets / node.name,
+            pg_bin=Path(plan.pg_bin),
+        )
+        for node in cluster.nodes
+    }
+    files[MANAGER_PROGRAM] = manager_settings(cluster, _machine(layout, layout.manager))
+    files[PROXY_PROGRAM] = proxy_settings(
+        cluster, PROXY, _machine(layout, layout.proxy), feed_token=layout.token_of(Scope.FEED)
+    )
+    return {layout.settings_file(name): to_toml(settings) for name, settings in files.items()}
 
 
 def preferences_in_force(layout: Layout, plan: Plan) -> Preferences:
@@ -49,12 +83,6 @@ def _reader_in_force(manager: Mapping[str, Mapping[str, object]]) -> dict[str, o
     return {key: value for key, value in reader.items() if key == "max_lag_ms"} if isinstance(reader, dict) else {}
 
 
-def preferences_file(preferences: Preferences) -> str:
-    """Return a file for `up --config` that says what the programs are given of *preferences*."""
-    reader = f"[reader]\nmax_lag_ms = {preferences.reader.max_lag_ms}\n"
-    return f"[postgres]\n{_postgres(preferences)}\n{_failover(preferences)}\n{reader}\n{_logs(preferences)}"
-
-
 def _tables(path: Path) -> dict[str, dict[str, object]]:
     """Return the tables of a settings file; none if it was never written, or is damaged: it is about to be written anew."""
     try:
@@ -63,151 +91,5 @@ def _tables(path: Path) -> dict[str, dict[str, object]]:
         return {}
 
 
-def _noded(plan: Plan, layout: Layout, preferences: Preferences, node: PlannedNode) -> str:
-    secrets = "\n".join(f"{name} = {_text(layout.secret(name))}" for name in SECRET_NAMES)
-    return f"""\
-[node]
-cluster = {_text(plan.cluster)}
-name = {_text(node.name)}
-dir = {_text(layout.node(node.name))}
-socket_dir = {_text(layout.sockets / node.name)}
-pg_bin = {_text(plan.pg_bin)}
-
-[postgres]
-host = {_text(HOST)}
-port = {node.port}
-{_postgres(preferences)}
-[http]
-host = {_text(HOST)}
-port = {node.noded_port}
-token_file = {_text(layout.secret(NODES_TOKEN))}
-verifiers_file = {_text(layout.verifiers)}
-
-[secrets]
-{secrets}
-
-{_logs(preferences)}"""
-
-
-def _manager(plan: Plan, layout: Layout, preferences: Preferences) -> str:
-    nodes = "\n".join(
-        f"""\
-[[nodes]]
-name = {_text(node.name)}
-zone = {_text(node.zone)}
-host = {_text(HOST)}
-port = {node.port}
-noded_host = {_text(HOST)}
-noded_port = {node.noded_port}
-tier = 1
-"""
-        for node in plan.nodes
-    )
-    return f"""\
-[cluster]
-name = {_text(plan.cluster)}
-zone = {_text(plan.zone)}
-durability = {_text(plan.durability)}
-bootstrap = true
-
-[http]
-host = {_text(HOST)}
-port = {plan.manager_port}
-verifiers_file = {_text(layout.verifiers)}
-
-[dns]
-host = {_text(HOST)}
-port = {plan.dns_port}
-ttl_s = 1
-
-[store]
-kind = "embedded"
-path = {_text(layout.store)}
-
-[journal]
-path = {_text(layout.manager / "journal.jsonl")}
-
-[nodeds]
-token_file = {_text(layout.secret(NODES_TOKEN))}
-
-[endpoints.writer]
-host = {_text(HOST)}
-port = {plan.writer_port}
-
-[endpoints.reader]
-host = {_text(HOST)}
-port = {plan.reader_port}
-max_lag_ms = {preferences.reader.max_lag_ms}
-
-{nodes}
-{_failover(preferences)}
-{_logs(preferences)}"""
-
-
-def _proxy(plan: Plan, layout: Layout, preferences: Preferences) -> str:
-    return f"""\
-[proxy]
-name = {_text(PROXY)}
-engine = "asyncio"
-cache = {_text(layout.proxy / "topology.json")}
-
-[feed]
-urls = [{_text(plan.api)}]
-token_file = {_text(layout.token_of(Scope.FEED))}
-
-[nodeds]
-token_file = {_text(layout.token_of(Scope.FEED))}
-
-[writer]
-host = {_text(HOST)}
-port = {plan.writer_port}
-
-[reader]
-host = {_text(HOST)}
-port = {plan.reader_port}
-fallback_to_writer = true
-
-[limits]
-sessions_max = 1000
-startup_timeout_s = 15.0
-dial_timeout_s = 3.0
-hold_s = 10.0
-hold_max = 1000
-
-[http]
-host = {_text(HOST)}
-port = {plan.proxy_port}
-verifiers_file = {_text(layout.verifiers)}
-
-{_logs(preferences)}"""
-
-
-def _postgres(preferences: Preferences) -> str:
-    return f"settings = {_table(preferences.postgres.settings)}\nhba = {_list(preferences.postgres.hba)}\n"
-
-
-def _failover(preferences: Preferences) -> str:
-    chosen = preferences.failover
-    return f"""\
-[failover]
-soft_interval_s = {chosen.soft_interval_s}
-hold_after = {chosen.hold_after}
-hold_window_s = {chosen.hold_window_s}
-hold_s = {chosen.hold_s}
-"""
-
-
-def _logs(preferences: Preferences) -> str:
-    return f"[logs]\nlevel = {_text(preferences.logs.level)}\nstyle = {_text(preferences.logs.style)}\n"
-
-
-def _text(value: str | Path) -> str:
-    return json.dumps(str(value), ensure_ascii=False)
-
-
-def _list(values: Sequence[str]) -> str:
-    return "[" + ", ".join(_text(value) for value in values) + "]"
-
-
-def _table(values: Mapping[str, str]) -> str:
-    return "{ " + ", ".join(f"{_text(key)} = {_text(value)}" for key, value in sorted(values.items())) + " }"
+def _machine(layout: Layout, data: Path) -> Machine:
+    return Machine(listen=HOST, data=data, secrets=layout.secrets)

@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from daemonkit.logrotation import rotate
+from deployment.cluster import PostgresSettings
 from endpointctl.exits import Failure, WrongUsage
 from endpointctl.local.control import Order, SupervisorGone, ask
 from endpointctl.local.directory import (
@@ -38,7 +39,7 @@ from endpointctl.local.layout import Layout
 from endpointctl.local.logfiles import last_lines
 from endpointctl.local.plan import BASE_PORT_MAX, DEFAULT_BASE_PORT, DEFAULT_NODE_COUNT, NODE_COUNTS, Plan, make_plan
 from endpointctl.local.ports import Conflict, conflicts, free_base_port
-from endpointctl.local.preferences import PostgresPreferences, Preferences
+from endpointctl.local.preferences import Preferences
 from endpointctl.local.program import conflicts_with_others, program_environment
 from endpointctl.local.settings_files import preferences_in_force, settings_files
 from endpointctl.local.watching import supervisor_lives
@@ -159,7 +160,7 @@ def _confirm_postgres(layout: Layout, known: Plan, wished: Preferences) -> Prefe
         made_with = preferences_in_force(layout, known).postgres
     except ValueError as error:
         raise Failure(f"what the cluster was made with cannot be read in {layout.settings}: {error}") from error
-    if wished.postgres not in (PostgresPreferences(), made_with):
+    if wished.postgres not in (PostgresSettings(), made_with):
         raise Failure(
             f"[postgres] of the file is not what the cluster in {layout.root} was made with, which is all it is for",
             hint="settings are changed by `endpointctl config set`; leave the table out, or as it was",

@@ -1,4 +1,4 @@
-"""The settings files that containers make for themselves are ones that the daemons accept."""
+"""What containers are made of and started by: their program, their secrets, the image's packages."""
 
 from __future__ import annotations
 
@@ -10,13 +10,7 @@ import tomllib
 from pathlib import Path
 from types import ModuleType
 
-import pytest
-
-from cluster_manager.settings import FailoverSettings, read_settings
 from daemonkit.principals import Scope, read_verifiers
-from daemonkit.settings import SettingsError, load_settings
-from endpointd.settings import Settings as ProxySettings
-from noded.settings import NodedSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,49 +26,6 @@ def _load() -> ModuleType:
 
 
 launch = _load()
-
-
-@pytest.fixture
-def cluster() -> object:
-    return load_settings(ROOT / "config" / "compose.toml", launch.ClusterFile)
-
-
-def test_the_manager_accepts_its_settings(cluster: object, tmp_path: Path) -> None:
-    around = launch.surroundings({"ENDPOINTD_NET": "172.30.64", "ENDPOINTD_NODES": "n1, n2,n3,n4"})
-    file = tmp_path / "settings.toml"
-    file.write_text(launch.manager_settings(cluster, around))
-    settings = read_settings(file)
-    assert [node.name for node in settings.nodes] == ["n1", "n2", "n3", "n4"]
-    assert settings.nodes[3].host == "172.30.64.14"
-    assert settings.specs()[0].noded.port == launch.NODED_PORT
-    assert settings.http.allowed_hosts == ("manager",)
-    assert settings.failover == FailoverSettings(), "the shipped file must say the defaults"
-
-
-def test_every_noded_accepts_its_settings(cluster: object, tmp_path: Path) -> None:
-    file = tmp_path / "settings.toml"
-    for number in range(1, 6):
-        file.write_text(launch.noded_settings(cluster, f"n{number}"))
-        settings = load_settings(file, NodedSettings)
-        assert settings.node.name == f"n{number}"
-        assert settings.postgres.host == launch.EVERYWHERE
-        assert settings.postgres.settings["shared_buffers"] == "128MB"
-
-
-def test_the_proxy_accepts_its_settings(cluster: object, tmp_path: Path) -> None:
-    around = launch.surroundings({"ENDPOINTD_NET": "10.1.2"})
-    file = tmp_path / "settings.toml"
-    file.write_text(launch.proxy_settings(cluster, around))
-    settings = load_settings(file, ProxySettings)
-    assert settings.feed.urls == ("http://10.1.2.5:6480",)
-    assert settings.reader.fallback_to_writer
-
-
-def test_what_cannot_be_is_refused_in_words(cluster: object) -> None:
-    with pytest.raises(SettingsError, match='there is no node "n9", only n1'):
-        launch.noded_settings(cluster, "n9")
-    with pytest.raises(SettingsError, match="ENDPOINTD_NET"):
-        launch.surroundings({"ENDPOINTD_NET": "10.1.2.0/24"})
 
 
 def test_secrets_become_private(tmp_path: Path) -> None:
@@ -115,6 +66,13 @@ def test_the_image_pins_what_the_project_needs() -> None:
     known = {name.replace("-", "_") for name in pinned}
     missing = [text for text in wanted if text.partition(">")[0].strip().lower().replace("-", "_") not in known]
     assert missing == []
+
+
+def test_every_package_goes_to_the_engine() -> None:
+    document = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = [name.removesuffix("*") for name in document["tool"]["setuptools"]["packages"]["find"]["include"]]
+    sent = (ROOT / ".dockerignore").read_text().splitlines()
+    assert [name for name in packages if f"!{name}" not in sent] == []
 
 
 def test_scripts_can_be_run() -> None:

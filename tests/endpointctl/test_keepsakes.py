@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from daemonkit.principals import Scope
+from deployment.files import NODES_TOKEN, ROLE_SECRETS
 from endpointctl.local.directory import make_files, make_root, make_tokens, passfile_line, write_passfile, write_settings
 from endpointctl.local.keepsakes import DISAGREEMENT_ROUNDS, Keepsakes, cluster_keepsakes
 from endpointctl.local.layout import Layout
 from endpointctl.local.plan import make_plan
 from endpointctl.local.preferences import Preferences
-from endpointctl.local.settings_files import NODES_TOKEN, SECRET_NAMES, settings_files
+from endpointctl.local.settings_files import settings_files
 
 PLAN = make_plan(node_count=3, base_port=6400, pg_bin="/nowhere")
 
@@ -101,7 +102,7 @@ def test_a_secret_that_is_open_to_others_is_private_again(layout: Layout, kept: 
 
 
 def test_what_no_command_changes_while_the_cluster_runs_is_undone_at_once(layout: Layout, kept: Keepsakes) -> None:
-    for path in (layout.marker, *(layout.secret(name) for name in (*SECRET_NAMES, NODES_TOKEN) if name != "superuser")):
+    for path in (layout.marker, *(layout.secret(name) for name in (*ROLE_SECRETS, NODES_TOKEN) if name != "superuser")):
         before = path.read_bytes()
         path.write_text("another-word")
         assert kept.restore() == [path]

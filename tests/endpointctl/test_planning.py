@@ -7,15 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from cluster_manager.settings import FailoverSettings
+from daemonkit.logs import LogSettings
+from deployment.cluster import PostgresSettings
 from endpointctl.exits import Failure
 from endpointctl.local.changing import free_name
 from endpointctl.local.directory import make_files, make_root, read_plan, write_plan, write_settings
 from endpointctl.local.layout import Layout
-from endpointctl.local.plan import NODES_MAX, Plan, make_plan, node_number, node_ports, plan_node
+from endpointctl.local.plan import Plan, make_plan, node_number, node_ports, plan_node
 from endpointctl.local.planning import choose_node, with_leaving, with_node, without_leaving, without_node
-from endpointctl.local.preferences import FailoverPreferences, LogPreferences, PostgresPreferences, Preferences
+from endpointctl.local.preferences import Preferences
 from endpointctl.local.settings_files import preferences_in_force, settings_files
 from endpointctl.local.stopping import stop_steps
+from pgtopology.node import NODES_MAX
 
 THREE = make_plan(node_count=3, base_port=6400, pg_bin="/bin")
 
@@ -115,9 +119,9 @@ def test_a_new_node_gets_what_the_others_were_started_with(tmp_path: Path) -> No
     make_root(layout)
     make_files(layout, THREE)
     chosen = Preferences(
-        postgres=PostgresPreferences(settings={"work_mem": "8MB", "app.name": 'x"y'}, hba=("host all all ::1/128 trust",)),
-        failover=FailoverPreferences(soft_interval_s=0.5, hold_after=0),
-        logs=LogPreferences(level="debug", style="json"),
+        postgres=PostgresSettings(settings={"work_mem": "8MB", "app.name": 'x"y'}, hba=("host all all ::1/128 trust",)),
+        failover=FailoverSettings(soft_interval_s=0.5, hold_after=0),
+        logs=LogSettings(level="debug", style="json"),
     )
     assert preferences_in_force(layout, THREE) == Preferences(), "nothing was ever started"
     write_settings(settings_files(THREE, layout, chosen))

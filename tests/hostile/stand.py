@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from bench.cluster import Cluster
-from endpointctl.local.preferences import PostgresPreferences
+from deployment.cluster import PostgresSettings
 from tests.hostile.keeper import Keeper
 from tests.hostile.tenant import Tenant
 
@@ -64,4 +64,4 @@ class Stand:
 
     def _next(self) -> Cluster:
         self._made += 1
-        return Cluster(self._folder / f"c{self._made}", options=self._options, postgres=PostgresPreferences(settings=SETTINGS))
+        return Cluster(self._folder / f"c{self._made}", options=self._options, postgres=PostgresSettings(settings=SETTINGS))

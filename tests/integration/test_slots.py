@@ -14,7 +14,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from bench.cluster import Cluster
-from endpointctl.local.preferences import PostgresPreferences
+from deployment.cluster import PostgresSettings
 from pgtopology.codec import decode
 from pgtopology.flight import Flight
 from pgtopology.handover import Rehearsal
@@ -35,7 +35,7 @@ def logical(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     made = Cluster(
         tmp_path_factory.mktemp("l") / "c",
         options=pg_options(),
-        postgres=PostgresPreferences(settings={"wal_level": "logical"}),
+        postgres=PostgresSettings(settings={"wal_level": "logical"}),
     )
     made.up()
     yield made

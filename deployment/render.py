@@ -1,0 +1,98 @@
+"""From the description of a cluster to what each of its programs is started with.
+
+Pure: the daemons' own settings types, which daemonkit.toml writes and the daemons read back to equal values.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from cluster_manager import settings as manager
+from deployment.cluster import Cluster, Node
+from deployment.files import CACHE, JOURNAL, NODES_TOKEN, ROLE_SECRETS, STORE, VERIFIERS
+from endpointd import settings as proxy
+from noded import settings as noded
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
+    """What one program finds where it runs: a host, a container, a directory of a local cluster."""
+
+    listen: str
+    """The address that its ports are opened on."""
+    data: Path
+    """What it must find again after a restart, and nobody else writes to."""
+    secrets: Path
+    """The directory of secrets, by their names in files.py."""
+
+
+def noded_settings(
+    cluster: Cluster, node: Node, machine: Machine, *, socket_dir: Path, pg_bin: Path | None = None
+) -> noded.NodedSettings:
+    """Return the settings of the noded of *node*; without *pg_bin* it looks for PostgreSQL's programs itself."""
+    return noded.NodedSettings(
+        node=noded.NodeTable(cluster=cluster.name, name=node.name, dir=machine.data, socket_dir=socket_dir, pg_bin=pg_bin),
+        postgres=noded.PostgresTable(
+            host=machine.listen, port=node.postgres.port, settings=cluster.postgres.settings, hba=cluster.postgres.hba
+        ),
+        http=noded.HttpTable(
+            host=machine.listen,
+            port=node.noded.port,
+            token_file=machine.secrets / NODES_TOKEN,
+            verifiers_file=machine.secrets / VERIFIERS,
+        ),
+        secrets=noded.SecretsTable(**{role: machine.secrets / role for role in ROLE_SECRETS}),
+        logs=cluster.logs,
+    )
+
+
+def manager_settings(cluster: Cluster, machine: Machine) -> manager.ManagerSettings:
+    """Return the settings of the manager, which may begin the cluster."""
+    return manager.ManagerSettings(
+        cluster=manager.ClusterSettings(name=cluster.name, zone=cluster.zone, durability=cluster.durability, bootstrap=True),
+        http=manager.HttpSettings(
+            host=machine.listen,
+            port=cluster.manager.port,
+            verifiers_file=machine.secrets / VERIFIERS,
+            allowed_hosts=cluster.manager_names,
+        ),
+        dns=manager.DnsSettings(host=machine.listen, port=cluster.dns_port),
+        store=manager.StoreSettings(path=machine.data / STORE),
+        journal=manager.JournalSettings(path=machine.data / JOURNAL),
+        nodeds=manager.NodedsSettings(token_file=machine.secrets / NODES_TOKEN),
+        endpoints=manager.EndpointsSettings(
+            writer=manager.EndpointSettings(host=cluster.writer.host, port=cluster.writer.port),
+            reader=manager.ReaderSettings(host=cluster.reader.host, port=cluster.reader.port, max_lag_ms=cluster.max_lag_ms),
+        ),
+        nodes=tuple(
+            manager.NodeSettings(
+                name=node.name,
+                zone=node.zone,
+                host=node.postgres.host,
+                port=node.postgres.port,
+                noded_host=node.noded.host,
+                noded_port=node.noded.port,
+                tier=node.tier,
+            )
+            for node in cluster.nodes
+        ),
+        failover=cluster.failover,
+        logs=cluster.logs,
+    )
+
+
+def proxy_settings(cluster: Cluster, name: str, machine: Machine, *, feed_token: Path) -> proxy.Settings:
+    """Return the settings of the proxy called *name*, which knows managers and nodeds by *feed_token* alone."""
+    return proxy.Settings(
+        proxy=proxy.ProxySettings(name=name, cache=machine.data / CACHE),
+        feed=proxy.FeedSettings(urls=(f"http://{cluster.manager}",), token_file=feed_token),
+        nodeds=proxy.NodedSettings(token_file=feed_token),
+        writer=proxy.WriterSettings(host=machine.listen, port=cluster.writer.port),
+        reader=proxy.ReaderSettings(
+            host=machine.listen, port=cluster.reader.port, fallback_to_writer=cluster.fallback_to_writer
+        ),
+        limits=cluster.limits,
+        http=proxy.HttpSettings(host=machine.listen, port=cluster.proxy_port, verifiers_file=machine.secrets / VERIFIERS),
+        logs=cluster.logs,
+    )

@@ -1,0 +1,87 @@
+"""The settings that containers make for themselves: from the shipped description, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from cluster_manager.settings import FailoverSettings
+from daemonkit.logs import LogSettings
+from daemonkit.settings import SettingsError, load_settings
+from deployment import containers
+from deployment.cluster import Cluster
+from deployment.containers import ClusterFile, describe
+from endpointd.settings import LimitSettings
+
+ROOT = Path(__file__).parents[2]
+NET = {"ENDPOINTD_NET": "172.30.64"}
+
+
+@pytest.fixture
+def file() -> ClusterFile:
+    return load_settings(ROOT / "config" / "compose.toml", ClusterFile)
+
+
+@pytest.fixture
+def cluster(file: ClusterFile) -> Cluster:
+    return describe(file, NET)
+
+
+def test_the_shipped_description_says_the_defaults(file: ClusterFile) -> None:
+    assert file.failover == FailoverSettings()
+    assert describe(file, NET).limits == LimitSettings()
+    for table in ("cluster", "proxy", "logs"):
+        assert getattr(file, table) == type(getattr(file, table))(), table
+
+
+def test_the_manager_looks_after_the_nodes_that_the_environment_names(cluster: Cluster) -> None:
+    settings = containers.of_manager(cluster, {"ENDPOINTD_NODES": "n1, n2,n3,n4"})
+    assert [node.name for node in settings.nodes] == ["n1", "n2", "n3", "n4"]
+    assert settings.nodes[3].host == "172.30.64.14"
+    assert settings.specs()[0].noded.port == containers.NODED_PORT
+    assert settings.http.allowed_hosts == ("manager",)
+    assert [node.name for node in containers.of_manager(cluster, {}).nodes] == ["n1", "n2", "n3"]
+
+
+def test_every_node_of_the_file_has_settings(cluster: Cluster) -> None:
+    for number in range(1, 6):
+        settings = containers.of_node(cluster, f"n{number}")
+        assert settings.node.name == f"n{number}"
+        assert settings.postgres.host == containers.EVERYWHERE
+        assert settings.postgres.settings["shared_buffers"] == "128MB"
+        assert settings.logs == LogSettings(style="json")
+
+
+def test_the_proxy_is_called_after_its_container(cluster: Cluster) -> None:
+    settings = containers.of_proxy(cluster, "abc")
+    assert settings.proxy.name == "proxy-abc"
+    assert settings.feed.urls == ("http://172.30.64.5:6480",)
+    assert settings.reader.fallback_to_writer
+
+
+def test_the_lines_of_containers_are_for_machines_unless_the_operator_wants_otherwise(file: ClusterFile) -> None:
+    said = msgspec.convert({"level": "debug"}, containers.ContainerLogs)
+    assert describe(msgspec.structs.replace(file, logs=said), NET).logs == LogSettings(level="debug", style="json")
+    said = msgspec.convert({"style": "console"}, containers.ContainerLogs)
+    assert describe(msgspec.structs.replace(file, logs=said), NET).logs == LogSettings()
+
+
+@pytest.mark.parametrize(
+    ("place", "uri"),
+    [
+        ("writer", "postgresql://postgres@proxy:6432/postgres"),
+        ("reader", "postgresql://postgres@proxy:6433/postgres"),
+        ("n2", "postgresql://postgres@172.30.64.12:5432/postgres"),
+    ],
+)
+def test_psql_goes_to_an_endpoint_or_a_node(cluster: Cluster, place: str, uri: str) -> None:
+    assert containers.psql_command(cluster, place, ["-c", "SELECT 1"]) == ["psql", uri, "-c", "SELECT 1"]
+
+
+def test_what_cannot_be_is_refused_in_words(file: ClusterFile, cluster: Cluster) -> None:
+    with pytest.raises(SettingsError, match=r'compose\.toml: there is no node "n9", only n1'):
+        containers.of_node(cluster, "n9")
+    with pytest.raises(SettingsError, match="ENDPOINTD_NET"):
+        describe(file, {"ENDPOINTD_NET": "10.1.2.0/24"})
