@@ -21,10 +21,9 @@ from pgtopology.document import Topology
 from pgtopology.epoch import NO_EPOCH, NO_REVISION, Epoch, Revision
 from pgtopology.report import FeedFrame, ProxyReport
 from pgtopology.status import ProxyStatus
+from pgtopology.timing import FRAME_EVERY_MS, FRAME_LEASE_MS
 
-FRAME_EVERY_S = 0.15
-LEASE_MS = 600
-"""A proxy may rely on a frame for so long: four frames may be lost."""
+FRAME_EVERY_S = FRAME_EVERY_MS / 1000
 SEND_TIMEOUT_S = 2.0
 PROXIES_MAX = 256
 NAME_CHARACTERS_MAX = 64
@@ -85,7 +84,7 @@ class Feed:
 
         Every connected one has reported *epoch*, and what the last frame lent to those that left has run out.
         """
-        lent_until_s = self._clock() - LEASE_MS / 1000
+        lent_until_s = self._clock() - FRAME_LEASE_MS / 1000
         self._departed = [proxy for proxy in self._departed if proxy.lent_at_s > lent_until_s]
         return all(proxy.report is not None and proxy.report.epoch >= epoch for proxy in (*self._connected, *self._departed))
 
@@ -120,7 +119,7 @@ class Feed:
             connected.changed.clear()
             document = self._document
             frame = FeedFrame(
-                lease_ms=min(LEASE_MS, self._lease_ms()),
+                lease_ms=min(FRAME_LEASE_MS, self._lease_ms()),
                 echo_ms=connected.report.clock_ms if connected.report is not None else None,
                 epoch=document.epoch if document is not None else NO_EPOCH,
                 revision=document.revision if document is not None else NO_REVISION,

@@ -20,7 +20,7 @@ from pgtopology.node import NodeName
 from pgtopology.observation import Observation, Port
 
 IDLE_TIMEOUT_S = 2.0
-"""A stream this quiet is broken: a noded pushes every 200 ms."""
+"""A stream this quiet, for many reports, is broken."""
 RECONNECT_S = 0.1
 PROBE_AFTER_MS = 250.0
 PROBE_EVERY_S = 0.1

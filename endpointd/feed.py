@@ -25,7 +25,7 @@ from pgtopology.succession import may_replace
 
 CONNECT_TIMEOUT_S = 2.0
 SILENCE_S = 2.0
-"""A manager speaks every 150 ms; one that has been silent for this long is called anew."""
+"""A manager that has been silent for this long, many frames, is called anew."""
 RECONNECT_S = 0.2
 REPORT_S = 0.5
 SEND_TIMEOUT_S = 2.0

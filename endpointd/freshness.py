@@ -14,9 +14,9 @@ from pgtopology.document import Topology
 from pgtopology.node import Role
 from pgtopology.observation import Observation
 from pgtopology.report import FeedFrame
+from pgtopology.timing import HEARTBEAT_VALID_MS
 
-HEARTBEAT_VALID_S = 0.6
-"""How old a quorum heartbeat may be: as long as failover waits after the old primary's last sign of life (S14)."""
+HEARTBEAT_VALID_S = HEARTBEAT_VALID_MS / 1000
 
 NEVER = float("-inf")
 

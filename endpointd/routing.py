@@ -12,6 +12,7 @@ from typing import ClassVar
 from pgtopology.document import Topology, TransitionKind
 from pgtopology.epoch import NO_EPOCH, NO_REVISION, Epoch, Revision
 from pgtopology.node import Address, Member, NodeName, NodeState, Role
+from pgtopology.timing import DRAIN_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,8 @@ class Backend:
     is_writer: bool
 
 
-DRAIN_S = 2.0
-"""How long a session may go on until its safe point when it has to end, if nobody says otherwise."""
+DRAIN_S = DRAIN_MS / 1000
+"""Unless the document says otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-STRETCH_MAX_S = 0.3
+from pgtopology.timing import REPORT_EVERY_MS
+
+STRETCH_MAX_S = 1.5 * REPORT_EVERY_MS / 1000
 """Between two looks at the clock no more than this counts: one and a half rounds of the reporter, which looks every round."""
 
 

@@ -17,6 +17,7 @@ from pgtopology.hba import why_unsafe
 from pgtopology.node import Address
 from pgtopology.orders import Upstream
 from pgtopology.parameters import OUR_PREFIX, SettingRefused
+from pgtopology.timing import WAL_RECEIVER_TIMEOUT_MS
 
 CONTROL_ROLE = "endpointd"
 REPLICATION_ROLE = "endpointd_replication"
@@ -123,7 +124,7 @@ def _fixed(place: Place) -> dict[str, str]:
         "hot_standby": "on",
         "hot_standby_feedback": "on",
         "max_wal_senders": "20",
-        "wal_receiver_timeout": "2s",
+        "wal_receiver_timeout": f"{WAL_RECEIVER_TIMEOUT_MS}ms",
         "wal_receiver_status_interval": "1s",
         "wal_retrieve_retry_interval": "100ms",
         "wal_receiver_create_temp_slot": "off",

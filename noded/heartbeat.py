@@ -20,8 +20,9 @@ from noded.sessions import LACKS_RIGHTS, Session, SessionError
 from pgtopology import observation
 from pgtopology.epoch import Epoch
 from pgtopology.lsn import Lsn
+from pgtopology.timing import HEARTBEAT_EVERY_MS
 
-INTERVAL_S = 0.2
+INTERVAL_S = HEARTBEAT_EVERY_MS / 1000
 RETRY_S = 0.05
 ASK_TIMEOUT_S = 1.0
 OPEN_TIMEOUT_S = 2.5

@@ -13,15 +13,10 @@ import msgspec
 
 from pgtopology.node import Role
 from pgtopology.observation import Observation, PostmasterState
-
-HEARTBEAT_FRESH_MS = 600
-"""A primary is one only while its own commits are acknowledged (S14)."""
+from pgtopology.timing import HEARTBEAT_EVERY_MS, HEARTBEAT_VALID_MS
 
 PATHS = ("/primary", "/replica", "/read-write", "/read-only", "/health", "/liveness", "/readiness")
 
-
-HEARTBEAT_MS = 200
-"""An upstream that has said nothing for so long may merely have had nothing to say."""
 
 LAG_PATHS = ("/replica", "/read-only", "/readiness")
 """Those that `?lag=` says more about."""
@@ -95,11 +90,11 @@ def _is_within(observation: Observation, limit: LagLimit) -> bool:
     waiting_ms, silent_ms = observation.replay_lag_ms, observation.upstream_silent_ms
     if limit.ms_max is None or waiting_ms is None or silent_ms is None:
         return limit.ms_max is None
-    return waiting_ms + max(0.0, silent_ms - HEARTBEAT_MS) <= limit.ms_max
+    return waiting_ms + max(0.0, silent_ms - HEARTBEAT_EVERY_MS) <= limit.ms_max
 
 
 def _is_acknowledged(observation: Observation) -> bool:
     heartbeat = observation.heartbeat
     if heartbeat is None or heartbeat.acknowledged_age_ms is None:
         return False
-    return heartbeat.acknowledged_age_ms <= HEARTBEAT_FRESH_MS
+    return heartbeat.acknowledged_age_ms <= HEARTBEAT_VALID_MS

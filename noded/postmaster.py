@@ -22,13 +22,13 @@ from noded.layout import Layout
 from noded.tools import environment
 from pgtopology.observation import PostmasterState
 from pgtopology.orders import StopMode
+from pgtopology.timing import FAST_STOP_MS
 
 POLL_S = 0.002
 KILL_AFTER_S = 0.4
 """An immediate stop gives the processes this long before they are killed: PostgreSQL itself would wait 5 s, and the two
 differ in nothing that survives."""
-FAST_STOP_S = 25.0
-"""A fast stop writes a checkpoint; one that takes longer becomes an immediate stop. Whoever stops noded waits longer."""
+FAST_STOP_S = FAST_STOP_MS / 1000
 GONE_S = 10.0
 """For killed processes to vanish. One in an uninterruptible wait (a hung disk) may not."""
 LOG_TAIL_BYTES = 1 << 14

@@ -27,8 +27,9 @@ from noded.room import disk_of
 from pgtopology.epoch import NO_EPOCH
 from pgtopology.node import Role
 from pgtopology.observation import Activity, Horizon, Observation, Postmaster, PostmasterState, Receiver, UserSlot, Walsender
+from pgtopology.timing import REPORT_EVERY_MS
 
-ROUND_S = 0.2
+ROUND_S = REPORT_EVERY_MS / 1000
 STARTING_ROUND_S = 0.02
 """While PostgreSQL is starting, and nothing but its pid file is read."""
 SOONEST_S = 0.01

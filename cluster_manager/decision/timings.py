@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pgtopology.timing import DRAIN_MS, OLD_WRITER_VISIBLE_MS, WAL_RECEIVER_TIMEOUT_MS
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
@@ -28,13 +30,13 @@ class Timings:
     """A disk that others share and that takes so long for one sync of the writer's noded: an idle one takes a tenth of that."""
     shared_stuck_ms: float = 5000
     """A heartbeat that waits for so long is not waiting for a busy disk that all share: it would have been acknowledged."""
-    unflushed_ms: float = 2000
+    unflushed_ms: float = WAL_RECEIVER_TIMEOUT_MS
     """A receiver that makes WAL durable hears nobody meanwhile; after wal_receiver_timeout it would give its upstream up."""
     settled_ms: float = 1500
     """A standby that runs for less may still be connecting: no evidence that its upstream is cut off from it."""
     straggler_ms: float = 30
     """After the first safe set wait so long for better nodes."""
-    reader_lease_ms: float = 600
+    reader_lease_ms: float = OLD_WRITER_VISIBLE_MS
     """Whoever served the old writer by its heartbeat has stopped by then (S14)."""
     replay_progress_ms: float = 2000
     """A candidate whose replay stands still for so long is given up (L5)."""
@@ -42,7 +44,7 @@ class Timings:
     """A promoted candidate that gets no quorum for so long is helped to one: nodes that cannot just follow are mended."""
     opening_ms: float = 10_000
     """A promoted candidate that gets no quorum for so long is given up, if others could do better."""
-    drain_ms: float = 2000
+    drain_ms: float = DRAIN_MS
     """How long a planned handover lets sessions finish what they are doing."""
     handover_ms: float = 3000
     """How long a planned handover then waits for the old primary to stop in good order."""

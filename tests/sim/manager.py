@@ -28,6 +28,7 @@ from pgtopology.observation import Observation, Port
 from pgtopology.orders import Order
 from pgtopology.report import ProxyReport
 from pgtopology.succession import may_follow
+from pgtopology.timing import FRAME_LEASE_MS
 from tests.sim.breaks import break_plan, break_view
 from tests.sim.executor import Executor
 from tests.sim.network import Network, Stream
@@ -42,7 +43,6 @@ PROBE_MS = 100.0
 RESTART_MS = 300.0
 SILENCE_MS = 2000.0
 """A proxy that was not heard for so long is not connected."""
-FRAME_LEASE_MS = 600
 PROBE_AFTER_MS = 250.0
 
 

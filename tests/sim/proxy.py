@@ -16,9 +16,10 @@ from pgtopology.node import Role
 from pgtopology.observation import Observation
 from pgtopology.report import FeedFrame, ProxyReport
 from pgtopology.succession import may_replace
+from pgtopology.timing import FRAME_LEASE_MS
 from tests.sim.checkers.stale_reads import StaleReads
 from tests.sim.checks import Acknowledged, Checks
-from tests.sim.manager import FRAME_LEASE_MS, SimManager
+from tests.sim.manager import SimManager
 from tests.sim.network import Network, Stream
 from tests.sim.node import SimNode
 from tests.sim.switches import Switch
