@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import socket
 import sys
-from pathlib import Path
+from dataclasses import dataclass
 
-from prometheus_client import REGISTRY
+from prometheus_client import Counter
 
 from cluster_manager.chronicle import Chronicle
 from cluster_manager.control import Control
@@ -27,20 +26,34 @@ from cluster_manager.rehearsal import Rehearsals
 from cluster_manager.settings import ManagerSettings, read_settings
 from cluster_manager.store.embedded import EmbeddedStore
 from cluster_manager.store.store import StoreError, StoreUnavailable
-from daemonkit.httpserver import HttpServer
-from daemonkit.lifecycle import Lifecycle, run
-from daemonkit.logs import configure_logs, get_logger
+from daemonkit.httpserver import HttpServer, registered
+from daemonkit.logs import get_logger
 from daemonkit.principals import Verifiers, accepted_tokens
+from daemonkit.program import Daemon, Running
 from daemonkit.secrets import read_secret
-from daemonkit.settings import SettingsError
-from daemonkit.version import VERSION
 from pgtopology.document import Topology
 
 LEASE_KEEP_S = 0.5
 
 
-async def serve(settings: ManagerSettings, config: Path, verifiers: Verifiers, noded_token: str, life: Lifecycle) -> None:
-    """Manage the cluster until *life* says stop. Raises StoreError if the store cannot be had, OSError for a taken port."""
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """What the manager cannot begin without."""
+
+    verifiers: Verifiers
+    noded_token: str
+
+
+def read_secrets(settings: ManagerSettings) -> Secrets:
+    """Return what *settings* name. Raises SecretError."""
+    return Secrets(
+        accepted_tokens(settings.http.token_file, settings.http.verifiers_file), read_secret(settings.nodeds.token_file)
+    )
+
+
+async def serve(manager: Running[ManagerSettings], secrets: Secrets) -> None:
+    """Manage the cluster until told to stop. Raises StoreError if the store cannot be had, OSError for a taken port."""
+    settings, life = manager.settings, manager.life
     specs = settings.specs()
     holder = f"{socket.gethostname()}:{os.getpid()}"
     dns = DnsProcess(
@@ -57,7 +70,7 @@ async def serve(settings: ManagerSettings, config: Path, verifiers: Verifiers, n
         dns.begin_with(last)  # names are answered before the store has said anything
     async with EmbeddedStore(settings.store.path) as store, dns:
         await store.acquire(holder)
-        observer = Observer(specs, noded_token)
+        observer = Observer(specs, secrets.noded_token)
         feed = Feed(lambda: store.lease.remaining_ms, observer.changed.set)
 
         def publish(document: Topology) -> None:
@@ -71,59 +84,41 @@ async def serve(settings: ManagerSettings, config: Path, verifiers: Verifiers, n
             recorder = FlightRecorder(manager=holder, boot=boot_id(), before=before)
             flights = FlightWriter(recorder, files, ended_before=before.epoch if before is not None and before.ended else None)
             chronicle = Chronicle(journal, flights)
-            async with Executor(specs, noded_token, observer, observer.changed, recorder) as executor:
+            async with Executor(specs, secrets.noded_token, observer, observer.changed, recorder) as executor:
                 reconciler = Reconciler(settings, store, observer, executor, chronicle, publish, feed.are_settled, feed.seen)
                 rehearsals = Rehearsals(reconciler, executor, files)
                 control = Control(reconciler, store, feed, journal, chronicle, flights, rehearsals, life.lag.stood_still_ms)
                 metrics = ManagerMetrics(reconciler, chronicle, lambda: bool(feed.proxies()))
                 flights.on_ended = metrics.ended
-                REGISTRY.register(metrics)
                 server = HttpServer(
                     host=settings.http.host,
                     port=settings.http.port,
-                    verifiers=verifiers,
+                    verifiers=secrets.verifiers,
                     routes=control.routes(),
                     allowed_hosts=settings.http.allowed_hosts,
                 )
-                async with (
-                    server,
-                    asyncio.TaskGroup() as tasks,
-                ):
-                    parts = [
-                        tasks.create_task(observer.run(), name="observer"),
-                        tasks.create_task(reconciler.run(), name="reconciler"),
-                        tasks.create_task(flights.run(), name="flight records"),
-                        tasks.create_task(_keep_lease(store), name="lease"),
-                        tasks.create_task(kept.run(), name="kept document"),
-                    ]
+                with registered(metrics):
+                    async with server, asyncio.TaskGroup() as tasks:
+                        parts = [
+                            tasks.create_task(observer.run(), name="observer"),
+                            tasks.create_task(reconciler.run(), name="reconciler"),
+                            tasks.create_task(flights.run(), name="flight records"),
+                            tasks.create_task(_keep_lease(store), name="lease"),
+                            tasks.create_task(kept.run(), name="kept document"),
+                        ]
 
-                    def reload() -> None:
-                        new = read_settings(config)
-                        server.set_verifiers(accepted_tokens(new.http.token_file, new.http.verifiers_file))
-                        reconciler.set_nodes(new)
-                        get_logger().info("nodes read anew", nodes=",".join(spec.name for spec in reconciler.specs))
+                        def take_up(new: ManagerSettings) -> dict[str, object]:
+                            server.set_verifiers(accepted_tokens(new.http.token_file, new.http.verifiers_file))
+                            reconciler.set_nodes(new)
+                            get_logger().info("nodes read anew", nodes=",".join(spec.name for spec in reconciler.specs))
+                            return {}
 
-                    life.on_reload(reload)
-                    life.notify_ready()
-                    get_logger().info("manager serves", cluster=settings.cluster.name, port=settings.http.port)
-                    await life.stopping.wait()
-                    for part in parts:
-                        part.cancel()
-
-
-async def _serve_or_say(
-    settings: ManagerSettings, config: Path, verifiers: Verifiers, noded_token: str, life: Lifecycle
-) -> None:
-    """Serve; what an operator can mend (a taken port, a held store) is one line, not a traceback."""
-    failed = False
-    try:
-        await serve(settings, config, verifiers, noded_token, life)
-    except* (StoreError, OSError) as group:
-        for error in group.exceptions:
-            get_logger().error("the manager cannot serve", reason=str(error))
-        failed = True
-    if failed:
-        raise SystemExit(1)
+                        manager.on_reload(take_up)
+                        life.notify_ready()
+                        get_logger().info("manager serves", cluster=settings.cluster.name, port=settings.http.port)
+                        await life.stopping.wait()
+                        for part in parts:
+                            part.cancel()
 
 
 async def _keep_lease(store: EmbeddedStore) -> None:
@@ -138,22 +133,23 @@ async def _keep_lease(store: EmbeddedStore) -> None:
             raise StoreError("the lease on the store is lost")
 
 
-def main() -> None:
+MANAGER = Daemon(
+    name="endpointd-manager",
+    description="The cluster's manager.",
+    log_name=lambda _: "manager",
+    read=read_settings,
+    prepare=read_secrets,
+    serve=serve,
+    mendable=(StoreError, OSError),
+    cannot="the manager cannot serve",
+    reloads=Counter("endpointd_manager_reloads", "Attempts to read the settings anew.", ["outcome"]),
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
     """Run the program."""
-    parser = argparse.ArgumentParser(prog="endpointd-manager", description="The cluster's manager.")
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="settings file (TOML)")
-    parser.add_argument("--version", action="version", version=VERSION)
-    arguments = parser.parse_args()
-    try:
-        settings = read_settings(arguments.config)
-        verifiers = accepted_tokens(settings.http.token_file, settings.http.verifiers_file)
-        noded_token = read_secret(settings.nodeds.token_file)
-        configure_logs(program="manager", level=settings.logs.level, style=settings.logs.style)
-    except (SettingsError, ValueError) as error:
-        print(error, file=sys.stderr)  # noqa: T201 - the logs are not set up yet
-        sys.exit(2)
-    sys.exit(run(lambda life: _serve_or_say(settings, arguments.config, verifiers, noded_token, life)))
+    return MANAGER.main(arguments)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import resource
 import secrets
 import sys
-from pathlib import Path
 
 from daemonkit.descriptors import FOR_STRANGERS_LESS, allow_descriptors
 from daemonkit.httpserver import HttpServer, registered
-from daemonkit.lifecycle import EXIT_FAILED, EXIT_USAGE, Lifecycle, run
-from daemonkit.logs import configure_logs, get_logger
+from daemonkit.logs import get_logger
 from daemonkit.principals import accepted_tokens
+from daemonkit.program import Daemon, Running
 from daemonkit.secrets import SecretFile, read_secret
-from daemonkit.settings import SettingsError
-from daemonkit.version import VERSION
 from endpointd import metrics, refusal
 from endpointd.admin import routes
 from endpointd.census import Census
@@ -38,8 +34,17 @@ DRAIN_S = 3.0
 """After SIGTERM sessions may go on until their safe points for this long."""
 
 
-async def serve(settings: Settings, config: Path, life: Lifecycle) -> None:
-    """Run the proxy until it is told to stop, and end its sessions. *config* is read again at each reload."""
+def check_secrets(settings: Settings) -> None:
+    """Raise SecretError if a file cannot be used that will be needed."""
+    accepted_tokens(settings.http.token_file, settings.http.verifiers_file)
+    for path in (settings.feed.token_file, settings.nodeds.token_file):
+        read_secret(path)
+
+
+async def serve(proxy: Running[Settings], _: None) -> None:
+    """Run the proxy until it is told to stop, and end its sessions. Raises ListenError."""
+    settings, life = proxy.settings, proxy.life
+    _allow_files(settings)
     board = Switchboard(settings.limits)
     connector = Connector(board, fallback_to_writer=settings.reader.fallback_to_writer, draw=secrets.randbelow)
     engine = AsyncioEngine()
@@ -79,11 +84,16 @@ async def serve(settings: Settings, config: Path, life: Lifecycle) -> None:
         background = [cache.run(), Witness(board, noded_token).run(), *(feed.run() for feed in feeds)]
         census = Census(house, board, feeds, asyncio.get_running_loop().time)
 
-        def reload() -> None:
-            new = _take_up(config, settings, board, connector)
+        def take_up(new: Settings) -> dict[str, object]:
             server.set_verifiers(accepted_tokens(new.http.token_file, new.http.verifiers_file))
+            board.limits = new.limits
+            connector.fallback_to_writer = new.reader.fallback_to_writer
+            board.notify()
+            _allow_files(new)
             for listener in listeners:
                 listener.take_up()
+            late = needs_restart(settings, new)
+            return {"needs_restart": ", ".join(late)} if late else {}
 
         server = HttpServer(
             host=settings.http.host,
@@ -103,7 +113,7 @@ async def serve(settings: Settings, config: Path, life: Lifecycle) -> None:
                 tasks += [group.create_task(work) for work in background]
                 background.clear()
                 stack.enter_context(registered(census))
-                life.on_reload(reload)
+                proxy.on_reload(take_up)
                 life.notify_ready()
                 await life.stopping.wait()
                 for listener in listeners:
@@ -116,24 +126,6 @@ async def serve(settings: Settings, config: Path, life: Lifecycle) -> None:
                 work.close()
             for task in tasks:
                 task.cancel()
-
-
-def _take_up(config: Path, settings: Settings, board: Switchboard, connector: Connector) -> Settings:
-    """Go on with what is in *config* now, as far as that is possible without a restart. Raises SettingsError."""
-    try:
-        new = read_settings(config)
-    except SettingsError:
-        metrics.RELOADS.labels("failed").inc()
-        raise
-    board.limits = new.limits
-    connector.fallback_to_writer = new.reader.fallback_to_writer
-    board.notify()
-    configure_logs(program=settings.proxy.name, level=new.logs.level, style=new.logs.style)
-    _allow_files(new)
-    metrics.RELOADS.labels("done").inc()
-    late = needs_restart(settings, new)
-    get_logger().info("settings read anew", **({"needs_restart": ", ".join(late)} if late else {}))
-    return new
 
 
 async def _drain(house: House) -> None:
@@ -155,36 +147,22 @@ def _allow_files(settings: Settings) -> None:
         get_logger().warning("too few open files are allowed for sessions_max", needed=needed, allowed=allowed)
 
 
-def main() -> None:
+PROXY = Daemon(
+    name="endpointd",
+    description="The proxy of a PostgreSQL cluster.",
+    log_name=lambda settings: settings.proxy.name,
+    read=read_settings,
+    prepare=check_secrets,
+    serve=serve,
+    mendable=(ListenError,),
+    reloads=metrics.RELOADS,
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
     """Run the program."""
-    parser = argparse.ArgumentParser(prog="endpointd", description="The proxy of a PostgreSQL cluster.")
-    parser.add_argument("--config", required=True, type=Path, metavar="FILE", help="settings file (TOML)")
-    parser.add_argument("--version", action="version", version=f"endpointd {VERSION}")
-    arguments = parser.parse_args()
-    try:
-        settings = read_settings(arguments.config)
-        configure_logs(program=settings.proxy.name, level=settings.logs.level, style=settings.logs.style)
-        accepted_tokens(settings.http.token_file, settings.http.verifiers_file)
-        for path in (settings.feed.token_file, settings.nodeds.token_file):
-            read_secret(path)
-    except SettingsError as error:
-        print(f"endpointd: {error}", file=sys.stderr)  # noqa: T201 - before there are logs
-        sys.exit(EXIT_USAGE)
-    _allow_files(settings)
-    reasons: list[str] = []
-
-    async def live(life: Lifecycle) -> None:
-        """Serve; a port that is taken is one clear line, not a traceback."""
-        try:
-            await serve(settings, arguments.config, life)
-        except* ListenError as errors:
-            reasons.extend(str(error) for error in errors.exceptions)
-
-    code = run(live)
-    for reason in reasons:
-        get_logger().error("cannot serve", reason=reason)
-    sys.exit(EXIT_FAILED if reasons else code)
+    return PROXY.main(arguments)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

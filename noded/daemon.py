@@ -1,27 +1,26 @@
 """Starts a noded: reads settings and secrets, finds PostgreSQL, opens the HTTP interface.
 
-Everything that can be wrong with the settings ends it here, with one line on standard error and exit status 2; what the
-machine refuses just now (a full disk, a directory that another noded holds), with exit status 1.
+Everything that can be wrong with the settings is found here; what the machine refuses just now (a full disk, a directory that
+another noded holds) may be had at the next start.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import contextlib
 import errno
 import fcntl
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from daemonkit.httpserver import HttpServer, registered
-from daemonkit.lifecycle import EXIT_FAILED, EXIT_USAGE, Lifecycle, run
-from daemonkit.logs import configure_logs, get_logger
+from daemonkit.logs import get_logger
 from daemonkit.parentage import become_subreaper
 from daemonkit.principals import Scope, Verifiers, read_verifiers
+from daemonkit.program import Daemon, NotNow, Running
 from daemonkit.secrets import read_secret
 from daemonkit.settings import SettingsError, load_settings
 from daemonkit.version import VERSION
@@ -45,46 +44,48 @@ from pgtopology.parameters import SettingRefused, check_kept, without_refused
 
 PASSING = frozenset({errno.EAGAIN, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC})
 """What the machine may refuse now and grant later."""
-UMASK = 0o077
-"""Everything that noded and PostgreSQL write is private to the user."""
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run a noded until it is told to stop, and return its exit status."""
-    parser = argparse.ArgumentParser(prog="endpointd-noded", description="the daemon beside one PostgreSQL server")
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="settings, TOML")
-    parser.add_argument("--version", action="version", version=f"endpointd {VERSION}")
-    options = parser.parse_args(arguments)
-    os.umask(UMASK)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What a noded cannot begin without."""
+
+    initial: DesiredSettings
+    """What PostgreSQL begins with."""
+    token: str
+    passwords: dict[str, str]
+    layout: Layout
+    lock: int
+    """Of the directory, as long as the process lives."""
+    binaries: Binaries
+    state: DurableState
+
+
+def prepare(settings: NodedSettings) -> Resources:
+    """Find, read and lock everything. Raises SettingsError, or NotNow for what the machine may grant later."""
     try:
-        settings = load_settings(options.config, NodedSettings)
         initial = DesiredSettings(
             parameters={name.lower(): value for name, value in settings.postgres.settings.items()}, hba=settings.postgres.hba
         )
         check_kept(DesiredSettings(parameters=settings.postgres.settings, hba=settings.postgres.hba))
-        initial = without_refused(initial)
         token = read_secret(settings.http.token_file)
         _verifiers(settings)
         passwords = read_passwords(settings)
         layout = Layout(settings.node.dir.absolute())
         layout.make()
-        lock = _lock(layout.lock)
-        binaries = find_binaries(settings.node.pg_bin, prefer_bundled=settings.node.prefer_bundled)
-        state = DurableState(layout.state, cluster=settings.node.cluster, node=NodeName(settings.node.name))
-    except (SettingsError, SettingRefused, BinariesError, StateError, OSError) as error:
-        with contextlib.suppress(OSError):
-            sys.stderr.write(f"endpointd-noded: {error}\n")
-        # What may pass is worth another start; settings do not mend themselves.
-        return EXIT_FAILED if isinstance(error, OSError) and error.errno in PASSING else EXIT_USAGE
-    configure_logs(program="noded", level=settings.logs.level, style=settings.logs.style)
-
-    async def serve(life: Lifecycle) -> None:
-        await _serve(settings, initial, layout, binaries, state, passwords, token, life, options.config)
-
-    try:
-        return run(serve)
-    finally:
-        os.close(lock)
+        return Resources(
+            initial=without_refused(initial),
+            token=token,
+            passwords=passwords,
+            layout=layout,
+            lock=_lock(layout.lock),
+            binaries=find_binaries(settings.node.pg_bin, prefer_bundled=settings.node.prefer_bundled),
+            state=DurableState(layout.state, cluster=settings.node.cluster, node=NodeName(settings.node.name)),
+        )
+    except (SettingRefused, BinariesError, StateError) as error:
+        raise SettingsError(str(error)) from error
+    except OSError as error:
+        raise (NotNow if error.errno in PASSING else SettingsError)(str(error)) from error
 
 
 def read_passwords(settings: NodedSettings) -> dict[str, str]:
@@ -98,22 +99,14 @@ def read_passwords(settings: NodedSettings) -> dict[str, str]:
     }
 
 
-async def _serve(
-    settings: NodedSettings,
-    initial: DesiredSettings,
-    layout: Layout,
-    binaries: Binaries,
-    state: DurableState,
-    passwords: dict[str, str],
-    token: str,
-    life: Lifecycle,
-    config: Path,
-) -> None:
+async def serve(noded: Running[NodedSettings], has: Resources) -> None:
+    """Look after one PostgreSQL until told to stop."""
+    settings, life = noded.settings, noded.life
     log = get_logger(node=settings.node.name)
-    log.info("noded starts", version=VERSION, postgresql=binaries.version, binaries=str(binaries.directory))
+    log.info("noded starts", version=VERSION, postgresql=has.binaries.version, binaries=str(has.binaries.directory))
     if not become_subreaper():
         log.warning("orphans of a dead postmaster will not be reaped here")
-    node = make_node(settings, initial, layout, binaries, state, passwords)
+    node = make_node(settings, has)
     node.reporter.late_ms = life.lag.stood_still_ms
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(node.run(life.stopping))
@@ -123,7 +116,7 @@ async def _serve(
         server = HttpServer(
             host=settings.http.host,
             port=settings.http.port,
-            token=token,
+            token=has.token,
             verifiers=_verifiers(settings),
             routes=make_routes(node),
             open_paths=OPEN_PATHS,
@@ -132,7 +125,13 @@ async def _serve(
         with registered(census):
             async with server:
                 log.info("noded serves", port=server.port)
-                life.on_reload(lambda: server.set_verifiers(_verifiers(_take_up(config, settings))))
+
+                def take_up(new: NodedSettings) -> dict[str, object]:
+                    server.set_verifiers(_verifiers(new))
+                    same = msgspec.structs.replace(new, logs=settings.logs) == settings
+                    return {} if same else {"needs_restart": "everything but [logs]"}
+
+                noded.on_reload(take_up)
                 life.notify_ready()
                 await asyncio.wait([running])
 
@@ -143,28 +142,7 @@ def _verifiers(settings: NodedSettings) -> Verifiers:
     return read_verifiers(file).only(Scope.SCRAPE, Scope.FEED, Scope.READ) if file is not None else Verifiers()
 
 
-def _take_up(config: Path, settings: NodedSettings) -> NodedSettings:
-    """Log as *config* says now; everything else in it is read at the start only. Raises SettingsError."""
-    try:
-        new = load_settings(config, NodedSettings)
-    except SettingsError:
-        metrics.RELOADS.labels("failed").inc()
-        raise
-    configure_logs(program="noded", level=new.logs.level, style=new.logs.style)
-    metrics.RELOADS.labels("done").inc()
-    same = msgspec.structs.replace(new, logs=settings.logs) == settings
-    get_logger().info("settings read anew", **({} if same else {"needs_restart": "everything but [logs]"}))
-    return new
-
-
-def make_node(
-    settings: NodedSettings,
-    initial: DesiredSettings,
-    layout: Layout,
-    binaries: Binaries,
-    state: DurableState,
-    passwords: dict[str, str],
-) -> Node:
+def make_node(settings: NodedSettings, has: Resources) -> Node:
     """Put a node together. An event loop must be running."""
     reporters: list[Reporter] = []
 
@@ -175,30 +153,30 @@ def make_node(
     sessions = Sessions(
         socket_dir=settings.node.socket_dir,
         port=settings.postgres.port,
-        password=passwords[conf.CONTROL_ROLE],
-        major=binaries.major,
+        password=has.passwords[conf.CONTROL_ROLE],
+        major=has.binaries.major,
     )
     instance = Instance(
-        layout=layout,
-        binaries=binaries,
+        layout=has.layout,
+        binaries=has.binaries,
         server=Server(
             name=settings.node.name,
             host=settings.postgres.host,
             port=settings.postgres.port,
             socket_dir=settings.node.socket_dir,
-            initial=initial,
-            replication_password=passwords[conf.REPLICATION_ROLE],
+            initial=has.initial,
+            replication_password=has.passwords[conf.REPLICATION_ROLE],
         ),
-        state=state,
-        postmaster=Postmaster(layout, poke, tablespaces_anywhere=settings.postgres.tablespaces == "anywhere"),
+        state=has.state,
+        postmaster=Postmaster(has.layout, poke, tablespaces_anywhere=settings.postgres.tablespaces == "anywhere"),
         sessions=sessions,
     )
     attention = Attention()
-    heartbeat = Heartbeat(sessions.heartbeat, state, poke, attention)
+    heartbeat = Heartbeat(sessions.heartbeat, has.state, poke, attention)
     doing = Doing()
     reporter = Reporter(instance, heartbeat, doing, attention)
     reporters.append(reporter)
-    return Node(instance=instance, heartbeat=heartbeat, reporter=reporter, doing=doing, passwords=passwords)
+    return Node(instance=instance, heartbeat=heartbeat, reporter=reporter, doing=doing, passwords=has.passwords)
 
 
 def _lock(path: Path) -> int:
@@ -210,6 +188,22 @@ def _lock(path: Path) -> int:
         os.close(descriptor)
         raise BlockingIOError(errno.EAGAIN, f"another noded works in {path.parent.parent}") from error
     return descriptor
+
+
+NODED = Daemon(
+    name="endpointd-noded",
+    description="The daemon beside one PostgreSQL server.",
+    log_name=lambda _: "noded",
+    read=lambda path: load_settings(path, NodedSettings),
+    prepare=prepare,
+    serve=serve,
+    reloads=metrics.RELOADS,
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a noded until it is told to stop, and return its exit status."""
+    return NODED.main(arguments)
 
 
 if __name__ == "__main__":

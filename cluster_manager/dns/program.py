@@ -7,7 +7,6 @@ killed, so that the next one finds the port free.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import os
@@ -23,6 +22,7 @@ from daemonkit.descriptors import allow_descriptors
 from daemonkit.lifecycle import loop_factory
 from daemonkit.logs import LEVELS, configure_logs, get_logger
 from daemonkit.parentage import end_with
+from daemonkit.program import UMASK, new_parser
 from daemonkit.reception import REFUSED
 
 REPORT_EVERY_S = 1.0
@@ -72,13 +72,14 @@ async def _report(server: DnsServer) -> None:
 
 def main() -> None:
     """Run the program."""
-    parser = argparse.ArgumentParser(prog="endpointd-dns", description="The manager's name server.")
+    parser = new_parser("endpointd-dns", "The manager's name server.")
     parser.add_argument("--tcp", type=int, required=True, help="descriptor of the listening socket")
     parser.add_argument("--udp", type=int, required=True, help="descriptor of the bound socket")
     parser.add_argument("--parent", type=int, required=True, help="pid of the manager")
     parser.add_argument("--log-level", choices=LEVELS, default="info")
     parser.add_argument("--log-style", choices=("console", "json"), default="console")
     arguments = parser.parse_args()
+    os.umask(UMASK)
     if not end_with(arguments.parent):
         return
     os.nice(NICENESS)

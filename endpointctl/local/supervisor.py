@@ -9,7 +9,6 @@ Killed with SIGKILL it leaves the others alive; the next `up` starts a new super
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import os
@@ -24,6 +23,7 @@ import msgspec
 from daemonkit.logrotation import rotate
 from daemonkit.logs import configure_logs, get_logger
 from daemonkit.parentage import become_subreaper
+from daemonkit.program import UMASK, new_parser
 from endpointctl import output
 from endpointctl.exits import Failure
 from endpointctl.local.changing import Changes
@@ -331,11 +331,11 @@ class Supervisor:
 
 def main() -> int:
     """Run the supervisor of one data directory; started by `endpointctl up` and by nobody else."""
-    parser = argparse.ArgumentParser(prog="endpointctl-supervisor", description="supervise the processes of a local cluster")
+    parser = new_parser("endpointctl-supervisor", "Supervises the processes of a local cluster.")
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--lock-fd", type=int, required=True, help="descriptor that holds the lock on the data directory")
     arguments = parser.parse_args()
-    os.umask(0o077)
+    os.umask(UMASK)
     os.set_inheritable(arguments.lock_fd, False)
     configure_logs(program=NAME)
     become_subreaper()

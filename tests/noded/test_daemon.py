@@ -122,10 +122,3 @@ async def test_a_running_noded_is_scraped_and_reads_its_log_level_again(tmp_path
     assert b"Traceback" not in words
     assert b"[logs].level: expected one of" in words
     assert b'got "loud"' in words
-
-
-def test_its_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["--version"])
-    assert ended.value.code == 0
-    assert capsys.readouterr().out.startswith("endpointd ")
