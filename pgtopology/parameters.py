@@ -231,25 +231,28 @@ def check_parameters(parameters: Mapping[str, str]) -> None:
             raise SettingRefused(f'the value of "{name}" must be one line of up to {VALUE_LENGTH_MAX} printable characters')
         if key.startswith(OUR_PREFIX):
             raise SettingRefused(f'"{name}" cannot be set: names that begin with "{OUR_PREFIX}" are ours')
-        if key == "wal_level":
-            if value not in ("replica", "logical"):
-                raise SettingRefused('"wal_level" must be "replica" or "logical": the nodes replicate from one another')
-        elif key == "sync_replication_slots" and value.strip().lower() in ("on", "true", "yes", "1"):
-            pass  # as it is
-        elif key == "dynamic_library_path":
-            if "$libdir" not in value.split(":"):
-                why = "$libdir must be one of its directories, because servers load their WAL receiver from it"
-                raise SettingRefused(f'"{name}" cannot be "{value}": {why}')
-        elif key in BOUNDED:
-            _check_bound(name, value, BOUNDED[key])
-        elif key in AT_LEAST_THE_WRITERS and not value.strip().isdecimal():
-            raise SettingRefused(f'"{name}" must be a whole number, not "{value}"')
-        elif key in LEAST_MS and (given_ms := _duration_ms(value)) is not None and 0 < given_ms < LEAST_MS[key]:
-            raise SettingRefused(
-                f'"{name}" cannot be "{value}": 0, or {LEAST_MS[key]} ms and more; a login is a transaction too'
-            )
-        elif key in OURS:
-            raise SettingRefused(f'"{name}" cannot be set: {OURS[key]}')
+        _check_value(name, key, value)
+
+
+def _check_value(name: str, key: str, value: str) -> None:
+    """Raise SettingRefused if the parameter, whose lower-case name is *key*, is ours, or is not ours to give that *value*."""
+    if key == "wal_level":
+        if value not in ("replica", "logical"):
+            raise SettingRefused('"wal_level" must be "replica" or "logical": the nodes replicate from one another')
+    elif key == "sync_replication_slots" and value.strip().lower() in ("on", "true", "yes", "1"):
+        pass  # as it is
+    elif key == "dynamic_library_path":
+        if "$libdir" not in value.split(":"):
+            why = "$libdir must be one of its directories, because servers load their WAL receiver from it"
+            raise SettingRefused(f'"{name}" cannot be "{value}": {why}')
+    elif key in BOUNDED:
+        _check_bound(name, value, BOUNDED[key])
+    elif key in AT_LEAST_THE_WRITERS and not value.strip().isdecimal():
+        raise SettingRefused(f'"{name}" must be a whole number, not "{value}"')
+    elif key in LEAST_MS and (given_ms := _duration_ms(value)) is not None and 0 < given_ms < LEAST_MS[key]:
+        raise SettingRefused(f'"{name}" cannot be "{value}": 0, or {LEAST_MS[key]} ms and more; a login is a transaction too')
+    elif key in OURS:
+        raise SettingRefused(f'"{name}" cannot be set: {OURS[key]}')
 
 
 def _check_bound(name: str, value: str, bound: Bound) -> None:

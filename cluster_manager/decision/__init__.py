@@ -13,6 +13,7 @@ What a decision looks at
 What is the case
     `suspicion`   has this node stopped answering?
     `situation`   what the view says of the cluster, derived once: all that follows takes it
+    `slowdisks`   would another writer wait for the same disks?
     `diagnose`    one word for it, and whether the law calls for another writer (F1)
     `members`     what the document notes of each node
     `carrying`    what a handover would do to users' slots
@@ -28,7 +29,8 @@ There is a writer
     `proof`       what shows that a commit is on enough voters
     `repair`      bringing every other node to the writer (F7)
     `configuring` who has not taken over the operator's settings yet
-    `membership`  voters change one step at a time, the safe side first (S9)
+    `difference`  how wanted voters differ from recorded ones, and which side of a change goes first (S9)
+    `membership`  carrying that out, one step at a time
     `beside`      these concerns in their order, each an asker
 
 There is none

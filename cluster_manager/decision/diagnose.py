@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from cluster_manager.decision.flapping import held
-from cluster_manager.decision.nodeview import NodeView, is_flushing
+from cluster_manager.decision.nodeview import NodeView
 from cluster_manager.decision.situation import Situation
-from cluster_manager.decision.suspicion import Health, has_lost_writer, is_running, tell
-from cluster_manager.decision.timings import Timings
+from cluster_manager.decision.slowdisks import why_disks_are_slow
+from cluster_manager.decision.suspicion import Health, has_lost_writer, is_running, tell, tell_names
 from cluster_manager.decision.view import View
 from pgtopology.document import Durability, Topology
 from pgtopology.node import Role
@@ -154,14 +154,14 @@ def _hard_evidence(situation: Situation, writer: NodeView, seen: Observation | N
     if refused:
         return Finding(
             Diagnosis.PRIMARY_FAILED,
-            f'the PostgreSQL port of "{writer.name}" refuses, from here and from {_names(refused)}',
+            f'the PostgreSQL port of "{writer.name}" refuses, from here and from {tell_names(refused)}',
             failed=True,
         )
     witnesses = _witnesses_who_lost_it(situation, writer)
     if witnesses:
         return Finding(
             Diagnosis.PRIMARY_FAILED,
-            f'the PostgreSQL port of "{writer.name}" refuses, and {_names(witnesses)} lost it too',
+            f'the PostgreSQL port of "{writer.name}" refuses, and {tell_names(witnesses)} lost it too',
             failed=True,
         )
     return None
@@ -218,7 +218,7 @@ def _silence(situation: Situation, writer: NodeView) -> Finding | None:
             return None
         return Finding(
             Diagnosis.MANAGER_ISOLATED,
-            f"{silence}, but its WAL still reaches {_names(advancing)}: this manager is cut off from it, not the cluster",
+            f"{silence}, but its WAL still reaches {tell_names(advancing)}: this manager is cut off from it, not the cluster",
         )
     if found is Health.LATE:
         return Finding(Diagnosis.PRIMARY_SUSPECT, silence)
@@ -227,7 +227,7 @@ def _silence(situation: Situation, writer: NodeView) -> Finding | None:
         return Finding(Diagnosis.PRIMARY_SUSPECT, silence + excuse)
     witnesses = _witnesses_who_lost_it(situation, writer)
     if witnesses:
-        lost = f"{silence}, and {_names(witnesses)} lost it too"
+        lost = f"{silence}, and {tell_names(witnesses)} lost it too"
         return Finding(Diagnosis.PRIMARY_FAILED, lost, failed=True, is_soft=True)
     heard = [node for node in situation.voters_beside(writer.name) if node.name in situation.fresh]
     if all(has_lost_writer(node, timings) for node in heard) and not situation.has_safe_set:
@@ -269,19 +269,19 @@ def _stuck_commit(situation: Situation, writer: NodeView, seen: Observation) -> 
     needed = situation.voters.others_needed(writer.name)
     advancing = [node for node in _followers(situation, writer) if node.wal_received_age_ms < timings.veto_ms]
     if needed and len(advancing) >= needed:
-        return Finding(Diagnosis.COMMIT_STUCK, f"{waits}, but its WAL still reaches {_names(advancing)}: slow, not dead")
+        return Finding(Diagnosis.COMMIT_STUCK, f"{waits}, but its WAL still reaches {tell_names(advancing)}: slow, not dead")
     others = situation.voters_beside(writer.name)
     settled = [node for node in others if _is_settled(situation, node)]
     if len(settled) < needed:
         absent = [node for node in others if node not in settled]
         return Finding(
             Diagnosis.COMMIT_STUCK,
-            f"{waits}: {needed} of the other voters must acknowledge, and {_names(absent)} cannot",
+            f"{waits}: {needed} of the other voters must acknowledge, and {tell_names(absent)} cannot",
         )
-    hindrance = _slow_disks(situation, writer, others)
+    hindrance = why_disks_are_slow(situation, writer, others)
     if hindrance is not None:
         return Finding(Diagnosis.COMMIT_STUCK, f"{waits}, but {hindrance}")
-    return Finding(Diagnosis.COMMIT_STUCK, f"{waits}, and no WAL reaches {_names(settled)}", failed=True, is_soft=True)
+    return Finding(Diagnosis.COMMIT_STUCK, f"{waits}, and no WAL reaches {tell_names(settled)}", failed=True, is_soft=True)
 
 
 def _is_settled(situation: Situation, node: NodeView) -> bool:
@@ -296,53 +296,6 @@ def _is_settled(situation: Situation, node: NodeView) -> bool:
         and node.running_for_ms >= timings.settled_ms
         and node.not_streaming_for_ms < node.running_for_ms - timings.fresh_ms
     )
-
-
-def _slow_disks(situation: Situation, writer: NodeView, voters: list[NodeView]) -> str | None:
-    """Return why another writer's commits would wait for the same slow disks, or may for all that is known; None if not.
-
-    Whoever leads, w voters must make each commit durable.  Where fewer than w are heard and have a disk of which nothing bad is
-    known, a failover would cost an outage and mend nothing: then it is not the writer that is stuck.
-    """
-    timings, w = situation.timings, situation.voters.w
-    others = [node for node in voters if node.name in situation.fresh]
-    sharing = [node for node in others if _is_on_busy_disk_of(writer, node, timings)]
-    slow = [node for node in others if node in sharing or _is_slow(node, timings)]
-    untried = [node for node in others if node not in slow and _is_being_tried(node)]
-    with_the_writer = 1 + len(others) - len(slow)
-    if with_the_writer - len(untried) >= w:
-        return None
-    if with_the_writer >= w:
-        return f"it is not known yet how slow the disks of {_names(untried)} are"
-    if sharing:
-        return f"its disk is busy and {_names(sharing)} share it: another writer would wait for it as well"
-    return f"the disks of {_names(slow)} are too slow: another writer would wait for them as well"
-
-
-def _is_slow(node: NodeView, timings: Timings) -> bool:
-    """Return whether the node has WAL in hand that its disk does not make durable, or was too slow when that was tried."""
-    sync = node.observation.sync if node.observation is not None else None
-    return is_flushing(node) or (sync is not None and max(sync.last_ms or 0, sync.pending_ms) >= timings.slow_sync_ms)
-
-
-def _is_on_busy_disk_of(writer: NodeView, node: NodeView, timings: Timings) -> bool:
-    """Return whether the node shares the writer's disk, and that is slow for the writer's noded too, so that its heartbeat may
-    just be waiting for it. One sync of the node's own that was quick proves little then."""
-    seen, other = writer.observation, node.observation
-    if seen is None or other is None or seen.disk is None or other.disk is None or seen.sync is None:
-        return False
-    shared = seen.disk.device is not None and seen.disk.device == other.disk.device
-    waits_ms = seen.heartbeat.pending_ms if seen.heartbeat is not None else 0
-    return (
-        shared
-        and max(seen.sync.slowest_ms, seen.sync.pending_ms) >= timings.busy_sync_ms
-        and waits_ms < timings.shared_stuck_ms
-    )
-
-
-def _is_being_tried(node: NodeView) -> bool:
-    sync = node.observation.sync if node.observation is not None else None
-    return sync is not None and sync.last_ms is None
 
 
 def _followers(situation: Situation, writer: NodeView) -> list[NodeView]:
@@ -361,7 +314,3 @@ def _witnesses_who_lost_it(situation: Situation, writer: NodeView) -> list[NodeV
     others = situation.voters_beside(writer.name)
     witnesses = [node for node in others if has_lost_writer(node, situation.timings)]
     return witnesses if len(witnesses) * 2 > len(others) else []
-
-
-def _names(nodes: list[NodeView]) -> str:
-    return ", ".join(f'"{node.name}"' for node in nodes) or "nobody"

@@ -1,8 +1,8 @@
 """Voters change one step at a time, in the order that keeps every recorded safe set meeting every possible commit.
 
-What differs says who goes first, the record or PostgreSQL (`TABLE`).  A wider list is recorded first and put in force
-afterwards; a greater w (async to quorum is one) is put in force first, proven by a new backend, by walsenders that re-read
-their configuration and by a barrier commit flushed on w voters, and recorded then (S9).  So a cluster of three grows
+What differs says who goes first, the record or PostgreSQL (`difference.TABLE`).  A wider list is recorded first and put in
+force afterwards; a greater w (async to quorum is one) is put in force first, proven by a new backend, by walsenders that
+re-read their configuration and by a barrier commit flushed on w voters, and recorded then (S9).  So a cluster of three grows
 {n1} w=1, {n1,n2} w=2, {n1,n2,n3} w=2.  A voter whose data was made anew is recorded under its new incarnation once it is
 whole.  The set does not change at a failover and never shrinks because a node is away (L11).
 
@@ -16,12 +16,12 @@ proven, and at who knows.  A manager that takes over at any moment, or puts the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 
 from cluster_manager.decision.actions import Action, ActionKind, Follow, PutInForce, WriteDocument
 from cluster_manager.decision.attempt import next_document
+from cluster_manager.decision.difference import TABLE, Difference, First, difference
 from cluster_manager.decision.nodeview import NodeView
 from cluster_manager.decision.proof import flushed_by
 from cluster_manager.decision.situation import Situation
@@ -34,78 +34,6 @@ from pgtopology.quorum import Voter, Voters, majority, make_voters, synchronous_
 
 Step = tuple[str, Action | None]
 """What is being changed about the voters, and the action that is due; none while it is only waited for."""
-
-
-class Difference(StrEnum):
-    """How the wanted voters differ from the recorded ones: one step, of one of these kinds."""
-
-    NEW_DATA = "new data"
-    WIDER = "wider"
-    FEWER_COPIES = "fewer copies"
-    NARROWER = "narrower"
-    MORE_COPIES = "more copies"
-    """A greater w; the second voter of all comes with it."""
-
-
-class First(StrEnum):
-    """On which side a step begins, so that what is recorded is never less than what a commit may rest on."""
-
-    RECORD = "record"
-    POSTGRESQL = "postgresql"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """Who goes first, and what people read of it; *who* is the voter it is about, *w* the wanted number of copies."""
-
-    first: First
-    put_in_force: str = ""
-    waits: str = ""
-    recorded: str
-    because: str
-
-
-TABLE: Mapping[Difference, Row] = {
-    Difference.NEW_DATA: Row(
-        first=First.RECORD,
-        recorded='"{who}" votes with its new data',
-        because='"{who}" is whole again',
-    ),
-    Difference.WIDER: Row(
-        first=First.RECORD,
-        recorded='"{who}" becomes a voter',
-        because='"{who}" streams and is whole',
-    ),
-    Difference.FEWER_COPIES: Row(
-        first=First.RECORD,
-        recorded="w={w} is recorded",
-        because="a voter leaves, and fewer copies are needed",
-    ),
-    Difference.NARROWER: Row(
-        first=First.POSTGRESQL,
-        put_in_force='"{who}" leaves the list in force',
-        waits='the list without "{who}" is in force; waiting for its barrier commit',
-        recorded='"{who}" is no voter any more',
-        because='"{who}" leaves',
-    ),
-    Difference.MORE_COPIES: Row(
-        first=First.POSTGRESQL,
-        put_in_force="w={w} is put in force",
-        waits="w={w} is in force; waiting for its barrier commit",
-        recorded="w={w} is recorded",
-        because="w={w} is in force and proven",
-    ),
-}
-"""What differs, and who goes first (S9)."""
-
-
-def difference(recorded: Voters, wanted: Voters) -> Difference:
-    """Return how *wanted*, which is one step from *recorded*, differs from it."""
-    if wanted.w != recorded.w:
-        return Difference.MORE_COPIES if wanted.w > recorded.w else Difference.FEWER_COPIES
-    if len(wanted.members) == len(recorded.members):
-        return Difference.NEW_DATA
-    return Difference.WIDER if len(wanted.members) > len(recorded.members) else Difference.NARROWER
 
 
 def next_step(situation: Situation) -> Step | None:

@@ -7,7 +7,7 @@ its PostgreSQL is gone does not follow (the port probe says that).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
 from cluster_manager.decision.nodeview import NodeView, is_flushing, is_fresh
@@ -38,6 +38,11 @@ def health(node: NodeView, timings: Timings) -> Health:
 def tell(reasons: Mapping[str, str]) -> str:
     """Return, for people, each node of *reasons* with what is said of it."""
     return "; ".join(f'"{name}" {why}' for name, why in reasons.items())
+
+
+def tell_names(nodes: Iterable[NodeView]) -> str:
+    """Return, for people, who the nodes are."""
+    return ", ".join(f'"{node.name}"' for node in nodes) or "nobody"
 
 
 def has_lost_writer(node: NodeView, timings: Timings) -> bool:

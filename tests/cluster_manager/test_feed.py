@@ -17,7 +17,7 @@ from daemonkit.httpserver import HttpServer
 from pgtopology.codec import decode, encode
 from pgtopology.epoch import Epoch, Revision
 from pgtopology.report import FeedFrame, ProxyReport
-from tests.cluster_manager.decision.storyboard import healthy_document
+from tests.cluster_manager.decision.storycluster import healthy_document
 
 DEADLINE_S = 5.0
 

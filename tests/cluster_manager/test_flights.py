@@ -20,7 +20,8 @@ from pgtopology.document import Topology
 from pgtopology.epoch import Epoch
 from pgtopology.flight import Flight, measure, phases_of
 from pgtopology.node import NodeName
-from tests.cluster_manager.decision.storyboard import NOW_MS, read_view
+from tests.cluster_manager.decision.storyboard import read_view
+from tests.cluster_manager.decision.storycluster import NOW_MS
 
 HEALTHY = ""
 CRASHED = "node n1 crashed=-9"

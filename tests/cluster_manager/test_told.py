@@ -14,7 +14,8 @@ from cluster_manager.pastwriters import past_writers
 from pgtopology.drill import LongSession, Readiness
 from pgtopology.event import Event
 from pgtopology.node import NodeName
-from tests.cluster_manager.decision.storyboard import NOW_MS, read_view
+from tests.cluster_manager.decision.storyboard import read_view
+from tests.cluster_manager.decision.storycluster import NOW_MS
 
 SWITCHOVER = Request(kind=RequestKind.SWITCHOVER, to=None)
 

@@ -107,33 +107,44 @@ def _break_rule(view: View, document: Topology, plan: Plan, broken: Switch) -> P
             write = transition.begin(view, document, finding, kind=TransitionKind.FAILOVER)
             return dataclasses.replace(plan, actions=(write,))
         case Switch.ASYNC_SILENCE if document.durability is Durability.ASYNC and none and _is_silent(view, document):
-            situation = survey(view)
-            if situation is None or not survivors(situation):
-                return plan
-            return dataclasses.replace(plan, actions=(transition.give_up_voters(situation),))
-        case Switch.NARROW_FIRST:
-            for action in plan.actions:
-                if isinstance(action, PutInForce) and document.voters is not None and none:
-                    narrower = len(action.voters.members) < len(document.voters.members)
-                    if narrower:
-                        return dataclasses.replace(plan, actions=(_written(document, voters=action.voters),))
+            return _give_up_at_once(view, plan)
+        case Switch.NARROW_FIRST if none:
+            return _narrow_first(document, plan)
         case Switch.OPEN_UNPROVEN if document.candidate is not None and document.writer is None:
             node = view.node(document.candidate.node)
             seen = node.observation if node is not None else None
             if seen is not None and seen.role is Role.PRIMARY and seen.promoted_epoch == document.epoch:
                 return dataclasses.replace(plan, actions=(_written(document, writer=seen.node, transition=None),))
         case Switch.NEEDLESS_LOSS if view.request is not None and view.request.kind is RequestKind.DATA_LOSS:
-            situation = survey(view)
-            if situation is None or not survivors(situation):
-                return plan
-            return dataclasses.replace(plan, actions=(transition.give_up_voters(situation),))
+            return _give_up_at_once(view, plan)
         case Switch.LEFT_OUT_COUNT:
-            for action in plan.actions:
-                if isinstance(action, WriteDocument) and gives_up(document, action.document):
-                    kept = msgspec.structs.replace(action.document, voters=document.voters)
-                    return dataclasses.replace(plan, actions=(WriteDocument(kept, "voters stay (broken)"),))
+            return _count_the_left_out(document, plan)
         case _:
             pass
+    return plan
+
+
+def _give_up_at_once(view: View, plan: Plan) -> Plan:
+    situation = survey(view)
+    if situation is None or not survivors(situation):
+        return plan
+    return dataclasses.replace(plan, actions=(transition.give_up_voters(situation),))
+
+
+def _narrow_first(document: Topology, plan: Plan) -> Plan:
+    for action in plan.actions:
+        if not isinstance(action, PutInForce) or document.voters is None:
+            continue
+        if len(action.voters.members) < len(document.voters.members):
+            return dataclasses.replace(plan, actions=(_written(document, voters=action.voters),))
+    return plan
+
+
+def _count_the_left_out(document: Topology, plan: Plan) -> Plan:
+    for action in plan.actions:
+        if isinstance(action, WriteDocument) and gives_up(document, action.document):
+            kept = msgspec.structs.replace(action.document, voters=document.voters)
+            return dataclasses.replace(plan, actions=(WriteDocument(kept, "voters stay (broken)"),))
     return plan
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from cluster_manager.decision import membership
 from cluster_manager.decision.actions import Action, Follow, PutInForce, WriteDocument
-from cluster_manager.decision.membership import TABLE, Difference, First, difference
+from cluster_manager.decision.difference import TABLE, Difference, First, difference
 from cluster_manager.decision.nodeview import NodeView
 from cluster_manager.decision.plan import decide
 from cluster_manager.decision.view import SettingsSent, View, slots_of
@@ -27,7 +27,8 @@ from pgtopology.observation import Seen, Walsender
 from pgtopology.orders import SettingsAnswer
 from pgtopology.quorum import Voters, majority, synchronous_standby_names
 from pgtopology.succession import may_follow
-from tests.cluster_manager.decision.storyboard import WAL, read_view, voters_of
+from tests.cluster_manager.decision.storyboard import read_view
+from tests.cluster_manager.decision.storycluster import WAL, voters_of
 
 STEPS_MAX = 60
 SEQUENCES: Mapping[str, tuple[str, str]] = {
