@@ -13,8 +13,8 @@ import msgspec
 from cluster_manager.decision.members import is_in_force
 from cluster_manager.decision.nodeview import NodeView
 from cluster_manager.decision.view import View
+from cluster_manager.notdone import NotDone, Refused, Unavailable, WrongQuestion
 from cluster_manager.reconciler import Reconciler
-from daemonkit.httpserver import ApiError
 from pgtopology.codec import encode
 from pgtopology.configuration import ConfigChange, ConfigChanged, ConfigView, NodeConfig, changed
 from pgtopology.desired import DesiredSettings
@@ -30,7 +30,7 @@ WRITTEN_POLL_S = 0.01
 
 
 async def show(reconciler: Reconciler) -> ConfigView:
-    """Return the settings and how far each node is. Raises ApiError."""
+    """Return the settings and how far each node is. Raises NotDone."""
     view = reconciler.look()
     document = _document(view)
     desired = await _present(reconciler, document)
@@ -57,23 +57,21 @@ def _node(node: NodeView, document: Topology, view: View) -> NodeConfig:
 
 
 async def change(reconciler: Reconciler, wish: ConfigChange) -> ConfigChanged:
-    """Check *wish* and write it down, unless it is only to be checked. Raises ApiError if any of it is refused."""
+    """Check *wish* and write it down, unless it is only to be checked. Raises NotDone if any of it is refused."""
     document = _document(reconciler.look())
     if document.writer is None and not (_only_takes_back(wish) and document.desired.version):
-        raise ApiError(
-            409,
-            "refused",
+        raise Refused(
             f"there is no writer at this moment (epoch {document.epoch}): settings can only be reset until there is",
         )
     before = await _present(reconciler, document)
     if twice := {name.lower() for name in wish.parameters} & {name.lower() for name in wish.reset}:
-        raise ApiError(400, "bad_request", f'"{min(twice)}" is to be set and reset')
+        raise WrongQuestion(f'"{min(twice)}" is to be set and reset')
     try:
         check(DesiredSettings(parameters=wish.parameters, hba=wish.hba or ()))
         wanted = changed(before, wish)
         check(wanted)
     except SettingRefused as error:
-        raise ApiError(409, "refused", str(error)) from error
+        raise Refused(str(error)) from error
     if wanted == before:
         return ConfigChanged(version=before.version, changed=False, restart_for=())
     answer = await _judged(reconciler, document.writer, wish, CheckSettings(before=before, wanted=wanted))
@@ -86,18 +84,18 @@ async def change(reconciler: Reconciler, wish: ConfigChange) -> ConfigChanged:
 async def _judged(
     reconciler: Reconciler, writer: NodeName | None, wish: ConfigChange, question: CheckSettings
 ) -> SettingsChecked:
-    """Return what the nodes say to the change. Raises ApiError if one of them would not start with it."""
+    """Return what the nodes say to the change. Raises NotDone if one of them would not start with it."""
     if writer is None:
         return SettingsChecked()  # what is reset may be what keeps anybody from being asked, and from becoming the writer
     try:
         answer = await _ask(reconciler, writer, question)
-    except ApiError as error:
-        if error.status < 500 or not _only_takes_back(wish):
+    except Unavailable:
+        if not _only_takes_back(wish):
             raise
         # What was set may be what keeps the check from being made: a default needs none.
         answer = SettingsChecked()
     if answer.refused is not None:
-        raise ApiError(409, "refused", answer.refused)
+        raise Refused(answer.refused)
     await _ask_the_others(reconciler, writer, msgspec.structs.replace(question, as_writer=False))
     return answer
 
@@ -114,13 +112,13 @@ async def _ask(reconciler: Reconciler, name: NodeName, question: CheckSettings) 
 
 
 async def _ask_the_others(reconciler: Reconciler, writer: NodeName, question: CheckSettings) -> None:
-    """Raise ApiError if another node that can be asked would not start with the settings: it may lack a library."""
+    """Raise NotDone if another node that can be asked would not start with the settings: it may lack a library."""
     view = reconciler.look()
 
     async def ask(name: NodeName) -> str | None:
         try:
             answer = await _ask(reconciler, name, question)
-        except ApiError:
+        except NotDone:
             return None  # it is down, or of a version that cannot be asked
         return f'on "{name}": {answer.refused}' if answer.refused is not None else None
 
@@ -130,7 +128,7 @@ async def _ask_the_others(reconciler: Reconciler, writer: NodeName, question: Ch
         ]
     refused = next((refusal for task in asked if (refusal := task.result()) is not None), None)
     if refused is not None:
-        raise ApiError(409, "refused", refused)
+        raise Refused(refused)
 
 
 async def _present(reconciler: Reconciler, document: Topology) -> DesiredSettings:
@@ -141,7 +139,7 @@ async def _present(reconciler: Reconciler, document: Topology) -> DesiredSetting
 
 
 async def _write(reconciler: Reconciler, writer: NodeName | None, before: DesiredSettings, wanted: DesiredSettings) -> None:
-    """Have *wanted* written instead of *before*, and return when it is. Raises ApiError if something came between."""
+    """Have *wanted* written instead of *before*, and return when it is. Raises NotDone if something came between."""
 
     def edit(old: Topology) -> Topology:
         # Looked at again when it is written: what was checked was a change of *before*, by the writer that was there, if any.
@@ -157,13 +155,13 @@ async def _write(reconciler: Reconciler, writer: NodeName | None, before: Desire
                 if document is not None and document.desired == wanted:
                     return
                 if document is None or document.desired.version != before.version or document.writer != writer:
-                    raise ApiError(409, "refused", "the settings or the writer changed meanwhile; give the order again")
+                    raise Refused("the settings or the writer changed meanwhile; give the order again")
                 await asyncio.sleep(WRITTEN_POLL_S)
     except TimeoutError as error:
-        raise ApiError(503, "unavailable", "the settings were not written in time; `endpointctl config show` tells") from error
+        raise Unavailable("the settings were not written in time; `endpointctl config show` tells") from error
 
 
 def _document(view: View) -> Topology:
     if view.document is None:
-        raise ApiError(409, "refused", "there is no cluster yet")
+        raise Refused("there is no cluster yet")
     return view.document

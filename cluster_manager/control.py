@@ -14,7 +14,7 @@ import msgspec
 from aiohttp import web
 
 from cluster_manager import configuring
-from cluster_manager.acts import Acts
+from cluster_manager.acts import Acts, Handler
 from cluster_manager.chronicle import Chronicle
 from cluster_manager.decision.actions import Action, WriteDocument, describe
 from cluster_manager.decision.plan import Plan
@@ -24,6 +24,7 @@ from cluster_manager.flightfiles import FlightWriter
 from cluster_manager.handover import news_refusal, rehearse_switchover
 from cluster_manager.journal import Journal, encode_event
 from cluster_manager.nodeorders import carry_out
+from cluster_manager.notdone import NotDone, NotFound, Refused, Unanswered, Unavailable, WrongQuestion
 from cluster_manager.pastwriters import past_writers
 from cluster_manager.reconciler import Reconciler
 from cluster_manager.rehearsal import Rehearsals
@@ -136,21 +137,21 @@ class Control:
             web.get("/v1/events", self._events),
             web.get("/v1/explain", self._explain),
             web.get("/v1/history", self._history),
-            web.get("/v1/drill", self._drill),
+            web.get("/v1/drill", _answered(self._drill)),
             web.get("/v1/failovers", self._failovers),
             web.get("/v1/failovers/{epoch}", self._one_failover),
-            web.get("/v1/config", self._config),
+            web.get("/v1/config", _answered(self._config)),
         ]
         orders = [
-            web.post("/v1/failover", self._acts.recorded("operator.failover", self._failover)),
-            web.post("/v1/switchover", self._acts.recorded("operator.switchover", self._switchover)),
-            web.post("/v1/pause", self._acts.recorded("operator.pause", self._pause)),
-            web.post("/v1/nodes/{name}/{order}", self._acts.recorded("operator.node", self._node_order)),
-            web.post("/v1/resume", self._acts.recorded("operator.resume", self._resume)),
-            web.post("/v1/acts", self._acts.recorded("operator.command", self._act)),
+            web.post("/v1/failover", self._recorded("operator.failover", self._failover)),
+            web.post("/v1/switchover", self._recorded("operator.switchover", self._switchover)),
+            web.post("/v1/pause", self._recorded("operator.pause", self._pause)),
+            web.post("/v1/nodes/{name}/{order}", self._recorded("operator.node", self._node_order)),
+            web.post("/v1/resume", self._recorded("operator.resume", self._resume)),
+            web.post("/v1/acts", self._recorded("operator.command", self._act)),
         ]
         # A setting may be a command that PostgreSQL's user carries out.
-        settings = [web.post("/v1/config", self._acts.recorded("operator.config", self._change_config))]
+        settings = [web.post("/v1/config", self._recorded("operator.config", self._change_config))]
         return [
             web.get("/health", self._health),
             *needs(Scope.READ, routes=shown),
@@ -158,6 +159,10 @@ class Control:
             *needs(Scope.OPERATE, routes=orders),
             *needs(Scope.ADMIN, routes=settings),
         ]
+
+    def _recorded(self, kind: str, handler: Handler) -> Handler:
+        """Return *handler*, whose orders are events of *kind*, also those that are not carried out."""
+        return self._acts.recorded(kind, _answered(handler))
 
     async def _health(self, _request: web.Request) -> web.Response:
         lease = self._store.lease
@@ -180,7 +185,7 @@ class Control:
             ),
             last_failover=self._chronicle.last_failover,
             proxies=self._feed.proxies(),
-            since={name: wall for name, (_, wall) in self._reconciler.since.items()},
+            since=self._reconciler.states.since,
             version=VERSION,
         )
         return json_response(msgspec.structs.replace(status, order_given_up=self._reconciler.given_up))
@@ -273,7 +278,7 @@ class Control:
         if body.dry_run:
             return json_response(rehearse_switchover(self._reconciler.look(), asked, self._journal.since(0), told))
         if (why_not := news_refusal(asked, told)) is not None:
-            raise ApiError(409, "refused", why_not)
+            raise Refused(why_not)
         self._reconciler.ask(asked)
         document = self._reconciler.document
         return json_response(Begun(document.epoch + 1 if document is not None else 1), 202)
@@ -321,7 +326,23 @@ class Control:
         return plan
 
 
+STATUSES: dict[type[NotDone], int] = {WrongQuestion: 400, NotFound: 404, Refused: 409, Unanswered: 502, Unavailable: 503}
+"""What HTTP says of what was not done; a kind that is not here counts as the one above it."""
+
 B = TypeVar("B")
+
+
+def _answered(handler: Handler) -> Handler:
+    """Return *handler*, which answers with an error what was not done."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except NotDone as why:
+            status = next(STATUSES[kind] for kind in type(why).__mro__ if kind in STATUSES)
+            raise ApiError(status, why.code, str(why)) from why
+
+    return handle
 
 
 async def _body(request: web.Request, kind: type[B]) -> B:

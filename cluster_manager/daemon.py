@@ -14,13 +14,11 @@ from cluster_manager.chronicle import Chronicle
 from cluster_manager.control import Control
 from cluster_manager.dns.kept import kept_document
 from cluster_manager.dns.process import DnsProcess
-from cluster_manager.executor import Executor
 from cluster_manager.feed import Feed
 from cluster_manager.flightfiles import FlightFiles, FlightWriter, boot_id
 from cluster_manager.flightrecorder import FlightRecorder
 from cluster_manager.journal import Journal
 from cluster_manager.metrics import ManagerMetrics
-from cluster_manager.observer import Observer
 from cluster_manager.reconciler import Reconciler
 from cluster_manager.rehearsal import Rehearsals
 from cluster_manager.settings import ManagerSettings, read_settings
@@ -54,7 +52,6 @@ def read_secrets(settings: ManagerSettings) -> Secrets:
 async def serve(manager: Running[ManagerSettings], secrets: Secrets) -> None:
     """Manage the cluster until told to stop. Raises StoreError if the store cannot be had, OSError for a taken port."""
     settings, life = manager.settings, manager.life
-    specs = settings.specs()
     holder = f"{socket.gethostname()}:{os.getpid()}"
     dns = DnsProcess(
         host=settings.dns.host,
@@ -70,8 +67,7 @@ async def serve(manager: Running[ManagerSettings], secrets: Secrets) -> None:
         dns.begin_with(last)  # names are answered before the store has said anything
     async with EmbeddedStore(settings.store.path) as store, dns:
         await store.acquire(holder)
-        observer = Observer(specs, secrets.noded_token)
-        feed = Feed(lambda: store.lease.remaining_ms, observer.changed.set)
+        feed = Feed(lambda: store.lease.remaining_ms, lambda: reconciler.wake())
 
         def publish(document: Topology) -> None:
             feed.publish(document)
@@ -84,8 +80,10 @@ async def serve(manager: Running[ManagerSettings], secrets: Secrets) -> None:
             recorder = FlightRecorder(manager=holder, boot=boot_id(), before=before)
             flights = FlightWriter(recorder, files, ended_before=before.epoch if before is not None and before.ended else None)
             chronicle = Chronicle(journal, flights)
-            async with Executor(specs, secrets.noded_token, observer, observer.changed, recorder) as executor:
-                reconciler = Reconciler(settings, store, observer, executor, chronicle, publish, feed.are_settled, feed.seen)
+            reconciler = Reconciler(
+                settings, secrets.noded_token, store, chronicle, publish, feed.are_settled, feed.seen, recorder
+            )
+            async with reconciler.executor as executor:
                 rehearsals = Rehearsals(reconciler, executor, files)
                 control = Control(reconciler, store, feed, journal, chronicle, flights, rehearsals, life.lag.stood_still_ms)
                 metrics = ManagerMetrics(reconciler, chronicle, lambda: bool(feed.proxies()))
@@ -100,7 +98,7 @@ async def serve(manager: Running[ManagerSettings], secrets: Secrets) -> None:
                 with registered(metrics):
                     async with server, asyncio.TaskGroup() as tasks:
                         parts = [
-                            tasks.create_task(observer.run(), name="observer"),
+                            tasks.create_task(reconciler.observer.run(), name="observer"),
                             tasks.create_task(reconciler.run(), name="reconciler"),
                             tasks.create_task(flights.run(), name="flight records"),
                             tasks.create_task(_keep_lease(store), name="lease"),

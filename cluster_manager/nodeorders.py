@@ -1,6 +1,6 @@
 """What an operator may order of one node: stop, start, restart, reinit, remove.
 
-Knows which order is refused and why; the orders themselves are the executor's, the marks that outlive this process the
+Knows which order is refused and why; the orders themselves are the loop's, the marks that outlive this process the
 document's.  The writer is never touched: it hands over first.
 """
 
@@ -13,8 +13,8 @@ from cluster_manager.decision.nodeview import NodeView
 from cluster_manager.decision.repair import quorum_does_without
 from cluster_manager.decision.situation import survey
 from cluster_manager.decision.view import View
+from cluster_manager.notdone import NotFound, Refused
 from cluster_manager.reconciler import Reconciler
-from daemonkit.httpserver import ApiError
 from pgtopology.document import Topology
 from pgtopology.node import NodeName
 from pgtopology.orders import Upstream
@@ -26,20 +26,20 @@ VOTERS_MIN = 3
 
 
 async def carry_out(reconciler: Reconciler, name: str, order: str, *, force: bool) -> str:
-    """Carry out *order* on the node *name* and return what was done. Raises ApiError if it is refused."""
+    """Carry out *order* on the node *name* and return what was done. Raises NotDone if it is refused."""
     if order not in ORDERS:
-        raise ApiError(404, "not_found", f'there is no order "{order}"; there are {", ".join(ORDERS)}')
+        raise NotFound(f'there is no order "{order}"; there are {", ".join(ORDERS)}')
     view = reconciler.look()
     document = view.document
     node = view.node(name)
     if document is None or document.member(name) is None:
-        raise ApiError(404, "not_found", f'there is no node "{name}"')
+        raise NotFound(f'there is no node "{name}"')
     if order == "start":
         reconciler.edit(lambda old: _marked(old, name, stopped=False), f'an operator wants "{name}" up')
         return f'"{name}" is started'
     refused = _refusal(view, document, node, name, order, force=force)
     if refused is not None:
-        raise ApiError(409, "refused", refused)
+        raise Refused(refused)
     match order:
         case "stop":
             reconciler.edit(lambda old: _marked(old, name, stopped=True), f'an operator wants "{name}" down')

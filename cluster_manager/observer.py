@@ -1,17 +1,17 @@
-"""What the nodes say, with the time it arrived: one task per node that follows its noded's stream of observations.
+"""Listens to the nodes: one task per node that follows its noded's stream of observations, and one that tries a silent port.
 
-Knows arrival times on the manager's monotonic clock and what changed since; judges nothing.  When the manager's own loop was
-late, messages lay unread in the meantime, so that time is taken off every node's age.  While the published writer's noded is
-not heard, its PostgreSQL port is tried directly: a noded that is away says nothing about its PostgreSQL.
+What was heard goes to the manager's loop as events; nothing is kept here.  While the published writer's noded is not heard, its
+PostgreSQL port is tried directly: a noded that is away says nothing about its PostgreSQL.  How late this process itself was to
+hear anything is measured here too.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
+from collections.abc import Callable, Sequence
 
-from cluster_manager.decision.nodeview import NEVER_MS, NodeSpec, NodeView
-from cluster_manager.watched import Watched
+from cluster_manager.decision.nodeview import NEVER_MS, NodeSpec
+from cluster_manager.loop.events import Event, Observed, PortTried
 from daemonkit.httpclient import HttpClient, HttpError
 from daemonkit.logs import get_logger
 from daemonkit.looplag import LoopLag
@@ -22,7 +22,6 @@ from pgtopology.observation import Observation, Port
 IDLE_TIMEOUT_S = 2.0
 """A stream this quiet, for many reports, is broken."""
 RECONNECT_S = 0.1
-PROBE_AFTER_MS = 250.0
 PROBE_EVERY_S = 0.1
 PROBE_TIMEOUT_S = 0.25
 LAG_MS = 100.0
@@ -31,85 +30,65 @@ LOOK_BACK_S = 1.0
 """Decisions are made many times a second: a lag that ended longer ago was discounted by an earlier one."""
 
 
-def now_ms() -> float:
-    """Return the manager's one clock, in milliseconds."""
-    return time.monotonic() * 1000
-
-
 class Observer:
-    """The newest word of every node."""
+    """The ears of the manager; *tell* is told what they hear, *silent_writer* says whose port is to be tried."""
 
-    def __init__(self, specs: tuple[NodeSpec, ...], token: str) -> None:
-        self._watched = {spec.name: Watched(spec) for spec in specs}
+    def __init__(
+        self,
+        specs: Sequence[NodeSpec],
+        token: str,
+        tell: Callable[[Event], object],
+        silent_writer: Callable[[], NodeName | None],
+    ) -> None:
+        self._specs = {spec.name: spec for spec in specs}
         self._token = token
+        self._tell = tell
+        self._silent_writer = silent_writer
         self._lag = LoopLag()
         self._discounted_ms = -NEVER_MS
         self._tasks: asyncio.TaskGroup | None = None
         self._followers: dict[NodeName, asyncio.Task[None]] = {}
         self._log = get_logger()
-        self.writer: NodeName | None = None
-        """Whose port is tried while its noded is silent; the reconciler says."""
-        self.every_word_counts = True
-        """Whether one that says nothing new is a change too; the reconciler says."""
-        self.changed = asyncio.Event()
-        """Set when there is something to decide upon; the reconciler clears it."""
 
     async def run(self) -> None:
         """Follow all nodes until cancelled."""
         async with asyncio.TaskGroup() as self._tasks:
             self._tasks.create_task(self._lag.watch(), name="loop lag")
             self._tasks.create_task(self._try_port(), name="port probe")
-            for watched in self._watched.values():
-                self._begin(watched)
+            for spec in self._specs.values():
+                self._begin(spec)
 
-    def set_specs(self, specs: tuple[NodeSpec, ...]) -> None:
-        """Go on with another set of nodes; what is known of those that stay is kept."""
-        known = self._watched
-        self._watched = {
-            spec.name: known[spec.name] if spec.name in known and known[spec.name].spec == spec else Watched(spec)
-            for spec in specs
-        }
-        for name, watched in known.items():
-            if self._watched.get(name) is not watched and (task := self._followers.pop(name, None)) is not None:
+    def set_specs(self, specs: Sequence[NodeSpec]) -> None:
+        """Go on with another set of nodes; those that stay as they are are heard without a break."""
+        known, self._specs = self._specs, {spec.name: spec for spec in specs}
+        for name, spec in known.items():
+            if self._specs.get(name) != spec and (task := self._followers.pop(name, None)) is not None:
                 task.cancel()
-        for watched in self._watched.values():
-            if watched.spec.name not in self._followers:
-                self._begin(watched)
-        self.changed.set()
+        for spec in specs:
+            if spec.name not in self._followers:
+                self._begin(spec)
 
-    def _begin(self, watched: Watched) -> None:
+    def _begin(self, spec: NodeSpec) -> None:
         if self._tasks is not None:
-            name = watched.spec.name
-            self._followers[name] = self._tasks.create_task(self._follow(watched), name=f"observe {name}")
+            self._followers[spec.name] = self._tasks.create_task(self._follow(spec), name=f"observe {spec.name}")
 
-    def views(self, now: float) -> tuple[NodeView, ...]:
-        """Return every node as known at *now*."""
-        self._discount(now)
-        return tuple(watched.view(now) for watched in self._watched.values())
-
-    def wal_advanced_at_ms(self, name: NodeName) -> float:
-        """Return when the WAL of *name* was last seen to grow."""
-        watched = self._watched.get(name)
-        return watched.wal_advanced_ms if watched is not None else -NEVER_MS
-
-    def _discount(self, now: float) -> None:
-        """Take off what this process itself was too late to hear."""
-        lag = self._lag.worst_ms(LOOK_BACK_S, after=self._discounted_ms / 1000)
-        if lag <= LAG_MS:
-            return
+    def missed_ms(self, now: float) -> float:
+        """Return for how long this process heard nothing because it was itself late, each time once; mostly 0."""
+        lag_ms = self._lag.worst_ms(LOOK_BACK_S, after=self._discounted_ms / 1000)
+        if lag_ms <= LAG_MS:
+            return 0.0
         self._discounted_ms = now
-        for watched in self._watched.values():
-            watched.discount(lag, now)
-        self._log.warning("the manager itself was late and discounts what it missed", lag_ms=round(lag))
+        self._log.warning("the manager itself was late and discounts what it missed", lag_ms=round(lag_ms))
+        return lag_ms
 
-    async def _follow(self, watched: Watched) -> None:
-        name, noded = watched.spec.name, watched.spec.noded
+    async def _follow(self, spec: NodeSpec) -> None:
+        name, noded = spec.name, spec.noded
         heard = True
         async with HttpClient(f"http://{noded}", self._token) as client:
             while True:
                 try:
                     async for line in client.lines("/events", idle_timeout_s=IDLE_TIMEOUT_S):
-                        self._take(watched, decode(line, Observation))
+                        self._take(spec, decode(line, Observation))
                         if not heard:
                             heard = True
                             self._log.info("node heard again", node=name)
@@ -119,23 +98,19 @@ class Observer:
                     heard = False
                 await asyncio.sleep(RECONNECT_S)
 
-    def _take(self, watched: Watched, observation: Observation) -> None:
-        if observation.node != watched.spec.name:
-            raise MessageError(f'"{observation.node}" answers where "{watched.spec.name}" should')
-        if watched.take(observation, now_ms()) or self.every_word_counts:
-            self.changed.set()
+    def _take(self, spec: NodeSpec, observation: Observation) -> None:
+        if observation.node != spec.name:
+            raise MessageError(f'"{observation.node}" answers where "{spec.name}" should')
+        self._tell(Observed(observation))
 
     async def _try_port(self) -> None:
         """Try the silent writer's PostgreSQL port."""
         while True:
             await asyncio.sleep(PROBE_EVERY_S)
-            watched = self._watched.get(self.writer) if self.writer is not None else None
-            if watched is None or now_ms() - watched.arrived_ms < PROBE_AFTER_MS:
-                continue
-            met = await _knock(watched.spec.address.host, watched.spec.address.port)
-            if now_ms() - watched.arrived_ms >= PROBE_AFTER_MS:
-                watched.port = met
-                self.changed.set()
+            writer = self._silent_writer()
+            spec = self._specs.get(writer) if writer is not None else None
+            if spec is not None:
+                self._tell(PortTried(spec.name, await _knock(spec.address.host, spec.address.port)))
 
 
 async def _knock(host: str, port: int) -> Port:

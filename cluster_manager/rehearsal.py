@@ -10,9 +10,9 @@ import asyncio
 from cluster_manager.decision.drill import obstacle, rehearse
 from cluster_manager.executor import Executor
 from cluster_manager.flightfiles import FlightFiles
+from cluster_manager.notdone import Refused
 from cluster_manager.reconciler import Reconciler
 from daemonkit.httpclient import HttpError
-from daemonkit.httpserver import ApiError
 from pgtopology.codec import MessageError, decode
 from pgtopology.drill import Drill, Readiness
 from pgtopology.flight import Measured, OutageKind, kind_of, measure
@@ -32,7 +32,7 @@ class Rehearsals:
         self._files = files
 
     async def drill(self, lose: str | None) -> Drill:
-        """Return what the loss of *lose*, or of the writer, would do. Raises ApiError if nothing can be rehearsed."""
+        """Return what the loss of *lose*, or of the writer, would do. Raises Refused if nothing can be rehearsed."""
         self._refuse(lose)
         names = [spec.name for spec in self._reconciler.specs]
         answers = await asyncio.gather(*(self._ask(name) for name in names), asyncio.to_thread(self._measure))
@@ -49,7 +49,7 @@ class Rehearsals:
     def _refuse(self, lose: str | None) -> None:
         why_not = obstacle(self._reconciler.look(), lose)
         if why_not is not None:
-            raise ApiError(409, "refused", why_not)
+            raise Refused(why_not)
 
     async def _ask(self, name: NodeName) -> Readiness | None:
         try:

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import msgspec
 
-from cluster_manager.decision.flapping import AntiFlap
+from cluster_manager.decision.flapping import FAILOVERS_REMEMBERED, AntiFlap
 from cluster_manager.decision.nodeview import NodeSpec
+from cluster_manager.loop.settings import LoopSettings
 from daemonkit.logs import LogSettings
 from daemonkit.settings import SettingsError, load_settings
 from pgtopology.document import Durability, Endpoint, Endpoints
@@ -22,8 +23,6 @@ Tier = Annotated[int, msgspec.Meta(ge=0, le=15)]
 MAX_LAG_MS = 1000
 """Unless the operator says otherwise."""
 
-FAILOVERS_REMEMBERED = 64
-"""The most recent ones, for the rules of table [failover]."""
 _RULES = AntiFlap()
 """Unless the operator says otherwise."""
 
@@ -189,6 +188,18 @@ class ManagerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def wanted_durability(self) -> Durability:
         """Return the durability the operator asks for."""
         return Durability(self.cluster.durability)
+
+    def for_loop(self) -> LoopSettings:
+        """Return what the loop goes by."""
+        return LoopSettings(
+            cluster=self.cluster.name,
+            specs=self.specs(),
+            endpoints=self.document_endpoints(),
+            durability=self.wanted_durability(),
+            bootstrap_ordered=self.cluster.bootstrap,
+            anti_flap=self.failover.anti_flap(),
+            reader_lag_max_ms=self.endpoints.reader.max_lag_ms,
+        )
 
 
 def read_settings(path: Path) -> ManagerSettings:

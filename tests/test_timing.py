@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster_manager import configuring, executor, observer
+from cluster_manager import configuring, observer
 from cluster_manager.decision.actions import ActionKind
 from cluster_manager.decision.timings import Timings
+from cluster_manager.loop import orders
 from endpointctl import configuring as ctl_configuring
 from endpointctl import restarting
 from endpointctl.local import stopping
@@ -61,12 +62,12 @@ def test_a_handover_waits_longer_than_streams_of_replication_last() -> None:
 
 def test_whoever_stops_a_server_waits_longer_than_its_noded_does() -> None:
     stop_s = timing.FAST_STOP_MS / 1000 + postmaster.KILL_AFTER_S
-    for patience_s in (executor.DEADLINE_S[ActionKind.STOP], stopping.NODE_STOP_S, _grace_period_s("node")):
+    for patience_s in (orders.DEADLINE_S[ActionKind.STOP], stopping.NODE_STOP_S, _grace_period_s("node")):
         assert patience_s > stop_s
 
 
 def test_whoever_orders_a_restart_waits_longer_than_who_carries_it_out() -> None:
-    assert restarting.ORDER_TIMEOUT_S > executor.DEADLINE_S[ActionKind.RESTART] > timing.FAST_STOP_MS / 1000
+    assert restarting.ORDER_TIMEOUT_S > orders.DEADLINE_S[ActionKind.RESTART] > timing.FAST_STOP_MS / 1000
 
 
 def test_whoever_has_settings_tried_waits_longer_than_who_tries_them() -> None:

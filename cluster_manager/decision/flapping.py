@@ -15,6 +15,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+FAILOVERS_REMEMBERED = 64
+"""The most recent ones, which is more than any rule looks at."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AntiFlap:

@@ -2,13 +2,14 @@
 
 How to read it: `world` (time, chance, processes) and `network` know nothing of clusters.  On them stand a simulated PostgreSQL
 (`datadir`, `committing`, `streaming`, `postgres`), a host with its noded (`machine` … `noded`, `node`), a `store`, managers
-(`executor`, `manager`) and proxies with clients (`proxy`); `cluster` puts them together and plays one seed.
+(`manager`) and proxies with clients (`proxy`); `cluster` puts them together and plays one seed.
 `mishaps`, `operators` and `faults` disturb it, `checkers/` look on, and `coverage` says what must have occurred.  `switches`
 takes one sentence of the law away at a time, and a checker must notice.
 
-What is real: `cluster_manager.decision` and `watched`, `noded.promise`, `pgtopology`, `endpointd.routing` and `freshness`.
-What is modelled after the source: the sequences of noded's orders, of the manager's loop and of PostgreSQL's recovery,
-streaming and synchronous replication.
+What is real: `cluster_manager.loop` and all that it decides by, `noded.promise`, `pgtopology`, `endpointd.routing` and
+`freshness`.
+What is modelled after the source: the sequences of noded's orders and of PostgreSQL's recovery, streaming and synchronous
+replication.
 
     python -m tests.sim --seeds 500 --jobs 2   many seeds; stops at the first that fails, and prints how to replay it
     python -m tests.sim --seeds 500 --coverage and how often each fault, diagnosis and action occurred

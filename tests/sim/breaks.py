@@ -6,15 +6,18 @@ import dataclasses
 
 import msgspec
 
+from cluster_manager.decision import plan as plans
+from cluster_manager.decision import refusal as refusals
 from cluster_manager.decision import transition
 from cluster_manager.decision.actions import Follow, PutInForce, WriteDocument
 from cluster_manager.decision.diagnose import Diagnosis
 from cluster_manager.decision.elect import Counted, tally
 from cluster_manager.decision.nodeview import NodeView
 from cluster_manager.decision.plan import Plan
-from cluster_manager.decision.request import RequestKind
+from cluster_manager.decision.request import Request, RequestKind
 from cluster_manager.decision.situation import survey, survivors
 from cluster_manager.decision.view import View
+from cluster_manager.loop.core import Rules
 from pgtopology.document import Candidate, Durability, Step, Topology, TransitionKind
 from pgtopology.epoch import Revision
 from pgtopology.node import Role
@@ -22,6 +25,22 @@ from pgtopology.observation import Seen
 from pgtopology.timeline import Timeline, TimelineRecord
 from tests.sim.checks import gives_up
 from tests.sim.switches import Switch
+
+
+def broken_rules(broken: Switch | None) -> Rules:
+    """Return the functions that a manager goes by which leaves one rule out."""
+    if broken is None:
+        return Rules()
+
+    def decide(view: View) -> Plan:
+        seen = break_view(view, broken)
+        return break_plan(seen, plans.decide(seen), broken)
+
+    def refusal(view: View, request: Request) -> str | None:
+        needless = broken is Switch.NEEDLESS_LOSS and request.kind is RequestKind.DATA_LOSS
+        return None if needless else refusals.refusal(view, request)
+
+    return Rules(decide, refusal, may_follow=lambda _old, _new: None)
 
 
 def break_view(view: View, broken: Switch) -> View:

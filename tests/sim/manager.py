@@ -1,49 +1,51 @@
-"""A simulated manager: the real `decide` on views built as the real observer, executor and reconciler build them.
+"""A simulated manager: the real loop (`cluster_manager.loop`), on a simulated network, clock and store.
 
-Its memory dies with it.  It acts while it believes to hold the lease; paused at any point it goes on later with what it knew,
-so that two can believe to lead.  Every write is checked by the real `may_follow` first.
+What is here is what a machine and its network do: orders and answers travel and may be lost, the store may be out of reach, the
+process dies with all it knows, or stands still and goes on later, so that two can believe to lead.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict, deque
 from collections.abc import Callable
+from typing import Any
 
-import msgspec
-
-from cluster_manager.decision.actions import NodeAction, WriteDocument
+from cluster_manager.decision.actions import NodeAction
+from cluster_manager.decision.diagnose import Diagnosis
 from cluster_manager.decision.flapping import AntiFlap
 from cluster_manager.decision.nodeview import NodeSpec
-from cluster_manager.decision.plan import Plan, decide
-from cluster_manager.decision.refusal import refusal
-from cluster_manager.decision.request import Request, RequestKind
+from cluster_manager.decision.plan import Plan
+from cluster_manager.decision.request import Request
 from cluster_manager.decision.timings import Timings
-from cluster_manager.decision.view import Failure, SettingsSent, View
-from cluster_manager.settings import FAILOVERS_REMEMBERED
-from cluster_manager.watched import Watched
+from cluster_manager.decision.view import View
+from cluster_manager.loop import effects, events
+from cluster_manager.loop.core import Loop
+from cluster_manager.loop.effects import Effects, Read, Send, Write
+from cluster_manager.loop.events import Event, Outside
+from cluster_manager.loop.orders import Failed
+from cluster_manager.loop.settings import LoopSettings
 from pgtopology.document import Durability, Endpoints, Topology
-from pgtopology.epoch import NO_EPOCH, NO_REVISION, Revision
+from pgtopology.epoch import NO_EPOCH, NO_REVISION
 from pgtopology.node import NodeName
 from pgtopology.observation import Observation, Port
 from pgtopology.orders import Order
 from pgtopology.report import ProxyReport
-from pgtopology.succession import may_follow
 from pgtopology.timing import FRAME_LEASE_MS
-from tests.sim.breaks import break_plan, break_view
-from tests.sim.executor import Executor
+from tests.sim.breaks import broken_rules
 from tests.sim.network import Network, Stream
 from tests.sim.node import CLUSTER, SimNode
 from tests.sim.store import LEASE_MS, SimStore
 from tests.sim.switches import Switch
-from tests.sim.world import World
+from tests.sim.world import Owner, World
 
 KEEP_MS = 300.0
-STORE_RETRY_MS = 200.0
 PROBE_MS = 100.0
 RESTART_MS = 300.0
 SILENCE_MS = 2000.0
 """A proxy that was not heard for so long is not connected."""
-PROBE_AFTER_MS = 250.0
+THINKS_MS = 0.5
+"""What a turn takes, from what it is about to what it says."""
 
 
 class SimManager:
@@ -73,6 +75,18 @@ class SimManager:
         self.crash_at: tuple[int, bool] | None = None
         """At which action, counted from 1, this manager dies, and whether just after it."""
 
+    def settings(self) -> LoopSettings:
+        """What its settings file says."""
+        return LoopSettings(
+            cluster=CLUSTER,
+            specs=self.specs,
+            endpoints=self.endpoints,
+            durability=Durability.QUORUM,
+            bootstrap_ordered=True,
+            anti_flap=self.anti_flap,
+            timings=Timings(reader_lease_ms=0) if self.broken is Switch.OPEN_AT_ONCE else Timings(),
+        )
+
     def start(self) -> None:
         """Run one process."""
         if self.process is None:
@@ -81,14 +95,9 @@ class SimManager:
     def set_specs(self, specs: tuple[NodeSpec, ...]) -> None:
         """Go on with these nodes, as after a reload of the settings."""
         self.specs = specs
-        process = self.process
-        if process is None:
-            return
-        for spec in specs:
-            if spec.name not in process.watched:
-                process.watched[spec.name] = Watched(spec)
-                process.subscribe(spec.name)
-        process.watched = {spec.name: process.watched[spec.name] for spec in specs}
+        if self.process is not None:
+            self.process.listen()
+            self.process.tell(events.Configured(self.settings()))
 
     def crash(self) -> None:
         """Kill it."""
@@ -107,9 +116,13 @@ class SimManager:
             return False
         self.crash_at = None
         self.world.say("{}: dies {} its action {}", self.name, "after" if after else "before", self.actions)
+        self.end()
+        return True
+
+    def end(self) -> None:
+        """Have the process end, and another one begin soon."""
         self.crash()
         self.world.after(RESTART_MS, None, self.start)
-        return True
 
     def pause(self) -> None:
         """SIGSTOP."""
@@ -121,63 +134,151 @@ class SimManager:
         """SIGCONT: the loop notices how late it is and discounts what it missed."""
         process = self.process
         if process is not None and process.frozen:
-            lag_ms = self.world.now - process.paused_at_ms
-            for watched in process.watched.values():
-                watched.discount(lag_ms, self.world.now)
+            process.tell(events.Late(self.world.now - process.paused_at_ms))
             self.world.thaw(process)
 
 
-class Process(Executor):
+class Process(Owner):
     """One manager process."""
 
     def __init__(self, host: SimManager) -> None:
-        super().__init__(host)
-        self.started_ms = self.world.now
+        super().__init__()
+        self.host, self.world = host, host.world
+        self.loop = Loop(host.settings(), self.world.now, broken_rules(host.broken))
+        self.published: Topology | None = None
         self.paused_at_ms = 0.0
         self.lease_until_ms = 0.0
         self.leads = False
-        self.reading = False
-        self.writing = False
-        self.document: Topology | None = None
-        self.epoch_is_ours = False
-        self.epoch_began_ms = self.claimed_ms = self.transition_began_ms = self.world.now
         self.reports: dict[str, ProxyReport] = {}
         self.heard_ms: dict[str, float] = defaultdict(lambda: -SILENCE_MS)
         self.lent_ms: dict[str, float] = defaultdict(lambda: -SILENCE_MS)
-        self.request: Request | None = None
-        self.soft_failovers_ms: deque[float] = deque(maxlen=FAILOVERS_REMEMBERED)
-        self.edits: deque[tuple[Callable[[Topology], Topology], str]] = deque()
-        self.plan: Plan | None = None
-        timings = Timings(reader_lease_ms=0) if host.broken is Switch.OPEN_AT_ONCE else Timings()
-        self.timings = timings
-        self._woken = False
-        self._alarm = 0
-        for name in self.watched:
-            self.subscribe(name)
-        self._keep()
-        self.world.after(self.world.jitter(0, PROBE_MS), self, self._probe)
+        self._streams: dict[NodeName, Stream] = {}
+        self._wake_at_ms = math.inf
+        self._diagnosis: Diagnosis | None = None
+        self.listen()
+        self._keep_lease()
+        self.world.after(self.world.jitter(0, PROBE_MS), self, self._try_port)
 
-    def subscribe(self, name: NodeName) -> None:
-        """Be told what *name* observes from now on."""
-        self.host.nodes[name].subscribers[self.host.name] = self._subscriber(name, Stream(name, self.host.name))
+    @property
+    def document(self) -> Topology | None:
+        """The document as this process last read or wrote it."""
+        return self.loop.document
 
-    def _subscriber(self, name: NodeName, stream: Stream) -> Callable[[Observation], None]:
-        watched = self.watched[name]
+    @property
+    def plan(self) -> Plan | None:
+        """Its newest plan."""
+        return self.loop.plan
 
-        def arrive(observation: Observation) -> None:
-            if self.watched.get(name) is not watched:
-                return
-            if watched.take(observation, self.world.now) or self.plan is None or not self.plan.is_restful:
-                self._wake()
+    def look(self) -> View:
+        """Return the view of this moment."""
+        return self.loop.look(self.world.now)
 
-        def tell(observation: Observation) -> None:
-            self.host.net.stream(stream, self, arrive, observation)
+    # Operators
 
-        return tell
+    def ask(self, request: Request) -> bool:
+        """Take an operator's order, if it can be carried out now."""
+        return self.tell(events.Asked(request)).refused is None
 
-    def _keep(self) -> None:
-        asked_at = self.world.now
+    def edit(self, change: Callable[[Topology], Topology], because: str) -> None:
+        """Have the document changed, unless it may be an old copy."""
+        self.tell(events.Edited(change, because))
+
+    def order(self, action: NodeAction) -> None:
+        """Give a node an order that an operator asked for."""
+        self.tell(events.Ordered(action))
+
+    # The loop
+
+    def _tell(self, event: Event) -> None:
+        self.tell(event)
+
+    def tell(self, event: Event) -> Effects:
+        """Give the loop an event now, and carry out what it asks for; an action may be the last that the process takes."""
         host = self.host
+        todo = self.loop.handle(event, self.world.now)
+        if todo.publish is not None:
+            self.published = todo.publish
+            host.publish(host, todo.publish)
+        for note in todo.notes:
+            self._note(note)
+        for send in todo.orders:
+            if not self.dead and not host.dies(after=False, kind=send.action.kind):
+                self._send(send)
+                host.dies(after=True)
+        if todo.store is not None and not self.dead:
+            self._ask_store(todo.store)
+        if todo.wake_at_ms != self._wake_at_ms:
+            self._wake_at_ms = todo.wake_at_ms
+            if self._wake_at_ms < math.inf:
+                delay_ms = max(0.0, self._wake_at_ms - self.world.now) + THINKS_MS
+                self.world.after(delay_ms, self, self._turn, self._wake_at_ms)
+        return todo
+
+    def _turn(self, wake_at_ms: float) -> None:
+        if wake_at_ms != self._wake_at_ms:
+            return
+        now = self.world.now
+        heard = {name: report for name, report in self.reports.items() if now - self.heard_ms[name] < SILENCE_MS}
+        lent = {name: report for name, report in self.reports.items() if now - self.lent_ms[name] < FRAME_LEASE_MS}
+        epoch = self.document.epoch if self.document is not None else NO_EPOCH
+        self._wake_at_ms = math.inf
+        outside = Outside(
+            lease_until_ms=now + self.lease_ms,
+            proxies_settled=all(report.epoch >= epoch for report in (heard | lent).values()),
+            proxies_seen=max(((report.epoch, report.revision) for report in heard.values()), default=(NO_EPOCH, NO_REVISION)),
+        )
+        self.tell(events.Turn(outside))
+
+    def _note(self, note: object) -> None:
+        say, name = self.world.say, self.host.name
+        match note:
+            case effects.Decided(plan=plan):
+                self._decided(plan)
+            case effects.DocumentWritten(write=Write(document=new, because=because)):
+                text = "{}: epoch {} revision {} writer {} candidate {}: {}"
+                say(text, name, new.epoch, new.revision, new.writer, new.candidate, because)
+                if self.host.broken is Switch.SECOND_CANDIDATE and note.old and note.old.candidate and not new.candidate:
+                    self.loop.orders.promises.clear()
+            case effects.WriteFailed(write=write, why=why):
+                say("{}: revision {} was not written: {}", name, write.document.revision, why)
+            case effects.RequestGivenUp(because=because):
+                self.world.counts["request given up"] += 1
+                say("{}: an operator's order is given up: {}", name, because)
+            case _:
+                pass
+
+    def _decided(self, plan: Plan) -> None:
+        before, self._diagnosis = self._diagnosis, plan.diagnosis
+        if before is not plan.diagnosis:
+            self.world.counts[f"diagnosis {plan.diagnosis}"] += 1
+            self.world.say("{}: {} {}", self.host.name, plan.diagnosis.value, plan.reason)
+
+    # The store
+
+    def _ask_store(self, wanted: Read | Write) -> None:
+        host, loop = self.host, self.loop
+
+        def read() -> None:
+            host.store.ask(host.name, self, lambda: host.store.document, loaded)
+
+        def loaded(answer: Topology | str | None) -> None:
+            self.tell(events.StoreFailed(answer) if isinstance(answer, str) else events.Loaded(answer))
+
+        def written(answer: bool | str) -> None:
+            outcome = events.Written() if answer else events.Overtaken()
+            self.tell(events.StoreFailed(answer) if isinstance(answer, str) else outcome)
+
+        if isinstance(wanted, Read):
+            self.world.after(max(0.0, wanted.not_before_ms - self.world.now), self, read)
+            return
+        assert loop.view is not None
+        host.store.checks.decided(loop.view, loop.document, wanted.document)
+        if not host.dies(after=False):
+            host.store.ask(host.name, self, lambda: host.store.write(wanted.document, wanted.expected), written)
+            host.dies(after=True)
+
+    def _keep_lease(self) -> None:
+        asked_at, host, renewed = self.world.now, self.host, self.leads
 
         def answered(held: object) -> None:
             if held is True:
@@ -187,21 +288,15 @@ class Process(Executor):
                     if any(m.process is not None and m.process.leads for m in host.fellows if m is not host):
                         self.world.counts["two managers lead"] += 1
                     self.world.say("{}: leads", host.name)
-                    self._read()
+                    self.tell(events.Woken())
             elif held is False and host.broken is not Switch.BLIND_WRITES:
                 self.lease_until_ms = 0.0
                 if self.leads:
-                    self._end()
+                    self.world.say("{}: leads no longer, and ends", host.name)
+                    host.end()
 
-        renewed = self.leads
         host.store.ask(host.name, self, lambda: host.store.acquire(host.name, renewed=renewed), answered)
-        self.world.after(KEEP_MS, self, self._keep)
-
-    def _end(self) -> None:
-        """The lease is lost, which ends the program; it is started again."""
-        self.world.say("{}: leads no longer, and ends", self.host.name)
-        self.host.crash()
-        self.world.after(RESTART_MS, None, self.host.start)
+        self.world.after(KEEP_MS, self, self._keep_lease)
 
     @property
     def lease_ms(self) -> float:
@@ -210,84 +305,60 @@ class Process(Executor):
             return FRAME_LEASE_MS
         return max(0.0, self.lease_until_ms - self.world.now) if self.leads else 0.0
 
-    def _wake(self) -> None:
-        if not self._woken and self.leads and not self.reading and not self.writing:
-            self._woken = True
-            self.world.after(0.5, self, self._step)
+    # Nodes and proxies
 
-    def _alarmed(self, alarm: int) -> None:
-        if alarm == self._alarm:
-            self._wake()
+    def listen(self) -> None:
+        """Follow what the nodes of the settings observe, and no others."""
+        known = self._streams
+        self._streams = {spec.name: known.get(spec.name) or Stream(spec.name, self.host.name) for spec in self.host.specs}
+        for name, stream in self._streams.items():
+            if name not in known:
+                self.host.nodes[name].subscribers[self.host.name] = self._subscriber(name, stream)
 
-    def _read(self) -> None:
-        host = self.host
-        self.reading = True
+    def _subscriber(self, name: NodeName, stream: Stream) -> Callable[[Observation], None]:
+        def arrive(observation: Observation) -> None:
+            if self._streams.get(name) is stream:
+                self.tell(events.Observed(observation))
 
-        def answered(document: Topology | str | None) -> None:
-            if isinstance(document, str):
-                self.world.after(STORE_RETRY_MS, self, self._read)
+        return lambda observation: self.host.net.stream(stream, self, arrive, observation)
+
+    def _send(self, send: Send) -> None:
+        node, net, name = self.host.nodes[send.action.node], self.host.net, self.host.name
+        self.world.counts[f"action {send.action.kind}"] += 1
+        self.host.sent.append(send.order)
+
+        def arrive() -> None:
+            if not node.is_up:
                 return
-            self.reading = self.writing = False
-            self.document = document
-            self.epoch_is_ours = False
-            self.epoch_began_ms = self.claimed_ms = self.transition_began_ms = self.world.now
-            if document is not None:
-                host.publish(host, document)
-                self._enter_epoch(document.epoch)
-                self.settings_sent = SettingsSent(None, document.revision)
-            self._wake()
+            if node.noded is None:
+                back(("unavailable", "refused"))
+            elif node.noded.frozen:
+                node.noded.parked.append((node.noded.receive, (send.order, back)))
+            else:
+                node.noded.receive(send.order, back)
 
-        host.store.ask(host.name, self, lambda: host.store.document, answered)
+        def back(outcome: Any) -> None:
+            net.send(node.name, name, self, answered, outcome)
 
-    def look(self) -> View:
-        """Return the view of this moment."""
-        now, host = self.world.now, self.host
-        view = View(
-            now_ms=now,
-            started_at_ms=self.started_ms,
-            cluster=CLUSTER,
-            specs=host.specs,
-            endpoints=host.endpoints,
-            wanted_durability=Durability.QUORUM,
-            bootstrap_ordered=True,
-            document=self.document,
-            epoch_is_ours=self.epoch_is_ours,
-            epoch_began_at_ms=self.epoch_began_ms,
-            transition_began_at_ms=self.transition_began_ms,
-            claimed_at_ms=self.claimed_ms,
-            proxies_seen=max(
-                ((r.epoch, r.revision) for name, r in self.reports.items() if now - self.heard_ms[name] < SILENCE_MS),
-                default=(NO_EPOCH, NO_REVISION),
-            ),
-            proxies_settled=self._proxies_settled(now),
-            nodes=tuple(watched.view(now) for watched in self.watched.values()),
-            promises=dict(self.promises),
-            request=self.request,
-            soft_failovers_at_ms=tuple(self.soft_failovers_ms),
-            anti_flap=self.host.anti_flap,
-            checkpointed_at_ms=self.checkpointed_ms,
-            being_remade=self._being_remade(now),
-            in_flight=frozenset(self.in_flight),
-            failures={
-                key: Failure(count=end.failures, age_ms=now - end.at_ms, code=end.code, message="")
-                for key, end in self.ended.items()
-                if end.failures
-            },
-            in_force=self.in_force,
-            slots_in_force=self.slots_in_force,
-            settings_sent=self.settings_sent,
-            timings=self.timings,
-        )
-        return view if host.broken is None else break_view(view, host.broken)
+        def answered(outcome: Any) -> None:
+            self.tell(events.Answered(send.number, Failed(*outcome) if isinstance(outcome, tuple) else outcome))
 
-    def _proxies_settled(self, now: float) -> bool:
-        """Every connected proxy has reported this epoch, and what the last frame lent to those that left has run out."""
-        epoch = self.document.epoch if self.document is not None else NO_EPOCH
-        return all(
-            report.epoch >= epoch
-            for name, report in self.reports.items()
-            if now - self.heard_ms[name] < SILENCE_MS or now - self.lent_ms[name] < FRAME_LEASE_MS
-        )
+        net.send(name, node.name, None, arrive)
+        self.world.after(send.deadline_s * 1000, self, answered, ("unavailable", "timeout"))
+
+    def _try_port(self) -> None:
+        self.world.after(PROBE_MS, self, self._try_port)
+        writer = self.loop.silent_writer(self.world.now)
+        if writer is None:
+            return
+        node, net, name = self.host.nodes[writer], self.host.net, self.host.name
+        if not node.is_up or net.is_cut(name, writer) or net.is_cut(writer, name):
+            met, delay_ms = Port.SILENT, 250.0
+        elif node.pg.life is None:
+            met, delay_ms = Port.REFUSED, 1.0
+        else:
+            met, delay_ms = (Port.SILENT, 250.0) if node.pg.life.frozen else (Port.ANSWERS, 1.0)
+        self.world.after(delay_ms, self, self._tell, events.PortTried(writer, met))
 
     def lose_report(self, proxy: str) -> None:
         """The proxy's connection was reset."""
@@ -299,123 +370,7 @@ class Process(Executor):
         self.reports[report.name] = report
         self.heard_ms[report.name] = self.world.now
         if before is None or before.epoch != report.epoch:
-            self._wake()
-
-    def _step(self) -> None:
-        self._woken = False
-        if not self.leads or self.reading or self.writing or self.lease_ms <= 0:
-            return
-        self._enter_epoch(self.document.epoch if self.document is not None else NO_EPOCH)
-        view = self.look()
-        plan = decide(view)
-        if self.host.broken is not None:
-            plan = break_plan(view, plan, self.host.broken)
-        before, self.plan = self.plan, plan
-        if before is None or before.diagnosis is not plan.diagnosis:
-            self.world.counts[f"diagnosis {plan.diagnosis}"] += 1
-        if before is None or before.diagnosis != plan.diagnosis:
-            self.world.say("{}: {} {}", self.host.name, plan.diagnosis.value, plan.reason)
-        write = next((action for action in plan.actions if isinstance(action, WriteDocument)), None)
-        if write is not None:
-            self.writing = True
-            self._write(view, write)
-            return
-        if self.edits and self.document is not None and not plan.is_unsure:
-            change, because = self.edits.popleft()
-            changed = change(self.document)
-            if changed != self.document:
-                self.writing = True
-                revision = Revision(self.document.revision + 1)
-                self._write(view, WriteDocument(msgspec.structs.replace(changed, revision=revision), because))
-                return
-        if self.document is not None:
-            for action in plan.actions:
-                if not isinstance(action, WriteDocument) and not self.dead:
-                    self._start(action, self.document)
-        self._alarm += 1
-        self.world.after(max(1.0, plan.wake_at_ms - self.world.now), self, self._alarmed, self._alarm)
-
-    def _write(self, view: View, write: WriteDocument) -> None:
-        host, old, new = self.host, self.document, write.document
-        if host.broken is None and old is not None:
-            why_not = may_follow(old, new)
-            assert why_not is None, f"the plan breaks the rules of succession: {why_not}"
-        expected = old.revision if old is not None else None
-        host.store.checks.decided(view, old, new)
-
-        def answered(written: bool | str) -> None:
-            if written is not True:
-                self.world.say("{}: revision {} was not written: {}", host.name, new.revision, written)
-                self.world.after(STORE_RETRY_MS if written == "unavailable" else 0.0, self, self._read)
-                return
-            self.writing = False
-            self.document = new
-            if new.transition is not None and (old is None or old.transition is None):
-                self.transition_began_ms = self.world.now
-            if old is None or new.epoch > old.epoch:
-                self.epoch_is_ours = True
-                self.epoch_began_ms = self.world.now
-                self.request = None
-                if self.plan is not None and self.plan.finding.failed and self.plan.finding.is_soft:
-                    self.soft_failovers_ms.append(self.world.now)
-            if new.candidate is not None and (old is None or new.candidate != old.candidate):
-                self.claimed_ms = self.world.now
-            if host.broken is Switch.SECOND_CANDIDATE and old is not None and old.candidate and not new.candidate:
-                self.promises.clear()
-            host.publish(host, new)
-            self.world.say(
-                "{}: epoch {} revision {} writer {} candidate {}: {}",
-                host.name, new.epoch, new.revision, new.writer, new.candidate, write.because,
-            )  # fmt: skip
-            self._wake()
-
-        if host.dies(after=False):
-            return
-        host.store.ask(host.name, self, lambda: host.store.write(new, expected), answered)
-        host.dies(after=True)
-
-    def ask(self, request: Request) -> bool:
-        """Take an operator's order, if it can be carried out now."""
-        if not self.leads or self.reading or self.writing or self.document is None:
-            return False
-        needless = self.host.broken is Switch.NEEDLESS_LOSS and request.kind is RequestKind.DATA_LOSS
-        if not needless and refusal(self.look(), request) is not None:
-            return False
-        self.request = request
-        self._wake()
-        return True
-
-    def edit(self, change: Callable[[Topology], Topology], because: str) -> None:
-        """Have *change* applied to the document between two decisions, unless the document may be an old copy."""
-        if self.plan is not None and self.plan.is_unsure:
-            return
-        self.edits.append((change, because))
-        self._wake()
-
-    def order(self, action: NodeAction) -> None:
-        """Give a node an order that an operator asked for."""
-        if self.document is not None:
-            self._start(action, self.document)
-
-    def _probe(self) -> None:
-        self.world.after(PROBE_MS, self, self._probe)
-        writer = self.document.writer if self.document is not None else None
-        if writer is None or writer not in self.watched or self.world.now - self.watched[writer].arrived_ms < PROBE_AFTER_MS:
-            return
-        node, net, name = self.host.nodes[writer], self.host.net, self.host.name
-        if not node.is_up or net.is_cut(name, writer) or net.is_cut(writer, name):
-            met, delay_ms = Port.SILENT, 250.0
-        elif node.pg.life is None:
-            met, delay_ms = Port.REFUSED, 1.0
-        else:
-            met, delay_ms = (Port.SILENT, 250.0) if node.pg.life.frozen else (Port.ANSWERS, 1.0)
-        self.world.after(delay_ms, self, self._knocked, writer, met)
-
-    def _knocked(self, writer: NodeName, met: Port) -> None:
-        watched = self.watched[writer]
-        if self.world.now - watched.arrived_ms >= PROBE_AFTER_MS:
-            watched.port = met
-            self._wake()
+            self.tell(events.Woken())
 
 
 def _nobody(_: SimManager, __: Topology) -> None:

@@ -42,13 +42,13 @@ class Operators(Mishaps):
         leader = self._leader()
         if leader is not None:
             name = self.cluster.nodes[to].name if to else None
-            if leader.ask(Request(kind=kind, to=name, asked_at_ms=self.world.now)):
+            if leader.ask(Request(kind=kind, to=name)):
                 self._begin(f"ask_{kind.name.lower()}", "an operator asks for a {} to {}", kind, to)
 
     def give_up_voters(self) -> None:
         """An operator goes on without the voters that are away (--allow-data-loss)."""
         leader = self._leader()
-        if leader is not None and leader.ask(Request(kind=RequestKind.DATA_LOSS, asked_at_ms=self.world.now)):
+        if leader is not None and leader.ask(Request(kind=RequestKind.DATA_LOSS)):
             self._begin("give_up_voters", "an operator allows data loss")
 
     def lose_most(self) -> None:
@@ -114,7 +114,7 @@ class Operators(Mishaps):
             if last:
                 self.leaving = False
                 return
-            may_come = not taker.dead and bool(taker.edits or taker.writing)
+            may_come = not taker.dead and taker.loop.has_unwritten
             self.world.after(LOOK_MS if may_come else ANSWER_MS, None, self._replace, node, taker, not may_come)
             return
         if voters is not None and voters.find(node.name) is not None:
@@ -197,7 +197,7 @@ class Operators(Mishaps):
     def _change_back(self, change: Edit, text: str) -> None:
         """Until it is seen to have worked, for the edit dies with the process that took it."""
         leader, document = self._leader(), self.cluster.store.document
-        settled = leader is not None and not leader.edits and not leader.writing
+        settled = leader is not None and not leader.loop.has_unwritten
         if settled and document is not None and change(document, False) == document:
             return
         if settled and leader is not None:

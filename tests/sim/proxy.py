@@ -67,12 +67,12 @@ class SimProxy(Owner):
     def frame(self, manager: SimManager, stream: Stream | None = None) -> None:
         """Have *manager* send a frame now, if it leads."""
         process = manager.process
-        if process is None or process.frozen or process.document is None:
+        if process is None or process.frozen or process.published is None:
             return
         lease_ms = min(FRAME_LEASE_MS, int(process.lease_ms))
         if lease_ms <= 0:
             return
-        document = process.document
+        document = process.published
         report = process.reports.get(self.name)
         process.lent_ms[self.name] = self.world.now
         frame = FeedFrame(

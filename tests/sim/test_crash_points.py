@@ -32,7 +32,7 @@ def _power_off(cluster: Cluster) -> None:
 def _hand_over(cluster: Cluster) -> None:
     process = cluster.managers[0].process
     assert process is not None
-    process.ask(Request(kind=RequestKind.SWITCHOVER, asked_at_ms=cluster.world.now))
+    process.ask(Request(kind=RequestKind.SWITCHOVER))
 
 
 def _grow_a_tail(cluster: Cluster) -> None:

@@ -1,0 +1,16 @@
+"""The manager's two clocks: one that is decided by, one for people."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+
+def now_ms() -> float:
+    """Return the manager's one monotonic clock, in milliseconds."""
+    return time.monotonic() * 1000
+
+
+def wall_time() -> str:
+    """Return the wall time for people, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
