@@ -28,7 +28,7 @@ from cluster_manager.notdone import NotDone, NotFound, Refused, Unanswered, Unav
 from cluster_manager.pastwriters import past_writers
 from cluster_manager.reconciler import Reconciler
 from cluster_manager.rehearsal import Rehearsals
-from cluster_manager.statusview import make_status
+from cluster_manager.statusview import make_status, pending
 from cluster_manager.store.store import Store
 from daemonkit.httpserver import ApiError, LineStream, json_response, needs, require
 from daemonkit.principals import Scope
@@ -148,6 +148,7 @@ class Control:
             web.post("/v1/pause", self._recorded("operator.pause", self._pause)),
             web.post("/v1/nodes/{name}/{order}", self._recorded("operator.node", self._node_order)),
             web.post("/v1/resume", self._recorded("operator.resume", self._resume)),
+            web.post("/v1/withdraw", self._recorded("operator.withdraw", self._withdraw)),
             web.post("/v1/acts", self._recorded("operator.command", self._act)),
         ]
         # A setting may be a command that PostgreSQL's user carries out.
@@ -224,6 +225,7 @@ class Control:
                 repairs=tuple(
                     {"node": one.node, "diagnosis": str(one.diagnosis), "reason": one.reason} for one in plan.repairs
                 ),
+                pending=pending(view),
                 in_flight=tuple(sorted(f"{kind} {node}" for kind, node in view.in_flight)),
                 failures=tuple(
                     {"order": str(kind), "node": node, "code": failure.code, "message": failure.message}
@@ -282,6 +284,11 @@ class Control:
         self._reconciler.ask(asked)
         document = self._reconciler.document
         return json_response(Begun(document.epoch + 1 if document is not None else 1), 202)
+
+    async def _withdraw(self, _request: web.Request) -> web.Response:
+        """Take back the failover or switchover that was accepted and has not begun."""
+        self._reconciler.withdraw()
+        return json_response(Begun(self._epoch()), 202)
 
     async def _node_order(self, request: web.Request) -> web.Response:
         body = await _body(request, NodeOrderBody)

@@ -10,6 +10,7 @@ from cluster_manager.decision.members import lag_bytes, lag_ms, node_state, read
 from cluster_manager.decision.nodeview import NodeView
 from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.prospects import NO_CLUSTER, obstacle_after, prospects, stuck, without_room
+from cluster_manager.decision.refusal import hindrance
 from cluster_manager.decision.situation import login_problems, survey
 from cluster_manager.decision.suspicion import tell
 from cluster_manager.decision.view import View
@@ -90,6 +91,7 @@ def make_status(
         versions={"endpointd": version, **({"postgresql": ", ".join(sorted(servers))} if servers else {})},
         vacuum_horizon=vacuum_horizon(view),
         slots=slots_status(view),
+        order_pending=pending(view),
         relaxations=relaxations(view),
         repairs=repairs(view),
         survives=Survives(
@@ -103,6 +105,17 @@ def make_status(
             zone_loss=ahead.zone_loss.because,
         ),
     )
+
+
+def pending(view: View) -> str | None:
+    """Return what an operator has asked for that has not begun, and what it waits for; None if that is nothing."""
+    request = view.request
+    if request is None:
+        return None
+    to = f' to "{request.to}"' if request.to is not None else ""
+    asked = f"{request.kind}{to}, accepted {(view.now_ms - request.asked_at_ms) / 1000:.1f} s ago"
+    why_not = hindrance(view, request)
+    return asked if why_not is None else f"{asked}, waits: {why_not}"
 
 
 def repairs(view: View) -> tuple[str, ...]:

@@ -192,6 +192,12 @@ def _survives(status: Status) -> list[RenderableType]:
     return [Text("survives the loss of " + "; ".join(f"{', '.join(of)}: {answer}" for answer, of in told.items()))]
 
 
+def _pending(status: Status) -> list[RenderableType]:
+    if status.order_pending is None:
+        return []
+    return [Text(f"ordered: {status.order_pending} (`endpointctl withdraw` takes it back)")]
+
+
 def _endpoints(status: Status) -> list[RenderableType]:
     doors = (("writer", status.endpoints.writer), ("reader", status.endpoints.reader))
     return [Text(f"{name}: {door.host}:{door.port} ({door.dns})") for name, door in doors]
@@ -226,6 +232,7 @@ SECTIONS: tuple[Callable[[Status], list[RenderableType]], ...] = (
     _head,
     _diagnosis,
     _warnings,
+    _pending,
     _nodes,
     _quorum,
     _survives,
@@ -332,7 +339,7 @@ def explanation_lines(explanation: Explanation) -> list[str]:
     """Return the manager's explanation as lines, its events one a line."""
     explanation = visible_value(explanation)
     told = msgspec.to_builtins(explanation)
-    for name in ("format_version", "recent"):
+    for name in ("format_version", "recent", *(("pending",) if explanation.pending is None else ())):
         del told[name]
     events = [f"  {event_line(event)}" for event in explanation.recent]
     return [*outline(told), "recent:" if events else "recent: none", *events]

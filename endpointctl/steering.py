@@ -1,4 +1,4 @@
-"""`failover`, `switchover`, `pause`, `resume`: orders to the manager."""
+"""`failover`, `switchover`, `withdraw`, `pause`, `resume`: orders to the manager."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def register(app: typer.Typer) -> None:
     """Add this group's commands to *app*."""
     for function in (failover, switchover):
         command(app, waits_s=FAILOVER_TIMEOUT_S)(function)
-    for function in (pause, resume):
+    for function in (withdraw, pause, resume):
         command(app, waits_s=REQUEST_TIMEOUT_S)(function)
 
 
@@ -323,6 +323,15 @@ def _sessions(told: Rehearsal) -> list[str]:
     lines += [f"  {session_text(one)}" for one in told.open_sessions[:SESSIONS_SHOWN]]
     left = told.open_count - min(len(told.open_sessions), SESSIONS_SHOWN)
     return [*lines, f"  and {left} more"] if left > 0 else lines
+
+
+def withdraw(target: Target) -> None:
+    """Take back a failover or switchover that has not begun.
+
+    Status shows one that waits. What has begun is finished.
+    """
+    _post(target, "/v1/withdraw")
+    output.line("withdrawn: nothing was changed")
 
 
 def pause(target: Target) -> None:

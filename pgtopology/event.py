@@ -21,6 +21,7 @@ OPERATOR_KINDS = (
     "operator.pause",
     "operator.resume",
     "operator.switchover",
+    "operator.withdraw",
 )
 
 KINDS = (

@@ -16,6 +16,8 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     actions: tuple[str, ...]
     repairs: tuple[dict[str, str], ...]
+    pending: str | None = None
+    """The failover or switchover that was accepted and has not begun, and what it waits for."""
     in_flight: tuple[str, ...]
     failures: tuple[dict[str, str], ...]
     recent: tuple[Event, ...]

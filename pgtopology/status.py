@@ -213,6 +213,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     vacuum_horizon: VacuumHorizon | None = None
     """None while nobody keeps anything, or nobody says."""
     slots: tuple[SlotStatus, ...] = ()
+    order_pending: str | None = None
+    """The failover or switchover that was accepted and has not begun, and what it waits for; None if there is none."""
     order_given_up: str | None = None
     """Why the newest failover or switchover that was accepted ended before anything was changed; None if it did not."""
     repairs: tuple[str, ...] = ()

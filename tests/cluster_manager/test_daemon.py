@@ -103,10 +103,16 @@ async def test_without_a_cluster_it_says_so_and_refuses_orders(tmp_path: Path) -
         status = json.loads(await client.get("/v1/status", timeout_s=DEADLINE_S))
         with pytest.raises(HttpRefused) as refused:
             await client.post("/v1/failover", b'{"to": "n1"}', timeout_s=DEADLINE_S)
+        with pytest.raises(HttpRefused) as nothing:
+            await client.post("/v1/withdraw", timeout_s=DEADLINE_S)
+        with pytest.raises(HttpRefused) as unknown:
+            await client.post("/v1/nodes/n9/stop", timeout_s=DEADLINE_S)
         with pytest.raises(HttpRefused) as misspelt:
             await client.post("/v1/failover", b'{"too": "n1"}', timeout_s=DEADLINE_S)
     assert (status["diagnosis"], status["writer"], status["nodes"][0]["state"]) == ("NO_CLUSTER", None, "unreachable")
     assert (refused.value.status, refused.value.message) == (409, "there is no cluster yet")
+    assert (nothing.value.status, nothing.value.code) == (409, "refused")
+    assert (unknown.value.status, unknown.value.code) == (404, "not_found")
     assert misspelt.value.status == 400
     assert "too" in misspelt.value.message
 

@@ -84,7 +84,7 @@ class Manager:
             web.get("/v1/status", self._tell_status),
             web.get("/v1/explain", self._tell_explanation),
             web.get("/v1/events", self._tell_events),
-            *(web.post(f"/v1/{name}", self._take_order) for name in ("failover", "switchover", "pause", "resume")),
+            *(web.post(f"/v1/{name}", self._take_order) for name in ("failover", "switchover", "withdraw", "pause", "resume")),
             web.post("/v1/nodes/{name}/{order}", self._take_order),
         ]
         async with HttpServer(host="127.0.0.1", port=0, token=TOKEN, routes=routes) as server:
@@ -558,6 +558,15 @@ def test_pause_and_resume_are_orders_that_say_what_holds_now(manager: Manager, c
     assert main(["resume"]) == ExitCode.DONE
     assert capsys.readouterr().out == "resumed: failovers happen by themselves\n"
     assert [path for path, _ in manager.orders] == ["/v1/pause", "/v1/resume"]
+
+
+def test_a_request_that_waits_is_shown_and_can_be_taken_back(manager: Manager, capsys: pytest.CaptureFixture[str]) -> None:
+    manager.status = msgspec.structs.replace(manager.status, order_pending='switchover to "n2", accepted 1.0 s ago')
+    assert main(["status"]) in ExitCode
+    assert "ordered: switchover to" in capsys.readouterr().out
+    assert main(["withdraw"]) == ExitCode.DONE
+    assert capsys.readouterr().out == "withdrawn: nothing was changed\n"
+    assert [path for path, _ in manager.orders] == ["/v1/withdraw"]
 
 
 def test_a_taken_port_is_named_with_its_holder_before_anything_is_made(
