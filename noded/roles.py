@@ -56,6 +56,17 @@ SELECT r.rolname::text AS name, r.rolcanlogin AS login, r.rolsuper AS superuser,
   FROM pg_authid r WHERE r.rolname = ANY($1::text[])
 """
 
+_MAKE_BOOTSTRAP = f"""
+DO $$ BEGIN
+    PERFORM set_config('allow_system_table_mods', 'on', true);
+    INSERT INTO pg_authid (oid, rolname, rolsuper, rolinherit, rolcreaterole, rolcreatedb, rolcanlogin, rolreplication,
+                           rolbypassrls, rolconnlimit)
+    VALUES (10, '{CONTROL_ROLE}', true, true, true, true, true, true, true, -1);
+END $$
+"""  # noqa: S608 - a name of ours
+"""What initdb makes has this number for good, and since PostgreSQL 16 is who grants what a superuser grants: without it GRANT
+fails (BOOTSTRAP_SUPERUSERID, pg_authid.h). SQL deletes it only where somebody has made catalogs writable."""
+
 _DATABASE = """
 SELECT d.datconnlimit = -2 AS broken, d.datallowconn AS open, d.datconnlimit >= 0 AS limited, d.datistemplate AS template,
        d.datdba = r.oid AS ours,
@@ -126,8 +137,9 @@ class Roles:
         for role, attributes in ATTRIBUTES.items():
             row = found.get(role)
             if row is None:
+                make = "ALTER" if role == CONTROL_ROLE and await self._make_bootstrap(session) else "CREATE"
                 verifier = self._verifier(role)
-                await session.rows(f"CREATE ROLE {role} {attributes} PASSWORD {quote_literal(verifier)}", timeout_s=TIMEOUT_S)
+                await session.rows(f"{make} ROLE {role} {attributes} PASSWORD {quote_literal(verifier)}", timeout_s=TIMEOUT_S)
                 self._tell(f'role "{role}" was missing', now)
                 continue
             wrong = _wrong(role, row)
@@ -142,6 +154,13 @@ class Roles:
             if not self._fits(role, row["verifier"]):
                 await session.rows(f"ALTER ROLE {role} PASSWORD {quote_literal(self._verifier(role))}", timeout_s=TIMEOUT_S)
                 self._tell(f'role "{role}" had another password', now)
+
+    async def _make_bootstrap(self, session: Session) -> bool:
+        """Return whether our role was made as the one that initdb had made, because that one is gone."""
+        row = await session.row("SELECT EXISTS (SELECT FROM pg_authid WHERE oid = 10) AS there", timeout_s=TIMEOUT_S)
+        if not row["there"]:
+            await session.rows(_MAKE_BOOTSTRAP, timeout_s=TIMEOUT_S)
+        return not row["there"]
 
     async def _memberships(self, session: Session, now: float) -> None:
         for role, group in MEMBERSHIPS.items():

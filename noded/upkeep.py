@@ -15,6 +15,7 @@ from daemonkit.logs import get_logger
 from noded import processes, promise
 from noded.conf import SYNCHRONISES
 from noded.copies import FAILURES
+from noded.former_readers import FormerReaders
 from noded.horizon import HorizonWatch
 from noded.instance import Instance
 from noded.observe import Gatherer
@@ -45,6 +46,7 @@ class Upkeep:
         self._on_change = on_change
         self.slots = SlotKeeper(instance)
         self.horizon = HorizonWatch()
+        self._former_readers = FormerReaders(instance.sessions.control)
         self._zombies: set[int] = set()
         self._wanted_now = asyncio.Event()
         self._log = get_logger()
@@ -85,6 +87,8 @@ class Upkeep:
         await self._restore_configuration()
         await self._catch_up_with_the_writer()
         self._look_outside()
+        with contextlib.suppress(SessionError):  # the next round tries again
+            await self._former_readers.look(self._gatherer.facts.role)
         return not await self._keep_slots(due=due) and due
 
     async def keep_names(self) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 
+import asyncpg
 import pytest
 
 from noded import processes
@@ -13,6 +15,7 @@ from pgtopology.node import Role
 from pgtopology.observation import PostmasterState
 from pgtopology.orders import Acknowledged, RewindOrder
 from tests.noded.members import Cluster, Member, running_members, slot_of
+from tests.noded.test_faults import pair
 
 pytestmark = pytest.mark.integration
 
@@ -163,3 +166,38 @@ async def test_slots_for_all_members_exist_on_writer_and_standby() -> None:
                 names = await cluster.sql(second, "SELECT slot_name::text AS name FROM pg_replication_slots")
                 if [row["name"] for row in names] == [expected]:
                     break
+
+
+async def test_clients_get_in_at_a_new_writer_that_a_pool_had_filled_while_it_was_a_replica() -> None:
+    async with running_members(2) as cluster:
+        first, second = await pair(cluster)
+        await cluster.sql(first, "CREATE ROLE app LOGIN PASSWORD 'app'")
+        end = await cluster.wal_end(first)
+        await second.until(lambda o: o.replayed_lsn is not None and o.replayed_lsn >= end)
+
+        async def login() -> asyncpg.Connection:
+            return await asyncpg.connect(
+                host="127.0.0.1", port=second.pg_port, user="app", password="app", database="postgres", ssl=False
+            )
+
+        held: list[asyncpg.Connection] = []
+        try:
+            with contextlib.suppress(asyncpg.TooManyConnectionsError):
+                while True:
+                    held.append(await login())
+            cluster.epoch = 2
+            for member in (first, second):
+                await cluster.promise(member)
+            await cluster.follow(first, second)
+            await cluster.promote(second, 3)
+            async with asyncio.timeout(60):
+                while True:
+                    try:
+                        held.append(await login())
+                        break
+                    except asyncpg.TooManyConnectionsError:
+                        await asyncio.sleep(0.2)
+            assert sum(not connection.is_closed() for connection in held) == 1
+        finally:
+            for connection in held:
+                connection.terminate()

@@ -133,6 +133,10 @@ async def test_orders_are_carried_out_after_our_role_was_deleted_and_made_again(
         await second.until(lambda o: o.replayed_lsn is not None and o.replayed_lsn >= end)
         for member in (first, second):
             assert (await cluster.order(CheckpointOrder, member, Acknowledged)).done
+        # Since PostgreSQL 16 a superuser grants in the name of the role that initdb made.
+        await cluster.sql(first, "CREATE ROLE somebody")
+        await cluster.sql(first, "GRANT pg_monitor TO somebody")
+        await cluster.sql(first, "GRANT pg_monitor TO endpointd_probe")
 
 
 @pytest.mark.parametrize(
