@@ -73,7 +73,7 @@ class Node:
         self.audit = Audit(instance, reporter.gatherer, passwords, reporter.poke)
         self.logins = Logins(instance, reporter.poke)
         reporter.relaxations = lambda: self.audit.relaxations.texts
-        reporter.repairs = lambda: self.audit.roles.texts
+        reporter.repairs = lambda: (*self.audit.roles.texts, *self.upkeep.impostors.texts)
         reporter.login_problem = lambda: self.logins.problem
         reporter.login_spared = lambda: self.logins.spared
         sessions = instance.sessions

@@ -12,6 +12,7 @@ import asyncio
 import hmac
 import secrets
 from collections.abc import Mapping
+from datetime import datetime
 
 import asyncpg
 
@@ -80,6 +81,19 @@ _FUNCTIONS = """
 SELECT f AS name FROM unnest($2::text[]) AS f WHERE NOT has_function_privilege($1::text, f, 'EXECUTE')
 """
 
+_PREPARED = """
+SELECT textsend(gid) AS gid FROM pg_prepared_xact()
+ WHERE dbid = (SELECT datid FROM pg_stat_get_activity(pg_backend_pid()))
+"""
+"""Functions alone, because a lock on any catalog is what such a transaction may hold."""
+
+_FORMER = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_get_activity(NULL) AS a JOIN pg_authid r ON r.oid = a.usesysid
+ WHERE r.rolname = $1::text AND a.backend_start < $2::timestamptz
+"""
+FORMER_S = 70.0
+"""A login that has begun may take authentication_timeout, a minute."""
+
 _LOGIN_TRIGGERS = "SELECT quote_ident(evtname) AS name FROM pg_event_trigger WHERE evtevent = 'login'"
 
 _RESET_IN_DATABASES = """
@@ -104,6 +118,10 @@ class Roles:
         """The verifier of each role that was found to be that of its password."""
         self._told: dict[str, float] = {}
         self._session = instance.sessions.fresh("endpointd roles", settings=SETTINGS)
+        # Kept open on a standby too: its first act as the writer may be to let everybody in again.
+        instance.sessions.standing += (self._session,)
+        self._replaced: tuple[float, datetime] | None = None
+        """When the password of the nodeds' role was put right, on the loop's clock and on the server's."""
         self._log = get_logger()
 
     @property
@@ -114,23 +132,22 @@ class Roles:
     def forget(self) -> None:
         """This node is not the writer."""
         self._told.clear()
-        self._session.drop()
+        self._replaced = None
 
     async def look(self) -> None:
         """Do one round on the writer. Raises SessionError."""
         now = asyncio.get_running_loop().time()
         self._told = {text: at for text, at in self._told.items() if now - at < TOLD_S}
         session = self._session
-        done = False
-        try:
-            await self._roles(session, now)
-            await self._memberships(session, now)
-            done = await self._database(session, now)
-            if done:
-                await self._inside(session, now)
-        finally:
-            if not done:
-                session.drop()
+        if session.route is not None and session.route.database == DATABASE:
+            await self._prepared(session, now)
+        await self._roles(session, now)
+        await self._end_former(session, now)
+        await self._memberships(session, now)
+        if await self._database(session, now):
+            await self._inside(session, now)
+        elif self._instance.sessions.routes.in_order[0].database == DATABASE:
+            session.drop()  # the next round comes in there
 
     async def _roles(self, session: Session, now: float) -> None:
         found = {row["name"]: row for row in await session.rows(_ROLES, list(ATTRIBUTES), timeout_s=TIMEOUT_S)}
@@ -154,6 +171,30 @@ class Roles:
             if not self._fits(role, row["verifier"]):
                 await session.rows(f"ALTER ROLE {role} PASSWORD {quote_literal(self._verifier(role))}", timeout_s=TIMEOUT_S)
                 self._tell(f'role "{role}" had another password', now)
+                if role == REPLICATION_ROLE:
+                    row = await session.row("SELECT clock_timestamp() AS at", timeout_s=TIMEOUT_S)
+                    self._replaced = now, row["at"]
+
+    async def _end_former(self, session: Session, now: float) -> None:
+        """End who came in as a node before the password was put right: perhaps by another one, and its word counts for commits.
+
+        Members are back in the same moment.
+        """
+        if self._replaced is not None:
+            replaced_at, by_server = self._replaced
+            await session.rows(_FORMER, REPLICATION_ROLE, by_server, timeout_s=TIMEOUT_S)
+            if now - replaced_at > FORMER_S:
+                self._replaced = None
+
+    async def _prepared(self, session: Session, now: float) -> None:
+        """Roll back what somebody prepared in our database: nobody has business there, and its locks outlive every server."""
+        for row in await session.rows(_PREPARED, timeout_s=TIMEOUT_S):
+            try:
+                gid = row["gid"].decode()
+            except UnicodeDecodeError:
+                continue  # asyncpg could not send it
+            await session.rows(f"ROLLBACK PREPARED {quote_literal(gid)}", timeout_s=TIMEOUT_S)
+            self._tell(f'a transaction was prepared in database "{DATABASE}"', now)
 
     async def _make_bootstrap(self, session: Session) -> bool:
         """Return whether our role was made as the one that initdb had made, because that one is gone."""

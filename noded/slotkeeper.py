@@ -38,14 +38,6 @@ SELECT s.slot_name::text AS name
  WHERE s.slot_type = 'physical' AND NOT s.temporary AND a.usesysid = $1::int8::oid
 """
 
-_END_IMPOSTORS = """
-SELECT a.pid, pg_terminate_backend(a.pid)
-  FROM pg_catalog.pg_stat_get_wal_senders() w JOIN pg_catalog.pg_stat_get_activity(NULL) a ON a.pid = w.pid
-  LEFT JOIN pg_catalog.pg_get_replication_slots() s ON s.active_pid = w.pid
- WHERE w.sync_priority > 0
-   AND ($1::int8 IS NOT NULL AND a.usesysid <> $1::int8::oid OR s.slot_name IS DISTINCT FROM a.application_name)
-"""
-"""Whoever counts for commits takes its slot before it counts: walsender.c, StartReplication."""
 _REPLAYED = """
 SELECT (pg_last_wal_replay_lsn() - '0/0')::int8 AS lsn, pg_size_bytes(current_setting('wal_segment_size')) AS segment
 """
@@ -67,7 +59,8 @@ class SlotKeeper:
         self._there: tuple[Following, dict[str, Slot]] | None = None
         self._idle_since: dict[str, float] = {}
         self._left_since: dict[str, float] = {}
-        self._role_oid: int | None = None
+        self.role_oid: int | None = None
+        """The number of the nodeds' role, once it was asked for."""
         self._log = get_logger()
         self._standby = False
         self._ended_worker_at = float("-inf")
@@ -191,19 +184,11 @@ class SlotKeeper:
     async def _remember_ours(self) -> None:
         """Remember durably which slots nodeds use: nobody else can log in as their role."""
         # Asked anew each time: a role that was dropped and made again is another one.
-        self._role_oid = (await self.session.row(_ROLE, REPLICATION_ROLE, timeout_s=ASK_TIMEOUT_S))["oid"]
-        rows = await self.session.rows(_IN_USE, self._role_oid, timeout_s=ASK_TIMEOUT_S)
+        self.role_oid = (await self.session.row(_ROLE, REPLICATION_ROLE, timeout_s=ASK_TIMEOUT_S))["oid"]
+        rows = await self.session.rows(_IN_USE, self.role_oid, timeout_s=ASK_TIMEOUT_S)
         state = self._instance.state.value
         if new := {row["name"] for row in rows} - set(state.our_slots):
             self._instance.state.store(replace(state, our_slots=tuple(sorted({*state.our_slots, *new}))))
-
-    async def end_impostors(self) -> None:
-        """End whoever acknowledges under a member's name and is none: members have a slot and a role of their own (S16).
-
-        Raises SessionError.
-        """
-        for row in await self.session.rows(_END_IMPOSTORS, self._role_oid, timeout_s=ASK_TIMEOUT_S):
-            self._log.error("a replication client that calls itself as a member does is ended", pid=row["pid"])
 
     async def _wal(self) -> tuple[Lsn | None, Lsn | None]:
         """Return how far a standby has replayed, and from where on it has all WAL up to there."""

@@ -17,6 +17,7 @@ from noded.conf import SYNCHRONISES
 from noded.copies import FAILURES
 from noded.former_readers import FormerReaders
 from noded.horizon import HorizonWatch
+from noded.impostors import Impostors
 from noded.instance import Instance
 from noded.observe import Gatherer
 from noded.postmaster import PostmasterError
@@ -46,6 +47,7 @@ class Upkeep:
         self._on_change = on_change
         self.slots = SlotKeeper(instance)
         self.horizon = HorizonWatch()
+        self.impostors = Impostors(self.slots.session)
         self._former_readers = FormerReaders(instance.sessions.control)
         self._zombies: set[int] = set()
         self._wanted_now = asyncio.Event()
@@ -92,7 +94,7 @@ class Upkeep:
         return not await self._keep_slots(due=due) and due
 
     async def keep_names(self) -> None:
-        """End who counts for commits under a member's name, for ever: at once when there is somebody new, and now and then."""
+        """End who stands in for a member, for ever: at once when there is somebody new, and now and then."""
         loop = asyncio.get_running_loop()
         known: frozenset[tuple[str, str | None]] = frozenset()
         looked_at = float("-inf")
@@ -100,16 +102,20 @@ class Upkeep:
             await self._gatherer.next_round()
             facts = self._gatherer.facts
             if facts.role is not Role.PRIMARY:
+                self.impostors.forget()
                 continue
             counted = frozenset((sender.name, sender.slot) for sender in facts.walsenders if sender.sync_priority > 0)
-            if not counted or (counted == known and loop.time() - looked_at < INTERVAL_S):
+            if counted <= known and loop.time() - looked_at < INTERVAL_S:
                 continue
+            told = self.impostors.texts
             try:
-                await self.slots.end_impostors()
+                await self.impostors.end(self.slots.role_oid, self.slots.members or ())
             except SessionError as error:
                 self._log.debug("who counts for commits could not be looked at", error=str(error))
                 continue
             known, looked_at = counted, loop.time()
+            if self.impostors.texts != told:
+                self._on_change()
 
     async def keep_log(self) -> None:
         """Keep PostgreSQL's log bounded, for ever. Whoever may log in may write to it, a gigabyte a statement."""

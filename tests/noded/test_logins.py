@@ -9,8 +9,9 @@ from collections.abc import AsyncGenerator
 import asyncpg
 import pytest
 
+from pgtopology.desired import DesiredSettings
 from pgtopology.node import Role
-from pgtopology.orders import Acknowledged, CheckpointOrder, StartOrder, StopOrder
+from pgtopology.orders import Acknowledged, CheckpointOrder, ConfigureOrder, StartOrder, StopOrder
 from tests.noded.members import Cluster, Member, running_members
 from tests.noded.test_faults import pair
 
@@ -238,3 +239,43 @@ async def test_a_plain_role_does_not_get_in_as_noded_through_the_server(role: st
                     await connection.fetch(
                         "SELECT * FROM dblink($1, 'SELECT current_user::text') AS t(name text)", target + more
                     )
+
+
+async def test_what_is_prepared_in_our_database_is_rolled_back_at_once() -> None:
+    """Its locks would keep everybody out of it, also after each failover, and so whoever could roll it back."""
+    async with running_members(1) as cluster:
+        (first,) = cluster.members
+        await cluster.found()
+        desired = DesiredSettings(version=1, parameters={"max_prepared_transactions": "10"})
+        await cluster.order(ConfigureOrder, first, Acknowledged, desired=desired)
+        cluster.epoch = 2
+        await cluster.promise(first)
+        await cluster.promote(first, 3)
+        async with session(cluster, first, "endpointd") as connection:
+            await connection.execute("BEGIN; LOCK TABLE pg_class; PREPARE TRANSACTION 'mine'")
+        await first.until(lambda o: any("prepared" in text for text in o.repairs))
+        assert not await cluster.sql(first, "SELECT FROM pg_prepared_xacts")
+        async with session(cluster, first, "endpointd") as connection:
+            await connection.execute("SELECT 1")
+
+
+async def test_a_new_writer_lets_everybody_in_again_though_nobody_can_log_in() -> None:
+    """The former one had no session left and could not; this one has what it opened as a standby."""
+    async with running_members(2) as cluster:
+        first, second = await pair(cluster)
+        await second.until(lambda o: o.login_problem is None)
+        async with session(cluster, first, synchronous_commit="on") as connection:
+            await connection.execute("CREATE ROLE boss LOGIN SUPERUSER PASSWORD 'boss'")
+            with contextlib.suppress(asyncpg.AdminShutdownError, asyncpg.ConnectionDoesNotExistError):
+                await connection.execute(
+                    "ALTER ROLE postgres NOLOGIN; ALTER ROLE endpointd NOLOGIN; SELECT pg_terminate_backend(pid)"
+                    " FROM pg_stat_activity WHERE usename = 'endpointd' AND backend_type = 'client backend'"
+                )
+        cluster.epoch = 2
+        for member in (first, second):
+            await cluster.promise(member)
+        await cluster.follow(first, second)
+        await cluster.promote(second, 3)
+        await second.until(lambda o: any("could not log in" in text for text in o.repairs))
+        await second.until(lambda o: o.login_problem is None)
+        await first.until(lambda o: o.login_problem is None)
