@@ -161,7 +161,7 @@ async def test_slots_for_all_members_exist_on_writer_and_standby() -> None:
         assert [row["name"] for row in names] == [slot_of(copied)]
         expected = slot_of(await first.observe())
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 names = await cluster.sql(second, "SELECT slot_name::text AS name FROM pg_replication_slots")
                 if [row["name"] for row in names] == [expected]:

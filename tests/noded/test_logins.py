@@ -251,6 +251,10 @@ async def test_what_is_prepared_in_our_database_is_rolled_back_at_once() -> None
         cluster.epoch = 2
         await cluster.promise(first)
         await cluster.promote(first, 3)
+        inside = "SELECT FROM pg_stat_activity WHERE application_name = 'endpointd roles' AND datname = 'endpointd'"
+        async with asyncio.timeout(30):
+            while not await cluster.sql(first, inside):
+                await asyncio.sleep(0.1)
         async with session(cluster, first, "endpointd") as connection:
             await connection.execute("BEGIN; LOCK TABLE pg_class; PREPARE TRANSACTION 'mine'")
         await first.until(lambda o: any("prepared" in text for text in o.repairs))
