@@ -7,8 +7,8 @@ by an earlier one counts from its own beginning, and says so.
 
 from __future__ import annotations
 
+from cluster_manager import steps
 from cluster_manager.decision.diagnose import Diagnosis
-from cluster_manager.decision.elect import tally
 from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.request import Request
 from cluster_manager.decision.view import View
@@ -16,13 +16,14 @@ from cluster_manager.flightfiles import FlightWriter
 from cluster_manager.journal import Journal
 from cluster_manager.pastwriters import JUDGED, as_judged, outage_of
 from cluster_manager.statusview import relaxations
+from cluster_manager.steps import Begun, Claimed, Opened, PauseChanged, Remade, SettingsChanged, Step, VotersChanged
 from daemonkit.logs import get_logger
-from pgtopology.document import Topology, Transition, TransitionKind
+from pgtopology.document import Adopted, Topology, Transition, TransitionKind
 from pgtopology.epoch import Epoch
 from pgtopology.event import Event
 from pgtopology.flight import Flight, OutageKind, kind_of
 from pgtopology.lsn import format_lsn
-from pgtopology.node import NodeName, Role
+from pgtopology.node import NodeName
 from pgtopology.status import LastFailover
 
 
@@ -66,52 +67,58 @@ class Chronicle:
     def written(self, old: Topology | None, new: Topology, view: View, because: str, began_ms: float, now: float) -> None:
         """Record what the write of *new* over *old*, begun at *began_ms* and done *now*, means."""
         self._flights.recorder.written(old, new, view, because, began_ms, now)
-        adopts = new.transition.adopts if new.transition is not None else None
-        if adopts is not None and (old is None or new.revision > old.revision + 1):
-            self._journal.append(
-                "store.adopted",
-                because,
-                epoch=new.epoch,
-                revision=new.revision,
-                stored_epoch=old.epoch if old is not None else None,
-                stored_revision=old.revision if old is not None else None,
-                seen_epoch=adopts.epoch,
-                seen_revision=adopts.revision,
-                voters=list(new.voters.names) if new.voters is not None else [],
-            )
-            self._log.warning("the store was behind; its document was made anew", epoch=new.epoch, because=because)
-        if new.transition is not None and (old is None or new.epoch > old.epoch):
-            self._begun(old, new, new.transition, view, because, now)
-        elif new.transition is not None and new.candidate is not None and old is not None and old.candidate is None:
-            votes = tally(old, view.promises, view.foreign)
-            safe_ms = sorted(one.promise.at_ms for one in votes.counted)
-            size = old.voters.safe_set_size if old.voters is not None else 1
-            recruited_ms = safe_ms[size - 1] if len(safe_ms) >= size else now
-            positions = {
-                one.voter.name: f"{format_lsn(one.position.lsn)}, timeline {one.position.timeline}, epoch {one.position.epoch}"
-                for one in votes.counted
-            }
-            self._step(
-                "recruited", f"{len(safe_ms)} voters promised, {size} were needed", new, recruited_ms, positions=positions
-            )
-            self._step("elected", because, new, now, node=new.candidate.node, passed_over=dict(votes.passed_over))
-        elif new.writer is not None and old is not None and old.writer is None:
-            self._opened(old, new, because, now)
-        elif old is not None and new.voters != old.voters and new.voters is not None:
-            self._journal.append(
-                "voters.changed",
-                because,
-                epoch=new.epoch,
-                names=list(new.voters.names),
-                w=new.voters.w,
-                durability=new.durability,
-            )
-            self._log.info("voters changed", names=",".join(new.voters.names), w=new.voters.w, durability=str(new.durability))
-        elif old is not None and new.desired != old.desired:
-            self._journal.append("settings.changed", because, epoch=new.epoch, version=new.desired.version)
-        elif old is not None and new.paused != old.paused:
-            self._journal.append("paused" if new.paused else "resumed", because, epoch=new.epoch)
+        for step in steps.written(old, new, view):
+            self._tell(step, old, new, view, because, now)
         self._flights.wake()
+
+    def _tell(self, step: Step, old: Topology | None, new: Topology, view: View, because: str, now: float) -> None:
+        match step:
+            case Remade(adopts=adopts):
+                self._remade(old, new, adopts, because)
+            case Begun(transition=transition, is_first=is_first):
+                self._begun(new, transition, view, because, now, is_first=is_first)
+            case Claimed():
+                self._claimed(step, new, because, now)
+            case Opened(ended=ended):
+                self._opened(new, ended, because, now)
+            case VotersChanged(voters=voters):
+                names, durability = list(voters.names), new.durability
+                self._journal.append("voters.changed", because, epoch=new.epoch, names=names, w=voters.w, durability=durability)
+                self._log.info("voters changed", names=",".join(names), w=voters.w, durability=str(durability))
+            case SettingsChanged(version=version):
+                self._journal.append("settings.changed", because, epoch=new.epoch, version=version)
+            case PauseChanged(is_paused=is_paused):
+                self._journal.append("paused" if is_paused else "resumed", because, epoch=new.epoch)
+
+    def _remade(self, old: Topology | None, new: Topology, adopts: Adopted, because: str) -> None:
+        self._journal.append(
+            "store.adopted",
+            because,
+            epoch=new.epoch,
+            revision=new.revision,
+            stored_epoch=old.epoch if old is not None else None,
+            stored_revision=old.revision if old is not None else None,
+            seen_epoch=adopts.epoch,
+            seen_revision=adopts.revision,
+            voters=list(new.voters.names) if new.voters is not None else [],
+        )
+        self._log.warning("the store was behind; its document was made anew", epoch=new.epoch, because=because)
+
+    def _claimed(self, step: Claimed, new: Topology, because: str, now: float) -> None:
+        votes, size = step.votes, step.voters.safe_set_size
+        recruited_ms = votes.safe_since_ms(size)
+        positions = {
+            one.voter.name: f"{format_lsn(one.position.lsn)}, timeline {one.position.timeline}, epoch {one.position.epoch}"
+            for one in votes.counted
+        }
+        self._step(
+            "recruited",
+            f"{len(votes.counted)} voters promised, {size} were needed",
+            new,
+            recruited_ms if recruited_ms is not None else now,
+            positions=positions,
+        )
+        self._step("elected", because, new, now, node=step.node, passed_over=dict(votes.passed_over))
 
     def write_failed(self, document: Topology, because: str, began_ms: float, now: float, outcome: str) -> None:
         """Record that *document* was not written."""
@@ -129,31 +136,21 @@ class Chronicle:
         if document is None:
             return
         self._tell_relaxations(view)
-        candidate = view.node(document.candidate.node) if document.candidate is not None else None
-        if document.transition is not None and candidate is not None and candidate.observation is not None:
-            observation = candidate.observation
-            if observation.role is Role.PRIMARY and observation.promoted_epoch == document.epoch:
-                self._step("promoted", f'"{candidate.name}" runs as the primary', document, view.now_ms, node=candidate.name)
-            followers = [
-                node.name
-                for node in view.nodes
-                if node.observation is not None
-                and (receiver := node.observation.receiver) is not None
-                and receiver.streaming
-                and (receiver.upstream, receiver.upstream_epoch) == (candidate.name, document.epoch)
-            ]
-            needed = document.voters.others_needed(candidate.name) if document.voters is not None else 0
-            if needed and len(followers) >= needed:
-                self._step("repointed", f"{', '.join(followers)} follow", document, view.now_ms, node=candidate.name)
-        if self._rejoining is not None and document.writer is not None:
-            node = view.node(self._rejoining)
-            receiver = node.observation.receiver if node is not None and node.observation is not None else None
-            if receiver is not None and receiver.streaming and receiver.upstream == document.writer:
-                self._step(
-                    "rejoined", f'"{self._rejoining}" follows "{document.writer}"', document, view.now_ms, node=self._rejoining
-                )
-                self._rejoining = None
-                self._detected_ms = None
+        if document.transition is not None:
+            self._tell_progress(view, document)
+        if self._rejoining is not None and steps.follows_the_writer(view, self._rejoining):
+            told = f'"{self._rejoining}" follows "{document.writer}"'
+            self._step("rejoined", told, document, view.now_ms, node=self._rejoining)
+            self._rejoining = None
+            self._detected_ms = None
+
+    def _tell_progress(self, view: View, document: Topology) -> None:
+        """Record how far the candidate of an unfinished transition is."""
+        if (promoted := steps.promoted(view)) is not None:
+            told = f'"{promoted.name}" runs as the primary'
+            self._step("promoted", told, document, view.now_ms, node=promoted.name)
+        if document.candidate is not None and (following := steps.repointed(view)):
+            self._step("repointed", f"{', '.join(following)} follow", document, view.now_ms, node=document.candidate.node)
 
     def _judge_anew(self) -> None:
         """Record that the newest failover was none, as the old writer's noded says now that it is heard."""
@@ -185,23 +182,21 @@ class Chronicle:
             )
         self._relaxations = present
 
-    def _begun(self, old: Topology | None, new: Topology, transition: Transition, view: View, because: str, now: float) -> None:
-        first = new.epoch == transition.first_epoch
+    def _begun(self, new: Topology, transition: Transition, view: View, because: str, now: float, *, is_first: bool) -> None:
         self._kind = transition.kind
         self._told.clear()
-        if first or self._detected_ms is None:
-            if self._detected_ms is None or not first:
+        if is_first or self._detected_ms is None:
+            if self._detected_ms is None or not is_first:
                 self._detected_ms = view.now_ms
             self._rejoining = transition.from_node
-        if first and transition.kind is not TransitionKind.BOOTSTRAP:
+        if is_first and transition.kind is not TransitionKind.BOOTSTRAP:
             self._step("detected", because, new, self._detected_ms, node=transition.from_node, cause=transition.cause)
             self._step("published", f"no writer; epoch {new.epoch} begins", new, now)
         else:
             self._step("begun", because, new, now, cause=transition.cause)
 
-    def _opened(self, old: Topology, new: Topology, because: str, now: float) -> None:
-        transition = old.transition
-        cause = transition.cause if transition is not None else ""
+    def _opened(self, new: Topology, ended: Transition | None, because: str, now: float) -> None:
+        cause = ended.cause if ended is not None else ""
         # Steps that were over before anybody looked: the opening proves them.
         self._step("promoted", f'"{new.writer}" runs as the primary', new, now, node=new.writer)
         if new.voters is not None and new.writer is not None and new.voters.others_needed(new.writer):

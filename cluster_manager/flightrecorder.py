@@ -18,13 +18,14 @@ from itertools import count
 
 import msgspec
 
+from cluster_manager import steps
 from cluster_manager.decision.actions import NodeAction
 from cluster_manager.decision.diagnose import Diagnosis
-from cluster_manager.decision.elect import elect, tally
 from cluster_manager.decision.nodeview import NodeView
 from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.view import Promise, View
 from cluster_manager.flightentries import Entries, election_told, plan_change, promise_told, snapshot, write_told
+from cluster_manager.steps import Begun, Claimed, Opened
 from pgtopology.document import Topology, Transition, TransitionKind
 from pgtopology.flight import MARKS_OF_AN_ATTEMPT, Flight, Narrator, OrderTold, OutageKind, phases_of
 from pgtopology.node import NodeName, Role
@@ -96,23 +97,27 @@ class FlightRecorder:
 
     def written(self, old: Topology | None, new: Topology, view: View, because: str, began_ms: float, now: float) -> None:
         """Take note of a write of the document, and of what it means."""
-        transition = new.transition
-        if transition is not None and transition.kind is TransitionKind.BOOTSTRAP:
+        if new.transition is not None and new.transition.kind is TransitionKind.BOOTSTRAP:
             return
-        if transition is not None and old is not None and new.epoch > old.epoch:
-            if new.epoch == transition.first_epoch:
-                self._begin(new, transition, view, because)
-            elif self._flight is None or self._flight.ended:
-                self._resume(new, transition, view, because)
+        told = steps.written(old, new, view) if old is not None else ()
+        for step in told:
+            if isinstance(step, Begun) and step.is_first:
+                self._begin(new, step.transition, view, because)
+            elif isinstance(step, Begun) and (self._flight is None or self._flight.ended):
+                self._resume(new, step.transition, view, because)
         if self._flight is None or (self._flight.ended and self._flight.rejoined_ms is not None):
             return
         self._note_write(new, because, began_ms, now)
-        if transition is not None and old is not None and new.epoch > old.epoch:
-            self._attempt(new, transition, view, now)
-        elif transition is not None and new.candidate is not None and old is not None and old.candidate is None:
-            self._claimed(old, view, now)
-        elif new.writer is not None and old is not None and old.writer is None:
-            self._opened(new, view, now)
+        for step in told:
+            match step:
+                case Begun(transition=transition):
+                    self._attempt(new, transition, view, now)
+                case Claimed():
+                    self._claimed(step, new, view, now)
+                case Opened():
+                    self._opened(new, view, now)
+                case _:
+                    pass
 
     def write_failed(self, document: Topology, because: str, began_ms: float, now: float, outcome: str) -> None:
         """Take note of a write that did not come about."""
@@ -133,23 +138,13 @@ class FlightRecorder:
         if flight is None:
             return
         flight = self._judge(flight, view)
-        if not flight.ended and document.candidate is not None and "promoted" not in self._marks:
-            node = view.node(document.candidate.node)
-            observation = node.observation if node is not None else None
-            if (
-                node is not None
-                and observation is not None
-                and observation.role is Role.PRIMARY
-                and observation.promoted_epoch == document.epoch
-            ):
-                # When it was heard, not when it was looked at.
-                self._mark("promoted", view.now_ms - node.age_ms)
-                self._snapshot("promoted", view, view.now_ms)
+        if not flight.ended and "promoted" not in self._marks and (promoted := steps.promoted(view)) is not None:
+            # When it was heard, not when it was looked at.
+            self._mark("promoted", view.now_ms - promoted.age_ms)
+            self._snapshot("promoted", view, view.now_ms)
         if flight.ended and flight.rejoined_ms is None and document.writer is not None:
-            old = view.node(flight.from_node)
-            receiver = old.observation.receiver if old is not None and old.observation is not None else None
             again = flight.from_node == document.writer
-            if again or (receiver is not None and receiver.streaming and receiver.upstream == document.writer):
+            if again or steps.follows_the_writer(view, flight.from_node):
                 self._snapshot("rejoined", view, view.now_ms)
                 self._flight = msgspec.structs.replace(flight, rejoined_ms=self._at(view.now_ms))
                 self.is_judged = True
@@ -339,16 +334,13 @@ class FlightRecorder:
         self._snapshot("published" if new.epoch == transition.first_epoch else f"attempt of epoch {new.epoch}", view, now)
         self.version += 1
 
-    def _claimed(self, old: Topology, view: View, now: float) -> None:
-        votes = tally(old, view.promises, view.foreign)
-        elected = elect(old, votes)
-        voters = old.voters
-        if elected is not None and voters is not None:
-            # The one whose promise completed the set; whoever came later widened the choice.
-            safe_ms = sorted(one.promise.at_ms for one in votes.counted)[voters.safe_set_size - 1]
-            self._mark("recruited", safe_ms)
+    def _claimed(self, step: Claimed, new: Topology, view: View, now: float) -> None:
+        votes, voters = step.votes, step.voters
+        safe_since_ms = votes.safe_since_ms(voters.safe_set_size)
+        if step.elected is not None and safe_since_ms is not None:
+            self._mark("recruited", safe_since_ms)
             self._mark("elected", view.now_ms)
-            self._entries.add("elections", election_told(old.epoch, voters, votes, elected, self._at(view.now_ms)))
+            self._entries.add("elections", election_told(new.epoch, voters, votes, step.elected, self._at(view.now_ms)))
         self._mark("claimed", now)
         self._snapshot("elected", view, now)
         self.version += 1

@@ -46,6 +46,14 @@ class Tally:
         """The voters whose promise counts."""
         return tuple(one.voter for one in self.counted)
 
+    def safe_since_ms(self, size: int) -> float | None:
+        """Return when the promises that count first were *size*, or None if they are fewer.
+
+        The one whose promise completed the set counts; whoever came later widened the choice.
+        """
+        at_ms = sorted(one.promise.at_ms for one in self.counted)
+        return at_ms[size - 1] if len(at_ms) >= size else None
+
 
 @dataclass(frozen=True, slots=True)
 class Elected:

@@ -72,9 +72,8 @@ def _is_worth_waiting(situation: Situation, transition: Transition, votes: Tally
         missing, patience_ms = len(votes.passed_over), timings.heir_ms
     else:
         missing, patience_ms = len(_stragglers(situation, votes)), timings.straggler_ms
-    # The one whose promise completed the set; whoever came later widened the choice.
-    safe_since_ms = sorted(one.promise.at_ms for one in votes.counted)[situation.voters.safe_set_size - 1]
-    return missing > 0 and view.now_ms - safe_since_ms < patience_ms
+    safe_since_ms = votes.safe_since_ms(situation.voters.safe_set_size)
+    return missing > 0 and safe_since_ms is not None and view.now_ms - safe_since_ms < patience_ms
 
 
 def _stragglers(situation: Situation, votes: Tally) -> tuple[NodeName, ...]:
