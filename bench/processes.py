@@ -11,6 +11,8 @@ import signal
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from daemonkit.proctable import Stat, descendants, stat_of, title
+
 
 def send(pid: int, number: signal.Signals) -> None:
     """Signal one process."""
@@ -35,21 +37,6 @@ def frozen(pids: Iterable[int]) -> Iterator[None]:
         send_all(stopped, signal.SIGCONT)
 
 
-def descendants(pid: int) -> list[int]:
-    """Return the children of *pid*, theirs, and so on."""
-    children: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError, ValueError):
-            children.setdefault(int(stat.read_text().rpartition(")")[2].split()[1]), []).append(int(stat.parent.name))
-    found: list[int] = []
-    left = [pid]
-    while left:
-        mine = children.get(left.pop(), [])
-        found += mine
-        left += mine
-    return found
-
-
 def family(pid: int) -> list[int]:
     """Return *pid* and its descendants."""
     return [pid, *descendants(pid)]
@@ -57,24 +44,29 @@ def family(pid: int) -> list[int]:
 
 def command(pid: int) -> str:
     """Return the command line of *pid*, empty if it is gone."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-    except OSError:
-        return ""
+    with contextlib.suppress(OSError):
+        return title(pid) or ""
+    return ""
 
 
 def cpu_s(pid: int) -> float:
-    """Return the processor time *pid* has used, in seconds. Raises OSError if it is gone."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """Return the processor time *pid* has used, in seconds. Raises ProcessLookupError if it is gone."""
+    return _stat(pid).cpu_ticks / os.sysconf("SC_CLK_TCK")
 
 
 def age_s(pid: int) -> float:
-    """Return how long *pid* has lived, in seconds. Raises OSError if it is gone."""
-    begun = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+    """Return how long *pid* has lived, in seconds. Raises ProcessLookupError if it is gone."""
+    begun = _stat(pid).start_ticks / os.sysconf("SC_CLK_TCK")
     return float(Path("/proc/uptime").read_text().split()[0]) - begun
 
 
 def resident_bytes(pid: int) -> int:
     """Return the memory *pid* has resident. Raises OSError if it is gone."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _stat(pid: int) -> Stat:
+    stat = stat_of(pid)
+    if stat is None:
+        raise ProcessLookupError(pid)
+    return stat

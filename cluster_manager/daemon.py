@@ -15,7 +15,7 @@ from cluster_manager.control import Control
 from cluster_manager.dns.kept import kept_document
 from cluster_manager.dns.process import DnsProcess
 from cluster_manager.feed import Feed
-from cluster_manager.flightfiles import FlightFiles, FlightWriter, boot_id
+from cluster_manager.flightfiles import FlightFiles, FlightWriter
 from cluster_manager.flightrecorder import FlightRecorder
 from cluster_manager.journal import Journal
 from cluster_manager.metrics import ManagerMetrics
@@ -27,6 +27,7 @@ from cluster_manager.store.store import StoreError, StoreUnavailable
 from daemonkit.httpserver import HttpServer, registered
 from daemonkit.logs import get_logger
 from daemonkit.principals import Verifiers, accepted_tokens
+from daemonkit.proctable import boot_id
 from daemonkit.program import Daemon, Running
 from daemonkit.secrets import read_secret
 from pgtopology.document import Topology

@@ -8,7 +8,6 @@ a manager that dies in the middle leaves a record that tells how far it came; th
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +23,6 @@ BETWEEN_WRITES_S = 0.25
 """A transition takes about so long: most are written twice, at their beginning and when they are over."""
 
 _NAME = re.compile(r"(\d+)-[a-z]+-[a-z0-9-]+\.json")
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class FlightFiles:
@@ -131,13 +129,6 @@ class FlightWriter:
             if not self._failed:
                 get_logger().error("the record of a failover cannot be written", epoch=flight.epoch, error=str(error))
             self._failed = True
-
-
-def boot_id() -> str:
-    """Return what tells this boot of the machine from others; empty if the system does not say."""
-    with contextlib.suppress(OSError):
-        return _BOOT_ID.read_text().strip()
-    return ""
 
 
 def _read(path: Path) -> Flight | None:

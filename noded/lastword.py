@@ -6,12 +6,10 @@ So an outage that was somebody's wish is not taken for a failure, and is as long
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
+from daemonkit.proctable import boot_id
 from noded.heartbeat import Heartbeat
 from noded.promise import Left, State
-
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def leaving(heartbeat: Heartbeat, now: float) -> Left | None:
@@ -20,7 +18,7 @@ def leaving(heartbeat: Heartbeat, now: float) -> Left | None:
     if epoch is None or acknowledged_at is None:
         return None
     age_ms = int((now - acknowledged_at) * 1000)
-    return Left(epoch, _boot(), _monotonic_ms() - age_ms, _wall_ms() - age_ms)
+    return Left(epoch, boot_id(), _monotonic_ms() - age_ms, _wall_ms() - age_ms)
 
 
 def left_age_ms(state: State) -> int | None:
@@ -28,7 +26,7 @@ def left_age_ms(state: State) -> int | None:
     left = state.left
     if left is None or state.promotion is None or state.promotion.epoch != left.epoch:
         return None
-    return left.age_ms(boot=_boot(), monotonic_ms=_monotonic_ms(), wall_ms=_wall_ms())
+    return left.age_ms(boot=boot_id(), monotonic_ms=_monotonic_ms(), wall_ms=_wall_ms())
 
 
 def _monotonic_ms() -> int:
@@ -37,10 +35,3 @@ def _monotonic_ms() -> int:
 
 def _wall_ms() -> int:
     return int(time.time() * 1000)
-
-
-def _boot() -> str:
-    try:
-        return _BOOT_ID.read_text().strip()
-    except OSError:
-        return ""

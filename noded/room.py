@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import os
 from functools import cache
-from pathlib import Path
 
+from daemonkit.proctable import boot_id
 from noded.instance import Instance
 from pgtopology.observation import Disk
 
 ROOM_MIN_BYTES = 16 << 20
 """One WAL segment of the usual size: without room for it no server goes on."""
-
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def disk_of(instance: Instance) -> Disk | None:
@@ -35,11 +33,8 @@ def disk_of(instance: Instance) -> Disk | None:
 
 @cache
 def _running_system() -> str | None:
-    """Return what this boot of this kernel, which numbers the devices, calls itself; containers on it say the same."""
-    try:
-        return BOOT_ID.read_text(encoding="ascii").strip()
-    except (OSError, ValueError):
-        return None
+    """Return what this boot of this kernel, which numbers the devices, calls itself, if it does."""
+    return boot_id() or None
 
 
 def lack_of_room(instance: Instance) -> str | None:

@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 from daemonkit.logrotation import rotate
 from daemonkit.logs import get_logger
-from noded import processes, promise
+from daemonkit.proctable import children, stat_of
+from noded import promise
 from noded.conf import SYNCHRONISES
 from noded.copies import FAILURES
 from noded.former_readers import FormerReaders
@@ -223,7 +224,7 @@ class Upkeep:
 
         A child that somebody here waits for is reaped by that one within moments, so only zombies of two rounds are ours.
         """
-        zombies = {pid for pid in processes.children(os.getpid()) if processes.is_zombie(pid)}
+        zombies = {pid for pid in children(os.getpid()) if (stat := stat_of(pid)) is not None and stat.has_ended}
         for pid in zombies & self._zombies:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)

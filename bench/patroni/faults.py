@@ -17,7 +17,7 @@ from random import Random
 from bench.ledger import Recorder
 from bench.patroni.report import Measurement
 from bench.patroni.sides import RefusedError, Side, Target, wait_for_writer
-from noded.processes import children
+from daemonkit.proctable import children
 
 RECOVERY_TIMEOUT_S = 180.0
 """How long clients wait to write again before the run counts as failed."""

@@ -26,10 +26,11 @@ import msgspec
 from bench.cluster import ROOT, Cluster
 from bench.patroni.install import Programs
 from bench.patroni.texts import HOST, Member, Variant, direct_dsn, haproxy_dsn, haproxy_settings, is_healthy, patroni_settings
+from daemonkit.proctable import children
 from endpointctl.local.plan import PortUse
 from endpointctl.local.ports import free_base_port
 from noded.binaries import Binaries
-from noded.processes import children, members
+from noded.processes import members
 
 NODES = 3
 STOP_TIMEOUT_S = 15.0

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from daemonkit.proctable import pids, title
 from endpointctl.local.plan import HOST, PortUse
 
 _LISTEN = "0A"
@@ -116,21 +117,18 @@ def _sockets_on(use: PortUse) -> Iterator[_Entry]:
 
 def _process_with_socket(inode: str) -> int | None:
     wanted = f"socket:[{inode}]"
-    for process in Path("/proc").iterdir():
-        if not process.name.isdigit():
-            continue
+    for pid in pids():
         with contextlib.suppress(OSError):
-            for descriptor in (process / "fd").iterdir():
+            for descriptor in Path(f"/proc/{pid}/fd").iterdir():
                 with contextlib.suppress(OSError):
                     if os.readlink(descriptor) == wanted:  # noqa: PTH115 - not a path
-                        return int(process.name)
+                        return pid
     return None
 
 
 def _command_of(pid: int) -> str:
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").split()
-        text = " ".join(words) or Path(f"/proc/{pid}/comm").read_text().strip()
+        text = " ".join((title(pid) or "").split()) or Path(f"/proc/{pid}/comm").read_text().strip()
     except OSError:
         return "gone meanwhile"
     return text if len(text) <= 100 else text[:97] + "..."

@@ -15,9 +15,8 @@ from pathlib import Path
 
 import msgspec
 
+from daemonkit import proctable
 from daemonkit.durable import write_durably
-
-_ZOMBIE_STATES = ("Z", "X")
 
 
 class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,11 +70,10 @@ class PinnedProcess:
 
 def describe_process(name: str, pid: int) -> ProcessRecord | None:
     """Return the record of the live process *pid*, or None if there is none."""
-    start_ticks = start_ticks_of(pid)
-    command = command_of(pid)
-    if start_ticks is None or not command:
+    stat, command = _stat(pid), proctable.arguments(pid)
+    if stat is None or stat.has_ended or not command:
         return None
-    return ProcessRecord(name=name, pid=pid, start_ticks=start_ticks, boot_id=boot_id(), command=command)
+    return ProcessRecord(name=name, pid=pid, start_ticks=stat.start_ticks, boot_id=proctable.boot_id(), command=command)
 
 
 def pin(record: ProcessRecord) -> PinnedProcess | None:
@@ -95,13 +93,9 @@ def find_by_command(name: str, command: tuple[str, ...]) -> ProcessRecord | None
 
     Covers the moment between a start and its record.
     """
-    wanted = b"\0".join(os.fsencode(word) for word in command) + b"\0"
-    for process in Path("/proc").iterdir():
-        if not process.name.isdigit():
-            continue
-        with contextlib.suppress(OSError):
-            if process.stat().st_uid == os.getuid() and (process / "cmdline").read_bytes() == wanted:
-                return describe_process(name, int(process.name))
+    for pid in proctable.pids():
+        if proctable.owner(pid) == os.getuid() and proctable.arguments(pid) == command:
+            return describe_process(name, pid)
     return None
 
 
@@ -124,50 +118,28 @@ def find_recorded(path: Path) -> PinnedProcess | None:
     return pin(record) if record is not None else None
 
 
-def boot_id() -> str:
-    """Return the kernel's identifier of this boot: start times of another one mean nothing."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
 def start_ticks_of(pid: int) -> int | None:
     """Return when *pid* was started, in clock ticks since boot; None if it is gone or a zombie."""
-    fields = _stat(pid)
-    if fields is None or fields[0] in _ZOMBIE_STATES:
-        return None
-    return int(fields[19])
+    stat = _stat(pid)
+    return stat.start_ticks if stat is not None and not stat.has_ended else None
 
 
 def waits_for_disk(pid: int) -> bool:
     """Return whether *pid* is in a wait that no signal ends, as for a disk that does not answer."""
-    fields = _stat(pid)
-    return fields is not None and fields[0] == "D"
+    stat = _stat(pid)
+    return stat is not None and stat.waits_for_disk
 
 
 def parent_of(pid: int) -> int | None:
     """Return the parent of *pid*, or None if it is gone."""
-    fields = _stat(pid)
-    return int(fields[1]) if fields is not None else None
-
-
-def command_of(pid: int) -> tuple[str, ...]:
-    """Return the command line of *pid*; empty if it is gone."""
-    try:
-        data = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return ()
-    return tuple(os.fsdecode(word) for word in data.split(b"\0")[:-1])
+    stat = _stat(pid)
+    return stat.parent if stat is not None else None
 
 
 def session_members(session: int) -> list[int]:
     """Return the pids of every live process in the session led by *session*, the leader's own left out."""
-    members: list[int] = []
-    for process in Path("/proc").iterdir():
-        if not process.name.isdigit() or int(process.name) == session:
-            continue
-        fields = _stat(int(process.name))
-        if fields is not None and fields[0] not in _ZOMBIE_STATES and int(fields[3]) == session:
-            members.append(int(process.name))
-    return members
+    found = ((pid, _stat(pid)) for pid in proctable.pids() if pid != session)
+    return [pid for pid, stat in found if stat is not None and not stat.has_ended and stat.session == session]
 
 
 def postmaster_of(pgdata: Path) -> int | None:
@@ -178,16 +150,13 @@ def postmaster_of(pgdata: Path) -> int | None:
     """
     try:
         pid = int((pgdata / "postmaster.pid").read_text().split("\n", 1)[0])
-        working_directory = Path(f"/proc/{pid}/cwd").resolve(strict=True)
     except (OSError, ValueError):
         return None
-    return pid if working_directory == pgdata.resolve() and start_ticks_of(pid) is not None else None
+    works_there = proctable.working_directory(pid) == str(pgdata.resolve())
+    return pid if works_there and start_ticks_of(pid) is not None else None
 
 
-def _stat(pid: int) -> list[str] | None:
-    """Return the fields of /proc/PID/stat from the third on: state, ppid, pgrp, session, …"""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    return text.rpartition(")")[2].split()
+def _stat(pid: int) -> proctable.Stat | None:
+    with contextlib.suppress(OSError):
+        return proctable.stat_of(pid)
+    return None

@@ -23,6 +23,7 @@ import msgspec
 
 import endpointctl
 from daemonkit.logs import get_logger
+from daemonkit.proctable import boot_id
 from endpointctl.local.layout import Layout
 from endpointctl.local.logfiles import last_lines
 from endpointctl.local.plan import MANAGER_PROGRAM, PROXY_PROGRAM, Plan
@@ -30,7 +31,6 @@ from endpointctl.local.ports import Conflict, conflicts, is_free
 from endpointctl.local.process import (
     PinnedProcess,
     ProcessRecord,
-    boot_id,
     find_by_command,
     find_recorded,
     parent_of,

@@ -13,8 +13,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from daemonkit.proctable import arguments
 from endpointctl.local.process import (
-    command_of,
     describe_process,
     find_by_command,
     find_recorded,
@@ -31,7 +31,7 @@ SLEEPER = "import signal; signal.pause()"
 @pytest.fixture
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen([sys.executable, "-c", SLEEPER], start_new_session=True)
-    _until(lambda: command_of(process.pid) != ())
+    _until(lambda: arguments(process.pid) != ())
     yield process
     process.kill()
     process.wait()
@@ -74,7 +74,7 @@ def test_a_process_without_a_record_is_found_by_its_command_line(sleeper: subpro
     mark = f"{SLEEPER} # {os.getpid()}"
     other = subprocess.Popen([sys.executable, "-c", mark])
     try:
-        _until(lambda: command_of(other.pid) != ())
+        _until(lambda: arguments(other.pid) != ())
         found = find_by_command("x", (sys.executable, "-c", mark))
         assert found is not None
         assert found.pid == other.pid
@@ -128,7 +128,7 @@ def test_a_server_in_its_directory_is_found(tmp_path: Path) -> None:
 def test_the_command_line_of_a_process_that_is_gone_is_empty() -> None:
     process = subprocess.Popen(["true"])
     process.wait()
-    assert command_of(process.pid) == ()
+    assert arguments(process.pid) == ()
 
 
 def _until(is_met: Callable[[], bool]) -> None:

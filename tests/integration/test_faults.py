@@ -7,12 +7,12 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
 from bench.cluster import Cluster
 from bench.ledger import Recorder
+from bench.processes import command, descendants
 
 OUTAGE_MAX_S = 15.0
 
@@ -126,22 +126,3 @@ def children(cluster: Cluster, node: str) -> list[int]:
     postmaster = cluster.node(node).pid
     assert postmaster is not None
     return descendants(postmaster)
-
-
-def descendants(pid: int) -> list[int]:
-    found: list[int] = []
-    for process in Path("/proc").iterdir():
-        if not process.name.isdigit():
-            continue
-        with contextlib.suppress(OSError):
-            parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == pid:
-                found += [int(process.name), *descendants(int(process.name))]
-    return found
-
-
-def command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
-        return ""

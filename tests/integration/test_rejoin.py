@@ -19,6 +19,7 @@ import pytest
 
 from bench.cluster import Cluster
 from bench.ledger import Recorder
+from daemonkit import proctable
 from endpointctl.local.layout import Layout
 from noded import processes
 from pgtopology.status import Status
@@ -45,7 +46,7 @@ def crashed_with_wal_of_its_own(cluster: Cluster) -> Lost:
     pid = cluster.node(writer, status).pid
     assert pid is not None
     with _connected(cluster, writer) as connection:
-        senders = [child for child in processes.children(pid) if "walsender" in (processes.title(child) or "")]
+        senders = [child for child in proctable.children(pid) if "walsender" in (proctable.title(child) or "")]
         for sender in senders:
             os.kill(sender, signal.SIGSTOP)
         _insert_foreign(connection)
@@ -348,7 +349,7 @@ def _wipe(cluster: Cluster, name: str) -> None:
 def _running(tool: str, path: Path) -> list[int]:
     """Return the processes of *tool* that work on *path*."""
     pids = processes.tools_on(path)
-    return [pid for pid in pids if (processes.title(pid) or "").partition(" ")[0].endswith(f"/{tool}")]
+    return [pid for pid in pids if (proctable.title(pid) or "").partition(" ")[0].endswith(f"/{tool}")]
 
 
 def _kill_all(pids: list[int]) -> list[int]:

@@ -15,8 +15,8 @@ import pytest
 from psycopg.errors import InsufficientPrivilege
 
 from bench.cluster import Cluster
+from daemonkit import proctable
 from endpointctl.local.layout import Layout
-from noded import processes
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -92,7 +92,7 @@ def crash_with_wal_of_its_own(cluster: Cluster, writer: str) -> None:
     pid = cluster.node(writer).pid
     assert pid is not None
     with connected(cluster, writer) as connection:
-        for sender in (child for child in processes.children(pid) if "walsender" in (processes.title(child) or "")):
+        for sender in (child for child in proctable.children(pid) if "walsender" in (proctable.title(child) or "")):
             os.kill(sender, signal.SIGSTOP)
         connection.execute("SET synchronous_commit = local")
         connection.execute("UPDATE spaced SET n = -1")

@@ -10,7 +10,7 @@ import signal
 import asyncpg
 import pytest
 
-from noded import processes
+from daemonkit import proctable
 from pgtopology.node import Role
 from pgtopology.observation import PostmasterState
 from pgtopology.orders import Acknowledged, RewindOrder
@@ -119,7 +119,7 @@ async def test_a_noded_that_was_killed_adopts_the_running_writer() -> None:
         pid = (await only.observe()).postmaster.pid
         await only.stop(signal.SIGKILL)
         assert pid is not None
-        assert processes.is_alive(pid)
+        assert proctable.is_alive(pid)
         await only.start()
         adopted = await only.until(lambda o: o.heartbeat and o.heartbeat.acknowledged_age_ms is not None)
         assert adopted.postmaster.pid == pid

@@ -13,6 +13,7 @@ import socket
 import asyncpg
 import pytest
 
+from daemonkit import proctable
 from daemonkit.httpclient import HttpRefused
 from noded import processes
 from noded.node import MUTE_MS
@@ -42,7 +43,7 @@ async def child(member: Member, word: str) -> int:
     """Return the pid of the PostgreSQL process of *member* that calls itself *word*."""
     pid = (await member.observe()).postmaster.pid
     assert pid is not None
-    return next(found for found in processes.children(pid) if word in (processes.title(found) or ""))
+    return next(found for found in proctable.children(pid) if word in (proctable.title(found) or ""))
 
 
 async def pair(cluster: Cluster) -> tuple[Member, Member]:
@@ -72,7 +73,7 @@ async def test_a_frozen_receiver_does_not_survive_a_promise() -> None:
         cluster.epoch = 2
         answer = await cluster.promise(second)
         assert answer.position is not None
-        assert not processes.is_alive(receiver)
+        assert not proctable.is_alive(receiver)
         assert (await second.observe()).postmaster.pid != postmaster
         # The old writer's commits hang from now on.
         with pytest.raises(TimeoutError):
@@ -103,14 +104,14 @@ async def test_a_frozen_primary_is_stopped_by_a_promise() -> None:
         (only,) = cluster.members
         pid = (await only.observe()).postmaster.pid
         assert pid is not None
-        for process in (pid, *processes.children(pid)):
+        for process in (pid, *proctable.children(pid)):
             os.kill(process, signal.SIGSTOP)
         await only.until(lambda o: o.postmaster.deaf_ms > 0)
         cluster.epoch = 2
         answer = await cluster.promise(only)
         assert answer.was_primary
         assert answer.position is not None
-        assert not processes.is_alive(pid)
+        assert not proctable.is_alive(pid)
 
 
 async def test_a_promotion_by_hand_is_undone() -> None:
@@ -152,7 +153,7 @@ async def test_a_promotion_by_hand_while_noded_is_dead_is_noticed(*, killed: boo
         await second.stop(signal.SIGKILL)
         await cluster.sql(second, "SELECT pg_promote()")
         if killed:
-            for process in (pid, *processes.children(pid)):
+            for process in (pid, *proctable.children(pid)):
                 with contextlib.suppress(ProcessLookupError):  # backends come and go
                     os.kill(process, signal.SIGKILL)
         await second.start()
@@ -271,7 +272,7 @@ async def test_an_interrupted_copy_leaves_no_data_behind() -> None:
         # The copy waits for a source that answers nothing.
         pid = (await first.observe()).postmaster.pid
         assert pid is not None
-        for process in (pid, *processes.children(pid)):
+        for process in (pid, *proctable.children(pid)):
             os.kill(process, signal.SIGSTOP)
         await cluster.order(CloneOrder, second, Acknowledged, source=first.upstream, destroys=None)
         await second.until(lambda o: o.activity == "cloning")
@@ -281,7 +282,7 @@ async def test_an_interrupted_copy_leaves_no_data_behind() -> None:
         assert after.system_identifier is None
         assert after.problem == "an earlier clone was interrupted"
         assert not (second.directory / "pgdata").exists()
-        for process in (*processes.children(pid), pid):
+        for process in (*proctable.children(pid), pid):
             os.kill(process, signal.SIGCONT)
         await cluster.clone(second, first)
 
@@ -335,7 +336,7 @@ async def test_a_promotion_that_waits_for_replay_gives_way_to_a_newer_promise() 
         assert answer.position is not None
         assert answer.position.timeline == 2
         assert not answer.was_primary
-        assert not processes.is_alive(startup)
+        assert not proctable.is_alive(startup)
         cluster.voters = await cluster.voters_of([second], 1)
         # What was planted for timeline 3 is no obstacle to timeline 4.
         assert (await cluster.promote(second, 4)).timeline == 4

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from daemonkit import proctable
 from noded import patroni, processes
 from noded.binaries import BinariesError, find_binaries
 from noded.clone import remove_tree
@@ -51,26 +52,26 @@ def test_processes_of_a_directory_are_found_by_where_they_work(tmp_path: Path) -
     with subprocess.Popen([sys.executable, "-c", "input()"], cwd=tmp_path, stdin=subprocess.PIPE) as process:
         try:
             assert processes.members(tmp_path) == [process.pid]
-            assert process.pid in processes.children(os.getpid())
-            assert processes.is_alive(process.pid)
-            assert processes.start_time(process.pid) is not None
+            assert process.pid in proctable.children(os.getpid())
+            assert proctable.is_alive(process.pid)
+            assert proctable.stat_of(process.pid) is not None
             # It has not named itself as PostgreSQL's processes do, so it might become a receiver.
             assert process.pid in processes.possible_receivers(os.getpid())
             assert process.pid not in processes.receivers(os.getpid())
         finally:
             process.kill()
     assert processes.members(tmp_path) == []
-    assert processes.title(process.pid) is None
-    assert processes.start_time(process.pid) is None
+    assert proctable.title(process.pid) is None
+    assert proctable.stat_of(process.pid) is None
 
 
 async def test_a_zombie_is_dead(tmp_path: Path) -> None:
     process = subprocess.Popen(["true"], cwd=tmp_path)  # noqa: ASYNC220 - it must not be reaped
     try:
         async with asyncio.timeout(5):
-            while not processes.is_zombie(process.pid):
+            while (stat := proctable.stat_of(process.pid)) is None or not stat.has_ended:
                 await asyncio.sleep(0)
-        assert not processes.is_alive(process.pid)
+        assert not proctable.is_alive(process.pid)
         assert processes.members(tmp_path) == []
     finally:
         process.wait()
