@@ -15,6 +15,7 @@ replication.
     python -m tests.sim --seeds 500 --coverage and how often each fault, diagnosis and action occurred
     python -m tests.sim --focus usurp          every run dwells on one fault
     python -m tests.sim --seed 17 --trace      one seed, everything that happens in it
+    python -m tests.sim --play failover        one failover, from the blow to the next writer, without chance
     python -m tests.sim --switches             how many seeds each broken sentence survives
     python -m tests.sim --break empty_names    seeds with one sentence broken
 """

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests.sim.cluster import Result, run
 from tests.sim.coverage import tell_coverage
+from tests.sim.play import PLAYS, play
 from tests.sim.switches import ELSEWHERE, LIVENESS, SENTENCES, Switch
 
 TELL_EVERY = 100
@@ -40,7 +41,11 @@ def main() -> int:
     parser.add_argument("--coverage", action="store_true", help="how often each fault, diagnosis and action occurred")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at the first violation")
     parser.add_argument("--safety-only", action="store_true", help="do not ask whether the cluster gets well again")
+    parser.add_argument("--play", choices=list(PLAYS), help="print one transition, from the blow to the next writer")
     arguments = parser.parse_args()
+    if arguments.play:
+        print(play(arguments.play), end="")
+        return 0
     if arguments.switches:
         return _switches(arguments.seeds, arguments.into)
     if arguments.trace:

@@ -44,9 +44,16 @@ class Cluster:
     """Nodes, managers, a store, proxies and clients."""
 
     def __init__(
-        self, seed: int, broken: Switch | None, *, verbose: bool = False, size: int | None = None, managers: int | None = None
+        self,
+        seed: int,
+        broken: Switch | None,
+        *,
+        verbose: bool = False,
+        size: int | None = None,
+        managers: int | None = None,
+        chance: Random | None = None,
     ) -> None:
-        self.world = world = World(seed, verbose=verbose)
+        self.world = world = World(seed, verbose=verbose, chance=chance)
         self.broken = broken
         self.net = Network(world)
         self.checks = checks = Checks(world)

@@ -235,8 +235,9 @@ class Process(Owner):
             case effects.Decided(plan=plan):
                 self._decided(plan)
             case effects.DocumentWritten(write=Write(document=new, because=because)):
-                text = "{}: epoch {} revision {} writer {} candidate {}: {}"
-                say(text, name, new.epoch, new.revision, new.writer, new.candidate, because)
+                candidate = new.candidate.node if new.candidate is not None else None
+                text = "{}: epoch {}, revision {} is written (writer {}, candidate {}): {}"
+                say(text, name, new.epoch, new.revision, new.writer or "none", candidate or "none", because)
                 if self.host.broken is Switch.SECOND_CANDIDATE and note.old and note.old.candidate and not new.candidate:
                     self.loop.orders.promises.clear()
             case effects.WriteFailed(write=write, why=why):
@@ -326,6 +327,7 @@ class Process(Owner):
         node, net, name = self.host.nodes[send.action.node], self.host.net, self.host.name
         self.world.counts[f"action {send.action.kind}"] += 1
         self.host.sent.append(send.order)
+        self.world.say("{}: orders {} to {} (epoch {})", name, send.action.kind, node.name, send.order.epoch)
 
         def arrive() -> None:
             if not node.is_up:

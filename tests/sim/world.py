@@ -15,7 +15,7 @@ from typing import Any
 
 Waits = Generator["float | Lock", None, Any]
 
-TRACE_LINES = 50
+TRACE_LINES = 70
 """How many lines of the trace a failure shows."""
 
 
@@ -107,9 +107,9 @@ class World:
 
     __slots__ = ("_heap", "_sequence", "counts", "lines", "now", "rng", "steps", "verbose")
 
-    def __init__(self, seed: int, *, verbose: bool = False) -> None:
+    def __init__(self, seed: int, *, verbose: bool = False, chance: Random | None = None) -> None:
         self.now = 0.0
-        self.rng = Random(seed)
+        self.rng = chance if chance is not None else Random(seed)
         self.steps = 0
         self.counts: Counter[str] = Counter()
         """How often what is worth counting occurred."""
@@ -174,5 +174,11 @@ class World:
 
 def format_line(line: tuple[float, int, str, tuple[Any, ...]]) -> str:
     """Return a line of the trace for people."""
-    at, step, text, arguments = line
-    return f"{at:10.1f} ms  #{step:<7} {text.format(*arguments) if arguments else text}"
+    at, step, _, _ = line
+    return f"{at:10.1f} ms  #{step:<7} {text_of(line)}"
+
+
+def text_of(line: tuple[float, int, str, tuple[Any, ...]]) -> str:
+    """Return what a line of the trace says."""
+    _, _, text, arguments = line
+    return text.format(*arguments) if arguments else text
