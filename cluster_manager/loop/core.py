@@ -18,7 +18,6 @@ from cluster_manager.decision import plan as plans
 from cluster_manager.decision import refusal as refusals
 from cluster_manager.decision.actions import WriteDocument
 from cluster_manager.decision.diagnose import Diagnosis
-from cluster_manager.decision.flapping import FAILOVERS_REMEMBERED
 from cluster_manager.decision.nodeview import NEVER_MS
 from cluster_manager.decision.plan import CALM_WAKE_MS, Plan
 from cluster_manager.decision.request import Request
@@ -54,6 +53,7 @@ from cluster_manager.loop.events import (
     Woken,
     Written,
 )
+from cluster_manager.loop.known import KnownDocument
 from cluster_manager.loop.nodes import Nodes
 from cluster_manager.loop.orderbook import OrderBook
 from cluster_manager.loop.settings import LoopSettings
@@ -91,18 +91,12 @@ class Loop:
         self._due_ms = NEVER_MS
         self._awaited: Read | Write | None = None
         """What the store still owes an answer to."""
-        self._is_read = False
         self._started_ms = now_ms
-        self._epoch_is_ours = False
-        self._epoch_began_ms = self._claimed_ms = self._transition_began_ms = now_ms
-        self._unpublished: Topology | None = None
-        self._soft_failovers_ms: deque[float] = deque(maxlen=FAILOVERS_REMEMBERED)
+        self._known = KnownDocument(now_ms)
         self._edits: deque[tuple[Callable[[Topology], Topology], str]] = deque()
         self._hindered_since_ms: float | None = None
         self.nodes = Nodes(settings.specs)
         self.orders = OrderBook()
-        self.document: Topology | None = None
-        """As this manager last read or wrote it."""
         self.request: Request | None = None
         """What an operator asked for, while it has not begun."""
         self.given_up: str | None = None
@@ -113,6 +107,11 @@ class Loop:
         """What the newest plan was made from."""
         self.plan: Plan | None = None
         """The newest plan."""
+
+    @property
+    def document(self) -> Topology | None:
+        """The document as this manager last read or wrote it."""
+        return self._known.document
 
     @property
     def has_unwritten(self) -> bool:
@@ -164,7 +163,7 @@ class Loop:
 
     def look(self, now_ms: float) -> View:
         """Return everything a decision at this moment would depend on."""
-        settings, outside, orders = self._settings, self._outside, self.orders
+        settings, outside, orders, known = self._settings, self._outside, self.orders, self._known
         return View(
             now_ms=now_ms,
             started_at_ms=self._started_ms,
@@ -173,15 +172,15 @@ class Loop:
             endpoints=settings.endpoints,
             wanted_durability=settings.durability,
             bootstrap_ordered=settings.bootstrap_ordered,
-            document=self.document,
-            epoch_is_ours=self._epoch_is_ours,
-            epoch_began_at_ms=self._epoch_began_ms,
-            transition_began_at_ms=self._transition_began_ms,
-            claimed_at_ms=self._claimed_ms,
+            document=known.document,
+            epoch_is_ours=known.epoch_is_ours,
+            epoch_began_at_ms=known.epoch_began_ms,
+            transition_began_at_ms=known.transition_began_ms,
+            claimed_at_ms=known.claimed_ms,
             nodes=self.nodes.views(now_ms),
             promises=dict(orders.promises),
             request=self.request,
-            soft_failovers_at_ms=tuple(self._soft_failovers_ms),
+            soft_failovers_at_ms=tuple(known.soft_failovers_ms),
             anti_flap=settings.anti_flap,
             checkpointed_at_ms=orders.checkpointed_at_ms,
             proxies_settled=outside.proxies_settled,
@@ -204,9 +203,9 @@ class Loop:
         if self._awaited is not None:
             return self._effects()
         if now_ms >= self._outside.lease_until_ms:
-            self._due_ms = now_ms + CALM_WAKE_MS if self._is_read else NEVER_MS
+            self._due_ms = now_ms + CALM_WAKE_MS if self._known.is_read else NEVER_MS
             return self._effects()
-        if not self._is_read:
+        if not self._known.is_read:
             return self._ask_store(Read(now_ms))
         notes: list[Note] = []
         if self.request is not None and (given_up := self._give_up(self.look(now_ms), self.request)) is not None:
@@ -242,12 +241,11 @@ class Loop:
 
         If too few voters are heard to know, it is the best there is.
         """
-        if self._unpublished is None or plan.diagnosis is Diagnosis.STORE_BEHIND:
+        if plan.diagnosis is Diagnosis.STORE_BEHIND:
             return None
         if plan.is_unsure and view.now_ms - view.started_at_ms < view.timings.adopt_ms:
             return None
-        found, self._unpublished = self._unpublished, None
-        return found
+        return self._known.take_unpublished()
 
     def _next_write(self, plan: Plan, now_ms: float) -> Write | None:
         """Return what the plan, or else an operator, wants written; None if that is nothing."""
@@ -288,18 +286,9 @@ class Loop:
         assert isinstance(write, Write)
         assert view is not None
         assert plan is not None
-        new = write.document
-        self._awaited, self.document, self._unpublished = None, new, None
-        if new.candidate is not None and (old is None or new.candidate != old.candidate):
-            self._claimed_ms = now_ms
-        if new.transition is not None and (old is None or old.transition is None):
-            self._transition_began_ms = now_ms
-        if old is None or new.epoch > old.epoch:
-            self._epoch_is_ours = True
-            self._epoch_began_ms = now_ms
+        new, self._awaited = write.document, None
+        if self._known.wrote(new, now_ms, upon_soft_evidence=plan.finding.failed and plan.finding.is_soft):
             self.request = None
-            if plan.finding.failed and plan.finding.is_soft:
-                self._soft_failovers_ms.append(now_ms)
         notes = (*self._note_store(None), DocumentWritten(old, write, view))
         return self._woken(now_ms, cancelled=self.orders.enter_epoch(new.epoch), publish=new, notes=notes)
 
@@ -320,12 +309,8 @@ class Loop:
     def _loaded(self, document: Topology | None, now_ms: float) -> Effects:
         """Go on from a document that somebody else may have written."""
         assert isinstance(self._awaited, Read)
-        before, self._awaited, self._is_read = self.document, None, True
-        self.document = self._unpublished = document
-        self._epoch_is_ours = False
-        self._epoch_began_ms = self._claimed_ms = now_ms
-        if before is None or before.transition is None:
-            self._transition_began_ms = now_ms
+        self._awaited = None
+        self._known.found(document, now_ms)
         if document is None:
             return self._woken(now_ms)
         cancelled = self.orders.enter_epoch(document.epoch)
@@ -384,7 +369,7 @@ class Loop:
         notes: tuple[Note, ...] = (),
     ) -> Effects:
         """Have the next turn at once, if this manager has led at all."""
-        if self._is_read:
+        if self._known.is_read:
             self._due_ms = min(self._due_ms, now_ms)
         return self._effects(cancelled=cancelled, publish=publish, notes=notes)
 
