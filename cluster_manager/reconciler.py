@@ -233,7 +233,8 @@ class Reconciler:
             case effects.DocumentWritten(write=write):
                 self._chronicle.written(note.old, write.document, note.view, write.because, write.began_ms, now_ms())
             case effects.WriteFailed(write=write):
-                self._log.warning("the document was not written", revision=write.document.revision, reason=note.why)
+                if note.by_another:
+                    self._log.warning("another manager wrote the document", revision=write.document.revision)
                 self._chronicle.write_failed(write.document, write.because, write.began_ms, now_ms(), note.why)
             case effects.RequestGivenUp():
                 self._chronicle.given_up(note.view, note.request, note.because)

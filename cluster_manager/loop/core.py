@@ -295,7 +295,7 @@ class Loop:
     def _overtaken(self, now_ms: float) -> Effects:
         write = self._awaited
         assert isinstance(write, Write)
-        notes = (*self._note_store(None), WriteFailed(write, "another manager wrote the document"))
+        notes = (*self._note_store(None), WriteFailed(write, "another manager wrote the document", by_another=True))
         return self._ask_store(Read(now_ms), notes=notes)
 
     def _store_failed(self, problem: str, now_ms: float) -> Effects:

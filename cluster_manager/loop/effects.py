@@ -74,6 +74,8 @@ class WriteFailed:
 
     write: Write
     why: str
+    by_another: bool = False
+    """Another manager wrote first."""
 
 
 @dataclass(frozen=True, slots=True)
