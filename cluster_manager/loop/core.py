@@ -133,6 +133,8 @@ class Loop:
                 self._outside = event.outside
                 return self._turn(now_ms)
             case Answered():
+                if not self.orders.is_awaited(event.number):
+                    return self._effects()
                 failed = self.orders.answered(event.number, event.outcome, self.nodes, now_ms)
                 return self._woken(now_ms, notes=(failed,) if failed is not None else ())
             case Written():

@@ -105,11 +105,13 @@ class OrderBook:
         self._sent[action.kind, action.node] = send
         return send
 
+    def is_awaited(self, number: int) -> bool:
+        """Return whether the order is under way: not if it was let go, or answered before."""
+        return any(send.number == number for send in self._sent.values())
+
     def answered(self, number: int, outcome: Outcome, nodes: Nodes, now_ms: float) -> OrderFailed | None:
-        """Note how an order ended, unless it was let go. Return its failure if the last of its kind did not fail like that."""
-        send = next((send for send in self._sent.values() if send.number == number), None)
-        if send is None:
-            return None
+        """Note how an order under way ended. Return its failure if the last of its kind did not fail like that."""
+        send = next(send for send in self._sent.values() if send.number == number)
         action = send.action
         key = action.kind, action.node
         del self._sent[key]

@@ -298,6 +298,17 @@ def test_an_order_that_fails_again_and_again_is_given_ever_more_slowly_and_its_f
     assert stage.loop.look(stage.now_ms).failures[ActionKind.PROMISE, N2].count == 8
 
 
+def test_an_answer_that_nobody_waits_for_any_more_changes_nothing_and_wakes_nobody() -> None:
+    stage = Stage().begin()
+    send = stage.send(AskPromise(N2))
+    stage.promise(send.number)
+    due_ms = stage.turn().wake_at_ms
+    late = stage.tell(events.Answered(send.number, Failed("unavailable", "timeout")), 10)
+    assert (late.wake_at_ms, late.notes) == (due_ms, ())
+    view = stage.loop.look(stage.now_ms)
+    assert (set(view.promises), view.failures) == ({N2}, {})
+
+
 def test_a_promise_of_another_epoch_does_not_count() -> None:
     stage = Stage().begin()
     stage.promise(stage.send(AskPromise(N2)).number, epoch=DOCUMENT.epoch + 1)
