@@ -1,8 +1,8 @@
-"""What a plan asks the executor to do: the vocabulary of effects, without the effects.
+"""What a plan asks of the nodes and the store: the vocabulary of effects, without the effects.
 
-Every action is idempotent, because its outcome is only ever learnt from a later observation or answer; the executor keeps at
-most one of a kind per node under way.  Whatever an order must carry besides (epoch, revision, voters, slots) the executor
-takes from the document the plan was made from.
+Every action is idempotent, because its outcome is only ever learnt from a later observation or answer; the loop keeps at most
+one of a kind per node under way.  Whatever an order must carry besides (epoch, revision, voters, slots) is taken from the
+document the plan was made from (`cluster_manager.loop.orders`).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Beside a writer, because settings must not come between a failure and the next writer; without one only when that has lasted,
 because they may be what is in its way.  A node that has no data yet is told too, so that its copy starts with them.  A standby
 would else learn of a member that came after it, or that was made anew, only at the next handover, and that member could not
-stream from it at once.  One that refuses, or is too old to know the order, is told again at the executor's pace.
+stream from it at once.  One that refuses, or is too old to know the order, is told again at that order's pace.
 """
 
 from __future__ import annotations

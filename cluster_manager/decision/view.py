@@ -1,6 +1,6 @@
 """Everything a decision may depend on, as one frozen value.
 
-The reconciler builds a view from the document, the newest observations and what it remembers of its own orders; `decide`
+The loop builds a view from the document, the newest observations and what it remembers of its own orders; `decide`
 turns it into a plan.  All times are milliseconds on the manager's one monotonic clock, or ages on it: nothing here is wall
 time.  What must survive the manager's death is in the document; what is only here may be forgotten at any moment.
 """
