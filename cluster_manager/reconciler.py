@@ -158,6 +158,7 @@ class Reconciler:
 
     def _demand(self, event: Event) -> Effects:
         """Give the loop what an operator wants. Raises Refused with the reason why not."""
+        self._tell(events.Woken(self._outside()))  # the store may have been asked for so long that the last turn's is old
         todo = self._tell(event)
         if todo.refused is not None:
             raise Refused(todo.refused)
@@ -180,15 +181,16 @@ class Reconciler:
 
     def _turn(self) -> Effects:
         self._discount()
+        return self._tell(events.Turn(self._outside()))
+
+    def _outside(self) -> Outside:
         document = self._loop.document
-        lease = self._store.lease
-        outside = Outside(
-            lease_until_ms=now_ms() + lease.remaining_ms,
+        return Outside(
+            lease_until_ms=now_ms() + self._store.lease.remaining_ms,
             proxies_settled=self._proxies_settled(document.epoch if document is not None else NO_EPOCH),
             proxies_seen=self._proxies_seen(),
             wall_time=wall_time(),
         )
-        return self._tell(events.Turn(outside))
 
     def _discount(self) -> None:
         """Take off what this process was too late to hear."""

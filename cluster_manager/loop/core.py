@@ -146,6 +146,7 @@ class Loop:
             case Loaded():
                 return self._loaded(event.document, now_ms)
             case Woken():
+                self._outside = event.outside if event.outside is not None else self._outside
                 self._due_ms = min(self._due_ms, now_ms)
                 return self._effects()
             case Late():
@@ -337,7 +338,7 @@ class Loop:
             return self._effects(refused=self.plan.reason)
         match event:
             case Asked():
-                why_not = self._rules.refusal(self.look(now_ms), event.request)
+                why_not = self._why_not_now(document) or self._rules.refusal(self.look(now_ms), event.request)
                 if why_not is not None:
                     return self._effects(refused=why_not)
                 self.request = replace(event.request, asked_at_ms=now_ms)
@@ -359,6 +360,11 @@ class Loop:
                 return self._effects(orders=(self.orders.begin(action, document),))
             case _:
                 assert_never(event)
+
+    def _why_not_now(self, document: Topology) -> str | None:
+        """Return why nobody can ask for another writer now: what begins would be taken for what he asked."""
+        begins = isinstance(self._awaited, Write) and self._awaited.document.epoch > document.epoch
+        return f"epoch {document.epoch + 1} begins at this moment; ask again when there is a writer" if begins else None
 
     # Effects
 

@@ -36,6 +36,9 @@ class Outside:
 class Woken:
     """Something changed that a decision may depend on: the lease was granted, or a proxy reported another epoch."""
 
+    outside: Outside | None = None
+    """How it is now, if that is known."""
+
 
 @dataclass(frozen=True, slots=True)
 class Turn:

@@ -380,6 +380,17 @@ def test_a_request_that_is_refused_is_not_kept() -> None:
     assert stage.loop.request is None
 
 
+def test_another_writer_cannot_be_asked_for_while_an_epoch_begins_that_would_answer_it() -> None:
+    stage = Stage().begin()
+    stage.write(following(DOCUMENT, epoch=1))
+    assert "begins at this moment" in (stage.tell(events.Asked(Request(kind=RequestKind.SWITCHOVER))).refused or "")
+    stage.tell(events.Written())
+    stage.write(following(following(DOCUMENT, epoch=1)))
+    assert stage.tell(events.Asked(Request(kind=RequestKind.SWITCHOVER))).refused is None
+    stage.tell(events.Written())
+    assert stage.loop.request is not None
+
+
 def test_a_request_that_is_hindered_for_too_long_is_given_up() -> None:
     stage = Stage().begin()
     stage.tell(events.Asked(Request(kind=RequestKind.FAILOVER, to=NodeName("n9"))))
