@@ -268,8 +268,8 @@ def _wait_idle(target: Target, to: str | None, wait_s: float, *, allow_slot_loss
 def session_text(one: LongSession) -> str:
     """Return a line about a session with an open transaction."""
     return visible(
-        f'pid {one.pid}, user "{one.user}", {one.application or "no application name"}, {one.state}, '
-        f"transaction open for {one.age_ms / 1000:.1f} s"
+        f'pid {one.pid}, user "{one.user}", {one.application or "no application name"}, '
+        f"{one.state if one.tracked else 'state not known'}, transaction open for {one.open_for}"
     )
 
 

@@ -40,14 +40,18 @@ SELECT pg_is_in_recovery() AND pg_is_wal_replay_paused() AS replay_paused,
 _OPEN = """
 SELECT pid, textsend(coalesce(pg_get_userbyid(usesysid), '')::text) AS "user", application_name AS application,
        coalesce(state, '') AS state,
-       (extract(epoch FROM clock_timestamp() - xact_start) * 1000)::int8 AS age_ms, backend_xmin IS NOT NULL AS snapshot,
+       coalesce((extract(epoch FROM clock_timestamp() - xact_start) * 1000)::int8, 0) AS age_ms,
+       xact_start IS NOT NULL AS tracked, backend_xmin IS NOT NULL AS snapshot,
        count(*) OVER () AS count
   FROM pg_stat_get_activity(NULL)
  WHERE backend_type = 'client backend' AND application_name NOT LIKE 'endpointd %'
-   AND xact_start IS NOT NULL
+   AND (xact_start IS NOT NULL
+        OR state = 'disabled'
+           AND pid IN (SELECT pid FROM pg_lock_status() WHERE locktype = 'virtualxid' AND mode = 'ExclusiveLock' AND granted))
  ORDER BY xact_start LIMIT $1
 """
-
+"""Whose activity is not tracked (track_activities) shows neither state nor xact_start; but every transaction holds the lock on
+its virtual id, from its beginning on, one that only reads too. Locks are asked for if there is such a session, and not else."""
 
 _SLOTS = """
 SELECT slot_name::text AS name, slot_type = 'physical' AS physical FROM pg_get_replication_slots()
@@ -75,12 +79,13 @@ async def ask_readiness(instance: Instance, known_slots: Collection[str]) -> Rea
             state=one["state"],
             age_ms=one["age_ms"],
             holds_snapshot=one["snapshot"],
+            tracked=one["tracked"],
         )
         for one in rows
     )
     return Readiness(
         node=node,
-        long_sessions=tuple(one for one in sessions if one.age_ms > LONG_MS)[:LONG_SESSIONS_MAX],
+        long_sessions=tuple(one for one in sessions if one.age_ms > LONG_MS or not one.tracked)[:LONG_SESSIONS_MAX],
         open_sessions=sessions,
         open_count=rows[0]["count"] if rows else 0,
         client_sessions=row["clients"],

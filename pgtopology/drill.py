@@ -23,6 +23,13 @@ class LongSession(msgspec.Struct, frozen=True, kw_only=True):
     age_ms: int
     holds_snapshot: bool
     """It keeps rows alive that WAL to be replayed may want to remove."""
+    tracked: bool = True
+    """False: track_activities is off for it, so neither its state nor for how long is known, and *age_ms* is 0."""
+
+    @property
+    def open_for(self) -> str:
+        """How long its transaction has been open, for people."""
+        return f"{self.age_ms / 1000:.1f} s" if self.tracked else "a time that is not known, because track_activities is off"
 
 
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):

@@ -251,6 +251,6 @@ def _judge(document: Topology, node: NodeView, told: Readiness, obstacles: list[
         obstacles.append("replay waits for a session; a promotion would end it")
     notes.extend(
         f"session {one.pid} ({one.user}, {one.application or 'no application name'}) has had a transaction open for "
-        f"{one.age_ms / 1000:.0f} s{' and holds a snapshot' if one.holds_snapshot else ''}; if it blocks replay it is ended"
+        f"{one.open_for}{' and holds a snapshot' if one.holds_snapshot else ''}; if it blocks replay it is ended"
         for one in told.long_sessions
     )

@@ -92,3 +92,24 @@ def test_what_is_open_ends_with_an_sqlstate_when_nobody_waits_for_it(
         connection.commit()
     assert caught.value.sqlstate == "57P01", repr(caught.value)
     assert rows(cluster) == count
+
+
+@pytest.mark.parametrize("statement", ["SELECT 1", "INSERT INTO patience DEFAULT VALUES"], ids=["reads", "writes"])
+def test_a_session_whose_activity_is_not_tracked_is_waited_for_too(cluster: Cluster, statement: str) -> None:
+    before = cluster.status()
+    with psycopg.connect(cluster.dsn("writer"), application_name="untracked client", autocommit=True) as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS patience (id bigserial)")
+        connection.execute("SET track_activities = off")
+        quiet = json.loads(cluster.ctl("switchover", "--dry-run", "--json").stdout)
+        assert "untracked client" not in [session["application"] for session in quiet["open_sessions"]]
+        connection.execute("BEGIN")
+        connection.execute(statement.encode())
+        told = json.loads(cluster.ctl("switchover", "--dry-run", "--json").stdout)
+        [ours] = [session for session in told["open_sessions"] if session["application"] == "untracked client"]
+        assert not ours["tracked"]
+        assert told["open_count"] == quiet["open_count"] + 1
+        done = cluster.ctl("switchover", "--wait-idle", "1", check=False)
+        assert done.returncode == 1, done.stdout
+        assert "untracked client, state not known" in done.stderr
+        assert (cluster.status().writer, cluster.status().epoch) == (before.writer, before.epoch)
+        connection.execute("COMMIT")
