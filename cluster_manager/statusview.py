@@ -146,8 +146,17 @@ def cluster_state(view: View, plan: Plan, *, is_served: bool) -> str:
     missing = situation.missing if situation is not None else {}
     everybody = all(node_state(node, view) in (NodeState.RUNNING, NodeState.STREAMING) for node in view.nodes)
     # Whoever waits for "healthy" wants the next failure survived: so every voter must be able to promise, and count.
-    is_well = plan.diagnosis is Diagnosis.HEALTHY and everybody and not missing and not without_room(view) and is_served
-    return "healthy" if is_well else "degraded"
+    is_well = plan.diagnosis is Diagnosis.HEALTHY and everybody and not missing and not without_room(view)
+    return "healthy" if is_well and is_served and _is_read_from_replicas(view) else "degraded"
+
+
+def _is_read_from_replicas(view: View) -> bool:
+    """Return whether the reader endpoint has a replica to send new sessions to, or has none to expect.
+
+    One that is late is out until it is well within its limit, so that this does not come and go with every heartbeat.
+    """
+    replicas = [node for node in view.nodes if view.writer is None or node.name != view.writer.name]
+    return not replicas or any(reader_obstacle(node, view) is None for node in replicas)
 
 
 def at_risk(view: View, plan: Plan) -> str | None:

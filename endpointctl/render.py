@@ -81,6 +81,8 @@ def warnings(status: Status) -> list[str]:
         found.append("durability was reduced by an operator: commits survive on fewer nodes than planned")
     if status.at_risk:
         found.append(f"at risk: {status.at_risk}")
+    if (nobody := nobody_to_read_from(status)) is not None:
+        found.append(nobody)
     if status.manager.store_problem:
         found.append(f"the manager cannot write the cluster's document: {status.manager.store_problem}")
     if status.manager.late_ms >= LATE_MS:
@@ -97,6 +99,15 @@ def warnings(status: Status) -> list[str]:
     if status.paused:
         found.append("paused: no failover happens by itself (`endpointctl resume`)")
     return found
+
+
+def nobody_to_read_from(status: Status) -> str | None:
+    """Return why the reader endpoint has no replica to send new sessions to; None if it has one, or can have none."""
+    replicas = [node for node in status.nodes if node.name != status.writer]
+    if status.writer is None or not replicas or any(node.reader_obstacle is None for node in replicas):
+        return None
+    why = "; ".join(f"{node.name}: {node.reader_obstacle}" for node in replicas)
+    return f"no replica may take new readers, so they go to the writer, or wait where that is not allowed ({why})"
 
 
 def slot_warnings(slots: Iterable[SlotStatus]) -> list[str]:

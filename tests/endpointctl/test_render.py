@@ -175,6 +175,16 @@ def test_what_must_not_be_overlooked_is_said(arguments: dict[str, object], expec
     assert line in shown(make_status(**arguments))  # type: ignore[arg-type]
 
 
+def test_a_reader_endpoint_without_replicas_is_said_with_the_reasons() -> None:
+    writer = msgspec.structs.replace(make_node("n1", NodeState.RUNNING), reader_obstacle="it is the writer")
+    paused = msgspec.structs.replace(make_node("n2", NodeState.STREAMING), reader_obstacle="what it shows is 9000 ms old")
+    [line] = warnings(make_status(writer, paused))
+    assert "n2: what it shows is 9000 ms old" in line
+    assert "n1" not in line
+    assert warnings(make_status(writer, paused, make_node("n3", NodeState.STREAMING))) == []
+    assert warnings(make_status(writer)) == []
+
+
 def test_progress_tells_what_a_node_is_busy_with() -> None:
     busy = make_node("n2", NodeState.CLONING, activity="cloning", percent=40)
     starting = make_node("n1", NodeState.STOPPED, activity="initialising")

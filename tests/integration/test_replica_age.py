@@ -96,6 +96,10 @@ def test_with_every_replica_too_old_readers_go_to_the_writer(cluster: Cluster) -
         ask(cluster.dsn(name), "SELECT pg_wal_replay_pause()")
     try:
         cluster.wait(lambda status: not any(node.reader_eligible for node in status.nodes), "both are out")
+        assert cluster.status().state == "degraded"
+        said = cluster.ctl("status").stdout
+        assert "no replica may take new readers" in said
+        assert all(f"{name}: what it shows is" in said for name in late)
         assert before.writer is not None
         writer = str(cluster.node(before.writer).port)
         until(lambda: {ask(cluster.dsn("reader"), "SHOW port") for _ in range(10)} == {writer}, "the writer takes them")
@@ -103,3 +107,4 @@ def test_with_every_replica_too_old_readers_go_to_the_writer(cluster: Cluster) -
         for name in late:
             ask(cluster.dsn(name), "SELECT pg_wal_replay_resume()")
     cluster.wait(lambda status: sum(node.reader_eligible for node in status.nodes) == 2, "both are back")
+    cluster.wait_healthy()

@@ -15,6 +15,7 @@ n1 n2 n3 voters with w=2; each line changes one thing.  Ages are milliseconds.
     request [switchover|data-loss] [to=n3]
     manager started=-100 not-ours bootstrap empty-store wanted=async began=-1000 proxies-busy checkpointed=-500
     manager proxies-seen=4/25 soft-failovers=-90000,-5000 flaps-freely checkpoint-failed="the disk is full"
+    manager reader-lag-max=1000
 """
 
 from __future__ import annotations
@@ -284,6 +285,7 @@ MANAGER: Mapping[str, Callable[[View, str], View]] = {
     "forgot": _fields(in_force=None, slots_in_force=None, checkpointed_at_ms=None),
     "remaking": lambda view, name: replace(view, being_remade=frozenset({NodeName(name)})),
     "wanted": lambda view, value: replace(view, wanted_durability=Durability(value)),
+    "reader-lag-max": lambda view, value: replace(view, reader_lag_max_ms=int(value)),
     "soft-failovers": lambda view, ages: replace(
         view, soft_failovers_at_ms=tuple(NOW_MS + float(age) for age in ages.split(","))
     ),

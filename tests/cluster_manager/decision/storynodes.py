@@ -194,6 +194,7 @@ NODE: Mapping[str, Edit] = {
     "timeline": _said("timeline", lambda value: Timeline(int(value))),
     "wal": _said("wal_end", parse_lsn),
     "replayed": _said("replayed_lsn", parse_lsn),
+    "replay-lag": _said("replay_lag_ms", float),
     # whom it follows, and who follows it
     "follows": _follows,
     "lost-stream": _lost_stream,
