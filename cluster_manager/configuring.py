@@ -21,7 +21,7 @@ from pgtopology.desired import DesiredSettings
 from pgtopology.document import Topology
 from pgtopology.node import NodeName
 from pgtopology.orders import CheckSettings, SettingsChecked
-from pgtopology.parameters import AT_LEAST_THE_WRITERS, SettingRefused, check
+from pgtopology.parameters import AT_LEAST_THE_WRITERS, SettingRefused, check, check_names
 
 CHECK_TIMEOUT_S = 30.0
 READ_TIMEOUT_S = 2.0
@@ -70,15 +70,28 @@ async def change(reconciler: Reconciler, wish: ConfigChange) -> ConfigChanged:
         check(DesiredSettings(parameters=wish.parameters, hba=wish.hba or ()))
         wanted = changed(before, wish)
         check(wanted)
+        strays = _strays(before, wish)
     except SettingRefused as error:
         raise Refused(str(error)) from error
+    if wanted == before and not strays:
+        return ConfigChanged(version=before.version, changed=False, restart_for=())
+    answer = await _judged(reconciler, document.writer, wish, CheckSettings(before=before, wanted=wanted, named=strays))
     if wanted == before:
         return ConfigChanged(version=before.version, changed=False, restart_for=())
-    answer = await _judged(reconciler, document.writer, wish, CheckSettings(before=before, wanted=wanted))
     if wish.check_only:
         return ConfigChanged(version=before.version, changed=True, restart_for=answer.restart_for)
     await _write(reconciler, document.writer, document.desired, wanted)
     return ConfigChanged(version=wanted.version, changed=True, restart_for=answer.restart_for)
+
+
+def _strays(before: DesiredSettings, wish: ConfigChange) -> tuple[str, ...]:
+    """Return the names to be reset that are not given now: fine if PostgreSQL has such a parameter, else a slip of the pen.
+
+    Raises SettingRefused for what can be no parameter's name.
+    """
+    strays = {name.lower() for name in wish.reset} - {name.lower() for name in before.parameters}
+    check_names(sorted(strays))
+    return tuple(sorted(strays))
 
 
 async def _judged(

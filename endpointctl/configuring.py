@@ -82,7 +82,12 @@ def set_(
     target: Target,
     values: Annotated[list[str] | None, typer.Argument(metavar="[NAME=VALUE...]", help="Parameters to give.")] = None,
     reset: Annotated[
-        list[str] | None, typer.Option("--reset", metavar="NAME", help="Give this parameter no more. May be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--reset",
+            metavar="NAME",
+            help="Give this parameter no more, if it is given; a name that no parameter has is refused. May be repeated.",
+        ),
     ] = None,
     file: Annotated[
         Path | None,

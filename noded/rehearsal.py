@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,10 +64,10 @@ async def rehearse(instance: Instance, question: CheckSettings, turn: asyncio.Lo
         check(wanted)
     except SettingRefused as error:
         return SettingsChecked(refused=str(error))
-    names = sorted({*before.parameters, *wanted.parameters, *AT_LEAST_THE_WRITERS, "wal_level"})
+    names = sorted({*before.parameters, *wanted.parameters, *question.named, *AT_LEAST_THE_WRITERS, "wal_level"})
     rows = await instance.sessions.observer.rows(_PARAMETERS, names, timeout_s=ASK_TIMEOUT_S)
     known: dict[str, Parameter] = {row["name"]: row for row in rows}
-    refused = await _start_refused(instance, wanted, known)
+    refused = _unknown(question.named, known) or await _start_refused(instance, wanted, known)
     if refused is None and question.as_writer:
         refused = _too_low(before, wanted, known)
     if refused is None:
@@ -111,6 +111,16 @@ async def _start_refused(instance: Instance, wanted: DesiredSettings, known: Map
     return None
 
 
+def _unknown(names: Iterable[str], known: Mapping[str, Parameter]) -> str | None:
+    """Return which of *names* is no parameter's, or None. With a dot it may be of an extension that is not loaded yet."""
+    unknown = next((name for name in names if name not in known and "." not in name), None)
+    return _no_such(unknown) if unknown is not None else None
+
+
+def _no_such(name: str) -> str:
+    return f'there is no parameter "{name}" in this PostgreSQL'
+
+
 def _with_all_libraries(wanted: DesiredSettings) -> DesiredSettings:
     """Return *wanted* such that a start loads every library that a session or the archiver would: one that is missing on this
     node would refuse each login here, from the next failover on."""
@@ -140,7 +150,7 @@ def complaint(said: str, parameters: Mapping[str, str], known: Mapping[str, Mapp
             row = known.get(name.lower())
             return f'"{name}" cannot be "{value}"' + (f": {accepted(row)}" if row is not None else "")
         if unknown := _UNKNOWN.search(line):
-            return f'there is no parameter "{unknown[1]}" in this PostgreSQL'
+            return _no_such(unknown[1])
     return "; ".join(lines[:3]) or "PostgreSQL would not start with these settings"
 
 

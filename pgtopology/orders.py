@@ -141,6 +141,8 @@ class CheckSettings(msgspec.Struct, frozen=True, kw_only=True):
     wanted: DesiredSettings
     as_writer: bool = True
     """Whether it is asked too what the cluster could not do. Only the writer knows what its WAL demands."""
+    named: tuple[str, ...] = ()
+    """Names in lower case that must be parameters' names, though none of the settings gives them."""
 
 
 class SettingsChecked(msgspec.Struct, frozen=True, kw_only=True):

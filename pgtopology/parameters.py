@@ -7,7 +7,7 @@ PostgreSQL can say.  What carries the cluster's promises is refused with the rea
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -25,6 +25,7 @@ _DAMAGE = "data that is damaged or missing would be taken for sound, and copied"
 OURS: Mapping[str, str] = {
     "allow_alter_system": "settings come from the cluster's settings, so that all nodes have the same",
     "allow_in_place_tablespaces": "tablespaces lie inside the data directory, where copies and rewinds carry them",
+    "application_name": "each client says its own, and standbys and noded's sessions are told apart by it",
     "archive_cleanup_command": _CLUSTER,
     "cluster_name": _CLUSTER,
     "config_file": _PLACE,
@@ -94,6 +95,7 @@ OURS: Mapping[str, str] = {
 LATELY = frozenset(
     {
         "allow_in_place_tablespaces",
+        "application_name",
         "db_user_namespace",
         "dynamic_library_path",
         "idle_replication_slot_timeout",
@@ -222,8 +224,7 @@ def check_parameters(parameters: Mapping[str, str]) -> None:
     keys: set[str] = set()
     for name, value in parameters.items():
         key = name.lower()
-        if not _NAME.fullmatch(key):
-            raise SettingRefused(f'"{name}" is not the name of a setting')
+        check_names((name,))
         if key in keys:
             raise SettingRefused(f'"{key}" is given twice')
         keys.add(key)
@@ -253,6 +254,13 @@ def _check_value(name: str, key: str, value: str) -> None:
         raise SettingRefused(f'"{name}" cannot be "{value}": 0, or {LEAST_MS[key]} ms and more; a login is a transaction too')
     elif key in OURS:
         raise SettingRefused(f'"{name}" cannot be set: {OURS[key]}')
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raise SettingRefused for the first of *names* that can be no parameter's."""
+    for name in names:
+        if not _NAME.fullmatch(name.lower()):
+            raise SettingRefused(f'"{name}" is not the name of a setting')
 
 
 def _check_bound(name: str, value: str, bound: Bound) -> None:

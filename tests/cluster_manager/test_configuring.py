@@ -130,6 +130,8 @@ def test_what_only_takes_back_needs_no_check_where_none_can_be_made(wish: Config
         ConfigChange(hba=("host all all all trust",)),
         ConfigChange(parameters={"work_mem": "1", "WORK_MEM": "2"}),
         ConfigChange(parameters={"work_mem": "1MB"}, reset=("work_mem",)),
+        ConfigChange(parameters={"application_name": "n2_aaaaaa"}),
+        ConfigChange(reset=("no such",)),
     ],
 )
 def test_what_is_refused_by_rule_is_asked_of_nobody(wish: ConfigChange) -> None:
@@ -142,6 +144,17 @@ def test_nothing_is_written_without_a_difference_or_when_it_is_only_checked() ->
     stage = Stage()
     stage.change(ConfigChange(parameters={"jit": "off"}))
     stage.change(msgspec.structs.replace(WISH, check_only=True))
+    assert stage.writes == 0
+
+
+def test_what_is_not_given_may_be_taken_back_if_postgresql_has_such_a_parameter() -> None:
+    stage = Stage()
+    stage.change(ConfigChange(reset=("jit", "work_mem", "Shared_Buffers"), check_only=True))
+    assert {question.named for _, question in stage.asked} == {("shared_buffers", "work_mem")}
+    stage.change(ConfigChange(reset=("work_mem",)))
+    assert stage.writes == 0
+    stage.answers["n1"] = SettingsChecked(refused='there is no parameter "nosuch" in this PostgreSQL')
+    assert "nosuch" in str(refused(stage, ConfigChange(reset=("nosuch",))))
     assert stage.writes == 0
 
 

@@ -119,7 +119,13 @@ def test_a_cluster_keeps_the_settings_it_was_made_with_until_others_are_set(make
     assert (first["version"], first["parameters"]) == (0, {"jit": "off", "work_mem": "9MB"})
     assert cluster.ctl("config", "check", str(made_with)).stdout == "accepted; nothing would change\n"
 
-    cluster.ctl("config", "set", "--reset", "jit", "--wait")
+    for names in (("nosuch",), ("jit", "nosuch")):
+        slip = cluster.ctl("config", "set", *(word for name in names for word in ("--reset", name)), check=False)
+        assert slip.returncode == 1
+        assert 'there is no parameter "nosuch"' in slip.stderr
+    assert json.loads(cluster.ctl("config", "show", "--json").stdout) == first
+    assert cluster.ctl("config", "set", "--reset", "work_mem_of.mine", "--reset", "jit", "--wait").returncode == 0
+    assert "nothing changes" in cluster.ctl("config", "set", "--reset", "jit").stdout
     view = json.loads(cluster.ctl("config", "show", "--json").stdout)
     assert (view["version"], view["parameters"]) == (1, {"work_mem": "9MB"})
     assert everywhere(cluster, "jit") == {shown_default(cluster, "jit")}

@@ -137,10 +137,14 @@ def test_lines_that_only_look_so_are_accepted(line: str) -> None:
 
 def test_a_file_of_names_that_stands_already_goes_on_keeping_people_out() -> None:
     kept = DesiredSettings(
-        version=3, parameters={"log_filename": "x"}, hba=("host all @out all reject", "host @a all all trust")
+        version=3,
+        parameters={"log_filename": "x", "application_name": "n2_aaaaaa"},
+        hba=("host all @out all reject", "host @a all all trust"),
     )
     assert without_refused(kept) == DesiredSettings(version=3, hba=("host all @out all reject",))
-    check_kept(DesiredSettings(parameters={"Log_Filename": "x"}, hba=("host all @out all reject",)))
+    check_kept(
+        DesiredSettings(parameters={"Log_Filename": "x", "application_name": "n2_aaaaaa"}, hba=("host all @out all reject",))
+    )
     with pytest.raises(SettingRefused, match="proves who"):
         check_kept(kept)
     with pytest.raises(SettingRefused, match="fsync"):
