@@ -136,6 +136,15 @@ def parent_of(pid: int) -> int | None:
     return stat.parent if stat is not None else None
 
 
+def variables_of(pid: int) -> frozenset[str]:
+    """Return the names of the environment variables that *pid* was started with; empty if it is gone or somebody else's."""
+    try:
+        data = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return frozenset()
+    return frozenset(os.fsdecode(word.partition(b"=")[0]) for word in data.split(b"\0"))
+
+
 def session_members(session: int) -> list[int]:
     """Return the pids of every live process in the session led by *session*, the leader's own left out."""
     found = ((pid, _stat(pid)) for pid in proctable.pids() if pid != session)

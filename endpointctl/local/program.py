@@ -37,9 +37,11 @@ from endpointctl.local.process import (
     pin,
     postmaster_of,
     start_ticks_of,
+    variables_of,
     waits_for_disk,
     write_record,
 )
+from endpointctl.local.watchdog import SPEAKS_BY, Silence
 
 EXIT_USAGE = 2
 FIRST_PAUSE_S = 0.1
@@ -55,6 +57,16 @@ PATIENCE_ROUNDS = 10
 """Of the supervisor's watchdog, a second each: a proxy that is ended ends every session."""
 _PATIENCE_ROUNDS = {MANAGER_PROGRAM: 5}
 """A failover may be waiting for the manager, and nothing else depends on its life."""
+START_PATIENCE_ROUNDS = 30
+"""Of one that has not spoken since its start. The first word comes when its modules are imported: in 1 s where they are cached,
+and some 600 files, two reads each, are 12 s of a disk that does 100 a second."""
+START_PATIENCE_ROUNDS_MAX = 240
+"""A start on a machine that is slower than that is given twice the time, each time, up to so much."""
+
+
+def start_patience_rounds(mute_starts: int) -> int:
+    """Return how long to wait for the first word of a program, *mute_starts* of which in a row were given up without one."""
+    return min(START_PATIENCE_ROUNDS << min(mute_starts, 10), START_PATIENCE_ROUNDS_MAX)
 
 
 class ProgramState(StrEnum):
@@ -174,6 +186,9 @@ class Program:
         self._last_exit: int | None = None
         self._refuses = False
         self._reason = ""
+        self._mute_starts = 0
+        """In a row, those that were given up before they had said a word."""
+        self._given_up: PinnedProcess | None = None
         self._log = get_logger(name=name)
 
     @property
@@ -195,22 +210,34 @@ class Program:
             reason=self._reason,
         )
 
-    def note_alive(self) -> None:
-        """Take note that its loop turns: it has accepted its settings."""
-        self._refuses, self._reason = False, ""
-
-    def end_stalled(self, silent_rounds: int) -> None:
-        """End it, because its loop has stood still for *silent_rounds*, if that is too long: it is started again.
+    def note_silence(self, silence: Silence) -> None:
+        """Take note of how long it has said nothing; end it if that is too long: it is started again.
 
         Its process alone is signalled, so PostgreSQL goes on. First by SIGABRT, for the traceback; what is frozen needs more.
         """
-        patience = _PATIENCE_ROUNDS.get(self.name, PATIENCE_ROUNDS)
+        if silence.has_spoken:
+            # Its loop turned: it has accepted its settings.
+            self._refuses, self._reason, self._mute_starts = False, "", 0
+            patience = _PATIENCE_ROUNDS.get(self.name, PATIENCE_ROUNDS)
+        else:
+            patience = start_patience_rounds(self._mute_starts)
         process = self._process
-        if process is None or not self._wanted.is_set() or silent_rounds < patience or waits_for_disk(process.record.pid):
+        if process is None or not self._wanted.is_set() or waits_for_disk(process.record.pid):
             return
-        first = silent_rounds == patience
-        self._log.error("its loop stands still and it is ended", silent_s=silent_rounds, signal="ABRT" if first else "KILL")
-        process.send(signal.SIGABRT if first else signal.SIGKILL)
+        is_given_up = process is self._given_up
+        if not is_given_up and (silence.rounds < patience or not (silence.has_spoken or self._is_to_speak(process))):
+            return
+        if not is_given_up:
+            self._given_up = process
+            self._mute_starts += not silence.has_spoken
+        what = "its loop stands still" if silence.has_spoken else "it has not said a word since its start"
+        number = signal.SIGKILL if is_given_up else signal.SIGABRT
+        self._log.error(f"{what} and it is ended", silent_s=silence.rounds, signal=number.name.removeprefix("SIG"))
+        process.send(number)
+
+    def _is_to_speak(self, process: PinnedProcess) -> bool:
+        """Return whether *process* was started so that it speaks: an adopted one may be of a version that never did."""
+        return self._child is not None or SPEAKS_BY in variables_of(process.record.pid)
 
     def start(self) -> None:
         """Want it running."""

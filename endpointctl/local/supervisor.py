@@ -202,11 +202,10 @@ class Supervisor:
                 said = str(error)
             await asyncio.sleep(ROUND_S)
             pids = {program.pid for program in self._programs.values() if program.pid is not None}
-            silent = self._watchdog.silent_rounds(pids)
+            silences = self._watchdog.end_round(pids)
             for program in self._programs.values():
-                program.end_stalled(silent.get(program.pid or 0, 0))
-                if program.pid in silent:
-                    program.note_alive()
+                if (silence := silences.get(program.pid or 0)) is not None:
+                    program.note_silence(silence)
 
     def _restore_files(self, *, ends_round: bool = False) -> None:
         """Put damaged files back."""

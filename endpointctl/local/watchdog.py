@@ -1,8 +1,9 @@
 """Notices programs whose event loop stands still: frozen, or caught in something that does not end.
 
 Programs say that their loop turns by sd_notify(3), as they would to systemd; the kernel says who speaks.  Silence is counted in
-the supervisor's own rounds, so that a machine that stood still, or a supervisor that did, is held against nobody; and only
-against a program that has spoken before.  It ends nobody, and PostgreSQL never speaks to it.
+the supervisor's own rounds, so that a machine that stood still, or a supervisor that did, is held against nobody; and no round
+counts in which nobody listened.  Whether a program has spoken at all since its start is told apart: that one may be starting.
+It ends nobody, and PostgreSQL never speaks to it.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ import os
 import socket
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+SPEAKS_BY = "WATCHDOG_USEC"
+"""The environment variable by which a program is told to speak."""
 ROUND_S = 1.0
 WORDS_EVERY_S = 1.0
 _WORDS_PER_PATIENCE = 5
@@ -26,6 +30,16 @@ _MESSAGES_MAX = 1000
 """In one turn of the loop."""
 
 
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """How long a program has said nothing."""
+
+    rounds: int
+    """In a row, since its last word or since it was first looked for."""
+    has_spoken: bool
+    """Whether it has said a word since its start."""
+
+
 class Watchdog:
     """Listens on *path*."""
 
@@ -33,13 +47,12 @@ class Watchdog:
         self._path = path
         self._socket: socket.socket | None = None
         self._heard: set[int] = set()
-        self._silent: dict[int, int] = {}
-        """Rounds in a row, of those that have spoken."""
+        self._silent: dict[int, Silence] = {}
 
     @property
     def environment(self) -> Mapping[str, str]:
         """What programs are started with, so that they speak."""
-        return {"NOTIFY_SOCKET": str(self._path), "WATCHDOG_USEC": str(int(WORDS_EVERY_S * _WORDS_PER_PATIENCE * 1e6))}
+        return {"NOTIFY_SOCKET": str(self._path), SPEAKS_BY: str(int(WORDS_EVERY_S * _WORDS_PER_PATIENCE * 1e6))}
 
     def listen(self) -> None:
         """Listen, anew if the socket's path is gone: /tmp is cleaned now and then. Raises OSError."""
@@ -64,11 +77,15 @@ class Watchdog:
             asyncio.get_running_loop().remove_reader(listener)
             listener.close()
 
-    def silent_rounds(self, pids: set[int]) -> dict[int, int]:
-        """End a round: return for how many in a row each of *pids* has not spoken. Others are forgotten."""
+    def end_round(self, pids: set[int]) -> dict[int, Silence]:
+        """End a round: return for how long each of *pids* has not spoken. Others are forgotten."""
         heard, self._heard = self._heard, set()
+        step = 1 if self._socket is not None else 0
+        before, new = self._silent, Silence(-step, has_spoken=False)
         self._silent = {
-            pid: 0 if pid in heard else self._silent[pid] + 1 for pid in pids if pid in heard or pid in self._silent
+            pid: Silence(0, has_spoken=True) if pid in heard else replace(was, rounds=was.rounds + step)
+            for pid in pids
+            for was in (before.get(pid, new),)
         }
         return dict(self._silent)
 

@@ -1,10 +1,21 @@
-"""How long a program that ended waits for its next start."""
+"""How long a program that ended waits for its next start, and how long a start may be silent."""
 
 from __future__ import annotations
 
 from itertools import accumulate
 
-from endpointctl.local.program import FIRST_PAUSE_S, PAUSE_MAX_AFTER_SERVING_S, PAUSE_MAX_S, SERVED_S, SETTLED_S, pause_after
+from endpointctl.local.program import (
+    FIRST_PAUSE_S,
+    PATIENCE_ROUNDS,
+    PAUSE_MAX_AFTER_SERVING_S,
+    PAUSE_MAX_S,
+    SERVED_S,
+    SETTLED_S,
+    START_PATIENCE_ROUNDS,
+    START_PATIENCE_ROUNDS_MAX,
+    pause_after,
+    start_patience_rounds,
+)
 
 
 def pauses(*lived_s: float) -> list[float]:
@@ -25,3 +36,10 @@ def test_a_program_that_is_killed_again_and_again_is_back_soon() -> None:
 
 def test_a_long_life_is_a_new_beginning() -> None:
     assert pauses(*[0.0] * 20, SETTLED_S + 1)[-1] == FIRST_PAUSE_S
+
+
+def test_a_start_may_be_silent_for_longer_than_a_program_at_work_and_not_for_ever() -> None:
+    patience = [start_patience_rounds(mute_starts) for mute_starts in range(2000)]
+    assert PATIENCE_ROUNDS < patience[0] == START_PATIENCE_ROUNDS < patience[1]
+    assert patience == sorted(patience)
+    assert patience[-1] == START_PATIENCE_ROUNDS_MAX

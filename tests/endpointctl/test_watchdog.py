@@ -1,4 +1,4 @@
-"""Who is silent is named, after rounds of the listener's own, and only if it has spoken before."""
+"""Who is silent is named, after rounds of the listener's own, and who has never spoken is told apart."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from endpointctl.local.watchdog import Watchdog
+from endpointctl.local.watchdog import Silence, Watchdog
 
 SPEAKER = """
 import socket, sys
@@ -42,32 +42,56 @@ class Speaker:
         self._process.communicate()
 
 
+def spoke(rounds: int) -> Silence:
+    return Silence(rounds, has_spoken=True)
+
+
+def mute(rounds: int) -> Silence:
+    return Silence(rounds, has_spoken=False)
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "notify"
 
 
-async def test_silence_is_counted_for_those_who_have_spoken(path: Path) -> None:
+async def test_silence_is_counted_and_who_has_never_spoken_is_told_apart(path: Path) -> None:
     watchdog = Watchdog(path)
     watchdog.listen()
     with closing(watchdog), closing(Speaker(path)) as one, closing(Speaker(path)) as other:
 
-        async def end_round() -> dict[int, int]:
+        async def end_round() -> tuple[Silence, Silence]:
             await asyncio.sleep(0)  # the loop hears what was said
             await asyncio.sleep(0)
-            return watchdog.silent_rounds({one.pid, other.pid})
+            silences = watchdog.end_round({one.pid, other.pid})
+            return silences[one.pid], silences[other.pid]
 
-        assert await end_round() == {}
+        assert await end_round() == (mute(0), mute(0))
         one.say("WATCHDOG=1")
         other.say("READY=1")
-        assert await end_round() == {one.pid: 0}
-        assert await end_round() == {one.pid: 1}
+        assert await end_round() == (spoke(0), mute(1))
+        assert await end_round() == (spoke(1), mute(2))
         other.say("WATCHDOG=1")
-        assert await end_round() == {one.pid: 2, other.pid: 0}
+        assert await end_round() == (spoke(2), spoke(0))
         one.say("WATCHDOG=1")
-        assert await end_round() == {one.pid: 0, other.pid: 1}
-        assert watchdog.silent_rounds({other.pid}) == {other.pid: 2}
-        assert await end_round() == {other.pid: 3}, "who was away for a round is forgotten"
+        assert await end_round() == (spoke(0), spoke(1))
+        assert watchdog.end_round({other.pid}) == {other.pid: spoke(2)}
+        assert await end_round() == (mute(0), spoke(3)), "who was away for a round is forgotten"
+
+
+async def test_a_round_in_which_nobody_listened_is_held_against_nobody(path: Path) -> None:
+    watchdog = Watchdog(path)
+    watchdog.listen()
+    with closing(watchdog), closing(Speaker(path)) as one:
+        one.say("WATCHDOG=1")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert watchdog.end_round({one.pid, 1}) == {one.pid: spoke(0), 1: mute(0)}
+        watchdog.close()
+        for _ in range(50):
+            assert watchdog.end_round({one.pid, 1}) == {one.pid: spoke(0), 1: mute(0)}
+        watchdog.listen()
+        assert watchdog.end_round({one.pid, 1}) == {one.pid: spoke(1), 1: mute(1)}
 
 
 async def test_a_path_that_was_taken_away_is_listened_on_again(path: Path) -> None:
@@ -80,4 +104,4 @@ async def test_a_path_that_was_taken_away_is_listened_on_again(path: Path) -> No
             one.say("WATCHDOG=1")
             await asyncio.sleep(0)
             await asyncio.sleep(0)
-            assert watchdog.silent_rounds({one.pid}) == {one.pid: 0}
+            assert watchdog.end_round({one.pid}) == {one.pid: spoke(0)}

@@ -64,6 +64,27 @@ def test_a_frozen_program_is_ended_and_no_postgresql_with_it(cluster: Cluster, p
     assert recorder.check(dsn).is_clean
 
 
+def test_a_program_that_is_frozen_before_its_first_word_is_ended_too(cluster: Cluster) -> None:
+    before = cluster.status()
+    name = next(node.name for node in before.nodes if node.name != before.writer)
+    servers = postmasters(cluster)
+    cluster.wait_gone(cluster.kill(name))
+
+    def its_new_pid() -> int | None:
+        return next((program.pid for program in cluster.program("list") if program.name == name), None)
+
+    cluster.until(lambda: its_new_pid() is not None, f"{name} is started again")
+    frozen = its_new_pid()
+    assert frozen is not None
+    # Still among its imports: it has not spoken.
+    os.kill(frozen, signal.SIGSTOP)
+    cluster.wait_gone(frozen, timeout_s=60.0)
+    assert "it has not said a word since its start" in Layout(cluster.data_dir).log("supervisor").read_text()
+    after = cluster.wait_healthy()
+    assert postmasters(cluster) == servers
+    assert (after.writer, after.epoch) == (before.writer, before.epoch)
+
+
 def test_a_noded_that_stood_still_for_a_moment_says_so(cluster: Cluster) -> None:
     before = cluster.status()
     name = next(node.name for node in before.nodes if node.name != before.writer)
