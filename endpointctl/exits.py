@@ -1,6 +1,7 @@
 """How a command ends: the exit codes of the operator's contract, and the exception that carries one with its reason.
 
-Every failure is one line on stderr that says what is wrong and what to do.  Codes: 0 done, 1 refused or failed, 2 wrong
+Every failure is one line on stderr that says what is wrong and what to do; a command that was asked for JSON says it on
+stdout too, in its one document.  Codes: 0 done, 1 refused or failed, 2 wrong
 usage, 3 accepted but not finished within the time given.
 """
 
@@ -33,6 +34,15 @@ class Failure(Exception):  # noqa: N818 - reads aloud: raise Failure("...")
         """Message and hint on one line."""
         text = f"{self.message}; {self.hint}" if self.hint else self.message
         return " ".join(text.split())
+
+    def document(self, *, format_version: int) -> dict[str, object]:
+        """What `--json` shows: *error* says what is wrong, *hint* (or null) what to do."""
+        return {
+            "format_version": format_version,
+            "error": " ".join(self.message.split()),
+            "hint": " ".join(self.hint.split()) if self.hint else None,
+            "exit_code": int(self.exit_code),
+        }
 
 
 class Unfinished(Failure):

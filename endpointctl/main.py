@@ -6,6 +6,7 @@ daemon.
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from endpointctl import (
     steering,
     watching,
 )
-from endpointctl.exits import ExitCode, Failure
+from endpointctl.exits import ExitCode, Failure, WrongUsage
 from endpointctl.options import COMMON, VersionOption, help_if_bare
 
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
@@ -59,47 +60,69 @@ for _group in (lifecycle, watching, connecting, keeping, steering, rehearsing, n
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code of the process."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    answers = output.answers()
     try:
-        result = app(
-            args=list(sys.argv[1:] if arguments is None else arguments), prog_name="endpointctl", standalone_mode=False
-        )
-    except Failure as failure:
-        return _complain(failure.line, failure.exit_code)
-    except _USAGE_ERROR as error:
-        return _complain(_usage(error), ExitCode.USAGE)
-    except _ANY_ERROR as error:
-        return _complain(_text(error), ExitCode.FAILED)
-    except (typer.Abort, KeyboardInterrupt):
-        return _complain("interrupted", ExitCode.FAILED)
+        result = app(args=words, prog_name="endpointctl", standalone_mode=False)
     except BrokenPipeError:
-        # The reader of our output has seen enough; Python must not complain about it at exit either.
-        sys.stdout = None
-        return ExitCode.DONE
-    except OSError as error:
-        # A full disk, a file that may not be read: what the system says, and where.
-        where = f"{error.filename}: " if error.filename is not None else ""
-        return _complain(f"{where}{error.strerror or error}", ExitCode.FAILED)
-    if result == _INTERRUPTED:
-        return _complain("interrupted", ExitCode.FAILED)
-    return result if isinstance(result, int) else ExitCode.DONE
+        return _unheard()
+    except (Failure, _ANY_ERROR, typer.Abort, KeyboardInterrupt, OSError) as error:
+        failure = _failure(error)
+    else:
+        if result != _INTERRUPTED:
+            return result if isinstance(result, int) else ExitCode.DONE
+        failure = Failure("interrupted")
+    output.line(f"endpointctl: {failure.line}", err=True)
+    if _wants_json(words) and output.answers() == answers:
+        try:
+            output.json_line(json.dumps(failure.document(format_version=output.FORMAT_VERSION)))
+        except BrokenPipeError:
+            _unheard()
+        except OSError:
+            pass  # a full disk: the line and the exit code have said it
+    return failure.exit_code
 
 
-def _complain(line: str, code: ExitCode) -> int:
-    output.line(f"endpointctl: {line}", err=True)
-    return code
+def _unheard() -> ExitCode:
+    """The reader of our output has seen enough; Python must not complain about it at exit either."""
+    sys.stdout = None
+    return ExitCode.DONE
 
 
-def _usage(error: Exception) -> str:
+def _wants_json(words: Sequence[str]) -> bool:
+    """Return whether the command was asked for JSON, though it may have ended before its arguments were understood."""
+    own = words[: words.index("--")] if "--" in words else words
+    return "--json" in own
+
+
+def _failure(error: BaseException) -> Failure:
+    """Return how a command that raised *error* ends."""
+    match error:
+        case Failure():
+            return error
+        case _ if isinstance(error, _USAGE_ERROR):
+            return _usage(error)
+        case _ if isinstance(error, _ANY_ERROR):
+            return Failure(_text(error))
+        case OSError():
+            # A full disk, a file that may not be read: what the system says, and where.
+            where = f"{error.filename}: " if error.filename is not None else ""
+            return Failure(f"{where}{error.strerror or error}")
+        case _:
+            return Failure("interrupted")
+
+
+def _usage(error: Exception) -> WrongUsage:
     """Return what is wrong with the arguments, which options take a value where one stands alone, and whose help to read."""
     context = getattr(error, "ctx", None)
     if context is None:
-        return f"{_text(error)}; see `endpointctl --help`"
+        return WrongUsage(_text(error), hint="see `endpointctl --help`")
     text = _text(error)
     if (found := _TOO_MANY.fullmatch(text)) is not None:
         text = f"unexpected: {found[1]}"
         if takers := _takers(context.command.params):
             text += f"; values are given by {', '.join(takers)}"
-    return f"{text}; see `{context.command_path} --help`"
+    return WrongUsage(text, hint=f"see `{context.command_path} --help`")
 
 
 def _takers(parameters: Sequence[Any]) -> list[str]:

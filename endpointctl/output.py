@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 """Of the JSON documents that are made here, not by the manager."""
+_answers = 0
 PIPE_CELLS = 100_000
 """A pipe has no width of its own; lines must not be folded for it."""
 
@@ -50,9 +51,21 @@ def printer(console: Console) -> Callable[[str], None]:
 
 
 def json_document(body: bytes | str) -> None:
-    """Print one JSON document, or one line of a stream of them."""
+    """Print the one JSON document that is a command's answer."""
+    global _answers
+    json_line(body)
+    _answers += 1
+
+
+def json_line(body: bytes | str) -> None:
+    """Print one document of a stream of them, one a line."""
     text = body.decode() if isinstance(body, bytes) else body
     typer.echo(visible_json(text.rstrip()))
+
+
+def answers() -> int:
+    """Return how many documents this process has printed that are a command's whole answer."""
+    return _answers
 
 
 def view(renderable: RenderableType) -> None:

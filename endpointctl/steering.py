@@ -144,7 +144,7 @@ def _hand_over(
             answer = await client.post(path, msgspec.json.encode(body), timeout_s=REQUEST_TIMEOUT_S)
             epoch = max(msgspec.json.decode(answer, type=dict[str, int]).get("epoch", 0), before.epoch + 1)
             if no_wait:
-                output.json_document(answer) if as_json else output.line(f"accepted: epoch {epoch}")
+                output.json_line(answer) if as_json else output.line(f"accepted: epoch {epoch}")
                 return
 
             def is_done(status: Status) -> bool:
@@ -161,7 +161,7 @@ def _hand_over(
             async for line in client.lines("/v1/events?after=0&follow=0", idle_timeout_s=REQUEST_TIMEOUT_S):
                 event = decode(line, Event)
                 if event.epoch >= epoch and event.kind.startswith("failover."):
-                    output.json_document(line) if as_json else output.lines(event_lines(event, output.width()))
+                    output.json_line(line) if as_json else output.lines(event_lines(event, output.width()))
             if not as_json:
                 output.line(f"writer: {before.writer or 'none'} -> {after.writer} (epoch {after.epoch})")
         if to not in (None, after.writer):

@@ -158,7 +158,7 @@ def events(
                 if not is_wanted(event):
                     continue
                 if as_json:
-                    output.json_document(line)
+                    output.json_line(line)
                 else:
                     output.lines(event_lines(event, output.width()))
 

@@ -339,10 +339,57 @@ def test_a_standby_is_made_anew_when_that_is_confirmed(
     assert "Throw away the data of n2" in told.err
     assert ("--yes" in told.err) is not is_confirmed
     assert [path for path, _ in manager.orders] == (["/v1/nodes/n2/reinit"] if is_confirmed else [])
-    assert (told.out.strip() == "") is not is_confirmed
+    assert ("error" in json.loads(told.out)) is not is_confirmed
     assert main(["node", "reinit", "n2", "--yes"]) == ExitCode.DONE
     assert manager.orders[-1][0] == "/v1/nodes/n2/reinit"
     assert main(["node", "restart", "n2"]) == ExitCode.DONE, "it loses nothing, so nothing is asked"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "error", "hint"),
+    [
+        (["status", "--json"], 1, "no cluster", "endpointctl up"),
+        (["config", "show", "--json"], 1, "no cluster", "endpointctl up"),
+        (["node", "stop", "n1", "--json"], 1, "no cluster", "endpointctl up"),
+        (["switchover", "--json"], 1, "no cluster", "endpointctl up"),
+        (["drill", "--json"], 1, "no cluster", "endpointctl up"),
+        (["config", "set", "--json"], 2, "nothing to set", "--file FILE"),
+        (["config", "set", "--json", "work_mem"], 2, "NAME=VALUE", None),
+        (["switchover", "--to", "N1", "--json"], 2, "a-z, 0-9 and hyphen", "see `endpointctl switchover --help`"),
+        (["drill", "n2", "--json"], 2, "unexpected: n2", "see `endpointctl drill --help`"),
+        (["status", "--json", "--watch"], 2, "--watch", "events --follow --json"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_failure_of_a_command_that_was_asked_for_json_is_one_document_too(
+    words: list[str], code: int, error: str, hint: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["--data-dir", str(tmp_path / "none")]
+    assert main([*words, *where]) == code
+    told = capsys.readouterr()
+    document = json.loads(told.out)
+    assert set(document) == {"format_version", "error", "hint", "exit_code"}
+    assert (document["format_version"], document["exit_code"]) == (1, code)
+    assert error in document["error"]
+    assert (document["hint"] is None) if hint is None else (hint in document["hint"])
+    assert told.err.count("\n") == 1
+    line = document["error"] if document["hint"] is None else f"{document['error']}; {document['hint']}"
+    assert told.err == f"endpointctl: {line}\n"
+    assert main([*(word for word in words if word != "--json"), *where]) != ExitCode.DONE
+    assert capsys.readouterr().out == ""
+
+
+def test_a_refusal_of_the_manager_and_an_order_out_of_time_are_documents_too(
+    manager: Manager, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manager.status = make_status(make_node("n1", NodeState.RUNNING), make_node("n2", NodeState.STREAMING))
+    manager.refusal = ApiError(409, "refused", "the disk of n2 is full")
+    assert main(["switchover", "--json"]) == ExitCode.FAILED
+    assert json.loads(capsys.readouterr().out)["error"] == "the disk of n2 is full"
+    manager.refusal = None
+    assert main(["failover", "--json", "--timeout", "0.3"]) == ExitCode.UNFINISHED
+    *_, last = capsys.readouterr().out.splitlines()
+    assert json.loads(last)["exit_code"] == ExitCode.UNFINISHED, "the last of the lines"
 
 
 def test_documents_made_here_carry_their_version(manager: Manager, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
