@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pgtopology.handover import Rehearsal
     from pgtopology.status import Status
 
+SWITCHOVER_PATH = "/v1/switchover"
 FAILOVER_TIMEOUT_S = 30.0
 IDLE_POLL_S = 0.2
 SESSIONS_SHOWN = 20
@@ -111,7 +112,7 @@ def switchover(
             _await_slots(target, to)
         if wait_idle is not None:
             _wait_idle(target, to, wait_idle, allow_slot_loss=allow_slot_loss)
-        _hand_over(target, "/v1/switchover", body, no_wait=no_wait, as_json=as_json, drain_s=drain_timeout or 0)
+        _hand_over(target, SWITCHOVER_PATH, body, no_wait=no_wait, as_json=as_json, drain_s=drain_timeout or 0)
 
 
 def _hand_over(
@@ -158,14 +159,19 @@ def _hand_over(
                 timeout_s=timeout_s,
                 wanted=f"finished (epoch {epoch})",
             )
+            why = ""
             async for line in client.lines("/v1/events?after=0&follow=0", idle_timeout_s=REQUEST_TIMEOUT_S):
                 event = decode(line, Event)
                 if event.epoch >= epoch and event.kind.startswith("failover."):
                     output.json_line(line) if as_json else output.lines(event_lines(event, output.width()))
+                if event.epoch == after.epoch and event.kind == "failover.elected":
+                    why = f": {event.message}"
             if not as_json:
                 output.line(f"writer: {before.writer or 'none'} -> {after.writer} (epoch {after.epoch})")
         if to not in (None, after.writer):
-            raise Failure(f'"{after.writer}" is the writer, not "{to}"', hint="`endpointctl explain` says why")
+            raise Failure(f'"{after.writer}" is the writer, not "{to}"{why}', hint="`endpointctl explain --failover` says more")
+        if path == SWITCHOVER_PATH and after.writer == before.writer:
+            raise Failure(f'"{after.writer}" is the writer again{why}', hint="`endpointctl explain --failover` says more")
 
     asyncio.run(run())
 
@@ -216,7 +222,7 @@ def _await_slots(target: Target, to: str | None) -> None:
             if leads(await fetch_status(client), to):
                 return
             while True:
-                told = decode(await client.post("/v1/switchover", order, timeout_s=REQUEST_TIMEOUT_S), Rehearsal)
+                told = decode(await client.post(SWITCHOVER_PATH, order, timeout_s=REQUEST_TIMEOUT_S), Rehearsal)
                 if not told.slots_awaited:
                     return
                 if loop.time() >= deadline:
@@ -248,7 +254,7 @@ def _wait_idle(target: Target, to: str | None, wait_s: float, *, allow_slot_loss
                 return
             while True:
                 order = msgspec.json.encode({"to": to, "dry_run": True, **_slots(allow=allow_slot_loss)})
-                told = decode(await client.post("/v1/switchover", order, timeout_s=REQUEST_TIMEOUT_S), Rehearsal)
+                told = decode(await client.post(SWITCHOVER_PATH, order, timeout_s=REQUEST_TIMEOUT_S), Rehearsal)
                 if not told.possible:
                     raise Failure(told.obstacle or "a switchover is not possible now")
                 if told.open_count == 0:
@@ -291,7 +297,7 @@ def _rehearse(target: Target, to: str | None, drain_timeout: float | None, *, al
                 return
             body = {"to": to, "dry_run": True, **_slots(allow=allow_slot_loss), **_drain(drain_timeout)}
             order = msgspec.json.encode(body)
-            answer = await client.post("/v1/switchover", order, timeout_s=target.timeout_or(REQUEST_TIMEOUT_S))
+            answer = await client.post(SWITCHOVER_PATH, order, timeout_s=target.timeout_or(REQUEST_TIMEOUT_S))
             told = decode(answer, Rehearsal)
         if as_json:
             output.json_document(answer)

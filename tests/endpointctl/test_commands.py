@@ -34,6 +34,7 @@ from endpointctl.local.plan import make_plan
 from endpointctl.local.ports import free_base_port
 from endpointctl.main import main
 from pgtopology.act import read_act
+from pgtopology.epoch import Epoch
 from pgtopology.event import Event
 from pgtopology.explanation import Explanation
 from pgtopology.node import NodeState
@@ -390,6 +391,30 @@ def test_a_refusal_of_the_manager_and_an_order_out_of_time_are_documents_too(
     assert main(["failover", "--json", "--timeout", "0.3"]) == ExitCode.UNFINISHED
     *_, last = capsys.readouterr().out.splitlines()
     assert json.loads(last)["exit_code"] == ExitCode.UNFINISHED, "the last of the lines"
+
+
+@pytest.mark.parametrize("asked_for", [["--to", "n2"], []])
+def test_a_switchover_that_ends_where_it_began_has_failed_and_says_why(
+    manager: Manager, asked_for: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    nodes = make_node("n1", NodeState.RUNNING), make_node("n2", NodeState.STREAMING)
+    manager.status = make_status(*nodes)
+    why = '"n1" is elected: nobody who may take over holds its shutdown checkpoint; it is promoted again'
+    elected = Event(sequence=1, at="T", monotonic_ms=0, epoch=Epoch(4), kind="failover.elected", node="n1", message=why)
+    manager.events = [elected]
+
+    def go_on() -> None:
+        manager.status = msgspec.structs.replace(make_status(*nodes), epoch=Epoch(4))
+
+    manager.on_order = go_on
+    assert main(["switchover", *asked_for, "--allow-slot-loss", "--json"]) == ExitCode.FAILED
+    told = capsys.readouterr()
+    assert why in told.err
+    first, last = told.out.splitlines()
+    assert json.loads(first)["kind"] == "failover.elected"
+    assert why in json.loads(last)["error"]
+    manager.status = make_status(*nodes)
+    assert main(["failover", "--json"]) == ExitCode.DONE, "the old writer may be the best one that is left"
 
 
 def test_documents_made_here_carry_their_version(manager: Manager, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
