@@ -458,6 +458,7 @@ _THINGS: tuple[Thing, ...] = (
         "slots-exhausted",
         sql("SELECT pg_create_physical_replication_slot('mine' || n) FROM generate_series(1, 18) AS n"),
         undo=[_SLOTS_BACK],
+        tells="slot",
     ),
     _thing(
         "slots-exhausted-on-replicas",
@@ -477,7 +478,7 @@ _THINGS: tuple[Thing, ...] = (
     _thing("walsenders-exhausted", walsenders(30), fast=True),
     _thing("walsender-never-reads", walsenders(1, "START_REPLICATION PHYSICAL 0/3000000")),
     _thing("terminate-everybody", loop(f"SELECT pg_terminate_backend(pid) {_OTHERS}"), locks_out=True),
-    _thing("cancel-everybody", loop(f"SELECT pg_cancel_backend(pid) {_OTHERS}")),
+    _thing("cancel-everybody", loop(f"SELECT pg_cancel_backend(pid) {_OTHERS}"), tells="streaming|heartbeat|commit"),
     _thing(
         "terminate-ours",
         loop("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename LIKE 'endpointd%'", pause_s=0.2),
@@ -487,6 +488,7 @@ _THINGS: tuple[Thing, ...] = (
         loop(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename LIKE 'endpointd%'", pause_s=0.1, at="replicas"
         ),
+        tells="log ?in|slot",
     ),
     _thing("replay-paused", sql("SELECT pg_wal_replay_pause()", at="replicas"), fast=True),
     _thing("replay-paused-loop", loop("SELECT pg_wal_replay_pause()", at="replicas")),
