@@ -12,8 +12,9 @@ REPEAT ?= 1
 MINUTES ?= 30
 SEED ?= 1
 ARGS ?=
+VERSIONS ?= 15 16 17
 
-.PHONY: help install up down status test test-fast test-integration check format compose-test sim bench-failover bench-patroni \
+.PHONY: help install up down status test test-fast test-integration test-versions check format compose-test sim bench-failover bench-patroni \
         faults faults-short hostile hostile-network soak clean
 
 help:
@@ -22,6 +23,7 @@ help:
 	@echo "make status          show the cluster"
 	@echo "make test            every test, on real PostgreSQL, on free ports (ARGS=... for pytest)"
 	@echo "make test-fast       the tests that start no PostgreSQL"
+	@echo "make test-versions   what differs from version to version, on VERSIONS=\"15 16 17\" of PostgreSQL (ARGS=... for pytest)"
 	@echo "make check           lint, format, types, import rules"
 	@echo "make sim             SEEDS=1000 runs of a simulated cluster under faults, with the real decisions (ARGS=\"--jobs 2 --coverage\")"
 	@echo "make compose-test    the cluster of docker-compose.yml on a real engine, under faults (root; ARGS=--short for less)"
@@ -72,6 +74,11 @@ test-fast: $(TESTING)
 
 test-integration: $(TESTING)
 	$(BIN)/python -m pytest -m integration $(ARGS)
+
+# Each version's build is fetched once; the default, 18, is what every other target runs on.
+test-versions: $(TESTING)
+	@for version in $(VERSIONS); do \
+	  echo "PostgreSQL $$version"; $(BIN)/python -m pytest --pg-version=$$version -m versions $(ARGS) || exit 1; done
 
 check: $(TESTING)
 	$(BIN)/ruff check .

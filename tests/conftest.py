@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.versions import VersionError, programs
+
 # The same examples in every run, so that a red run means a change; HYPOTHESIS_PROFILE=explore looks for new ones.
 settings.register_profile("repeatable", derandomize=True)
 settings.register_profile("explore", max_examples=2000)
@@ -51,6 +53,7 @@ def _reaches_no_running_cluster() -> Iterator[None]:  # pyright: ignore[reportUn
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let the tests that start PostgreSQL be run on another one than the bundled."""
     parser.addoption("--pg-bin", metavar="DIR", help="PostgreSQL's programs for tests that start servers, as --pg-bin=DIR")
+    parser.addoption("--pg-version", type=int, metavar="N", help="the same, of a pinned build of this major version")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -59,7 +62,14 @@ def pytest_configure(config: pytest.Config) -> None:
         del os.environ[name]
     # Not the directory of a cluster that its user works with; who wants one names it.
     os.environ["ENDPOINTD_DATA_DIR"] = "/nonexistent/endpointd-tests-name-their-cluster"
-    named = config.getoption("--pg-bin")
+    named, version = config.getoption("--pg-bin"), config.getoption("--pg-version")
+    if named is not None and version is not None:
+        raise pytest.UsageError("--pg-bin and --pg-version: only one of them can be used")
+    if version is not None:
+        try:
+            named = str(programs(version))
+        except VersionError as error:
+            raise pytest.UsageError(f"--pg-version: {error}") from error
     if named is not None:
         if not (Path(named) / "postgres").exists():
             raise pytest.UsageError(f"--pg-bin: there is no {named}/postgres")

@@ -77,6 +77,7 @@ def members(cluster: Cluster) -> set[str]:
     return names
 
 
+@pytest.mark.versions
 def test_a_copy_that_goes_on_as_a_standby_counts_for_no_commit(cluster: Cluster, members: set[str], copy: Path) -> None:
     """It has all that the data directory of a member has, and its word would release commits that no member has."""
     with started(cluster, copy, "-c", "max_wal_senders=20"):

@@ -33,6 +33,7 @@ def test_writes_survive_the_death_of_the_primary(cluster: Cluster) -> None:
     assert recorder.check(dsn).is_clean, "a row vanished after the old primary had rejoined"
 
 
+@pytest.mark.versions
 @pytest.mark.timeout(300)
 def test_three_kills_in_a_row_lose_nothing(cluster: Cluster) -> None:
     dsn = cluster.dsn("writer")

@@ -66,6 +66,7 @@ def test_a_cluster_grows_from_one_node_to_five_and_shrinks_to_three_under_load(m
     assert recorder.check(dsn).is_clean
 
 
+@pytest.mark.versions
 @pytest.mark.timeout(240)
 def test_a_switchover_loses_nothing_and_the_old_primary_needs_no_rewind(cluster: Cluster) -> None:
     before = cluster.wait_healthy()
@@ -89,6 +90,7 @@ def test_a_switchover_loses_nothing_and_the_old_primary_needs_no_rewind(cluster:
     assert _mended(cluster) == mended, "a node was rewound or made anew"
 
 
+@pytest.mark.versions
 @pytest.mark.timeout(240)
 def test_a_standby_is_stopped_started_restarted_and_made_anew_by_order(cluster: Cluster) -> None:
     before = cluster.wait_healthy()

@@ -214,6 +214,7 @@ def test_without_writer_and_one_replica_nothing_is_promoted_and_it_heals(cluster
     assert verdict.is_clean, str(verdict)
 
 
+@pytest.mark.versions
 @pytest.mark.timeout(240)
 def test_without_both_replicas_commits_wait_and_nothing_moves(cluster: Cluster) -> None:
     before = cluster.status()
@@ -281,6 +282,7 @@ def test_a_stopped_cluster_comes_back_with_its_data(cluster: Cluster) -> None:
         recorder.wait_for_more(25, timeout_s=30.0)
 
 
+@pytest.mark.versions
 @pytest.mark.timeout(240)
 def test_everything_killed_at_once_comes_back_with_its_data(cluster: Cluster) -> None:
     dsn = cluster.dsn("writer")

@@ -49,6 +49,7 @@ def until(is_met: Callable[[], object], wanted: str, timeout_s: float = 30.0) ->
         time.sleep(0.05)
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize("door", ["writer", "reader", "node"])
 def test_a_base_copy_can_be_taken_through_every_door(cluster: Cluster, archiver: str, door: str, tmp_path: Path) -> None:
     standby = next(node.name for node in cluster.status().nodes if node.role == "standby")

@@ -134,6 +134,7 @@ def test_no_secret_stands_in_a_log_a_setting_or_a_command_line(cluster: Cluster)
         assert not any(secret in text for secret in secrets), f"a secret stands in {where}"
 
 
+@pytest.mark.versions
 def test_nobody_is_trusted(cluster: Cluster) -> None:
     for node in ("n1", "n2", "n3"):
         with psycopg.connect(cluster.dsn(node)) as connection:

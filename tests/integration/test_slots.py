@@ -143,6 +143,7 @@ def assert_archived_without_gap(cluster: Cluster, archive: Path) -> None:
     assert numbers == list(range(numbers[0], numbers[-1] + 1))
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize("how", ["switchover", "kill"])
 def test_an_archive_has_no_gap_when_the_writer_changes(cluster: Cluster, tmp_path: Path, how: str) -> None:
     archive = tmp_path / "archive"
@@ -306,6 +307,7 @@ def test_a_switchover_waits_for_a_subscribers_slot_that_was_made_a_moment_ago(pu
         unsubscribe(subscriber, publisher)
 
 
+@pytest.mark.versions
 def test_slots_that_are_never_carried_hold_no_switchover_up_and_are_named(publisher: Cluster) -> None:
     execute(publisher, "SELECT pg_create_logical_replication_slot('lonely', 'test_decoding')")
     until(lambda: slot(publisher.status(), "lonely") is not None, "in status")

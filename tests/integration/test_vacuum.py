@@ -49,6 +49,7 @@ def left_by_a_standby(cluster: Cluster) -> None:
     cluster.ctl("node", "stop", name)
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize(
     "change",
     [switched_over, switched_there_and_back, restarted_one_after_another, killed_after_a_checkpoint, left_by_a_standby],

@@ -45,6 +45,7 @@ async def kill_postmaster(member: Member) -> int:
     return int((loop.time() - begun) * 1000)
 
 
+@pytest.mark.versions
 async def test_a_killed_primary_is_replaced_and_comes_back_by_a_rewind() -> None:
     async with running_members(3) as cluster:
         await grow(cluster)

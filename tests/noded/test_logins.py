@@ -46,6 +46,7 @@ async def locked(cluster: Cluster, member: Member, *tables: str) -> AsyncGenerat
         yield
 
 
+@pytest.mark.versions
 async def test_a_standby_that_lets_nobody_in_is_read_and_promoted_by_its_files() -> None:
     async with running_members(3) as cluster:
         first, second, third = cluster.members

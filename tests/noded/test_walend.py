@@ -46,6 +46,7 @@ def check(found: Position | str, told: Position) -> None:
     assert told.replayed_lsn <= found.lsn <= told.lsn, (found, told)
 
 
+@pytest.mark.versions
 async def test_the_files_tell_what_the_server_tells() -> None:
     async with running_members(2) as cluster:
         first, second = await pair(cluster)
