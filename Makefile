@@ -14,8 +14,8 @@ SEED ?= 1
 ARGS ?=
 VERSIONS ?= 15 16 17
 
-.PHONY: help install up down status test test-fast test-integration test-versions check format compose-test sim bench-failover bench-patroni \
-        faults faults-short hostile hostile-network soak clean
+.PHONY: help install up down status test test-fast test-integration test-versions check format compose-test sim bench-failover \
+        bench-patroni faults faults-short hostile hostile-network soak clean
 
 help:
 	@echo "make up              install into .venv and run a cluster in the foreground (^C stops it)"
