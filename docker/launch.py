@@ -23,7 +23,6 @@ import msgspec
 from daemonkit.settings import SettingsError, load_settings
 from daemonkit.toml import to_toml
 from deployment import containers
-from deployment.containers import RUN
 
 HANDED_OVER = Path("/run/secrets")
 USAGE = 2
@@ -75,9 +74,9 @@ def main() -> None:
 
 def _become(module: str, settings: msgspec.Struct, health: str) -> None:
     """Replace this process by the daemon, with *settings*; *health* is where its health check asks."""
-    path = RUN / "settings.toml"
+    path = containers.RUN / "settings.toml"
     path.write_text(to_toml(settings))
-    (RUN / "health").write_text(f"{health}\n")
+    (containers.RUN / "health").write_text(f"{health}\n")
     # Engines start programs with room for few open files, so that old ones are not harmed; a proxy has two for each session.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

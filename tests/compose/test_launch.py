@@ -7,10 +7,17 @@ import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
+from cluster_manager.settings import read_settings as read_manager
 from daemonkit.principals import Scope, read_verifiers
+from daemonkit.settings import load_settings
+from endpointd.settings import read_settings as read_proxy
+from noded.settings import NodedSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,6 +33,55 @@ def _load() -> ModuleType:
 
 
 launch = _load()
+
+
+PLACED = """
+import sys
+from pathlib import Path
+root, run, role = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
+sys.path[:0] = [str(root), str(root / "docker")]
+from deployment import containers
+containers.CLUSTER_FILE = root / "config" / "compose.toml"
+containers.RUN, containers.SECRETS, containers.SOCKETS = run, run / "secrets", run / "socket"
+import launch
+launch.HANDED_OVER = run / "handed"
+sys.executable = "/bin/echo"
+sys.argv = ["endpointd-launch", *role]
+launch.main()
+"""
+"""The program with other places for its files, and a Python that says what it was to become."""
+
+
+@pytest.mark.parametrize(
+    ("role", "module", "read", "health"),
+    [
+        (["noded", "n2"], "noded.daemon", lambda path: load_settings(path, NodedSettings), "8008 /readiness"),
+        (["manager"], "cluster_manager.daemon", read_manager, "6480 /health"),
+        (["proxy"], "endpointd.daemon", read_proxy, "6490 /health"),
+    ],
+)
+def test_a_container_becomes_its_daemon_with_settings_that_it_reads(
+    tmp_path: Path, role: list[str], module: str, read: Callable[[Path], object], health: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PLACED, str(ROOT), str(tmp_path), *role],
+        env={"ENDPOINTD_NET": "10.1.2"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    file = tmp_path / "settings.toml"
+    assert done.stdout == f"-m {module} --config {file}\n"
+    assert read(file)
+    assert (tmp_path / "health").read_text() == f"{health}\n"
+
+
+def test_a_container_that_is_described_wrongly_says_so_in_one_line(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PLACED, str(ROOT), str(tmp_path), "noded", "n9"],
+        env={"ENDPOINTD_NET": "10.1.2"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("endpointd-launch: ")
+    assert 'there is no node "n9"' in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_secrets_become_private(tmp_path: Path) -> None:
