@@ -70,6 +70,7 @@ class Node:
         reporter.horizon = lambda: self.upkeep.horizon.report(asyncio.get_running_loop().time())
         reporter.outside = lambda: self.upkeep.outside
         reporter.slots_kept = lambda: self.upkeep.slots.members or frozenset()
+        reporter.slots_lacking = lambda: self.upkeep.slots.lacking
         self.audit = Audit(instance, reporter.gatherer, passwords, reporter.poke)
         self.logins = Logins(instance, reporter.poke)
         reporter.relaxations = lambda: self.audit.relaxations.texts

@@ -78,6 +78,8 @@ class Reporter:
         self.replay_lag = ReplayLag(instance.sessions.observer, lambda: self.gatherer.facts)
         self.slots_kept: Callable[[], frozenset[str]] = frozenset
         """Whom to ask for the slots that are kept."""
+        self.slots_lacking: Callable[[], tuple[str, ...]] = tuple
+        """Whom to ask for those that cannot be."""
         self.relaxations: Callable[[], tuple[str, ...]] = tuple
         """Whom to ask for what is relaxed on the writer."""
         self.user_slots: Callable[[], tuple[UserSlot, ...]] = tuple
@@ -208,6 +210,7 @@ class Reporter:
             synchronous_standby_names=facts.synchronous_standby_names,
             connections=facts.connections,
             slots_kept=tuple(sorted(self.slots_kept())),
+            slots_lacking=self.slots_lacking() if running else (),
             user_slots=self.user_slots() if running else (),
             horizon=self.horizon() if running else None,
             disk=disk_of(instance),

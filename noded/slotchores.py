@@ -7,6 +7,9 @@ that a dead node cannot fill a living one's disk.  Everything else is somebody's
 made.  What the writer has of it is kept on every standby under the same name, no further than the writer's, so that its owner
 goes on after a handover without a gap; what stands here only as such a copy (`carried`) goes when the writer has it no more.
 
+The names of the cluster's own are nobody else's: a slot of another kind under one of them, logical or of a session's lifetime,
+is no member's, and goes at once with whoever holds it.  On a standby members alone hold theirs, to follow whoever is elected.
+
 A slot keeps row versions for whoever asked for them last, also when that one is long gone, and a standby's feedback hands
 them on to the writer, where VACUUM then removes nothing: so an idle slot is relieved of them.
 """
@@ -72,6 +75,8 @@ class Chores:
 
     carried: frozenset[str]
     """To be remembered first."""
+    free: tuple[str, ...] = ()
+    """Those whose holders are ended, unless these are members."""
     drop: tuple[str, ...] = ()
     make: tuple[Make, ...] = ()
     advance: Mapping[str, Lsn] = field(default_factory=dict[str, Lsn])
@@ -113,15 +118,23 @@ def left_over(now: Situation) -> frozenset[str]:
     return frozenset(found)
 
 
+def lacking(now: Situation) -> frozenset[str]:
+    """Return the members that have no slot here from which they could stream."""
+    members = now.members or frozenset()
+    return frozenset(
+        name
+        for name in members
+        if (slot := now.here.get(name)) is None or not slot.is_for_standbys or (slot.is_lost and not slot.active)
+    )
+
+
 def chores(now: Situation) -> Chores:
     """Return what is to be done."""
-    drop = {name for name in left_over(now) if now.left_s.get(name, 0.0) >= KEPT_S}
     members = now.members or frozenset()
-    make = [
-        Make(name=name, anew=name in now.here)
-        for name in sorted(members)
-        if (slot := now.here.get(name)) is None or (slot.is_lost and not slot.active)
-    ]
+    claimed = _claimed(now)
+    wrong = {name for name in claimed if not now.here[name].is_for_standbys}
+    drop = {name for name in left_over(now) if now.left_s.get(name, 0.0) >= KEPT_S} | (wrong - members)
+    make = [Make(name=name, anew=name in now.here) for name in sorted(lacking(now))]
     carried = now.carried
     advance: dict[str, Lsn] = {}
     back: dict[str, Lsn] = {}
@@ -144,6 +157,7 @@ def chores(now: Situation) -> Chores:
         back = _taken_back(now, copies)
     return Chores(
         carried=carried,
+        free=tuple(sorted(name for name in claimed if now.here[name].active and (now.standby or name in wrong))),
         drop=tuple(sorted(drop)),
         make=tuple(make),
         advance=advance,
@@ -166,7 +180,8 @@ def standby_slots(before: Collection[str], voters: Voters | None, writer: str, h
     """
     if voters is None or not (needed := voters.others_needed(writer)):
         return ()
-    known = {voter.sync_name for voter in voters.members if voter.name != writer} & here.keys()
+    others = {voter.sync_name for voter in voters.members if voter.name != writer}
+    known = {name for name in others & here.keys() if here[name].is_for_standbys}
     reach = {name: here[name].restart_lsn or Lsn(0) for name in known}
     best = max(reach.values(), default=Lsn(0))
 
@@ -175,6 +190,11 @@ def standby_slots(before: Collection[str], voters: Voters | None, writer: str, h
         return not here[name].active, not (name in before and keeps_up), -reach[name], name
 
     return tuple(sorted(sorted(known, key=preference)[:needed]))
+
+
+def _claimed(now: Situation) -> frozenset[str]:
+    """Return the slots here under names that are the cluster's own, once somebody has said which those are."""
+    return frozenset(now.here.keys() & (now.ours | now.members)) if now.members is not None else frozenset()
 
 
 def _can_follow(now: Situation, name: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Collection, Iterable
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -21,8 +21,18 @@ from noded.instance import Instance
 from noded.promise import Following
 from noded.segments import Geometry, timeline_of
 from noded.sessions import SessionError
-from noded.slotchores import Chores, Situation, chores, left_over, lives_of_members, users_slots
-from noded.slots import Slot, advance_slot, drop_slot, make_slot, read_slots, read_slots_of, release_rows, take_back
+from noded.slotchores import Chores, Situation, chores, lacking, left_over, lives_of_members, users_slots
+from noded.slots import (
+    Slot,
+    advance_slot,
+    drop_slot,
+    free_slots,
+    make_slot,
+    read_slots,
+    read_slots_of,
+    release_rows,
+    take_back,
+)
 from noded.walsender import Walsender, WalsenderError
 from pgtopology.lsn import Lsn
 from pgtopology.observation import UserSlot
@@ -30,6 +40,9 @@ from pgtopology.observation import UserSlot
 ASK_TIMEOUT_S = 2.0
 CARRIED_MAX = 100
 """So many slots of users' are carried over."""
+LACKING_S = 2.0
+"""A slot that a member has lacked for so long is not made by the next round: new members' are, and so are those that somebody
+dropped."""
 
 _ROLE = "SELECT oid::int8 AS oid FROM pg_catalog.pg_authid WHERE rolname = $1"
 _IN_USE = """
@@ -59,6 +72,7 @@ class SlotKeeper:
         self._there: tuple[Following, dict[str, Slot]] | None = None
         self._idle_since: dict[str, float] = {}
         self._left_since: dict[str, float] = {}
+        self._lacking_since: dict[str, float] = {}
         self.role_oid: int | None = None
         """The number of the nodeds' role, once it was asked for."""
         self._log = get_logger()
@@ -68,6 +82,8 @@ class SlotKeeper:
         """The slots of this node, as they were in the last round."""
         self.told: tuple[str, ...] = ()
         """The sync names of all members, once an order has said them."""
+        self.lacking: tuple[str, ...] = ()
+        """The members that could not stream from here, round after round, by name."""
 
     @property
     def members(self) -> frozenset[str] | None:
@@ -121,12 +137,37 @@ class SlotKeeper:
         todo = chores(dataclasses.replace(situation, idle_s=idle_s, left_s=left_s))
         if (carried := tuple(sorted(todo.carried))[:CARRIED_MAX]) != state.carried_slots:
             instance.state.store(replace(instance.state.value, carried_slots=carried))
+        held = await self._free(todo.free)
+        self._note_lacking(lacking(situation) | (held & (self.members or frozenset())), now)
         await self._do(todo)
+
+    async def _free(self, names: Collection[str]) -> frozenset[str]:
+        """End whoever holds *names* and is no member; return the slots that were held."""
+        if not names:
+            return frozenset()
+        role = None
+        if self._standby:
+            with contextlib.suppress(SessionError):
+                # It may have been made again since it was asked for, and no member is to be ended for that.
+                await self._remember_ours()
+                role = self.role_oid
+        ended = await free_slots(self.session, names, role)
+        for name, pid in ended.items():
+            self._log.error("whoever held a slot of the cluster's own and is no member is ended", slot=name, pid=pid)
+        return frozenset(ended)
+
+    def _note_lacking(self, names: Collection[str], now: float) -> None:
+        """Remember since when *names* are wanting; those that have been for too long are told."""
+        self._lacking_since = _since(self._lacking_since, names, now)
+        lacking = tuple(sorted(name for name, since in self._lacking_since.items() if now - since >= LACKING_S))
+        if lacking != self.lacking:
+            self.lacking = lacking
+            self._log.warning("members could not stream from here, for want of their slots", slots=lacking)
 
     async def _do(self, todo: Chores) -> None:
         session = self.session
         for name in todo.drop:
-            self._log.warning("slot that stands here for nobody is dropped", slot=name)
+            self._log.warning("slot that stands here for nobody, or in a member's place, is dropped", slot=name)
             await self._try("dropped", name, drop_slot(session, name))
         for made in todo.make:
             await self._try("made", made.name, make_slot(session, made.name, reserve=made.reserve, anew=made.anew))

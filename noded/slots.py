@@ -1,4 +1,4 @@
-"""Replication slots as PostgreSQL has them: read, made, advanced, dropped, and relieved of the row versions they hold.
+"""Replication slots as PostgreSQL has them: read, made, freed, advanced, dropped, and relieved of the row versions they hold.
 
 They are read by the function behind the view: the view joins pg_database, which a client can lock.
 """
@@ -6,7 +6,7 @@ They are read by the function behind the view: the view joins pg_database, which
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Collection
 
 import msgspec
 
@@ -19,8 +19,18 @@ TIMEOUT_S = 2.0
 READ = "SELECT coalesce(json_agg(s), '[]')::text AS slots FROM pg_catalog.pg_get_replication_slots() AS s"
 _MAKE = "SELECT pg_create_physical_replication_slot(name, $2) FROM unnest($1::text[]) AS name"
 
-STATEMENTS: list[tuple[str, tuple[object, ...]]] = [(READ, ()), (_MAKE, ([], True))]
-"""What a writer needs before anybody can follow it; of no slot it makes none."""
+_DROP = "SELECT pg_drop_replication_slot(name) FROM unnest($1::text[]) AS name"
+_FREE = """
+SELECT s.slot_name::text AS name, s.active_pid AS pid, pg_terminate_backend(s.active_pid, 200)
+  FROM pg_get_replication_slots() s LEFT JOIN pg_stat_get_activity(NULL) a ON a.pid = s.active_pid
+ WHERE s.slot_name::text = ANY($1::text[]) AND s.active_pid <> pg_backend_pid()
+   AND (s.slot_type <> 'physical' OR s.temporary
+        OR a.usesysid <> $2::int8::oid AND a.usesysid <> (SELECT usesysid FROM pg_stat_get_activity(pg_backend_pid())))
+"""
+"""By what the slot is and who holds it at that moment, not by what was read before. 200 ms: a backend that ends takes a few."""
+
+STATEMENTS: list[tuple[str, tuple[object, ...]]] = [(READ, ()), (_MAKE, ([], True)), (_DROP, ([],)), (_FREE, ([], None))]
+"""What a writer needs before anybody can follow it; done to no slot, it does nothing."""
 
 
 class Slot(msgspec.Struct, frozen=True, kw_only=True, rename={"name": "slot_name", "restart": "restart_lsn"}):
@@ -49,6 +59,11 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True, rename={"name": "slot_name
     def is_physical(self) -> bool:
         """Whether it is for WAL as it is, not for decoded changes."""
         return self.slot_type == "physical"
+
+    @property
+    def is_for_standbys(self) -> bool:
+        """Whether a standby may rest on it: it is for WAL as it is, and outlives the session that made it."""
+        return self.is_physical and not self.temporary
 
     @property
     def is_lost(self) -> bool:
@@ -90,12 +105,29 @@ async def read_slots_of(server: Walsender, *, timeout_s: float) -> tuple[Slot, .
     return decode_slots(rows[0][0] or b"[]") if rows else ()
 
 
-async def ensure_slots(session: Session, names: Iterable[str]) -> None:
-    """Make a slot for each of *names* that has none, and anew for one that lost its WAL. Raises SessionError, ValueError."""
+async def ensure_slots(session: Session, names: Collection[str]) -> None:
+    """See to it that each of *names* has a slot that a standby can use at once; what stands in the way goes.
+
+    What cannot be done for one keeps no other waiting. Raises SessionError, ValueError if nothing can be found out.
+    """
     slots = {slot.name: slot for slot in await read_slots(session)}
+    wrong = [name for name in names if name in slots and not slots[name].is_for_standbys]
+    if any(slots[name].active for name in wrong):
+        await free_slots(session, wrong)
     for name in sorted(names):
-        if name not in slots or (slots[name].is_lost and not slots[name].active):
-            await make_slot(session, name, anew=name in slots)
+        if name not in slots or name in wrong or (slots[name].is_lost and not slots[name].active):
+            with contextlib.suppress(SessionError):
+                await make_slot(session, name, anew=name in slots)
+
+
+async def free_slots(session: Session, names: Collection[str], member_role: int | None = None) -> dict[str, int]:
+    """End whoever holds one of *names* and is no member; return the processes. Raises SessionError.
+
+    Members stream from lasting physical slots. Whoever holds another kind is none, and whoever holds theirs is none if it is
+    not of the role whose oid is *member_role*: None leaves such holders alone.
+    """
+    rows = await session.rows(_FREE, list(names), member_role, timeout_s=TIMEOUT_S)
+    return {row["name"]: row["pid"] for row in rows}
 
 
 async def make_slot(session: Session, name: str, *, reserve: bool = True, anew: bool = False) -> None:
@@ -112,7 +144,7 @@ async def make_slot(session: Session, name: str, *, reserve: bool = True, anew: 
 async def drop_slot(session: Session, name: str) -> None:
     """Drop the slot *name*, unless somebody uses it or it is gone. Raises SessionError."""
     try:
-        await session.rows("SELECT pg_drop_replication_slot($1)", name, timeout_s=TIMEOUT_S)
+        await session.rows(_DROP, [name], timeout_s=TIMEOUT_S)
     except SessionError as error:
         if not str(error).startswith("42704"):  # undefined_object
             raise

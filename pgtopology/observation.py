@@ -272,6 +272,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """As of a second ago or less; None while PostgreSQL has not said, or from a noded that does not ask."""
     slots_kept: tuple[str, ...] | None = None
     """Whose slots it keeps, as it was told since noded began: all members' but its own; None from a noded that does not say."""
+    slots_lacking: tuple[str, ...] = ()
+    """Of those, the ones from which nobody could stream although noded has tried for a while to put that right."""
 
     user_slots: tuple[UserSlot, ...] = ()
     """By name; no more than some."""

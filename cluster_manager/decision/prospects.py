@@ -139,6 +139,7 @@ def _no_failover(situation: Situation, lost: Collection[NodeName]) -> str | None
         return f'no failover is possible: "{voters.names[0]}" is the only voter (durability {document.durability})'
     able = [voter.name for voter in situation.promisable if voter.name not in lost]
     unfit = {name: why for name in able if (node := situation.node(name)) is not None and (why := unfitness(node)) is not None}
+    unfit |= {name: why for name in able if (why := _finds_no_quorum(situation, name, {*lost, *unfit})) is not None}
     missing = {name: why for name, why in situation.missing.items() if name not in lost} | unfit
     fit = [name for name in able if name not in unfit]
     needed = max(voters.safe_set_size, voters.w)
@@ -167,6 +168,27 @@ def unfitness(node: NodeView) -> str | None:
     if observation.crashes >= CRASHES_MAX:
         return f"its PostgreSQL ended {observation.crashes} times in a row"
     return None
+
+
+def _finds_no_quorum(situation: Situation, name: NodeName, lost: Collection[NodeName]) -> str | None:
+    """Return why nobody would acknowledge the commits of the voter *name*, if it led without *lost*, or None.
+
+    Whoever has no slot there cannot stream from it. It could be elected all the same: only its WAL decides about that.
+    """
+    seen = situation.heard.get(name)
+    if seen is None or not seen.slots_lacking:
+        return None
+    able = [voter for voter in situation.promisable if voter.name not in (name, *lost)]
+    serving = fit_to_serve(situation.document, [voter.name for voter in able if voter.sync_name not in seen.slots_lacking])
+    if len(serving) >= situation.voters.others_needed(name):
+        return None
+    return f"lacks the slots {', '.join(seen.slots_lacking)}, and as the writer would find no quorum"
+
+
+def without_slots(situation: Situation) -> dict[str, str]:
+    """Return the voters beside the writer that might be elected, and would find no quorum for want of others' slots."""
+    beside = [node.name for node in situation.voters_beside(situation.document.writer or "")]
+    return {name: why for name in beside if (why := _finds_no_quorum(situation, name, ())) is not None}
 
 
 def without_room(view: View) -> dict[str, str]:

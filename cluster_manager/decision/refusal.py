@@ -8,7 +8,7 @@ from cluster_manager.decision.actions import ActionKind
 from cluster_manager.decision.carrying import awaited_with
 from cluster_manager.decision.diagnose import Diagnosis, diagnose_writer
 from cluster_manager.decision.members import CAUGHT_UP_BYTES, lag_bytes, node_state
-from cluster_manager.decision.prospects import stalled_ms
+from cluster_manager.decision.prospects import stalled_ms, without_slots
 from cluster_manager.decision.prospects import unanswered as is_unanswered
 from cluster_manager.decision.request import Request, RequestKind
 from cluster_manager.decision.situation import Situation, login_problems, survey, survivors
@@ -45,7 +45,7 @@ def why_not(situation: Situation, request: Request) -> str | None:
 def _target_refusal(situation: Situation, request: Request) -> str | None:
     """Return why the writer cannot go to another voter, or not to the one that is asked for, or None."""
     document = situation.document
-    trouble = _unfit(situation, request.to) if request.to is not None else None
+    trouble = _unfit(situation, request.to) or _without_slots(situation, request.to) if request.to is not None else None
     if request.to is not None and (request.to == document.writer or request.to not in situation.nodes):
         return trouble
     if len(situation.voters.members) < 2:
@@ -66,6 +66,9 @@ def _good_order_refusal(situation: Situation, request: Request) -> str | None:
     to = request.to if request.to is not None else _heir(situation)
     if to is None:
         return "no other voter is streaming"
+    if request.to is None and (unfit := without_slots(situation)):
+        # The election would decide among all of them.
+        return f"the next writer may be one that finds no quorum: {tell(unfit)}; name another one (--to)"
     if not request.allow_slot_loss and (awaited := awaited_with(situation.view, to)):
         return slots_not_there(awaited)
     if problems := login_problems(situation, spared=False):
@@ -176,6 +179,11 @@ def _heir(situation: Situation) -> NodeName | None:
         if _unfit(situation, node.name) is None
     ]
     return min(fit)[2] if fit else None
+
+
+def _without_slots(situation: Situation, name: str) -> str | None:
+    unfit = without_slots(situation)
+    return f'"{name}" {unfit[name]}' if name in unfit else None
 
 
 def _beats(situation: Situation) -> bool:

@@ -91,6 +91,7 @@ OTHERWISE: dict[str, Any] = {
     "synchronous_standby_names": "",
     "data_dir": "/other",
     "slots_kept": ("n2_a",),
+    "slots_lacking": ("n2_a",),
     "user_slots": (UserSlot(name="barman", is_physical=True),),
     "server_version": "18.1",
     "pending_restart": True,

@@ -24,6 +24,7 @@ FIVE = "manager nodes=n1,n2,n3,n4,n5\ndocument voters=n1,n2,n3,n4,n5/3\n" + "".j
 
 NOTHING_COMES = "node n2 advanced=9000\nnode n3 advanced=9000"
 PROXY = ProxyStatus(name="proxy-1", epoch=Epoch(4), sessions=0, engine="asyncio")
+LACKS = '1 of the 2 voters needed could promise; "n2" lacks the slots n1_1111, n3_3333, and as the writer would find no quorum'
 ALONE = 'without "n1" no failover is possible: "n1" is the only voter (durability async)'
 
 
@@ -59,6 +60,12 @@ def told(story: str, *, proxies: tuple[ProxyStatus, ...] = (PROXY,)) -> tuple[St
         (APART + "node n3 crashes=5", (False, False, False), "ended 5 times in a row"),
         (APART + "node n3 login-problem=42883", (False, False, False), 'n3" says that 42883'),
         (APART + "node n3 login-spared=53300", (True, True, True), "another voter takes over"),
+        (APART + "node n2 slots-lacking=n1,n3", (False, False, False), LACKS),
+        # Of the one that is lost it needs no slot.
+        (APART + "node n2 slots-lacking=n1", (True, True, True), "another voter takes over"),
+        (APART + "node n1 slots-lacking=n2,n3", (True, True, True), "another voter takes over"),
+        # Given up after a while, it is not needed.
+        (FIVE + "node n2 slots-lacking=n1,n3,n4,n5", (True, True, True), "another voter takes over"),
         (APART + "document paused", (False, False, False), "paused"),
         (APART + "document durability=async voters=n1/1", (False, False, False), "is the only voter"),
         (APART + "document durability=async voters=n1,n2/1", (False, False, False), "1 of the 2 voters needed"),

@@ -36,6 +36,14 @@ _SLEEPS = (
 _SLOTS_BACK = back_everywhere(
     "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE 'mine%'"
 )
+_EACH_MEMBERS_SLOT = (
+    "FOR s IN SELECT slot_name FROM pg_replication_slots WHERE NOT active AND slot_name LIKE 'n_\\_%' "
+    "LOOP PERFORM pg_drop_replication_slot(s)"
+)
+_FILLED = (
+    f"DO $$ DECLARE s name; BEGIN {_EACH_MEMBERS_SLOT}; END LOOP; FOR n IN 1..1000 LOOP "
+    "PERFORM pg_create_physical_replication_slot('mine' || n); END LOOP; EXCEPTION WHEN OTHERS THEN NULL; END $$"
+)
 _TABLESPACE = f"/tmp/endpointd-hostile-{os.getpid()}"
 _WRONG_LSN = "LANGUAGE sql AS $$ SELECT '0/1'::pg_lsn $$"
 
@@ -453,6 +461,34 @@ _THINGS: tuple[Thing, ...] = (
             "WHERE NOT active AND NOT temporary AND slot_name LIKE 'n_\\_%'",
             pause_s=0.3,
         ),
+    ),
+    _thing(
+        "slots-of-members-held",
+        held(
+            f"DO $$ DECLARE s name; BEGIN {_EACH_MEMBERS_SLOT}; PERFORM pg_create_physical_replication_slot(s, true, true); "
+            "END LOOP; END $$",
+            at="replicas",
+        ),
+        tells="lacks the slots",
+    ),
+    _thing(
+        "slots-of-members-made-logical",
+        sql(
+            f"DO $$ DECLARE s name; BEGIN {_EACH_MEMBERS_SLOT}; PERFORM pg_create_logical_replication_slot(s, 'pgoutput'); "
+            "END LOOP; END $$",
+            at="replicas",
+        ),
+        tells="lacks the slots",
+        since=16,
+    ),
+    # Room for them is their owner's to make: what is there was made by somebody who may.
+    _thing(
+        "slots-of-members-displaced",
+        sql(_FILLED, at="replicas"),
+        undo=[_SLOTS_BACK],
+        ends=Ends.TOLD,
+        tells="lacks the slots",
+        settle_s=6.0,
     ),
     _thing(
         "slots-exhausted",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from msgspec.structs import replace as replace_slot
 
 from noded.slotchores import (
@@ -15,6 +17,7 @@ from noded.slotchores import (
     Make,
     Situation,
     chores,
+    lacking,
     left_over,
     lives_of_members,
     standby_slots,
@@ -72,9 +75,66 @@ def test_every_member_but_this_has_a_slot_and_one_that_lost_its_wal_gets_another
     assert not chores(on_writer(slot(N2), slot(N3))).make
 
 
+def a_strangers(kind: str) -> dict[str, Any]:
+    """Return what makes a slot another than a member can stream from."""
+    return {"logical": {"slot_type": "logical", "catalog_xmin": "700"}, "temporary": {"temporary": True}}[kind]
+
+
+@pytest.mark.parametrize("kind", ["logical", "temporary"])
+@pytest.mark.parametrize("on", [on_standby, on_writer], ids=["standby", "writer"])
+def test_a_slot_of_a_members_name_that_no_member_can_use_makes_room_for_the_members(
+    on: Callable[..., Situation], kind: str
+) -> None:
+    wrong = a_strangers(kind)
+    idle = chores(on(slot(N1), slot(N2), slot(N3, **wrong)))
+    assert (idle.free, idle.drop, idle.make) == ((), (), (Make(name=N3, anew=True),))
+    held = chores(on(slot(N1), slot(N2), slot(N3, active=True, **wrong)))
+    assert (held.free, held.drop, held.make) == ((N3,), (), (Make(name=N3, anew=True),))
+    assert lacking(on(slot(N1), slot(N2), slot(N3, active=True, **wrong))) == {N3}
+
+
+@pytest.mark.parametrize("kind", ["logical", "temporary"])
+def test_no_other_slot_takes_the_name_of_this_node_or_of_one_that_is_gone(kind: str) -> None:
+    gone, wrong = "n4_dddddd", a_strangers(kind)
+    on_its_node = on_standby(
+        slot(N1),
+        slot(N2, active=True, **wrong),
+        slot(N3),
+        slot(gone, **wrong),
+        ours=frozenset({N1, N2, N3, gone}),
+    )
+    todo = chores(on_its_node)
+    assert (todo.free, todo.drop, todo.make) == ((N2,), (N2, gone), ())
+    assert lacking(on_its_node) == frozenset()
+
+
+def test_slots_of_other_names_are_their_owners_whatever_they_are() -> None:
+    theirs = (logical("s1"), logical("s2", active=True), slot("t", temporary=True, active=True), slot("b", active=True))
+    for now in (on_standby(slot(N1), slot(N3), *theirs), on_writer(slot(N2), slot(N3), *theirs)):
+        todo = chores(now)
+        assert (todo.free, todo.drop, todo.make) == ((), (), ())
+
+
+def test_whoever_holds_a_members_slot_is_looked_at_on_a_standby_and_left_to_the_names_on_the_writer() -> None:
+    held = (slot(N1, active=True), slot(N3, active=True))
+    # Who it is, PostgreSQL tells: a member may follow a standby that is about to be promoted.
+    assert chores(on_standby(*held)).free == (N1, N3)
+    assert chores(on_standby(*held)).make == ()
+    assert chores(on_writer(slot(N2, active=True), slot(N3, active=True))).free == ()
+
+
+def test_a_member_lacks_a_slot_that_is_not_there_or_has_lost_its_wal() -> None:
+    assert lacking(on_standby(slot(N1, wal_status="lost"))) == {N1, N3}
+    assert lacking(on_standby(slot(N1), slot(N3, active=True))) == frozenset()
+    assert lacking(on_standby(members=None)) == frozenset()
+
+
 def test_nothing_is_done_before_anybody_has_said_which_slots_are_the_clusters() -> None:
     unknown: dict[str, Any] = {"members": None, "ours": frozenset[str]()}
-    for now in (on_writer(slot(N2), slot("barman"), **unknown), on_standby(slot(N1), there=(slot(N3),), **unknown)):
+    for now in (
+        on_writer(slot(N2), slot("barman"), logical(N3), **unknown),
+        on_standby(slot(N1, temporary=True, active=True), there=(slot(N3),), **unknown),
+    ):
         assert done(now) == Chores(carried=frozenset())
 
 
@@ -186,6 +246,7 @@ def test_decoding_waits_for_as_many_standbys_as_a_commit_and_for_none_that_is_aw
     far = by_name(slot(N2, KEEPS_UP_BYTES + 4000, active=True), slot(N3, 3000, active=True))
     assert standby_slots((N3,), voters, "n1", far) == (N2,)
     assert standby_slots((N2,), make_voters(members, 3), "n1", by_name(slot(N2, active=True), slot(N3))) == (N2, N3)
+    assert standby_slots((), voters, "n1", by_name(logical(N2, 4000, active=True), slot(N3, 3000))) == (N3,)
     assert standby_slots((), make_voters(members[:1], 1), "n1", {}) == ()
     assert standby_slots((), None, "n1", both) == ()
 

@@ -101,6 +101,11 @@ def _starting(node: NodeView, seen: Observation, value: str) -> NodeView:
     return _saying(node, _down(seen, Postmaster(state=PostmasterState.STARTING, pid=1000)), receiver=receiver)
 
 
+def _slots(value: str) -> tuple[str, ...]:
+    """The slots of n1,n3, in their present incarnation."""
+    return tuple(f"{name}_{incarnation(name)}" for name in filter(None, value.split(",")))
+
+
 def _empty(node: NodeView, seen: Observation, _: str) -> NodeView:
     seen = msgspec.structs.replace(seen, system_identifier=None, incarnation=None, whole=False)
     return _postmaster(node, seen, "stopped")
@@ -216,9 +221,8 @@ NODE: Mapping[str, Edit] = {
     "quarantined": _marked(quarantined=True),
     "activity": _said("activity", Activity),
     "settings": _said("desired_version", int),
-    "slots-kept": _said(
-        "slots_kept", lambda value: tuple(f"{name}_{incarnation(name)}" for name in filter(None, value.split(",")))
-    ),
+    "slots-kept": _said("slots_kept", _slots),
+    "slots-lacking": _said("slots_lacking", _slots),
     "failover-slot": _said("user_slots", lambda name: (UserSlot(name=name, is_physical=False, failover=True),)),
     # what is wrong
     "problem": _said("problem"),
