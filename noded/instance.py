@@ -12,15 +12,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from daemonkit.durable import fsync_dir, read_or_none
-from noded import conf, history, segments
+from noded import conf, history
 from noded.backoff import Backoff
 from noded.binaries import Binaries
 from noded.controldata import ControlData, parse_controldata
 from noded.doorway import Doorway
 from noded.durable_state import DurableState
 from noded.layout import Layout
-from noded.postmaster import FAST_STOP_S, Postmaster, PostmasterError, remove_socket
-from noded.promise import Configuration, recovery_ended, standby_configuration
+from noded.postmaster import FAST_STOP_S, Postmaster, remove_socket
+from noded.promise import Configuration
 from noded.sessions import SessionError, Sessions
 from noded.tools import ToolError, run_tool
 from pgtopology.desired import DesiredSettings
@@ -208,15 +208,11 @@ class Instance:
         """Return whether somebody else has written our file."""
         return self.running and self._written is not None and read_or_none(self.layout.auto_conf) != self._written
 
-    async def start(self) -> ControlData | None:
-        """Start PostgreSQL as a standby, as the durable state says. Raises PostmasterError, OSError.
+    async def start(self, configuration: Configuration) -> ControlData | None:
+        """Start PostgreSQL as a standby. Raises PostmasterError, OSError.
 
-        No process of the data directory may be left. One that keeps ending is started again only after a pause. Returns the
-        control file as it was before, if it could be read.
+        No process of the data directory may be left. Returns the control file as it was before, if it could be read.
         """
-        self._note_promotion()
-        if (why_not := self.why_not_yet()) is not None:
-            raise PostmasterError(why_not)
         layout, server = self.layout, self.server
         control = await self.learn_demands()
         self.write_settings()
@@ -225,7 +221,7 @@ class Instance:
         for name in ("recovery.signal", "promote"):
             (layout.pgdata / name).unlink(missing_ok=True)
         history.remove_placeholders(layout.wal)
-        self.configure(standby_configuration(self.state.value))
+        self.configure(configuration)
         fsync_dir(layout.pgdata)
         server.socket_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.doorway.forget()
@@ -253,11 +249,6 @@ class Instance:
         """Forget earlier ends once PostgreSQL has run for a while."""
         if self.crashes.failures and self.postmaster.ready_seen and self.postmaster.lived_s >= SETTLED_S:
             self.crashes.forget()
-
-    def _note_promotion(self) -> None:
-        """Remember durably if recovery was ended here by nobody's order: data is given standby.signal when it is made."""
-        if not self.layout.standby_signal.exists():
-            self.state.store(recovery_ended(self.state.value, segments.newest_timeline(self.layout.wal)))
 
     async def stop(self, mode: StopMode, *, fast_s: float = FAST_STOP_S) -> None:
         """Stop PostgreSQL; no process of its data directory is left. Raises PostmasterError."""

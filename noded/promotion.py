@@ -1,9 +1,7 @@
-"""Makes this standby the primary of one epoch, on the timeline that was claimed for it and on no other.
+"""Tells PostgreSQL to end recovery, and sees when it has, and onto which timeline.
 
-The caller has made the promotion durable, so that whatever happens from here on, this data counts as promoted in that
-epoch.  Synchronous names stand before the promotion, which only replaces one list by another (S1).  No login stands between
-the order and its effect: PostgreSQL is told as pg_ctl does, by a file and a signal, and its files tell when it is done where
-no session does (decision 0012).
+No login stands between the order and its effect: PostgreSQL is told as pg_ctl does, by a file and a signal, and its files tell
+when it is done where no session does (decision 0012).
 """
 
 from __future__ import annotations
@@ -13,10 +11,10 @@ import contextlib
 import signal
 from collections.abc import Callable
 
-from noded import history, segments
+from noded import segments
+from noded.acts.effects import Failed
 from noded.conflicts import END_BLOCKERS, end_blockers
 from noded.instance import Instance
-from noded.promise import writer_configuration
 from noded.sessions import SessionError
 from noded.tools import ToolError
 from pgtopology.timeline import Timeline
@@ -39,37 +37,26 @@ STATEMENTS: list[tuple[str, tuple[object, ...]]] = [(_POLL, ()), (END_BLOCKERS, 
 """What a session for promotions runs once at its opening; nothing of it has an effect."""
 
 
-class PromotionError(Exception):
-    """The promotion did not happen, or not on the claimed timeline; the text says why."""
-
-
-async def promote(instance: Instance, timeline: Timeline, still_wanted: Callable[[], bool]) -> None:
-    """Promote and return when PostgreSQL is the primary on *timeline*.
-
-    Waits for replay as long as it takes; *still_wanted* says whether a newer promise has ended that (L5). Raises
-    PromotionError, OSError; the caller then stops PostgreSQL, for a promotion under way cannot be taken back.
-    """
-    instance.configure(writer_configuration(instance.state.value))
-    instance.postmaster.reload()
-    history.plant_placeholders(instance.layout.wal, timeline)
+def trigger(instance: Instance) -> None:
+    """Tell PostgreSQL. It cannot be taken back. Raises OSError."""
     instance.layout.promote_signal.touch(mode=0o600)
     instance.postmaster.signal(signal.SIGUSR1)
-    found = await _promoted(instance, still_wanted)
-    if found != timeline:
-        raise PromotionError(f"PostgreSQL chose timeline {found}, not {timeline}")
 
 
-async def _promoted(instance: Instance, still_wanted: Callable[[], bool]) -> Timeline:
-    """Return the timeline on which PostgreSQL has become a primary, when it has; end sessions that hold up replay."""
+async def await_primary(instance: Instance, still_wanted: Callable[[], bool]) -> Timeline:
+    """Return the timeline on which PostgreSQL has become a primary, when it has; end sessions that hold up replay.
+
+    Raises Failed if it ended, or as soon as it is wanted no longer (L5).
+    """
     loop = asyncio.get_running_loop()
     asking: asyncio.Task[Timeline | None] | None = None
     ask_at = read_at = 0.0
     try:
         while True:
             if not still_wanted():
-                raise PromotionError("a newer promise was given")
+                raise Failed("a newer promise was given")
             if not instance.running:
-                raise PromotionError("PostgreSQL ended")
+                raise Failed("PostgreSQL ended")
             # The file goes when the new timeline's first segment is there, and before PostgreSQL is a primary.
             ending = not instance.layout.standby_signal.exists()
             if ending:

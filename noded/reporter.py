@@ -10,10 +10,10 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from noded.acts.memory import Memory
 from noded.attention import Attention
 from noded.disksync import SyncTrial
 from noded.durable_state import DurableState
@@ -21,12 +21,11 @@ from noded.heartbeat import Heartbeat
 from noded.instance import Instance
 from noded.lastword import left_age_ms
 from noded.observe import Deafness, Gatherer, UpstreamPort
-from noded.promise import Work
 from noded.replaylag import ReplayLag
 from noded.room import disk_of
 from pgtopology.epoch import NO_EPOCH
 from pgtopology.node import Role
-from pgtopology.observation import Activity, Horizon, Observation, Postmaster, PostmasterState, Receiver, UserSlot, Walsender
+from pgtopology.observation import Horizon, Observation, Postmaster, PostmasterState, Receiver, UserSlot, Walsender
 from pgtopology.timing import REPORT_EVERY_MS
 
 ROUND_S = REPORT_EVERY_MS / 1000
@@ -37,36 +36,14 @@ SOONEST_S = 0.01
 TARDY_S = 0.02
 """A round that takes longer is not waited for: what is known is told without it."""
 
-_ACTIVITIES = {Work.INIT: Activity.INITIALISING, Work.CLONE: Activity.CLONING, Work.REWIND: Activity.REWINDING}
-
-
-@dataclass(slots=True)
-class Doing:
-    """What this node is busy with. One owner: `node`."""
-
-    work: Work | None = None
-    promoting: bool = False
-    progress_percent: int | None = None
-    problem: str | None = None
-    """Why the last long work or start failed, until one succeeds."""
-    blocked: str | None = None
-    """Why PostgreSQL is not touched at all: state and data do not belong together."""
-
-    @property
-    def activity(self) -> Activity:
-        """What the observation calls it."""
-        if self.work is not None:
-            return _ACTIVITIES[self.work]
-        return Activity.PROMOTING if self.promoting else Activity.IDLE
-
 
 class Reporter:
     """The observations of one node."""
 
-    def __init__(self, instance: Instance, heartbeat: Heartbeat, doing: Doing, attention: Attention) -> None:
+    def __init__(self, instance: Instance, heartbeat: Heartbeat, memory: Memory, attention: Attention) -> None:
         self._instance = instance
         self._heartbeat = heartbeat
-        self._doing = doing
+        self._memory = memory
         self._state: DurableState = instance.state
         self._sequence = 0
         self._poked = asyncio.Event()
@@ -152,7 +129,7 @@ class Reporter:
         """Return what is known at this moment."""
         now = asyncio.get_running_loop().time()
         self._sequence += 1
-        instance, state, facts, doing = self._instance, self._state.value, self.gatherer.facts, self._doing
+        instance, state, facts, memory = self._instance, self._state.value, self.gatherer.facts, self._memory
         postmaster = instance.postmaster
         running = postmaster.state in (PostmasterState.RUNNING, PostmasterState.STARTING)
         standby = running and facts.role is not Role.PRIMARY
@@ -168,10 +145,10 @@ class Reporter:
             seen=state.seen,
             left_age_ms=left_age_ms(state) if facts.role is not Role.PRIMARY else None,
             promoted_epoch=state.promotion.epoch if state.promotion is not None else None,
-            activity=doing.activity,
-            progress_percent=doing.progress_percent if doing.work is not None else None,
-            problem=doing.blocked or doing.problem or self.gatherer.complaint,
-            quarantined=doing.blocked is not None,
+            activity=memory.activity,
+            progress_percent=memory.progress_percent if memory.work is not None else None,
+            problem=memory.blocked or memory.problem or self.gatherer.complaint,
+            quarantined=memory.blocked is not None,
             storage_problem=self._state.problem,
             crashes=instance.crashes.failures,
             mute_ms=self.gatherer.mute_ms(),

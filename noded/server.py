@@ -1,6 +1,6 @@
 """noded's HTTP interface: orders in, observations out.
 
-Knows paths and shapes; what an order does is `node`'s business.  A refusal is a 409 whose code says why.
+Knows paths and shapes; what an order does is `noded.acts.orders`'s business.  A refusal is a 409 whose code says why.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from aiohttp import web
 from daemonkit.httpserver import ApiError, LineStream, json_response, needs
 from daemonkit.principals import Scope
 from noded import metrics, patroni
-from noded.copies import FAILURES
+from noded.acts.effects import Steps
+from noded.acts.gate import OrderRefused
+from noded.failures import FAILURES
 from noded.node import Node
-from noded.orders import OrderRefused, Orders
 from noded.readiness import ask_readiness
 from noded.rehearsal import rehearse
 from noded.sessions import SessionError
@@ -47,7 +48,7 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 def make_routes(node: Node) -> list[web.AbstractRouteDef]:
     """Return the routes of *node*. Orders need the managers' own token, whose scope is admin here."""
-    orders = Orders(node)
+    orders = node.acts.orders
 
     async def status(_request: web.Request) -> web.StreamResponse:
         return json_response(encode(node.reporter.compose()))
@@ -80,8 +81,8 @@ def make_routes(node: Node) -> list[web.AbstractRouteDef]:
         except SessionError as error:
             raise ApiError(503, "unavailable", str(error)) from error
 
-    async def restart(order: StartOrder) -> msgspec.Struct:
-        return await orders.start(order, restart=True)
+    def restart(order: StartOrder) -> Steps[msgspec.Struct]:
+        return orders.start(order, restart=True)
 
     shown = [
         web.get("/events", events),
@@ -111,14 +112,14 @@ def make_routes(node: Node) -> list[web.AbstractRouteDef]:
     return routes
 
 
-def _order(node: Node, kind: type[_O], carry_out: Callable[[_O], Awaitable[msgspec.Struct]]) -> _Handler:
+def _order(node: Node, kind: type[_O], act: Callable[[_O], Steps[msgspec.Struct]]) -> _Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         try:
             order = decode(await request.read(), kind)
         except MessageError as error:
             raise ApiError(400, "bad_order", str(error)) from error
         try:
-            answer = await carry_out(order)
+            answer = await node.hands.carry_out(act(order))
         except OrderRefused as refused:
             metrics.ORDERS.labels(request.path[1:], refused.reason.value).inc()
             seen = msgspec.to_builtins(node.instance.state.value.seen)

@@ -8,14 +8,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from daemonkit.logrotation import rotate
 from daemonkit.logs import get_logger
 from daemonkit.proctable import children, stat_of
 from noded import promise
+from noded.acts.effects import Failed
+from noded.acts.memory import Memory
 from noded.conf import SYNCHRONISES
-from noded.copies import FAILURES
+from noded.failures import FAILURES
 from noded.former_readers import FormerReaders
 from noded.horizon import HorizonWatch
 from noded.impostors import Impostors
@@ -23,7 +25,6 @@ from noded.instance import Instance
 from noded.observe import Gatherer
 from noded.postmaster import PostmasterError
 from noded.promise import standby_configuration, writer_configuration
-from noded.reporter import Doing
 from noded.sessions import SessionError
 from noded.slotchores import standby_slots
 from noded.slotkeeper import FAILURES as SLOT_FAILURES
@@ -39,13 +40,20 @@ class Upkeep:
     """The chores of one node."""
 
     def __init__(
-        self, instance: Instance, gatherer: Gatherer, doing: Doing, turn: asyncio.Lock, on_change: Callable[[], None]
+        self,
+        instance: Instance,
+        gatherer: Gatherer,
+        memory: Memory,
+        turn: asyncio.Lock,
+        on_change: Callable[[], None],
+        start: Callable[[], Awaitable[None]],
     ) -> None:
         self._instance = instance
         self._gatherer = gatherer
-        self._doing = doing
+        self._memory = memory
         self._turn = turn
         self._on_change = on_change
+        self._start = start
         self.slots = SlotKeeper(instance)
         self.horizon = HorizonWatch()
         self.impostors = Impostors(self.slots.session)
@@ -127,7 +135,7 @@ class Upkeep:
     async def _keep_slots(self, *, due: bool) -> bool:
         """Look after the slots, *due* also after what the writer has; return whether it was done."""
         role = self._gatherer.facts.role
-        if self._doing.work is not None or self._turn.locked() or role is Role.NONE or not self._instance.note_readiness():
+        if self._memory.work is not None or self._turn.locked() or role is Role.NONE or not self._instance.note_readiness():
             return False
         try:
             if due:
@@ -157,7 +165,7 @@ class Upkeep:
     async def _restore_configuration(self) -> None:
         """Undo what ALTER SYSTEM or an editor did to the file that is ours (S11)."""
         instance = self._instance
-        if self._turn.locked() or self._doing.work is not None or not instance.configuration_was_changed():
+        if self._turn.locked() or self._memory.work is not None or not instance.configuration_was_changed():
             return
         async with self._turn:
             if not instance.running:
@@ -178,7 +186,7 @@ class Upkeep:
         what its control file demands by now.
         """
         instance = self._instance
-        if not self._gatherer.facts.replay_paused or self._turn.locked() or self._doing.work is not None:
+        if not self._gatherer.facts.replay_paused or self._turn.locked() or self._memory.work is not None:
             return
         async with self._turn:
             try:
@@ -186,14 +194,14 @@ class Upkeep:
                     return  # somebody called pg_wal_replay_pause()
                 self._log.warning("postgresql is restarted, because replay needs greater settings than it was started with")
                 await instance.stop(StopMode.FAST)
-                await instance.start()
-            except (SessionError, *FAILURES) as error:
-                self._doing.problem = str(error)
+                await self._start()
+            except (SessionError, Failed, *FAILURES) as error:
+                self._memory.problem = str(error)
 
     async def _notice_lost_data(self) -> None:
         """A data directory that somebody removed holds nothing that counts: say so, whatever still runs in it."""
         instance, state = self._instance, self._instance.state
-        if self._turn.locked() or self._doing.work is not None or self._doing.blocked is not None:
+        if self._turn.locked() or self._memory.work is not None or self._memory.blocked is not None:
             return
         if instance.has_data() or state.value.system_identifier is None or state.value.work is not None:
             return
@@ -204,7 +212,7 @@ class Upkeep:
             except (PostmasterError, OSError) as error:
                 self._log.error("the data directory is gone", error=str(error))
                 return
-            self._doing.problem = f"the data directory {instance.layout.pgdata} is gone"
+            self._memory.problem = f"the data directory {instance.layout.pgdata} is gone"
             instance.crashes.forget()
             self._log.error("the data directory is gone", directory=str(instance.layout.pgdata))
         self._on_change()

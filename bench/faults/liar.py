@@ -9,33 +9,37 @@ from __future__ import annotations
 
 import sys
 
-from noded import daemon, fence
-from noded.fence import Cut
-from noded.instance import Instance
-from noded.orders import Orders
+from noded import daemon
+from noded.acts.effects import AskEnd, Failed, Steps, Unanswered
+from noded.acts.fence import Cut, Fence
+from noded.acts.orders import Orders
 from pgtopology.lsn import Lsn
 from pgtopology.node import Position
 from pgtopology.orders import Acknowledged, FollowOrder, StopMode
 
 
-async def cut_nobody(instance: Instance, *, promoting: bool, stop_mode: StopMode, fast_s: float = 0.0) -> Cut:
-    """Stand in for `fence.cut`."""
+def cut_nobody(self: Fence, stop_mode: StopMode, *, fast_s: float | None = None, promoting: bool) -> Steps[Cut]:
+    """Stand in for `Fence.cut`."""
+    yield from ()
     return Cut()
 
 
-async def claim_little(instance: Instance, *, timeout_s: float) -> Position:
-    """Stand in for `fence.read_position`: so little that another node is elected."""
-    end = await instance.sessions.walsender.identify(timeout_s=timeout_s)
+def claim_little(self: Fence, timeout_s: float) -> Steps[Position]:
+    """Stand in for `Fence.read_position`: so little that another node is elected."""
+    end = yield from AskEnd()
+    if isinstance(end, Unanswered):
+        raise Failed(end.reason)
     return Position(timeline=end.timeline, lsn=Lsn(1), replayed_lsn=Lsn(1))
 
 
-async def follow_nobody(self: Orders, order: FollowOrder) -> Acknowledged:
+def follow_nobody(self: Orders, order: FollowOrder) -> Steps[Acknowledged]:
     """Stand in for `Orders.follow`."""
-    return Acknowledged(node=self.node.state.value.node)
+    yield from ()
+    return Acknowledged(node=order.node)
 
 
 if __name__ == "__main__":
-    fence.cut = cut_nobody
-    fence.read_position = claim_little
+    Fence.cut = cut_nobody
+    Fence.read_position = claim_little
     Orders.follow = follow_nobody
     sys.exit(daemon.main())

@@ -16,7 +16,7 @@ import pytest
 from daemonkit import proctable
 from daemonkit.httpclient import HttpRefused
 from noded import processes
-from noded.node import MUTE_MS
+from noded.acts.remaking import MUTE_MS
 from pgtopology.codec import decode
 from pgtopology.epoch import Epoch, Revision
 from pgtopology.node import Incarnation, Role

@@ -41,6 +41,8 @@ FAULTS = (
     "node removed",
     "node added",
     "roll_back",
+    "lose_state",
+    "mute",
 )
 OTHERS = (
     "message late",
@@ -48,6 +50,9 @@ OTHERS = (
     "message lost",
     "unsynced WAL lost",
     "two managers lead",
+    "walsenders bounced",
+    "quarantine lifted",
+    "position read from the files",
     "staying fault: a voter away, a crash",
     "staying fault: writer reaches too few",
     "staying fault: managers hear too few",

@@ -9,10 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pgtopology.node import Role
+from pgtopology.orders import CloneOrder, Upstream
+from pgtopology.timeline import TOLD_MAX
 from tests.sim.cluster import Cluster
+from tests.sim.node import SimNode
 from tests.sim.operators import Operators
 from tests.sim.store import HOST as STORE
 from tests.sim.switches import Switch
+
+MUTE_FOR_MS = 14_000.0
+"""Longer than a server is silent before it may be replaced."""
 
 
 class Faults(Operators):
@@ -62,6 +68,8 @@ class Faults(Operators):
             (1, self.stop_node),
             (1, self.reinit),
             (1, self.remove_node),
+            (1, self.lose_state),
+            (1, self.mute),
         ]
         self._focus = getattr(self, focus) if focus is not None else self._choose_focus()
         if self.rng.random() < 0.3 or cluster.broken is Switch.NO_REVISION:
@@ -86,6 +94,7 @@ class Faults(Operators):
             Switch.OPEN_AT_ONCE: self.wandering_cut,
             Switch.FOREIGN_FOLLOWS: self.usurp,
             Switch.NARROW_FIRST: self.remove_node,
+            Switch.RECORD_UNKNOWN: self.remove_node,
             Switch.STRANGE_HANDS: self.strange_hand,
             Switch.SURVIVOR_MISSED: self.lose_most,
             Switch.NEEDLESS_LOSS: self.give_up_voters,
@@ -333,3 +342,64 @@ class Faults(Operators):
         right = [name for name in [*self.cluster.nodes, *self.cluster.others, STORE] if name not in left]
         self._begin("split", "the leader and the writer are on a side of their own")
         self._cut(left, right, self.world.jitter(2500, 5000))
+
+    def lose_state(self) -> None:
+        """The state of a standby's noded is lost: the node is quarantined until an operator has it made anew."""
+        node = self._to_spare()
+        if node is None:
+            return
+        self.lost_copies += 1
+        self._begin("lose_state", "the state of {} is lost", node.name)
+        node.lose_state(damaged=self.rng.random() < 0.5)
+        self.world.after(self.world.jitter(100, 1000), None, node.boot)
+        self.world.after(self.world.jitter(1000, 4000), None, self._make_anew, node)
+
+    def _make_anew(self, node: SimNode) -> None:
+        """Give the order again until the quarantine is lifted."""
+        noded, writer, document = node.noded, self.cluster.writer(), self.cluster.store.document
+        if noded is not None and noded.taken_up and noded.memory.blocked is None:
+            return
+        if noded is not None and noded.taken_up and writer is not None and document is not None:
+            order = CloneOrder(
+                cluster=document.cluster,
+                node=node.name,
+                system_identifier=document.system_identifier,
+                epoch=document.epoch,
+                revision=document.revision,
+                voters=document.voters,
+                timelines=document.timelines[-TOLD_MAX:],
+                source=Upstream(writer.name, next(spec.address for spec in self.cluster.specs if spec.name == writer.name)),
+                destroys=node.state.incarnation,
+                by_operator=True,
+            )
+            noded.receive(order, _ignore)
+        self.world.after(1000.0, None, self._make_anew, node)
+
+    def mute(self) -> None:
+        """A standby's PostgreSQL ends, and its next one accepts connections but answers nothing for long."""
+        node = self._to_spare()
+        if node is None or node.pg.life is None:
+            return
+        self._begin("mute", "PostgreSQL of {} will answer nothing after its next start", node.name)
+        self._silence(node, node.pg.life, self.world.now + 2000.0)
+        node.pg.crash()
+
+    def _silence(self, node: SimNode, old: object, until_ms: float) -> None:
+        life, noded = node.pg.life, node.noded
+        if life is not None and life is not old and life.ready and noded is not None and noded.reporter.facts.role is Role.NONE:
+            node.pg.freeze()
+            self._for(MUTE_FOR_MS, lambda: self._thaw(node, life))
+        elif self.world.now < until_ms:
+            self.world.after(1.0, None, self._silence, node, old, until_ms)
+
+    def _to_spare(self) -> SimNode | None:
+        """Return a standby that the cluster, which is whole, does without."""
+        writer = self.cluster.writer()
+        if writer is None or self.lost_copies or not self.cluster.is_complete():
+            return None
+        node = self.cluster.nodes[self.rng.choice(self._others(writer.name))]
+        return node if self._can_spare(node) else None
+
+
+def _ignore(_: object) -> None:
+    pass

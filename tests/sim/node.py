@@ -6,17 +6,22 @@ What a power failure leaves is `disk`; what a killed noded leaves is `disk` and 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+from noded.acts.effects import Effect
 from noded.promise import State
 from pgtopology.node import NodeName
 from pgtopology.observation import Observation
 from tests.sim.checks import Checks
-from tests.sim.machine import CLUSTER
 from tests.sim.network import Network
 from tests.sim.noded import Noded
 from tests.sim.postgres import Postgres
 from tests.sim.switches import Switch
 from tests.sim.world import World
+
+CLUSTER = "sim"
+RESTART_MS = 300.0
+"""After its death a noded is started again."""
 
 
 class SimNode:
@@ -34,10 +39,13 @@ class SimNode:
         self.pg.on_exit = self._pg_exited
         self.pg.by_name = broken is Switch.ACKNOWLEDGED_BY_NAME
         self.disk = State(cluster=CLUSTER, node=name)
+        self.unreadable: str | None = None
+        """Why the state file cannot be read."""
         self.is_up = True
         self.noded: Noded | None = None
         self.subscribers: dict[str, Callable[[Observation], None]] = {}
-        self.unexpected_exit = False
+        self.is_doomed: Callable[[Effect[Any]], bool] = _lives
+        """Whether its noded dies before an effect."""
         self._next_pid = 1
         self.boot()
 
@@ -59,6 +67,15 @@ class SimNode:
             self.noded.dead = True
             self.noded = None
 
+    def dies_before(self, effect: Effect[Any]) -> bool:
+        """Let the noded die before *effect*, if it is doomed, and be started again; return whether that is so."""
+        if not self.is_doomed(effect):
+            return False
+        self.world.say("{}: noded dies before {}", self.name, type(effect).__name__)
+        self.kill_noded()
+        self.world.after(RESTART_MS, None, lambda: self.boot() if self.is_up else None)
+        return True
+
     def power_off(self) -> None:
         """Everything stops, and what was not fsynced is gone."""
         self.kill_noded()
@@ -77,6 +94,13 @@ class SimNode:
             kept = self.world.rng.randint(1, max(1, len(self.pg.wal)))
             self.pg.put(self.pg.wal[:kept], [entry for entry in self.pg.timelines if entry[1] < kept])
         self.checks.data_lost(self)
+
+    def lose_state(self, *, damaged: bool) -> None:
+        """The state file is gone, or *damaged*; the data beside it lives, and nobody knows what it has acknowledged."""
+        self.kill_noded()
+        self.disk = State(cluster=CLUSTER, node=self.name)
+        self.unreadable = "the state cannot be read" if damaged else None
+        self.checks.replaced(self)
 
     def replace(self) -> None:
         """Put an empty machine of the same name in the place of this one; it is not switched on yet."""
@@ -102,3 +126,7 @@ class SimNode:
     def _pg_exited(self) -> None:
         if self.noded is not None:
             self.world.after(0.3, self.noded, self.noded.bury)
+
+
+def _lives(_: Effect[Any]) -> bool:
+    return False

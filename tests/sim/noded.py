@@ -1,166 +1,152 @@
-"""One simulated noded process from its start to its death: it takes up what it finds, and watches over it."""
+"""One simulated noded process from its start to its death: the real acts, on simulated hands."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from msgspec.structs import replace
+import msgspec
 
 from noded import promise as rules
-from noded.promise import Work
-from pgtopology.node import Role
+from noded.acts.acts import Acts
+from noded.acts.effects import Steps
+from noded.acts.fence import Fence
+from noded.acts.gate import Gate, OrderRefused
+from noded.acts.memory import Memory
+from noded.promise import State
+from pgtopology.observation import Observation
 from pgtopology.orders import (
-    StopMode,
+    CheckpointOrder,
+    CloneOrder,
+    ConfigureOrder,
+    FollowOrder,
+    InitOrder,
+    Order,
+    PromiseAnswer,
+    PromiseOrder,
+    PromoteOrder,
+    RewindOrder,
+    SettingsOrder,
+    StartOrder,
+    StopOrder,
 )
-from pgtopology.timeline import Timeline
+from tests.sim.brokenacts import WithoutRevision, WithoutStop
+from tests.sim.hands import Hands
+from tests.sim.ledger import Ledger
+from tests.sim.reporter import Heartbeat, Reporter
 from tests.sim.switches import Switch
-from tests.sim.world import Waits
+from tests.sim.world import Lock, Owner, Waits
 
 if TYPE_CHECKING:
     from tests.sim.node import SimNode
 
-from tests.sim.machine import ROUND_MS, Facts
-from tests.sim.obedience import Obedience
+ROUND_MS = 200.0
+WHOLENESS_MS = 100.0
+
+Outcome = msgspec.Struct | tuple[str, str]
+"""An answer, or a refusal's code and message."""
+Reply = Callable[[Outcome], None]
 
 
-class Noded(Obedience):
+class Noded(Owner):
     """One noded process."""
 
     def __init__(self, host: SimNode, pid: int) -> None:
-        super().__init__(host, pid)
+        super().__init__()
+        self.host = host
+        self.world = host.world
+        self.pg = host.pg
+        self.pid = pid
+        self.broken = host.broken
+        self.ledger = Ledger(self)
+        self.memory = Memory(self.ledger)
+        self.acts = acts = Acts(
+            self.memory,
+            gate=WithoutRevision if host.broken is Switch.NO_REVISION else Gate,
+            fence=WithoutStop if host.broken is Switch.PROMISE_WITHOUT_STOP else Fence,
+        )
+        self.turn = Lock()
+        self.taken_up = False
+        self.reporter = Reporter(self)
+        self.heartbeat = Heartbeat(self)
+        self.hands = Hands(self)
+        orders = acts.orders
+        self._acts: dict[type[Order], Callable[[Any], Steps[msgspec.Struct]]] = {
+            PromiseOrder: orders.promise,
+            FollowOrder: orders.follow,
+            PromoteOrder: orders.promote,
+            SettingsOrder: orders.settings,
+            CheckpointOrder: orders.checkpoint,
+            InitOrder: orders.init,
+            ConfigureOrder: orders.configure,
+            StopOrder: orders.stop,
+            StartOrder: lambda order: orders.start(order, restart=True),  # which is what a manager asks for
+            CloneOrder: orders.clone,
+            RewindOrder: orders.rewind,
+        }
         host.checks.state_changed(host.name, self.state.promised, (self.state.seen.epoch, self.state.seen.revision))
-        self.world.spawn(self, self._take_up(), self._begin_rounds)
+        self.world.spawn(self, self._live())
+
+    @property
+    def state(self) -> State:
+        """What it goes by."""
+        return self.ledger.value
+
+    def compose(self) -> Observation:
+        """Return what is known."""
+        return self.reporter.compose()
+
+    def receive(self, order: Order, reply: Reply) -> None:
+        """An order arrives over the network."""
+        if not self.taken_up:
+            reply(("unavailable", "noded is starting"))
+            return
+        self.world.spawn(self, self._answered(order), reply)
+
+    def _answered(self, order: Order) -> Waits:
+        try:
+            answer = yield from self.hands.whole_act(self._acts[type(order)](order))
+        except OrderRefused as refused:
+            return str(refused.reason), refused.message
+        if isinstance(answer, PromiseAnswer):
+            self.host.checks.promised(self.host.name, order.epoch)
+        return answer
 
     def bury(self) -> None:
         """PostgreSQL ended, and nobody ordered it."""
-        self._end_heartbeat()
-        self.facts = Facts()
+        self.heartbeat.end()
+        self.reporter.forget()
         if self.pg.life is None:
-            self.unexpected_exit = True
+            self.reporter.unexpected_exit = True
             promotion = self.state.promotion
             if self.broken is Switch.STARTS_AS_PRIMARY and promotion is not None and rules.may_remain_primary(self.state):
-                self.configure(rules.writer_configuration(self.state))
+                self.hands.write(rules.writer_configuration(self.state))
                 self.pg.start(primary_of=promotion.epoch)
-        self.poke()
+        self.reporter.poke()
 
-    def _take_up(self) -> Waits:
-        pg = self.pg
+    def _live(self) -> Waits:
         yield self.world.jitter(20, 150)
-        yield self.turn
-        try:
-            work = self.state.work
-            if work in (Work.INIT, Work.CLONE):
-                self._stop_now()
-                if self.broken is Switch.WIPED_COUNTS and pg.exists:
-                    self.store(replace(self.state, work=None))
-                else:
-                    pg.clear()
-                    self.store(rules.no_data(self.state))
-            if work is not None:
-                self.problem = f"an earlier {work} was interrupted"
-            if not pg.exists:
-                if self.state.system_identifier is not None:
-                    self.problem = "the data directory is gone"
-                    self.store(rules.no_data(self.state))
-                return
-            if pg.life is not None:
-                yield from self._adopted()
-            elif self.state.wanted and self.state.work is None:
-                self.start()
-        finally:
-            self.turn.release()
-
-    def _adopted(self) -> Waits:
-        pg, state = self.pg, self.state
-        if not state.wanted or state.work is not None:
-            yield from self._stop(StopMode.FAST)
-            return
-        deadline = self.world.now + 1000
-        while pg.life is not None and not pg.life.ready and self.world.now < deadline:
-            yield 5.0
-        may_remain = rules.may_remain_primary(state, Timeline(pg.timeline) if not pg.standby_signal else None)
-        configuration = rules.standby_configuration(state)
-        role = yield from self._role()
-        if role is Role.PRIMARY and may_remain:
-            self.configure(rules.writer_configuration(state))
-            pg.reload()
-        elif self.broken is Switch.PROMISE_WITHOUT_STOP and role is Role.PRIMARY:
-            return
-        elif configuration.upstream is None or role is Role.PRIMARY:
-            self.promoting = may_remain
-            yield from self._cut(stop_mode=StopMode.IMMEDIATE)
-            self.promoting = False
-        else:
-            self.configure(configuration)
-            pg.reload()
-
-    def _begin_rounds(self, _: object) -> None:
+        yield from self.hands.whole_act(self.acts.take_up.take_up())
         self.taken_up = True
+        self.reporter.poke()
         self.world.after(0.0, self, self._round)
-        self.world.after(self.world.jitter(0, 100), self, self._watch_wholeness)
-        self.poke()
+        self.world.spawn(self, self._watch_wholeness())
+        while True:
+            if self.broken is not Switch.PROMISE_WITHOUT_STOP:
+                yield from self.hands.carry_out(self.acts.police.look())
+            yield ROUND_MS
 
     def _round(self) -> None:
-        self.poke()
-        self._correct_strange_hands()
-        life = self.pg.life
-        if life is not None and life.frozen and life.ready:
-            if self.deaf_since_ms is None:
-                self.deaf_since_ms = self.world.now
-        else:
-            self.deaf_since_ms = None
-        if self.facts.role is Role.PRIMARY and not self.turn.held:
-            promotion = self.state.promotion
-            if promotion is not None and rules.may_remain_primary(self.state, Timeline(self.facts.timeline)):
-                self._begin_heartbeat(promotion.epoch)
-            elif self.broken is not Switch.PROMISE_WITHOUT_STOP:
-                self.world.spawn(self, self._end_usurper())
+        self.reporter.poke()
+        if self.pg.conf_by_hand and not self.turn.held and self.broken is not Switch.STRANGE_HANDS:
+            # Write our file anew if somebody else has written it (S11).
+            self.hands.write(self.hands.written)
+            self.pg.reload()
+        self.reporter.knock()
         self.world.after(ROUND_MS, self, self._round)
 
-    def _correct_strange_hands(self) -> None:
-        """Write our file anew if somebody else has written it (S11)."""
-        if self.pg.conf_by_hand and not self.turn.held and self.broken is not Switch.STRANGE_HANDS:
-            self.configure(self.written)
-            self.pg.reload()
-
-    def _end_usurper(self) -> Waits:
-        yield self.turn
-        try:
-            if self.facts.role is not Role.PRIMARY or self.pg.life is None:
-                return
-            self.world.say("{}: was promoted by nobody's order and is stopped", self.host.name)
-            self._end_heartbeat()
-            whole = self.state.whole and self.broken is not Switch.FOREIGN_FOLLOWS
-            self.store(replace(self.state, following=None, whole=whole))
-            yield from self._stop(StopMode.IMMEDIATE)
-            self.start()
-        finally:
-            self.turn.release()
-
-    def _watch_wholeness(self) -> None:
-        self.world.after(100.0, self, self._watch_wholeness)
-        state, facts, pg = self.state, self.facts, self.pg
-        following = state.following
-        if state.whole or state.work is not None or state.incarnation is None or following is None:
-            self.mark = None
-            return
-        if pg.life is None or not facts.streaming:
-            return
-        if self.mark is None or self.mark[0] != following:
-            peer = pg.peers[following.upstream.name]
-            reachable = not self.host.net.is_cut(self.host.name, peer.node) and not self.host.net.is_cut(
-                peer.node, self.host.name
-            )
-            if reachable and peer.life is not None and not peer.life.frozen and peer.life.role is Role.PRIMARY:
-                self.mark = following, peer.timeline, peer.flushed
-            return
-        _, timeline, end = self.mark
-        if facts.timeline != timeline or facts.end < end:
-            if facts.timeline > timeline:
-                self.mark = None
-            return
-        if rules.is_newest_upstream(state, following):
-            self.store(replace(state, whole=True))
-            self.world.say("{}: data {} is whole", self.host.name, state.incarnation)
-            self.host.checks.data_lost(self.host)
-            self.poke()
+    def _watch_wholeness(self) -> Waits:
+        yield self.world.jitter(0, 100)
+        while True:
+            yield WHOLENESS_MS
+            yield from self.hands.carry_out(self.acts.wholeness.look())

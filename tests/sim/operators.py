@@ -57,11 +57,12 @@ class Operators(Mishaps):
         if writer is None:
             return
         others = self._others(writer.name)
-        kept = self.rng.sample(others, self.rng.randint(1, len(others) // 2))
+        late = self.cluster.broken is Switch.SURVIVOR_MISSED
+        kept = self.rng.sample(others, len(others) // 2 if late else self.rng.randint(1, len(others) // 2))
         span_ms = self.world.jitter(2500, 5000)
         for name in [writer.name, *(other for other in others if other not in kept)]:
             self.power_off(self.cluster.nodes[name], span_ms)
-        if len(kept) > 1 and self.rng.random() < 0.5:
+        if len(kept) > 1 and (late or self.rng.random() < 0.5):
             self.cluster.nodes[kept[0]].pg.stall_startup(self.world.jitter(1000, 3500))  # its promise comes late
         if self.rng.random() < 0.6:
             self._later(self.world.jitter(1000, 2400), self.give_up_voters)
