@@ -22,6 +22,7 @@ from noded.acts.effects import (
     Reconfigure,
     RemovePlaceholders,
     ResumeReplay,
+    Sample,
     Steps,
     Stop,
     Unanswered,
@@ -64,6 +65,52 @@ class Cut:
     """Where its WAL ends, if its files said so before it was started again: a primary that ended in good order."""
     unknown: str = ""
     """Why no position can be told, if that is known already."""
+
+
+class Replay:
+    """What answers tell of the replay of local WAL: whether it has reached the end (S6)."""
+
+    def __init__(self) -> None:
+        self.reason = "PostgreSQL is starting"
+        """Why the end is not known yet."""
+        self._mute_since: float | None = None
+        self._quiet_since: tuple[Lsn, float] | None = None
+        self._replaying = 0
+        """Answers in which replay went on."""
+        self._counted = 0
+
+    def unanswered(self, answer: Unanswered, now: float) -> Unknown | None:
+        """Give up on a server that has answered nothing for long."""
+        self.reason = f"PostgreSQL does not answer: {answer.reason}"
+        self._mute_since = self._mute_since or now
+        is_long = now - self._mute_since >= (REFUSED_S if answer.refuses else SILENT_S)
+        return Unknown(self.reason, mute=True) if is_long else None
+
+    def sampled(self, found: Sample, now: float) -> Position | Unknown | None:
+        """Return the position if it is the end of local WAL."""
+        self._mute_since = None
+        if not found.standby:
+            # A promotion that ended between the two answers gave the second one its timeline.
+            return Unknown("PostgreSQL is not a standby")
+        if not found.at_end:
+            self._quiet_since = None
+            self._replaying += 1
+            self.reason = f"local WAL is being replayed ({found.waits_for or 'working'})"
+            return None
+        if found.received > found.replayed or not found.replayed:
+            if self._quiet_since is None or self._quiet_since[0] != found.replayed:
+                self._quiet_since = found.replayed, now
+                self.reason = "received WAL is not replayed yet"
+            # What was received behind the replayed position is the beginning of a record that never came whole.
+            if now - self._quiet_since[1] < RESCANNED_S:
+                return None
+        return Position(timeline=found.timeline, lsn=found.lsn, replayed_lsn=found.replayed)
+
+    def is_held_up(self) -> bool:
+        """Return whether it is time to end sessions that may hold up replay: at its first answer, and now and then."""
+        due = self._replaying > self._counted and self._counted % CONFLICT_CHECK_EVERY == 0
+        self._counted = self._replaying
+        return due
 
 
 class Fence:
@@ -119,11 +166,7 @@ class Fence:
     def read_position(self, timeout_s: float) -> Steps[Position | Unknown]:
         """Return the end of local WAL, once it was reached (S6)."""
         now = yield from Now()
-        deadline = now + timeout_s
-        quiet_since: tuple[Lsn, float] | None = None
-        mute_since: float | None = None
-        reason = "PostgreSQL is starting"
-        replaying = 0
+        deadline, replay = now + timeout_s, Replay()
         while now < deadline:
             present = yield from Look()
             if not present.running:
@@ -131,36 +174,16 @@ class Fence:
             if present.ready:
                 found = yield from AskEnd()
                 now = yield from Now()
-                if isinstance(found, Unanswered):
-                    reason = f"PostgreSQL does not answer: {found.reason}"
-                    mute_since = mute_since or now
-                    if now - mute_since >= (REFUSED_S if found.refuses else SILENT_S):
-                        return Unknown(reason, mute=True)
-                else:
-                    mute_since = None
-                    position = Position(timeline=found.timeline, lsn=found.lsn, replayed_lsn=found.replayed)
-                    # A promotion that ended between the two answers gave the second one its timeline.
-                    if not found.standby:
-                        return Unknown("PostgreSQL is not a standby")
-                    if not found.at_end:
-                        quiet_since = None
-                        reason = f"local WAL is being replayed ({found.waits_for or 'working'})"
-                        if replaying % CONFLICT_CHECK_EVERY == 0:
-                            yield from EndBlockers()
-                        replaying += 1
-                        if found.paused:
-                            yield from ResumeReplay()
-                    elif found.replayed and found.received <= found.replayed:
-                        return position
-                    elif quiet_since is None or quiet_since[0] != found.replayed:
-                        quiet_since = found.replayed, now
-                        reason = "received WAL is not replayed yet"
-                    elif now - quiet_since[1] >= RESCANNED_S:
-                        # What was received behind the replayed position is the beginning of a record that never came whole.
-                        return position
+                judged = replay.unanswered(found, now) if isinstance(found, Unanswered) else replay.sampled(found, now)
+                if judged is not None:
+                    return judged
+                if replay.is_held_up():
+                    yield from EndBlockers()
+                if isinstance(found, Sample) and found.paused:
+                    yield from ResumeReplay()
             yield from Pause(POSITION_POLL_S)
             now = yield from Now()
-        return Unknown(reason)
+        return Unknown(replay.reason)
 
     def read_position_by_files(self) -> Steps[Position | Unknown]:
         """Return the end of local WAL of a fenced standby that answers nobody: stopped, read, started again (decision 0012).
