@@ -90,6 +90,8 @@ class Checks:
         self.world = world
         self.records = 0
         self.document: Topology | None = None
+        self.overwritten: Topology | None = None
+        """What stood in the store before the newest document: not the last one written, if the store was rolled back."""
         self.commits: list[Acknowledged] = []
         self.visible: list[tuple[float, Acknowledged]] = []
         """The acknowledgements that reached a client and were newer than all before, and when."""

@@ -101,6 +101,10 @@ class Hands:
             yield from self.wait(5.0)
         return True
 
+    def note(self, effect: do.Note) -> None:
+        fields = "".join(f", {name} {value}" for name, value in effect.fields.items() if value is not None)
+        self.world.say("{}: {}{}", self.host.name, effect.event, fields)
+
     def store(self, state: State) -> None:
         if state != self.noded.state:
             self._fsync()
@@ -423,7 +427,7 @@ HOW: dict[type[Effect[Any]], Callable[[Hands, Any], Any]] = {
     do.Store: lambda hands, effect: hands.store(effect.state),
     do.RenewState: lambda hands, _: hands.noded.ledger.renew(),
     do.Poke: lambda hands, _: hands.noded.reporter.poke(),
-    do.Note: lambda hands, effect: hands.world.say("{}: {} {}", hands.host.name, effect.event, effect.fields),
+    do.Note: Hands.note,
     do.LearnSlots: _nothing,
     do.Recall: lambda hands, _: hands.recall(),
     do.Look: lambda hands, _: hands.look(),

@@ -60,7 +60,7 @@ class SimStore:
         stored = self.document.revision if self.document is not None else None
         if stored != expected and self.broken is not Switch.BLIND_WRITES:
             return False
-        self.document = new
+        self.checks.overwritten, self.document = self.document, new
         self.history.append(new)
         self.checks.written(new)
         return True

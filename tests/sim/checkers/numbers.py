@@ -32,7 +32,8 @@ class Numbers(Checker):
             if not self.checks.rolled_back or any((state.seen.epoch, state.seen.revision) >= pair for state in states):
                 raise Violation(self.name, f"(epoch, revision) {pair} is written after {self._greatest}")
         self._greatest = max(pair, self._greatest)
-        why_not = may_follow(old, new) if self._law and old is not None else None
+        stood = self.checks.overwritten
+        why_not = may_follow(stood, new) if self._law and stood is not None else None
         if why_not is not None:
             raise Violation(self.name, f"revision {new.revision} may not follow: {why_not}")
 
