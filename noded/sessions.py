@@ -205,6 +205,11 @@ class Session:
         except asyncpg.PostgresError as error:
             finished = self.is_open and sqlstate_of(error) not in _STALE
             raise
+        except AttributeError as error:
+            # What asyncpg raises if `drop` cuts the connection between two steps of a statement.
+            if self._connection is not None:
+                raise
+            raise SessionError("the connection was cut", lost=True) from error
         finally:
             if not finished:
                 self.drop()

@@ -31,7 +31,8 @@ def test_a_new_writer_is_held_until_there_is_one(cluster: Cluster) -> None:
 def test_sessions_on_the_lost_server_end_with_an_sqlstate(cluster: Cluster) -> None:
     before = cluster.status()
     assert before.writer is not None
-    with psycopg.connect(cluster.dsn("writer")) as idle, psycopg.connect(cluster.dsn("writer")) as busy:
+    dsn = cluster.dsn("writer")
+    with psycopg.connect(dsn, autocommit=True) as idle, psycopg.connect(dsn, autocommit=True) as busy:
         busy.execute("SELECT 1")
         with ThreadPoolExecutor() as pool:
             sleeping = pool.submit(busy.execute, "SELECT pg_sleep(60)")

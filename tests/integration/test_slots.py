@@ -323,6 +323,7 @@ def test_an_operator_may_give_a_slot_up_that_nobody_copies(publisher: Cluster) -
     if major(publisher) < SYNCHRONISES:
         pytest.skip("PostgreSQL carries no logical slot over before 17")
     execute(publisher, "SELECT pg_create_logical_replication_slot('unread', 'test_decoding', false, false, true)")
+    until(lambda: (found := slot(publisher.status(), "unread")) is not None and len(found.lost_with) == 2, "in status")
     before = publisher.status()
     assert publisher.ctl("switchover", "--no-wait", check=False).returncode == 1
     publisher.ctl("switchover", "--allow-slot-loss")

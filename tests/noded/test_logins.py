@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator
 import asyncpg
 import pytest
 
+from noded.sessions import SessionError, Sessions
 from pgtopology.desired import DesiredSettings
 from pgtopology.node import Role
 from pgtopology.orders import Acknowledged, CheckpointOrder, ConfigureOrder, StartOrder, StopOrder
@@ -284,3 +285,21 @@ async def test_a_new_writer_lets_everybody_in_again_though_nobody_can_log_in() -
         await second.until(lambda o: any("could not log in" in text for text in o.repairs))
         await second.until(lambda o: o.login_problem is None)
         await first.until(lambda o: o.login_problem is None)
+
+
+async def test_a_session_that_is_cut_at_any_step_of_a_statement_is_lost_and_opens_again() -> None:
+    """Sessions are cut when the server goes, whatever they are doing; asyncpg does not expect that between its steps."""
+    async with running_members(1) as cluster:
+        (only,) = cluster.members
+        await cluster.found()
+        sessions = Sessions(socket_dir=only.sockets, port=only.pg_port, password=cluster.passwords["control"], major=18)
+        session = sessions.control
+        for number in range(480):
+            await session.open(timeout_s=5)
+            asking = asyncio.create_task(session.rows(f"SELECT {number} AS n", timeout_s=5))
+            for _ in range(number % 80):
+                await asyncio.sleep(0)
+            session.drop()
+            with contextlib.suppress(SessionError):
+                assert (await asking)[0]["n"] == number
+        session.drop()
