@@ -64,6 +64,7 @@ def test_a_frozen_program_is_ended_and_no_postgresql_with_it(cluster: Cluster, p
     assert recorder.check(dsn).is_clean
 
 
+@pytest.mark.slow
 def test_a_program_that_is_frozen_before_its_first_word_is_ended_too(cluster: Cluster) -> None:
     before = cluster.status()
     name = next(node.name for node in before.nodes if node.name != before.writer)
