@@ -30,7 +30,7 @@ class OperatorsWord(Checker):
             return
         if gives_up(old, new):
             self._gives_up(view, old, request)
-        if old.paused and old.transition is None and request is None:
+        if old.paused and old.transition is None and request is None and not _is_behind(view, old):
             raise Violation(self.name, f"epoch {new.epoch} begins although failovers are paused")
 
     def _elects(self, view: View, old: Topology, new: Topology) -> None:
@@ -70,3 +70,12 @@ class OperatorsWord(Checker):
         if old.is_safe_set(answering):
             names = ", ".join(voter.name for voter in answering)
             raise Violation(self.name, f"voters are given up although {names} answer, which are a safe set")
+
+
+def _is_behind(view: View, old: Topology) -> bool:
+    """Return whether a node has seen more than the store holds: it may have forgotten that the pause is over.
+
+    A document made anew begins an epoch whatever it says (S12); failovers stay paused in it.
+    """
+    seen = (node.observation.seen for node in view.nodes if node.observation is not None)
+    return any((one.epoch, one.revision) > (old.epoch, old.revision) for one in seen)
