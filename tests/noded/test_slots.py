@@ -85,7 +85,7 @@ async def test_who_takes_a_members_slot_on_a_standby_is_ended_and_the_slot_is_th
         # Another one streams from it, as nobody but a member may.
         async with streaming(cluster, standby, name, STRANGER, STRANGER):
             await until(lambda: is_members(cluster, standby, name))
-        assert (await standby.observe()).slots_lacking == ()
+        await standby.until(lambda o: o.slots_lacking == ())
 
 
 async def test_a_member_that_streams_from_a_standby_is_left_alone() -> None:
@@ -94,7 +94,7 @@ async def test_a_member_that_streams_from_a_standby_is_left_alone() -> None:
         async with streaming(cluster, standby, name, REPLICATION_ROLE, cluster.passwords["replication"]):
             await asyncio.sleep(3.0)  # some rounds
             assert await is_held(cluster, standby, name)
-        assert (await standby.observe()).slots_lacking == ()
+        await standby.until(lambda o: o.slots_lacking == ())
 
 
 async def test_whoever_is_promoted_takes_members_slots_back_first() -> None:
