@@ -164,6 +164,9 @@ def slots_kept(arena: Arena) -> Iterator[None]:
     """Slots that users made are there after a planned handover, or it was said beforehand that they would be lost."""
     _run(arena, "writer", "SELECT pg_create_physical_replication_slot('fault_archive', true)")
     logical = _tried(arena, "SELECT pg_create_logical_replication_slot('fault_stream', 'pgoutput')")
+    made = {"fault_archive", *(["fault_stream"] if logical else [])}
+    # Within a second or so of their making it is known what would become of them.
+    arena.cluster.wait(lambda status: made <= {slot.name for slot in status.slots}, "with the slots in its status")
     told = arena.cluster.ctl("switchover", "--dry-run", check=False)
     said = told.stdout + told.stderr
     arena.strikes()
