@@ -171,7 +171,7 @@ def slots_kept(arena: Arena) -> Iterator[None]:
     said = told.stdout + told.stderr
     arena.strikes()
     done = arena.cluster.ctl("switchover")
-    # A rehearsal that is refused, because a copy is not there yet, names that slot alone; the order waits, and names the others.
+    # A rehearsal that is refused because a copy is not there yet names that slot alone; the order waits, and names the rest.
     said += done.stdout + done.stderr
     yield
     try:
