@@ -12,12 +12,11 @@ from collections.abc import Collection
 
 from daemonkit.logs import get_logger
 from noded.sessions import Session, shown
+from noded.told import Told
 
 TIMEOUT_S = 2.0
 AGAIN_S = 60.0
 """A role whose second attempt comes so soon after the first has not done it by mistake."""
-TOLD_S = 300.0
-"""How long a right that was taken is still told of."""
 
 _END = """
 SELECT a.pid, a.usesysid::int8 AS role, pg_terminate_backend(a.pid)
@@ -50,13 +49,13 @@ class Impostors:
         self._session = session
         self._seen_at: dict[int, float] = {}
         """When a role was ended last, by its number."""
-        self._told: dict[str, float] = {}
+        self._told = Told()
         self._log = get_logger()
 
     @property
     def texts(self) -> tuple[str, ...]:
         """Which rights were taken lately, for people."""
-        return tuple(self._told)
+        return self._told.texts
 
     def forget(self) -> None:
         """This node is not the writer."""
@@ -70,7 +69,7 @@ class Impostors:
         """
         now = asyncio.get_running_loop().time()
         self._seen_at = {one: at for one, at in self._seen_at.items() if now - at < AGAIN_S}
-        self._told = {text: at for text, at in self._told.items() if now - at < TOLD_S}
+        self._told.expire(now)
         ended = await self._session.rows(_END, role, sorted(members), timeout_s=TIMEOUT_S)
         for row in ended:
             self._log.error("a client that stands in for a member is ended", pid=row["pid"], role=row["role"])
@@ -86,4 +85,4 @@ class Impostors:
             await self._session.rows(_DISARM.format(role=role), timeout_s=TIMEOUT_S)
             text = f'role "{shown(who["name"])}" stood in for a node over and over, and has lost REPLICATION'
             self._log.error("a role loses the right to replicate", what=text)
-            self._told[text] = now
+            self._told.say(text, now)

@@ -18,9 +18,8 @@ from daemonkit.logs import get_logger
 from noded import conf
 from noded.instance import Instance
 from noded.sessions import BOUNDED, Session, SessionError, shown
+from noded.told import Told
 
-TOLD_S = 300.0
-"""How long what was undone is still told of."""
 FUNCTIONS_EVERY_S = 30.0
 VISITS_MAX = 4
 """So many databases are visited at a time."""
@@ -119,7 +118,7 @@ class Relaxations:
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
         self._present: list[str] = []
-        self._undone: dict[str, float] = {}
+        self._undone = Told()
         self._functions: list[str] = []
         self._failures = 0
         self._unseen: str | None = None
@@ -128,7 +127,7 @@ class Relaxations:
     @property
     def texts(self) -> tuple[str, ...]:
         """What the observation says."""
-        undone = [f"{text} (undone)" for text in self._undone if text not in self._present]
+        undone = [f"{text} (undone)" for text in self._undone.texts if text not in self._present]
         unseen = (self._unseen,) if self._unseen is not None else ()
         return (*unseen, *self._present, *self._functions, *undone)[:TEXTS_MAX]
 
@@ -142,7 +141,7 @@ class Relaxations:
     async def look(self) -> None:
         """Do one round on the writer. Raises SessionError."""
         now = asyncio.get_running_loop().time()
-        self._undone = {text: at for text, at in self._undone.items() if now - at < TOLD_S}
+        self._undone.expire(now)
         try:
             session = await self._session()
             await self._delete_oversized(session, now)
@@ -176,7 +175,7 @@ class Relaxations:
             whose = _whose(row["role"], row["database"])
             text = f"{whose}: settings of {row['stored']} bytes as stored, too large to be read"
             self._log.error("settings too large to be read were deleted, all of this owner's", what=text)
-            self._undone[text] = now
+            self._undone.say(text, now)
 
     async def _undo(self, session: Session, now: float) -> None:
         rows = await session.rows(_SETTINGS, timeout_s=TIMEOUT_S)
@@ -187,7 +186,7 @@ class Relaxations:
                 await session.rows(one.remedy, timeout_s=TIMEOUT_S)
                 self._log.error("commits were relaxed by somebody, which is undone", what=one.text)
                 self._present.remove(one.text)
-                self._undone[one.text] = now
+                self._undone.say(one.text, now)
 
     async def look_for_functions(self, session: Session) -> None:
         """Visit every database of the writer, a few at a time: its users can make a visit slow. Raises SessionError."""

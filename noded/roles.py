@@ -20,10 +20,9 @@ from daemonkit.logs import get_logger
 from noded.conf import CONTROL_ROLE, DATABASE, PROBE_ROLE, REPLICATION_ROLE, quote_literal
 from noded.instance import Instance
 from noded.sessions import Session
+from noded.told import Told
 from pgwire.scram import derive_keys, format_verifier, make_verifier, parse_verifier
 
-TOLD_S = 300.0
-"""How long what was put right is still told of."""
 TIMEOUT_S = 2.0
 MAKE_TIMEOUT_S = 20.0
 """For a new database, which is copied from template0."""
@@ -116,7 +115,7 @@ class Roles:
         self._passwords = passwords
         self._fitting: dict[str, str] = {}
         """The verifier of each role that was found to be that of its password."""
-        self._told: dict[str, float] = {}
+        self._told = Told()
         self._session = instance.sessions.fresh("endpointd roles", settings=SETTINGS)
         # Kept open on a standby too: its first act as the writer may be to let everybody in again.
         instance.sessions.standing += (self._session,)
@@ -127,7 +126,7 @@ class Roles:
     @property
     def texts(self) -> tuple[str, ...]:
         """What was put right lately, for people."""
-        return tuple(self._told)
+        return self._told.texts
 
     def forget(self) -> None:
         """This node is not the writer."""
@@ -137,7 +136,7 @@ class Roles:
     async def look(self) -> None:
         """Do one round on the writer. Raises SessionError."""
         now = asyncio.get_running_loop().time()
-        self._told = {text: at for text, at in self._told.items() if now - at < TOLD_S}
+        self._told.expire(now)
         session = self._session
         if session.route is not None and session.route.database == DATABASE:
             await self._prepared(session, now)
@@ -275,7 +274,7 @@ class Roles:
 
     def _tell(self, text: str, now: float) -> None:
         self._log.error("somebody changed what the cluster needs, which is put right", what=text)
-        self._told[text] = now
+        self._told.say(text, now)
 
 
 def _wrong(role: str, row: asyncpg.Record) -> list[str]:
