@@ -11,7 +11,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """The four codes of the operator's contract (docs/operations.md)."""
+    """The four codes of the operator's contract (docs/operations/README.md)."""
 
     DONE = 0
     FAILED = 1

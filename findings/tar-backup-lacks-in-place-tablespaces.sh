@@ -6,7 +6,7 @@
 #          format has nothing: no tar of its own, no entry in base.tar, no line in backup_manifest. Exit status 0. 18.6 writes a tar.
 #          pg_dumpall of 15 writes LOCATION 'pg_tblspc/OID' for it, which CREATE TABLESPACE refuses.
 # Why it matters: the backup verifies, is restored, starts, and every table of the tablespace is gone.
-# Here:    noded copies in plain format; docs/operations.md, "Tablespaces", warns.
+# Here:    noded copies in plain format; docs/operations/settings.md, "Tablespaces and other paths", warns.
 #
 # Runs the PostgreSQL 15 in $PG_BIN (Debian's by default) alone, in a temporary directory. Fails when the behaviour is another.
 set -euo pipefail

@@ -1,7 +1,7 @@
 """What was decided about a local cluster: its nodes, ports and binaries.
 
 Kept as cluster.json in the data directory, so that a later `up` brings back the same cluster whatever its own arguments'
-defaults are; changed when a node is added or taken out.  Ports: one base, fixed distances (docs/operations.md).
+defaults are; changed when a node is added or taken out.  Ports: one base, fixed distances (config/local.toml).
 """
 
 from __future__ import annotations

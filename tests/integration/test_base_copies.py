@@ -103,7 +103,7 @@ def test_a_copy_that_gives_itself_a_members_name_is_ended(cluster: Cluster, memb
 
 
 def test_a_copy_can_be_used_as_a_server_of_its_own(cluster: Cluster, copy: Path) -> None:
-    """By the steps of docs/operations.md, under Backups."""
+    """By the steps of docs/operations/backups.md."""
     with psycopg.connect(cluster.dsn("writer"), autocommit=True) as connection:
         before = connection.execute("SELECT count(*) FROM pg_database").fetchone()
     (copy / "standby.signal").unlink()
