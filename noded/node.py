@@ -13,20 +13,23 @@ from collections.abc import Mapping
 from msgspec.structs import replace
 
 from daemonkit.logs import get_logger
-from noded import endofwal, logins, observe, promotion
-from noded import heartbeat as beat
 from noded.acts.acts import Acts
-from noded.audit import Audit
-from noded.copies import Copies
-from noded.hands import Hands
-from noded.heartbeat import Heartbeat
-from noded.instance import STATEMENTS, Instance
-from noded.lastword import leaving
-from noded.logins import Logins
-from noded.postmaster import PostmasterError, last_complaint
-from noded.reporter import Reporter
-from noded.room import lack_of_room
-from noded.upkeep import Upkeep
+from noded.data.copies import Copies
+from noded.hands import promotion
+from noded.hands.hands import Hands
+from noded.housekeeping import logins
+from noded.housekeeping.audit import Audit
+from noded.housekeeping.housekeeping import Upkeep
+from noded.housekeeping.logins import Logins
+from noded.position import asking
+from noded.postgres.disk_space import lack_of_room
+from noded.postgres.instance import STATEMENTS, Instance
+from noded.postgres.postmaster import PostmasterError, last_complaint
+from noded.report import gatherer as observe
+from noded.report import heartbeat as beat
+from noded.report.heartbeat import Heartbeat
+from noded.report.last_commit import leaving
+from noded.report.reporter import Reporter
 from pgtopology.orders import StopMode
 
 LAST_WORD_S = 0.05
@@ -69,7 +72,7 @@ class Node:
         reporter.login_problem = lambda: self.logins.problem
         reporter.login_spared = lambda: self.logins.spared
         sessions = instance.sessions
-        sessions.control.statements += [*STATEMENTS, *endofwal.STATEMENTS, *promotion.STATEMENTS, *logins.STATEMENTS]
+        sessions.control.statements += [*STATEMENTS, *asking.STATEMENTS, *promotion.STATEMENTS, *logins.STATEMENTS]
         sessions.observer.statements += observe.STATEMENTS
         sessions.heartbeat.statements += beat.STATEMENTS
         self.taken_up = asyncio.Event()

@@ -14,14 +14,15 @@ from aiohttp import web
 
 from daemonkit.httpserver import ApiError, LineStream, json_response, needs
 from daemonkit.principals import Scope
-from noded import metrics, patroni
+from noded import metrics
 from noded.acts.effects import Steps
 from noded.acts.gate import OrderRefused
-from noded.failures import FAILURES
 from noded.node import Node
-from noded.readiness import ask_readiness
-from noded.rehearsal import rehearse
-from noded.sessions import SessionError
+from noded.postgres.failures import FAILURES
+from noded.postgres.sessions import SessionError
+from noded.report import patroni
+from noded.report.readiness import ask_readiness
+from noded.report.settings_check import rehearse
 from pgtopology.codec import MessageError, decode, encode
 from pgtopology.orders import (
     CheckpointOrder,

@@ -1,7 +1,7 @@
 """What an operator wants of every PostgreSQL server: the one desired-settings document.
 
 Stands in the topology document, because every node must end up with the same; a node keeps the last one it was told beside
-its data.  Which settings are the operator's to give, and how each takes effect, is noded's business (noded/conf.py).
+its data.  Which settings are the operator's to give, and how each takes effect, is noded's business (noded/postgres/conf.py).
 """
 
 from __future__ import annotations

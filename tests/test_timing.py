@@ -16,7 +16,8 @@ from endpointctl import restarting
 from endpointctl.local import stopping
 from endpointd import daemon as proxy
 from endpointd import feed, link, switchboard, witness
-from noded import postmaster, rehearsal
+from noded.postgres import postmaster
+from noded.report import settings_check
 from pgtopology import timing
 
 ROOT = Path(__file__).parents[1]
@@ -71,7 +72,7 @@ def test_whoever_orders_a_restart_waits_longer_than_who_carries_it_out() -> None
 
 
 def test_whoever_has_settings_tried_waits_longer_than_who_tries_them() -> None:
-    assert ctl_configuring.CHECK_TIMEOUT_S > configuring.CHECK_TIMEOUT_S > rehearsal.REHEARSAL_TIMEOUT_S
+    assert ctl_configuring.CHECK_TIMEOUT_S > configuring.CHECK_TIMEOUT_S > settings_check.REHEARSAL_TIMEOUT_S
 
 
 @pytest.mark.parametrize("patience_s", [stopping.PROXY_STOP_S, pytest.param(None, id="containers")])

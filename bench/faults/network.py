@@ -31,7 +31,7 @@ from endpointctl.local.layout import Layout
 from endpointctl.local.plan import DATABASE, USER, make_plan
 from endpointctl.local.preferences import Preferences
 from endpointctl.local.settings_files import describe
-from noded.binaries import find_binaries
+from noded.postgres.binaries import find_binaries
 from pgtopology.node import Address
 
 NODES = ("n1", "n2", "n3")

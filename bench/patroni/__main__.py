@@ -28,7 +28,7 @@ from bench.patroni.install import MissingError, Programs, find_programs
 from bench.patroni.report import Measurement, is_clean, summarize, table
 from bench.patroni.sides import NODES, Endpointd, Etcd, Patroni, Side
 from bench.patroni.texts import DEFAULT, FAST, Variant
-from noded.binaries import Binaries, BinariesError, find_binaries
+from noded.postgres.binaries import Binaries, BinariesError, find_binaries
 
 BASELINE = Endpointd.name
 SHORT_FAULTS = (Fault.KILL, Fault.SWITCHOVER)

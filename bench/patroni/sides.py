@@ -29,8 +29,8 @@ from bench.patroni.texts import HOST, Member, Variant, direct_dsn, haproxy_dsn, 
 from daemonkit.proctable import children
 from endpointctl.local.plan import PortUse
 from endpointctl.local.ports import free_base_port
-from noded.binaries import Binaries
-from noded.processes import members
+from noded.postgres.binaries import Binaries
+from noded.postgres.processes import members
 
 NODES = 3
 STOP_TIMEOUT_S = 15.0

@@ -52,7 +52,7 @@ def _kernel() -> Finding:
 
 
 def _binaries(plan: Plan | None) -> list[Finding]:
-    from noded.binaries import BinariesError, find_binaries
+    from noded.postgres.binaries import BinariesError, find_binaries
 
     try:
         found = find_binaries(Path(plan.pg_bin)) if plan is not None else find_binaries(prefer_bundled=True)
@@ -70,8 +70,8 @@ def _binaries(plan: Plan | None) -> list[Finding]:
 
 def what_is_lacking(pg_bin: Path) -> str | None:
     """Return as one line what the PostgreSQL in *pg_bin* was built without; None if that is nothing, or unknown."""
-    from noded.binaries import BinariesError, find_binaries
-    from noded.features import lacking
+    from noded.postgres.binaries import BinariesError, find_binaries
+    from noded.postgres.features import lacking
 
     try:
         lacks = lacking(find_binaries(pg_bin))
@@ -83,7 +83,7 @@ def what_is_lacking(pg_bin: Path) -> str | None:
 
 
 def _confinement() -> Finding:
-    from noded.confinement import is_possible
+    from noded.postgres.confinement import is_possible
 
     if is_possible():
         return Finding(

@@ -170,7 +170,7 @@ def _confirm_postgres(layout: Layout, known: Plan, wished: Preferences) -> Prefe
 
 def find_pg_bin(named: Path | None) -> Path:
     """Return the directory of PostgreSQL's programs: the one named, else the bundled one, else the system's."""
-    from noded.binaries import BinariesError, find_binaries
+    from noded.postgres.binaries import BinariesError, find_binaries
 
     try:
         return find_binaries(named.absolute() if named else None, prefer_bundled=True).directory
@@ -180,7 +180,7 @@ def find_pg_bin(named: Path | None) -> Path:
 
 
 def _require_same_major(layout: Layout, plan: Plan, pg_bin: Path) -> None:
-    from noded.binaries import find_binaries
+    from noded.postgres.binaries import find_binaries
 
     major = find_binaries(pg_bin).major
     for node in plan.nodes:

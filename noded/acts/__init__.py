@@ -7,6 +7,6 @@ does not die.
 
 Reading order: `effects`; `memory`, what a noded knows while it lives; `gate`, whether an order is accepted and still holds;
 `running`, how PostgreSQL is started and configured; `fence`, how a promise is kept; `promotion`; `synchronous`; `remaking`;
-`orders`, one act for each order; `takeup`, the first act of all; `police` and `wholeness`, which look again and again; `acts`,
-all together.  The rules that they go by are in `noded.promise`.
+`orders`, one act for each order; `startup`, the first act of all; `police` and `wholeness`, which look again and again; `acts`,
+all together.  The rules that they go by are in `noded.law`.
 """

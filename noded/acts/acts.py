@@ -10,8 +10,8 @@ from noded.acts.police import Police
 from noded.acts.promotion import Promotion
 from noded.acts.remaking import Remaking
 from noded.acts.running import Running
+from noded.acts.startup import TakeUp
 from noded.acts.synchronous import Synchronous
-from noded.acts.takeup import TakeUp
 from noded.acts.wholeness import Wholeness
 
 

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from noded.promise import Configuration, State
+from noded.law.promise import Configuration, State
 from pgtopology.epoch import Epoch
 from pgtopology.lsn import Lsn
 from pgtopology.node import Incarnation, Position, Role

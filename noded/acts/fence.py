@@ -30,7 +30,7 @@ from noded.acts.effects import (
 )
 from noded.acts.memory import Memory
 from noded.acts.running import Running
-from noded.promise import standby_configuration
+from noded.law.promise import standby_configuration
 from pgtopology.lsn import Lsn
 from pgtopology.node import Position, Role
 from pgtopology.orders import StopMode

@@ -1,16 +1,16 @@
 """Whether an order is accepted, and whether it still holds when its turn has come.
 
-The rules are in `noded.promise`.  What is accepted is durable before anything else happens, the pair it carries included (S8).
+The rules are in `law.promise`.  What is accepted is durable before anything else happens, the pair it carries included (S8).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from noded import promise as rules
 from noded.acts.effects import Act, Failed, LearnSlots, Poke, Recall, Steps, Store, T
 from noded.acts.memory import Memory
-from noded.promise import Circumstances, State
+from noded.law import promise as rules
+from noded.law.promise import Circumstances, State
 from pgtopology.node import Role
 from pgtopology.orders import Order, PromiseOrder, Refusal
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from noded.backoff import Backoff
-from noded.promise import State, Work
+from noded.law.backoff import Backoff
+from noded.law.promise import State, Work
 from pgtopology.epoch import NO_EPOCH, Epoch
 from pgtopology.node import Position
 from pgtopology.observation import Activity

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from noded import promise as rules
 from noded.acts.effects import (
     AwaitPromotion,
     BeginPromotion,
@@ -34,6 +33,7 @@ from noded.acts.promotion import Promotion
 from noded.acts.remaking import Remaking
 from noded.acts.running import Running
 from noded.acts.synchronous import Synchronous
+from noded.law import promise as rules
 from pgtopology.node import Position
 from pgtopology.orders import (
     Acknowledged,

@@ -6,10 +6,10 @@ import contextlib
 
 from msgspec.structs import replace
 
-from noded import promise as rules
 from noded.acts.effects import BeginHeartbeat, EndHeartbeat, Failed, InTurn, Note, Poke, Recall, Steps, Stop, Store
 from noded.acts.fence import Fence
 from noded.acts.memory import Memory
+from noded.law import promise as rules
 from pgtopology.node import Role
 from pgtopology.orders import StopMode
 

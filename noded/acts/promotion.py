@@ -11,7 +11,6 @@ import contextlib
 
 from msgspec.structs import replace
 
-from noded import promise as rules
 from noded.acts.effects import (
     AwaitPrimary,
     BeginHeartbeat,
@@ -28,6 +27,7 @@ from noded.acts.effects import (
     TriggerPromotion,
 )
 from noded.acts.memory import Memory
+from noded.law import promise as rules
 from pgtopology.orders import PromoteOrder, StopMode
 from pgtopology.quorum import synchronous_standby_names
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from noded import promise as rules
 from noded.acts.effects import (
     BeginWork,
     CopyData,
@@ -34,7 +33,8 @@ from noded.acts.effects import (
 from noded.acts.gate import Gate, OrderRefused
 from noded.acts.memory import Memory
 from noded.acts.running import Running
-from noded.promise import Circumstances, Work
+from noded.law import promise as rules
+from noded.law.promise import Circumstances, Work
 from pgtopology.epoch import Epoch, Revision
 from pgtopology.orders import CloneOrder, InitOrder, Refusal, RewindOrder, StopMode, Upstream
 

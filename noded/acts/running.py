@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from noded import promise as rules
 from noded.acts.effects import AskRole, Failed, Look, ReadTimeline, Reconfigure, Start, Steps, Stop, Store
 from noded.acts.memory import Memory
+from noded.law import promise as rules
 from pgtopology.node import Position, Role
 from pgtopology.orders import StopMode
 

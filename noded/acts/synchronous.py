@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from noded import promise as rules
 from noded.acts.effects import (
     AwaitAgreement,
     AwaitRead,
@@ -30,6 +29,7 @@ from noded.acts.effects import (
 from noded.acts.gate import Gate, OrderRefused, patience_s
 from noded.acts.memory import Memory
 from noded.acts.running import Running
+from noded.law import promise as rules
 from pgtopology.lsn import Lsn
 from pgtopology.node import NodeName, Role
 from pgtopology.orders import Refusal, SettingsOrder

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from noded import promise as rules
 from noded.acts.effects import AskWriter, Note, Poke, Recall, Steps, Store, WriterEnd
 from noded.acts.memory import Memory
-from noded.promise import Following
+from noded.law import promise as rules
+from noded.law.promise import Following
 
 
 class Wholeness:

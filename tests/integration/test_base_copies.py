@@ -12,7 +12,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from bench.cluster import Cluster
-from noded.binaries import find_binaries
+from noded.postgres.binaries import find_binaries
 from pgtopology.status import NodeStatus
 from tests.integration.test_replication_clients import run, until
 from tests.ports import free_port

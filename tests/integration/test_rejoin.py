@@ -21,7 +21,7 @@ from bench.cluster import Cluster
 from bench.ledger import Recorder
 from daemonkit import proctable
 from endpointctl.local.layout import Layout
-from noded import processes
+from noded.postgres import processes
 from pgtopology.status import Status
 
 pytestmark = pytest.mark.timeout(300)

@@ -19,7 +19,7 @@ import asyncpg
 import msgspec
 
 from daemonkit.httpclient import HttpClient, HttpError
-from noded import processes
+from noded.postgres import processes
 from pgtopology.codec import decode, encode
 from pgtopology.epoch import Epoch, Revision
 from pgtopology.node import Address, NodeName, sync_name

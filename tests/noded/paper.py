@@ -15,7 +15,7 @@ from noded.acts import effects as do
 from noded.acts.acts import Acts
 from noded.acts.effects import Act, Effect, Failed, Known, Present, Sample, Steps, T, WriterEnd
 from noded.acts.memory import Memory
-from noded.promise import Configuration, Promotion, State, writer_configuration
+from noded.law.promise import Configuration, Promotion, State, writer_configuration
 from pgtopology.epoch import Epoch
 from pgtopology.lsn import Lsn
 from pgtopology.node import Incarnation, Position, Role

@@ -10,14 +10,14 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from noded import hands
-from noded import promise as rules
 from noded.acts import effects
 from noded.acts.acts import Acts
 from noded.acts.effects import Effect, Failed, Steps
 from noded.acts.gate import OrderRefused
 from noded.acts.synchronous import needs_bounce
-from noded.promise import Following, Promotion, State, Work, standby_configuration, writer_configuration
+from noded.hands import hands
+from noded.law import promise as rules
+from noded.law.promise import Following, Promotion, State, Work, standby_configuration, writer_configuration
 from pgtopology.epoch import Epoch, Revision
 from pgtopology.node import Address, Incarnation, NodeName, Role
 from pgtopology.observation import Seen

@@ -10,9 +10,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from noded.attention import STRETCH_MAX_S, Attention
-from noded.doorway import Doorway
-from noded.observe import Deafness
+from noded.postgres.doorway import Doorway
+from noded.report.attention import STRETCH_MAX_S, Attention
+from noded.report.ports import Deafness
 
 PORT = 5432
 

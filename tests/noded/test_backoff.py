@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from noded.backoff import Backoff
+from noded.law.backoff import Backoff
 
 
 def test_pauses_double_up_to_a_limit_and_are_forgotten() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from noded import confinement
+from noded.postgres import confinement
 
 CHILD = """
 import errno, os, sys

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from noded.disk import Disk
-from noded.durable_state import DurableState
+from noded.law.disk import Disk
+from noded.law.durable_state import DurableState
 from pgtopology.epoch import Epoch
 from pgtopology.node import NodeName
 

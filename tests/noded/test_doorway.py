@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from noded.doorway import Doorway
+from noded.postgres.doorway import Doorway
 
 
 def reach(path: Path) -> None:

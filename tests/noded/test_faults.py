@@ -15,8 +15,8 @@ import pytest
 
 from daemonkit import proctable
 from daemonkit.httpclient import HttpRefused
-from noded import processes
 from noded.acts.remaking import MUTE_MS
+from noded.postgres import processes
 from pgtopology.codec import decode
 from pgtopology.epoch import Epoch, Revision
 from pgtopology.node import Incarnation, Role

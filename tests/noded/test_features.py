@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from noded.binaries import find_binaries
-from noded.features import EXTENSIONS, lacking, missing
+from noded.postgres.binaries import find_binaries
+from noded.postgres.features import EXTENSIONS, lacking, missing
 
 EVERYTHING = "'--with-ssl=openssl' '--with-lz4' '--with-zstd' '--with-libxml'"
 

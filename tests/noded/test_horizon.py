@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from noded.horizon import CATALOG_AGE_MIN, HorizonWatch, horizon_of, oldest_of
+from noded.housekeeping.horizon import CATALOG_AGE_MIN, HorizonWatch, horizon_of, oldest_of
 from pgtopology.observation import Horizon, RowHolder
 
 

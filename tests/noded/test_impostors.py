@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from noded.binaries import find_binaries
+from noded.postgres.binaries import find_binaries
 from pgtopology.orders import Acknowledged, StopOrder
 from tests.noded.members import Cluster, Member, running_members, slot_of
 from tests.noded.test_faults import pair

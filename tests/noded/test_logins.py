@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator
 import asyncpg
 import pytest
 
-from noded.sessions import SessionError, Sessions
+from noded.postgres.sessions import SessionError, Sessions
 from pgtopology.desired import DesiredSettings
 from pgtopology.node import Role
 from pgtopology.orders import Acknowledged, CheckpointOrder, ConfigureOrder, StartOrder, StopOrder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from noded.copies import draw_incarnation
+from noded.data.copies import draw_incarnation
 from pgtopology.node import Label, NodeName, sync_name
 
 IDENTIFIER_BYTES = 63

@@ -12,14 +12,15 @@ import pytest
 from msgspec.structs import replace
 
 from daemonkit import proctable
-from noded import patroni, processes
-from noded.binaries import BinariesError, find_binaries
-from noded.clone import remove_tree
-from noded.durable_state import DurableState, StateError
-from noded.layout import Layout
-from noded.postmaster import last_complaint
-from noded.tail import KEPT_MAX, put_aside
-from noded.tools import ToolError, environment, run_tool
+from noded.data.clone import remove_tree
+from noded.data.diverged_wal import KEPT_MAX, put_aside
+from noded.files.layout import Layout
+from noded.law.durable_state import DurableState, StateError
+from noded.postgres import processes
+from noded.postgres.binaries import BinariesError, find_binaries
+from noded.postgres.postmaster import last_complaint
+from noded.postgres.tools import ToolError, environment, run_tool
+from noded.report import patroni
 from pgtopology.epoch import Epoch
 from pgtopology.node import NodeName, Role
 from pgtopology.observation import Heartbeat, Observation, Postmaster, PostmasterState, Receiver

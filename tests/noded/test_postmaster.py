@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from noded.binaries import find_binaries
-from noded.layout import Layout
-from noded.postmaster import Postmaster
-from noded.tools import run_tool
+from noded.files.layout import Layout
+from noded.postgres.binaries import find_binaries
+from noded.postgres.postmaster import Postmaster
+from noded.postgres.tools import run_tool
 from pgtopology.orders import StopMode
 from tests.ports import free_port
 

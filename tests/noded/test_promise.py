@@ -6,8 +6,8 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from noded import promise
-from noded.promise import Circumstances, Following, Promotion, State, Work
+from noded.law import promise
+from noded.law.promise import Circumstances, Following, Promotion, State, Work
 from pgtopology.epoch import Epoch, Revision
 from pgtopology.lsn import Lsn
 from pgtopology.node import Address, Incarnation, NodeName

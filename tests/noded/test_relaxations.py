@@ -8,7 +8,7 @@ import contextlib
 import asyncpg
 import pytest
 
-from noded.relaxations import Relaxation
+from noded.housekeeping.relaxations import Relaxation
 from tests.noded.members import Cluster, Member, running_members
 
 ODD = "o\"dd ro'le"

@@ -11,9 +11,9 @@ import asyncpg
 import psycopg
 import pytest
 
-from noded.conf import REPLICATION_ROLE
-from noded.sessions import Sessions
-from noded.slots import ensure_slots
+from noded.postgres.conf import REPLICATION_ROLE
+from noded.postgres.sessions import Sessions
+from noded.postgres.slots import ensure_slots
 from tests.noded.members import Cluster, Member, running_members, slot_of
 
 pytestmark = pytest.mark.integration

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from noded.durable_state import DurableState, StateError
+from noded.law.durable_state import DurableState, StateError
 from pgtopology.epoch import Epoch
 from pgtopology.node import NodeName
 

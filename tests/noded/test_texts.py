@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from noded import conf, history, segments
-from noded.bootstrap import role_statements
-from noded.controldata import parse_controldata
-from noded.promise import Configuration
+from noded.data.bootstrap import role_statements
+from noded.files import history, segments
+from noded.files.controldata import parse_controldata
+from noded.law.promise import Configuration
+from noded.postgres import conf
 from pgtopology.desired import DesiredSettings
 from pgtopology.lsn import parse_lsn
 from pgtopology.node import Address, NodeName

@@ -8,7 +8,7 @@ from noded.acts.effects import AskRole, Steps
 from noded.acts.fence import Cut, Fence
 from noded.acts.gate import Gate, OrderRefused
 from noded.acts.memory import Memory
-from noded.promise import Circumstances
+from noded.law.promise import Circumstances
 from pgtopology.node import Role
 from pgtopology.orders import Order, Refusal, StopMode
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
-from noded import promise as rules
 from noded.acts import effects as do
 from noded.acts.effects import Act, Effect, Failed, Known, Late, Present, Sample, Steps, T, Unanswered, WriterEnd
-from noded.promise import State
+from noded.law import promise as rules
+from noded.law.promise import State
 from pgtopology.node import Incarnation, Position, Role
 from pgtopology.orders import StopMode, Upstream
 from pgtopology.timeline import Timeline

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from noded.promise import State
+from noded.law.promise import State
 from tests.sim.switches import Switch
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from noded.acts.effects import Effect
-from noded.promise import State
+from noded.law.promise import State
 from pgtopology.node import NodeName
 from pgtopology.observation import Observation
 from tests.sim.checks import Checks

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from noded import promise as rules
 from noded.acts.acts import Acts
 from noded.acts.effects import Steps
 from noded.acts.fence import Fence
 from noded.acts.gate import Gate, OrderRefused
 from noded.acts.memory import Memory
-from noded.promise import State
+from noded.law import promise as rules
+from noded.law.promise import State
 from pgtopology.observation import Observation
 from pgtopology.orders import (
     CheckpointOrder,

@@ -1,10 +1,10 @@
-"""The heartbeat and the observations of a simulated noded, as `noded.heartbeat`, `observe` and `reporter` make them."""
+"""The heartbeat and the observations of a simulated noded, as `noded.report.heartbeat`, `observe` and `reporter` make them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from noded.disksync import STARVED_S
+from noded.report.sync_trial import STARVED_S
 from pgtopology import observation
 from pgtopology.epoch import NO_EPOCH, Epoch
 from pgtopology.node import Role

@@ -10,7 +10,7 @@ import pytest
 
 from noded.acts import effects
 from noded.acts.effects import Effect
-from noded.promise import Work
+from noded.law.promise import Work
 from tests.sim.cluster import Cluster, wait_until
 from tests.sim.node import SimNode
 from tests.sim.test_crash_points import SCENARIOS as OF_MANAGERS
