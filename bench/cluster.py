@@ -25,15 +25,15 @@ import msgspec
 
 from bench.processes import command, family
 from cluster_manager.settings import FailoverSettings
+from daemonkit.linesocket import ask
 from daemonkit.toml import to_toml
 from deployment.cluster import PostgresSettings
-from endpointctl.local.control import Order, ask
-from endpointctl.local.layout import Layout
-from endpointctl.local.preferences import Preferences
-from endpointctl.local.process import postmaster_of
-from endpointctl.local.program import ProgramReport
+from deployment.local.layout import Layout
+from deployment.local.postmaster import postmaster_of
+from deployment.local.preferences import Preferences
 from pgtopology.codec import decode
 from pgtopology.status import NodeStatus, Status
+from pgtopology.supervision import Answer, Order, ProgramReport
 
 ROOT = Path(__file__).parents[1]
 UP_TIMEOUT_S = 90.0
@@ -231,7 +231,7 @@ class Cluster:
 
     def program(self, do: Literal["start", "stop", "list"], name: str | None = None) -> tuple[ProgramReport, ...]:
         """Tell the supervisor to start or stop one program, or to list all."""
-        answer = asyncio.run(ask(Layout(self.data_dir).control_socket, Order(do=do, name=name)))
+        answer = asyncio.run(ask(Layout(self.data_dir).control_socket, Order(do=do, name=name), Answer))
         return answer.programs
 
     def stop_node(self, name: str) -> None:

@@ -1,8 +1,8 @@
 """The life of a program: start, readiness, reload, drain, exit code.
 
 SIGTERM and SIGINT ask the program to stop: `stopping` is set, and the program ends by itself when it has drained.  The
-second such signal cancels it.  SIGHUP runs the reload callbacks.  Exit code 0 means an orderly end, 1 that the program failed
-or was cancelled.
+second such signal cancels it, unless it said what it does instead.  SIGHUP runs the reload callbacks.  Exit code 0 means an
+orderly end, 1 that the program failed or was cancelled.
 
 Whoever supervises us and listens (sd_notify: systemd, or the supervisor of a local cluster) is told of each step, and where
 its watchdog is on, that the loop turns.  A loop that stands still is given up and ended; by SIGABRT it leaves the traceback of
@@ -40,6 +40,8 @@ class Lifecycle:
         """Set by the first SIGTERM or SIGINT, or by the program itself when it wants to end."""
         self.lag = LoopLag(interval_s=0.2)
         """Of the program's loop, measured as long as it lives."""
+        self.at_second_stop: Callable[[], None] | None = None
+        """What to do instead of cancelling the program when it is asked to stop again."""
         self._reload_callbacks: list[Callable[[], None]] = []
 
     def notify_ready(self) -> None:
@@ -64,12 +66,15 @@ class Lifecycle:
         _sd_notify("READY=1")
 
 
-def run(main: Callable[[Lifecycle], Awaitable[None]]) -> int:
-    """Run *main* to its end on a new event loop, with all the descriptors there are; return the exit code of the process."""
+def run(main: Callable[[Lifecycle], Awaitable[None]], *, is_parent: bool = False) -> int:
+    """Run *main* to its end on a new event loop, with all the descriptors there are; return the exit code of the process.
+
+    A program that *is_parent* waits for its children itself: its loop leaves it SIGCHLD, which the fastest one does not.
+    """
     with contextlib.suppress(OSError, ValueError, AttributeError):  # standard error may be no file
         faulthandler.enable()
     allow_descriptors()
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop if is_parent else loop_factory()) as runner:
         return runner.run(_live(main))
 
 
@@ -83,7 +88,7 @@ async def _live(main: Callable[[Lifecycle], Awaitable[None]]) -> int:
     def on_stop(number: signal.Signals) -> None:
         if life.stopping.is_set():
             log.warning("stopping at once", signal=number.name)
-            task.cancel()
+            (life.at_second_stop or task.cancel)()
         else:
             log.info("stopping", signal=number.name)
             _sd_notify("STOPPING=1")

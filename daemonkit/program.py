@@ -70,8 +70,10 @@ class Daemon(Generic[S, R]):
     """What `serve` raises that an operator can mend, such as a port that is taken: a line in the log, and no traceback."""
     cannot: str = "cannot serve"
     """The event of that line."""
-    reloads: Counter
-    """Attempts to read the settings anew, by outcome."""
+    is_parent: bool = False
+    """Whether it waits for children itself, at SIGCHLD."""
+    reloads: Counter | None = None
+    """Attempts to read the settings anew, by outcome, of a program that has metrics."""
 
     def main(self, arguments: Sequence[str] | None = None) -> int:
         """Run the program, and return its exit status."""
@@ -97,7 +99,7 @@ class Daemon(Generic[S, R]):
                 for error in _leaves(group):
                     get_logger().error(self.cannot, reason=str(error))
 
-        status = run(live)
+        status = run(live, is_parent=self.is_parent)
         return EXIT_FAILED if is_refused else status
 
     def log_as(self, settings: S) -> None:
@@ -123,15 +125,19 @@ class Running(Generic[S]):
         If they cannot be used (SettingsError) everything stays as it was.
         """
 
+        def count(outcome: str) -> None:
+            if self._reloads is not None:
+                self._reloads.labels(outcome).inc()
+
         def reload() -> None:
             try:
                 new = self._read(self._config)
                 told = take_up(new)
             except SettingsError:
-                self._reloads.labels("failed").inc()
+                count("failed")
                 raise
             configure_logs(program=self._log_name, level=new.logs.level, style=new.logs.style)
-            self._reloads.labels("done").inc()
+            count("done")
             get_logger().info("settings read anew", **told)
 
         self.life.on_reload(reload)

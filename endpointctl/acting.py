@@ -13,7 +13,7 @@ import socket
 import sys
 from collections.abc import Sequence
 
-from endpointctl.exits import Failure
+from daemonkit.exits import Failure
 from endpointctl.options import Target
 from pgtopology.act import act_headers
 

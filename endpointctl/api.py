@@ -12,12 +12,12 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+from daemonkit.exits import Failure, Unfinished, WrongUsage
 from daemonkit.httpclient import HttpClient, HttpError, HttpRefused, HttpTimeout, HttpUnavailable
 from daemonkit.secrets import SecretError, read_secret
+from deployment.local.directory import read_plan
+from deployment.local.layout import Layout
 from endpointctl import acting
-from endpointctl.exits import Failure, Unfinished, WrongUsage
-from endpointctl.local.directory import read_plan
-from endpointctl.local.layout import Layout
 from endpointctl.local.standing import Standing, ask_standing, trouble_in
 from endpointctl.options import REQUEST_TIMEOUT_S, Target
 from pgtopology.codec import MessageError, decode

@@ -9,8 +9,8 @@ import sys
 
 import typer
 
+from daemonkit.exits import Failure
 from endpointctl import output
-from endpointctl.exits import Failure
 
 
 def confirm(question: str, *, yes: bool) -> None:

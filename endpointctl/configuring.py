@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from daemonkit.exits import Failure, Unfinished, WrongUsage
 from endpointctl import output
-from endpointctl.exits import Failure, Unfinished, WrongUsage
 from endpointctl.options import REQUEST_TIMEOUT_S, Target, command
 from endpointctl.options import group as new_group
 
@@ -158,7 +158,7 @@ def view_lines(view: ConfigView) -> list[str]:
 
 
 def _whole_file(path: Path) -> ConfigChange:
-    from endpointctl.local.preferences import load_preferences
+    from deployment.local.preferences import load_preferences
     from pgtopology.configuration import ConfigChange
 
     chosen = load_preferences(path).postgres

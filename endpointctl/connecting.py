@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from daemonkit.exits import Failure, WrongUsage
 from endpointctl import completing, output
-from endpointctl.exits import Failure, WrongUsage
 from endpointctl.libpq import without_leads
 from endpointctl.options import Target, command, not_empty
 from endpointctl.psqlwords import read_wish, sorted_words
 
 if TYPE_CHECKING:
-    from endpointctl.local.layout import Layout
-    from endpointctl.local.plan import Plan
+    from deployment.local.layout import Layout
+    from deployment.local.plan import Plan
 
 DoorArgument = Annotated[
     str, typer.Argument(metavar="writer|reader|NODE", help="An endpoint, or a node itself.", autocompletion=completing.doors)
@@ -70,8 +70,8 @@ def dsn(
     """Print the URI of an endpoint or a node."""
     import msgspec
 
+    from deployment.local.plan import DATABASE, USER
     from endpointctl.local.paste import find_door
-    from endpointctl.local.plan import DATABASE, USER
     from endpointctl.superuser import require_known_password
 
     layout, plan = local_cluster(target)
@@ -110,8 +110,8 @@ def psql(
     Host and port are the endpoint's, and libpq's environment variables for them do not count. After -- everything is psql's.
     Without a terminal psql never asks for a password.
     """
+    from deployment.local.plan import DATABASE, USER
     from endpointctl.local.paste import find_door, psql_path
-    from endpointctl.local.plan import DATABASE, USER
     from endpointctl.superuser import require_known_password
 
     wish = read_wish(arguments or [])
@@ -157,8 +157,8 @@ def _is_at_a_terminal() -> bool:
 
 def local_cluster(target: Target) -> tuple[Layout, Plan]:
     """Return where the cluster lies and what it is. Raises WrongUsage, Failure."""
-    from endpointctl.local.directory import read_plan
-    from endpointctl.local.layout import Layout
+    from deployment.local.directory import read_plan
+    from deployment.local.layout import Layout
 
     if target.api is not None:
         raise WrongUsage("passwords are in the data directory", hint="name it with --data-dir instead of --api")

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from daemonkit.exits import ExitCode, Failure, WrongUsage
 from endpointctl import completing, output
-from endpointctl.exits import ExitCode, Failure, WrongUsage
 from endpointctl.options import Target, command, within
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ def logs(
     ] = 40,
 ) -> None:
     """Print the processes' logs."""
-    from endpointctl.local.layout import Layout
-    from endpointctl.local.logfiles import Follower, last_lines
+    from daemonkit.logfiles import Follower, last_lines
+    from deployment.local.layout import Layout
 
     if target.api is not None:
         raise WrongUsage("logs are in the data directory", hint="name it with --data-dir instead of --api")
@@ -77,8 +77,8 @@ def doctor(
     """Check what could keep a cluster from running."""
     import msgspec
 
+    from deployment.local.layout import Layout
     from endpointctl.local.checkup import examine
-    from endpointctl.local.layout import Layout
     from endpointctl.local.machine import Grade
 
     if target.api is not None:

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from daemonkit.exits import Failure, Unfinished, WrongUsage
 from endpointctl import output
-from endpointctl.exits import Failure, Unfinished, WrongUsage
 from endpointctl.options import Target, command
 from endpointctl.options import group as new_group
 
@@ -46,7 +46,7 @@ def _rotate_tokens(target: Target) -> None:
     from endpointctl.acting import note_act
     from endpointctl.connecting import local_cluster
     from endpointctl.local.standing import ask_standing
-    from endpointctl.local.tokens import rotate_tokens
+    from supervisor.door import rotate_tokens
 
     layout, plan = local_cluster(target)
     scopes = rotate_tokens(layout, plan)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from daemonkit.exits import Failure, WrongUsage
 from endpointctl import output
-from endpointctl.exits import Failure, WrongUsage
 from endpointctl.options import DEFAULT_DATA_DIR, Target, command, not_empty, within
 
 UP_TIMEOUT_S = 120.0
@@ -52,14 +52,14 @@ def up(
     import asyncio
     import os
 
+    from deployment.local.layout import Layout
+    from deployment.local.preferences import load_preferences
     from endpointctl.local.checkup import what_is_lacking
     from endpointctl.local.foreground import Foreground, progress
-    from endpointctl.local.layout import Layout
     from endpointctl.local.paste import paste_lines
-    from endpointctl.local.preferences import load_preferences
-    from endpointctl.local.starting import Wishes, start_cluster
     from endpointctl.local.terminal import lasting_output
     from endpointctl.local.watching import until_usable
+    from supervisor.door import Wishes, start_cluster
 
     if target.api is not None:
         raise WrongUsage("up starts a local cluster", hint="name its directory with --data-dir instead of --api")
@@ -129,10 +129,10 @@ def down(
     """
     import asyncio
 
+    from deployment.local.directory import purge as purge_directory
+    from deployment.local.layout import Layout
     from endpointctl.acting import note_act
     from endpointctl.asking import confirm
-    from endpointctl.local.directory import purge as purge_directory
-    from endpointctl.local.layout import Layout
     from endpointctl.local.leaving import stop_local_cluster
 
     if target.api is not None:

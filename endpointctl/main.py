@@ -14,6 +14,7 @@ from typing import Any
 
 import typer
 
+from daemonkit.exits import ExitCode, Failure, WrongUsage
 from endpointctl import (
     configuring,
     connecting,
@@ -27,7 +28,6 @@ from endpointctl import (
     steering,
     watching,
 )
-from endpointctl.exits import ExitCode, Failure, WrongUsage
 from endpointctl.options import COMMON, VersionOption, help_if_bare
 
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]

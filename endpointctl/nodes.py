@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from daemonkit.exits import Failure, WrongUsage
 from endpointctl import completing, output
-from endpointctl.exits import Failure, WrongUsage
 from endpointctl.options import Target, command, node_name
 from endpointctl.options import group as new_group
 
 if TYPE_CHECKING:
-    from endpointctl.local.control import Answer, Order
-    from endpointctl.local.layout import Layout
-    from endpointctl.local.plan import Plan
+    from deployment.local.layout import Layout
+    from deployment.local.plan import Plan
     from endpointctl.local.watching import Say
+    from pgtopology.supervision import Answer, Order
 
 NODE_TIMEOUT_S = 60.0
 CHANGE_TIMEOUT_S = 300.0
@@ -63,11 +63,11 @@ def add(
     """
     import asyncio
 
+    from deployment.local.plan import node_number
+    from deployment.local.planning import NAMES
     from endpointctl.acting import note_act
-    from endpointctl.local.control import Order
-    from endpointctl.local.plan import node_number
-    from endpointctl.local.planning import NAMES
     from pgtopology.node import NAME_PATTERN
+    from pgtopology.supervision import Order
 
     if node is not None and node_number(node) is None:
         raise WrongUsage(f'a node cannot be called "{node}"', hint=f"names are {NAMES}")
@@ -75,7 +75,7 @@ def add(
         raise WrongUsage(f'"{zone}" is no name of a zone', hint="1 to 40 characters of a-z, 0-9 and hyphens between them")
 
     async def run() -> None:
-        from endpointctl.local.directory import read_plan, require_disk_for_copy
+        from deployment.local.directory import read_plan, require_disk_for_copy
         from endpointctl.local.watching import until_joined
 
         layout = _local_cluster(target)
@@ -131,7 +131,7 @@ def remove(
 
     from endpointctl.acting import command_line, operator
     from endpointctl.asking import confirm
-    from endpointctl.local.control import Order
+    from pgtopology.supervision import Order
 
     async def run() -> None:
         from endpointctl.local.watching import until_left
@@ -214,8 +214,8 @@ def _order(target: Target, node: str, order: str, *, force: bool, as_json: bool,
 
 def _local_cluster(target: Target) -> Layout:
     """Return where the local cluster lies. Raises WrongUsage, Failure."""
-    from endpointctl.local.directory import read_plan
-    from endpointctl.local.layout import Layout
+    from deployment.local.directory import read_plan
+    from deployment.local.layout import Layout
 
     if target.api is not None:
         raise WrongUsage("nodes come and go in a local cluster", hint="name its directory with --data-dir instead of --api")
@@ -227,7 +227,7 @@ def _local_cluster(target: Target) -> Layout:
 
 def _names(layout: Layout) -> list[str]:
     """Return the names of the nodes, and of those that were ordered to leave and are not gone yet."""
-    from endpointctl.local.directory import read_plan
+    from deployment.local.directory import read_plan
 
     plan = read_plan(layout)
     assert plan is not None, "the local cluster has a plan"
@@ -236,13 +236,14 @@ def _names(layout: Layout) -> list[str]:
 
 async def _tell(layout: Layout, wanted: Order) -> Answer:
     """Give the supervisor an order. Raises Failure."""
-    from endpointctl.local.control import SupervisorGone, SupervisorSilent, ask
+    from daemonkit.linesocket import PeerGone, PeerSilent, ask
+    from pgtopology.supervision import Answer
 
     try:
-        return await ask(layout.control_socket, wanted, timeout_s=ORDER_TIMEOUT_S)
-    except SupervisorSilent:
+        return await ask(layout.control_socket, wanted, Answer, timeout_s=ORDER_TIMEOUT_S)
+    except PeerSilent:
         raise Failure(f"the supervisor in {layout.root} does not answer in time", hint="give the order again") from None
-    except SupervisorGone:
+    except PeerGone:
         raise Failure(f"no supervisor answers in {layout.root}", hint="start the cluster with `endpointctl up`") from None
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from endpointctl.exits import WrongUsage
+from daemonkit.exits import WrongUsage
 
 OURS = {"--api": True, "--data-dir": True, "--timeout": True, "--version": False, "--help": False}
 """Our options, and whether they take a value."""

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from daemonkit.exits import ExitCode, WrongUsage
 from endpointctl import completing, output
-from endpointctl.exits import ExitCode, WrongUsage
 from endpointctl.options import Target, command, finite, node_name, postgres_uri, within
 
 if TYPE_CHECKING:

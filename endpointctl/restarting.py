@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from daemonkit.exits import Failure, Unfinished
 from endpointctl import output
-from endpointctl.exits import Failure, Unfinished
 from endpointctl.options import Target, command
 
 if TYPE_CHECKING:
@@ -240,7 +240,7 @@ class Record:
     """What ran when a restart of all nodes began, until it is done; a cluster elsewhere has no place for it."""
 
     def __init__(self, target: Target, *, only_pending: bool) -> None:
-        from endpointctl.local.layout import Layout
+        from deployment.local.layout import Layout
 
         self._only_pending = only_pending
         self._path: Path | None = Layout(target.data_dir).run / RECORD if target.api is None else None

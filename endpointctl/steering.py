@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from daemonkit.escape import visible
+from daemonkit.exits import Failure, WrongUsage
 from endpointctl import completing, output
-from endpointctl.exits import Failure, WrongUsage
 from endpointctl.options import REQUEST_TIMEOUT_S, Target, command, node_name, not_empty
 
 if TYPE_CHECKING:

@@ -14,12 +14,12 @@ import secrets
 import asyncpg
 
 from daemonkit.durable import write_durably
-from endpointctl.exits import Failure
+from daemonkit.exits import Failure
+from deployment.local.directory import write_passfile
+from deployment.local.layout import Layout
+from deployment.local.plan import DATABASE, USER, Plan
 from endpointctl.libpq import forget_leads
-from endpointctl.local.directory import write_passfile
-from endpointctl.local.layout import Layout
 from endpointctl.local.paste import Door, doors, find_door
-from endpointctl.local.plan import DATABASE, USER, Plan
 from pgwire.errors import WireError
 from pgwire.scram import format_verifier, make_verifier
 

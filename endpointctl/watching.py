@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from daemonkit.exits import WrongUsage
 from endpointctl import completing, output
-from endpointctl.exits import WrongUsage
 from endpointctl.options import REQUEST_TIMEOUT_S, Target, command, within
 from pgtopology.epoch import NUMBER_MAX
 

@@ -13,7 +13,18 @@ from tests.sim.switches import SENTENCES, Switch
 
 ROOT = Path(__file__).resolve().parent.parent
 SCENARIOS = ROOT / "tests" / "cluster_manager" / "decision"
-PRODUCT = ("pgwire", "pgtopology", "daemonkit", "noded", "cluster_manager", "endpointd", "endpointctl", "docker")
+PRODUCT = (
+    "pgwire",
+    "pgtopology",
+    "daemonkit",
+    "noded",
+    "cluster_manager",
+    "endpointd",
+    "deployment",
+    "supervisor",
+    "endpointctl",
+    "docker",
+)
 NUMBER = re.compile(r"(?<![\w.#-])(?:D[1-9]|F[1-9]|S(?:1\d|20|[1-9])|L(?:1[0-2]|[1-9]))(?![\w.-])")
 """How a sentence is cited: a letter of ours and a number that could be one."""
 

@@ -13,12 +13,12 @@ from cluster_manager.decision.timings import Timings
 from cluster_manager.loop import orders
 from endpointctl import configuring as ctl_configuring
 from endpointctl import restarting
-from endpointctl.local import stopping
 from endpointd import daemon as proxy
 from endpointd import feed, link, switchboard, witness
 from noded.postgres import postmaster
 from noded.report import settings_check
 from pgtopology import timing
+from supervisor import stopping
 
 ROOT = Path(__file__).parents[1]
 MANAGER = Timings()

@@ -18,7 +18,7 @@ from pathlib import Path
 from bench.clients.crew import CONNECTION_LOST, connected, execute
 from bench.cluster import Cluster
 from bench.faults.fault import Arena, Expectation, Fault, NotPossible, Stage
-from endpointctl.local.layout import Layout
+from deployment.local.layout import Layout
 
 NODE = "n1"
 SIZE_MB = 400

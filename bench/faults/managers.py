@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench.faults.fault import Arena, Missed
 from bench.processes import age_s, frozen, send, send_all
-from endpointctl.local.program import SETTLED_S
+from supervisor.program import SETTLED_S
 
 PHASES = ("detected", "published", "elected", "promoted", "repointed", "opened")
 AWAY_S = 60.0

@@ -25,12 +25,12 @@ from bench.faults.namespaces import Hosts
 from bench.ledger import Inserts
 from daemonkit.principals import Scope
 from daemonkit.toml import to_toml
+from deployment.local.directory import make_files, make_root, write_settings
+from deployment.local.layout import Layout
+from deployment.local.plan import DATABASE, USER, make_plan
+from deployment.local.preferences import Preferences
+from deployment.local.settings_files import describe
 from deployment.render import Machine, manager_settings, noded_settings, proxy_settings
-from endpointctl.local.directory import make_files, make_root, write_settings
-from endpointctl.local.layout import Layout
-from endpointctl.local.plan import DATABASE, USER, make_plan
-from endpointctl.local.preferences import Preferences
-from endpointctl.local.settings_files import describe
 from noded.postgres.binaries import find_binaries
 from pgtopology.node import Address
 

@@ -21,7 +21,7 @@ from rich.console import Console
 from bench.cluster import ROOT, Cluster
 from bench.ledger import Recorder
 from bench.processes import frozen
-from endpointctl.local.layout import Layout
+from deployment.local.layout import Layout
 from pgtopology.epoch import Epoch
 
 AT_RISK_S = 10.0

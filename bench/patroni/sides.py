@@ -27,10 +27,10 @@ from bench.cluster import ROOT, Cluster
 from bench.patroni.install import Programs
 from bench.patroni.texts import HOST, Member, Variant, direct_dsn, haproxy_dsn, haproxy_settings, is_healthy, patroni_settings
 from daemonkit.proctable import children
-from endpointctl.local.plan import PortUse
-from endpointctl.local.ports import free_base_port
+from deployment.local.plan import PortUse
 from noded.postgres.binaries import Binaries
 from noded.postgres.processes import members
+from supervisor.ports import free_base_port
 
 NODES = 3
 STOP_TIMEOUT_S = 15.0

@@ -11,14 +11,13 @@ import shutil
 import sys
 from pathlib import Path
 
-from endpointctl.exits import Failure
-from endpointctl.local.directory import inspect_directory, read_plan
-from endpointctl.local.layout import Layout
+from daemonkit.exits import Failure
+from deployment.local.directory import inspect_directory, read_plan
+from deployment.local.layout import Layout
+from deployment.local.plan import DEFAULT_BASE_PORT, Plan, make_plan
+from deployment.local.postmaster import postmaster_of
 from endpointctl.local.machine import Finding, Grade, examine_machine
-from endpointctl.local.plan import DEFAULT_BASE_PORT, Plan, make_plan
-from endpointctl.local.ports import conflicts
-from endpointctl.local.process import find_recorded, postmaster_of
-from endpointctl.local.program import conflicts_with_others, find_program
+from supervisor.door import conflicts, conflicts_with_others, find_program, find_supervisor
 
 
 def examine(layout: Layout) -> list[Finding]:
@@ -127,7 +126,7 @@ def _ports(layout: Layout, plan: Plan | None) -> Finding:
 
 def _processes(layout: Layout, plan: Plan) -> list[Finding]:
     findings: list[Finding] = []
-    supervisor = find_recorded(layout.record("supervisor"))
+    supervisor = find_supervisor(layout)
     pids: dict[str, int] = {}
     if supervisor is not None:
         with supervisor:

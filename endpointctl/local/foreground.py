@@ -16,23 +16,24 @@ from rich.live import Live
 from rich.text import Text
 
 from daemonkit.escape import visible
+from daemonkit.exits import Failure
 from daemonkit.httpclient import HttpClient, HttpError
+from daemonkit.linesocket import PeerGone, PeerSilent, ask
+from daemonkit.processes import ended
 from daemonkit.secrets import read_secret
+from deployment.local.layout import Layout
+from deployment.local.plan import Plan
 from endpointctl import output
 from endpointctl.api import fetch_status
-from endpointctl.exits import Failure
 from endpointctl.listing import Fitted
-from endpointctl.local.control import Order, SupervisorGone, SupervisorSilent, ask
-from endpointctl.local.layout import Layout
 from endpointctl.local.leaving import stop_local_cluster
-from endpointctl.local.plan import Plan
-from endpointctl.local.process import find_recorded
-from endpointctl.local.program import ended
 from endpointctl.local.standing import ask_standing
 from endpointctl.local.terminal import let_go_of_terminal
-from endpointctl.local.watching import Say, hurry, shut_down, supervisor_ended, supervisor_lives, until_usable
+from endpointctl.local.watching import Say, hurry, shut_down, until_usable
 from endpointctl.render import progress_phrases, status_view
 from pgtopology.codec import MessageError
+from pgtopology.supervision import Answer, Order
+from supervisor.door import find_supervisor, supervisor_ended, supervisor_lives
 
 REFRESH_S = 0.5
 WITHOUT_SUPERVISOR_S = 60.0
@@ -158,7 +159,7 @@ class Foreground:
                 stopping.result()
             else:
                 await self._stop_without_supervisor()
-        except SupervisorGone:
+        except PeerGone:
             raise Failure(
                 "the supervisor ended while it was stopping the cluster", hint="`endpointctl down` stops what is left"
             ) from None
@@ -170,15 +171,15 @@ class Foreground:
 
     async def _tell_of_silence(self) -> None:
         try:
-            await ask(self._layout.control_socket, Order(do="list"))
-        except SupervisorSilent:
+            await ask(self._layout.control_socket, Order(do="list"), Answer)
+        except PeerSilent:
             self._say("the supervisor does not answer; it stops the cluster when it does, a second ^C stops it without")
-        except SupervisorGone:
+        except PeerGone:
             return
 
     async def _stop_without_supervisor(self) -> None:
         """Kill a supervisor that does not answer, and stop its programs one by one. Raises Failure."""
-        supervisor = find_recorded(self._layout.record("supervisor"))
+        supervisor = find_supervisor(self._layout)
         if supervisor is not None:
             with supervisor:
                 supervisor.send(signal.SIGKILL)

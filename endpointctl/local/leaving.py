@@ -6,13 +6,12 @@ import asyncio
 import os
 import time
 
-from endpointctl.exits import Failure, Unfinished
-from endpointctl.local.control import SupervisorGone
-from endpointctl.local.directory import lock, read_plan
-from endpointctl.local.layout import Layout
-from endpointctl.local.program import own_pids
-from endpointctl.local.stopping import ask_writer, stop_cluster
-from endpointctl.local.watching import Say, shut_down, supervisor_lives
+from daemonkit.exits import Failure, Unfinished
+from daemonkit.linesocket import PeerGone
+from deployment.local.directory import lock
+from deployment.local.layout import Layout
+from endpointctl.local.watching import Say, shut_down
+from supervisor.door import stop_leftovers, supervisor_lives
 
 
 async def stop_local_cluster(layout: Layout, say: Say, *, timeout_s: float) -> bool:
@@ -33,26 +32,14 @@ async def _stop(layout: Layout, say: Say, deadline: float) -> bool:
             await shut_down(layout, say)
             say("stopped")
             return True
-        except SupervisorGone:
+        except PeerGone:
             pass
         descriptor = lock(layout)
         if descriptor is not None:
             try:
-                return await _stop_without_supervisor(layout, say)
+                return await stop_leftovers(layout, say)
             finally:
                 os.close(descriptor)
         if time.monotonic() > deadline:
             raise Failure(f"another `endpointctl up` or `down` is at work in {layout.root}", hint="wait for it, then try again")
         await asyncio.sleep(0.1)
-
-
-async def _stop_without_supervisor(layout: Layout, say: Say) -> bool:
-    plan = read_plan(layout)
-    if plan is None or not own_pids(layout, plan):
-        return False
-    say("the supervisor is gone; its processes are stopped one by one")
-    writer = await ask_writer(layout, plan)
-    await stop_cluster(layout, plan, writer, say, asyncio.Event())
-    layout.record("supervisor").unlink(missing_ok=True)
-    say("stopped")
-    return True

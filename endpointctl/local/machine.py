@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from endpointctl.local.layout import Layout
+from deployment.local.layout import Layout
 
 FILES_GOOD = 4096
 FILES_MIN = 1024

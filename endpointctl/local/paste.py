@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from endpointctl.exits import WrongUsage
-from endpointctl.local.layout import Layout
-from endpointctl.local.plan import DATABASE, HOST, USER, Plan
+from daemonkit.exits import WrongUsage
+from deployment.local.layout import Layout
+from deployment.local.plan import DATABASE, HOST, USER, Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

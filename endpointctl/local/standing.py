@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import msgspec
 
-from endpointctl.exits import Failure
-from endpointctl.local.control import Order, SupervisorGone, SupervisorSilent, ask
-from endpointctl.local.layout import Layout
-from endpointctl.local.program import ProgramReport, ProgramState
+from daemonkit.exits import Failure
+from daemonkit.linesocket import PeerGone, PeerSilent, ask
+from deployment.local.layout import Layout
+from pgtopology.supervision import Answer, Order, ProgramReport, ProgramState
 
 ASK_TIMEOUT_S = 1.0
 
@@ -36,10 +36,10 @@ class Standing:
 async def ask_standing(layout: Layout) -> Standing:
     """Return how the programs of the cluster in *layout* are."""
     try:
-        answer = await ask(layout.control_socket, Order(do="list"), timeout_s=ASK_TIMEOUT_S)
-    except SupervisorSilent:
+        answer = await ask(layout.control_socket, Order(do="list"), Answer, timeout_s=ASK_TIMEOUT_S)
+    except PeerSilent:
         return Standing(None, ("the supervisor does not answer: nothing that ends is started again",))
-    except (SupervisorGone, Failure):
+    except (PeerGone, Failure):
         return Standing(None, ("there is no supervisor: nothing that ends is started again (`endpointctl up` starts one)",))
     return Standing(answer.programs, tuple(line for line in map(_trouble, answer.programs) if line is not None))
 

@@ -10,21 +10,22 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 
+from daemonkit.exits import Failure, Unfinished
 from daemonkit.httpclient import HttpClient, HttpError, HttpRefused, HttpUnavailable
+from daemonkit.linesocket import PeerGone, PeerSilent, ask, order
+from daemonkit.processes import ended
 from daemonkit.secrets import read_secret
+from deployment.local.directory import read_plan
+from deployment.local.layout import Layout
+from deployment.local.plan import Plan
 from endpointctl.api import as_failure, fetch_status
-from endpointctl.exits import Failure, Unfinished
-from endpointctl.local.control import Order, SupervisorGone, SupervisorSilent, ask, order
-from endpointctl.local.directory import read_plan
-from endpointctl.local.layout import Layout
-from endpointctl.local.plan import Plan
-from endpointctl.local.process import find_recorded
-from endpointctl.local.program import ProgramState, ended
 from endpointctl.render import progress_phrases
 from pgtopology.codec import MessageError
 from pgtopology.node import NodeState
 from pgtopology.quorum import majority
 from pgtopology.status import Status
+from pgtopology.supervision import Answer, Order, ProgramState
+from supervisor.door import find_supervisor
 
 POLL_S = 0.1
 RESTARTS_MAX = 6
@@ -164,10 +165,10 @@ async def _require_programs(layout: Layout, needed: frozenset[str] | None, befor
     returned, with those that are new.
     """
     try:
-        answer = await ask(layout.control_socket, Order(do="list"))
-    except SupervisorSilent:
+        answer = await ask(layout.control_socket, Order(do="list"), Answer)
+    except PeerSilent:
         return before  # frozen or busy, as it may be for a while; what is waited for has its own deadline
-    except SupervisorGone:
+    except PeerGone:
         raise Failure("the supervisor has ended", hint=f"see {layout.log('supervisor')}") from None
     since = {program.name: program.restarts for program in answer.programs} | dict(before)
     for program in answer.programs:
@@ -183,10 +184,10 @@ async def _require_programs(layout: Layout, needed: frozenset[str] | None, befor
 
 
 async def shut_down(layout: Layout, say: Say) -> None:
-    """Have the supervisor stop everything and itself, telling its progress. Raises SupervisorGone, Failure."""
-    supervisor = find_recorded(layout.record("supervisor"))
+    """Have the supervisor stop everything and itself, telling its progress. Raises PeerGone, Failure."""
+    supervisor = find_supervisor(layout)
     try:
-        async for answer in order(layout.control_socket, Order(do="shutdown")):
+        async for answer in order(layout.control_socket, Order(do="shutdown"), Answer):
             if answer.progress is not None:
                 say(answer.progress)
         # Only when it has exited too is the lock on the directory free.
@@ -200,36 +201,9 @@ async def shut_down(layout: Layout, say: Say) -> None:
 async def hurry(layout: Layout) -> bool:
     """Make a shutdown under way harsher, and return whether the supervisor heard it; one that is gone needs none."""
     try:
-        await ask(layout.control_socket, Order(do="hurry"))
-    except SupervisorSilent:
+        await ask(layout.control_socket, Order(do="hurry"), Answer)
+    except PeerSilent:
         return False
-    except SupervisorGone:
+    except PeerGone:
         return True
-    return True
-
-
-async def supervisor_ended(layout: Layout) -> None:
-    """Return once the supervisor has ended; one that does not answer has not."""
-    while await supervisor_lives(layout):
-        supervisor = find_recorded(layout.record("supervisor"))
-        if supervisor is not None:
-            with supervisor:
-                await ended(supervisor)
-        else:
-            await asyncio.sleep(POLL_S)
-
-
-async def supervisor_lives(layout: Layout) -> bool:
-    """Return whether the supervisor runs, frozen or not."""
-    supervisor = find_recorded(layout.record("supervisor"))
-    if supervisor is not None:
-        with supervisor:
-            return not supervisor.has_ended
-    # It may have found no room to write its record.
-    try:
-        await ask(layout.control_socket, Order(do="list"))
-    except SupervisorSilent:
-        return True
-    except SupervisorGone:
-        return False
     return True

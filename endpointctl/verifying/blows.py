@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 import msgspec
 
+from daemonkit.exits import Failure
+from deployment.local.layout import Layout
+from deployment.local.postmaster import postmaster_of
 from endpointctl.api import REQUEST_TIMEOUT_S, fetch_status, manager, wait_for_status
-from endpointctl.exits import Failure
-from endpointctl.local.layout import Layout
-from endpointctl.local.process import postmaster_of
 from endpointctl.options import Target
 from endpointctl.rehearsing import FINISHED_TIMEOUT_S
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from endpointctl.exits import Failure, WrongUsage
-from endpointctl.local.directory import read_plan
-from endpointctl.local.layout import Layout
+from daemonkit.exits import Failure, WrongUsage
+from deployment.local.directory import read_plan
+from deployment.local.layout import Layout
 from endpointctl.local.paste import find_door
 from endpointctl.options import Target
 from endpointctl.superuser import require_known_password

@@ -10,7 +10,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 
-from endpointctl.exits import Failure
+from daemonkit.exits import Failure
 from endpointctl.libpq import forget_leads
 from endpointctl.verifying.checker import Report, check
 from endpointctl.verifying.shadow import SCHEMA, Shadow, drop_schema, is_schema_of, make_schema

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from endpointctl.exits import Failure
+from daemonkit.exits import Failure
 
 SCHEMA = "endpointd_verify"
 MARK = "endpointd verify, run "

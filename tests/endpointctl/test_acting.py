@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from daemonkit.exits import WrongUsage
 from endpointctl.acting import command_line, operator
-from endpointctl.exits import WrongUsage
 from endpointctl.watching import read_since
 
 NOW = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)

@@ -26,12 +26,11 @@ import msgspec
 import pytest
 from aiohttp import web
 
+from daemonkit.exits import ExitCode
 from daemonkit.httpserver import ApiError, HttpServer, json_response
-from endpointctl.exits import ExitCode
-from endpointctl.local.directory import make_files, make_root
-from endpointctl.local.layout import Layout
-from endpointctl.local.plan import make_plan
-from endpointctl.local.ports import free_base_port
+from deployment.local.directory import make_files, make_root
+from deployment.local.layout import Layout
+from deployment.local.plan import make_plan
 from endpointctl.main import main
 from pgtopology.act import read_act
 from pgtopology.epoch import Epoch
@@ -39,6 +38,7 @@ from pgtopology.event import Event
 from pgtopology.explanation import Explanation
 from pgtopology.node import NodeState
 from pgtopology.status import Status
+from supervisor.ports import free_base_port
 from tests.endpointctl.test_render import make_node, make_status
 from tests.integration.smalldisk import SmallDisk, private_mounts
 from tests.terminal import INTERRUPTIBLE

@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from daemonkit.exits import ExitCode
+from deployment.local.layout import Layout
 from endpointctl.configuring import view_lines
-from endpointctl.exits import ExitCode
-from endpointctl.local.layout import Layout
 from endpointctl.main import main
 from endpointctl.options import Target
 from endpointctl.restarting import Begun, Left, Record, left, obstacle

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from endpointctl.exits import ExitCode, WrongUsage
+from daemonkit.exits import ExitCode, WrongUsage
+from deployment.local.directory import make_files, make_root, write_passfile
+from deployment.local.layout import Layout
+from deployment.local.plan import make_plan
 from endpointctl.libpq import without_leads
-from endpointctl.local.directory import make_files, make_root, write_passfile
-from endpointctl.local.layout import Layout
-from endpointctl.local.plan import make_plan
 from endpointctl.main import main
 from endpointctl.psqlwords import read_wish, sorted_words
 

@@ -15,7 +15,7 @@ import pytest
 
 from bench.cluster import Cluster
 from bench.ledger import Recorder
-from endpointctl.local.layout import Layout
+from deployment.local.layout import Layout
 from pgtopology.codec import decode
 from pgtopology.document import Topology
 from pgtopology.status import Status

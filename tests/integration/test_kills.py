@@ -14,7 +14,7 @@ import pytest
 
 from bench.cluster import ROOT, Cluster
 from bench.ledger import Recorder
-from endpointctl.local.layout import Layout
+from deployment.local.layout import Layout
 
 MakeCluster = Callable[..., Cluster]
 

@@ -12,7 +12,7 @@ from psycopg.errors import SyntaxError as SqlSyntaxError
 
 from bench.cluster import Cluster
 from daemonkit.logrotation import FILE_BYTES_MAX, KEPT_BYTES_MAX
-from endpointctl.local.layout import Layout
+from deployment.local.layout import Layout
 
 STATEMENT_BYTES = 64 << 20
 

@@ -11,8 +11,8 @@ import pytest
 
 from bench.cluster import Cluster
 from bench.ledger import Recorder
-from endpointctl.local.layout import Layout
-from endpointctl.local.process import postmaster_of
+from deployment.local.layout import Layout
+from deployment.local.postmaster import postmaster_of
 
 MakeCluster = Callable[..., Cluster]
 

@@ -20,7 +20,7 @@ import pytest
 from bench.cluster import Cluster
 from bench.ledger import Recorder
 from daemonkit import proctable
-from endpointctl.local.layout import Layout
+from deployment.local.layout import Layout
 from noded.postgres import processes
 from pgtopology.status import Status
 

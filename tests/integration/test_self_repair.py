@@ -15,10 +15,10 @@ import pytest
 from bench.cluster import Cluster
 from bench.ledger import Recorder
 from daemonkit.principals import Scope
-from endpointctl.local.directory import read_plan
-from endpointctl.local.keepsakes import cluster_keepsakes
-from endpointctl.local.layout import Layout
+from deployment.local.directory import read_plan
+from deployment.local.layout import Layout
 from endpointctl.local.watching import RESTARTS_MAX
+from supervisor.keepsakes import cluster_keepsakes
 
 pytestmark = pytest.mark.timeout(200)
 

@@ -17,6 +17,8 @@ import pytest
 
 from bench.cluster import ROOT, Cluster
 from bench.ledger import Recorder
+from deployment.local.directory import lock
+from deployment.local.layout import Layout
 
 MakeCluster = Callable[..., Cluster]
 
@@ -309,3 +311,67 @@ def _pid_or_none(cluster: Cluster, program: str) -> int | None:
         return cluster.pid_of(program)
     except (OSError, ValueError):
         return None
+
+
+FORMER_SUPERVISOR = """
+import argparse, os, sys
+from pathlib import Path
+parser = argparse.ArgumentParser()
+parser.add_argument("--data-dir", type=Path)
+parser.add_argument("--lock-fd")
+arguments = parser.parse_args()
+sys.path.remove(str(Path(__file__).parents[2]))
+for name in [name for name in sys.modules if name.partition(".")[0] == "endpointctl"]:
+    del sys.modules[name]
+os.environ["ENDPOINTD_LOCK_FD"] = arguments.lock_fd
+from supervisor.daemon import main
+sys.exit(main(["--config", str(arguments.data_dir / "settings" / "supervisor.toml")]))
+"""
+"""A program with the module and the arguments that supervisors had while they were part of endpointctl."""
+
+
+@pytest.mark.timeout(240)
+def test_a_supervisor_of_a_former_version_is_found_and_obeyed(make_cluster: MakeCluster, tmp_path: Path) -> None:
+    """Its command line is another than we would start it with: it is known by its record, and controlled by its socket."""
+    cluster = make_cluster(nodes=1)
+    cluster.up()
+    before = cluster.pid_of("supervisor")
+    cluster.kill("supervisor")
+    _until(lambda: not Path(f"/proc/{before}").exists())
+    module = tmp_path / "former" / "endpointctl" / "local" / "supervisor.py"
+    module.parent.mkdir(parents=True)
+    module.write_text(FORMER_SUPERVISOR)
+    for package in (module.parent, module.parents[1]):
+        (package / "__init__.py").touch()
+    layout = Layout(cluster.data_dir)
+    descriptor = lock(layout)
+    assert descriptor is not None, "the lock goes with the supervisor that held it"
+    former = subprocess.Popen(
+        [
+            *(sys.executable, "-P", "-m", "endpointctl.local.supervisor"),
+            *("--data-dir", str(cluster.data_dir), "--lock-fd", str(descriptor)),
+        ],
+        env=cluster.environment() | {"PYTHONPATH": f"{tmp_path / 'former'}:{ROOT}"},
+        cwd=cluster.data_dir,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        pass_fds=(descriptor,),
+        start_new_session=True,
+    )
+    os.close(descriptor)
+    _until(lambda: layout.record("supervisor").exists() and cluster.pid_of("supervisor") == former.pid)
+
+    assert f"supervisor {former.pid}" in cluster.ctl("doctor", check=False).stdout
+    assert "runs already" in cluster.ctl("up", "--detach").stdout
+    assert all(program.adopted for program in cluster.program("list"))
+    cluster.down()
+    assert former.wait(10.0) == 0
+    assert not processes_of(cluster)
+
+
+def _until(is_met: Callable[[], bool], *, timeout_s: float = 30.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not is_met():
+        assert time.monotonic() < deadline, "it does not come about"
+        time.sleep(0.05)

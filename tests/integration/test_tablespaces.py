@@ -16,7 +16,7 @@ from psycopg.errors import InsufficientPrivilege
 
 from bench.cluster import Cluster
 from daemonkit import proctable
-from endpointctl.local.layout import Layout
+from deployment.local.layout import Layout
 
 pytestmark = pytest.mark.timeout(300)
 

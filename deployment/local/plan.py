@@ -1,0 +1,159 @@
+"""What was decided about a local cluster: its nodes, ports and binaries.
+
+Kept as cluster.json in the data directory, so that a later `up` brings back the same cluster whatever its own arguments'
+defaults are; changed when a node is added or taken out.  Ports: one base, fixed distances (config/local.toml).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from pgtopology.node import DNS_ZONE, NODES_MAX
+from pgtopology.supervision import PlannedNode
+
+DEFAULT_BASE_PORT = 6400
+BASE_PORT_MAX = 65_535 - 99
+"""So that the whole block is ports."""
+NODE_COUNTS = (1, 2, 3, 5)
+"""With how many nodes a cluster may begin."""
+DEFAULT_NODE_COUNT = 3
+CLUSTER = "local"
+HOST = "127.0.0.1"
+USER = "postgres"
+DATABASE = "postgres"
+PROXY = "proxy-1"
+
+MANAGER_PROGRAM = "cluster_manager"
+PROXY_PROGRAM = "endpointd"
+SUPERVISOR_PROGRAM = "supervisor"
+
+
+@dataclass(frozen=True, slots=True)
+class PortUse:
+    """One port the cluster will listen on."""
+
+    port: int
+    purpose: str
+    udp: bool = False
+
+
+class LeavingNode(msgspec.Struct, frozen=True, kw_only=True):
+    """A node that was ordered out of the cluster; kept until nothing of it runs any more."""
+
+    node: PlannedNode
+    purge: bool = False
+    """Whether its directory is removed too, instead of being put aside."""
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """The cluster as `up` laid it out."""
+
+    format_version: int = 1
+    cluster: str = CLUSTER
+    zone: str = DNS_ZONE
+    base_port: int
+    pg_bin: str
+    """Directory of PostgreSQL's programs."""
+    nodes: tuple[PlannedNode, ...]
+    leaving: tuple[LeavingNode, ...] = ()
+    """Those among *nodes* are members still, and the others are no more than programs and files to be done with."""
+
+    @property
+    def everybody(self) -> tuple[PlannedNode, ...]:
+        """The nodes, and those whose programs may still run although they are no nodes of the cluster any more."""
+        return (*self.nodes, *(one.node for one in self.leaving if self.find(one.node.name) is None))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The nodes' names."""
+        return tuple(node.name for node in self.nodes)
+
+    def find(self, name: str) -> PlannedNode | None:
+        """Return the node called *name*."""
+        return next((node for node in self.nodes if node.name == name), None)
+
+    def find_leaving(self, name: str) -> LeavingNode | None:
+        """Return the order by which the node called *name* leaves."""
+        return next((one for one in self.leaving if one.node.name == name), None)
+
+    @property
+    def writer_port(self) -> int:
+        """The writer endpoint."""
+        return self.base_port + 32
+
+    @property
+    def reader_port(self) -> int:
+        """The reader endpoint."""
+        return self.base_port + 33
+
+    @property
+    def dns_port(self) -> int:
+        """The authoritative name server, UDP and TCP."""
+        return self.base_port + 53
+
+    @property
+    def manager_port(self) -> int:
+        """The manager's HTTP API."""
+        return self.base_port + 80
+
+    @property
+    def proxy_port(self) -> int:
+        """The proxy's health and metrics."""
+        return self.base_port + 90
+
+    @property
+    def api(self) -> str:
+        """URL of the manager."""
+        return f"http://{HOST}:{self.manager_port}"
+
+    @property
+    def durability(self) -> str:
+        """A quorum needs three nodes."""
+        return "quorum" if len(self.nodes) >= 3 else "async"
+
+    @property
+    def programs(self) -> tuple[str, ...]:
+        """Names of the processes, in the order in which they are started."""
+        return (*(node.name for node in self.nodes), MANAGER_PROGRAM, PROXY_PROGRAM)
+
+    @property
+    def ports(self) -> tuple[PortUse, ...]:
+        """Every port that must be free before anything starts."""
+        return (
+            PortUse(self.writer_port, "the writer endpoint"),
+            PortUse(self.reader_port, "the reader endpoint"),
+            PortUse(self.dns_port, "DNS"),
+            PortUse(self.dns_port, "DNS", udp=True),
+            PortUse(self.manager_port, "the manager's API"),
+            PortUse(self.proxy_port, "the proxy's health and metrics"),
+            *(use for node in self.nodes for use in node_ports(node)),
+        )
+
+
+def make_plan(*, node_count: int, base_port: int, pg_bin: str) -> Plan:
+    """Return the plan of a new cluster: nodes n1, n2, … spread over the zones az1, az2 and az3."""
+    nodes = tuple(plan_node(number, base_port=base_port) for number in range(1, node_count + 1))
+    return Plan(base_port=base_port, pg_bin=pg_bin, nodes=nodes)
+
+
+def plan_node(number: int, *, base_port: int, zone: str | None = None) -> PlannedNode:
+    """Return the *number*th node, counted from 1. The ports of NODES_MAX of them fit between the others of the block."""
+    index = number - 1
+    return PlannedNode(
+        name=f"n{number}",
+        zone=zone or f"az{index % 3 + 1}",
+        port=base_port + 10 + index,
+        noded_port=base_port + 60 + index,
+    )
+
+
+def node_ports(node: PlannedNode) -> tuple[PortUse, ...]:
+    """Return what *node* listens on."""
+    return (PortUse(node.port, f"PostgreSQL of {node.name}"), PortUse(node.noded_port, f"noded of {node.name}"))
+
+
+def node_number(name: str) -> int | None:
+    """Return the number in a node's *name*, or None if no node can be called that."""
+    return next((number for number in range(1, NODES_MAX + 1) if name == f"n{number}"), None)

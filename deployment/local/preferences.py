@@ -1,0 +1,54 @@
+"""What an operator may choose for a local cluster in a file: `up --config FILE`, for which config/local.toml is the model.
+
+Everything has a default; a command line option wins over the file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from cluster_manager.settings import MAX_LAG_MS, FailoverSettings, MaxLagMs
+from daemonkit.exits import WrongUsage
+from daemonkit.logs import LogSettings
+from deployment.cluster import PostgresSettings
+from deployment.local.plan import BASE_PORT_MAX
+from pgtopology.node import NODES_MAX
+
+
+class ReaderPreferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Given to the manager, whose settings explain it."""
+
+    max_lag_ms: MaxLagMs = MAX_LAG_MS
+
+
+class ClusterPreferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the command line can say too."""
+
+    nodes: Annotated[int, msgspec.Meta(ge=1, le=NODES_MAX)] | None = None
+    base_port: Annotated[int, msgspec.Meta(ge=1, le=BASE_PORT_MAX)] | None = None
+    pg_bin: str | None = None
+
+
+class Preferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole file."""
+
+    cluster: ClusterPreferences = ClusterPreferences()
+    postgres: PostgresSettings = PostgresSettings()
+    failover: FailoverSettings = FailoverSettings()
+    reader: ReaderPreferences = ReaderPreferences()
+    logs: LogSettings = LogSettings()
+
+
+def load_preferences(path: Path | None) -> Preferences:
+    """Return the preferences in *path*, or the defaults if none was given."""
+    if path is None:
+        return Preferences()
+    from daemonkit.settings import SettingsError, load_settings
+
+    try:
+        return load_settings(path, Preferences)
+    except SettingsError as error:
+        raise WrongUsage(str(error)) from error

@@ -1,0 +1,104 @@
+"""The TOML files the daemons of a local cluster are started with: its plan as a description, and back.
+
+Pure from plan to text; what is in force is read from the files of the last `up`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from cluster_manager.settings import WantedDurability
+from daemonkit.logs import LogSettings
+from daemonkit.principals import Scope
+from daemonkit.toml import to_toml
+from deployment.cluster import Cluster, Node
+from deployment.local.layout import Layout
+from deployment.local.plan import HOST, MANAGER_PROGRAM, PROXY, PROXY_PROGRAM, SUPERVISOR_PROGRAM, Plan
+from deployment.local.preferences import Preferences
+from deployment.render import Machine, manager_settings, noded_settings, proxy_settings
+from pgtopology.node import Address
+
+
+class SupervisorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the supervisor, which stands above this package, is started with; all else it reads in the directory."""
+
+    data_dir: Path
+    logs: LogSettings = LogSettings()
+
+
+def describe(plan: Plan, preferences: Preferences) -> Cluster:
+    """Return the cluster of *plan*, all of whose programs are on this machine."""
+    return Cluster(
+        name=plan.cluster,
+        zone=plan.zone,
+        durability=WantedDurability(plan.durability),
+        nodes=tuple(
+            Node(name=node.name, zone=node.zone, postgres=Address(HOST, node.port), noded=Address(HOST, node.noded_port))
+            for node in plan.nodes
+        ),
+        manager=Address(HOST, plan.manager_port),
+        dns_port=plan.dns_port,
+        writer=Address(HOST, plan.writer_port),
+        reader=Address(HOST, plan.reader_port),
+        proxy_port=plan.proxy_port,
+        postgres=preferences.postgres,
+        failover=preferences.failover,
+        max_lag_ms=preferences.reader.max_lag_ms,
+        logs=preferences.logs,
+    )
+
+
+def settings_files(plan: Plan, layout: Layout, preferences: Preferences) -> dict[Path, str]:
+    """Return the text of every settings file by its path."""
+    cluster = describe(plan, preferences)
+    files: dict[str, msgspec.Struct] = {
+        node.name: noded_settings(
+            cluster,
+            node,
+            _machine(layout, layout.node(node.name)),
+            socket_dir=layout.sockets / node.name,
+            pg_bin=Path(plan.pg_bin),
+        )
+        for node in cluster.nodes
+    }
+    files[MANAGER_PROGRAM] = manager_settings(cluster, _machine(layout, layout.manager))
+    files[PROXY_PROGRAM] = proxy_settings(
+        cluster, PROXY, _machine(layout, layout.proxy), feed_token=layout.token_of(Scope.FEED)
+    )
+    files[SUPERVISOR_PROGRAM] = SupervisorSettings(data_dir=layout.root, logs=preferences.logs)
+    return {layout.settings_file(name): to_toml(settings) for name, settings in files.items()}
+
+
+def preferences_in_force(layout: Layout, plan: Plan) -> Preferences:
+    """Return the preferences the programs of *plan* were started with, so that they go on, and a new node gets the same."""
+    manager = _tables(layout.settings_file(MANAGER_PROGRAM))
+    in_force: dict[str, object] = {"failover": manager.get("failover", {}), "reader": _reader_in_force(manager)}
+    for node in plan.nodes:
+        found = _tables(layout.settings_file(node.name))
+        if found:
+            postgres = found.get("postgres", {})
+            in_force["postgres"] = {key: postgres[key] for key in ("settings", "hba") if key in postgres}
+            in_force["logs"] = found.get("logs", {})
+            break
+    return msgspec.convert(in_force, Preferences)
+
+
+def _reader_in_force(manager: Mapping[str, Mapping[str, object]]) -> dict[str, object]:
+    reader = manager.get("endpoints", {}).get("reader", {})
+    return {key: value for key, value in reader.items() if key == "max_lag_ms"} if isinstance(reader, dict) else {}
+
+
+def _tables(path: Path) -> dict[str, dict[str, object]]:
+    """Return the tables of a settings file; none if it was never written, or is damaged: it is about to be written anew."""
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+
+
+def _machine(layout: Layout, data: Path) -> Machine:
+    return Machine(listen=HOST, data=data, secrets=layout.secrets)

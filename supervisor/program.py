@@ -1,0 +1,345 @@
+"""One supervised program: started, adopted, restarted with growing pauses, stopped.
+
+Every end is followed by a restart, the first one at once.  The pauses grow, but after a program that served before it ended
+they stay short: an outage may be waiting for it.  A program that ended with exit code 2 refuses its settings, or a file they
+name: it is reported as failed, with its reason, and tried again all the same, because files are put back and settings mended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO
+
+import supervisor
+from daemonkit.logfiles import last_lines
+from daemonkit.logs import get_logger
+from daemonkit.processes import (
+    PinnedProcess,
+    ProcessRecord,
+    ended,
+    find_by_command,
+    find_recorded,
+    parent_of,
+    pin,
+    start_ticks_of,
+    variables_of,
+    waits_for_disk,
+    write_record,
+)
+from daemonkit.proctable import boot_id
+from deployment.local.layout import Layout
+from deployment.local.plan import MANAGER_PROGRAM, PROXY_PROGRAM, SUPERVISOR_PROGRAM, Plan
+from deployment.local.postmaster import postmaster_of
+from pgtopology.supervision import ProgramReport, ProgramState
+from supervisor.ports import Conflict, conflicts, is_free
+from supervisor.watchdog import SPEAKS_BY, Silence
+
+EXIT_USAGE = 2
+FIRST_PAUSE_S = 0.1
+PAUSE_MAX_S = 10.0
+SERVED_S = 1.0
+"""A program that lived this long did something useful: what ended it, often a signal, may not come again."""
+PAUSE_MAX_AFTER_SERVING_S = 1.0
+SETTLED_S = 30.0
+"""A program that lived this long is forgiven its earlier restarts."""
+
+
+PATIENCE_ROUNDS = 10
+"""Of the supervisor's watchdog, a second each: a proxy that is ended ends every session."""
+_PATIENCE_ROUNDS = {MANAGER_PROGRAM: 5}
+"""A failover may be waiting for the manager, and nothing else depends on its life."""
+START_PATIENCE_ROUNDS = 30
+"""Of one that has not spoken since its start. The first word comes when its modules are imported: in 1 s where they are cached,
+and some 600 files, two reads each, are 12 s of a disk that does 100 a second."""
+START_PATIENCE_ROUNDS_MAX = 240
+"""A start on a machine that is slower than that is given twice the time, each time, up to so much."""
+
+
+_MODULES = {
+    MANAGER_PROGRAM: "cluster_manager.daemon",
+    PROXY_PROGRAM: "endpointd.daemon",
+    SUPERVISOR_PROGRAM: "supervisor.daemon",
+}
+
+
+def start_patience_rounds(mute_starts: int) -> int:
+    """Return how long to wait for the first word of a program, *mute_starts* of which in a row were given up without one."""
+    return min(START_PATIENCE_ROUNDS << min(mute_starts, 10), START_PATIENCE_ROUNDS_MAX)
+
+
+def program_command(layout: Layout, name: str) -> tuple[str, ...]:
+    """Return the command line of the program called *name*: a node's name, the manager, the proxy or the supervisor itself."""
+    module = _MODULES.get(name, "noded.daemon")
+    # -P: the working directory must not shadow modules.
+    return (sys.executable, "-P", "-m", module, "--config", str(layout.settings_file(name)))
+
+
+def program_environment() -> dict[str, str]:
+    """Return the environment of every process of ours: the caller's without what would steer PostgreSQL's clients."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "ENDPOINTD_"))}
+    # A source tree that nobody installed works too.
+    environment["PYTHONPATH"] = str(Path(supervisor.__file__).parents[1])
+    return environment
+
+
+def find_program(layout: Layout, name: str) -> PinnedProcess | None:
+    """Return the running process of the program called *name*, pinned, or None."""
+    recorded = find_recorded(layout.record(name))
+    if recorded is not None:
+        return recorded
+    found = find_by_command(name, program_command(layout, name))
+    return pin(found) if found is not None else None
+
+
+def own_pids(layout: Layout, plan: Plan) -> set[int]:
+    """Return the pids of every program of the cluster that runs now, and of its PostgreSQL servers."""
+    pids: set[int] = set()
+    for name in {*plan.programs, *(node.name for node in plan.everybody)}:
+        process = find_program(layout, name)
+        if process is not None:
+            with process:
+                pids.add(process.record.pid)
+    postmasters = (postmaster_of(layout.pgdata(node.name)) for node in plan.everybody)
+    return pids | {pid for pid in postmasters if pid is not None}
+
+
+def conflicts_with_others(layout: Layout, plan: Plan) -> list[Conflict]:
+    """Return the ports of the cluster that somebody else holds.
+
+    Our own processes are looked for after the ports, because a node may have started in between; a server's newborn child has
+    its parent's sockets open for a moment.
+    """
+    taken = conflicts(plan.ports)
+    own = own_pids(layout, plan) if taken else set[int]()
+    return [conflict for conflict in taken if not _is_ours(conflict, own)]
+
+
+def _is_ours(conflict: Conflict, own: set[int]) -> bool:
+    """Return whether one of our processes, *own*, holds the port, or nobody any more."""
+    pid = conflict.holder.pid
+    if pid is None:
+        return is_free(conflict.use)
+    return pid in own or parent_of(pid) in own
+
+
+def pause_after(lived_s: float, before_s: float) -> float:
+    """Return how long to wait before a program that lived *lived_s* is started again; *before_s* was the last pause, 0 if none.
+
+    A program that could not be started at all lived 0 s.
+    """
+    if lived_s > SETTLED_S or not before_s:
+        return FIRST_PAUSE_S
+    return min(before_s * 2, PAUSE_MAX_AFTER_SERVING_S if lived_s >= SERVED_S else PAUSE_MAX_S)
+
+
+class Program:
+    """The supervisor's view of one program; `live` is its task."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        name: str,
+        environment: Mapping[str, str],
+        on_reaped: Callable[[], None],
+        before_start: Callable[[], None],
+    ) -> None:
+        self.name = name
+        self._layout = layout
+        self._command = program_command(layout, name)
+        self._environment = environment
+        self._on_reaped = on_reaped
+        self._before_start = before_start
+        self._wanted = asyncio.Event()
+        self._wanted.set()
+        self._changed = asyncio.Event()
+        self._state = ProgramState.STOPPED
+        self._process: PinnedProcess | None = None
+        self._child: subprocess.Popen[bytes] | None = None
+        self._restarts = 0
+        self._last_exit: int | None = None
+        self._refuses = False
+        self._reason = ""
+        self._mute_starts = 0
+        """In a row, those that were given up before they had said a word."""
+        self._given_up: PinnedProcess | None = None
+        self._log = get_logger(name=name)
+
+    @property
+    def pid(self) -> int | None:
+        """The pid while it runs."""
+        return self._process.record.pid if self._process is not None else None
+
+    @property
+    def report(self) -> ProgramReport:
+        """What there is to tell."""
+        return ProgramReport(
+            name=self.name,
+            # It is tried again and again: the answer must not depend on the moment.
+            state=ProgramState.FAILED if self._refuses and self._wanted.is_set() else self._state,
+            pid=self.pid,
+            restarts=self._restarts,
+            adopted=self._process is not None and self._child is None,
+            last_exit=self._last_exit,
+            reason=self._reason,
+        )
+
+    def note_silence(self, silence: Silence) -> None:
+        """Take note of how long it has said nothing; end it if that is too long: it is started again.
+
+        Its process alone is signalled, so PostgreSQL goes on. First by SIGABRT, for the traceback; what is frozen needs more.
+        """
+        if silence.has_spoken:
+            # Its loop turned: it has accepted its settings.
+            self._refuses, self._reason, self._mute_starts = False, "", 0
+            patience = _PATIENCE_ROUNDS.get(self.name, PATIENCE_ROUNDS)
+        else:
+            patience = start_patience_rounds(self._mute_starts)
+        process = self._process
+        if process is None or not self._wanted.is_set() or waits_for_disk(process.record.pid):
+            return
+        is_given_up = process is self._given_up
+        if not is_given_up and (silence.rounds < patience or not (silence.has_spoken or self._is_to_speak(process))):
+            return
+        if not is_given_up:
+            self._given_up = process
+            self._mute_starts += not silence.has_spoken
+        what = "its loop stands still" if silence.has_spoken else "it has not said a word since its start"
+        number = signal.SIGKILL if is_given_up else signal.SIGABRT
+        self._log.error(f"{what} and it is ended", silent_s=silence.rounds, signal=number.name.removeprefix("SIG"))
+        process.send(number)
+
+    def _is_to_speak(self, process: PinnedProcess) -> bool:
+        """Return whether *process* was started so that it speaks: an adopted one may be of a version that never did."""
+        return self._child is not None or SPEAKS_BY in variables_of(process.record.pid)
+
+    def start(self) -> None:
+        """Want it running."""
+        self._wanted.set()
+        self._changed.set()
+
+    def reload(self) -> None:
+        """Have it read its settings anew; one that is down reads them when it starts."""
+        if self._process is not None:
+            self._process.send(signal.SIGHUP)
+
+    def let_end(self) -> None:
+        """Want it stopped: do not start it again when it ends. Does not signal it."""
+        self._wanted.clear()
+        self._changed.set()
+
+    async def live(self) -> None:
+        """Keep the program running as long as it is wanted; ends only by cancellation."""
+        pause_s = 0.0
+        while True:
+            await self._wanted.wait()
+            self._changed.clear()
+            process = find_program(self._layout, self.name)
+            self._child = None
+            if process is not None:
+                self._log.info("adopted", pid=process.record.pid)
+            else:
+                try:
+                    process = self._spawn()
+                except OSError as error:
+                    # For want of processes, memory or descriptors: the others are supervised on.
+                    pause_s = pause_after(0.0, pause_s)
+                    self._state = ProgramState.PAUSING
+                    self._log.error("cannot be started", reason=str(error), again_in_s=pause_s)
+                    await self._pause(pause_s)
+                    continue
+            self._process, self._state = process, ProgramState.RUNNING
+            started_at = time.monotonic()
+            self._remember(process.record)
+            try:
+                await ended(process)
+            finally:
+                process.close()
+                self._process = None
+            self._last_exit = self._reap()
+            self._layout.record(self.name).unlink(missing_ok=True)
+            if not self._wanted.is_set():
+                self._state = ProgramState.STOPPED
+                self._refuses, self._reason = False, ""
+                self._log.info("stopped", exit_status=self._last_exit)
+                continue
+            refuses = self._last_exit == EXIT_USAGE
+            pause_s = pause_after(0.0 if refuses else time.monotonic() - started_at, pause_s)
+            reason = self._why_it_ended()
+            if not refuses:
+                self._log.warning("ended unexpectedly", exit_status=self._last_exit, restart_in_s=pause_s)
+            elif not self._refuses or reason != self._reason:
+                self._log.error("refuses its settings, and is tried again now and then", reason=reason)
+            self._refuses, self._reason = refuses, reason
+            self._restarts += 1
+            self._state = ProgramState.PAUSING
+            await self._pause(pause_s)
+
+    def _why_it_ended(self) -> str:
+        """Return in words why it ended the last time, as far as that can be known."""
+        if self._last_exit is None:
+            return ""
+        if self._last_exit < 0:
+            with contextlib.suppress(ValueError):
+                return f"ended by {signal.Signals(-self._last_exit).name}"
+        said = " ".join(last_lines(self._layout.log(self.name), 1))
+        return said or f"it ended with exit status {self._last_exit} and left no word"
+
+    def _remember(self, record: ProcessRecord) -> None:
+        try:
+            write_record(self._layout.record(self.name), record)
+        except OSError as error:
+            # A full disk must not end the supervision; without its record a program is still found by its command line.
+            self._log.error("cannot be recorded", reason=str(error))
+
+    async def _pause(self, pause_s: float) -> None:
+        try:
+            async with asyncio.timeout(pause_s):
+                await self._changed.wait()
+        except TimeoutError:
+            return
+        if not self._wanted.is_set():
+            self._state = ProgramState.STOPPED
+
+    def _spawn(self) -> PinnedProcess:
+        self._before_start()
+        with self._open_log() as log:
+            self._child = subprocess.Popen(
+                self._command,
+                cwd=self._layout.root,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        pid = self._child.pid
+        self._log.info("started", pid=pid)
+        # Our own child cannot vanish before we reap it, so the pid is safe to open. Its command line is taken from what we
+        # asked for: the kernel shows none for a moment after exec.
+        record = ProcessRecord(
+            name=self.name, pid=pid, start_ticks=start_ticks_of(pid) or 0, boot_id=boot_id(), command=self._command
+        )
+        return PinnedProcess(record, os.pidfd_open(pid))
+
+    def _open_log(self) -> IO[bytes]:
+        """Return the program's log file; where a full disk gives none the program runs without."""
+        try:
+            return self._layout.log(self.name).open("ab", buffering=0)
+        except OSError as error:
+            self._log.error("log file cannot be opened; what the program says is lost", reason=str(error))
+            return Path(os.devnull).open("ab", buffering=0)
+
+    def _reap(self) -> int | None:
+        """Return the exit status of our child, or None for an adopted process, whose parent is another."""
+        status = self._child.wait() if self._child is not None else None
+        self._child = None
+        self._on_reaped()
+        return status
