@@ -14,7 +14,7 @@ SEED ?= 1
 ARGS ?=
 VERSIONS ?= 15 16 17
 
-.PHONY: help install up down status test test-fast test-integration test-versions check format compose-test sim bench-failover \
+.PHONY: help install prepare-tests up down status test test-fast test-integration test-versions check format compose-test sim bench-failover \
         bench-patroni faults faults-short hostile hostile-network soak clean
 
 help:
@@ -56,6 +56,8 @@ $(TESTING): pyproject.toml $(RUNTIME)
 	@echo "installing what the tests need into $(VENV) (a minute or more, and silent)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[embedded,test]'
 	@touch $@
+
+prepare-tests: $(TESTING)
 
 up: $(RUNTIME)
 	@$(BIN)/endpointctl up $(ARGS)

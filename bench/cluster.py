@@ -63,6 +63,7 @@ class Cluster:
         )
         self.options = options
         """Of `up`, beside those that every cluster of the tests has."""
+        self._dsns: dict[str, tuple[list[int], str]] = {}
 
     def ctl(self, *arguments: str, check: bool = True, timeout_s: float = 120.0) -> subprocess.CompletedProcess[str]:
         """Run endpointctl on this cluster and return what came of it; with *check*, an exit code but 0 is an error."""
@@ -262,8 +263,12 @@ class Cluster:
             time.sleep(0.02)
 
     def dsn(self, door: str) -> str:
-        """Return the URI of an endpoint or a node, with the password."""
-        return self.ctl("dsn", door, "--with-password").stdout.strip()
+        """Return the URI of an endpoint or a node, with the password; asked anew once plan or password changed."""
+        written = [(self.data_dir / name).stat().st_mtime_ns for name in ("cluster.json", "secrets/superuser")]
+        known = self._dsns.get(door)
+        if known is None or known[0] != written:
+            known = self._dsns[door] = (written, self.ctl("dsn", door, "--with-password").stdout.strip())
+        return known[1]
 
 
 def is_healthy(status: Status) -> bool:
