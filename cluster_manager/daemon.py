@@ -10,18 +10,18 @@ from dataclasses import dataclass
 
 from prometheus_client import Counter
 
-from cluster_manager.chronicle import Chronicle
-from cluster_manager.control import Control
+from cluster_manager.api.control import Control
 from cluster_manager.dns.kept import kept_document
 from cluster_manager.dns.process import DnsProcess
-from cluster_manager.feed import Feed
-from cluster_manager.flightfiles import FlightFiles, FlightWriter
-from cluster_manager.flightrecorder import FlightRecorder
-from cluster_manager.journal import Journal
-from cluster_manager.metrics import ManagerMetrics
-from cluster_manager.reconciler import Reconciler
-from cluster_manager.rehearsal import Rehearsals
+from cluster_manager.operations.drill import Rehearsals
+from cluster_manager.proxies.feed import Feed
+from cluster_manager.record.chronicle import Chronicle
+from cluster_manager.record.flight_files import FlightFiles, FlightWriter
+from cluster_manager.record.flight_recorder import FlightRecorder
+from cluster_manager.record.journal import Journal
+from cluster_manager.report.metrics import ManagerMetrics
 from cluster_manager.settings import ManagerSettings, read_settings
+from cluster_manager.shell.reconciler import Reconciler
 from cluster_manager.store.embedded import EmbeddedStore
 from cluster_manager.store.store import StoreError, StoreUnavailable
 from daemonkit.httpserver import HttpServer, registered

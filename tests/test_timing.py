@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from cluster_manager import configuring, observer
 from cluster_manager.decision.actions import ActionKind
 from cluster_manager.decision.timings import Timings
 from cluster_manager.loop import orders
+from cluster_manager.operations import configuring
+from cluster_manager.shell import observer
 from endpointctl import configuring as ctl_configuring
 from endpointctl import restarting
 from endpointd import daemon as proxy

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cluster_manager.decision import configuring, membership
+from cluster_manager.decision import configuring, voter_changes
 from cluster_manager.decision.actions import Action, Checkpoint, Clone, Rewind, WriteDocument
 from cluster_manager.decision.attempt import next_document
 from cluster_manager.decision.diagnose import Diagnosis, Finding
-from cluster_manager.decision.members import refreshed
+from cluster_manager.decision.observed_members import refreshed
 from cluster_manager.decision.repair import Repair, bearable, repairs
 from cluster_manager.decision.situation import Situation
 
@@ -101,7 +101,7 @@ def change_voters(situation: Situation, writer: Finding) -> Proposal | None:
     stuck = writer.diagnosis is Diagnosis.COMMIT_STUCK
     if not stuck and not _is_calm(writer):
         return None
-    step = membership.unstick(situation) if stuck else membership.next_step(situation)
+    step = voter_changes.unstick(situation) if stuck else voter_changes.next_step(situation)
     if step is None:
         return None
     what, action = step

@@ -2,7 +2,7 @@
 
 A commit is acknowledged by the list in force, and looked for by the record.  So what has an election ask more voters (a wider
 list, fewer copies) is recorded first, and what has it ask fewer is in force, and proven, first.  `TABLE` is all there is to
-know; `membership` carries it out.
+know; `voter_changes` carries it out.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from cluster_manager.decision.carrying import lost_with
 from cluster_manager.decision.diagnose import Diagnosis, Finding, diagnose_writer
 from cluster_manager.decision.elect import Elected, elect, tally
-from cluster_manager.decision.members import CAUGHT_UP_BYTES
 from cluster_manager.decision.nodeview import NodeView
+from cluster_manager.decision.observed_members import CAUGHT_UP_BYTES
 from cluster_manager.decision.prospects import KEPT_DOWN, fit_to_serve, obstacle_after, stuck
 from cluster_manager.decision.situation import Situation, survey
 from cluster_manager.decision.suspicion import is_running

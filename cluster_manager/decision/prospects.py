@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from cluster_manager.decision.diagnose import Diagnosis, Finding
-from cluster_manager.decision.members import node_state
 from cluster_manager.decision.nodeview import NodeView
+from cluster_manager.decision.observed_members import node_state
 from cluster_manager.decision.situation import Situation, login_problems, survey, survivors
 from cluster_manager.decision.suspicion import tell
 from cluster_manager.decision.view import View

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from cluster_manager.decision.actions import ActionKind
 from cluster_manager.decision.carrying import awaited_with
 from cluster_manager.decision.diagnose import Diagnosis, diagnose_writer
-from cluster_manager.decision.members import CAUGHT_UP_BYTES, lag_bytes, node_state
+from cluster_manager.decision.observed_members import CAUGHT_UP_BYTES, lag_bytes, node_state
 from cluster_manager.decision.prospects import stalled_ms, without_slots
 from cluster_manager.decision.prospects import unanswered as is_unanswered
 from cluster_manager.decision.request import Request, RequestKind

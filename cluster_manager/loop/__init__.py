@@ -6,6 +6,6 @@ were heard (`nodes`), the orders under way with what was answered to them in thi
 be decided at all: only with the lease, and only while the store owes no answer.  What an order of each kind carries is in
 `orders`.
 
-Nothing here has a clock, a socket, a task or a log.  Two shells run it: `cluster_manager.reconciler` on asyncio, HTTP and the
-store; `tests/sim/manager.py` in simulated time.  Neither decides or remembers anything of its own.
+Nothing here has a clock, a socket, a task or a log.  Two shells run it: `shell.reconciler` on asyncio, HTTP and the store;
+`tests/sim/manager.py` in simulated time.  Neither decides or remembers anything of its own.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cluster_manager.decision.nodeview import NEVER_MS, NodeSpec, NodeView
-from cluster_manager.watched import Watched
+from cluster_manager.observing.watched import Watched
 from pgtopology.node import NodeName
 from pgtopology.observation import Observation, Port
 

@@ -9,8 +9,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from cluster_manager.acts import Acts
-from cluster_manager.journal import Journal
+from cluster_manager.api.acts import Acts
+from cluster_manager.record.journal import Journal
 from daemonkit.httpserver import ApiError, HttpServer, json_response
 from pgtopology.act import act_headers
 from pgtopology.epoch import Epoch

@@ -9,9 +9,9 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from cluster_manager import configuring
 from cluster_manager.decision.view import View
-from cluster_manager.notdone import NotDone, NotFound, Refused, Unavailable
+from cluster_manager.not_done import NotDone, NotFound, Refused, Unavailable
+from cluster_manager.operations import configuring
 from pgtopology.codec import decode
 from pgtopology.configuration import ConfigChange
 from pgtopology.desired import DesiredSettings

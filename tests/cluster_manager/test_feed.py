@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from cluster_manager.feed import Feed
+from cluster_manager.proxies.feed import Feed
 from daemonkit.httpclient import HttpClient, HttpRefused
 from daemonkit.httpserver import HttpServer
 from pgtopology.codec import decode, encode

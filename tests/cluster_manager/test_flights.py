@@ -13,9 +13,9 @@ import pytest
 from cluster_manager.decision.actions import AskPromise, WriteDocument
 from cluster_manager.decision.plan import decide
 from cluster_manager.decision.view import View
-from cluster_manager.flightentries import ENTRIES_MAX
-from cluster_manager.flightfiles import FLIGHTS_KEPT, FlightFiles, FlightWriter
-from cluster_manager.flightrecorder import JUDGED_MS, FlightRecorder
+from cluster_manager.record.flight_entries import ENTRIES_MAX
+from cluster_manager.record.flight_files import FLIGHTS_KEPT, FlightFiles, FlightWriter
+from cluster_manager.record.flight_recorder import JUDGED_MS, FlightRecorder
 from pgtopology.document import Topology
 from pgtopology.epoch import Epoch
 from pgtopology.flight import Flight, measure, phases_of

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster_manager.journal import FILES_KEPT, Journal, encode_event
+from cluster_manager.record.journal import FILES_KEPT, Journal, encode_event
 from pgtopology.epoch import Epoch
 from pgtopology.event import Event
 

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from cluster_manager.decision.plan import Plan, decide
 from cluster_manager.decision.view import View
-from cluster_manager.metrics import ManagerMetrics
+from cluster_manager.report.metrics import ManagerMetrics
 from pgtopology.epoch import Epoch
 from pgtopology.flight import Flight, Phase
 from pgtopology.node import NodeName

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from cluster_manager.news import PENDING_MS, is_news
+from cluster_manager.observing.news import PENDING_MS, is_news
 from pgtopology.epoch import Epoch
 from pgtopology.lsn import Lsn
 from pgtopology.node import NodeName, Role

@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from cluster_manager.clock import now_ms
 from cluster_manager.decision.nodeview import NodeSpec, NodeView
 from cluster_manager.loop.events import Event, Observed
 from cluster_manager.loop.nodes import Nodes
-from cluster_manager.observer import Observer
+from cluster_manager.shell.clock import now_ms
+from cluster_manager.shell.observer import Observer
 from pgtopology.codec import encode
 from pgtopology.node import Address, NodeName
 from pgtopology.observation import Observation, Postmaster, PostmasterState

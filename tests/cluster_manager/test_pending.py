@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cluster_manager.decision.request import Request, RequestKind
-from cluster_manager.statusview import pending
+from cluster_manager.report.status import pending
 from pgtopology.node import NodeName
 from tests.cluster_manager.decision.storyboard import NOW_MS, read_view
 

@@ -7,8 +7,8 @@ from prometheus_client import CollectorRegistry
 
 from cluster_manager.decision.plan import decide
 from cluster_manager.decision.prospects import STALLED_MS, UNANSWERED_MS
-from cluster_manager.metrics import ManagerMetrics
-from cluster_manager.statusview import make_status
+from cluster_manager.report.metrics import ManagerMetrics
+from cluster_manager.report.status import make_status
 from pgtopology.epoch import Epoch
 from pgtopology.status import ManagerStatus, ProxyStatus, Status
 from tests.cluster_manager.decision.storyboard import read_view

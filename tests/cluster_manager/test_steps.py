@@ -9,7 +9,7 @@ import pytest
 
 from cluster_manager.decision.actions import WriteDocument
 from cluster_manager.decision.plan import decide
-from cluster_manager.steps import (
+from cluster_manager.record.steps import (
     Begun,
     Claimed,
     Opened,

@@ -9,8 +9,8 @@ import msgspec
 from cluster_manager.decision.actions import AskPromise, WriteDocument
 from cluster_manager.decision.plan import decide
 from cluster_manager.decision.request import Request, RequestKind
-from cluster_manager.handover import rehearse_switchover
-from cluster_manager.pastwriters import past_writers
+from cluster_manager.operations.handover import rehearse_switchover
+from cluster_manager.record.past_writers import past_writers
 from pgtopology.drill import LongSession, Readiness
 from pgtopology.event import Event
 from pgtopology.node import NodeName

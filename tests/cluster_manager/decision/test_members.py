@@ -7,7 +7,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from cluster_manager.decision.members import lag_ms, node_state, reader_obstacle, refreshed
+from cluster_manager.decision.observed_members import lag_ms, node_state, reader_obstacle, refreshed
 from cluster_manager.decision.situation import survey
 from cluster_manager.decision.view import View
 from pgtopology.node import NodeState

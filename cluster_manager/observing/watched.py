@@ -1,7 +1,6 @@
 """What is remembered of one node between its observations: arrival times, growth, and proofs that outlast the moment.
 
-Pure: times are arguments, in milliseconds of the manager's monotonic clock.  The observer keeps one for each node, and so
-does every simulated manager.
+Pure: times are arguments, in milliseconds of the manager's monotonic clock.  `loop.nodes` keeps one for each node.
 """
 
 from __future__ import annotations
@@ -9,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from cluster_manager.decision.nodeview import NEVER_MS, NodeSpec, NodeView, received_lsn
-from cluster_manager.news import is_news
-from cluster_manager.starvation import Starvation
+from cluster_manager.observing.news import is_news
+from cluster_manager.observing.wal_starvation import Starvation
 from pgtopology.epoch import NO_EPOCH, Epoch
 from pgtopology.lsn import Lsn
 from pgtopology.node import Role

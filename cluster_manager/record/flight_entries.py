@@ -1,7 +1,7 @@
 """The entries of a flight record: what passed through the manager, in the words that the record keeps, and the bounded lists.
 
 Pure: values of the decision in, values of `pgtopology.flight` out.  When something is worth an entry is the recorder's
-business (`flightrecorder`).
+business (`flight_recorder`).
 """
 
 from __future__ import annotations

@@ -11,23 +11,23 @@ import math
 from collections.abc import Callable
 from typing import TypeVar, assert_never
 
-from cluster_manager.chronicle import Chronicle
-from cluster_manager.clock import now_ms, wall_time
 from cluster_manager.decision.actions import NodeAction
 from cluster_manager.decision.nodeview import NodeSpec
 from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.request import Request
 from cluster_manager.decision.view import View
-from cluster_manager.executor import Executor, OrderListener
 from cluster_manager.loop import effects, events
 from cluster_manager.loop.core import Loop
 from cluster_manager.loop.effects import Effects, Note, Read, Write
 from cluster_manager.loop.events import Event, Outside
 from cluster_manager.loop.orders import Failed
-from cluster_manager.nodestates import NodeStates
-from cluster_manager.notdone import NotDone, NotFound, Refused, Unanswered, Unavailable, WrongQuestion
-from cluster_manager.observer import Observer
+from cluster_manager.not_done import NotDone, NotFound, Refused, Unanswered, Unavailable, WrongQuestion
+from cluster_manager.record.chronicle import Chronicle
+from cluster_manager.report.node_states import NodeStates
 from cluster_manager.settings import ManagerSettings
+from cluster_manager.shell.clock import now_ms, wall_time
+from cluster_manager.shell.executor import Executor, OrderListener
+from cluster_manager.shell.observer import Observer
 from cluster_manager.store.store import Store, StoreUnavailable
 from daemonkit.httpclient import HttpError, HttpRefused
 from daemonkit.logs import get_logger

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cluster_manager.nodeorders import why_needed
+from cluster_manager.operations.node_orders import why_needed
 from pgtopology.document import Durability, Endpoint, Endpoints, Topology
 from pgtopology.epoch import Epoch, Revision
 from pgtopology.node import Address, Incarnation, Member, NodeName

@@ -7,16 +7,16 @@ by an earlier one counts from its own beginning, and says so.
 
 from __future__ import annotations
 
-from cluster_manager import steps
 from cluster_manager.decision.diagnose import Diagnosis
 from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.request import Request
 from cluster_manager.decision.view import View
-from cluster_manager.flightfiles import FlightWriter
-from cluster_manager.journal import Journal
-from cluster_manager.pastwriters import JUDGED, as_judged, outage_of
-from cluster_manager.statusview import relaxations
-from cluster_manager.steps import Begun, Claimed, Opened, PauseChanged, Remade, SettingsChanged, Step, VotersChanged
+from cluster_manager.record import steps
+from cluster_manager.record.flight_files import FlightWriter
+from cluster_manager.record.journal import Journal
+from cluster_manager.record.past_writers import JUDGED, as_judged, outage_of
+from cluster_manager.record.steps import Begun, Claimed, Opened, PauseChanged, Remade, SettingsChanged, Step, VotersChanged
+from cluster_manager.report.status import relaxations
 from daemonkit.logs import get_logger
 from pgtopology.document import Adopted, Topology, Transition, TransitionKind
 from pgtopology.epoch import Epoch

@@ -13,22 +13,22 @@ from typing import Annotated, TypeVar
 import msgspec
 from aiohttp import web
 
-from cluster_manager import configuring
-from cluster_manager.acts import Acts, Handler
-from cluster_manager.chronicle import Chronicle
+from cluster_manager.api.acts import Acts, Handler
 from cluster_manager.decision.actions import Action, WriteDocument, describe
 from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.request import Request, RequestKind
-from cluster_manager.feed import Feed
-from cluster_manager.flightfiles import FlightWriter
-from cluster_manager.handover import news_refusal, rehearse_switchover
-from cluster_manager.journal import Journal, encode_event
-from cluster_manager.nodeorders import carry_out
-from cluster_manager.notdone import NotDone, NotFound, Refused, Unanswered, Unavailable, WrongQuestion
-from cluster_manager.pastwriters import past_writers
-from cluster_manager.reconciler import Reconciler
-from cluster_manager.rehearsal import Rehearsals
-from cluster_manager.statusview import make_status, pending
+from cluster_manager.not_done import NotDone, NotFound, Refused, Unanswered, Unavailable, WrongQuestion
+from cluster_manager.operations import configuring
+from cluster_manager.operations.drill import Rehearsals
+from cluster_manager.operations.handover import news_refusal, rehearse_switchover
+from cluster_manager.operations.node_orders import carry_out
+from cluster_manager.proxies.feed import Feed
+from cluster_manager.record.chronicle import Chronicle
+from cluster_manager.record.flight_files import FlightWriter
+from cluster_manager.record.journal import Journal, encode_event
+from cluster_manager.record.past_writers import past_writers
+from cluster_manager.report.status import make_status, pending
+from cluster_manager.shell.reconciler import Reconciler
 from cluster_manager.store.store import Store
 from daemonkit.httpserver import ApiError, LineStream, json_response, needs, require
 from daemonkit.principals import Scope

@@ -10,11 +10,11 @@ import asyncio
 
 import msgspec
 
-from cluster_manager.decision.members import is_in_force
 from cluster_manager.decision.nodeview import NodeView
+from cluster_manager.decision.observed_members import is_in_force
 from cluster_manager.decision.view import View
-from cluster_manager.notdone import NotDone, Refused, Unavailable, WrongQuestion
-from cluster_manager.reconciler import Reconciler
+from cluster_manager.not_done import NotDone, Refused, Unavailable, WrongQuestion
+from cluster_manager.shell.reconciler import Reconciler
 from pgtopology.codec import encode
 from pgtopology.configuration import ConfigChange, ConfigChanged, ConfigView, NodeConfig, changed
 from pgtopology.desired import DesiredSettings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from cluster_manager.starvation import LASTING_MS, Starvation
+from cluster_manager.observing.wal_starvation import LASTING_MS, Starvation
 from pgtopology.epoch import Epoch
 from pgtopology.lsn import Lsn
 from pgtopology.node import NodeName, Role

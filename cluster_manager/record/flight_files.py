@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from cluster_manager.flightrecorder import FlightRecorder
+from cluster_manager.record.flight_recorder import FlightRecorder
 from daemonkit.logs import get_logger
 from pgtopology.flight import Flight
 

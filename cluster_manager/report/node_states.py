@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cluster_manager.decision.members import node_state
+from cluster_manager.decision.observed_members import node_state
 from cluster_manager.decision.view import View
 from daemonkit.logs import get_logger
 from pgtopology.node import NodeName, NodeState

@@ -11,7 +11,7 @@ lost with the store; until then it is neither put in force, nor enough for an el
 
 Nothing here remembers where a change stands: each question looks at the record, at the list that the writer shows and has
 proven, and at who knows.  A manager that takes over at any moment, or puts the same in force again, goes on from there
-(`tests/cluster_manager/decision/test_membership.py` plays every interruption).
+(`tests/cluster_manager/decision/test_voter_changes.py` plays every interruption).
 """
 
 from __future__ import annotations

@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 
 from cluster_manager.decision.drill import obstacle, rehearse
-from cluster_manager.executor import Executor
-from cluster_manager.flightfiles import FlightFiles
-from cluster_manager.notdone import Refused
-from cluster_manager.reconciler import Reconciler
+from cluster_manager.not_done import Refused
+from cluster_manager.record.flight_files import FlightFiles
+from cluster_manager.shell.executor import Executor
+from cluster_manager.shell.reconciler import Reconciler
 from daemonkit.httpclient import HttpError
 from pgtopology.codec import MessageError, decode
 from pgtopology.drill import Drill, Readiness

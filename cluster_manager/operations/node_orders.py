@@ -13,8 +13,8 @@ from cluster_manager.decision.nodeview import NodeView
 from cluster_manager.decision.repair import quorum_does_without
 from cluster_manager.decision.situation import survey
 from cluster_manager.decision.view import View
-from cluster_manager.notdone import NotFound, Refused
-from cluster_manager.reconciler import Reconciler
+from cluster_manager.not_done import NotFound, Refused
+from cluster_manager.shell.reconciler import Reconciler
 from pgtopology.document import Topology
 from pgtopology.node import NodeName
 from pgtopology.orders import Upstream

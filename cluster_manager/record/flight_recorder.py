@@ -2,7 +2,7 @@
 
 Told by the chronicle (plans, writes, observations) and by the executor (orders and answers); influences nothing, and reads no
 clock: every time is told to it, on the manager's one clock.  What a record looks like stands in pgtopology.flight, how what
-passes becomes an entry of it in flightentries, how it comes to disk in flightfiles.  The outage it measures begins with the
+passes becomes an entry of it in flight_entries, how it comes to disk in flight_files.  The outage it measures begins with the
 last sign that the writer was well, so that the time a failure needs to be noticed is in it; a planned handover begins when it
 is decided, for the writer was well until then.
 
@@ -18,14 +18,14 @@ from itertools import count
 
 import msgspec
 
-from cluster_manager import steps
 from cluster_manager.decision.actions import NodeAction
 from cluster_manager.decision.diagnose import Diagnosis
 from cluster_manager.decision.nodeview import NodeView
 from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.view import Promise, View
-from cluster_manager.flightentries import Entries, election_told, plan_change, promise_told, snapshot, write_told
-from cluster_manager.steps import Begun, Claimed, Opened
+from cluster_manager.record import steps
+from cluster_manager.record.flight_entries import Entries, election_told, plan_change, promise_told, snapshot, write_told
+from cluster_manager.record.steps import Begun, Claimed, Opened
 from pgtopology.document import Topology, Transition, TransitionKind
 from pgtopology.flight import MARKS_OF_AN_ATTEMPT, Flight, Narrator, OrderTold, OutageKind, phases_of
 from pgtopology.node import NodeName, Role

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from aiohttp import web
 
-from cluster_manager.journal import Journal
+from cluster_manager.record.journal import Journal
 from daemonkit.httpserver import ApiError
 from pgtopology.act import read_act
 from pgtopology.epoch import Epoch

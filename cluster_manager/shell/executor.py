@@ -10,12 +10,12 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from cluster_manager.clock import now_ms
 from cluster_manager.decision.actions import Clone, NodeAction, Rewind
 from cluster_manager.decision.nodeview import NodeSpec
 from cluster_manager.loop.effects import Send
 from cluster_manager.loop.events import Answered
 from cluster_manager.loop.orders import ANSWERS, Failed, Outcome
+from cluster_manager.shell.clock import now_ms
 from daemonkit.httpclient import HttpClient, HttpError, HttpRefused
 from daemonkit.logs import get_logger
 from pgtopology.codec import MessageError, decode, encode

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from cluster_manager.decision.carrying import slots_status, vacuum_horizon
 from cluster_manager.decision.diagnose import Diagnosis
-from cluster_manager.decision.members import lag_bytes, lag_ms, node_state, reader_obstacle
 from cluster_manager.decision.nodeview import NodeView
+from cluster_manager.decision.observed_members import lag_bytes, lag_ms, node_state, reader_obstacle
 from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.prospects import NO_CLUSTER, obstacle_after, prospects, stuck, without_room
 from cluster_manager.decision.refusal import hindrance

@@ -2,7 +2,7 @@
 
 WAL that grows is what counts, and a stream that lasts: where the upstream has removed the WAL that is asked for, each attempt
 streams for a moment before it is refused.  A server that still reads its own WAL before its first connection starves of
-nothing.  Pure; the observer keeps one for each node.
+nothing.  Pure; `watched` keeps one for each node.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from itertools import combinations
 import msgspec
 import pytest
 
-from cluster_manager.decision import membership
+from cluster_manager.decision import voter_changes
 from cluster_manager.decision.actions import Action, Follow, PutInForce, WriteDocument
 from cluster_manager.decision.difference import TABLE, Difference, First, difference
 from cluster_manager.decision.nodeview import NodeView
@@ -259,7 +259,7 @@ def test_with_the_other_side_first_a_commit_could_be_missed(
     row: Difference, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = First.POSTGRESQL if TABLE[row].first is First.RECORD else First.RECORD
-    monkeypatch.setattr(membership, "TABLE", {**TABLE, row: replace(TABLE[row], first=other)})
+    monkeypatch.setattr(voter_changes, "TABLE", {**TABLE, row: replace(TABLE[row], first=other)})
     with pytest.raises(AssertionError, match="is missed by"):
         end(begin(SEQUENCES[name][0]))
 

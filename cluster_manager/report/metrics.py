@@ -15,13 +15,13 @@ from prometheus_client.registry import Collector
 
 from cluster_manager.decision.carrying import slots_status, vacuum_horizon
 from cluster_manager.decision.diagnose import Diagnosis
-from cluster_manager.decision.members import lag_bytes, lag_ms, node_state, reader_obstacle
 from cluster_manager.decision.nodeview import NodeView
+from cluster_manager.decision.observed_members import lag_bytes, lag_ms, node_state, reader_obstacle
 from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.prospects import prospects, stuck
 from cluster_manager.decision.situation import login_problems, survey
 from cluster_manager.decision.view import View
-from cluster_manager.statusview import at_risk, cluster_state
+from cluster_manager.report.status import at_risk, cluster_state
 from pgtopology.document import Durability
 from pgtopology.flight import PHASES, Flight, kind_of
 from pgtopology.node import NodeState

@@ -1,0 +1,1 @@
+"""The connection to the proxies: `feed` sends them the document and a sign of life, and takes their reports."""
