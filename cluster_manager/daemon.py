@@ -13,7 +13,7 @@ from prometheus_client import Counter
 from cluster_manager.api.control import Control
 from cluster_manager.dns.kept import kept_document
 from cluster_manager.dns.process import DnsProcess
-from cluster_manager.operations.drill import Rehearsals
+from cluster_manager.operations.drill import Drills
 from cluster_manager.proxies.feed import Feed
 from cluster_manager.record.chronicle import Chronicle
 from cluster_manager.record.flight_files import FlightFiles, FlightWriter
@@ -85,7 +85,7 @@ async def serve(manager: Running[ManagerSettings], secrets: Secrets) -> None:
                 settings, secrets.noded_token, store, chronicle, publish, feed.are_settled, feed.seen, recorder
             )
             async with reconciler.executor as executor:
-                rehearsals = Rehearsals(reconciler, executor, files)
+                rehearsals = Drills(reconciler, executor, files)
                 control = Control(reconciler, store, feed, journal, chronicle, flights, rehearsals, life.lag.stood_still_ms)
                 metrics = ManagerMetrics(reconciler, chronicle, lambda: bool(feed.proxies()))
                 flights.on_ended = metrics.ended

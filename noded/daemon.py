@@ -36,7 +36,7 @@ from noded.postgres.instance import Instance, Server
 from noded.postgres.postmaster import Postmaster
 from noded.postgres.sessions import Sessions
 from noded.report.attention import Attention
-from noded.report.collector import Census
+from noded.report.collector import ObservationCollector
 from noded.report.heartbeat import Heartbeat
 from noded.report.reporter import Reporter
 from noded.server import OPEN_PATHS, make_routes
@@ -113,7 +113,7 @@ async def serve(noded: Running[NodedSettings], has: Resources) -> None:
     node.reporter.late_ms = life.lag.stood_still_ms
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(node.run(life.stopping))
-        ready = tasks.create_task(node.taken_up.wait())
+        ready = tasks.create_task(node.started_up.wait())
         await asyncio.wait([running, ready], return_when=asyncio.FIRST_COMPLETED)
         ready.cancel()
         server = HttpServer(
@@ -124,8 +124,8 @@ async def serve(noded: Running[NodedSettings], has: Resources) -> None:
             routes=make_routes(node),
             open_paths=OPEN_PATHS,
         )
-        census = Census(node.reporter.compose, lambda: node.reporter.gatherer.facts.slots)
-        with registered(census):
+        collector = ObservationCollector(node.reporter.compose, lambda: node.reporter.slots)
+        with registered(collector):
             async with server:
                 log.info("noded serves", port=server.port)
 

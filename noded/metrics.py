@@ -1,4 +1,4 @@
-"""What a noded counts, for GET /metrics. What an observation says is not counted but read off it: see census.py."""
+"""What a noded counts, for GET /metrics. What an observation says is not counted but read off it: see report.collector."""
 
 from __future__ import annotations
 

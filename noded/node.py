@@ -1,7 +1,7 @@
-"""The life of a node: taken up, watched over, put to rest; and the tasks that outlive a single order.
+"""The life of a node: started, watched over, stopped; and the tasks that outlive a single order.
 
-Orders (see `orders`) take turns at PostgreSQL; so does everything here that touches it.  Nothing here decides what the
-cluster should do: it only keeps the node in agreement with its durable state, and buries what died.
+Orders (see `acts.orders`) take turns at PostgreSQL; so does everything here that touches it.  Nothing here decides what the
+cluster should do: it only keeps the node in agreement with its durable state, and ends what is left of a dead PostgreSQL.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from noded.hands import promotion
 from noded.hands.hands import Hands
 from noded.housekeeping import logins
 from noded.housekeeping.audit import Audit
-from noded.housekeeping.housekeeping import Upkeep
+from noded.housekeeping.housekeeping import Housekeeping
 from noded.housekeeping.logins import Logins
 from noded.position import asking
-from noded.postgres.disk_space import lack_of_room
+from noded.postgres.disk_space import lack_of_space
 from noded.postgres.instance import STATEMENTS, Instance
 from noded.postgres.postmaster import PostmasterError, last_complaint
-from noded.report import gatherer as observe
+from noded.report import gatherer
 from noded.report import heartbeat as beat
+from noded.report.findings import Findings
 from noded.report.heartbeat import Heartbeat
 from noded.report.last_commit import leaving
 from noded.report.reporter import Reporter
@@ -37,7 +38,7 @@ LAST_WORD_S = 0.05
 
 
 class Node:
-    """One node. Orders can be given once `taken_up` is set, while `run` runs."""
+    """One node. Orders can be given once `started_up` is set, while `run` runs."""
 
     def __init__(
         self, *, instance: Instance, heartbeat: Heartbeat, reporter: Reporter, acts: Acts, passwords: Mapping[str, str]
@@ -50,39 +51,31 @@ class Node:
         self.memory = memory = acts.memory
         self.turn = asyncio.Lock()
         """Held by whoever changes what PostgreSQL is."""
-        self.upkeep = Upkeep(instance, reporter.gatherer, memory, self.turn, reporter.poke, self._start)
+        self.housekeeping = Housekeeping(instance, reporter.gatherer, memory, self.turn, reporter.poke, self._start)
         self.hands = Hands(
             instance=instance,
             heartbeat=heartbeat,
             gatherer=reporter.gatherer,
             copies=Copies(instance, memory, passwords),
-            upkeep=self.upkeep,
+            housekeeping=self.housekeeping,
             turn=self.turn,
             poke=reporter.poke,
         )
-        reporter.user_slots = lambda: self.upkeep.slots.users
-        reporter.horizon = lambda: self.upkeep.horizon.report(asyncio.get_running_loop().time())
-        reporter.outside = lambda: self.upkeep.outside
-        reporter.slots_kept = lambda: self.upkeep.slots.members or frozenset()
-        reporter.slots_lacking = lambda: self.upkeep.slots.lacking
         self.audit = Audit(instance, reporter.gatherer, passwords, reporter.poke)
         self.logins = Logins(instance, reporter.poke)
-        reporter.relaxations = lambda: self.audit.relaxations.texts
-        reporter.repairs = lambda: (*self.audit.roles.texts, *self.upkeep.impostors.texts)
-        reporter.login_problem = lambda: self.logins.problem
-        reporter.login_spared = lambda: self.logins.spared
+        reporter.findings = self._findings
         sessions = instance.sessions
         sessions.control.statements += [*STATEMENTS, *asking.STATEMENTS, *promotion.STATEMENTS, *logins.STATEMENTS]
-        sessions.observer.statements += observe.STATEMENTS
+        sessions.observer.statements += gatherer.STATEMENTS
         sessions.heartbeat.statements += beat.STATEMENTS
-        self.taken_up = asyncio.Event()
+        self.started_up = asyncio.Event()
         self._log = get_logger(node=self.state.value.node)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Take up the node, serve until *stopping* is set, and stop PostgreSQL in good order."""
         async with asyncio.TaskGroup() as tasks:
             self.hands.tasks = tasks
-            await self.hands.carry_out(self.acts.take_up.take_up())
+            await self.hands.carry_out(self.acts.startup.start_up())
             await self.reporter.gatherer.gather()
             loops = (
                 self.reporter.run(),
@@ -91,9 +84,9 @@ class Node:
                 self.reporter.upstream_port.run(self.reporter.poke),
                 self.reporter.replay_lag.run(),
                 self.heartbeat.run(),
-                self.upkeep.run(),
-                self.upkeep.keep_log(),
-                self.upkeep.keep_names(),
+                self.housekeeping.run(),
+                self.housekeeping.keep_log(),
+                self.housekeeping.keep_names(),
                 self.audit.run(),
                 self.logins.run(),
                 self._bury_the_dead(),
@@ -101,7 +94,7 @@ class Node:
                 self._watch_wholeness(),
             )
             running = [tasks.create_task(loop) for loop in loops]
-            self.taken_up.set()
+            self.started_up.set()
             await stopping.wait()
             self.memory.closing = True
             for task in (self.hands.promotion, self.hands.work):
@@ -120,6 +113,21 @@ class Node:
             await asyncio.sleep(LAST_WORD_S)
             for task in running:
                 task.cancel()
+
+    def _findings(self) -> Findings:
+        """Return what those that look after this server have found out."""
+        chores = self.housekeeping
+        return Findings(
+            slots_kept=chores.slots.members or frozenset(),
+            slots_lacking=chores.slots.lacking,
+            user_slots=chores.slots.users,
+            horizon=chores.horizon.report(asyncio.get_running_loop().time()),
+            outside=chores.outside,
+            relaxations=self.audit.relaxations.texts,
+            repairs=(*self.audit.roles.texts, *chores.impostors.texts),
+            login_problem=self.logins.problem,
+            login_spared=self.logins.spared,
+        )
 
     async def _start(self) -> None:
         """Start PostgreSQL, whose turn the caller holds."""
@@ -150,7 +158,7 @@ class Node:
     def _complaint(self) -> str:
         """Return why PostgreSQL has ended, as far as can be told."""
         return (
-            lack_of_room(self.instance)
+            lack_of_space(self.instance)
             or last_complaint(self.instance.layout.log)
             or f"exit status {self.instance.postmaster.exit_status}"
         )

@@ -22,7 +22,7 @@ from noded.postgres.failures import FAILURES
 from noded.postgres.sessions import SessionError
 from noded.report import patroni
 from noded.report.readiness import ask_readiness
-from noded.report.settings_check import rehearse
+from noded.report.settings_check import check_settings as check
 from pgtopology.codec import MessageError, decode, encode
 from pgtopology.orders import (
     CheckpointOrder,
@@ -36,9 +36,9 @@ from pgtopology.orders import (
     PromoteOrder,
     Refusal,
     RewindOrder,
-    SettingsOrder,
     StartOrder,
     StopOrder,
+    SynchronousOrder,
 )
 
 OPEN_PATHS = patroni.PATHS
@@ -72,13 +72,13 @@ def make_routes(node: Node) -> list[web.AbstractRouteDef]:
         except MessageError as error:
             raise ApiError(400, "bad_question", str(error)) from error
         try:
-            return json_response(encode(await rehearse(node.instance, question, node.turn)))
+            return json_response(encode(await check(node.instance, question, node.turn)))
         except (SessionError, *FAILURES) as error:
             raise ApiError(503, "unavailable", f"the settings cannot be checked now: {error}") from error
 
     async def readiness(_request: web.Request) -> web.StreamResponse:
         try:
-            return json_response(encode(await ask_readiness(node.instance, node.upkeep.slots.here.keys())))
+            return json_response(encode(await ask_readiness(node.instance, node.housekeeping.slots.here.keys())))
         except SessionError as error:
             raise ApiError(503, "unavailable", str(error)) from error
 
@@ -103,7 +103,7 @@ def make_routes(node: Node) -> list[web.AbstractRouteDef]:
         web.post("/stop", _order(node, StopOrder, orders.stop)),
         web.post("/restart", _order(node, StartOrder, restart)),
         web.post("/checkpoint", _order(node, CheckpointOrder, orders.checkpoint)),
-        web.post("/settings", _order(node, SettingsOrder, orders.settings)),
+        web.post("/settings", _order(node, SynchronousOrder, orders.put_in_force)),
         web.post("/configure", _order(node, ConfigureOrder, orders.configure)),
         web.post("/check-settings", check_settings),
     ]

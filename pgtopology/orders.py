@@ -116,7 +116,7 @@ class CheckpointOrder(Order, frozen=True, kw_only=True):
     """Write dirty pages out now. Answers when it is done."""
 
 
-class SettingsOrder(Order, frozen=True, kw_only=True):
+class SynchronousOrder(Order, frozen=True, kw_only=True):
     """Put *in_force*'s list of synchronous standbys in force on the writer, and prove it."""
 
     in_force: Voters
@@ -183,7 +183,7 @@ class PromiseAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """It ran as a primary when it was asked, and is proven stopped now."""
 
 
-class SettingsAnswer(msgspec.Struct, frozen=True, kw_only=True):
+class SynchronousAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """The list is in force: a new backend shows it and the checkpointer has read it."""
 
     format_version: int = FORMAT_VERSION

@@ -73,7 +73,7 @@ def test_whoever_orders_a_restart_waits_longer_than_who_carries_it_out() -> None
 
 
 def test_whoever_has_settings_tried_waits_longer_than_who_tries_them() -> None:
-    assert ctl_configuring.CHECK_TIMEOUT_S > configuring.CHECK_TIMEOUT_S > settings_check.REHEARSAL_TIMEOUT_S
+    assert ctl_configuring.CHECK_TIMEOUT_S > configuring.CHECK_TIMEOUT_S > settings_check.CHECK_TIMEOUT_S
 
 
 @pytest.mark.parametrize("patience_s", [stopping.PROXY_STOP_S, pytest.param(None, id="containers")])

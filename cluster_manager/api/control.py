@@ -19,7 +19,7 @@ from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.request import Request, RequestKind
 from cluster_manager.not_done import NotDone, NotFound, Refused, Unanswered, Unavailable, WrongQuestion
 from cluster_manager.operations import configuring
-from cluster_manager.operations.drill import Rehearsals
+from cluster_manager.operations.drill import Drills
 from cluster_manager.operations.handover import news_refusal, rehearse_switchover
 from cluster_manager.operations.node_orders import carry_out
 from cluster_manager.proxies.feed import Feed
@@ -115,7 +115,7 @@ class Control:
         journal: Journal,
         chronicle: Chronicle,
         flights: FlightWriter,
-        rehearsals: Rehearsals,
+        rehearsals: Drills,
         late_ms: Callable[[], int] = int,
     ) -> None:
         """*late_ms* says for how long the manager's loop stood still lately."""

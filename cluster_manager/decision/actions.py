@@ -28,7 +28,7 @@ class ActionKind(StrEnum):
     REWIND = "rewind"
     STOP = "stop"
     RESTART = "restart"
-    SETTINGS = "settings"
+    SYNCHRONOUS = "settings"
     """Whose acknowledgements a commit waits for."""
     CONFIGURE = "configure"
     """The operator's settings of PostgreSQL."""
@@ -107,7 +107,7 @@ class PutInForce:
 
     node: NodeName
     voters: Voters
-    kind = ActionKind.SETTINGS
+    kind = ActionKind.SYNCHRONOUS
 
 
 @dataclass(frozen=True, slots=True)

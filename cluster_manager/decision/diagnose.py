@@ -252,7 +252,7 @@ def _others_needed_of_silent(situation: Situation, writer: NodeView) -> int:
     may ask for more than the record, and then fewer prove nothing (L3).
     """
     shown = writer.observation.synchronous_standby_names if writer.observation is not None else None
-    sent = situation.view.settings_sent
+    sent = situation.view.voters_sent
     return max(
         situation.voters.others_needed(writer.name),
         others_asked(shown) if shown is not None else 0,

@@ -18,7 +18,7 @@ from cluster_manager.decision.timings import Timings
 from pgtopology.document import Durability, Endpoints, Topology
 from pgtopology.epoch import NO_EPOCH, NO_REVISION, Epoch, Revision
 from pgtopology.node import NodeName, sync_name
-from pgtopology.orders import PromiseAnswer, SettingsAnswer
+from pgtopology.orders import PromiseAnswer, SynchronousAnswer
 from pgtopology.quorum import Voters
 
 
@@ -44,7 +44,7 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class SettingsSent:
+class VotersSent:
     """The newest order about the list of synchronous standbys in this epoch."""
 
     voters: Voters | None
@@ -93,9 +93,9 @@ class View:
     """Nodes that were ordered to rewind or clone so lately that they may not have said yet that they are not whole."""
     in_flight: frozenset[tuple[ActionKind, NodeName]] = frozenset()
     failures: Mapping[tuple[ActionKind, NodeName], Failure] = field(default_factory=dict[tuple[ActionKind, NodeName], Failure])
-    in_force: SettingsAnswer | None = None
+    in_force: SynchronousAnswer | None = None
     """The list the writer of this epoch has proven to be in force, unless another order about it was sent since."""
-    settings_sent: SettingsSent | None = None
+    voters_sent: VotersSent | None = None
     slots_in_force: frozenset[str] | None = None
     """The slots the writer was last told to keep, in this epoch since this manager runs."""
     reader_lag_max_ms: int = 0

@@ -29,7 +29,7 @@ from pgtopology.document import Durability, Topology
 from pgtopology.epoch import Revision
 from pgtopology.node import NodeState
 from pgtopology.observation import Observation
-from pgtopology.orders import SettingsAnswer, Upstream
+from pgtopology.orders import SynchronousAnswer, Upstream
 from pgtopology.quorum import Voter, Voters, majority, make_voters, synchronous_standby_names
 
 Step = tuple[str, Action | None]
@@ -39,7 +39,7 @@ Step = tuple[str, Action | None]
 def next_step(situation: Situation) -> Step | None:
     """Return what is being changed about the voters and the action that is due, or None if nothing is to change."""
     view, writer = situation.view, situation.document.writer
-    if writer is not None and (ActionKind.SETTINGS, writer) in view.in_flight:
+    if writer is not None and (ActionKind.SYNCHRONOUS, writer) in view.in_flight:
         return "the writer is being told whose acknowledgements count", None
     at = _moment(situation)
     step = next((step for ask in QUESTIONS if (step := ask(at)) is not None), None) if at is not None else None
@@ -53,7 +53,7 @@ def unstick(situation: Situation) -> Step | None:
     A voter that was made anew is recorded, for nobody waits for its former data.
     """
     at = _moment(situation)
-    if at is None or (ActionKind.SETTINGS, at.writer.name) in situation.view.in_flight:
+    if at is None or (ActionKind.SYNCHRONOUS, at.writer.name) in situation.view.in_flight:
         return None
     if (anew := _new_data(at)) is not None:
         return anew
@@ -66,7 +66,7 @@ def unstick(situation: Situation) -> Step | None:
 def _told_apart(situation: Situation, step: Step) -> Step:
     """Return *step*, or first a revision for it, so that its order can be told from all earlier ones that come late (S8)."""
     what, action = step
-    sent, document = situation.view.settings_sent, situation.document
+    sent, document = situation.view.voters_sent, situation.document
     if not isinstance(action, PutInForce) or sent is None:
         return step
     if sent.revision < document.revision or sent.voters == action.voters:
@@ -89,7 +89,7 @@ class _Moment:
         return self.situation.voters
 
     @property
-    def proven(self) -> SettingsAnswer | None:
+    def proven(self) -> SynchronousAnswer | None:
         """The list the writer has proven to be in force."""
         return self.situation.view.in_force
 
@@ -233,7 +233,7 @@ def _record(at: _Moment, voters: Voters, because: str) -> WriteDocument:
     )
 
 
-def _is_flushed(at: _Moment, proof: SettingsAnswer) -> bool:
+def _is_flushed(at: _Moment, proof: SynchronousAnswer) -> bool:
     """Return whether the barrier commit is on w voters, by walsenders that have read the list it was made under."""
     voters = proof.in_force
     flushed = [one for one in flushed_by(at.seen, voters.members, proof.barrier_lsn) if one.sync_priority > 0]

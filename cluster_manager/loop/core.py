@@ -21,7 +21,7 @@ from cluster_manager.decision.diagnose import Diagnosis
 from cluster_manager.decision.nodeview import NEVER_MS
 from cluster_manager.decision.plan import CALM_WAKE_MS, Plan
 from cluster_manager.decision.request import Request
-from cluster_manager.decision.view import SettingsSent, View
+from cluster_manager.decision.view import View, VotersSent
 from cluster_manager.loop.effects import (
     Decided,
     DocumentWritten,
@@ -193,7 +193,7 @@ class Loop:
             failures=orders.failures(now_ms),
             in_force=orders.in_force,
             slots_in_force=orders.slots_in_force,
-            settings_sent=orders.settings_sent,
+            voters_sent=orders.voters_sent,
             reader_lag_max_ms=settings.reader_lag_max_ms,
             wall_time=outside.wall_time,
             timings=settings.timings,
@@ -318,7 +318,7 @@ class Loop:
             return self._woken(now_ms)
         cancelled = self.orders.enter_epoch(document.epoch)
         # Whoever wrote it may have orders under way that only a newer revision makes late.
-        self.orders.settings_sent = SettingsSent(None, document.revision)
+        self.orders.voters_sent = VotersSent(None, document.revision)
         return self._woken(now_ms, cancelled=cancelled)
 
     def _note_store(self, problem: str | None) -> tuple[Note, ...]:

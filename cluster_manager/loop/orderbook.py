@@ -11,14 +11,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from cluster_manager.decision.actions import ActionKind, AskPromise, Checkpoint, NodeAction, PutInForce
-from cluster_manager.decision.view import Failure, Promise, SettingsSent, slots_of
+from cluster_manager.decision.view import Failure, Promise, VotersSent, slots_of
 from cluster_manager.loop.effects import OrderFailed, Send
 from cluster_manager.loop.nodes import Nodes
 from cluster_manager.loop.orders import DEADLINE_S, PACE_MS, Failed, Outcome, order_of
 from pgtopology.document import Topology
 from pgtopology.epoch import NO_EPOCH, Epoch
 from pgtopology.node import NodeName
-from pgtopology.orders import PromiseAnswer, SettingsAnswer
+from pgtopology.orders import PromiseAnswer, SynchronousAnswer
 
 Key = tuple[ActionKind, NodeName]
 
@@ -42,9 +42,9 @@ class OrderBook:
     def __init__(self) -> None:
         self.epoch: Epoch = NO_EPOCH
         self.promises: dict[NodeName, Promise] = {}
-        self.in_force: SettingsAnswer | None = None
+        self.in_force: SynchronousAnswer | None = None
         self.slots_in_force: frozenset[str] | None = None
-        self.settings_sent: SettingsSent | None = None
+        self.voters_sent: VotersSent | None = None
         self.checkpointed_at_ms: float | None = None
         self._sent: dict[Key, Send] = {}
         self._ended: dict[Key, _Ended] = {}
@@ -76,7 +76,7 @@ class OrderBook:
         self.epoch = epoch
         self.promises.clear()
         self._ended.clear()
-        self.in_force = self.slots_in_force = self.settings_sent = self.checkpointed_at_ms = None
+        self.in_force = self.slots_in_force = self.voters_sent = self.checkpointed_at_ms = None
         return self._let_go(tuple(self._sent))
 
     def keep(self, names: Collection[NodeName]) -> tuple[int, ...]:
@@ -99,7 +99,7 @@ class OrderBook:
         if isinstance(action, PutInForce):
             # From here on an earlier answer proves nothing.
             self.in_force = self.slots_in_force = None
-            self.settings_sent = SettingsSent(action.voters, document.revision)
+            self.voters_sent = VotersSent(action.voters, document.revision)
         self._numbers += 1
         send = Send(self._numbers, action, order_of(action, document), document, DEADLINE_S[action.kind])
         self._sent[action.kind, action.node] = send
@@ -128,7 +128,7 @@ class OrderBook:
                 earlier = self.promises.get(action.node)
                 advanced_ms = nodes.wal_advanced_at_ms(action.node) if earlier is None else earlier.wal_advanced_at_ms
                 self.promises[action.node] = Promise(answer=outcome, at_ms=now_ms, wal_advanced_at_ms=advanced_ms)
-        elif isinstance(outcome, SettingsAnswer):
+        elif isinstance(outcome, SynchronousAnswer):
             self.in_force = outcome
             self.slots_in_force = frozenset(slots_of(send.document))
         elif isinstance(action, Checkpoint):

@@ -36,10 +36,10 @@ from pgtopology.orders import (
     PromiseOrder,
     PromoteOrder,
     RewindOrder,
-    SettingsAnswer,
-    SettingsOrder,
     StartOrder,
     StopOrder,
+    SynchronousAnswer,
+    SynchronousOrder,
 )
 from pgtopology.quorum import Voters
 from pgtopology.timeline import TOLD_MAX, TimelineRecord
@@ -53,7 +53,7 @@ PACE_MS = {
     ActionKind.REWIND: 2000.0,
     ActionKind.STOP: 1000.0,
     ActionKind.RESTART: 1000.0,
-    ActionKind.SETTINGS: 300.0,
+    ActionKind.SYNCHRONOUS: 300.0,
     ActionKind.CONFIGURE: 1000.0,
     ActionKind.CHECKPOINT: 1000.0,
 }
@@ -68,7 +68,7 @@ DEADLINE_S = {
     ActionKind.REWIND: 5.0,
     ActionKind.STOP: 30.0,
     ActionKind.RESTART: 60.0,
-    ActionKind.SETTINGS: 8.0,
+    ActionKind.SYNCHRONOUS: 8.0,
     ActionKind.CONFIGURE: 5.0,
     ActionKind.CHECKPOINT: 60.0,
 }
@@ -85,11 +85,11 @@ class Failed:
     """Whether the node said so."""
 
 
-Outcome = Acknowledged | PromiseAnswer | SettingsAnswer | Failed
+Outcome = Acknowledged | PromiseAnswer | SynchronousAnswer | Failed
 
-ANSWERS: dict[ActionKind, type[Acknowledged] | type[PromiseAnswer] | type[SettingsAnswer]] = dict.fromkeys(
+ANSWERS: dict[ActionKind, type[Acknowledged] | type[PromiseAnswer] | type[SynchronousAnswer]] = dict.fromkeys(
     ActionKind, Acknowledged
-) | {ActionKind.PROMISE: PromiseAnswer, ActionKind.SETTINGS: SettingsAnswer}
+) | {ActionKind.PROMISE: PromiseAnswer, ActionKind.SYNCHRONOUS: SynchronousAnswer}
 """What a noded answers when an order was carried out."""
 
 
@@ -110,7 +110,7 @@ def order_of(action: NodeAction, document: Topology) -> Order:
         case Rewind():
             return RewindOrder(**common, source=action.source, destroys=action.destroys)
         case PutInForce():
-            return SettingsOrder(**common, in_force=action.voters)
+            return SynchronousOrder(**common, in_force=action.voters)
         case Checkpoint():
             return CheckpointOrder(**common)
         case Stop():

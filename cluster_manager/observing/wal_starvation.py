@@ -19,7 +19,7 @@ LASTING_MS = 2000.0
 
 
 @dataclass(slots=True)
-class Starvation:
+class WalStarvation:
     """What is remembered of one standby."""
 
     _of: tuple[int | None, NodeName, Epoch] | None = None

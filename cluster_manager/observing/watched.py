@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from cluster_manager.decision.nodeview import NEVER_MS, NodeSpec, NodeView, received_lsn
 from cluster_manager.observing.news import is_news
-from cluster_manager.observing.wal_starvation import Starvation
+from cluster_manager.observing.wal_starvation import WalStarvation
 from pgtopology.epoch import NO_EPOCH, Epoch
 from pgtopology.lsn import Lsn
 from pgtopology.node import Role
@@ -35,7 +35,7 @@ class Watched:
     _running_since_ms: float | None = None
     _streamed_ms: float = -NEVER_MS
     _stopped_under: Epoch = NO_EPOCH
-    _starvation: Starvation = field(default_factory=Starvation)
+    _starvation: WalStarvation = field(default_factory=WalStarvation)
 
     def take(self, seen: Observation, now_ms: float) -> bool:
         """Note what arrived at *now_ms*. Return whether it is news, and not only a sign that all goes on."""

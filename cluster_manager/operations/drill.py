@@ -23,7 +23,7 @@ FLIGHTS_MEASURED = 20
 """The newest failovers say more of the next one than old ones do."""
 
 
-class Rehearsals:
+class Drills:
     """Drills, one at a time or several: they share nothing."""
 
     def __init__(self, reconciler: Reconciler, executor: Executor, files: FlightFiles) -> None:

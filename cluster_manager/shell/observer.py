@@ -25,7 +25,7 @@ RECONNECT_S = 0.1
 PROBE_EVERY_S = 0.1
 PROBE_TIMEOUT_S = 0.25
 LAG_MS = 100.0
-"""A loop later than this has been deaf, not the nodes silent."""
+"""A loop later than this did not listen; the nodes were not silent."""
 LOOK_BACK_S = 1.0
 """Decisions are made many times a second: a lag that ended longer ago was discounted by an earlier one."""
 

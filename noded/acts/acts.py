@@ -10,7 +10,7 @@ from noded.acts.police import Police
 from noded.acts.promotion import Promotion
 from noded.acts.remaking import Remaking
 from noded.acts.running import Running
-from noded.acts.startup import TakeUp
+from noded.acts.startup import Startup
 from noded.acts.synchronous import Synchronous
 from noded.acts.wholeness import Wholeness
 
@@ -34,6 +34,6 @@ class Acts:
             Synchronous(memory, its_gate, self.running),
             self.remaking,
         )
-        self.take_up = TakeUp(memory, self.running, self.fence)
+        self.startup = Startup(memory, self.running, self.fence)
         self.police = Police(memory, self.fence)
         self.wholeness = Wholeness(memory)

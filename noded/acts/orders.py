@@ -47,11 +47,11 @@ from pgtopology.orders import (
     PromoteOrder,
     Refusal,
     RewindOrder,
-    SettingsAnswer,
-    SettingsOrder,
     StartOrder,
     StopMode,
     StopOrder,
+    SynchronousAnswer,
+    SynchronousOrder,
 )
 from pgtopology.parameters import SettingRefused, check
 
@@ -169,11 +169,11 @@ class Orders:
             return self._done()
         raise OrderRefused(Refusal.FAILED, memory.problem or "the promotion did not happen")
 
-    def settings(self, order: SettingsOrder) -> Steps[SettingsAnswer]:
+    def put_in_force(self, order: SynchronousOrder) -> Steps[SynchronousAnswer]:
         """Put a list of synchronous standbys in force and prove it."""
         yield from self._gate.accept(order, primary=(yield from self._running.is_primary()))
         lsn = yield from self._synchronous.put_in_force(order)
-        return SettingsAnswer(node=self._memory.state.node, in_force=order.in_force, barrier_lsn=lsn)
+        return SynchronousAnswer(node=self._memory.state.node, in_force=order.in_force, barrier_lsn=lsn)
 
     def configure(self, order: ConfigureOrder) -> Steps[Acknowledged]:
         """Go by the operator's settings from now on."""

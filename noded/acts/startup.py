@@ -40,7 +40,7 @@ READY_S = 1.0
 _WAY_OUT = "restore it, or have the node made anew (endpointctl node reinit)"
 
 
-class TakeUp:
+class Startup:
     """The first act."""
 
     def __init__(self, memory: Memory, running: Running, fence: Fence) -> None:
@@ -48,7 +48,7 @@ class TakeUp:
         self._running = running
         self._fence = fence
 
-    def take_up(self) -> Steps[None]:
+    def start_up(self) -> Steps[None]:
         """Leave PostgreSQL as the durable state says. What cannot be done stands in the memory afterwards."""
         yield from InTurn(self._tried())
 

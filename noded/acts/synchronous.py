@@ -32,7 +32,7 @@ from noded.acts.running import Running
 from noded.law import promise as rules
 from pgtopology.lsn import Lsn
 from pgtopology.node import NodeName, Role
-from pgtopology.orders import Refusal, SettingsOrder
+from pgtopology.orders import Refusal, SynchronousOrder
 from pgtopology.quorum import Voters, synchronous_standby_names
 
 
@@ -44,7 +44,7 @@ class Synchronous:
         self._gate = gate
         self._running = running
 
-    def put_in_force(self, order: SettingsOrder) -> Steps[Lsn]:
+    def put_in_force(self, order: SynchronousOrder) -> Steps[Lsn]:
         """Carry out an accepted *order*; return the WAL end after a commit under its list."""
         memory, wanted = self._memory, order.in_force
         was_empty, bounce = yield from InTurn(self._write(order))
@@ -83,7 +83,7 @@ class Synchronous:
         lacking.append("no quorum acknowledged a commit under the list in time")
         return (yield from CommitBarrier(prover))
 
-    def _write(self, order: SettingsOrder) -> Steps[tuple[bool, bool]]:
+    def _write(self, order: SynchronousOrder) -> Steps[tuple[bool, bool]]:
         """Have PostgreSQL read the list; return what is to be proven of it."""
         memory, wanted = self._memory, order.in_force
         self._gate.check_not_overtaken(order)

@@ -16,7 +16,7 @@ from daemonkit.logs import get_logger
 from noded.acts.memory import Memory
 from noded.data import clone
 from noded.data.bootstrap import make_data_directory
-from noded.data.diverged_wal import keep_tail
+from noded.data.diverged_wal import keep_diverged_wal
 from noded.data.rewind import rewind
 from noded.postgres.disk_space import disk_of
 from noded.postgres.failures import FAILURES
@@ -93,7 +93,7 @@ class Copies:
         """Keep the WAL that the source does not have; a copy is made also where that is not possible."""
         walsender = source_walsender(self._instance, source)
         try:
-            await keep_tail(self._instance, walsender, await walsender.identify(timeout_s=ASK_TIMEOUT_S))
+            await keep_diverged_wal(self._instance, walsender, await walsender.identify(timeout_s=ASK_TIMEOUT_S))
         except (*FAILURES, WalsenderError) as error:
             self._log.warning("diverged WAL could not be kept", reason=str(error))
         finally:

@@ -25,7 +25,7 @@ KEPT_SEGMENTS_MAX = 16
 """How many WAL segments of each: 256 MB of the usual size."""
 
 
-async def keep_tail(instance: Instance, walsender: Walsender, end: WalEnd) -> None:
+async def keep_diverged_wal(instance: Instance, walsender: Walsender, end: WalEnd) -> None:
     """Copy the WAL behind the point where PGDATA left the history of *walsender*'s server, whose WAL ends at *end*.
 
     PostgreSQL is stopped. Raises ToolError, WalsenderError, OSError, ValueError.

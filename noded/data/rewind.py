@@ -8,7 +8,7 @@ anew; the durable state says so until a copy succeeds.
 from __future__ import annotations
 
 from daemonkit.durable import fsync_dir, write_durably
-from noded.data.diverged_wal import keep_tail
+from noded.data.diverged_wal import keep_diverged_wal
 from noded.postgres import conf
 from noded.postgres.instance import Instance
 from noded.postgres.source import source_database, source_walsender
@@ -28,7 +28,7 @@ async def rewind(instance: Instance, source: Upstream) -> None:
     try:
         database = await _checkpoint(instance, source)
         end = await _ask_source(walsender)
-        await keep_tail(instance, walsender, end)
+        await keep_diverged_wal(instance, walsender, end)
     except WalsenderError as error:
         raise ToolError(f"the source cannot be used: {error}") from error
     finally:

@@ -21,7 +21,7 @@ from noded.files import history, segments
 from noded.hands import promotion, synchronous
 from noded.hands.conflicts import end_blockers
 from noded.hands.receivers import receiver_is_gone
-from noded.housekeeping.housekeeping import Upkeep
+from noded.housekeeping.housekeeping import Housekeeping
 from noded.position import asking, at_shutdown
 from noded.position.by_files import read_wal_end
 from noded.postgres.instance import Instance
@@ -47,7 +47,7 @@ class Hands:
         heartbeat: Heartbeat,
         gatherer: Gatherer,
         copies: Copies,
-        upkeep: Upkeep,
+        housekeeping: Housekeeping,
         turn: asyncio.Lock,
         poke: Callable[[], None],
     ) -> None:
@@ -55,7 +55,7 @@ class Hands:
         self.heartbeat = heartbeat
         self.gatherer = gatherer
         self.copies = copies
-        self.upkeep = upkeep
+        self.housekeeping = housekeeping
         self.turn = turn
         self.poke = poke
         self._log = get_logger(node=instance.state.value.node)
@@ -160,7 +160,7 @@ class Hands:
     async def ensure_slots(self, _: do.EnsureSlots) -> None:
         with contextlib.suppress(SessionError, ValueError, TimeoutError):
             async with asyncio.timeout(SLOTS_TIMEOUT_S):
-                await ensure_slots(self.instance.sessions.control, self.upkeep.slots.members or ())
+                await ensure_slots(self.instance.sessions.control, self.housekeeping.slots.members or ())
 
     async def in_proof(self, effect: do.InProof[Any]) -> object:
         session = self.instance.sessions.fresh("endpointd settings")
@@ -202,7 +202,7 @@ HOW: dict[type[Effect[Any]], Callable[[Hands, Any], Any]] = {
     do.RenewState: lambda hands, _: hands.instance.state.renew(),
     do.Poke: lambda hands, _: hands.poke(),
     do.Note: Hands.note,
-    do.LearnSlots: lambda hands, effect: hands.upkeep.learn_slots(effect.names),
+    do.LearnSlots: lambda hands, effect: hands.housekeeping.learn_slots(effect.names),
     do.Recall: lambda hands, _: hands.recall(),
     do.Look: lambda hands, _: hands.look(),
     do.AskRole: lambda hands, effect: hands.instance.role(by_files=effect.by_files),

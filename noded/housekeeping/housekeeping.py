@@ -36,7 +36,7 @@ INTERVAL_S = 1.0
 SLOTS_EVERY = 5
 
 
-class Upkeep:
+class Housekeeping:
     """The chores of one node."""
 
     def __init__(
@@ -85,7 +85,7 @@ class Upkeep:
                 due = await self._round(due)
             except OSError as error:
                 # No descriptors, no memory, a disk that fails: the machine's weather is no reason to end with PostgreSQL.
-                self._log.warning("upkeep was cut short", reason=str(error))
+                self._log.warning("housekeeping was cut short", reason=str(error))
 
     async def _round(self, due: bool) -> bool:
         """Do the chores once, slots if they are *due*; return whether these still are."""

@@ -27,7 +27,7 @@ from pgtopology.orders import (
     PromoteOrder,
     Refusal,
     RewindOrder,
-    SettingsOrder,
+    SynchronousOrder,
     Upstream,
 )
 from pgtopology.quorum import Voters, synchronous_standby_names
@@ -305,7 +305,7 @@ def _unfit(state: State, order: Order, now: Circumstances) -> Refused | None:
             if state.promised != order.epoch:
                 return Refused(Refusal.NOT_PROMISED, f"epoch {order.epoch} was not promised here, but epoch {state.promised}")
             return _busy(now, None) or _no_data(state) or _foreign(state)
-        case SettingsOrder():
+        case SynchronousOrder():
             if state.promotion is None or state.promotion.epoch != order.epoch or not now.primary:
                 return Refused(Refusal.FAILED, f"this node is not the writer of epoch {order.epoch}")
             return _busy(now, None)

@@ -13,7 +13,7 @@ from daemonkit.proctable import boot_id
 from noded.postgres.instance import Instance
 from pgtopology.observation import Disk
 
-ROOM_MIN_BYTES = 16 << 20
+FREE_MIN_BYTES = 16 << 20
 """One WAL segment of the usual size: without room for it no server goes on."""
 
 
@@ -37,9 +37,9 @@ def _running_system() -> str | None:
     return boot_id() or None
 
 
-def lack_of_room(instance: Instance) -> str | None:
+def lack_of_space(instance: Instance) -> str | None:
     """Return PostgreSQL's words for a full disk, with what is left, if no server can go on with so little; else None."""
     disk = disk_of(instance)
-    if disk is None or disk.free_bytes >= ROOM_MIN_BYTES:
+    if disk is None or disk.free_bytes >= FREE_MIN_BYTES:
         return None
     return f"No space left on device: {disk.free_bytes >> 20} MB are free"

@@ -17,7 +17,7 @@ from pgtopology.node import Role
 from pgtopology.observation import Activity, Observation, PostmasterState
 
 
-class Census(Collector):
+class ObservationCollector(Collector):
     """Observes when asked."""
 
     def __init__(self, observe: Callable[[], Observation], slots: Callable[[], Slots | None]) -> None:

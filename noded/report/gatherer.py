@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from noded.postgres import processes
-from noded.postgres.disk_space import lack_of_room
+from noded.postgres.disk_space import lack_of_space
 from noded.postgres.instance import Instance
 from noded.postgres.sessions import ANOTHER_WAY, LACKS_RIGHTS, SessionError
 from noded.postgres.walsender import WalsenderError
@@ -180,7 +180,7 @@ class Gatherer:
             receivers = processes.receivers(pid)
             streaming = any(processes.is_streaming(receiver) for receiver in receivers)
             facts = replace(self.facts, receiver_running=bool(receivers), receiver_streaming=streaming)
-            self._complaint = lack_of_room(instance) or str(error)
+            self._complaint = lack_of_space(instance) or str(error)
             self._refused = isinstance(error, SessionError) and error.sqlstate in ANOTHER_WAY
             if facts.role is Role.NONE and self._mute_since is None:
                 self._mute_since = self._attention.now()

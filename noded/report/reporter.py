@@ -18,7 +18,8 @@ from noded.law.durable_state import DurableState
 from noded.postgres.disk_space import disk_of
 from noded.postgres.instance import Instance
 from noded.report.attention import Attention
-from noded.report.gatherer import Gatherer
+from noded.report.findings import NO_FINDINGS, Findings
+from noded.report.gatherer import Gatherer, Slots
 from noded.report.heartbeat import Heartbeat
 from noded.report.last_commit import left_age_ms
 from noded.report.ports import Deafness, UpstreamPort
@@ -26,7 +27,7 @@ from noded.report.replay_lag import ReplayLag
 from noded.report.sync_trial import SyncTrial
 from pgtopology.epoch import NO_EPOCH
 from pgtopology.node import Role
-from pgtopology.observation import Horizon, Observation, Postmaster, PostmasterState, Receiver, UserSlot, Walsender
+from pgtopology.observation import Observation, Postmaster, PostmasterState, Receiver, Walsender
 from pgtopology.timing import REPORT_EVERY_MS
 
 ROUND_S = REPORT_EVERY_MS / 1000
@@ -54,26 +55,16 @@ class Reporter:
         self.sync_trial = SyncTrial(instance, self.gatherer, heartbeat, attention)
         self.upstream_port = UpstreamPort(instance, self.gatherer)
         self.replay_lag = ReplayLag(instance.sessions.observer, lambda: self.gatherer.facts)
-        self.slots_kept: Callable[[], frozenset[str]] = frozenset
-        """Whom to ask for the slots that are kept."""
-        self.slots_lacking: Callable[[], tuple[str, ...]] = tuple
-        """Whom to ask for those that cannot be."""
-        self.relaxations: Callable[[], tuple[str, ...]] = tuple
-        """Whom to ask for what is relaxed on the writer."""
-        self.user_slots: Callable[[], tuple[UserSlot, ...]] = tuple
-        """Whom to ask for slots that are not the cluster's own."""
-        self.horizon: Callable[[], Horizon | None] = lambda: None
-        """Whom to ask for who keeps dead rows."""
-        self.outside: Callable[[], tuple[str, ...]] = tuple
-        """Whom to ask for what lies outside the data directory."""
+        self.findings: Callable[[], Findings] = lambda: NO_FINDINGS
+        """Gives what housekeeping has found out."""
         self.late_ms: Callable[[], int] = int
-        """Whom to ask for how long the loop stood still."""
-        self.repairs: Callable[[], tuple[str, ...]] = tuple
-        """Whom to ask for what was put right of our roles and database on the writer."""
-        self.login_problem: Callable[[], str | None] = lambda: None
-        self.login_spared: Callable[[], bool] = lambda: False
-        """Whom to ask for what is wrong with fresh logins."""
+        """Gives how long the loop stood still."""
         self.latest = self.compose()
+
+    @property
+    def slots(self) -> Slots | None:
+        """All replication slots of this server, as they were counted last."""
+        return self.gatherer.facts.slots
 
     def poke(self) -> None:
         """Something has changed: tell it now, and look again."""
@@ -131,6 +122,7 @@ class Reporter:
         now = asyncio.get_running_loop().time()
         self._sequence += 1
         instance, state, facts, memory = self._instance, self._state.value, self.gatherer.facts, self._memory
+        found = self.findings()
         postmaster = instance.postmaster
         running = postmaster.state in (PostmasterState.RUNNING, PostmasterState.STARTING)
         standby = running and facts.role is not Role.PRIMARY
@@ -153,12 +145,12 @@ class Reporter:
             storage_problem=self._state.problem,
             crashes=instance.crashes.failures,
             mute_ms=self.gatherer.mute_ms(),
-            relaxations=self.relaxations(),
+            relaxations=found.relaxations,
             late_ms=self.late_ms(),
-            outside=self.outside(),
-            repairs=self.repairs(),
-            login_problem=self.login_problem(),
-            login_spared=self.login_spared(),
+            outside=found.outside,
+            repairs=found.repairs,
+            login_problem=found.login_problem,
+            login_spared=found.login_spared,
             postmaster=Postmaster(
                 state=postmaster.state,
                 pid=postmaster.pid,
@@ -187,10 +179,10 @@ class Reporter:
             walsenders=tuple(self._with_unflushed(sender, facts.asked_at) for sender in facts.walsenders),
             synchronous_standby_names=facts.synchronous_standby_names,
             connections=facts.connections,
-            slots_kept=tuple(sorted(self.slots_kept())),
-            slots_lacking=self.slots_lacking() if running else (),
-            user_slots=self.user_slots() if running else (),
-            horizon=self.horizon() if running else None,
+            slots_kept=tuple(sorted(found.slots_kept)),
+            slots_lacking=found.slots_lacking if running else (),
+            user_slots=found.user_slots if running else (),
+            horizon=found.horizon if running else None,
             disk=disk_of(instance),
             sync=self.sync_trial.report() if running else None,
             data_dir=str(instance.layout.pgdata),

@@ -30,7 +30,7 @@ from pgtopology.desired import DesiredSettings
 from pgtopology.orders import CheckSettings, SettingsChecked
 from pgtopology.parameters import AT_LEAST_THE_WRITERS, SettingRefused, check, check_hba
 
-REHEARSAL_TIMEOUT_S = 20.0
+CHECK_TIMEOUT_S = 20.0
 ASK_TIMEOUT_S = 2.0
 PREFIX = "rehearsal-"
 
@@ -54,7 +54,7 @@ _LIBRARIES = ("shared_preload_libraries", "session_preload_libraries", "archive_
 Parameter = asyncpg.Record
 
 
-async def rehearse(instance: Instance, question: CheckSettings, turn: asyncio.Lock) -> SettingsChecked:
+async def check_settings(instance: Instance, question: CheckSettings, turn: asyncio.Lock) -> SettingsChecked:
     """Return what would come of the settings asked about. PostgreSQL runs; *turn* is held while pg_hba.conf is touched.
 
     Raises SessionError, ToolError, OSError, ValueError if it cannot be found out.
@@ -81,7 +81,7 @@ async def rehearse(instance: Instance, question: CheckSettings, turn: asyncio.Lo
 
 
 async def remove_left_overs(root: Path) -> None:
-    """Remove what a noded that was killed left of its rehearsals."""
+    """Remove what a noded that was killed left of its checks."""
     for path in root.glob(f"{PREFIX}*"):
         await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
 
@@ -99,7 +99,7 @@ async def _start_refused(instance: Instance, wanted: DesiredSettings, known: Map
         options = [*conf.command_line(place), "-c", "log_line_prefix="]
         command = instance.binaries.command("postgres", "-C", "shared_memory_size", "-D", folder, *options)
         try:
-            said = await run_tool(command, timeout_s=REHEARSAL_TIMEOUT_S)
+            said = await run_tool(command, timeout_s=CHECK_TIMEOUT_S)
         except ToolError as error:
             if not error.output:
                 raise

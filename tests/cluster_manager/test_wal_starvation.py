@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from cluster_manager.observing.wal_starvation import LASTING_MS, Starvation
+from cluster_manager.observing.wal_starvation import LASTING_MS, WalStarvation
 from pgtopology.epoch import Epoch
 from pgtopology.lsn import Lsn
 from pgtopology.node import NodeName, Role
@@ -33,7 +33,7 @@ def standby(
 
 def after(*rounds: Observation) -> float:
     """Return how long a standby has starved that said *rounds*, one after the other."""
-    starvation = Starvation()
+    starvation = WalStarvation()
     for number, seen in enumerate(rounds):
         starvation.take(seen, number * ROUND_MS)
     return starvation.for_ms((len(rounds) - 1) * ROUND_MS)

@@ -36,10 +36,10 @@ from pgtopology.orders import (
     PromiseOrder,
     PromoteOrder,
     RewindOrder,
-    SettingsAnswer,
-    SettingsOrder,
     StartOrder,
     StopOrder,
+    SynchronousAnswer,
+    SynchronousOrder,
     Upstream,
 )
 from pgtopology.quorum import Voter, Voters, make_voters
@@ -55,7 +55,7 @@ PATHS = {
     PromoteOrder: "/promote",
     CloneOrder: "/clone",
     RewindOrder: "/rewind",
-    SettingsOrder: "/settings",
+    SynchronousOrder: "/settings",
     ConfigureOrder: "/configure",
     StartOrder: "/start",
     StopOrder: "/stop",
@@ -211,9 +211,9 @@ class Cluster:
         await self.order(CloneOrder, member, Acknowledged, source=source.upstream, destroys=before.incarnation)
         return await member.until(lambda o: o.whole and o.incarnation != before.incarnation)
 
-    async def settings(self, writer: Member, voters: Voters, **fields: object) -> SettingsAnswer:
+    async def settings(self, writer: Member, voters: Voters, **fields: object) -> SynchronousAnswer:
         """Put *voters*' list in force on *writer*."""
-        return await self.order(SettingsOrder, writer, SettingsAnswer, in_force=voters, **fields)
+        return await self.order(SynchronousOrder, writer, SynchronousAnswer, in_force=voters, **fields)
 
     async def voters_of(self, members: list[Member], w: int) -> Voters:
         """Return *members* as voters with their present data."""

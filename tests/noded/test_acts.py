@@ -32,9 +32,9 @@ from pgtopology.orders import (
     PromoteOrder,
     Refusal,
     RewindOrder,
-    SettingsOrder,
     StartOrder,
     StopOrder,
+    SynchronousOrder,
     Upstream,
 )
 from pgtopology.quorum import Voter, Voters, make_voters
@@ -107,8 +107,8 @@ def changed(make: Callable[[], Disk], **facts: object) -> Callable[[], Disk]:
     return changed_disk
 
 
-def take_up(acts: Acts) -> Steps[None]:
-    return acts.take_up.take_up()
+def start_up(acts: Acts) -> Steps[None]:
+    return acts.startup.start_up()
 
 
 _FIELDS: dict[type[Order], dict[str, object]] = {
@@ -116,7 +116,7 @@ _FIELDS: dict[type[Order], dict[str, object]] = {
     PromoteOrder: {"timeline": 5},
     CloneOrder: {"source": N3_SERVES, "destroys": "aaaa"},
     RewindOrder: {"source": N3_SERVES, "destroys": "aaaa"},
-    SettingsOrder: {"in_force": WIDER},
+    SynchronousOrder: {"in_force": WIDER},
     ConfigureOrder: {"desired": {}},
 }
 
@@ -139,7 +139,7 @@ SCENES: dict[str, tuple[Callable[[], Disk], Order]] = {
     "a promised node is to follow": (promised, order(FollowOrder)),
     "a node that is down is to follow": (changed(promised, role=Role.NONE), order(FollowOrder)),
     "a promised node is promoted": (promised, order(PromoteOrder)),
-    "the writer is to wait for more copies": (writer, order(SettingsOrder, epoch=5)),
+    "the writer is to wait for more copies": (writer, order(SynchronousOrder, epoch=5)),
     "settings are taken over": (standby, order(ConfigureOrder)),
     "a node that is down is started": (changed(standby, role=Role.NONE, receives_from=None), order(StartOrder)),
     "a standby is stopped": (standby, order(StopOrder)),
@@ -152,18 +152,18 @@ SCENES: dict[str, tuple[Callable[[], Disk], Order]] = {
 
 
 BY_ITSELF: dict[str, tuple[Callable[[], Disk], Callable[[Acts], Steps[None]]]] = {
-    "the writer is found running": (writer, take_up),
-    "a former writer is found running": (changed(writer, value=rules.promise(WRITER, Epoch(6))), take_up),
-    "a standby is found running": (standby, take_up),
-    "a promised standby is found running": (changed(standby, value=PROMISED), take_up),
-    "a node that somebody promoted is found running": (by_hand, take_up),
-    "a node that was to be stopped is found running": (changed(standby, value=replace(STATE, wanted=False)), take_up),
-    "a node is found down": (changed(standby, role=Role.NONE, receives_from=None), take_up),
-    "a copy was interrupted": (changed(half_copied, value=rules.begin(PROMISED, Work.CLONE)), take_up),
-    "a rewind was interrupted": (half_copied, take_up),
-    "the data is gone": (changed(standby, has_data=False, role=Role.NONE, receives_from=None), take_up),
-    "the state is gone": (unknown, take_up),
-    "the state cannot be read": (changed(unknown, unreadable="it is damaged"), take_up),
+    "the writer is found running": (writer, start_up),
+    "a former writer is found running": (changed(writer, value=rules.promise(WRITER, Epoch(6))), start_up),
+    "a standby is found running": (standby, start_up),
+    "a promised standby is found running": (changed(standby, value=PROMISED), start_up),
+    "a node that somebody promoted is found running": (by_hand, start_up),
+    "a node that was to be stopped is found running": (changed(standby, value=replace(STATE, wanted=False)), start_up),
+    "a node is found down": (changed(standby, role=Role.NONE, receives_from=None), start_up),
+    "a copy was interrupted": (changed(half_copied, value=rules.begin(PROMISED, Work.CLONE)), start_up),
+    "a rewind was interrupted": (half_copied, start_up),
+    "the data is gone": (changed(standby, has_data=False, role=Role.NONE, receives_from=None), start_up),
+    "the state is gone": (unknown, start_up),
+    "the state cannot be read": (changed(unknown, unreadable="it is damaged"), start_up),
     "the writer is looked at": (writer, lambda acts: acts.police.look()),
     "a former writer is looked at": (changed(writer, value=rules.promise(WRITER, Epoch(6))), lambda acts: acts.police.look()),
     "a node that somebody promoted is looked at": (by_hand, lambda acts: acts.police.look()),
@@ -179,7 +179,7 @@ def play(paper: Paper, given: Order) -> Any:
         PromiseOrder: orders.promise,
         FollowOrder: orders.follow,
         PromoteOrder: orders.promote,
-        SettingsOrder: orders.settings,
+        SynchronousOrder: orders.put_in_force,
         ConfigureOrder: orders.configure,
         InitOrder: orders.init,
         StartOrder: orders.start,
@@ -194,7 +194,7 @@ def begun(disk: Disk, *, dies_at: int | None = None, failing: type[Effect[Any]] 
     """Return a noded that has taken up *disk*; what it dies of or fails at comes later."""
     paper = Paper(disk)
     if disk.value.incarnation is None and disk.has_data:
-        paper.do(paper.acts.take_up.take_up())
+        paper.do(paper.acts.startup.start_up())
     paper.lines.clear()
     paper.dies_at, paper.failing = dies_at + paper.effects if dies_at is not None else None, failing
     return paper
@@ -257,7 +257,7 @@ def ways_to_die() -> Iterator[tuple[str, int]]:
 def go_on(disk: Disk, epoch: int) -> Paper:
     """Start a noded on what the dead one left, let a manager ask for a promise, and give the node a place again."""
     paper = Paper(disk)
-    paper.do(paper.acts.take_up.take_up())
+    paper.do(paper.acts.startup.start_up())
     state = disk.value
     assert disk.role is not Role.PRIMARY or rules.may_remain_primary(state)
     identifier = state.system_identifier or "7"
@@ -308,7 +308,7 @@ def test_the_same_order_after_a_death_ends_as_if_nobody_had_died(name: str) -> N
         with pytest.raises(Killed):
             play(begun(disk, dies_at=at), given)
         paper = Paper(disk)
-        paper.do(paper.acts.take_up.take_up())
+        paper.do(paper.acts.startup.start_up())
         play(paper, given)
         assert (disk.told(), disk.value) == (undisturbed.told(), undisturbed.value), at
 
@@ -384,11 +384,11 @@ def test_walsenders_begin_anew_unless_all_are_known_to_ask_for_as_many_copies(
 def test_a_list_is_known_to_be_in_force_only_when_it_was_proven() -> None:
     disk = writer()
     paper = Paper(disk)
-    play(paper, order(SettingsOrder, epoch=5))
+    play(paper, order(SynchronousOrder, epoch=5))
     assert (paper.memory.proven_list, paper.memory.list_is_proven) == (WIDER, True)
     paper.failing = effects.CommitBarrier
     with pytest.raises(OrderRefused):
-        play(paper, order(SettingsOrder, epoch=5, revision=61, in_force=VOTERS))
+        play(paper, order(SynchronousOrder, epoch=5, revision=61, in_force=VOTERS))
     assert (paper.memory.proven_list, paper.memory.list_is_proven) == (None, True)  # read, and no walsender proved it
     assert Paper(disk).memory.proven_list is None
 

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from noded.report.collector import Census
+from noded.report.collector import ObservationCollector
 from noded.report.gatherer import Slots
 from pgtopology.epoch import Epoch
 from pgtopology.lsn import Lsn
@@ -29,7 +29,7 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 def scrape(seen: Observation, slots: Slots | None = None) -> Samples:
     registry = CollectorRegistry(auto_describe=True)
-    registry.register(Census(lambda: seen, lambda: slots))
+    registry.register(ObservationCollector(lambda: seen, lambda: slots))
     samples: Samples = {}
     for family in text_string_to_metric_families(generate_latest(registry).decode()):
         assert family.documentation.endswith(".")

@@ -552,4 +552,4 @@ async def test_a_noded_without_descriptors_goes_on_and_calls_nobody_deaf() -> No
         assert only.process.returncode is None
         after = await only.until(lambda o: o.role is Role.PRIMARY and o.heartbeat is not None)
         assert after.sequence > first.sequence  # the same noded
-        assert "upkeep was cut short" in only.log.read_text()
+        assert "housekeeping was cut short" in only.log.read_text()

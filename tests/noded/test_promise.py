@@ -21,9 +21,9 @@ from pgtopology.orders import (
     PromoteOrder,
     Refusal,
     RewindOrder,
-    SettingsOrder,
     StartOrder,
     StopOrder,
+    SynchronousOrder,
     Upstream,
 )
 from pgtopology.quorum import NOBODY, Voter, make_voters
@@ -55,7 +55,7 @@ KINDS: dict[type[Order], dict[str, object]] = {
     RewindOrder: {"source": UPSTREAM, "destroys": "aaaa"},
     StartOrder: {},
     StopOrder: {},
-    SettingsOrder: {"in_force": VOTERS},
+    SynchronousOrder: {"in_force": VOTERS},
 }
 
 
@@ -99,7 +99,7 @@ def test_what_may_happen_during_long_work(kind: type[Order]) -> None:
         same = {Work.INIT: InitOrder, Work.CLONE: CloneOrder, Work.REWIND: RewindOrder}[work]
         state = replace(STATE, promotion=None)
         expected = None if kind in (same, PromiseOrder) else Refusal.BUSY
-        if kind is SettingsOrder:
+        if kind is SynchronousOrder:
             expected = Refusal.FAILED
         assert reason(state, order(kind), Circumstances(primary=False, busy=work)) is expected
 
@@ -144,10 +144,10 @@ def test_only_the_promised_epoch_is_promoted() -> None:
 
 def test_only_the_writer_of_the_epoch_takes_a_list() -> None:
     writer = replace(STATE, promotion=Promotion(Epoch(5), Timeline(3)))
-    assert reason(writer, order(SettingsOrder), PRIMARY) is None
-    assert reason(writer, order(SettingsOrder), STANDBY) is Refusal.FAILED
-    assert reason(writer, order(SettingsOrder, epoch=6), PRIMARY) is Refusal.FAILED
-    assert reason(STATE, order(SettingsOrder), PRIMARY) is Refusal.FAILED
+    assert reason(writer, order(SynchronousOrder), PRIMARY) is None
+    assert reason(writer, order(SynchronousOrder), STANDBY) is Refusal.FAILED
+    assert reason(writer, order(SynchronousOrder, epoch=6), PRIMARY) is Refusal.FAILED
+    assert reason(STATE, order(SynchronousOrder), PRIMARY) is Refusal.FAILED
 
 
 def test_the_greatest_pair_is_remembered_with_its_voters() -> None:

@@ -357,9 +357,9 @@ class Faults(Operators):
     def _make_anew(self, node: SimNode) -> None:
         """Give the order again until the quarantine is lifted."""
         noded, writer, document = node.noded, self.cluster.writer(), self.cluster.store.document
-        if noded is not None and noded.taken_up and noded.memory.blocked is None:
+        if noded is not None and noded.started_up and noded.memory.blocked is None:
             return
-        if noded is not None and noded.taken_up and writer is not None and document is not None:
+        if noded is not None and noded.started_up and writer is not None and document is not None:
             order = CloneOrder(
                 cluster=document.cluster,
                 node=node.name,

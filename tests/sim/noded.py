@@ -26,9 +26,9 @@ from pgtopology.orders import (
     PromiseOrder,
     PromoteOrder,
     RewindOrder,
-    SettingsOrder,
     StartOrder,
     StopOrder,
+    SynchronousOrder,
 )
 from tests.sim.brokenacts import WithoutRevision, WithoutStop
 from tests.sim.hands import Hands
@@ -66,7 +66,7 @@ class Noded(Owner):
             fence=WithoutStop if host.broken is Switch.PROMISE_WITHOUT_STOP else Fence,
         )
         self.turn = Lock()
-        self.taken_up = False
+        self.started_up = False
         self.reporter = Reporter(self)
         self.heartbeat = Heartbeat(self)
         self.hands = Hands(self)
@@ -75,7 +75,7 @@ class Noded(Owner):
             PromiseOrder: orders.promise,
             FollowOrder: orders.follow,
             PromoteOrder: orders.promote,
-            SettingsOrder: orders.settings,
+            SynchronousOrder: orders.put_in_force,
             CheckpointOrder: orders.checkpoint,
             InitOrder: orders.init,
             ConfigureOrder: orders.configure,
@@ -98,7 +98,7 @@ class Noded(Owner):
 
     def receive(self, order: Order, reply: Reply) -> None:
         """An order arrives over the network."""
-        if not self.taken_up:
+        if not self.started_up:
             reply(("unavailable", "noded is starting"))
             return
         self.world.spawn(self, self._answered(order), reply)
@@ -126,8 +126,8 @@ class Noded(Owner):
 
     def _live(self) -> Waits:
         yield self.world.jitter(20, 150)
-        yield from self.hands.whole_act(self.acts.take_up.take_up())
-        self.taken_up = True
+        yield from self.hands.whole_act(self.acts.startup.start_up())
+        self.started_up = True
         self.reporter.poke()
         self.world.after(0.0, self, self._round)
         self.world.spawn(self, self._watch_wholeness())

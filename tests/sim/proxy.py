@@ -136,7 +136,7 @@ class SimProxy(Owner):
 
         def arrive() -> None:
             noded = node.noded
-            if noded is not None and not noded.frozen and noded.taken_up:
+            if noded is not None and not noded.frozen and noded.started_up:
                 self.net.send(node.name, self.name, self, self._told, noded.compose(), topology, asked_ms)
 
         self.net.send(self.name, node.name, None, arrive)

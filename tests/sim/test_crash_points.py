@@ -103,14 +103,14 @@ def _kinds(*kinds: ActionKind) -> frozenset[ActionKind]:
 
 _FAILOVER = (ActionKind.PROMISE, ActionKind.PROMOTE, ActionKind.FOLLOW)
 SCENARIOS = {
-    "bootstrap": Scenario(None, kinds=_kinds(ActionKind.INIT, ActionKind.PROMOTE, ActionKind.CLONE, ActionKind.SETTINGS)),
+    "bootstrap": Scenario(None, kinds=_kinds(ActionKind.INIT, ActionKind.PROMOTE, ActionKind.CLONE, ActionKind.SYNCHRONOUS)),
     "killed postmaster": Scenario(_kill, kinds=_kinds(*_FAILOVER)),
     "machine away for 3 s": Scenario(_power_off, kinds=_kinds(*_FAILOVER)),
     "switchover": Scenario(_hand_over, kinds=_kinds(*_FAILOVER, ActionKind.CHECKPOINT)),
     "diverged writer": Scenario(_grow_a_tail, kinds=_kinds(*_FAILOVER, ActionKind.REWIND)),
-    "a voter's data is gone": Scenario(_lose_data, kinds=_kinds(ActionKind.CLONE, ActionKind.SETTINGS)),
+    "a voter's data is gone": Scenario(_lose_data, kinds=_kinds(ActionKind.CLONE, ActionKind.SYNCHRONOUS)),
     "a voter promoted by hand": Scenario(_promote_by_hand, kinds=_kinds(ActionKind.CLONE)),
-    "a voter is replaced": Scenario(_replace_a_voter, size=5, kinds=_kinds(ActionKind.SETTINGS, ActionKind.CLONE)),
+    "a voter is replaced": Scenario(_replace_a_voter, size=5, kinds=_kinds(ActionKind.SYNCHRONOUS, ActionKind.CLONE)),
     "a node is stopped": Scenario(_stop_a_node, kinds=_kinds(ActionKind.STOP)),
 }
 

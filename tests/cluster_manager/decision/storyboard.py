@@ -47,7 +47,7 @@ from cluster_manager.decision.flapping import AntiFlap
 from cluster_manager.decision.nodeview import NodeView
 from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.request import Request, RequestKind
-from cluster_manager.decision.view import Failure, Promise, SettingsSent, View, slots_of
+from cluster_manager.decision.view import Failure, Promise, View, VotersSent, slots_of
 from pgtopology.desired import DesiredSettings
 from pgtopology.document import (
     Adopted,
@@ -64,7 +64,7 @@ from pgtopology.node import Incarnation, NodeName, Position
 from pgtopology.observation import (
     Seen,
 )
-from pgtopology.orders import PromiseAnswer, SettingsAnswer, StopMode
+from pgtopology.orders import PromiseAnswer, StopMode, SynchronousAnswer
 from pgtopology.quorum import Voters
 from pgtopology.timeline import Timeline, TimelineRecord
 from tests.cluster_manager.decision.storycluster import (
@@ -101,7 +101,7 @@ def read_view(text: str) -> View:
         checkpointed_at_ms=NOW_MS - 25_000,
         epoch_began_at_ms=NOW_MS - 30_000,
         nodes=tuple(healthy_node(name) for name in ALL),
-        in_force=SettingsAnswer(node=NodeName("n1"), in_force=voters_of("n1,n2,n3/2"), barrier_lsn=WAL),
+        in_force=SynchronousAnswer(node=NodeName("n1"), in_force=voters_of("n1,n2,n3/2"), barrier_lsn=WAL),
         slots_in_force=frozenset(slots_of(document)),
         wall_time="2026-01-01T00:00:00.000Z",
     )
@@ -132,11 +132,11 @@ def _apply(view: View, verb: str, words: list[str]) -> View:
                 return replace(view, in_force=None)
             barrier = parse_lsn(options.get("barrier", format_lsn(WAL)))
             return replace(
-                view, in_force=SettingsAnswer(node=NodeName("n1"), in_force=voters_of(words[0]), barrier_lsn=barrier)
+                view, in_force=SynchronousAnswer(node=NodeName("n1"), in_force=voters_of(words[0]), barrier_lsn=barrier)
             )
         case "sent":
             revision = Revision(int(_options(words[1:])["revision"]))
-            return replace(view, settings_sent=SettingsSent(voters_of(words[0]), revision))
+            return replace(view, voters_sent=VotersSent(voters_of(words[0]), revision))
         case "in-flight":
             return replace(view, in_flight=frozenset({(ActionKind(words[0]), NodeName(words[1]))}))
         case "request":

@@ -20,11 +20,11 @@ from cluster_manager.decision.actions import Action, Follow, PutInForce, WriteDo
 from cluster_manager.decision.difference import TABLE, Difference, First, difference
 from cluster_manager.decision.nodeview import NodeView
 from cluster_manager.decision.plan import decide
-from cluster_manager.decision.view import SettingsSent, View, slots_of
+from cluster_manager.decision.view import View, VotersSent, slots_of
 from pgtopology.document import Topology
 from pgtopology.epoch import Revision
 from pgtopology.observation import Seen, Walsender
-from pgtopology.orders import SettingsAnswer
+from pgtopology.orders import SynchronousAnswer
 from pgtopology.quorum import Voters, majority, synchronous_standby_names
 from pgtopology.succession import may_follow
 from tests.cluster_manager.decision.storyboard import read_view
@@ -77,7 +77,7 @@ def begin(story: str) -> World:
     assert view.document is not None
     assert view.document.voters is not None
     in_force = view.document.voters
-    proof = SettingsAnswer(node=view.nodes[0].name, in_force=in_force, barrier_lsn=WAL)
+    proof = SynchronousAnswer(node=view.nodes[0].name, in_force=in_force, barrier_lsn=WAL)
     return seen_by_writer(World(replace(view, in_force=proof, slots_in_force=frozenset(slots_of(view.document))), in_force))
 
 
@@ -146,17 +146,17 @@ def learn(world: World, action: Action, ordered_by: Topology) -> World:
         return world
     view = replace(
         world.view,
-        in_force=SettingsAnswer(node=action.node, in_force=action.voters, barrier_lsn=WAL),
+        in_force=SynchronousAnswer(node=action.node, in_force=action.voters, barrier_lsn=WAL),
         slots_in_force=frozenset(slots_of(ordered_by)),
-        settings_sent=SettingsSent(action.voters, ordered_by.revision),
+        voters_sent=VotersSent(action.voters, ordered_by.revision),
     )
     return World(view, world.in_force)
 
 
 def taken_over(world: World) -> World:
     """Return *world* under a manager that has just read the document."""
-    sent = SettingsSent(None, world.document.revision)
-    return World(replace(world.view, in_force=None, slots_in_force=None, settings_sent=sent), world.in_force)
+    sent = VotersSent(None, world.document.revision)
+    return World(replace(world.view, in_force=None, slots_in_force=None, voters_sent=sent), world.in_force)
 
 
 def check(world: World) -> World:

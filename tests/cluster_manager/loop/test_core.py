@@ -13,7 +13,7 @@ from cluster_manager.decision.diagnose import Diagnosis, Finding
 from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.request import Request, RequestKind
 from cluster_manager.decision.timings import Timings
-from cluster_manager.decision.view import SettingsSent, View
+from cluster_manager.decision.view import View, VotersSent
 from cluster_manager.loop import effects, events
 from cluster_manager.loop.core import NO_CLUSTER, NO_LEASE, NOTHING_PENDING, STORE_RETRY_MS, WITHDRAWN, Loop, Rules
 from cluster_manager.loop.effects import Effects, Read, Send, Write
@@ -24,7 +24,7 @@ from pgtopology.epoch import Epoch, Revision
 from pgtopology.lsn import Lsn
 from pgtopology.node import NodeName
 from pgtopology.observation import Seen
-from pgtopology.orders import Acknowledged, PromiseAnswer, SettingsAnswer, Upstream
+from pgtopology.orders import Acknowledged, PromiseAnswer, SynchronousAnswer, Upstream
 from tests.cluster_manager.decision.storyboard import NOW_MS, read_view
 
 VIEW = read_view("")
@@ -195,8 +195,8 @@ def test_a_write_that_another_manager_overtook_makes_it_read_and_go_on_as_a_stra
     stage.tell(events.Loaded(theirs))
     view = stage.loop.look(stage.now_ms)
     assert (view.document, view.epoch_is_ours) == (theirs, False)
-    assert view.settings_sent is not None
-    assert (view.settings_sent.voters, view.settings_sent.revision) == (None, theirs.revision)
+    assert view.voters_sent is not None
+    assert (view.voters_sent.voters, view.voters_sent.revision) == (None, theirs.revision)
     assert stage.turn().publish is theirs
 
 
@@ -333,14 +333,14 @@ def test_a_list_that_was_in_force_proves_nothing_once_another_is_ordered() -> No
     stage = Stage().begin()
     assert DOCUMENT.voters is not None
     order = PutInForce(N1, DOCUMENT.voters)
-    proof = SettingsAnswer(node=N1, in_force=DOCUMENT.voters, barrier_lsn=Lsn(8))
+    proof = SynchronousAnswer(node=N1, in_force=DOCUMENT.voters, barrier_lsn=Lsn(8))
     stage.tell(events.Answered(stage.send(order).number, proof))
     assert stage.loop.look(stage.now_ms).in_force == proof
-    stage.now_ms += PACE_MS[ActionKind.SETTINGS]
+    stage.now_ms += PACE_MS[ActionKind.SYNCHRONOUS]
     send = stage.send(order)
     view = stage.loop.look(stage.now_ms)
     assert (view.in_force, view.slots_in_force) == (None, None)
-    assert view.settings_sent == SettingsSent(DOCUMENT.voters, send.document.revision)
+    assert view.voters_sent == VotersSent(DOCUMENT.voters, send.document.revision)
 
 
 def test_a_node_that_left_the_settings_is_given_no_order_and_its_own_are_let_go() -> None:
