@@ -15,7 +15,7 @@ ARGS ?=
 VERSIONS ?= 15 16 17
 
 .PHONY: help install prepare-tests up down status test test-fast test-integration test-versions check format compose-test sim bench-failover \
-        bench-patroni faults faults-short hostile hostile-network soak clean
+        bench-patroni bench-proxy faults faults-short hostile hostile-network soak clean
 
 help:
 	@echo "make up              install into .venv and run a cluster in the foreground (^C stops it)"
@@ -29,6 +29,7 @@ help:
 	@echo "make compose-test    the cluster of docker-compose.yml on a real engine, under faults (root; ARGS=--short for less)"
 	@echo "make bench-failover  KILLS=10 times kill -9 of the primary under load, or ARGS=\"--fault freeze-node\"; outages and verdict"
 	@echo "make bench-patroni   endpointd and Patroni side by side under the same faults (needs etcd, haproxy; ARGS=--short for two minutes)"
+	@echo "make bench-proxy     pgbench directly and through the proxy, in turns (ARGS=\"--against DIR\": and through another tree's)"
 	@echo "make faults          everything that may befall a cluster, under recording clients (REPEAT=5, ARGS=\"kill-node 15\")"
 	@echo "make faults-short    four faults and the control run, as with every change"
 	@echo "make hostile-network every port attacked in every way, and the primary killed meanwhile (ARGS=\"--listener manager --kills 1\", --short)"
@@ -103,6 +104,9 @@ bench-failover: $(TESTING)
 
 bench-patroni: $(TESTING)
 	$(BIN)/python -m bench.patroni $(ARGS)
+
+bench-proxy: $(TESTING)
+	$(BIN)/python -m bench.proxypath $(ARGS)
 
 faults: $(TESTING)
 	$(BIN)/python -m bench.faults --repeat $(REPEAT) $(ARGS)
