@@ -84,19 +84,19 @@ def routes(name: str, engine: str, board: Switchboard, house: House) -> tuple[we
 
 
 def _view(session: Session, now: float) -> SessionView:
-    startup, stats, backend = session.login.conversation.startup, session.stats, session.backend
+    startup, facts, backend = session.startup, session.facts, session.backend
     return SessionView(
         session=session.number,
         endpoint=session.door.name,
         client=session.peer,
-        state=session.login.conversation.state,
-        doing=stats.doing if stats is not None else None,
+        state=session.state,
+        doing=facts.doing if facts is not None else None,
         node=backend.node if backend is not None else None,
         user=shown(startup.user) if startup is not None else None,
         database=shown(startup.database) if startup is not None else None,
         application_name=shown(startup.get("application_name") or "") if startup is not None else None,
         age_s=round(now - session.opened_at, 3),
-        to_server_bytes=stats.to_server_bytes if stats is not None else 0,
-        to_client_bytes=stats.to_client_bytes if stats is not None else 0,
-        held_bytes=stats.held_bytes if stats is not None else 0,
+        to_server_bytes=facts.to_server_bytes if facts is not None else 0,
+        to_client_bytes=facts.to_client_bytes if facts is not None else 0,
+        held_bytes=facts.held_bytes if facts is not None else 0,
     )

@@ -31,9 +31,9 @@ class Census(Collector):
         moved = Counter(self._house.bytes_of_ended)
         held = 0
         for session in self._house:
-            stats, backend = session.stats, session.backend
+            facts, backend = session.facts, session.backend
             sessions[session.door.name, backend.node if backend is not None else ""] += 1
-            held += stats.held_bytes if stats is not None else 0
+            held += facts.held_bytes if facts is not None else 0
             for direction, count in session.bytes_moved():
                 moved[session.door.name, direction] += count
         here = GaugeMetricFamily(

@@ -3,9 +3,12 @@
 Events go in, commands come out, in order (vocabulary); the shell does them.  Nothing here waits, dials or closes.
 
 The client's first packet is read, encryption is declined, and its startup packet is kept as it came.  A server is asked
-for, gets the packet unchanged, and both sides' words in the login are relayed unchanged.  Until the first word of a server
-has reached the client, another server can take its place: the client never learns that the first one was starting up,
-stopping, gone, or no longer what the endpoint stands for.  A login, once begun, is bound to its server.
+for, gets the packet unchanged, and both sides' words in the login are relayed unchanged.  A client that does not wait for the
+login may have gone on already: what it said beyond the answers that the server waits for is kept for the relay.
+
+Until the first word of a server has reached the client, another server can take its place: the client never learns that the
+first one was starting up, stopping, gone, or no longer what the endpoint stands for.  A login, once begun, is bound to its
+server.
 
 From AuthenticationOk on the server's words are kept back until its ReadyForQuery, because one of them may tell that a
 server taken for the writer is a standby, or one taken for a replica a primary.
@@ -23,7 +26,6 @@ from typing import assert_never
 from endpointd import refusal
 from endpointd.refusal import Refusal
 from endpointd.routing import Backend
-from endpointd.safepoint import SafePoint
 from endpointd.vocabulary import (
     Cancel,
     ClientGone,
@@ -47,6 +49,7 @@ from pgwire.framing import read_message
 from pgwire.messages import (
     AuthenticationKind,
     BackendKey,
+    Frontend,
     decode_authentication,
     decode_backend_key,
     decode_parameter_status,
@@ -57,7 +60,10 @@ from pgwire.messages import Backend as Kind
 from pgwire.sqlstate import SqlState
 
 LOGIN_BYTES_MAX = 1 << 16
-"""Of a server's words that are kept back, and of one message of a login. A hundred reported parameters fit."""
+"""Of a server's words that are kept back, and of one of its messages in a login. A hundred reported parameters fit."""
+
+ANSWER_BYTES_MAX = (1 << 16) + 4
+"""Of a client's answer in a login: PostgreSQL's PG_MAX_AUTH_TOKEN_LENGTH and the header."""
 
 _STARTING_OR_STOPPING = frozenset({SqlState.CANNOT_CONNECT_NOW, SqlState.ADMIN_SHUTDOWN, SqlState.CRASH_SHUTDOWN})
 
@@ -86,17 +92,16 @@ class Conversation:
     def __init__(self, admit: Callable[[startup.StartupMessage], Refusal | None] = lambda _: None) -> None:
         """*admit* is asked whether there is room for a client whom a server has just found to be who it says it is."""
         self.state = State.OPENING
-        self.point = SafePoint()
-        """Follows the session from the login on; the relay goes on with it."""
         self.startup: startup.StartupMessage | None = None
         """Known from CONNECTING on."""
         self._admit = admit
         self._packet = b""
-        self._rest = b""
         self._declined: set[type[startup.FirstPacket]] = set()
         self._client = bytearray()
         self._server = bytearray()
         self._kept_back = bytearray()
+        self._asked: int | None = None
+        """For what the server waits from the client."""
         self._client_has_heard = False
         self._backend: Backend | None = None
         self._key: BackendKey | None = None
@@ -109,7 +114,7 @@ class Conversation:
     @property
     def wants_client(self) -> bool:
         """Whether it is the client's turn; else its bytes stay where they are."""
-        return self.state in (State.OPENING, State.AUTHENTICATING)
+        return self.state is State.OPENING or (self.state is State.AUTHENTICATING and self._asked is not None)
 
     def handle(self, event: Event) -> list[Command]:
         """Return what *event* calls for. The conversation is over after Relay or Close."""
@@ -134,21 +139,30 @@ class Conversation:
     # The client's side
 
     def _client_sent(self, data: bytes) -> list[Command]:
-        if self.state is State.AUTHENTICATING:
-            try:
-                self.point.client_sent(data)
-            except ProtocolError as error:
-                return self._refuse(refusal.not_understood(error))
-            return [ToServer(data)]
-        assert self.state is State.OPENING, f"the client's bytes were not wanted while {self.state}"
+        assert self.wants_client, f"the client's bytes were not wanted while {self.state}"
         self._client += data
         commands: list[Command] = []
         try:
+            if self.state is State.AUTHENTICATING:
+                return self._client_answered()
             while self.state is State.OPENING and (packet := self._take_packet()) is not None:
                 commands += self._first_packet(packet)
         except WireError as error:
             return commands + self._refuse(refusal.not_understood(error))
         return commands
+
+    def _client_answered(self) -> list[Command]:
+        """Pass on the one message that the server waits for, if it is there. Raises ProtocolError."""
+        if self._asked is None:
+            return []
+        answer = read_message(self._client, 0, bytes_max=ANSWER_BYTES_MAX)
+        if answer is None:
+            return []
+        asked, self._asked = self._asked, None
+        if asked == AuthenticationKind.GSS_CONTINUE and answer.kind != Frontend.AUTHENTICATION_RESPONSE:
+            return []  # the server's last token is no question
+        del self._client[: answer.end]
+        return [ToServer(message(answer.kind, answer.payload))]
 
     def _take_packet(self) -> bytes | None:
         if startup.is_direct_tls(self._client):
@@ -176,9 +190,7 @@ class Conversation:
                 return [Cancel(key, packet)]
             case startup.StartupMessage():
                 self.startup = first
-                # A client that does not wait for the login may have gone on already; the server is the judge of that.
                 self._packet = packet
-                self._rest = bytes(self._client)
                 self.state = State.CONNECTING
                 return [Connect()]
             case _:
@@ -187,13 +199,9 @@ class Conversation:
     # The server's side
 
     def _connected(self, backend: Backend) -> list[Command]:
-        try:
-            self.point.client_sent(self._rest)
-        except ProtocolError as error:
-            return self._refuse(refusal.not_understood(error))
         self._backend = backend
         self.state = State.ANSWERING
-        return [ToServer(self._packet + self._rest)]
+        return [ToServer(self._packet)]
 
     def _server_sent(self, data: bytes) -> list[Command]:
         self._server += data
@@ -212,14 +220,14 @@ class Conversation:
             return commands + self._refuse(refusal.not_understood(error))
         del self._server[:pos]
         if self.state is State.RELAYING:
-            commands.append(Relay(self._key, bytes(self._server)))
-            self._server.clear()
+            commands.append(Relay(self._key, bytes(self._server), bytes(self._client)))
         return commands
 
     def _server_said(self, kind: int, payload: bytes) -> list[Command]:
         match kind:
             case Kind.AUTHENTICATION:
-                if decode_authentication(payload).kind == AuthenticationKind.OK:
+                asked = decode_authentication(payload).kind
+                if asked == AuthenticationKind.OK:
                     self.state = State.SETTLING
                     assert self.startup is not None
                     why_not = self._admit(self.startup)
@@ -227,6 +235,9 @@ class Conversation:
                         return self._refuse(why_not)
                 elif self.state is not State.SETTLING:
                     self.state = State.AUTHENTICATING
+                    self._asked = asked if asked != AuthenticationKind.SASL_FINAL else None
+                    self._kept_back += message(kind, payload)
+                    return [*self._tell(), *self._client_answered()]
             case Kind.ERROR_RESPONSE:
                 return self._server_refused(kind, payload)
             case Kind.PARAMETER_STATUS:
@@ -235,7 +246,6 @@ class Conversation:
             case Kind.BACKEND_KEY_DATA:
                 self._key = decode_backend_key(payload)
             case Kind.READY_FOR_QUERY:
-                self.point.server_sent(message(kind, payload))
                 self.state = State.RELAYING
             case _:
                 pass
@@ -268,7 +278,6 @@ class Conversation:
         self._backend = self._key = None
         self._server.clear()
         self._kept_back.clear()
-        self.point = SafePoint()
         self.state = State.CONNECTING
         return [Connect(failed)]
 

@@ -1,4 +1,4 @@
-"""Which sessions a new table ends, how soon, and what a session's client is told when its server is lost.
+"""Which sessions a new table ends, and how soon.
 
 A session was given a server in one capacity: as the writer of an epoch, or as a replica.  When the table no longer says so
 the session ends, because it would write where nobody may, read where nobody vouches, or write though it was promised a
@@ -11,9 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from endpointd.refusal import Refusal, outcome_unknown, primary_changed, server_lost, server_removed
+from endpointd.refusal import Refusal, primary_changed, server_removed
 from endpointd.routing import Backend, Table
-from endpointd.safepoint import Doing
 from pgtopology.epoch import Epoch
 
 
@@ -64,14 +63,3 @@ def _verdict(new: Table, assignment: Assignment) -> tuple[Refusal, When] | None:
     if backend.node not in new.members:
         return server_removed(backend.node), When.SAFE_POINT
     return None
-
-
-def farewell(doing: Doing, *, is_writer: bool, may_have_committed: bool, because: Refusal | None = None) -> Refusal:
-    """Return what the client is told when its session ends without its doing: *because*, or the server was lost.
-
-    On the writer a running statement may be a commit, and nobody can say whether it took place, unless it runs in a transaction
-    block that nothing under way can end (*may_have_committed*); on a replica nothing is committed.
-    """
-    if is_writer and doing is Doing.BUSY and may_have_committed:
-        return outcome_unknown()
-    return because if because is not None else server_lost()

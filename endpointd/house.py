@@ -6,7 +6,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterator
 
-from endpointd.commits import is_quorum
 from endpointd.session import Session
 from pgtopology.document import Topology
 
@@ -49,7 +48,7 @@ class House:
 
     def relaxed_sessions(self, topology: Topology | None) -> int:
         """Return how many sessions on a writer whose commits wait for copies may have commits that do not."""
-        if not is_quorum(topology):
+        if topology is None or not topology.waits_for_copies:
             return 0
         return sum(1 for session in self._sessions.values() if session.is_relaxed)
 

@@ -102,7 +102,7 @@ class Inbox:
         """A login is too small to fill a buffer."""
 
 
-class _Deaf:
+class _Nobody:
     """The receiver of a link that is being closed, or is not yet anybody's."""
 
     def received(self, data: memoryview) -> None:
@@ -118,7 +118,7 @@ class _Deaf:
         pass
 
 
-DEAF: Receiver = _Deaf()
+NOBODY: Receiver = _Nobody()
 
 
 class Link(asyncio.BufferedProtocol):
@@ -128,7 +128,7 @@ class Link(asyncio.BufferedProtocol):
         self._on_open = on_open
         self._on_closed: Callable[[], None] | None = None
         self._transport: asyncio.Transport | None = None
-        self._receiver: Receiver = DEAF
+        self._receiver: Receiver = NOBODY
         self._is_reading = True
         self._has_ended = False
         self._is_broken = False
@@ -136,8 +136,6 @@ class Link(asyncio.BufferedProtocol):
         self._has_said_all = False
         self._linger: asyncio.TimerHandle | None = None
         self.is_writable = True
-        self.bytes_received = 0
-        self.bytes_sent = 0
 
     # What the owner does
 
@@ -180,7 +178,6 @@ class Link(asyncio.BufferedProtocol):
         """Send *data*, which must not change afterwards. On a link that is broken or closing this is nothing."""
         transport = self._transport
         if transport is not None and not transport.is_closing() and not self._is_finishing and not self._has_said_all:
-            self.bytes_sent += len(data)
             transport.write(data)
 
     def pause_reading(self) -> None:
@@ -204,7 +201,7 @@ class Link(asyncio.BufferedProtocol):
 
     def finish(self) -> None:
         """Send what waits to be sent and say that no more will come; close when the peer does, or soon."""
-        self._receiver = DEAF
+        self._receiver = NOBODY
         transport = self._transport
         if transport is None or transport.is_closing() or self._is_finishing:
             return
@@ -219,7 +216,7 @@ class Link(asyncio.BufferedProtocol):
 
     def close(self) -> None:
         """Send what waits to be sent, for LINGER_S at most, and close. What the peer still says is not heard."""
-        self._receiver = DEAF
+        self._receiver = NOBODY
         transport = self._transport
         if transport is None or transport.is_closing():
             return
@@ -231,7 +228,7 @@ class Link(asyncio.BufferedProtocol):
 
     def abort(self) -> None:
         """Close at once; the peer sees a reset."""
-        self._receiver = DEAF
+        self._receiver = NOBODY
         if self._transport is not None:
             self._transport.abort()
 
@@ -255,7 +252,6 @@ class Link(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Hand on what was read."""
-        self.bytes_received += nbytes
         self._receiver.received(_buffer[:nbytes])
 
     def eof_received(self) -> bool:

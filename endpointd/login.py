@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import assert_never
 
 from daemonkit.reception import Guest
 from endpointd import metrics, refusal
-from endpointd.commits import Laxity, is_promised, startup_laxity, startup_refusal
+from endpointd.cancel import CancelKeys
 from endpointd.connector import Connector
 from endpointd.conversation import Conversation, State
 from endpointd.dial import dial
 from endpointd.link import Inbox, Link
 from endpointd.quota import Quota
 from endpointd.refusal import Refusal
-from endpointd.relay.seam import Engine
+from endpointd.relay.engine import Engine
+from endpointd.relay.relaxed import Relaxed
 from endpointd.routing import Backend, Door
+from endpointd.startupsettings import refused_at_startup, relaxed_at_startup
 from endpointd.switchboard import Evictable, Switchboard
 from endpointd.vocabulary import (
     Cancel,
@@ -60,6 +61,7 @@ class Surroundings:
     connector: Connector
     engine: Engine
     quota: Quota = field(default_factory=Quota)
+    keys: CancelKeys = field(default_factory=CancelKeys)
     cancels: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CANCELS_MAX))
 
 
@@ -70,6 +72,8 @@ class Established:
     server: Link
     backend: Backend
     key: BackendKey | None
+    watch: Relaxed | None
+    """See Engine.add."""
     server_rest: bytes
     client_rest: bytes
 
@@ -84,7 +88,6 @@ class Login:
         client: Link,
         around: Surroundings,
         owner: Evictable,
-        on_lax: Callable[[Laxity], None],
         *,
         unwelcome: Refusal | None,
         guest: Guest,
@@ -92,10 +95,8 @@ class Login:
         """*owner* is whom the switchboard asks to end the session; *unwelcome* the answer to whatever the client will want.
 
         *guest* is the client as the reception knows it: a stranger until it has said who it is.
-
-        *on_lax* is called when the client speaks of what weakens its commits at a writer.
         """
-        self.conversation = Conversation(self._take_place)
+        self._conversation = Conversation(self._take_place)
         self.backend: Backend | None = None
         self.end = Close("the client went away", "client_left")
         """Why it ended without a session, when it has."""
@@ -104,7 +105,6 @@ class Login:
         self._client = client
         self._around = around
         self._owner = owner
-        self._on_lax = on_lax
         self._unwelcome = unwelcome
         self._guest = guest
         self._loop = asyncio.get_running_loop()
@@ -119,9 +119,25 @@ class Login:
         self._cancel: Cancel | None = None
         self._evicted: Refusal | None = None
         self._stopped: Refusal | None = None
+        self._watch: Relaxed | None = None
         self._relay: Relay | None = None
         self._is_over = False
         client.receiver = self._client_inbox
+
+    @property
+    def state(self) -> State:
+        """Where it stands."""
+        return self._conversation.state
+
+    @property
+    def startup(self) -> StartupMessage | None:
+        """What the client asked for, once it has."""
+        return self._conversation.startup
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether it can only end with the server it has."""
+        return self._conversation.is_bound
 
     def evict(self, why: Refusal) -> None:
         """Give up the server: begin anew if the client has heard nothing yet, else end."""
@@ -158,12 +174,13 @@ class Login:
         assert server is not None
         assert inbox is not None
         assert backend is not None
-        return Established(server, backend, relay.key, relay.server_rest + inbox.take(), self._client_inbox.take())
+        server_rest, client_rest = relay.server_rest + inbox.take(), relay.client_rest + self._client_inbox.take()
+        return Established(server, backend, relay.key, self._watch, server_rest, client_rest)
 
     # What happens
 
     def _next_event(self) -> Event | None:
-        conversation, server = self.conversation, self._server_inbox
+        conversation, server = self._conversation, self._server_inbox
         if self._stopped is not None:
             return Stopped(self._stopped)
         if self._evicted is not None:
@@ -200,10 +217,10 @@ class Login:
     # What is to be done
 
     def _handle(self, event: Event) -> None:
-        before, backend = self.conversation.state, self.backend
-        for command in self.conversation.handle(event):
+        before, backend = self.state, self.backend
+        for command in self._conversation.handle(event):
             self._do(command)
-        after = self.conversation.state
+        after = self.state
         if before is State.ANSWERING and isinstance(event, ServerSent) and after not in (State.ANSWERING, State.CONNECTING):
             # A login that it refused counts too: it serves.
             assert backend is not None
@@ -235,7 +252,7 @@ class Login:
                 assert_never(command)
 
     async def _find_server(self, connect: Connect) -> None:
-        self._connect = None
+        self._connect = self._watch = None
         why_not = self._why_not()
         if why_not is not None:
             self._handle(NotConnected(why_not))
@@ -273,16 +290,14 @@ class Login:
 
     def _why_not(self) -> Refusal | None:
         """Return why the client may not have any server, or None."""
-        message = self.conversation.startup
+        message, topology = self.startup, self._around.board.topology
         assert message is not None
         if self._unwelcome is not None:
             return self._unwelcome
         if not self._guest.admit():
             return refusal.too_many_connections(self._door.name)
-        if self._door == Door.WRITER and is_promised(self._around.board.topology):
-            refused = startup_refusal(message)
-            if refused is not None:
-                return refused
+        if self._door == Door.WRITER and topology is not None and topology.promises_commits:
+            return refused_at_startup(message)
         return None
 
     def _take_place(self, message: StartupMessage) -> Refusal | None:
@@ -300,20 +315,17 @@ class Login:
         )
 
     def _may_write(self) -> bool:
-        """Have the session's statements looked through, as it is the writer's; or refuse it, if it asks for lax commits.
+        """Have the session's statements watched, as it is the writer's; or refuse it, if it asks for relaxed commits.
 
         Only now is it known of a reader's or an instance's door that it leads to the writer, and by which document.
         """
-        message = self.conversation.startup
+        message, topology = self.startup, self._around.board.topology
         assert message is not None
-        refused = startup_refusal(message) if is_promised(self._around.board.topology) else None
+        refused = refused_at_startup(message) if topology is not None and topology.promises_commits else None
         if refused is not None:
             self._handle(NotConnected(refused))
             return False
-        laxity = startup_laxity(message)
-        self.conversation.point.watch(laxity, self._on_lax)
-        if laxity:
-            self._on_lax(laxity)
+        self._watch = relaxed_at_startup(message)
         return True
 
     def _drop_server(self) -> None:
@@ -325,23 +337,23 @@ class Login:
         self._deadline = None
 
     async def _forward_cancel(self, cancel: Cancel) -> None:
-        keys = self._around.board.keys
-        addresses, points = keys.find(cancel.key), keys.points(cancel.key)
+        keys, engine = self._around.keys, self._around.engine
+        addresses, sessions = keys.find(cancel.key), keys.sessions(cancel.key)
         metrics.CANCELS.labels("yes" if addresses else "no").inc()
         self.end = Close("cancel request", "cancel_request")
         self._is_over = True
         if not addresses:
             return
-        for point in points:
-            point.cancel_begins()
+        for session in sessions:
+            engine.cancel_begins(session)
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CANCEL_TIMEOUT_S), self._around.cancels:
                     for address in addresses:
                         await self._carry(cancel.packet, address)
         finally:
-            for point in points:
-                point.cancel_ended()
+            for session in sessions:
+                engine.cancel_ended(session)
 
     async def _carry(self, packet: bytes, address: Address) -> None:
         """Give a cancel request to a server, and wait until it has closed: the client may rely on that order."""

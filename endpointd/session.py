@@ -8,15 +8,18 @@ from typing import assert_never
 from daemonkit.logs import get_logger
 from daemonkit.reception import Guest
 from endpointd import metrics, refusal
-from endpointd.commits import CLIENT_MIN_MESSAGES, SYNCHRONOUS_COMMIT, Laxity, is_promised, is_quorum
 from endpointd.endings import Ending
-from endpointd.eviction import Eviction, When, farewell
+from endpointd.eviction import Eviction, When
+from endpointd.farewell import farewell
 from endpointd.link import Link
 from endpointd.login import Established, Login, Surroundings
 from endpointd.refusal import Refusal, shown
-from endpointd.relay.seam import Happening, Stats
+from endpointd.relay.engine import Happening
+from endpointd.relay.facts import Facts
+from endpointd.relay.relaxed import CLIENT_MIN_MESSAGES, SYNCHRONOUS_COMMIT, Relaxed
 from endpointd.routing import Backend, Door
 from pgwire.errors import ProtocolError
+from pgwire.startup import StartupMessage
 
 BREATH_S = 0.05
 """Between a server's last answer and our farewell. libpq takes an error that it reads together with a ReadyForQuery for a mere
@@ -39,7 +42,7 @@ class Session:
         """*unwelcome*: a session that will be refused as soon as it has said what it wants."""
         self.number = number
         self.door = door
-        self.login = Login(number, door, client, around, self, self._became_lax, unwelcome=unwelcome, guest=guest)
+        self._login = Login(number, door, client, around, self, unwelcome=unwelcome, guest=guest)
         self._client = client
         self._around = around
         self._loop = asyncio.get_running_loop()
@@ -47,8 +50,9 @@ class Session:
         self.opened_at = self._loop.time()
         self._relayed: Established | None = None
         """What the relay is made of, while there is one."""
-        self._server: Link | None = None
-        """Of the relay, also when it is over."""
+        self._facts: Facts | None = None
+        """Of the relay, when it is over."""
+        self._relaxed = Relaxed.NONE
         self._why: Refusal | None = None
         """What the client was told at the end of the relay."""
         self._end = ("the client went away", "client_left")
@@ -60,6 +64,7 @@ class Session:
         self._stop: Refusal | None = None
         """Why it ends at the next safe point."""
         self._is_at_safe_point = False
+        self._had_relay = False
         self._is_shown_out = False
 
     # What others ask
@@ -67,31 +72,41 @@ class Session:
     @property
     def backend(self) -> Backend | None:
         """The server it has, if any."""
-        return self.login.backend
+        return self._login.backend
 
     @property
-    def stats(self) -> Stats | None:
-        """What its relay has done, once there is one."""
-        return self._around.engine.stats(self.number) if self._relayed is not None else None
+    def state(self) -> str:
+        """Where its login stands, or that it is over."""
+        return self._login.state
+
+    @property
+    def startup(self) -> StartupMessage | None:
+        """What the client asked for, once it has."""
+        return self._login.startup
+
+    @property
+    def facts(self) -> Facts | None:
+        """What is known of its relay, once there is one."""
+        return self._around.engine.facts(self.number) if self._relayed is not None else self._facts
+
+    def bytes_moved(self) -> tuple[tuple[str, int], tuple[str, int]]:
+        """Return each direction and how many bytes its relay moved there."""
+        facts = self.facts
+        to_server, to_client = (facts.to_server_bytes, facts.to_client_bytes) if facts is not None else (0, 0)
+        return ("to_server", to_server), ("to_client", to_client)
 
     @property
     def is_relaxed(self) -> bool:
-        """Whether it has a writer, and did or may do something to what its commits promise."""
-        backend = self.backend
-        return backend is not None and backend.is_writer and bool(self.login.conversation.point.laxity)
-
-    def bytes_moved(self) -> tuple[tuple[str, int], tuple[str, int]]:
-        """Return each direction and how many bytes went there."""
-        to_server = self._server.bytes_sent if self._server is not None else 0
-        return ("to_server", to_server), ("to_client", self._client.bytes_sent)
+        """Whether it commits at a writer, and has relaxed what its commits promise."""
+        return self._relaxed is not Relaxed.NONE
 
     @property
     def ending(self) -> Ending:
         """How it ended, when it has."""
-        startup, backend, login = self.login.conversation.startup, self.backend, self.login
+        startup, backend, login = self.startup, self.backend, self._login
         reason, kind = self._end
         sqlstate = self._why.sqlstate if self._why is not None else None
-        if self._server is None and self._why is None:
+        if not self._had_relay and self._why is None:
             reason, kind, sqlstate = login.end.reason, login.end.kind, login.end.sqlstate
         return Ending(
             endpoint=self.door.name,
@@ -101,7 +116,7 @@ class Session:
             reason=reason,
             sqlstate=sqlstate,
             is_ours=kind != "server_refused",
-            had_session=self._server is not None,
+            had_session=self._had_relay,
             age_s=self._loop.time() - self.opened_at,
             node=backend.node if backend is not None else None,
             user=shown(startup.user) if startup is not None else None,
@@ -118,11 +133,11 @@ class Session:
         """End: see Evictable. A login that can begin anew does; one that is bound to its server may end first."""
         why = eviction.refusal
         if self._relayed is None:
-            if eviction.when is When.SAFE_POINT and self.login.conversation.is_bound:
+            if eviction.when is When.SAFE_POINT and self._login.is_bound:
                 self._leaves = why
                 self._loop.call_later(LOGIN_S, self._give_login_up, why)
             else:
-                self.login.evict(why)
+                self._login.evict(why)
         elif eviction.when is When.NOW:
             self._say_farewell(why)
         else:
@@ -141,25 +156,25 @@ class Session:
 
     def drain(self, why: Refusal) -> None:
         """End at the next safe point; a login ends now, and so does a stream, which has none and is taken up elsewhere."""
-        if self._relayed is not None and self.login.conversation.point.is_streaming:
+        if self._relayed is None:
+            self._login.stop(why)
+        elif self._around.engine.facts(self.number).is_streaming:
             self._say_farewell(why)
-        elif self._relayed is not None:
-            self._end_when_safe(why)
         else:
-            self.login.stop(why)
+            self._end_when_safe(why)
 
     def show_out(self, why: Refusal) -> None:
         """End a login now, and do not wait until the client has taken in why: its descriptor is wanted."""
         if self._relayed is None:
             self._is_shown_out = True
-            self.login.stop(why)
+            self._login.stop(why)
 
     def end(self, why: Refusal) -> None:
         """End now."""
         if self._relayed is not None:
             self._say_farewell(why)
         else:
-            self.login.stop(why)
+            self._login.stop(why)
 
     # Its life
 
@@ -167,7 +182,7 @@ class Session:
         """Serve the client until it or its server is gone."""
         established: Established | None = None
         try:
-            established = await self.login.run()
+            established = await self._login.run()
             if established is not None:
                 self._relay(established)
                 await self._over.wait()
@@ -177,7 +192,6 @@ class Session:
             get_logger().exception("session failed", session=self.number, endpoint=self.door)
             self._why = refusal.internal_error()
             self._end = (self._why.message, self._why.kind)
-            self._client.write(self._why.encode())
         finally:
             self._close(established)
 
@@ -186,22 +200,23 @@ class Session:
         if self._leaves is None and not board.stands(self.number):
             # The table changed in the very moment of the login's end.
             self._why = refusal.primary_changed()
-            self._client.write(self._why.encode())
-            self._finish(self._why.message, self._why.kind)
+            self._end = (self._why.message, self._why.kind)
+            self._over.set()
             return
-        point = self.login.conversation.point
         if established.key is not None:
-            board.keys.add(established.key, self.number, established.backend.address, point)
+            self._around.keys.add(established.key, self.number, established.backend.address)
         metrics.SESSIONS_OPENED.labels(self.door, established.backend.node).inc()
         metrics.LOGIN_SECONDS.labels(self.door).observe(self._loop.time() - self.opened_at)
-        self._relayed, self._server = established, established.server
+        self._relayed, self._had_relay = established, True
         self._relaying_since = self._loop.time()
+        if established.watch is not None:
+            self._note_relaxed(established.watch)
         engine.add(
             self.number,
             self._client,
             established.server,
-            point,
             self._told,
+            watch=established.watch,
             server_rest=established.server_rest,
             client_rest=established.client_rest,
         )
@@ -213,14 +228,12 @@ class Session:
             engine.pause(self.number)
 
     def _told(self, happening: Happening) -> None:
-        point = self.login.conversation.point
         match happening:
             case Happening.PAUSED:
                 self._is_at_safe_point = True
                 if self._stop is not None:
                     # The server is given back before the breath is taken: a handover waits for nothing else.
-                    if self._server is not None:
-                        self._server.close()
+                    self._around.engine.close_server(self.number)
                     self._around.board.release(self.number)
                     self._loop.call_later(BREATH_S, self._say_farewell, self._stop)
             case Happening.STREAMING:
@@ -231,15 +244,22 @@ class Session:
             case Happening.CLIENT_NOT_UNDERSTOOD:
                 self._end_relay(refusal.not_understood(ProtocolError("invalid message length")))
             case Happening.SERVER_ENDED:
-                if point.has_left or point.server_said_goodbye:
+                facts = self._around.engine.facts(self.number)
+                if facts.client_terminated or facts.server_said_goodbye:
                     self._end = ("the server ended the session", "server_ended")
                     self._end_relay(None)
-                elif self._client.has_ended and not point.is_awaited:
+                elif facts.client_has_ended and not facts.is_awaited:
                     self._end_relay(None)  # it was told that no more comes, and has answered everything
                 else:
                     self._say_farewell(self._stop)
             case Happening.COMMIT_UNCONFIRMED:
-                self._end_relay(refusal.commit_doubtful() if point.is_in_doubt else refusal.commit_unconfirmed())
+                self._end_relay(refusal.commit_unconfirmed())
+            case Happening.COMMIT_IN_DOUBT:
+                self._end_relay(refusal.commit_doubtful())
+            case Happening.COMMITS_RELAXED:
+                self._note_relaxed(Relaxed.COMMITS)
+            case Happening.WARNINGS_HIDDEN:
+                self._note_relaxed(Relaxed.WARNINGS)
             case _:
                 assert_never(happening)
 
@@ -247,7 +267,7 @@ class Session:
 
     def _give_login_up(self, why: Refusal) -> None:
         if self._relayed is None:
-            self.login.evict(why)
+            self._login.evict(why)
 
     def _leave(self, why: Refusal) -> None:
         """End at the next safe point; a newcomer, at the next one after its moment."""
@@ -270,49 +290,54 @@ class Session:
     def _say_farewell(self, because: Refusal | None) -> None:
         if self._relayed is None:
             return
-        point, is_writer = self.login.conversation.point, self._relayed.backend.is_writer
-        may_have = point.may_have_committed
-        self._end_relay(farewell(point.doing, is_writer=is_writer, may_have_committed=may_have, because=because))
+        facts = self._around.engine.facts(self.number)
+        self._end_relay(farewell(facts, is_writer=self._relayed.backend.is_writer, because=because))
 
     def _end_relay(self, why: Refusal | None) -> None:
         if self._relayed is None:
             return
-        self._relayed = None
         self._why = why
         if why is not None:
             self._end = (why.message, why.kind)
-        self._around.engine.drop(self.number, why.encode() if why is not None else b"")
+        self._drop()
         # At once, not when this task runs: a report may be waiting for the last of a lost writer's sessions.
         self._around.board.release(self.number)
         self._over.set()
 
-    def _finish(self, reason: str, kind: str) -> None:
-        self._end = (reason, kind)
-        self._over.set()
+    def _drop(self) -> None:
+        self._relayed, self._facts = None, self.facts
+        self._around.engine.drop(self.number, self._why.encode() if self._why is not None else b"")
 
     def _close(self, established: Established | None) -> None:
         if self._relayed is not None:
-            self._relayed = None
-            self._around.engine.drop(self.number)
+            self._drop()
+        elif not self._had_relay:
+            self._close_ends(established)
+        if established is not None and established.key is not None:
+            self._around.keys.remove(established.key, self.number)
+        self._around.board.release(self.number)
+        self._around.quota.give_back(self.number)
+
+    def _close_ends(self, established: Established | None) -> None:
+        """Close what no engine was given."""
         if established is not None:
             established.server.close()
-            if established.key is not None:
-                self._around.board.keys.remove(established.key, self.number)
+        if self._why is not None:
+            self._client.write(self._why.encode())
         if self._is_shown_out:
             self._client.close()
         else:
             self._client.finish()
-        self._around.board.release(self.number)
-        self._around.quota.give_back(self.number)
 
-    def _became_lax(self, new: Laxity) -> None:
+    def _note_relaxed(self, relaxed: Relaxed) -> None:
         """Count and log, once a session and setting, that it speaks of what weakens its commits."""
-        startup, topology = self.login.conversation.startup, self._around.board.topology
-        if not is_quorum(topology):
+        self._relaxed |= relaxed
+        startup, topology = self.startup, self._around.board.topology
+        if topology is None or not topology.waits_for_copies or startup is None:
             return
-        say = get_logger().warning if is_promised(topology) else get_logger().info
-        for laxity, setting in ((Laxity.RELAXED, SYNCHRONOUS_COMMIT), (Laxity.DEAF, CLIENT_MIN_MESSAGES)):
-            if laxity not in new or startup is None:
+        say = get_logger().warning if topology.promises_commits else get_logger().info
+        for each, setting in ((Relaxed.COMMITS, SYNCHRONOUS_COMMIT), (Relaxed.WARNINGS, CLIENT_MIN_MESSAGES)):
+            if each not in relaxed:
                 continue
             metrics.RELAXED.labels(setting).inc()
             say(

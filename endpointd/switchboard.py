@@ -13,7 +13,6 @@ from typing import Protocol
 
 from daemonkit.logs import get_logger
 from endpointd import metrics, refusal
-from endpointd.cancel import CancelKeys
 from endpointd.eviction import Assignment, Eviction, When, evictions
 from endpointd.freshness import Freshness
 from endpointd.refusal import Refusal
@@ -65,7 +64,6 @@ class Switchboard:
         self._timer: asyncio.TimerHandle | None = None
         self.load: dict[str, int] = {}
         """How many sessions each node has; none is not listed."""
-        self.keys = CancelKeys()
         self.topology: Topology | None = None
         self.table: Table = EMPTY
         self.freshness = Freshness()

@@ -100,6 +100,8 @@ class Relay:
     key: BackendKey | None
     server_rest: bytes
     """What the server said behind its ReadyForQuery."""
+    client_rest: bytes = b""
+    """What the client said that the server was not given yet."""
 
 
 @dataclass(frozen=True, slots=True)

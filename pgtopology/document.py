@@ -132,6 +132,16 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
     desired: DesiredSettings = DesiredSettings()
     """What the operator wants of every server."""
 
+    @property
+    def waits_for_copies(self) -> bool:
+        """Whether commits wait for copies at all."""
+        return self.durability is not Durability.ASYNC
+
+    @property
+    def promises_commits(self) -> bool:
+        """Whether acknowledged commits survive, and no client may go without."""
+        return self.waits_for_copies and not self.desired.relaxed_commits
+
     def member(self, name: str) -> Member | None:
         """Return the member called *name*, or None."""
         return next((member for member in self.members if member.name == name), None)

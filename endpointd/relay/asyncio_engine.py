@@ -12,8 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from endpointd.link import Link
-from endpointd.relay.seam import Happening, Stats
-from endpointd.safepoint import Doing, SafePoint
+from endpointd.relay.engine import Happening
+from endpointd.relay.facts import Doing, Facts
+from endpointd.relay.relaxed import Relaxed
+from endpointd.relay.safepoint import SafePoint
 from pgwire.errors import ProtocolError
 
 HELD_BYTES_MAX = 1 << 16
@@ -33,14 +35,14 @@ class AsyncioEngine:
         token: int,
         client: Link,
         server: Link,
-        point: SafePoint,
         tell: Callable[[Happening], None],
         *,
+        watch: Relaxed | None = None,
         server_rest: bytes = b"",
         client_rest: bytes = b"",
     ) -> None:
         """See the seam."""
-        pair = _Pair(client, server, point, tell)
+        pair = _Pair(client, server, SafePoint(watch), tell)
         self._pairs[token] = pair
         pair.start(server_rest, client_rest)
 
@@ -52,15 +54,29 @@ class AsyncioEngine:
         """See the seam."""
         self._pairs[token].resume()
 
+    def cancel_begins(self, token: int) -> None:
+        """See the seam."""
+        if token in self._pairs:
+            self._pairs[token].point.cancel_begins()
+
+    def cancel_ended(self, token: int) -> None:
+        """See the seam."""
+        if token in self._pairs:
+            self._pairs[token].point.cancel_ended()
+
+    def close_server(self, token: int) -> None:
+        """See the seam."""
+        self._pairs[token].close_server()
+
     def drop(self, token: int, farewell: bytes = b"") -> None:
         """See the seam."""
         pair = self._pairs.pop(token, None)
         if pair is not None:
             pair.drop(farewell)
 
-    def stats(self, token: int) -> Stats:
+    def facts(self, token: int) -> Facts:
         """See the seam."""
-        return self._pairs[token].stats()
+        return self._pairs[token].facts()
 
 
 class _Pair:
@@ -72,17 +88,21 @@ class _Pair:
         "_is_paused",
         "_is_pausing",
         "_is_stopped",
-        "_point",
         "_server",
         "_tail",
         "_tell",
+        "_to_client_bytes",
+        "_to_server_bytes",
+        "point",
     )
 
     def __init__(self, client: Link, server: Link, point: SafePoint, tell: Callable[[Happening], None]) -> None:
         self._client = client
         self._server = server
-        self._point = point
+        self.point = point
         self._tell = tell
+        self._to_server_bytes = 0
+        self._to_client_bytes = 0
         self._tail = b""
         self._client_is_mid_message = False
         self._is_pausing = False
@@ -121,28 +141,41 @@ class _Pair:
         self._client.finish()
         self._server.close()
 
-    def stats(self) -> Stats:
-        return Stats(
-            to_server_bytes=self._server.bytes_sent,
-            to_client_bytes=self._client.bytes_sent,
+    def close_server(self) -> None:
+        self._server.close()
+
+    def facts(self) -> Facts:
+        point = self.point
+        return Facts(
+            to_server_bytes=self._to_server_bytes,
+            to_client_bytes=self._to_client_bytes,
             held_bytes=len(self._tail) + self._client.unsent + self._server.unsent,
-            doing=self._point.doing,
+            doing=point.doing,
+            is_awaited=point.is_awaited,
+            is_streaming=point.is_streaming,
+            may_have_committed=point.may_have_committed,
+            client_terminated=point.client_terminated,
+            client_has_ended=self._client.has_ended,
+            server_said_goodbye=point.server_said_goodbye,
         )
 
     # The two directions
 
     def from_client(self, data: memoryview) -> None:
         try:
-            self._point.client_sent(data)
+            relaxed = self.point.client_sent(data)
         except ProtocolError:
             self._stop(Happening.CLIENT_NOT_UNDERSTOOD)
             return
+        if relaxed is not None:
+            self._tell_relaxed(relaxed)
+        self._to_server_bytes += len(data)
         self._server.write(bytes(data))
         if not self._server.is_writable:
             self._client.pause_reading()
 
     def from_server(self, data: memoryview) -> None:
-        point = self._point
+        point = self.point
         try:
             unconfirmed = point.server_sent(data)
         except ProtocolError:
@@ -150,13 +183,13 @@ class _Pair:
             return
         if unconfirmed is not None:
             said = self._tail + bytes(data[: max(0, unconfirmed)])
-            self._client.write(said[: len(self._tail) + unconfirmed])
-            self._stop(Happening.COMMIT_UNCONFIRMED)
+            self._write_to_client(said[: len(self._tail) + unconfirmed])
+            self._stop(Happening.COMMIT_IN_DOUBT if point.is_in_doubt else Happening.COMMIT_UNCONFIRMED)
             return
         boundary = point.boundary
         size = len(data)
         if boundary == size:
-            self._client.write(self._tail + bytes(data) if self._tail else bytes(data))
+            self._write_to_client(self._tail + bytes(data) if self._tail else bytes(data))
             self._tail = b""
             self._client_is_mid_message = False
         else:
@@ -168,25 +201,29 @@ class _Pair:
 
     def _pass_on_whole_messages(self, data: memoryview, boundary: int) -> None:
         if boundary > 0:
-            self._client.write(b"".join((self._tail, data[:boundary])))
+            self._write_to_client(b"".join((self._tail, data[:boundary])))
             self._client_is_mid_message = False
             self._tail = bytes(data[boundary:])
         elif self._client_is_mid_message:
-            self._client.write(bytes(data))
+            self._write_to_client(bytes(data))
             return
         else:
             self._tail += bytes(data)
-        if len(self._tail) + self._point.missing > HELD_BYTES_MAX:
-            self._client.write(self._tail)
+        if len(self._tail) + self.point.missing > HELD_BYTES_MAX:
+            self._write_to_client(self._tail)
             self._tail = b""
             self._client_is_mid_message = True
+
+    def _write_to_client(self, data: bytes) -> None:
+        self._to_client_bytes += len(data)
+        self._client.write(data)
 
     # What the links tell
 
     def client_ended(self) -> None:
         if self._is_stopped:
             return
-        if self._point.doing is Doing.BUSY:
+        if self.point.doing is Doing.BUSY:
             self._server.end_sending()
         else:
             self._stop(Happening.CLIENT_ENDED)
@@ -209,12 +246,18 @@ class _Pair:
         else:
             self._client.pause_reading()
 
+    def _tell_relaxed(self, relaxed: Relaxed) -> None:
+        if Relaxed.COMMITS in relaxed:
+            self._tell(Happening.COMMITS_RELAXED)
+        if Relaxed.WARNINGS in relaxed:
+            self._tell(Happening.WARNINGS_HIDDEN)
+
     def _pause_if_safe(self) -> None:
         if self._is_paused:
             return
-        if self._point.is_streaming:
+        if self.point.is_streaming:
             self._tell(Happening.STREAMING)
-        elif self._point.doing is Doing.IDLE:
+        elif self.point.doing is Doing.IDLE:
             self._is_paused = True
             self._client.pause_reading()
             self._tell(Happening.PAUSED)

@@ -6,9 +6,10 @@ import struct
 
 import pytest
 
-from endpointd.block import NAMES_MAX, may_end
-from endpointd.commits import Laxity
-from endpointd.safepoint import Doing, SafePoint
+from endpointd.relay.block import NAMES_MAX, may_end
+from endpointd.relay.facts import Doing
+from endpointd.relay.relaxed import Relaxed
+from endpointd.relay.safepoint import SafePoint
 from pgwire.framing import COLLECTED_BYTES_MAX
 from pgwire.messages import SYNC, Frontend, message, query, ready_for_query
 
@@ -94,9 +95,7 @@ ENDINGS: dict[str, tuple[Step, ...]] = {
 
 
 def play(steps: tuple[Step, ...], *, trickle: bool, watched: bool = True) -> SafePoint:
-    point = SafePoint()
-    if watched:
-        point.watch(Laxity.NONE, lambda _: None)
+    point = SafePoint(Relaxed.NONE if watched else None)
     for step in steps:
         if isinstance(step, str):
             point.server_sent(ready_for_query(step))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from endpointd.cancel import CancelKeys
-from endpointd.safepoint import SafePoint
 from pgtopology.node import Address
 from pgwire.messages import BackendKey
 
@@ -13,7 +12,7 @@ HERE, THERE = Address("h", 1), Address("h", 2)
 
 def test_a_key_leads_to_its_server_while_the_session_lives() -> None:
     keys = CancelKeys()
-    keys.add(KEY, 1, HERE, SafePoint())
+    keys.add(KEY, 1, HERE)
     assert keys.find(KEY) == (HERE,)
     assert keys.find(BackendKey(7, b"abce")) == ()
     keys.remove(KEY, 1)
@@ -22,20 +21,20 @@ def test_a_key_leads_to_its_server_while_the_session_lives() -> None:
 
 
 def test_the_sessions_that_a_request_may_stop_are_known() -> None:
-    keys, one, two = CancelKeys(), SafePoint(), SafePoint()
-    keys.add(KEY, 1, HERE, one)
-    keys.add(KEY, 2, THERE, two)
-    assert keys.points(KEY) == (one, two)
+    keys = CancelKeys()
+    keys.add(KEY, 1, HERE)
+    keys.add(KEY, 2, THERE)
+    assert keys.sessions(KEY) == (1, 2)
     keys.remove(KEY, 1)
-    assert keys.points(KEY) == (two,)
-    assert keys.points(BackendKey(7, b"abce")) == ()
+    assert keys.sessions(KEY) == (2,)
+    assert keys.sessions(BackendKey(7, b"abce")) == ()
 
 
 def test_two_sessions_with_one_key_are_both_told_and_end_apart() -> None:
     keys = CancelKeys()
-    keys.add(KEY, 1, HERE, SafePoint())
-    keys.add(KEY, 2, THERE, SafePoint())
-    keys.add(KEY, 3, HERE, SafePoint())
+    keys.add(KEY, 1, HERE)
+    keys.add(KEY, 2, THERE)
+    keys.add(KEY, 3, HERE)
     assert keys.find(KEY) == (HERE, THERE)
     keys.remove(KEY, 1)
     keys.remove(KEY, 9)

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from endpointd.commits import Laxity, is_promised, is_quorum, laxity_of, settings_asked_for, startup_laxity, startup_refusal
+from endpointd.relay.relaxed import Relaxed, relaxed_by
+from endpointd.startupsettings import refused_at_startup, relaxed_at_startup, settings_asked_for
 from pgtopology.desired import DesiredSettings
 from pgtopology.document import Durability
 from pgwire.startup import StartupMessage, make_startup
@@ -59,8 +60,8 @@ def test_any_options_can_be_read(options: str) -> None:
 @pytest.mark.parametrize("value", ["on", "ON", "true", "yes", "1"])
 def test_full_commits_may_be_asked_for(value: str) -> None:
     message = make_startup("u", "d", synchronous_commit=value, options=f"-c synchronous_commit={value}")
-    assert startup_refusal(message) is None
-    assert startup_laxity(message) is Laxity.NONE
+    assert refused_at_startup(message) is None
+    assert relaxed_at_startup(message) is Relaxed.NONE
 
 
 @pytest.mark.parametrize("value", ["off", "LOCAL", "remote_write", "remote_apply", "false", "no", "0", "", "nonsense"])
@@ -68,72 +69,71 @@ def test_full_commits_may_be_asked_for(value: str) -> None:
 def test_less_is_refused_and_says_what_to_do(value: str, how: str) -> None:
     word = ("Synchronous_Commit", value) if how == "parameter" else ("options", f"-c synchronous_commit={value}")
     message = StartupMessage(3 << 16, (("user", "u"), word))
-    why = startup_refusal(message)
+    why = refused_at_startup(message)
     assert why is not None
     assert (why.sqlstate, why.kind) == ("22023", "commits_relaxed")
     assert f'"synchronous_commit" cannot be set to "{value}"' in why.message
-    assert startup_laxity(message) is Laxity.RELAXED
+    assert relaxed_at_startup(message) is Relaxed.COMMITS
 
 
 def test_the_reason_against_remote_apply_is_another_than_against_less() -> None:
-    details = [startup_refusal(make_startup("u", "d", synchronous_commit=value)) for value in ("off", "remote_apply")]
+    details = [refused_at_startup(make_startup("u", "d", synchronous_commit=value)) for value in ("off", "remote_apply")]
     assert ["before they are on the quorum" in (why.detail or "") for why in details if why is not None] == [True, False]
 
 
 def test_a_later_word_does_not_excuse_an_earlier_one() -> None:
     message = StartupMessage(3 << 16, (("user", "u"), ("options", "-c synchronous_commit=off"), ("synchronous_commit", "on")))
-    assert startup_refusal(message) is not None
+    assert refused_at_startup(message) is not None
 
 
 @pytest.mark.parametrize(("value", "refused"), [("error", True), ("Fatal", True), ("warning", False), ("notice", False)])
 def test_warnings_may_not_be_hidden(value: str, refused: bool) -> None:
-    why = startup_refusal(make_startup("u", "d", client_min_messages=value))
+    why = refused_at_startup(make_startup("u", "d", client_min_messages=value))
     assert (why.kind if why is not None else None) == ("warnings_hidden" if refused else None)
 
 
 def test_a_client_is_quoted_in_utf8_and_not_without_end() -> None:
-    why = startup_refusal(make_startup("u", "d", synchronous_commit="\udcff" + "x" * 5000))
+    why = refused_at_startup(make_startup("u", "d", synchronous_commit="\udcff" + "x" * 5000))
     assert why is not None
     assert len(why.encode()) < 600
 
 
 def test_the_promise_is_the_quorums_unless_an_operator_gave_it_up() -> None:
     topology = document(writer="n1")
-    assert is_promised(topology)
-    assert is_promised(msgspec.structs.replace(topology, durability=Durability.REDUCED))
-    assert not is_promised(None)
-    assert not is_promised(msgspec.structs.replace(topology, durability=Durability.ASYNC))
+    assert topology.promises_commits
+    assert msgspec.structs.replace(topology, durability=Durability.REDUCED).promises_commits
+    assert not msgspec.structs.replace(topology, durability=Durability.ASYNC).promises_commits
     relaxed = msgspec.structs.replace(topology, desired=DesiredSettings(relaxed_commits=True))
-    assert not is_promised(relaxed)
-    assert is_quorum(relaxed)
+    assert not relaxed.promises_commits
+    assert relaxed.waits_for_copies
 
 
 @pytest.mark.parametrize(
-    ("statement", "laxity"),
+    ("statement", "relaxed"),
     [
-        ("set synchronous_commit = off", Laxity.RELAXED),
-        ("begin; SET LOCAL Synchronous_Commit TO 'local'; insert into t values (1); commit", Laxity.RELAXED),
-        ("select set_config('synchronous_commit', 'off', false)", Laxity.RELAXED),
-        ("alter role u set synchronous_commit = off", Laxity.RELAXED),
-        ("set synchronous_commit = one", Laxity.RELAXED),
-        ("set synchronous_commit = on; set synchronous_commit = off", Laxity.RELAXED),
-        ('set "synchronous_commit" = off', Laxity.RELAXED),
-        ("set synchronous_commit = on", Laxity.NONE),
-        ('set "synchronous_commit" to default', Laxity.NONE),
-        ("SET SESSION synchronous_commit TO 'remote_apply'", Laxity.RELAXED),
-        ("SET SESSION synchronous_commit TO 'on'", Laxity.NONE),
-        ("show synchronous_commit", Laxity.NONE),
-        ("reset synchronous_commit", Laxity.NONE),
-        ("select current_setting('synchronous_commit')", Laxity.NONE),
-        ("select set_config('synchronous_commit', 'on', true)", Laxity.NONE),
-        ("set client_min_messages = error", Laxity.DEAF),
-        ("select set_config('client_min_messages', 'error', false)", Laxity.DEAF),
-        ("SET client_min_messages = warning;", Laxity.NONE),
-        ("select pg_catalog.set_config('client_min_messages', 'notice', false)", Laxity.NONE),
-        ("set client_min_messages to error; set synchronous_commit to off", Laxity.DEAF | Laxity.RELAXED),
-        ("select a_b from t", Laxity.NONE),
-        ("", Laxity.NONE),
+        ("set synchronous_commit = off", Relaxed.COMMITS),
+        ("begin; SET LOCAL Synchronous_Commit TO 'local'; insert into t values (1); commit", Relaxed.COMMITS),
+        ("select set_config('synchronous_commit', 'off', false)", Relaxed.COMMITS),
+        ("alter role u set synchronous_commit = off", Relaxed.COMMITS),
+        ("set synchronous_commit = one", Relaxed.COMMITS),
+        ("set synchronous_commit = on; set synchronous_commit = off", Relaxed.COMMITS),
+        ('set "synchronous_commit" = off', Relaxed.COMMITS),
+        ("set synchronous_commit = on", Relaxed.NONE),
+        ('set "synchronous_commit" to default', Relaxed.NONE),
+        ("SET SESSION synchronous_commit TO 'remote_apply'", Relaxed.COMMITS),
+        ("SET SESSION synchronous_commit TO 'on'", Relaxed.NONE),
+        ("show synchronous_commit", Relaxed.NONE),
+        ("reset synchronous_commit", Relaxed.NONE),
+        ("select current_setting('synchronous_commit')", Relaxed.NONE),
+        ("select set_config('synchronous_commit', 'on', true)", Relaxed.NONE),
+        ("set client_min_messages = error", Relaxed.WARNINGS),
+        ("select set_config('client_min_messages', 'error', false)", Relaxed.WARNINGS),
+        ("SET client_min_messages = warning;", Relaxed.NONE),
+        ("select pg_catalog.set_config('client_min_messages', 'notice', false)", Relaxed.NONE),
+        ("set client_min_messages to error; set synchronous_commit to off", Relaxed.WARNINGS | Relaxed.COMMITS),
+        ("select a_b from t", Relaxed.NONE),
+        ("", Relaxed.NONE),
     ],
 )
-def test_statements_that_weaken_commits_are_noticed(statement: str, laxity: Laxity) -> None:
-    assert laxity_of(statement.encode() + b"\0") == laxity
+def test_statements_that_weaken_commits_are_noticed(statement: str, relaxed: Relaxed) -> None:
+    assert relaxed_by(statement.encode() + b"\0") == relaxed

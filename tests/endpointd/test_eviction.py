@@ -5,10 +5,8 @@ from __future__ import annotations
 import pytest
 
 from endpointd import refusal
-from endpointd.eviction import Assignment, Eviction, When, evictions, farewell
-from endpointd.refusal import Refusal
+from endpointd.eviction import Assignment, Eviction, When, evictions
 from endpointd.routing import Backend, make_table
-from endpointd.safepoint import Doing
 from pgtopology.document import Topology, TransitionKind
 from pgtopology.epoch import Epoch
 from pgtopology.node import Address, NodeName, Role
@@ -61,22 +59,3 @@ def test_readers_that_fell_back_to_the_writer_stay_while_it_is_the_writer() -> N
 
 def test_readers_of_a_server_that_left_end_when_it_is_safe() -> None:
     assert ended(document(*MEMBERS[:2], writer="n1", epoch=4)) == (Eviction(3, refusal.server_removed("n3"), When.SAFE_POINT),)
-
-
-@pytest.mark.parametrize(
-    ("doing", "is_writer", "may_have", "because", "told"),
-    [
-        (Doing.BUSY, True, True, None, refusal.outcome_unknown()),
-        (Doing.BUSY, True, True, refusal.primary_changed(), refusal.outcome_unknown()),
-        (Doing.BUSY, True, False, None, refusal.server_lost()),
-        (Doing.BUSY, True, False, refusal.primary_changed(), refusal.primary_changed()),
-        (Doing.IN_TRANSACTION, True, True, refusal.primary_changed(), refusal.primary_changed()),
-        (Doing.IDLE, True, True, None, refusal.server_lost()),
-        (Doing.BUSY, False, True, None, refusal.server_lost()),
-        (Doing.BUSY, False, True, refusal.primary_changed(), refusal.primary_changed()),
-    ],
-)
-def test_only_what_may_have_been_a_commit_is_unknown(
-    doing: Doing, is_writer: bool, may_have: bool, because: Refusal | None, told: Refusal
-) -> None:
-    assert farewell(doing, is_writer=is_writer, may_have_committed=may_have, because=because) == told

@@ -11,11 +11,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from endpointd.commits import Laxity
 from endpointd.link import WRITE_BYTES_HIGH, Link
 from endpointd.relay.asyncio_engine import HELD_BYTES_MAX, AsyncioEngine
-from endpointd.relay.seam import Engine, Happening
-from endpointd.safepoint import SYNC_WAIT_ROUTINE, Doing, SafePoint
+from endpointd.relay.engine import Engine, Happening
+from endpointd.relay.facts import Doing, Facts
+from endpointd.relay.relaxed import Relaxed
+from endpointd.relay.safepoint import SYNC_WAIT_ROUTINE
 from pgwire.messages import (
     Backend,
     Report,
@@ -84,17 +85,23 @@ class Bench:
                 self._news.clear()
 
     @property
-    def doing(self) -> Doing:
-        return self.engine.stats(TOKEN).doing
+    def facts(self) -> Facts:
+        return self.engine.facts(TOKEN)
 
     async def wait_until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(10):
             while not condition():
                 await asyncio.sleep(0.005)
 
-    async def become_idle(self) -> None:
-        await self.server.send(ready_for_query("I"))
-        assert await self.client.receive(6) == ready_for_query("I")
+    async def ask(self, statement: str) -> None:
+        """Have the client ask and the server hear it."""
+        await self.client.send(query(statement))
+        assert await self.server.receive(len(query(statement))) == query(statement)
+
+    async def answer_with(self, data: bytes) -> None:
+        """Have the server answer and the client hear it."""
+        await self.server.send(data)
+        assert await self.client.receive(len(data)) == data
 
 
 async def connected() -> tuple[Link, Peer]:
@@ -110,7 +117,7 @@ async def connected() -> tuple[Link, Peer]:
 
 @asynccontextmanager
 async def bench(
-    engine: Engine, *, server_rest: bytes = b"", client_rest: bytes = b"", point: SafePoint | None = None
+    engine: Engine, *, server_rest: bytes = b"", client_rest: bytes = b"", watch: Relaxed | None = None
 ) -> AsyncIterator[Bench]:
     client_link, client = await connected()
     server_link, server = await connected()
@@ -119,8 +126,8 @@ async def bench(
         TOKEN,
         client_link,
         server_link,
-        point if point is not None else SafePoint(),
         made.tell,
+        watch=watch,
         server_rest=server_rest,
         client_rest=client_rest,
     )
@@ -158,8 +165,8 @@ async def test_bytes_pass_both_ways_unchanged(engine: Engine) -> None:
         )
         assert to_client == rows
         assert to_server == copied
-        stats = engine.stats(TOKEN)
-        assert (stats.to_client_bytes, stats.to_server_bytes, stats.held_bytes) == (len(rows), len(copied), 0)
+        facts = engine.facts(TOKEN)
+        assert (facts.to_client_bytes, facts.to_server_bytes, facts.held_bytes) == (len(rows), len(copied), 0)
 
 
 async def test_what_was_read_before_the_hand_over_comes_first(engine: Engine) -> None:
@@ -181,10 +188,10 @@ async def test_a_side_that_does_not_read_stops_the_other(engine: Engine, side: s
         async def stalled() -> int:
             before = -1
             while True:
-                stats = engine.stats(TOKEN)
-                now = stats.to_client_bytes + stats.to_server_bytes
+                facts = engine.facts(TOKEN)
+                now = facts.to_client_bytes + facts.to_server_bytes
                 if now and now == before:
-                    return stats.held_bytes
+                    return facts.held_bytes
                 before = now
                 await asyncio.sleep(0.2)
 
@@ -234,8 +241,6 @@ async def test_a_client_that_half_closes_gets_what_it_asked_for(engine: Engine) 
 async def test_an_idle_client_that_half_closes_has_left(engine: Engine) -> None:
     async with bench(engine) as b:
         b.answer = lambda _happening: engine.drop(TOKEN)
-        await b.server.send(ready_for_query("I"))
-        await b.wait_until(lambda: b.doing is Doing.IDLE)
         b.client.sock.shutdown(socket.SHUT_WR)
         await b.wait_for(Happening.CLIENT_ENDED)
 
@@ -244,7 +249,7 @@ async def test_a_client_that_breaks_off_has_left_whatever_is_under_way(engine: E
     async with bench(engine) as b:
         b.answer = lambda _happening: engine.drop(TOKEN)
         await b.client.send(query("select 1"))
-        await b.wait_until(lambda: b.doing is Doing.BUSY)
+        await b.wait_until(lambda: b.facts.doing is Doing.BUSY)
         b.client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         b.client.close()
         await b.wait_for(Happening.CLIENT_ENDED)
@@ -265,7 +270,7 @@ async def test_a_message_too_long_to_be_held_is_passed_on_and_never_broken_by_an
         assert await b.client.receive(HELD_BYTES_MAX * 2) == long[: HELD_BYTES_MAX * 2]
         await b.server.send(long[HELD_BYTES_MAX * 2 :] + long[:HELD_BYTES_MAX])
         assert await b.client.receive(HELD_BYTES_MAX + 5) == long[HELD_BYTES_MAX * 2 :]
-        await b.wait_until(lambda: engine.stats(TOKEN).to_client_bytes == len(long) + HELD_BYTES_MAX)
+        await b.wait_until(lambda: engine.facts(TOKEN).to_client_bytes == len(long) + HELD_BYTES_MAX)
         engine.drop(TOKEN, BYE)
         assert await b.client.receive_all() == long[:HELD_BYTES_MAX]
 
@@ -281,7 +286,6 @@ async def test_after_a_long_message_errors_are_possible_again(engine: Engine) ->
 
 async def test_a_pause_waits_for_the_safe_point_and_keeps_what_the_client_says(engine: Engine) -> None:
     async with bench(engine) as b:
-        await b.become_idle()
         await b.client.send(query("select 1"))
         await b.server.receive(len(query("select 1")))
         engine.pause(TOKEN)
@@ -301,7 +305,7 @@ async def test_a_pause_waits_for_the_safe_point_and_keeps_what_the_client_says(e
         await b.client.send(query("select 2"))
         await b.server.send(ROW)
         assert await b.client.receive(len(ROW)) == ROW
-        assert engine.stats(TOKEN).to_server_bytes == len(query("select 1") + query("commit"))
+        assert engine.facts(TOKEN).to_server_bytes == len(query("select 1") + query("commit"))
         engine.resume(TOKEN)
         assert await b.server.receive(len(query("select 2"))) == query("select 2")
         assert b.told == [Happening.PAUSED]
@@ -309,9 +313,8 @@ async def test_a_pause_waits_for_the_safe_point_and_keeps_what_the_client_says(e
 
 async def test_an_idle_session_pauses_at_once_and_can_be_ended_there(engine: Engine) -> None:
     async with bench(engine) as b:
-        await b.become_idle()
         engine.pause(TOKEN)
-        assert b.told == [Happening.PAUSED]
+        await b.wait_for(Happening.PAUSED)
         engine.drop(TOKEN, BYE)
         assert await b.client.receive_all() == BYE
         assert await b.server.receive_all() == b""
@@ -319,7 +322,6 @@ async def test_an_idle_session_pauses_at_once_and_can_be_ended_there(engine: Eng
 
 async def test_a_paused_session_notices_the_end_of_its_server(engine: Engine) -> None:
     async with bench(engine) as b:
-        await b.become_idle()
         engine.pause(TOKEN)
         b.server.close()
         await b.wait_for(Happening.SERVER_ENDED)
@@ -346,10 +348,8 @@ async def test_a_success_in_doubt_is_held_back_from_its_first_byte(engine: Engin
     done = message(Backend.COMMAND_COMPLETE, b"COMMIT\0") + ready_for_query("I")
     stream = ROW + done
     for cut in range(1, len(stream)):
-        point = SafePoint()
-        point.watch(Laxity.DEAF, lambda _: None)
-        point.cancel_begins()
-        async with bench(engine, point=point) as b:
+        async with bench(engine, watch=Relaxed.WARNINGS) as b:
+            engine.cancel_begins(TOKEN)
             b.answer = lambda _happening: engine.drop(TOKEN, BYE)
             await b.server.send(stream[:cut])
             if cut > len(ROW):
@@ -358,7 +358,7 @@ async def test_a_success_in_doubt_is_held_back_from_its_first_byte(engine: Engin
                 await b.server.send(stream[cut:])
             rest = await b.client.receive_all()
             assert rest == (BYE if cut > len(ROW) else ROW + BYE), cut
-            assert b.told == [Happening.COMMIT_UNCONFIRMED]
+            assert b.told == [Happening.COMMIT_IN_DOUBT]
 
 
 async def test_a_client_that_sends_nonsense_is_told(engine: Engine) -> None:
@@ -380,7 +380,6 @@ async def test_a_server_that_sends_nonsense_is_gone(engine: Engine) -> None:
 
 async def test_a_stream_is_told_of_and_goes_on_both_ways(engine: Engine) -> None:
     async with bench(engine) as b:
-        await b.become_idle()
         await b.client.send(query("start"))
         await b.server.receive(len(query("start")))
         engine.pause(TOKEN)
@@ -391,7 +390,8 @@ async def test_a_stream_is_told_of_and_goes_on_both_ways(engine: Engine) -> None
         assert await b.client.receive(len(wal)) == wal
         b.told.clear()
         engine.pause(TOKEN)
-        assert b.told == [Happening.STREAMING], "whoever asks once more is told once more"
+        await b.wait_for(Happening.STREAMING)  # whoever asks once more is told once more
+        assert b.facts.is_streaming
         await b.client.send(message(ord("d"), b"status"))
         assert await b.server.receive(11) == message(ord("d"), b"status")
         await b.client.send(message(ord("c")))
@@ -407,8 +407,10 @@ async def test_a_side_that_is_gone_before_the_hand_over_is_told(engine: Engine) 
         while not server_link.has_ended:
             await asyncio.sleep(0.005)
     told: list[Happening] = []
-    engine.add(TOKEN, client_link, server_link, SafePoint(), told.append, server_rest=ROW)
-    assert told == [Happening.SERVER_ENDED]
+    engine.add(TOKEN, client_link, server_link, told.append, server_rest=ROW)
+    async with asyncio.timeout(5):
+        while told != [Happening.SERVER_ENDED]:
+            await asyncio.sleep(0.005)
     engine.drop(TOKEN, BYE)
     assert await client.receive_all() == ROW + BYE
     engine.drop(TOKEN)
@@ -418,8 +420,8 @@ async def test_a_side_that_is_gone_before_the_hand_over_is_told(engine: Engine) 
 async def test_a_goodbye_is_not_overtaken_by_a_reset(engine: Engine) -> None:
     """The client is in the middle of sending when it is told; it can finish that and then reads why, and a clean end."""
     async with bench(engine) as b:
-        await b.become_idle()
         engine.pause(TOKEN)
+        await b.wait_for(Happening.PAUSED)
         await b.client.send(query("x" * 100_000))
         engine.drop(TOKEN, BYE)
         await b.client.send(query("y" * 100_000))
@@ -435,3 +437,91 @@ async def test_a_client_that_never_closes_is_closed(engine: Engine) -> None:
                 while True:
                     await b.client.send(b"still here")
                     await asyncio.sleep(0.05)
+
+
+async def test_what_a_session_is_doing_is_known(engine: Engine) -> None:
+    async with bench(engine, watch=Relaxed.NONE) as b:
+        assert b.facts.doing is Doing.IDLE, "a relay begins behind the login"
+        await b.ask("begin")
+        assert (b.facts.doing, b.facts.is_awaited, b.facts.may_have_committed) == (Doing.BUSY, True, True)
+        await b.answer_with(message(Backend.COMMAND_COMPLETE, b"BEGIN\0") + ready_for_query("T"))
+        assert (b.facts.doing, b.facts.is_awaited) == (Doing.IN_TRANSACTION, False)
+        await b.ask("insert")
+        assert (b.facts.doing, b.facts.may_have_committed) == (Doing.BUSY, False), "nothing under way ends the block"
+        await b.ask("commit")
+        assert b.facts.may_have_committed
+        assert b.told == []
+
+
+async def test_without_a_watch_whatever_is_under_way_may_have_committed_and_nothing_is_told(engine: Engine) -> None:
+    async with bench(engine) as b:
+        await b.ask("set synchronous_commit = off")
+        await b.answer_with(ready_for_query("T"))
+        await b.ask("insert")
+        assert b.facts.may_have_committed
+        assert b.told == []
+
+
+async def test_what_a_watched_client_relaxes_is_told_once_and_what_is_known_is_not(engine: Engine) -> None:
+    async with bench(engine, watch=Relaxed.WARNINGS) as b:
+        for _ in range(2):
+            await b.ask("set synchronous_commit = off; set client_min_messages = error")
+            await b.answer_with(ready_for_query("I"))
+        assert b.told == [Happening.COMMITS_RELAXED]
+    async with bench(engine, watch=Relaxed.NONE) as b:
+        for _ in range(2):
+            await b.ask("set client_min_messages = error")
+            await b.answer_with(ready_for_query("I"))
+        assert b.told == [Happening.WARNINGS_HIDDEN]
+        await b.ask("insert")
+        engine.cancel_begins(TOKEN)
+        await b.server.send(message(Backend.COMMAND_COMPLETE, b"INSERT 0 1\0"))
+        await b.wait_for(Happening.COMMIT_IN_DOUBT)
+
+
+async def test_a_request_that_was_delivered_before_the_statement_leaves_no_doubt(engine: Engine) -> None:
+    async with bench(engine, watch=Relaxed.WARNINGS) as b:
+        engine.cancel_begins(TOKEN)
+        engine.cancel_ended(TOKEN)
+        await b.ask("insert")
+        await b.answer_with(message(Backend.COMMAND_COMPLETE, b"INSERT 0 1\0") + ready_for_query("I"))
+        assert b.told == []
+
+
+async def test_how_it_ended_is_known_until_the_pair_is_dropped(engine: Engine) -> None:
+    async with bench(engine) as b:
+        await b.ask("select 1")
+        await b.client.send(message(ord("X")))
+        await b.wait_until(lambda: b.facts.client_terminated)
+        b.client.sock.shutdown(socket.SHUT_WR)
+        await b.wait_until(lambda: b.facts.client_has_ended)
+        await b.server.send(error_response("FATAL", "57P01", "bye"))
+        b.server.close()
+        await b.wait_for(Happening.SERVER_ENDED)
+        facts = b.facts
+        assert facts.server_said_goodbye
+        assert facts.is_awaited
+        assert facts.to_server_bytes == len(query("select 1") + message(ord("X")))
+        assert facts.to_client_bytes == len(error_response("FATAL", "57P01", "bye"))
+
+
+async def test_a_server_can_be_given_back_before_the_client_is_told(engine: Engine) -> None:
+    async with bench(engine) as b:
+        engine.pause(TOKEN)
+        await b.wait_for(Happening.PAUSED)
+        engine.close_server(TOKEN)
+        assert await b.server.receive_all() == b""
+        b.server.close()
+        assert b.facts.doing is Doing.IDLE
+        engine.drop(TOKEN, BYE)
+        assert await b.client.receive_all() == BYE
+        assert b.told == [Happening.PAUSED], "that the server has ended is no news"
+
+
+async def test_a_pair_that_is_over_is_no_error(engine: Engine) -> None:
+    async with bench(engine) as b:
+        engine.drop(TOKEN)
+        engine.drop(TOKEN, BYE)
+        engine.cancel_begins(TOKEN)
+        engine.cancel_ended(TOKEN)
+        assert await b.client.receive_all() == b""

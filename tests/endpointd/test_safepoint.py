@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from endpointd.commits import Laxity
-from endpointd.safepoint import SYNC_WAIT_ROUTINE, Doing, SafePoint
+from endpointd.relay.facts import Doing
+from endpointd.relay.relaxed import Relaxed
+from endpointd.relay.safepoint import SYNC_WAIT_ROUTINE, SafePoint
 from pgwire.errors import ProtocolError
 from pgwire.messages import Backend, encode_report, error_response, make_report, message, query, ready_for_query
 
@@ -31,33 +32,31 @@ def frames(side: str, text: str) -> bytes:
 
 
 PLAYS: dict[str, list[Step]] = {
-    "before the server is ready a session is busy": [BUSY, ("c", "p"), BUSY],
-    "a query that was sent with the login": [("c", "pQ"), ("s", "ZI"), BUSY, ("s", "TDCZI"), IDLE],
-    "a query": [("s", "ZI"), IDLE, ("c", "Q"), BUSY, ("s", "TDDC"), BUSY, ("s", "ZI"), IDLE],
-    "a transaction": [("s", "ZI"), ("c", "Q"), ("s", "CZT"), IN_TRANSACTION, ("c", "Q"), BUSY, ("s", "CZI"), IDLE],
-    "a failed transaction": [("s", "ZI"), ("c", "Q"), ("s", "EZE"), IN_TRANSACTION],
-    "extended protocol": [("s", "ZI"), ("c", "PBDE"), BUSY, ("c", "S"), BUSY, ("s", "12TDC"), BUSY, ("s", "ZI"), IDLE],
-    "work that is not synced yet": [("s", "ZI"), ("c", "PBDEH"), ("s", "12TDC"), BUSY, ("c", "S"), ("s", "ZI"), IDLE],
-    "a pipeline": [("s", "ZI"), ("c", "PBES" * 3), ("s", "12CZI"), BUSY, ("s", "12CZI"), BUSY, ("s", "12CZI"), IDLE],
-    "an error in a pipeline": [("s", "ZI"), ("c", "PBESPBES"), ("s", "EZI"), BUSY, ("s", "12CZI"), IDLE],
-    "a function call": [("s", "ZI"), ("c", "F"), BUSY, ("s", "VZI"), IDLE],
-    "notifications do not matter": [("s", "ZI"), ("s", "A"), IDLE, ("s", "SN"), IDLE],
-    "copy out": [("s", "ZI"), ("c", "Q"), ("s", "Hddd"), BUSY, ("s", "cCZI"), IDLE],
-    "copy in": [("s", "ZI"), ("c", "Q"), ("s", "G"), BUSY, ("c", "ddd"), BUSY, ("c", "c"), BUSY, ("s", "CZI"), IDLE],
-    "copy in given up by the client": [("s", "ZI"), ("c", "Q"), ("s", "G"), ("c", "df"), ("s", "EZI"), IDLE],
-    "copy in refused by the server": [("s", "ZI"), ("c", "Q"), ("s", "G"), ("c", "d"), ("s", "EZI"), ("c", "ddc"), IDLE],
+    "a query": [IDLE, ("c", "Q"), BUSY, ("s", "TDDC"), BUSY, ("s", "ZI"), IDLE],
+    "a transaction": [("c", "Q"), ("s", "CZT"), IN_TRANSACTION, ("c", "Q"), BUSY, ("s", "CZI"), IDLE],
+    "a failed transaction": [("c", "Q"), ("s", "EZE"), IN_TRANSACTION],
+    "extended protocol": [("c", "PBDE"), BUSY, ("c", "S"), BUSY, ("s", "12TDC"), BUSY, ("s", "ZI"), IDLE],
+    "work that is not synced yet": [("c", "PBDEH"), ("s", "12TDC"), BUSY, ("c", "S"), ("s", "ZI"), IDLE],
+    "a pipeline": [("c", "PBES" * 3), ("s", "12CZI"), BUSY, ("s", "12CZI"), BUSY, ("s", "12CZI"), IDLE],
+    "an error in a pipeline": [("c", "PBESPBES"), ("s", "EZI"), BUSY, ("s", "12CZI"), IDLE],
+    "a function call": [("c", "F"), BUSY, ("s", "VZI"), IDLE],
+    "notifications do not matter": [("s", "A"), IDLE, ("s", "SN"), IDLE],
+    "copy out": [("c", "Q"), ("s", "Hddd"), BUSY, ("s", "cCZI"), IDLE],
+    "copy in": [("c", "Q"), ("s", "G"), BUSY, ("c", "ddd"), BUSY, ("c", "c"), BUSY, ("s", "CZI"), IDLE],
+    "copy in given up by the client": [("c", "Q"), ("s", "G"), ("c", "df"), ("s", "EZI"), IDLE],
+    "copy in refused by the server": [("c", "Q"), ("s", "G"), ("c", "d"), ("s", "EZI"), ("c", "ddc"), IDLE],
     "copy in by the extended protocol, with the Sync that is swallowed": [
-        ("s", "ZI"), ("c", "PBDES"), ("s", "12nG"), BUSY, ("c", "ddc"), BUSY, ("c", "S"), ("s", "C"), BUSY, ("s", "ZI"), IDLE,
+        ("c", "PBDES"), ("s", "12nG"), BUSY, ("c", "ddc"), BUSY, ("c", "S"), ("s", "C"), BUSY, ("s", "ZI"), IDLE,
     ],
     "copy in by the extended protocol, without an early Sync": [
-        ("s", "ZI"), ("c", "PBEH"), ("s", "12G"), ("c", "dc"), BUSY, ("s", "C"), BUSY, ("c", "S"), BUSY, ("s", "ZI"), IDLE,
+        ("c", "PBEH"), ("s", "12G"), ("c", "dc"), BUSY, ("s", "C"), BUSY, ("c", "S"), BUSY, ("s", "ZI"), IDLE,
     ],
     "copy in by the extended protocol, refused by the server": [
-        ("s", "ZI"), ("c", "PBDES"), ("s", "12nG"), ("c", "d"), ("s", "E"), BUSY, ("c", "dc"), BUSY, ("c", "S"),
+        ("c", "PBDES"), ("s", "12nG"), ("c", "d"), ("s", "E"), BUSY, ("c", "dc"), BUSY, ("c", "S"),
         ("s", "ZI"), IDLE,
     ],
     "replication streams both ways": [
-        ("s", "ZI"), ("c", "Q"), ("s", "Wdd"), BUSY, ("c", "d"), BUSY, ("c", "c"), ("s", "cCZI"), IDLE,
+        ("c", "Q"), ("s", "Wdd"), BUSY, ("c", "d"), BUSY, ("c", "c"), ("s", "cCZI"), IDLE,
     ],
 }  # fmt: skip
 
@@ -66,9 +65,8 @@ PLAYS: dict[str, list[Step]] = {
 @pytest.mark.parametrize("trickle", [False, True])
 @pytest.mark.parametrize("watched", [False, True])
 def test_plays(name: str, trickle: bool, watched: bool) -> None:
-    point = SafePoint()
+    point = SafePoint(Relaxed.WARNINGS if watched else None)
     if watched:
-        point.watch(Laxity.DEAF, lambda _: None)
         point.cancel_begins()
         point.cancel_ended()
     for step in PLAYS[name]:
@@ -113,9 +111,9 @@ def test_the_servers_boundary_is_told() -> None:
 
 def test_terminate_is_noticed() -> None:
     point = SafePoint()
-    assert not point.has_left
+    assert not point.client_terminated
     point.client_sent(message(ord("X")))
-    assert point.has_left
+    assert point.client_terminated
 
 
 def test_a_servers_own_goodbye_is_noticed_as_long_as_it_is_the_last_word() -> None:
@@ -147,27 +145,25 @@ CANCELED = error_response("ERROR", "57014", "canceling statement due to user req
 SUCCESS = message(ord("C"), b"INSERT 0 1\0")
 
 
-def deaf() -> SafePoint:
+def hiding() -> SafePoint:
     """Return a session that is idle, and hides warnings."""
-    point = SafePoint()
-    point.server_sent(ready_for_query("I"))
-    told: list[Laxity] = []
-    point.watch(Laxity.NONE, told.append)
+    point = SafePoint(Relaxed.NONE)
+    told: list[Relaxed | None] = []
     for _ in range(2):
-        point.client_sent(query("set client_min_messages = error"))
+        told.append(point.client_sent(query("set client_min_messages = error")))
         point.server_sent(message(ord("C"), b"SET\0") + ready_for_query("I"))
-    assert told == [Laxity.DEAF]
+    assert told == [Relaxed.WARNINGS, None]
     return point
 
 
 def test_a_success_after_a_cancel_request_is_in_doubt_in_a_session_that_hides_warnings() -> None:
-    point = deaf()
+    point = hiding()
     point.client_sent(query("insert"))
     point.cancel_begins()
     row = message(ord("D"), b"x")
     assert point.server_sent(row + SUCCESS + ready_for_query("I")) == len(row)
     # Cut in two: where the success begins is in the chunk before.
-    point = deaf()
+    point = hiding()
     point.client_sent(query("insert"))
     point.cancel_begins()
     point.cancel_ended()
@@ -176,7 +172,7 @@ def test_a_success_after_a_cancel_request_is_in_doubt_in_a_session_that_hides_wa
 
 
 def test_by_the_extended_protocol_it_is_the_server_that_is_ready_again_that_is_in_doubt() -> None:
-    point = deaf()
+    point = hiding()
     point.client_sent(message(ord("E")) + message(ord("S")))
     assert point.server_sent(SUCCESS) is None
     point.cancel_begins()
@@ -184,7 +180,7 @@ def test_by_the_extended_protocol_it_is_the_server_that_is_ready_again_that_is_i
 
 
 def test_a_request_that_was_felt_leaves_no_doubt() -> None:
-    point = deaf()
+    point = hiding()
     point.client_sent(query("select pg_sleep(1)"))
     point.cancel_begins()
     assert point.server_sent(CANCELED + ready_for_query("I")) is None
@@ -194,7 +190,7 @@ def test_a_request_that_was_felt_leaves_no_doubt() -> None:
 
 
 def test_inside_a_transaction_only_its_commit_is_in_doubt() -> None:
-    point = deaf()
+    point = hiding()
     point.client_sent(query("begin"))
     point.server_sent(message(ord("C"), b"BEGIN\0") + ready_for_query("T"))
     point.client_sent(query("insert"))
@@ -205,7 +201,7 @@ def test_inside_a_transaction_only_its_commit_is_in_doubt() -> None:
 
 
 def test_a_request_that_reaches_an_idle_session_leaves_no_doubt() -> None:
-    point = deaf()
+    point = hiding()
     point.cancel_begins()
     assert point.is_in_doubt
     point.cancel_ended()
@@ -213,9 +209,7 @@ def test_a_request_that_reaches_an_idle_session_leaves_no_doubt() -> None:
 
 
 def test_a_session_that_hears_warnings_is_never_in_doubt() -> None:
-    point = SafePoint()
-    point.server_sent(ready_for_query("I"))
-    point.watch(Laxity.RELAXED, lambda _: None)
+    point = SafePoint(Relaxed.COMMITS)
     point.client_sent(query("insert"))
     point.cancel_begins()
     assert point.server_sent(SUCCESS + ready_for_query("I")) is None
@@ -224,7 +218,6 @@ def test_a_session_that_hears_warnings_is_never_in_doubt() -> None:
 @pytest.mark.parametrize("tail", ["cCZI", "EZI"])
 def test_a_stream_of_replication_is_known_from_its_begin_to_its_end_and_commits_nothing(tail: str) -> None:
     point = SafePoint()
-    point.server_sent(frames("s", "ZI"))
     point.client_sent(frames("c", "Q"))
     assert not point.is_streaming
     assert point.may_have_committed
@@ -239,7 +232,6 @@ def test_a_stream_of_replication_is_known_from_its_begin_to_its_end_and_commits_
 
 def test_a_server_that_has_streamed_everything_has_said_goodbye() -> None:
     point = SafePoint()
-    point.server_sent(frames("s", "ZI"))
     point.client_sent(frames("c", "Q"))
     point.server_sent(frames("s", "CZI"))
     assert not point.server_said_goodbye

@@ -4,8 +4,8 @@ A safe point is the moment when the session is idle: the server has answered eve
 side is in the middle of a message.  There a session can be ended without harm, and later moved.
 
 Each Query, FunctionCall and Sync of the client is answered by one ReadyForQuery, so a queue of them counts what is
-outstanding, pipelines included; the first ReadyForQuery ends the login and answers nothing.  COPY from the client is the
-exception: a Sync sent before CopyDone is swallowed by the server (PostgreSQL documentation, "COPY Operations").
+outstanding, pipelines included.  COPY from the client is the exception: a Sync sent before CopyDone is swallowed by the server
+(PostgreSQL documentation, "COPY Operations").
 
 Replication streams: both sides copy, until the server ends ("Streaming Replication Protocol").  Such a session comes to no safe
 point by itself, and nothing is committed in it.
@@ -14,17 +14,15 @@ Inside a transaction block nothing is committed before the block ends: what may 
 
 The server's direction also shows the two things of payload that we read: whether the server said goodbye itself, and a
 notice from SyncRepWaitForLSN, that is, a commit whose wait for copies was cancelled (S15).  Of a writer's client the texts of
-statements are looked through for words that weaken its commits (commits.py).  One that hides the server's warnings would not
+statements are looked through for words that weaken its commits (relaxed.py).  One that hides the server's warnings would not
 be given that notice: then a cancel request makes doubtful whatever is not answered by "canceled".  Pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from enum import StrEnum
-
-from endpointd.block import Block, may_end
-from endpointd.commits import Laxity, laxity_of
+from endpointd.relay.block import Block, may_end
+from endpointd.relay.facts import Doing
+from endpointd.relay.relaxed import Relaxed, relaxed_by
 from pgwire.errors import ProtocolError
 from pgwire.framing import Scanner
 from pgwire.messages import Backend, Frontend, Report, decode_report
@@ -34,6 +32,7 @@ SYNC_WAIT_ROUTINE = "SyncRepWaitForLSN"
 _SYNC_WAIT = SYNC_WAIT_ROUTINE.encode()
 
 _ANSWERED = frozenset({Frontend.QUERY, Frontend.FUNCTION_CALL, Frontend.SYNC})
+_IDLE = ord("I")
 _IN_BLOCK = ord("T")
 _IN_FAILED_BLOCK = ord("E")
 
@@ -43,7 +42,6 @@ _CLOSING = frozenset(
     {
         0,
         *_ANSWERED,
-        Frontend.AUTHENTICATION_RESPONSE,
         Frontend.COPY_DATA,
         Frontend.COPY_DONE,
         Frontend.COPY_FAIL,
@@ -53,39 +51,32 @@ _CLOSING = frozenset(
 """A client that stops behind one of these has nothing unfinished, as far as its own direction tells."""
 
 
-class Doing(StrEnum):
-    """What a session is doing."""
-
-    IDLE = "idle"
-    IN_TRANSACTION = "in_transaction"
-    """Open, but no statement is running: it is lost with the server, and certainly not committed."""
-    BUSY = "busy"
-
-
 class SafePoint:
-    """The state of one session, fed with what each side sends. Begins behind the startup packet."""
+    """The state of one session, fed with what each side sends. Begins behind the login, where the session is idle."""
 
     __slots__ = (
         "_block",
         "_cancels",
         "_client",
         "_copying_in",
+        "_is_watched",
         "_may_end_block",
-        "_on_lax",
         "_outstanding",
+        "_relaxed",
         "_server",
         "_status",
         "_unsynced",
-        "has_left",
+        "client_terminated",
         "is_in_doubt",
         "is_streaming",
-        "laxity",
         "server_said_goodbye",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, watch: Relaxed | None = None) -> None:
+        """*watch* is None unless the client's statements can commit and are looked through; else what it relaxed before."""
         self._client = Scanner(
             told=(*_ANSWERED, Frontend.COPY_DONE, Frontend.COPY_FAIL, Frontend.TERMINATE),
+            collected=(Frontend.QUERY, Frontend.PARSE) if watch is not None else (),
         )
         self._server = Scanner(
             told=(Backend.COPY_IN_RESPONSE, Backend.COPY_BOTH_RESPONSE),
@@ -94,33 +85,26 @@ class SafePoint:
         self._outstanding = bytearray()
         self._copying_in = False
         self._unsynced = False
-        self._status = 0
+        self._status = _IDLE
         self._cancels = 0
         self._block = Block()
+        self._is_watched = watch is not None
         self._may_end_block = True
         """Something under way may end the block, or begun outside one; always while the texts are not looked through."""
-        self._on_lax: Callable[[Laxity], None] | None = None
-        self.laxity = Laxity.NONE
-        """What the client has done to the promise, as far as it was looked at."""
+        self._relaxed = watch if watch is not None else Relaxed.NONE
         self.is_in_doubt = False
         """The client hides warnings, and something of it may have been cancelled: the next success is none for certain."""
         self.is_streaming = False
         """The server sends WAL, or what it decodes of it, for as long as it runs."""
-        self.has_left = False
+        self.client_terminated = False
         """The client said Terminate."""
         self.server_said_goodbye = False
         """The server's last word was an error that ends the session, or that it has streamed everything."""
 
-    def watch(self, laxity: Laxity, on_lax: Callable[[Laxity], None]) -> None:
-        """Look through the statements from now on, and call *on_lax* with what is new; *laxity* is known already."""
-        self._client.ask_for(collected=(Frontend.QUERY, Frontend.PARSE))
-        self._on_lax = on_lax
-        self.laxity = laxity
-
     def cancel_begins(self) -> None:
         """A cancel request for this session is on its way to the server."""
         self._cancels += 1
-        if Laxity.DEAF in self.laxity:
+        if Relaxed.WARNINGS in self._relaxed:
             self._server.ask_for(collected=(Backend.COMMAND_COMPLETE,))
             self.is_in_doubt = True
 
@@ -130,17 +114,23 @@ class SafePoint:
         if self.doing is Doing.IDLE:
             self._believe_again()
 
-    def client_sent(self, chunk: bytes | bytearray | memoryview) -> None:
-        """Take in what the client sent. Raises ProtocolError if it is no chain of messages."""
+    def client_sent(self, chunk: bytes | bytearray | memoryview) -> Relaxed | None:
+        """Take in what the client sent, and return what it has relaxed by that for the first time.
+
+        Raises ProtocolError if it is no chain of messages.
+        """
+        new: Relaxed | None = None
         for kind, _, _, payload in self._client.feed(chunk):
             if payload or kind == Frontend.SYNC:
-                self._follow(kind, payload)
+                relaxed = self._follow(kind, payload)
+                if relaxed is not None:
+                    new = relaxed if new is None else new | relaxed
             if kind in _ANSWERED:
                 self._outstanding.append(kind)
             elif kind in _PREPARING:
                 pass
             elif kind == Frontend.TERMINATE:
-                self.has_left = True
+                self.client_terminated = True
             elif self._copying_in:
                 # CopyDone or CopyFail. What was outstanding is the command itself and Syncs that the server swallowed.
                 self._copying_in = False
@@ -149,6 +139,7 @@ class SafePoint:
                 else:
                     self._outstanding.clear()
                     self._unsynced = True
+        return new
 
     def server_sent(self, chunk: bytes | bytearray | memoryview) -> int | None:
         """Take in what the server sent.
@@ -163,13 +154,11 @@ class SafePoint:
             if self.is_in_doubt and unconfirmed is None and self._is_success_in_doubt(kind, payload):
                 unconfirmed = begin
             if kind == Backend.READY_FOR_QUERY:
-                is_login = not self._status
                 self._status = payload[0] if payload else 0
                 self._copying_in = self._unsynced = self.is_streaming = False
-                if self._outstanding and not is_login:
-                    del self._outstanding[:1]
+                del self._outstanding[:1]
                 if not self._outstanding and not self._block.is_open:
-                    self._may_end_block = self._on_lax is None or self._status not in (_IN_BLOCK, _IN_FAILED_BLOCK)
+                    self._may_end_block = not self._is_watched or self._status not in (_IN_BLOCK, _IN_FAILED_BLOCK)
             elif kind == Backend.ERROR_RESPONSE:
                 report = _report(payload)
                 self.server_said_goodbye = report.is_fatal
@@ -206,34 +195,33 @@ class SafePoint:
         if not self._cancels:
             self.is_in_doubt = False
 
-    def _follow(self, kind: int, payload: bytes) -> None:
-        """Take in what a watched client sends: texts, and whether they may end the block it is in."""
+    def _follow(self, kind: int, payload: bytes) -> Relaxed | None:
+        """Take in what a watched client sends: whether it may end the block it is in; return what it relaxes by it."""
         block = self._block
         if kind == Frontend.QUERY:
-            self._look_through(payload)
             block.is_open = False  # its answer comes after whatever was sent before
             self._may_end_block = self._may_end_block or may_end(payload)
-        elif kind == Frontend.PARSE:
-            self._look_through(payload)
+            return self._look_through(payload)
+        if kind == Frontend.PARSE:
             self._may_end_block = block.prepared(payload) or self._may_end_block
             if block.is_followed:
                 self._client.ask_for(collected=(Frontend.BIND, Frontend.EXECUTE))
-        elif kind == Frontend.BIND:
+            return self._look_through(payload)
+        if kind == Frontend.BIND:
             self._may_end_block = block.bound(payload) or self._may_end_block
         elif kind == Frontend.EXECUTE:
             self._may_end_block = block.executed(payload) or self._may_end_block
         elif kind == Frontend.SYNC:
             self._may_end_block = block.synced() or self._may_end_block
+        return None
 
-    def _look_through(self, statement: bytes) -> None:
-        found = laxity_of(statement)
-        if found is Laxity.NONE:
-            return  # before anything is reckoned with flags, which is slow
-        new = found & ~self.laxity
-        if new:
-            self.laxity |= new
-            if self._on_lax is not None:
-                self._on_lax(new)
+    def _look_through(self, statement: bytes) -> Relaxed | None:
+        found = relaxed_by(statement)
+        if found is Relaxed.NONE:
+            return None  # before anything is reckoned with flags, which is slow
+        new = found & ~self._relaxed
+        self._relaxed |= new
+        return new or None
 
     @property
     def boundary(self) -> int:
@@ -268,7 +256,7 @@ class SafePoint:
             or not self._server.at_boundary
         ):
             return Doing.BUSY
-        if self._status == ord("I"):
+        if self._status == _IDLE:
             return Doing.IDLE
         return Doing.IN_TRANSACTION if self._status else Doing.BUSY
 

@@ -1,0 +1,109 @@
+"""What a relay engine is.
+
+An engine has the two ends of a session from `add` to `drop`: it moves the bytes between them and follows what the session is
+doing.  It decides nothing.  It tells what happened, answers for facts, and waits for `resume` or `drop`.  It holds at most a
+bounded number of bytes per pair, however slow a side is.
+
+Only tokens, ends, bytes and values cross this seam, so an engine may work in a thread or a process of its own that is given
+the ends' descriptors.  What it finds there it tells on the event loop, one thing after the other, and never what a later
+`resume` or `drop` has overtaken; and what it is asked or told here holds when the call returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Protocol
+
+from endpointd.link import Link
+from endpointd.relay.facts import Facts
+from endpointd.relay.relaxed import Relaxed
+
+
+class Happening(StrEnum):
+    """What an engine tells the owner of a pair. A pair that says how it ended moves no bytes from then on."""
+
+    CLIENT_ENDED = "client_ended"
+    """The client went away; or it says no more, and nothing that it said waits for an answer. Until then the server is told
+    that no more comes, and what it answers still reaches the client: PostgreSQL does the same for a client that half-closes."""
+    CLIENT_NOT_UNDERSTOOD = "client_not_understood"
+    """The client sent what is no message. What it said before has been passed on."""
+    SERVER_ENDED = "server_ended"
+    COMMIT_UNCONFIRMED = "commit_unconfirmed"
+    """The server said that a commit's wait was cancelled (S15). What it said next is held back for ever."""
+    COMMIT_IN_DOUBT = "commit_in_doubt"
+    """The server said that something succeeded which may have been cancelled, to a client that hides the warning (S15). The
+    success is held back for ever."""
+
+    # The pair goes on:
+    PAUSED = "paused"
+    """The session has reached a safe point, and nothing of its client moves until `resume`."""
+    STREAMING = "streaming"
+    """The session is to pause and will not reach a safe point, for it streams as long as its server runs. May be told again."""
+    COMMITS_RELAXED = "commits_relaxed"
+    """A client that is watched spoke of another synchronous_commit than on, for the first time."""
+    WARNINGS_HIDDEN = "warnings_hidden"
+    """A client that is watched spoke of a client_min_messages that hides warnings, for the first time."""
+
+
+class Engine(Protocol):
+    """Moves bytes."""
+
+    @property
+    def name(self) -> str:
+        """As in settings and status."""
+        ...
+
+    def add(
+        self,
+        token: int,
+        client: Link,
+        server: Link,
+        tell: Callable[[Happening], None],
+        *,
+        watch: Relaxed | None = None,
+        server_rest: bytes = b"",
+        client_rest: bytes = b"",
+    ) -> None:
+        """Move bytes between *client* and *server*, which are the engine's from now on.
+
+        The login is over: the server has said that it is ready, and the client has said nothing that it has to answer.  The
+        rests were read and not moved yet.  *watch* is None unless the client's statements can commit; else it is what it is
+        known to have relaxed already.  *tell* may be called within this and every other call, and may call back.
+        """
+        ...
+
+    def pause(self, token: int) -> None:
+        """Stop taking from the client at the next safe point, at once if this is one, and tell PAUSED then.
+
+        Until then STREAMING is told whenever it is found that there will be none.
+        """
+        ...
+
+    def resume(self, token: int) -> None:
+        """Go on; take back a pause that was not reached."""
+        ...
+
+    def cancel_begins(self, token: int) -> None:
+        """A cancel request for this session is about to be sent to its server. A session that is over is no error."""
+        ...
+
+    def cancel_ended(self, token: int) -> None:
+        """The request was delivered, or given up."""
+        ...
+
+    def close_server(self, token: int) -> None:
+        """Close the server's end of a pair that is paused. The client's waits for `drop`."""
+        ...
+
+    def drop(self, token: int, farewell: bytes = b"") -> None:
+        """End the pair: give the client *farewell* if it can be put between two messages, and close both ends.
+
+        It cannot be only when the client has the beginning of a message that is too long to be held back.  What either side
+        was given before still reaches it.  A pair that is over is no error.
+        """
+        ...
+
+    def facts(self, token: int) -> Facts:
+        """Return what is known of the session now; also between its end and `drop`."""
+        ...
