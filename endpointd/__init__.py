@@ -1,1 +1,12 @@
-"""The proxy: two doors, a writer's and a reader's, in front of one PostgreSQL cluster."""
+"""The proxy: clients come in, a server is found for each, and a relay engine moves their bytes.
+
+    daemon                       the program: puts the parts together
+    admin, collector             what it tells over HTTP
+    session/                     a client, from its first byte to its last
+    servers/                     which server it gets, and when
+    relay/  routing/             moving the bytes of sessions;  what the endpoints stand for now
+    wire/                        connections
+    metrics, refusal, settings   what all of them speak of
+
+Imports go down only.
+"""

@@ -10,10 +10,10 @@ from aiohttp import web
 from daemonkit.httpserver import json_response, needs
 from daemonkit.principals import Scope
 from daemonkit.version import VERSION
-from endpointd.house import House
 from endpointd.refusal import shown
-from endpointd.session import Session
-from endpointd.switchboard import Switchboard
+from endpointd.routing.switchboard import Switchboard
+from endpointd.session.registry import SessionRegistry
+from endpointd.session.session import Session
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +57,7 @@ class Sessions(msgspec.Struct, frozen=True, kw_only=True):
     sessions: tuple[SessionView, ...]
 
 
-def routes(name: str, engine: str, board: Switchboard, house: House) -> tuple[web.AbstractRouteDef, ...]:
+def routes(name: str, engine: str, board: Switchboard, registry: SessionRegistry) -> tuple[web.AbstractRouteDef, ...]:
     """Return what the HTTP server answers."""
 
     async def health(_request: web.Request) -> web.Response:
@@ -72,13 +72,13 @@ def routes(name: str, engine: str, board: Switchboard, house: House) -> tuple[we
                 revision=table.revision,
                 writer=table.writer.node if table.writer is not None else None,
                 readers=tuple(backend.node for backend in table.readers),
-                sessions=len(house),
+                sessions=len(registry),
             )
         )
 
     async def sessions(_request: web.Request) -> web.Response:
         now = asyncio.get_running_loop().time()
-        return json_response(Sessions(sessions=tuple(_view(session, now) for session in house)))
+        return json_response(Sessions(sessions=tuple(_view(session, now) for session in registry)))
 
     return (web.get("/health", health), *needs(Scope.READ, routes=[web.get("/v1/sessions", sessions)]))
 

@@ -16,19 +16,19 @@ from daemonkit.program import Daemon, Running
 from daemonkit.secrets import SecretFile, read_secret
 from endpointd import metrics, refusal
 from endpointd.admin import routes
-from endpointd.census import Census
-from endpointd.connector import Connector
-from endpointd.endings import Endings
-from endpointd.feed import Feed, document_cache
-from endpointd.house import House
-from endpointd.link import LINGER_S
-from endpointd.listener import Listener, ListenError, listen_error
-from endpointd.login import Surroundings
+from endpointd.collector import ProxyCollector
 from endpointd.relay.asyncio_engine import AsyncioEngine
-from endpointd.routing import Door
+from endpointd.routing.feed import Feed, document_cache
+from endpointd.routing.heartbeat_check import HeartbeatCheck
+from endpointd.routing.switchboard import Switchboard
+from endpointd.routing.table import Door
+from endpointd.servers.connector import Connector
+from endpointd.session.disconnections import Disconnections
+from endpointd.session.listener import Listener, ListenError, listen_error
+from endpointd.session.registry import SessionRegistry
+from endpointd.session.shared import Shared
 from endpointd.settings import Settings, needs_restart, read_settings
-from endpointd.switchboard import Switchboard
-from endpointd.witness import Witness
+from endpointd.wire.link import LINGER_S
 
 DRAIN_S = 3.0
 """After SIGTERM sessions may go on until their safe points for this long."""
@@ -48,9 +48,9 @@ async def serve(proxy: Running[Settings], _: None) -> None:
     board = Switchboard(settings.limits)
     connector = Connector(board, fallback_to_writer=settings.reader.fallback_to_writer, draw=secrets.randbelow)
     engine = AsyncioEngine()
-    around = Surroundings(board, connector, engine)
-    house = House()
-    endings = Endings()
+    shared = Shared(board, connector, engine)
+    registry = SessionRegistry()
+    disconnections = Disconnections()
     cache = document_cache(settings.proxy.cache)
     verifiers = accepted_tokens(settings.http.token_file, settings.http.verifiers_file)
     feed_token = SecretFile(settings.feed.token_file)
@@ -61,7 +61,7 @@ async def serve(proxy: Running[Settings], _: None) -> None:
         board.set_topology(kept)
     async with asyncio.TaskGroup() as group:
         listeners = [
-            Listener(door, place.host, place.port, around, group, house, endings)
+            Listener(door, place.host, place.port, shared, group, registry, disconnections)
             for door, place in (
                 (Door.WRITER, settings.writer),
                 (Door.READER, settings.reader),
@@ -76,13 +76,13 @@ async def serve(proxy: Running[Settings], _: None) -> None:
                 board,
                 cache,
                 engine=engine.name,
-                count=lambda: len(house),
-                count_relaxed=lambda: house.relaxed_sessions(board.topology),
+                count=lambda: len(registry),
+                count_relaxed=lambda: registry.relaxed_sessions(board.topology),
             )
             for url in settings.feed.urls
         ]
-        background = [cache.run(), Witness(board, noded_token).run(), *(feed.run() for feed in feeds)]
-        census = Census(house, board, feeds, asyncio.get_running_loop().time)
+        background = [cache.run(), HeartbeatCheck(board, noded_token).run(), *(feed.run() for feed in feeds)]
+        collector = ProxyCollector(registry, board, feeds, asyncio.get_running_loop().time)
 
         def take_up(new: Settings) -> dict[str, object]:
             server.set_verifiers(accepted_tokens(new.http.token_file, new.http.verifiers_file))
@@ -99,7 +99,7 @@ async def serve(proxy: Running[Settings], _: None) -> None:
             host=settings.http.host,
             port=settings.http.port,
             verifiers=verifiers,
-            routes=routes(settings.proxy.name, engine.name, board, house),
+            routes=routes(settings.proxy.name, engine.name, board, registry),
         )
         tasks: list[asyncio.Task[None]] = []
         try:
@@ -112,13 +112,13 @@ async def serve(proxy: Running[Settings], _: None) -> None:
                     raise listen_error(settings.http.host, settings.http.port, "HTTP", error) from error
                 tasks += [group.create_task(work) for work in background]
                 background.clear()
-                stack.enter_context(registered(census))
+                stack.enter_context(registered(collector))
                 proxy.on_reload(take_up)
                 life.notify_ready()
                 await life.stopping.wait()
                 for listener in listeners:
                     listener.close()
-                await _drain(house)
+                await _drain(registry)
         finally:
             for listener in listeners:
                 listener.close()
@@ -128,14 +128,14 @@ async def serve(proxy: Running[Settings], _: None) -> None:
                 task.cancel()
 
 
-async def _drain(house: House) -> None:
+async def _drain(registry: SessionRegistry) -> None:
     """End all sessions: at their safe points, then at once, and give their last words time to arrive."""
-    for session in house:
+    for session in registry:
         session.drain(refusal.shutting_down())
-    if not await house.wait_until_empty(DRAIN_S):
-        for session in house:
+    if not await registry.wait_until_empty(DRAIN_S):
+        for session in registry:
             session.end(refusal.shutting_down())
-        await house.wait_until_empty(LINGER_S)
+        await registry.wait_until_empty(LINGER_S)
 
 
 def _allow_files(settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""What the proxy counts, for GET /metrics. What can be read off the state of things when somebody asks is in census.py.
+"""What the proxy counts, for GET /metrics. What can be read off the state of things when somebody asks is in collector.py.
 
 Every label has a bounded set of values: endpoints and nodes of the cluster, managers of the settings, words of our own.
 """

@@ -15,7 +15,8 @@ from cluster_manager.shell import observer
 from endpointctl import configuring as ctl_configuring
 from endpointctl import restarting
 from endpointd import daemon as proxy
-from endpointd import feed, link, switchboard, witness
+from endpointd.routing import feed, heartbeat_check, switchboard
+from endpointd.wire import link
 from noded.postgres import postmaster
 from noded.report import settings_check
 from pgtopology import timing
@@ -32,12 +33,12 @@ def test_a_new_writer_is_published_when_nobody_serves_the_old_one_any_more() -> 
 
 def test_two_lost_frames_do_not_stop_the_writers() -> None:
     assert timing.FRAME_LEASE_MS >= 3 * timing.FRAME_EVERY_MS
-    asks_after_ms = timing.FRAME_LEASE_MS - witness.SILENCE_S * 1000
+    asks_after_ms = timing.FRAME_LEASE_MS - heartbeat_check.SILENCE_S * 1000
     assert asks_after_ms >= 2 * timing.FRAME_EVERY_MS, "nodeds are asked only while managers are silent"
 
 
 def test_one_lost_answer_about_the_heartbeat_does_not_stop_the_writers() -> None:
-    oldest_ms = timing.HEARTBEAT_EVERY_MS + 2 * witness.ASK_EVERY_S * 1000
+    oldest_ms = timing.HEARTBEAT_EVERY_MS + 2 * heartbeat_check.ASK_EVERY_S * 1000
     assert oldest_ms <= timing.HEARTBEAT_VALID_MS
 
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from endpointd.link import Link
 from endpointd.relay.engine import Happening
 from endpointd.relay.facts import Doing, Facts
 from endpointd.relay.relaxed import Relaxed
 from endpointd.relay.safepoint import SafePoint
+from endpointd.wire.link import Link
 from pgwire.errors import ProtocolError
 
 HELD_BYTES_MAX = 1 << 16

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Protocol
 
-from endpointd.link import Link
 from endpointd.relay.facts import Facts
 from endpointd.relay.relaxed import Relaxed
+from endpointd.wire.link import Link
 
 
 class Happening(StrEnum):

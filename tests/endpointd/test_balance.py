@@ -7,8 +7,8 @@ from random import Random
 
 import pytest
 
-from endpointd.balance import choose
-from endpointd.routing import Backend
+from endpointd.routing.balance import choose
+from endpointd.routing.table import Backend
 from pgtopology.node import Address, NodeName
 
 THREE = tuple(Backend(NodeName(name), Address("h", 1), False) for name in ("n1", "n2", "n3"))

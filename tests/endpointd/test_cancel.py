@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from endpointd.cancel import CancelKeys
+from endpointd.session.cancelkeys import CancelKeys
 from pgtopology.node import Address
 from pgwire.messages import BackendKey
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from endpointd.relay.relaxed import Relaxed, relaxed_by
-from endpointd.startupsettings import refused_at_startup, relaxed_at_startup, settings_asked_for
+from endpointd.session.startupsettings import refused_at_startup, relaxed_at_startup, settings_asked_for
 from pgtopology.desired import DesiredSettings
 from pgtopology.document import Durability
 from pgwire.startup import StartupMessage, make_startup

@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from endpointd import refusal
-from endpointd.conversation import LOGIN_BYTES_MAX, Conversation, State
-from endpointd.routing import Backend
-from endpointd.vocabulary import (
+from endpointd.routing.table import Backend
+from endpointd.session.commands import (
     Cancel,
     ClientGone,
     ClientSent,
@@ -29,6 +28,7 @@ from endpointd.vocabulary import (
     ToClient,
     ToServer,
 )
+from endpointd.session.conversation import LOGIN_BYTES_MAX, Conversation, State
 from pgtopology.node import Address, NodeName
 from pgwire import messages as m
 from pgwire import startup

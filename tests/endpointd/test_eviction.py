@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from endpointd import refusal
-from endpointd.eviction import Assignment, Eviction, When, evictions
-from endpointd.routing import Backend, make_table
+from endpointd.routing.eviction import Assignment, Eviction, When, evictions
+from endpointd.routing.table import Backend, make_table
 from pgtopology.document import Topology, TransitionKind
 from pgtopology.epoch import Epoch
 from pgtopology.node import Address, NodeName, Role

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from endpointd import refusal
-from endpointd.farewell import farewell
 from endpointd.refusal import Refusal
 from endpointd.relay.facts import Doing, Facts
+from endpointd.session.farewell import farewell
 
 
 @pytest.mark.parametrize(

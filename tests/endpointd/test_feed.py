@@ -15,10 +15,10 @@ from structlog.testing import capture_logs
 
 from daemonkit.durable import write_durably
 from daemonkit.version import VERSION
-from endpointd.feed import Feed, document_cache
+from endpointd.routing.feed import Feed, document_cache
+from endpointd.routing.heartbeat_check import HeartbeatCheck
+from endpointd.routing.switchboard import Switchboard
 from endpointd.settings import LimitSettings
-from endpointd.switchboard import Switchboard
-from endpointd.witness import Witness
 from pgtopology.codec import decode, encode
 from pgtopology.document import FORMAT_VERSION, Topology
 from pgtopology.node import Role
@@ -155,13 +155,13 @@ async def test_a_wrong_token_is_said(tmp_path: Path) -> None:
     assert "401" in next(entry["reason"] for entry in logs if entry["event"] == "no feed")
 
 
-async def test_the_witness_is_asked_before_the_lease_is_over_and_only_then(tmp_path: Path) -> None:
+async def test_the_writers_noded_is_asked_before_the_lease_is_over_and_only_then(tmp_path: Path) -> None:
     async with feed_server() as server:
         members = (member("n1", role=Role.PRIMARY, noded_port=server.port), member("n2"))
         server.publish(document(*members, writer="n1"))
         server.heartbeat_age_ms = 10
         async with following(tmp_path, server.port) as board, asyncio.TaskGroup() as group:
-            asking = group.create_task(Witness(board, lambda: TOKEN).run())
+            asking = group.create_task(HeartbeatCheck(board, lambda: TOKEN).run())
             clock = asyncio.get_running_loop().time
             await until(lambda: board.freshness.lease_until > clock() + 0.3)
             # Before the first report came back nobody else could vouch; from now on the manager does.

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from endpointd.freshness import NEVER, Freshness, heartbeat_until, lease_until
+from endpointd.routing.freshness import NEVER, Freshness, heartbeat_until, lease_until
 from pgtopology.epoch import Epoch, Revision
 from pgtopology.node import NodeName, Role
 from pgtopology.observation import Heartbeat, Observation, Postmaster, PostmasterState, Seen

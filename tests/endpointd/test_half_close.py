@@ -7,10 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from pgwire.messages import Frontend, message, query
+from pgwire.messages import (
+    Authentication,
+    AuthenticationKind,
+    Backend,
+    Frontend,
+    decode_authentication,
+    message,
+    query,
+    sasl_initial_response,
+    sasl_response,
+)
+from pgwire.scram import MECHANISM, ScramClient
 from pgwire.startup import encode_startup, make_startup
 from tests.endpointd.conftest import Duo
 from tests.endpointd.proxies import Proxy
+from tests.endpointd.servers import PASSWORD
 from tests.endpointd.test_block import SYNC, bind, execute, parse
 from tests.endpointd.test_failover import standing
 
@@ -72,6 +84,28 @@ async def test_the_answer_is_postgresqls_own(duo: Duo, tmp_path: Path, door: str
             expected = await told(own, said, at_once=at_once)
             assert await told(through, said, at_once=at_once) == expected, name
         await running.wait_for_health(sessions=0)
+
+
+async def test_the_last_word_of_a_login_may_be_the_clients_last_and_bring_a_query(duo: Duo, tmp_path: Path) -> None:
+    async with standing(duo, tmp_path) as (_, running), asyncio.timeout(30):
+        for port in (duo.n1.port, running.writer_port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            scram = ScramClient(PASSWORD, "a-client-s-own-nonce")
+            writer.write(encode_startup(make_startup("scram", "postgres")))
+            assert (await _authentication(reader)).kind == AuthenticationKind.SASL
+            writer.write(sasl_initial_response(MECHANISM, scram.first))
+            challenge = await _authentication(reader)
+            writer.write(sasl_response(scram.respond(challenge.data)) + query("select 42") + message(Frontend.TERMINATE))
+            writer.write_eof()
+            assert b"\0\0\0\x0242" in await reader.read(-1), port
+            writer.close()
+        await running.wait_for_health(sessions=0)
+
+
+async def _authentication(reader: asyncio.StreamReader) -> Authentication:
+    kind, size = (await reader.readexactly(1))[0], int.from_bytes(await reader.readexactly(4), "big")
+    assert kind == Backend.AUTHENTICATION
+    return decode_authentication(await reader.readexactly(size - 4))
 
 
 async def test_a_client_that_never_reads_what_it_asked_for_is_not_kept_when_it_goes(duo: Duo, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from endpointd.loginslots import (
+from endpointd.servers.loginslots import (
     AT_A_FULL_ONE,
     FLOOR_S,
     FULL_S,

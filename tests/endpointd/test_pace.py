@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from endpointd.pace import ADDRESSES_MAX, Pace
+from endpointd.servers.pace import ADDRESSES_MAX, Pace
 
 
 def test_nothing_is_known_of_an_address_that_finished_no_login() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from endpointd import refusal
-from endpointd.quota import Quota
+from endpointd.session.quota import Quota
 
 
 def test_each_user_and_each_database_has_so_many_and_no_more() -> None:

@@ -29,7 +29,7 @@ from tests.endpointd.test_failover import connect, standing
         {"options": "-c client_min_messages=error"},
     ],
 )
-async def test_lax_commits_are_refused_at_the_writers_door_before_a_server_is_dialled(stage: Stage, words: Any) -> None:
+async def test_relaxed_commits_are_refused_at_the_writers_door_before_a_server_is_dialled(stage: Stage, words: Any) -> None:
     with pytest.raises(psycopg.OperationalError, match=r"cannot be set to .* at the writer of this cluster") as caught:
         await connect(stage.proxy.writer_port, **words)
     assert "HINT" in str(caught.value)
@@ -39,7 +39,7 @@ async def test_lax_commits_are_refused_at_the_writers_door_before_a_server_is_di
     await (await connect(stage.proxy.reader_port, **words)).close()
 
 
-async def test_lax_commits_by_startup_parameter(stage: Stage) -> None:
+async def test_relaxed_commits_by_startup_parameter(stage: Stage) -> None:
     where = {"host": "127.0.0.1", "port": stage.proxy.writer_port, "user": "postgres", "database": "postgres"}
     for value in ("off", "remote_apply"):
         with pytest.raises(asyncpg.InvalidParameterValueError, match="cannot be set"):
@@ -49,7 +49,7 @@ async def test_lax_commits_by_startup_parameter(stage: Stage) -> None:
     await connection.close()
 
 
-async def test_a_reader_that_falls_back_to_the_writer_may_not_be_lax_either(servers: Servers, tmp_path: Path) -> None:
+async def test_a_reader_that_falls_back_to_the_writer_may_not_relax_commits_either(servers: Servers, tmp_path: Path) -> None:
     topology = servers.document()
     alone = msgspec.structs.replace(topology, members=topology.members[:1])
     async with feed_server(alone) as feed, proxy(tmp_path / "proxy", [feed.port]) as running:

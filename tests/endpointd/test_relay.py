@@ -11,12 +11,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from endpointd.link import WRITE_BYTES_HIGH, Link
 from endpointd.relay.asyncio_engine import HELD_BYTES_MAX, AsyncioEngine
 from endpointd.relay.engine import Engine, Happening
 from endpointd.relay.facts import Doing, Facts
 from endpointd.relay.relaxed import Relaxed
 from endpointd.relay.safepoint import SYNC_WAIT_ROUTINE
+from endpointd.wire.link import WRITE_BYTES_HIGH, Link
 from pgwire.messages import (
     Backend,
     Report,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from endpointd.routing import EMPTY, Backend, Door, candidates, make_table
+from endpointd.routing.table import EMPTY, Backend, Door, eligible, make_table
 from pgtopology.document import Topology, TransitionKind
 from pgtopology.node import NodeState, Role
 from tests.endpointd.feedserver import document, member
 
 
 def names(topology: Topology, door: Door, *, fallback_to_writer: bool = True) -> list[str]:
-    return [backend.node for backend in candidates(make_table(topology), door, fallback_to_writer=fallback_to_writer)]
+    return [backend.node for backend in eligible(make_table(topology), door, fallback_to_writer=fallback_to_writer)]
 
 
 def test_the_writers_door_leads_to_the_writer_and_the_readers_to_the_replicas() -> None:
@@ -71,7 +71,7 @@ def test_only_a_switchover_is_planned() -> None:
 
 def test_before_the_first_document_both_doors_lead_nowhere() -> None:
     doors = (Door.WRITER, Door.READER, Door.of("n1"))
-    assert [candidates(EMPTY, door, fallback_to_writer=True) for door in doors] == [(), (), ()]
+    assert [eligible(EMPTY, door, fallback_to_writer=True) for door in doors] == [(), (), ()]
 
 
 def test_an_instances_door_leads_to_its_node_whatever_that_is() -> None:
@@ -83,7 +83,7 @@ def test_an_instances_door_leads_to_its_node_whatever_that_is() -> None:
     table = make_table(document(*members, writer="n1"))
 
     def leads(name: str) -> list[tuple[str, bool]]:
-        found = candidates(table, Door.of(name), fallback_to_writer=True)
+        found = eligible(table, Door.of(name), fallback_to_writer=True)
         return [(backend.node, backend.is_writer) for backend in found]
 
     assert leads("n1") == [("n1", True)]
@@ -96,4 +96,4 @@ def test_an_instances_door_is_shut_while_its_node_is_being_promoted_or_is_a_prim
     members = (member("n1", 1, role=Role.PRIMARY), member("n2", 2))
     table = make_table(document(*members, candidate="n2", epoch=2))
     for name in ("n1", "n2"):
-        assert candidates(table, Door.of(name), fallback_to_writer=True) == ()
+        assert eligible(table, Door.of(name), fallback_to_writer=True) == ()

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daemonkit.httpclient import HttpClient, HttpError
-from endpointd.conversation import Conversation, State
-from endpointd.vocabulary import ClientSent, Close
+from endpointd.session.commands import ClientSent, Close
+from endpointd.session.conversation import Conversation, State
 from pgwire import startup
 from pgwire.messages import Backend, decode_report
 from tests.endpointd.conftest import Servers, Stage

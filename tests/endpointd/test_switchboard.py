@@ -12,14 +12,15 @@ from random import Random
 import pytest
 from prometheus_client import REGISTRY
 
-from endpointd import refusal, switchboard
-from endpointd.connector import READER_RETRY_S, Connector
-from endpointd.eviction import Eviction, When
-from endpointd.link import Link
+from endpointd import refusal
 from endpointd.refusal import Refusal
-from endpointd.routing import Backend, Door
+from endpointd.routing import switchboard
+from endpointd.routing.eviction import Eviction, When
+from endpointd.routing.switchboard import Switchboard
+from endpointd.routing.table import Backend, Door
+from endpointd.servers.connector import READER_RETRY_S, Connector
 from endpointd.settings import LimitSettings
-from endpointd.switchboard import Switchboard
+from endpointd.wire.link import Link
 from pgtopology.document import TransitionKind
 from pgtopology.node import Role
 from pgtopology.report import BackendHealth

@@ -6,9 +6,9 @@ How to read it: `world` (time, chance, processes) and `network` know nothing of 
 `mishaps`, `operators` and `faults` disturb it, `checkers/` look on, and `coverage` says what must have occurred.  `switches`
 takes one sentence of the law away at a time, and a checker must notice.
 
-What is real: `cluster_manager.loop` and all that it decides by, `noded.acts` and `promise`, `pgtopology`, `endpointd.routing`
-and `freshness`.  What is modelled after the source: what comes of the effects of noded's acts and how long they take, and
-PostgreSQL's recovery, streaming and synchronous replication.
+What is real: `cluster_manager.loop` and all that it decides by, `noded.acts` and `promise`, `pgtopology`, `table` and
+`freshness` of `endpointd.routing`.  What is modelled after the source: what comes of the effects of noded's acts and how long
+they take, and PostgreSQL's recovery, streaming and synchronous replication.
 
     python -m tests.sim --seeds 500 --jobs 2   many seeds; stops at the first that fails, and prints how to replay it
     python -m tests.sim --seeds 500 --coverage and how often each fault, diagnosis and action occurred

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from endpointd.freshness import HEARTBEAT_VALID_S, Freshness, heartbeat_until, lease_until
-from endpointd.routing import EMPTY, Door, candidates, make_table
+from endpointd.routing.freshness import HEARTBEAT_VALID_S, Freshness, heartbeat_until, lease_until
+from endpointd.routing.table import EMPTY, Door, eligible, make_table
 from pgtopology.document import Topology
 from pgtopology.epoch import NO_EPOCH, Epoch
 from pgtopology.node import Role
@@ -155,7 +155,7 @@ class SimProxy(Owner):
         fresh = self.freshness.is_valid(self.world.now / 1000) or self.broken is Switch.STALE_ROUTE
         if self.frozen or not fresh:
             return None
-        found = candidates(self.table, Door.WRITER, fallback_to_writer=False)
+        found = eligible(self.table, Door.WRITER, fallback_to_writer=False)
         return self.nodes[found[0].node] if found else None
 
     def still_serves(self, node: SimNode, epoch: Epoch) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 
-from endpointd.freshness import HEARTBEAT_VALID_S
+from endpointd.routing.freshness import HEARTBEAT_VALID_S
 from tests.sim.checks import Checker, Checks
 from tests.sim.node import SimNode
 from tests.sim.world import Violation

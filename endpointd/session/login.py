@@ -8,24 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import assert_never
 
 from daemonkit.reception import Guest
 from endpointd import metrics, refusal
-from endpointd.cancel import CancelKeys
-from endpointd.connector import Connector
-from endpointd.conversation import Conversation, State
-from endpointd.dial import dial
-from endpointd.link import Inbox, Link
-from endpointd.quota import Quota
 from endpointd.refusal import Refusal
-from endpointd.relay.engine import Engine
 from endpointd.relay.relaxed import Relaxed
-from endpointd.routing import Backend, Door
-from endpointd.startupsettings import refused_at_startup, relaxed_at_startup
-from endpointd.switchboard import Evictable, Switchboard
-from endpointd.vocabulary import (
+from endpointd.routing.switchboard import Evictable
+from endpointd.routing.table import Backend, Door
+from endpointd.session.commands import (
     Cancel,
     ClientGone,
     ClientSent,
@@ -42,27 +34,17 @@ from endpointd.vocabulary import (
     ToClient,
     ToServer,
 )
+from endpointd.session.conversation import Conversation, State
+from endpointd.session.shared import Shared
+from endpointd.session.startupsettings import refused_at_startup, relaxed_at_startup
+from endpointd.wire.dial import dial
+from endpointd.wire.link import Inbox, Link
 from pgtopology.node import Address
 from pgwire.messages import BackendKey
 from pgwire.startup import StartupMessage
 
 CANCEL_TIMEOUT_S = 5.0
 """PostgreSQL answers a cancel request by closing; nobody waits for it longer than this, nor for its turn."""
-
-CANCELS_MAX = 64
-"""On their way to servers at once: a storm of them must not take the servers' connections. The others wait their turn."""
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What all sessions share."""
-
-    board: Switchboard
-    connector: Connector
-    engine: Engine
-    quota: Quota = field(default_factory=Quota)
-    keys: CancelKeys = field(default_factory=CancelKeys)
-    cancels: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CANCELS_MAX))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +68,7 @@ class Login:
         number: int,
         door: Door,
         client: Link,
-        around: Surroundings,
+        shared: Shared,
         owner: Evictable,
         *,
         unwelcome: Refusal | None,
@@ -103,7 +85,7 @@ class Login:
         self._number = number
         self._door = door
         self._client = client
-        self._around = around
+        self._shared = shared
         self._owner = owner
         self._unwelcome = unwelcome
         self._guest = guest
@@ -112,7 +94,7 @@ class Login:
         self._client_inbox = Inbox(client, self._poke)
         self._server: Link | None = None
         self._server_inbox: Inbox | None = None
-        self._deadline: float | None = self._loop.time() + around.board.limits.startup_timeout_s
+        self._deadline: float | None = self._loop.time() + shared.board.limits.startup_timeout_s
         self._hold_until: float | None = None
         self._connect: Connect | None = None
         self._connecting: asyncio.Timeout | None = None
@@ -163,7 +145,7 @@ class Login:
                     await self._sleep()
             return self._established()
         finally:
-            self._around.connector.login_over(self._number)
+            self._shared.connector.login_over(self._number)
             if self._relay is None:
                 self._drop_server()
 
@@ -210,7 +192,7 @@ class Login:
         if connecting is None or connecting.expired():  # the end of the wait is under way already
             return
         # A client that says no more may still listen, but nobody is kept waiting for it.
-        gives_up = inbox.has_ended and self._around.connector.is_waiting(self._number)
+        gives_up = inbox.has_ended and self._shared.connector.is_waiting(self._number)
         if inbox.is_broken or gives_up or self._stopped is not None:
             connecting.reschedule(self._loop.time())
 
@@ -224,9 +206,9 @@ class Login:
         if before is State.ANSWERING and isinstance(event, ServerSent) and after not in (State.ANSWERING, State.CONNECTING):
             # A login that it refused counts too: it serves.
             assert backend is not None
-            self._around.connector.answered(backend)
+            self._shared.connector.answered(backend)
         if after is State.AUTHENTICATING and before is not State.AUTHENTICATING:
-            self._around.connector.asks_client(self._number)
+            self._shared.connector.asks_client(self._number)
 
     def _do(self, command: Command) -> None:
         match command:
@@ -247,7 +229,7 @@ class Login:
                 self.end = command
                 self._is_over = True
                 if command.server_is_full and self.backend is not None:
-                    self._around.connector.is_full(self.backend)
+                    self._shared.connector.is_full(self.backend)
             case _:
                 assert_never(command)
 
@@ -258,12 +240,12 @@ class Login:
             self._handle(NotConnected(why_not))
             return
         if self._hold_until is None:
-            self._hold_until = self._loop.time() + self._around.board.limits.hold_s
+            self._hold_until = self._loop.time() + self._shared.board.limits.hold_s
         try:
             # Brought forward when the client leaves or the daemon ends: then nobody waits for a server any more.
             async with asyncio.timeout(None) as self._connecting:
                 self._poke()
-                found = await self._around.connector.connect(
+                found = await self._shared.connector.connect(
                     self._number,
                     self._owner,
                     self._door,
@@ -285,12 +267,12 @@ class Login:
             return
         self._server_inbox = Inbox(self._server, self._poke)
         self._server.receiver = self._server_inbox
-        self._deadline = self._loop.time() + self._around.board.limits.startup_timeout_s
+        self._deadline = self._loop.time() + self._shared.board.limits.startup_timeout_s
         self._handle(Connected(self.backend))
 
     def _why_not(self) -> Refusal | None:
         """Return why the client may not have any server, or None."""
-        message, topology = self.startup, self._around.board.topology
+        message, topology = self.startup, self._shared.board.topology
         assert message is not None
         if self._unwelcome is not None:
             return self._unwelcome
@@ -302,9 +284,9 @@ class Login:
 
     def _take_place(self, message: StartupMessage) -> Refusal | None:
         """Count the client among those of its user and database, now that it is known to be who it says; or refuse it."""
-        self._around.connector.login_finished(self._number)
-        limits = self._around.board.limits
-        return self._around.quota.take(
+        self._shared.connector.login_finished(self._number)
+        limits = self._shared.board.limits
+        return self._shared.quota.take(
             self._number,
             message.user,
             message.database,
@@ -319,7 +301,7 @@ class Login:
 
         Only now is it known of a reader's or an instance's door that it leads to the writer, and by which document.
         """
-        message, topology = self.startup, self._around.board.topology
+        message, topology = self.startup, self._shared.board.topology
         assert message is not None
         refused = refused_at_startup(message) if topology is not None and topology.promises_commits else None
         if refused is not None:
@@ -329,7 +311,7 @@ class Login:
         return True
 
     def _drop_server(self) -> None:
-        self._around.connector.login_over(self._number)
+        self._shared.connector.login_over(self._number)
         if self._server is not None:
             self._server.abort()
         self._server = self._server_inbox = self.backend = None
@@ -337,7 +319,7 @@ class Login:
         self._deadline = None
 
     async def _forward_cancel(self, cancel: Cancel) -> None:
-        keys, engine = self._around.keys, self._around.engine
+        keys, engine = self._shared.keys, self._shared.engine
         addresses, sessions = keys.find(cancel.key), keys.sessions(cancel.key)
         metrics.CANCELS.labels("yes" if addresses else "no").inc()
         self.end = Close("cancel request", "cancel_request")
@@ -348,7 +330,7 @@ class Login:
             engine.cancel_begins(session)
         try:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CANCEL_TIMEOUT_S), self._around.cancels:
+                async with asyncio.timeout(CANCEL_TIMEOUT_S), self._shared.cancels:
                     for address in addresses:
                         await self._carry(cancel.packet, address)
         finally:
@@ -357,7 +339,7 @@ class Login:
 
     async def _carry(self, packet: bytes, address: Address) -> None:
         """Give a cancel request to a server, and wait until it has closed: the client may rely on that order."""
-        link = await dial(address, asyncio.timeout(self._around.board.limits.dial_timeout_s))
+        link = await dial(address, asyncio.timeout(self._shared.board.limits.dial_timeout_s))
         if not isinstance(link, Link):
             return
         closed = asyncio.Event()

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 
 from daemonkit.admission import Admission, Budget
 from endpointd import metrics, refusal
-from endpointd.balance import choose
-from endpointd.dial import DialFailure, dial
-from endpointd.eviction import Eviction
-from endpointd.link import Link
-from endpointd.loginslots import LoginSlots
 from endpointd.refusal import Refusal
-from endpointd.routing import Backend, Door, candidates
-from endpointd.switchboard import Evictable, Switchboard
+from endpointd.routing.balance import choose
+from endpointd.routing.eviction import Eviction
+from endpointd.routing.switchboard import Evictable, Switchboard
+from endpointd.routing.table import Backend, Door, eligible
+from endpointd.servers.loginslots import LoginSlots
+from endpointd.wire.dial import DialFailure, dial
+from endpointd.wire.link import Link
 
 WRITER_RETRY_S = 0.05
 """A writer that does not answer is asked again this soon, by one of the waiting clients for all."""
@@ -232,7 +232,7 @@ class Connector:
                 self._give_place_back(number)
 
     def _leads_to(self, door: Door, backend: Backend) -> bool:
-        return backend in candidates(self._board.table, door, fallback_to_writer=self.fallback_to_writer)
+        return backend in eligible(self._board.table, door, fallback_to_writer=self.fallback_to_writer)
 
     def _end_the_slow(self) -> None:
         """Let whoever keeps a login open while others wait for its place make room."""
@@ -266,7 +266,7 @@ class Connector:
         avoid = {node for node, state in self._failing.items() if now < state.retry_at}
         if waited_for is not None and waited_for.node not in avoid and self._leads_to(door, waited_for):
             return waited_for if not waited_for.is_writer or self._board.is_vouched else None
-        backend = choose(candidates(table, door, fallback_to_writer=False), self._board.load, self._draw, avoid=avoid)
+        backend = choose(eligible(table, door, fallback_to_writer=False), self._board.load, self._draw, avoid=avoid)
         if backend is None and door == Door.READER and self.fallback_to_writer and table.writer is not None:
             backend = choose((table.writer,), self._board.load, self._draw, avoid=avoid)
         if backend is not None and backend.is_writer and not self._board.is_vouched:
@@ -317,12 +317,12 @@ class Connector:
 
     def _retry_at(self, door: Door) -> float:
         """Return when a server that does not answer is to be tried again."""
-        found = candidates(self._board.table, door, fallback_to_writer=self.fallback_to_writer)
+        found = eligible(self._board.table, door, fallback_to_writer=self.fallback_to_writer)
         times = [self._failing[backend.node].retry_at for backend in found if backend.node in self._failing]
         return max(min(times, default=float("inf")), self._loop.time() + WRITER_RETRY_S / 10)
 
     def _why_nobody(self, door: Door) -> Refusal:
-        found = candidates(self._board.table, door, fallback_to_writer=self.fallback_to_writer)
+        found = eligible(self._board.table, door, fallback_to_writer=self.fallback_to_writer)
         failing = next((self._failing[backend.node] for backend in found if backend.node in self._failing), None)
         writer_only = all(backend.is_writer for backend in found)
         if failing is not None and (self._board.is_vouched or not writer_only):

@@ -8,20 +8,21 @@ from typing import assert_never
 from daemonkit.logs import get_logger
 from daemonkit.reception import Guest
 from endpointd import metrics, refusal
-from endpointd.endings import Ending
-from endpointd.eviction import Eviction, When
-from endpointd.farewell import farewell
-from endpointd.link import Link
-from endpointd.login import Established, Login, Surroundings
 from endpointd.refusal import Refusal, shown
 from endpointd.relay.engine import Happening
 from endpointd.relay.facts import Facts
 from endpointd.relay.relaxed import CLIENT_MIN_MESSAGES, SYNCHRONOUS_COMMIT, Relaxed
-from endpointd.routing import Backend, Door
+from endpointd.routing.eviction import Eviction, When
+from endpointd.routing.table import Backend, Door
+from endpointd.session.disconnections import Disconnection
+from endpointd.session.farewell import farewell
+from endpointd.session.login import Established, Login
+from endpointd.session.shared import Shared
+from endpointd.wire.link import Link
 from pgwire.errors import ProtocolError
 from pgwire.startup import StartupMessage
 
-BREATH_S = 0.05
+BEFORE_FAREWELL_S = 0.05
 """Between a server's last answer and our farewell. libpq takes an error that it reads together with a ReadyForQuery for a mere
 notice; a moment later it is the answer to the next query, SQLSTATE and all."""
 
@@ -29,7 +30,7 @@ LOGIN_S = 0.5
 """A login that is under way when a planned handover begins has so long to end. It takes milliseconds; a stranger who says
 nothing must not hold the handover up for as long as a transaction may."""
 
-NEWCOMER_S = 0.1
+NEW_SESSION_S = 0.1
 """A planned handover leaves a session alone for so long after its login: who connects to ask one thing gets the answer."""
 
 
@@ -37,14 +38,14 @@ class Session:
     """A client's session."""
 
     def __init__(
-        self, number: int, door: Door, client: Link, around: Surroundings, *, unwelcome: Refusal | None, guest: Guest
+        self, number: int, door: Door, client: Link, shared: Shared, *, unwelcome: Refusal | None, guest: Guest
     ) -> None:
         """*unwelcome*: a session that will be refused as soon as it has said what it wants."""
         self.number = number
         self.door = door
-        self._login = Login(number, door, client, around, self, unwelcome=unwelcome, guest=guest)
+        self._login = Login(number, door, client, shared, self, unwelcome=unwelcome, guest=guest)
         self._client = client
-        self._around = around
+        self._shared = shared
         self._loop = asyncio.get_running_loop()
         self._peer = client.peer
         self.opened_at = self._loop.time()
@@ -87,7 +88,7 @@ class Session:
     @property
     def facts(self) -> Facts | None:
         """What is known of its relay, once there is one."""
-        return self._around.engine.facts(self.number) if self._relayed is not None else self._facts
+        return self._shared.engine.facts(self.number) if self._relayed is not None else self._facts
 
     def bytes_moved(self) -> tuple[tuple[str, int], tuple[str, int]]:
         """Return each direction and how many bytes its relay moved there."""
@@ -101,14 +102,14 @@ class Session:
         return self._relaxed is not Relaxed.NONE
 
     @property
-    def ending(self) -> Ending:
+    def disconnection(self) -> Disconnection:
         """How it ended, when it has."""
         startup, backend, login = self.startup, self.backend, self._login
         reason, kind = self._end
         sqlstate = self._why.sqlstate if self._why is not None else None
         if not self._had_relay and self._why is None:
             reason, kind, sqlstate = login.end.reason, login.end.kind, login.end.sqlstate
-        return Ending(
+        return Disconnection(
             endpoint=self.door.name,
             session=self.number,
             client=self._peer,
@@ -146,19 +147,19 @@ class Session:
     def pause(self) -> None:
         """Let the client wait: see Evictable. A login goes on; whether its session has to wait is asked when it begins."""
         if self._relayed is not None and self._leaves is None:
-            self._around.engine.pause(self.number)
+            self._shared.engine.pause(self.number)
 
     def resume(self) -> None:
         """Let the client go on: see Evictable."""
         if self._relayed is not None and self._stop is None:
             self._is_at_safe_point = False
-            self._around.engine.resume(self.number)
+            self._shared.engine.resume(self.number)
 
     def drain(self, why: Refusal) -> None:
         """End at the next safe point; a login ends now, and so does a stream, which has none and is taken up elsewhere."""
         if self._relayed is None:
             self._login.stop(why)
-        elif self._around.engine.facts(self.number).is_streaming:
+        elif self._shared.engine.facts(self.number).is_streaming:
             self._say_farewell(why)
         else:
             self._end_when_safe(why)
@@ -196,7 +197,7 @@ class Session:
             self._close(established)
 
     def _relay(self, established: Established) -> None:
-        board, engine = self._around.board, self._around.engine
+        board, engine = self._shared.board, self._shared.engine
         if self._leaves is None and not board.stands(self.number):
             # The table changed in the very moment of the login's end.
             self._why = refusal.primary_changed()
@@ -204,7 +205,7 @@ class Session:
             self._over.set()
             return
         if established.key is not None:
-            self._around.keys.add(established.key, self.number, established.backend.address)
+            self._shared.keys.add(established.key, self.number, established.backend.address)
         metrics.SESSIONS_OPENED.labels(self.door, established.backend.node).inc()
         metrics.LOGIN_SECONDS.labels(self.door).observe(self._loop.time() - self.opened_at)
         self._relayed, self._had_relay = established, True
@@ -233,18 +234,18 @@ class Session:
                 self._is_at_safe_point = True
                 if self._stop is not None:
                     # The server is given back before the breath is taken: a handover waits for nothing else.
-                    self._around.engine.close_server(self.number)
-                    self._around.board.release(self.number)
-                    self._loop.call_later(BREATH_S, self._say_farewell, self._stop)
+                    self._shared.engine.close_server(self.number)
+                    self._shared.board.release(self.number)
+                    self._loop.call_later(BEFORE_FAREWELL_S, self._say_farewell, self._stop)
             case Happening.STREAMING:
                 if self._stop is not None:
-                    self._around.board.leave_to_server(self.number, self._stop)
+                    self._shared.board.leave_to_server(self.number, self._stop)
             case Happening.CLIENT_ENDED:
                 self._end_relay(None)
             case Happening.CLIENT_NOT_UNDERSTOOD:
                 self._end_relay(refusal.not_understood(ProtocolError("invalid message length")))
             case Happening.SERVER_ENDED:
-                facts = self._around.engine.facts(self.number)
+                facts = self._shared.engine.facts(self.number)
                 if facts.client_terminated or facts.server_said_goodbye:
                     self._end = ("the server ended the session", "server_ended")
                     self._end_relay(None)
@@ -272,7 +273,7 @@ class Session:
     def _leave(self, why: Refusal) -> None:
         """End at the next safe point; a newcomer, at the next one after its moment."""
         self._leaves = why
-        left_s = self._relaying_since + NEWCOMER_S - self._loop.time()
+        left_s = self._relaying_since + NEW_SESSION_S - self._loop.time()
         if left_s > 0:
             self._loop.call_later(left_s, self._end_when_safe, why)
         else:
@@ -285,12 +286,12 @@ class Session:
         if self._is_at_safe_point:
             self._say_farewell(why)
         else:
-            self._around.engine.pause(self.number)
+            self._shared.engine.pause(self.number)
 
     def _say_farewell(self, because: Refusal | None) -> None:
         if self._relayed is None:
             return
-        facts = self._around.engine.facts(self.number)
+        facts = self._shared.engine.facts(self.number)
         self._end_relay(farewell(facts, is_writer=self._relayed.backend.is_writer, because=because))
 
     def _end_relay(self, why: Refusal | None) -> None:
@@ -301,12 +302,12 @@ class Session:
             self._end = (why.message, why.kind)
         self._drop()
         # At once, not when this task runs: a report may be waiting for the last of a lost writer's sessions.
-        self._around.board.release(self.number)
+        self._shared.board.release(self.number)
         self._over.set()
 
     def _drop(self) -> None:
         self._relayed, self._facts = None, self.facts
-        self._around.engine.drop(self.number, self._why.encode() if self._why is not None else b"")
+        self._shared.engine.drop(self.number, self._why.encode() if self._why is not None else b"")
 
     def _close(self, established: Established | None) -> None:
         if self._relayed is not None:
@@ -314,9 +315,9 @@ class Session:
         elif not self._had_relay:
             self._close_ends(established)
         if established is not None and established.key is not None:
-            self._around.keys.remove(established.key, self.number)
-        self._around.board.release(self.number)
-        self._around.quota.give_back(self.number)
+            self._shared.keys.remove(established.key, self.number)
+        self._shared.board.release(self.number)
+        self._shared.quota.give_back(self.number)
 
     def _close_ends(self, established: Established | None) -> None:
         """Close what no engine was given."""
@@ -332,7 +333,7 @@ class Session:
     def _note_relaxed(self, relaxed: Relaxed) -> None:
         """Count and log, once a session and setting, that it speaks of what weakens its commits."""
         self._relaxed |= relaxed
-        startup, topology = self.startup, self._around.board.topology
+        startup, topology = self.startup, self._shared.board.topology
         if topology is None or not topology.waits_for_copies or startup is None:
             return
         say = get_logger().warning if topology.promises_commits else get_logger().info

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from daemonkit.httpclient import HttpClient, HttpError
 from daemonkit.logs import get_logger
-from endpointd.freshness import HEARTBEAT_VALID_S, heartbeat_until
-from endpointd.switchboard import Switchboard
+from endpointd.routing.freshness import HEARTBEAT_VALID_S, heartbeat_until
+from endpointd.routing.switchboard import Switchboard
 from pgtopology.codec import MessageError, decode
 from pgtopology.document import Topology
 from pgtopology.node import Member
@@ -25,8 +25,8 @@ ASK_EVERY_S = 0.15
 """Several times within a heartbeat's validity, so that one lost answer does not stop the writers."""
 
 
-class Witness:
-    """Whoever is asked when the managers are silent."""
+class HeartbeatCheck:
+    """Asks when the managers are silent."""
 
     def __init__(self, board: Switchboard, token: Callable[[], str]) -> None:
         self._board = board

@@ -6,7 +6,7 @@ import asyncio
 from enum import StrEnum
 
 from daemonkit.descriptors import FOR_OWN_WORK, TOO_MANY, is_reserved
-from endpointd.link import Link
+from endpointd.wire.link import Link
 from pgtopology.node import Address
 
 

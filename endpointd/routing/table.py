@@ -1,7 +1,7 @@
 """Which servers an endpoint stands for: an immutable table, made whole from one topology document.
 
-It knows documents, not whether they are still true: that is freshness.  It lists candidates and leaves the choice among
-them to balance.  The node that is being promoted is nobody's candidate (S19).  Pure.
+It knows documents, not whether they are still true: that is freshness.  It lists who is eligible and leaves the choice among
+them to balance.  The node that is being promoted is eligible nowhere (S19).  Pure.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def make_table(topology: Topology) -> Table:
     )
 
 
-def candidates(table: Table, door: Door, *, fallback_to_writer: bool) -> tuple[Backend, ...]:
+def eligible(table: Table, door: Door, *, fallback_to_writer: bool) -> tuple[Backend, ...]:
     """Return whom *door* stands for now, best first in groups: a reader's door falls back to the writer if asked to."""
     writer = (table.writer,) if table.writer is not None else ()
     if door.node is not None:

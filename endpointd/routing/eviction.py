@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from endpointd.refusal import Refusal, primary_changed, server_removed
-from endpointd.routing import Backend, Table
+from endpointd.routing.table import Backend, Table
 from pgtopology.epoch import Epoch
 
 

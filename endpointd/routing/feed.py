@@ -16,8 +16,8 @@ from daemonkit.httpclient import HttpClient, HttpError
 from daemonkit.kept import Kept
 from daemonkit.logs import get_logger
 from daemonkit.version import VERSION
-from endpointd.freshness import lease_until
-from endpointd.switchboard import Switchboard
+from endpointd.routing.freshness import lease_until
+from endpointd.routing.switchboard import Switchboard
 from pgtopology.codec import MessageError, decode, encode
 from pgtopology.document import Topology
 from pgtopology.report import FeedFrame, ProxyReport

@@ -1,6 +1,6 @@
 """What a proxy says between a client's first byte and the first ReadyForQuery, as a state machine.
 
-Events go in, commands come out, in order (vocabulary); the shell does them.  Nothing here waits, dials or closes.
+Events go in, commands come out, in order (commands); the shell does them.  Nothing here waits, dials or closes.
 
 The client's first packet is read, encryption is declined, and its startup packet is kept as it came.  A server is asked
 for, gets the packet unchanged, and both sides' words in the login are relayed unchanged.  A client that does not wait for the
@@ -25,8 +25,8 @@ from typing import assert_never
 
 from endpointd import refusal
 from endpointd.refusal import Refusal
-from endpointd.routing import Backend
-from endpointd.vocabulary import (
+from endpointd.routing.table import Backend
+from endpointd.session.commands import (
     Cancel,
     ClientGone,
     ClientSent,

@@ -11,16 +11,16 @@ from collections.abc import Callable, Iterable, Sequence
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from endpointd.feed import Feed
-from endpointd.house import House
-from endpointd.switchboard import Switchboard
+from endpointd.routing.feed import Feed
+from endpointd.routing.switchboard import Switchboard
+from endpointd.session.registry import SessionRegistry
 
 
-class Census(Collector):
-    """Counts whoever is in."""
+class ProxyCollector(Collector):
+    """Counts sessions, their bytes, and how old what is known is."""
 
-    def __init__(self, house: House, board: Switchboard, feeds: Sequence[Feed], now: Callable[[], float]) -> None:
-        self._house = house
+    def __init__(self, registry: SessionRegistry, board: Switchboard, feeds: Sequence[Feed], now: Callable[[], float]) -> None:
+        self._registry = registry
         self._board = board
         self._feeds = feeds
         self._now = now
@@ -28,9 +28,9 @@ class Census(Collector):
     def collect(self) -> Iterable[Metric]:
         """Return the families; called for each GET /metrics, on the loop."""
         sessions: Counter[tuple[str, str]] = Counter()
-        moved = Counter(self._house.bytes_of_ended)
+        moved = Counter(self._registry.bytes_of_ended)
         held = 0
-        for session in self._house:
+        for session in self._registry:
             facts, backend = session.facts, session.backend
             sessions[session.door.name, backend.node if backend is not None else ""] += 1
             held += facts.held_bytes if facts is not None else 0
@@ -60,7 +60,7 @@ class Census(Collector):
             GaugeMetricFamily(
                 "endpointd_relaxed_sessions",
                 "Sessions on the writer that spoke of a setting that weakens what a commit promises.",
-                value=self._house.relaxed_sessions(self._board.topology),
+                value=self._registry.relaxed_sessions(self._board.topology),
             ),
             GaugeMetricFamily("endpointd_writer_vouched_seconds", "How long the writer may still be served.", value=vouched_s),
         )

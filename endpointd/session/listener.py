@@ -13,12 +13,12 @@ from daemonkit.admission import Budget
 from daemonkit.logs import get_logger
 from daemonkit.reception import Guest, Reception, Why
 from endpointd import metrics, refusal
-from endpointd.endings import Endings
-from endpointd.house import House
-from endpointd.link import Link
-from endpointd.login import Surroundings
-from endpointd.routing import Door
-from endpointd.session import Session
+from endpointd.routing.table import Door
+from endpointd.session.disconnections import Disconnections
+from endpointd.session.registry import SessionRegistry
+from endpointd.session.session import Session
+from endpointd.session.shared import Shared
+from endpointd.wire.link import Link
 
 HURRIED_S = 2.0
 """For the first packet, while many have not sent theirs."""
@@ -46,19 +46,19 @@ class Listener:
         door: Door,
         host: str,
         port: int,
-        around: Surroundings,
+        shared: Shared,
         group: asyncio.TaskGroup,
-        house: House,
-        endings: Endings,
+        registry: SessionRegistry,
+        disconnections: Disconnections,
     ) -> None:
-        """*house*: the sessions of all doors, which share the limits."""
+        """*registry*: the sessions of all doors, which share the limits."""
         self.door = door
         self._host = host
         self._port = port
-        self._around = around
+        self._shared = shared
         self._group = group
-        self._house = house
-        self._endings = endings
+        self._registry = registry
+        self._disconnections = disconnections
         self._reception = Reception(door.name, self._budget(), self._welcome)
         self._log = get_logger(endpoint=door.name)
 
@@ -84,7 +84,7 @@ class Listener:
         self._reception.set_budget(self._budget())
 
     def _budget(self) -> Budget:
-        limits = self._around.board.limits
+        limits = self._shared.board.limits
         return Budget(
             strangers_max=limits.strangers_max,
             strangers_per_address_max=limits.strangers_per_address_max,
@@ -100,10 +100,10 @@ class Listener:
 
     def _begin(self, link: Link, guest: Guest) -> None:
         metrics.CONNECTIONS.labels(self.door).inc()
-        is_full = len(self._around.quota) >= self._around.board.limits.sessions_max
+        is_full = len(self._shared.quota) >= self._shared.board.limits.sessions_max
         unwelcome = refusal.too_many_connections(self.door.name) if is_full else None
-        session = Session(self._house.next_number(), self.door, link, self._around, unwelcome=unwelcome, guest=guest)
-        self._house.enter(session)
+        session = Session(self._registry.next_number(), self.door, link, self._shared, unwelcome=unwelcome, guest=guest)
+        self._registry.enter(session)
         self._group.create_task(self._serve(session), name=f"session {session.number}")
         guest.is_shown_out_by(
             lambda why: session.show_out(refusal.startup_timeout() if why is Why.LATE else refusal.too_many_clients())
@@ -113,5 +113,5 @@ class Listener:
         try:
             await session.run()
         finally:
-            self._house.leave(session)
-            self._endings.note(session.ending)
+            self._registry.leave(session)
+            self._disconnections.note(session.disconnection)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from endpointd.routing import Backend
+from endpointd.routing.table import Backend
 
 
 def choose(

@@ -1,11 +1,11 @@
-"""The vocabulary of a conversation: what can happen in it, and what it can call for. Values; see conversation."""
+"""What can happen in a conversation, and what it can command. Values; see conversation."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from endpointd.refusal import Refusal
-from endpointd.routing import Backend
+from endpointd.routing.table import Backend
 from pgwire.messages import BackendKey
 
 # Events

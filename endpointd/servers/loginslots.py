@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from endpointd.pace import Pace
+from endpointd.servers.pace import Pace
 
 PATIENCE_S = 1.0
 """How long a client may take for an answer while others wait; four round trips to the far side of the world."""

@@ -6,12 +6,12 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterator
 
-from endpointd.session import Session
+from endpointd.session.session import Session
 from pgtopology.document import Topology
 
 
-class House:
-    """Whoever is in."""
+class SessionRegistry:
+    """The sessions, of every state."""
 
     def __init__(self) -> None:
         self._sessions: dict[int, Session] = {}

@@ -102,8 +102,8 @@ class Inbox:
         """A login is too small to fill a buffer."""
 
 
-class _Nobody:
-    """The receiver of a link that is being closed, or is not yet anybody's."""
+class _Discard:
+    """The receiver of a link that is being closed, or is not anybody's yet."""
 
     def received(self, data: memoryview) -> None:
         pass
@@ -118,7 +118,7 @@ class _Nobody:
         pass
 
 
-NOBODY: Receiver = _Nobody()
+DISCARD: Receiver = _Discard()
 
 
 class Link(asyncio.BufferedProtocol):
@@ -128,7 +128,7 @@ class Link(asyncio.BufferedProtocol):
         self._on_open = on_open
         self._on_closed: Callable[[], None] | None = None
         self._transport: asyncio.Transport | None = None
-        self._receiver: Receiver = NOBODY
+        self._receiver: Receiver = DISCARD
         self._is_reading = True
         self._has_ended = False
         self._is_broken = False
@@ -201,7 +201,7 @@ class Link(asyncio.BufferedProtocol):
 
     def finish(self) -> None:
         """Send what waits to be sent and say that no more will come; close when the peer does, or soon."""
-        self._receiver = NOBODY
+        self._receiver = DISCARD
         transport = self._transport
         if transport is None or transport.is_closing() or self._is_finishing:
             return
@@ -216,7 +216,7 @@ class Link(asyncio.BufferedProtocol):
 
     def close(self) -> None:
         """Send what waits to be sent, for LINGER_S at most, and close. What the peer still says is not heard."""
-        self._receiver = NOBODY
+        self._receiver = DISCARD
         transport = self._transport
         if transport is None or transport.is_closing():
             return
@@ -228,7 +228,7 @@ class Link(asyncio.BufferedProtocol):
 
     def abort(self) -> None:
         """Close at once; the peer sees a reset."""
-        self._receiver = NOBODY
+        self._receiver = DISCARD
         if self._transport is not None:
             self._transport.abort()
 

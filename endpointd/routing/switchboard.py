@@ -13,10 +13,10 @@ from typing import Protocol
 
 from daemonkit.logs import get_logger
 from endpointd import metrics, refusal
-from endpointd.eviction import Assignment, Eviction, When, evictions
-from endpointd.freshness import Freshness
 from endpointd.refusal import Refusal
-from endpointd.routing import EMPTY, Backend, Table, make_table
+from endpointd.routing.eviction import Assignment, Eviction, When, evictions
+from endpointd.routing.freshness import Freshness
+from endpointd.routing.table import EMPTY, Backend, Table, make_table
 from endpointd.settings import LimitSettings
 from pgtopology.document import Topology
 from pgtopology.epoch import NO_EPOCH, Epoch

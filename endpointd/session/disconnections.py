@@ -21,7 +21,7 @@ ORDINARY = frozenset({"client_left", "server_ended", "cancel_request"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
+class Disconnection:
     """How one connection ended."""
 
     endpoint: str
@@ -44,14 +44,14 @@ class Ending:
     application_name: str | None
 
 
-class Endings:
+class Disconnections:
     """Tells of them."""
 
     def __init__(self) -> None:
         self._lines: dict[tuple[str, str], int] = {}
         self._log = get_logger()
 
-    def note(self, ending: Ending) -> None:
+    def note(self, ending: Disconnection) -> None:
         """Count it, and write its line if it gets one."""
         if ending.sqlstate is not None and ending.is_ours:
             metrics.REFUSALS.labels(ending.endpoint, ending.sqlstate).inc()
@@ -75,7 +75,7 @@ class Endings:
             application_name=ending.application_name,
         )
 
-    def _gets_a_line(self, ending: Ending) -> bool:
+    def _gets_a_line(self, ending: Disconnection) -> bool:
         key = ending.endpoint, ending.kind
         if key not in self._lines:
             self._lines[key] = 0

@@ -1,0 +1,1 @@
+"""Which server a client gets, and when: `connector` finds one and waits for one, `loginslots` (pure) says whose turn it is."""

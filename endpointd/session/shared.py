@@ -1,0 +1,27 @@
+"""What all sessions of a proxy share."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from endpointd.relay.engine import Engine
+from endpointd.routing.switchboard import Switchboard
+from endpointd.servers.connector import Connector
+from endpointd.session.cancelkeys import CancelKeys
+from endpointd.session.quota import Quota
+
+CANCELS_MAX = 64
+"""On their way to servers at once: a storm of them must not take the servers' connections. The others wait their turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """One for the process."""
+
+    board: Switchboard
+    connector: Connector
+    engine: Engine
+    quota: Quota = field(default_factory=Quota)
+    keys: CancelKeys = field(default_factory=CancelKeys)
+    cancels: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CANCELS_MAX))
