@@ -12,7 +12,8 @@ from itertools import pairwise
 
 import msgspec
 
-from endpointctl.verifying.history import Door, History, Outcome, Read
+from endpointctl.verifying.history import Door, History, Read
+from pgwire.outcome import Outcome
 
 NAMED_MAX = 20
 """Violations that are spelled out; the rest are counted."""
@@ -55,10 +56,10 @@ def check(history: History) -> Report:
     kept = {(client, n) for client, numbers in history.lists.items() for n in numbers}
     return Report(
         ok=not violations,
-        acknowledged=outcomes[Outcome.ACKNOWLEDGED],
+        acknowledged=outcomes[Outcome.COMMITTED],
         in_doubt=len(doubtful),
         in_doubt_kept=sum((write.client, write.n) in kept for write in doubtful),
-        refused=outcomes[Outcome.REFUSED],
+        refused=outcomes[Outcome.FAILED],
         lost=len(lost),
         reads_checked=len(history.reads),
         reads_through_reader=sum(read.door is Door.READER for read in history.reads),
@@ -71,7 +72,7 @@ def check(history: History) -> Report:
 
 def longest_gap_ms(history: History) -> float | None:
     """Return the longest time between two acknowledgements, whoever's they were."""
-    times = sorted(write.done_s for write in history.writes if write.outcome is Outcome.ACKNOWLEDGED)
+    times = sorted(write.done_s for write in history.writes if write.outcome is Outcome.COMMITTED)
     gaps = [later - earlier for earlier, later in pairwise(times)]
     return round(max(gaps) * 1000, 1) if gaps else None
 
@@ -81,7 +82,7 @@ def _lost(history: History) -> list[tuple[int, int]]:
     return [
         (write.client, write.n)
         for write in history.writes
-        if write.outcome is Outcome.ACKNOWLEDGED and write.n not in present.get(write.client, set())
+        if write.outcome is Outcome.COMMITTED and write.n not in present.get(write.client, set())
     ]
 
 
@@ -94,7 +95,7 @@ def _fabricated(history: History) -> list[str]:
             outcome = outcomes.get((client, n))
             if outcome is None:
                 found.append(f"fabricated: write {n} of client {client} is there and was never sent")
-            elif outcome is Outcome.REFUSED:
+            elif outcome is Outcome.FAILED:
                 found.append(f"fabricated: write {n} of client {client} is there and was refused")
             if times > 1:
                 found.append(f"doubled: write {n} of client {client} is there {times} times")
@@ -122,7 +123,7 @@ def _stale_on_the_writer(history: History) -> list[str]:
     sent: dict[tuple[int, int], float] = {}
     for write in history.writes:
         sent[write.client, write.n] = write.sent_s
-        if write.outcome is Outcome.ACKNOWLEDGED:
+        if write.outcome is Outcome.COMMITTED:
             acknowledged[write.client].append((write.done_s, write.n))
     found: list[str] = []
     for read in history.reads:

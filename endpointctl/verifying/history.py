@@ -10,15 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-
-class Outcome(StrEnum):
-    """What a client knows of a write."""
-
-    ACKNOWLEDGED = "acknowledged"
-    IN_DOUBT = "in_doubt"
-    """Sent, and not answered, or answered with an error that leaves it open."""
-    REFUSED = "refused"
-    """Answered with an error that says it was rolled back: it must never be seen."""
+from pgwire.outcome import Outcome
 
 
 class Door(StrEnum):

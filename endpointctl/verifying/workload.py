@@ -14,9 +14,9 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 
-from endpointctl.verifying.history import Door, History, Outcome, Read, Write
+from endpointctl.verifying.history import Door, History, Read, Write
 from endpointctl.verifying.shadow import Shadow
-from pgwire import outcome as answers
+from pgwire.outcome import Outcome, outcome_of
 
 CONNECT_TIMEOUT_S = 15.0
 STATEMENT_TIMEOUT_S = 15.0
@@ -86,12 +86,11 @@ class Workload:
         try:
             async with asyncio.timeout(STATEMENT_TIMEOUT_S):
                 await connection.execute(self._shadow.write, client, n)
-            outcome = Outcome.ACKNOWLEDGED
+            outcome = Outcome.COMMITTED
             self.first_acknowledgement.set()
         except asyncpg.PostgresError as error:
             sqlstate = name_of(error)
-            if proves_failure(error):
-                outcome = Outcome.REFUSED
+            outcome = outcome_of_error(error)
             raise
         finally:
             self.history.writes.append(
@@ -152,10 +151,10 @@ async def connected(dsn: str) -> AsyncIterator[asyncpg.Connection]:
         connection.terminate()
 
 
-def proves_failure(error: asyncpg.PostgresError) -> bool:
-    """Return whether *error* proves that its statement was rolled back; one that asyncpg made itself proves nothing."""
+def outcome_of_error(error: asyncpg.PostgresError) -> Outcome:
+    """Return what *error* proves of its statement; one that asyncpg made itself proves nothing."""
     severity = getattr(error, "severity_en", None)
-    return severity is not None and answers.outcome_of(name_of(error), severity) is answers.Outcome.FAILED
+    return outcome_of(name_of(error), severity) if severity is not None else Outcome.IN_DOUBT
 
 
 def name_of(error: BaseException) -> str:

@@ -16,11 +16,12 @@ from endpointctl.flightstory import flight_view, story_lines
 from endpointctl.main import main
 from endpointctl.rehearsing import report_lines
 from endpointctl.verifying.checker import check
-from endpointctl.verifying.history import History, Outcome, Write
+from endpointctl.verifying.history import History, Write
 from pgtopology.drill import CandidateReadiness, Drill
 from pgtopology.epoch import Epoch, Revision
 from pgtopology.flight import Election, Flight, Measured, Narrator, OrderTold, PlanChange, VoteTold, WriteTold, phases_of
 from pgtopology.node import NodeName
+from pgwire.outcome import Outcome
 
 N1, N2, N3 = NodeName("n1"), NodeName("n2"), NodeName("n3")
 MARKS = {"good": -40.0, "detected": 0.0, "published": 4.0, "recruited": 20.0, "opened": 160.0}
@@ -144,7 +145,7 @@ def test_a_rehearsal_reads_with_what_stands_in_the_way() -> None:
 
 
 def test_the_verdict_of_a_verification_is_its_first_line() -> None:
-    write = Write(client=0, n=1, sent_s=0.0, done_s=1.0, outcome=Outcome.ACKNOWLEDGED)
+    write = Write(client=0, n=1, sent_s=0.0, done_s=1.0, outcome=Outcome.COMMITTED)
     kept = report_lines(check(History(writes=[write], lists={0: [1]}, registers={0: 1})))
     assert kept[0].startswith("kept its word: 1 writes acknowledged, 0 lost")
     broken = report_lines(check(History(writes=[write], lists={0: []}, registers={0: 0})))

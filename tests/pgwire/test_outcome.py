@@ -11,8 +11,7 @@ import pytest
 from bench.clients.crew import outcome_of as asked_by_the_bench
 from endpointctl.verifying.checker import check
 from endpointctl.verifying.history import History, Write
-from endpointctl.verifying.history import Outcome as Known
-from endpointctl.verifying.workload import proves_failure
+from endpointctl.verifying.workload import outcome_of_error
 from pgwire.outcome import ENDED_BEFORE_COMMIT, Outcome, outcome_of
 
 DOUBT, FAILED = Outcome.IN_DOUBT, Outcome.FAILED
@@ -81,16 +80,15 @@ def test_the_bench_asks_the_same_function() -> None:
 @pytest.mark.parametrize(("sqlstate", "severity", "outcome"), [one for one in CLASSES if one[0] and one[1]])
 def test_verify_judges_a_write_by_the_same_table(sqlstate: str, severity: str, outcome: Outcome) -> None:
     error = asyncpg.PostgresError.new({"C": sqlstate, "S": "FEHLER", "V": severity, "M": "m"})
-    assert proves_failure(error) is (outcome is FAILED)
+    assert outcome_of_error(error) is outcome
 
 
 def test_an_error_that_the_driver_made_proves_nothing() -> None:
-    assert not proves_failure(asyncpg.exceptions.UniqueViolationError("made by the driver"))
+    assert outcome_of_error(asyncpg.exceptions.UniqueViolationError("made by the driver")) is DOUBT
 
 
 def test_a_write_that_was_told_as_failed_and_comes_back_breaks_the_word() -> None:
-    told = Known.REFUSED if outcome_of("57P01", "FATAL") is FAILED else Known.IN_DOUBT
-    write = Write(client=0, n=1, sent_s=0.0, done_s=1.0, outcome=told, sqlstate="57P01")
+    write = Write(client=0, n=1, sent_s=0.0, done_s=1.0, outcome=outcome_of("57P01", "FATAL"), sqlstate="57P01")
     report = check(History(writes=[write], lists={0: [1]}, registers={0: 1}))
     assert not report.ok
     assert "refused" in report.violations[0]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from endpointctl.verifying.checker import NAMED_MAX, check, longest_gap_ms
-from endpointctl.verifying.history import Door, History, Outcome, Read, Write
+from endpointctl.verifying.history import Door, History, Read, Write
+from pgwire.outcome import Outcome
 
 
-def write(n: int, done_s: float, outcome: Outcome = Outcome.ACKNOWLEDGED, *, client: int = 0) -> Write:
+def write(n: int, done_s: float, outcome: Outcome = Outcome.COMMITTED, *, client: int = 0) -> Write:
     return Write(client=client, n=n, sent_s=done_s - 0.01, done_s=done_s, outcome=outcome)
 
 
@@ -70,7 +71,7 @@ def test_a_write_that_nobody_sent_is_seen() -> None:
 
 def test_a_refused_write_that_is_there_is_seen() -> None:
     told = history()
-    told.writes[3] = write(4, 3.2, Outcome.REFUSED)
+    told.writes[3] = write(4, 3.2, Outcome.FAILED)
     assert kinds(told) == ["fabricated"]
 
 
