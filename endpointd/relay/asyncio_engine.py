@@ -28,7 +28,7 @@ class AsyncioEngine:
     name = "asyncio"
 
     def __init__(self) -> None:
-        self._pairs: dict[int, _Pair] = {}
+        self._pairs: dict[int, Pair] = {}
 
     def add(
         self,
@@ -42,7 +42,7 @@ class AsyncioEngine:
         client_rest: bytes = b"",
     ) -> None:
         """See the seam."""
-        pair = _Pair(client, server, SafePoint(watch), tell)
+        pair = Pair(client, server, SafePoint(watch), tell)
         self._pairs[token] = pair
         pair.start(server_rest, client_rest)
 
@@ -79,13 +79,12 @@ class AsyncioEngine:
         return self._pairs[token].facts()
 
 
-class _Pair:
+class Pair:
     """Two links, joined."""
 
     __slots__ = (
         "_client",
         "_client_is_mid_message",
-        "_is_paused",
         "_is_pausing",
         "_is_stopped",
         "_server",
@@ -93,6 +92,7 @@ class _Pair:
         "_tell",
         "_to_client_bytes",
         "_to_server_bytes",
+        "is_paused",
         "point",
     )
 
@@ -106,7 +106,7 @@ class _Pair:
         self._tail = b""
         self._client_is_mid_message = False
         self._is_pausing = False
-        self._is_paused = False
+        self.is_paused = False
         self._is_stopped = False
 
     def start(self, server_rest: bytes, client_rest: bytes) -> None:
@@ -130,7 +130,7 @@ class _Pair:
         self._pause_if_safe()
 
     def resume(self) -> None:
-        self._is_pausing = self._is_paused = False
+        self._is_pausing = self.is_paused = False
         if not self._is_stopped and self._server.is_writable:
             self._client.resume_reading()
 
@@ -241,7 +241,7 @@ class _Pair:
             self._server.pause_reading()
 
     def server_writable(self, is_writable: bool) -> None:
-        if is_writable and not self._is_paused and not self._is_stopped:
+        if is_writable and not self.is_paused and not self._is_stopped:
             self._client.resume_reading()
         else:
             self._client.pause_reading()
@@ -253,12 +253,12 @@ class _Pair:
             self._tell(Happening.WARNINGS_HIDDEN)
 
     def _pause_if_safe(self) -> None:
-        if self._is_paused:
+        if self.is_paused:
             return
         if self.point.is_streaming:
             self._tell(Happening.STREAMING)
         elif self.point.doing is Doing.IDLE:
-            self._is_paused = True
+            self.is_paused = True
             self._client.pause_reading()
             self._tell(Happening.PAUSED)
 
@@ -276,7 +276,7 @@ class _ClientSide:
 
     __slots__ = ("broken", "ended", "received", "writable")
 
-    def __init__(self, pair: _Pair) -> None:
+    def __init__(self, pair: Pair) -> None:
         self.received = pair.from_client
         self.ended = pair.client_ended
         self.broken = pair.client_broken
@@ -288,7 +288,7 @@ class _ServerSide:
 
     __slots__ = ("broken", "ended", "received", "writable")
 
-    def __init__(self, pair: _Pair) -> None:
+    def __init__(self, pair: Pair) -> None:
         self.received = pair.from_server
         self.ended = pair.server_ended
         self.broken = pair.server_ended

@@ -1,4 +1,4 @@
-"""What every relay engine has to do, over real sockets. A second engine is one more parameter."""
+"""What every relay engine has to do, over real sockets. One more engine is one more parameter."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from pgwire.messages import (
     query,
     ready_for_query,
 )
+from tests.endpointd.descriptorengine import DescriptorEngine
 
 TOKEN = 7
 BYE = error_response("FATAL", "57P01", "bye")
@@ -139,7 +140,7 @@ async def bench(
         server.close()
 
 
-@pytest.fixture(params=[AsyncioEngine], ids=lambda kind: kind.name)
+@pytest.fixture(params=[AsyncioEngine, DescriptorEngine], ids=lambda kind: kind.name)
 def engine(request: pytest.FixtureRequest) -> Engine:
     """Each engine there is."""
     return request.param()
