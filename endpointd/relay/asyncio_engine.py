@@ -68,6 +68,11 @@ class AsyncioEngine:
         """See the seam."""
         self._pairs[token].close_server()
 
+    def halt(self, token: int) -> Facts:
+        """See the seam."""
+        self._pairs[token].halt()
+        return self._pairs[token].facts()
+
     def drop(self, token: int, farewell: bytes = b"") -> None:
         """See the seam."""
         pair = self._pairs.pop(token, None)
@@ -134,8 +139,13 @@ class Pair:
         if not self._is_stopped and self._server.is_writable:
             self._client.resume_reading()
 
-    def drop(self, farewell: bytes) -> None:
+    def halt(self) -> None:
         self._is_stopped = True
+        self._client.pause_reading()
+        self._server.pause_reading()
+
+    def drop(self, farewell: bytes) -> None:
+        self.halt()
         if farewell and not self._client_is_mid_message:
             self._client.write(farewell)
         self._client.finish()
@@ -265,9 +275,7 @@ class Pair:
     def _stop(self, happening: Happening) -> None:
         if self._is_stopped:
             return
-        self._is_stopped = True
-        self._client.pause_reading()
-        self._server.pause_reading()
+        self.halt()
         self._tell(happening)
 
 

@@ -96,6 +96,10 @@ class Engine(Protocol):
         """Close the server's end of a pair that is paused. The client's waits for `drop`."""
         ...
 
+    def halt(self, token: int) -> Facts:
+        """Move nothing more of a pair, and return what is known of the session from then on: a farewell may rest on it."""
+        ...
+
     def drop(self, token: int, farewell: bytes = b"") -> None:
         """End the pair: give the client *farewell* if it can be put between two messages, and close both ends.
 
@@ -105,5 +109,5 @@ class Engine(Protocol):
         ...
 
     def facts(self, token: int) -> Facts:
-        """Return what is known of the session now; also between its end and `drop`."""
+        """Return what is known of the session at this moment, also between its end and `drop`."""
         ...

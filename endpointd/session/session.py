@@ -61,7 +61,7 @@ class Session:
         self._over = asyncio.Event()
         self._relaying_since = self.opened_at
         self._leaves: Refusal | None = None
-        """Why it will end at a safe point, once its login and a newcomer's moment are over."""
+        """Why it will end at a safe point, once its login and a new session's moment are over."""
         self._stop: Refusal | None = None
         """Why it ends at the next safe point."""
         self._is_at_safe_point = False
@@ -233,7 +233,7 @@ class Session:
             case Happening.PAUSED:
                 self._is_at_safe_point = True
                 if self._stop is not None:
-                    # The server is given back before the breath is taken: a handover waits for nothing else.
+                    # The server is given back before the client is told: a handover waits for nothing else.
                     self._shared.engine.close_server(self.number)
                     self._shared.board.release(self.number)
                     self._loop.call_later(BEFORE_FAREWELL_S, self._say_farewell, self._stop)
@@ -271,7 +271,7 @@ class Session:
             self._login.evict(why)
 
     def _leave(self, why: Refusal) -> None:
-        """End at the next safe point; a newcomer, at the next one after its moment."""
+        """End at the next safe point; a new session, at the next one after its moment."""
         self._leaves = why
         left_s = self._relaying_since + NEW_SESSION_S - self._loop.time()
         if left_s > 0:
@@ -291,7 +291,7 @@ class Session:
     def _say_farewell(self, because: Refusal | None) -> None:
         if self._relayed is None:
             return
-        facts = self._shared.engine.facts(self.number)
+        facts = self._shared.engine.halt(self.number)
         self._end_relay(farewell(facts, is_writer=self._relayed.backend.is_writer, because=because))
 
     def _end_relay(self, why: Refusal | None) -> None:
@@ -306,7 +306,7 @@ class Session:
         self._over.set()
 
     def _drop(self) -> None:
-        self._relayed, self._facts = None, self.facts
+        self._relayed, self._facts = None, self._shared.engine.halt(self.number)
         self._shared.engine.drop(self.number, self._why.encode() if self._why is not None else b"")
 
     def _close(self, established: Established | None) -> None:

@@ -102,6 +102,12 @@ class DescriptorEngine:
         with self._acting():
             self._pairs[token].close_server()
 
+    def halt(self, token: int) -> Facts:
+        """See the seam."""
+        with self._acting():
+            self._pairs[token].halt()
+            return self._pairs[token].facts()
+
     def drop(self, token: int, farewell: bytes = b"") -> None:
         """See the seam."""
         with self._acting():

@@ -519,6 +519,24 @@ async def test_a_server_can_be_given_back_before_the_client_is_told(engine: Engi
         assert b.told == [Happening.PAUSED], "that the server has ended is no news"
 
 
+async def test_a_halted_pair_moves_nothing_more_and_what_is_known_of_it_stays(engine: Engine) -> None:
+    async with bench(engine) as b:
+        await b.ask("begin")
+        await b.answer_with(ready_for_query("T"))
+        facts = engine.halt(TOKEN)
+        assert facts.doing is Doing.IN_TRANSACTION
+        await b.client.send(query("commit"))
+        await b.server.send(ROW)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await b.server.receive(1)
+        assert engine.halt(TOKEN) == facts
+        assert b.told == []
+        engine.drop(TOKEN, BYE)
+        assert await b.client.receive_all() == BYE
+        assert await b.server.receive_all() in (b"", b"reset")
+
+
 async def test_a_pair_that_is_over_is_no_error(engine: Engine) -> None:
     async with bench(engine) as b:
         engine.drop(TOKEN)
