@@ -13,8 +13,8 @@ from hypothesis import settings
 from tests.versions import VersionError, programs
 
 # The same examples in every run, so that a red run means a change; HYPOTHESIS_PROFILE=explore looks for new ones.
-settings.register_profile("repeatable", derandomize=True)
-settings.register_profile("explore", max_examples=2000)
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("explore", max_examples=2000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 _INTEGRATION = Path(__file__).parent / "integration"

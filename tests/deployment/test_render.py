@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster_manager.settings import FailoverSettings, WantedDurability
@@ -73,7 +73,6 @@ def read_back(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., object]
     return back
 
 
-@settings(deadline=None)
 @given(cluster=CLUSTER, machine=MACHINE, sockets=PATH, pg_bin=st.none() | PATH)
 def test_every_daemon_reads_what_was_rendered(
     read_back: Callable[..., object], cluster: Cluster, machine: Machine, sockets: Path, pg_bin: Path | None
@@ -87,7 +86,6 @@ def test_every_daemon_reads_what_was_rendered(
         assert read_back(noded, lambda path: load_settings(path, NodedSettings)) == noded
 
 
-@settings(deadline=None)
 @given(cluster=CLUSTER, machine=MACHINE)
 def test_the_programs_find_one_another(cluster: Cluster, machine: Machine) -> None:
     manager = manager_settings(cluster, machine)
