@@ -6,16 +6,17 @@ nobody does).  An election waits for the end of replay, and so does a promotion:
 
 from __future__ import annotations
 
+from noded.postgres.clients import HAS_TRANSACTION
 from noded.postgres.sessions import Session
 
-END_BLOCKERS = """
+END_BLOCKERS = f"""
 SELECT count(pg_terminate_backend(pid)) AS ended FROM pg_stat_get_activity(NULL)
- WHERE $1 AND backend_type = 'client backend' AND (xact_start IS NOT NULL OR state = 'disabled')
+ WHERE $1 AND ({HAS_TRANSACTION})
    AND usesysid IS DISTINCT FROM (SELECT usesysid FROM pg_stat_get_activity(pg_backend_pid()))
    AND EXISTS (SELECT FROM pg_stat_get_activity(NULL)
                 WHERE backend_type = 'startup'
                   AND (wait_event_type IN ('Lock', 'BufferPin') OR wait_event LIKE 'RecoveryConflict%'))
-"""
+"""  # noqa: S608 - a condition of ours
 """Without $1 nobody is ended: run so once, it needs nothing to be looked up later. Ours are told by their role, not by
 a name that anybody can give."""
 

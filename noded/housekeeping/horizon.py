@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from noded.postgres.clients import STREAMS
 from noded.postgres.sessions import Session
 from pgtopology.observation import Horizon, RowHolder
 
 TIMEOUT_S = 2.0
 
-_OLDEST = """
+_OLDEST = f"""
 SELECT DISTINCT ON (catalog_only)
        kind, textsend(name) AS name, pid, xmin::text::int8 AS xmin, age(xmin) AS age, held_ms, catalog_only FROM (
   SELECT 'slot' AS kind, slot_name::text AS name, NULL::int4 AS pid, xmin, NULL::int8 AS held_ms, false AS catalog_only
@@ -24,13 +25,13 @@ SELECT DISTINCT ON (catalog_only)
   SELECT 'prepared', gid, NULL, transaction, (extract(epoch FROM clock_timestamp() - prepared) * 1000)::int8, false
     FROM pg_prepared_xact()
   UNION ALL
-  SELECT CASE WHEN backend_type = 'walsender' THEN 'standby' ELSE 'session' END, application_name, pid,
+  SELECT CASE WHEN {STREAMS} THEN 'standby' ELSE 'session' END, application_name, pid,
          CASE WHEN backend_xid IS NULL OR age(backend_xmin) > age(backend_xid) THEN backend_xmin ELSE backend_xid END,
          (extract(epoch FROM clock_timestamp() - xact_start) * 1000)::int8, false
     FROM pg_stat_get_activity(NULL)
    WHERE backend_type <> 'autovacuum worker' AND pid <> pg_backend_pid()
 ) AS holders WHERE xmin IS NOT NULL ORDER BY catalog_only, age(xmin) DESC
-"""
+"""  # noqa: S608 - a condition of ours
 """The oldest for all rows, and the oldest for rows of the catalogs only. VACUUM does not mind other VACUUMs."""
 
 CATALOG_AGE_MIN = 1_000_000

@@ -70,10 +70,12 @@ SELECT count(*) AS count,
 """
 
 _CONNECTIONS = """
-SELECT count(*) AS used, count(*) FILTER (WHERE wait_event = 'SyncRep') AS waiting,
+SELECT count(*) FILTER (WHERE backend_type = 'client backend') AS used,
+       count(*) FILTER (WHERE wait_event = 'SyncRep') AS waiting,
        current_setting('max_connections')::int4 AS most
-  FROM pg_stat_get_activity(NULL) WHERE backend_type = 'client backend'
+  FROM pg_stat_get_activity(NULL) WHERE backend_type IN ('client backend', 'walsender')
 """
+"""A walsender that runs SQL may wait for the quorum like anybody; it takes no client's connection."""
 
 _walsenders_decoder = msgspec.json.Decoder(tuple[Walsender, ...])
 

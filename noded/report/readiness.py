@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from noded.postgres.conf import REPLICATION_ROLE, SYNCHRONISES
+from noded.postgres.clients import HAS_TRANSACTION, OUR_ROLES
+from noded.postgres.conf import SYNCHRONISES
 from noded.postgres.instance import Instance
 from noded.postgres.sessions import SessionError, shown
 from pgtopology.drill import LongSession, Readiness
@@ -25,10 +26,9 @@ SELECT pg_is_in_recovery() AND pg_is_wal_replay_paused() AS replay_paused,
                 WHERE backend_type = 'startup'
                   AND (wait_event_type IN ('Lock', 'BufferPin') OR wait_event LIKE 'RecoveryConflict%')) AS replay_blocked,
        (SELECT count(*) FROM pg_stat_get_activity(NULL)
-         WHERE backend_type = 'client backend' AND application_name NOT LIKE 'endpointd %') AS clients,
+         WHERE backend_type = 'client backend' AND coalesce(pg_get_userbyid(usesysid), '') <> ALL ($1::name[])) AS clients,
        (SELECT count(*) FROM pg_stat_get_activity(NULL)
-         WHERE backend_type = 'walsender' AND application_name NOT LIKE 'endpointd %'
-           AND pg_get_userbyid(usesysid) <> $1) AS streams,
+         WHERE backend_type = 'walsender' AND coalesce(pg_get_userbyid(usesysid), '') <> ALL ($1::name[])) AS streams,
        (SELECT count(*) FROM pg_prepared_xact()) AS prepared,
        (SELECT (extract(epoch FROM clock_timestamp() - min(prepared)) * 1000)::int8 FROM pg_prepared_xact()) AS oldest_ms,
        (SELECT coalesce(array_agg(slot_name::text ORDER BY slot_name), '{}') FROM pg_get_replication_slots()
@@ -37,21 +37,18 @@ SELECT pg_is_in_recovery() AND pg_is_wal_replay_paused() AS replay_paused,
          WHERE slot_type = 'physical' AND wal_status = 'lost') AS lost_slots
 """
 
-_OPEN = """
+_OPEN = f"""
 SELECT pid, textsend(coalesce(pg_get_userbyid(usesysid), '')::text) AS "user", application_name AS application,
        coalesce(state, '') AS state,
-       coalesce((extract(epoch FROM clock_timestamp() - xact_start) * 1000)::int8, 0) AS age_ms,
-       xact_start IS NOT NULL AS tracked, backend_xmin IS NOT NULL AS snapshot,
+       CASE WHEN state = 'disabled' THEN 0
+            ELSE coalesce((extract(epoch FROM clock_timestamp() - coalesce(xact_start, query_start)) * 1000)::int8, 0)
+       END AS age_ms,
+       state IS DISTINCT FROM 'disabled' AS tracked, backend_xmin IS NOT NULL AS snapshot,
        count(*) OVER () AS count
   FROM pg_stat_get_activity(NULL)
- WHERE backend_type = 'client backend' AND application_name NOT LIKE 'endpointd %'
-   AND (xact_start IS NOT NULL
-        OR state = 'disabled'
-           AND pid IN (SELECT pid FROM pg_lock_status() WHERE locktype = 'virtualxid' AND mode = 'ExclusiveLock' AND granted))
- ORDER BY xact_start LIMIT $1
-"""
-"""Whose activity is not tracked (track_activities) shows neither state nor xact_start; but every transaction holds the lock on
-its virtual id, from its beginning on, one that only reads too. Locks are asked for if there is such a session, and not else."""
+ WHERE {HAS_TRANSACTION} AND coalesce(pg_get_userbyid(usesysid), '') <> ALL ($2::name[])
+ ORDER BY coalesce(xact_start, query_start) LIMIT $1
+"""  # noqa: S608 - a condition of ours
 
 _SLOTS = """
 SELECT slot_name::text AS name, slot_type = 'physical' AS physical FROM pg_get_replication_slots()
@@ -66,9 +63,9 @@ async def ask_readiness(instance: Instance, known_slots: Collection[str]) -> Rea
         raise SessionError("PostgreSQL does not run", lost=True)
     session = instance.sessions.fresh("endpointd readiness")
     try:
-        row = await session.row(_ASK, REPLICATION_ROLE, timeout_s=ASK_TIMEOUT_S)
+        row = await session.row(_ASK, OUR_ROLES, timeout_s=ASK_TIMEOUT_S)
         slots = await session.rows(_SLOTS, timeout_s=ASK_TIMEOUT_S)
-        rows = await session.rows(_OPEN, OPEN_SESSIONS_MAX, timeout_s=ASK_TIMEOUT_S)
+        rows = await session.rows(_OPEN, OPEN_SESSIONS_MAX, OUR_ROLES, timeout_s=ASK_TIMEOUT_S)
     finally:
         session.drop()
     sessions = tuple(

@@ -94,6 +94,32 @@ def test_what_is_open_ends_with_an_sqlstate_when_nobody_waits_for_it(
     assert rows(cluster) == count
 
 
+@pytest.mark.parametrize(
+    ("application", "replication"),
+    [("endpointd witness", "false"), ("SQL beside streams", "database")],
+    ids=["name", "walsender"],
+)
+def test_a_transaction_is_seen_whatever_its_session_calls_itself_or_asks_for(
+    cluster: Cluster, application: str, replication: str
+) -> None:
+    before = cluster.status()
+    with psycopg.connect(cluster.dsn("writer"), application_name=application, replication=replication) as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS patience (id bigserial)")
+        connection.commit()
+        quiet = json.loads(cluster.ctl("switchover", "--dry-run", "--json").stdout)
+        assert application not in [session["application"] for session in quiet["open_sessions"]], "it is idle"
+        count = rows(cluster)
+        connection.execute("INSERT INTO patience DEFAULT VALUES")
+        told = json.loads(cluster.ctl("switchover", "--dry-run", "--json").stdout)
+        assert application in [session["application"] for session in told["open_sessions"]]
+        done = cluster.ctl("switchover", "--wait-idle", "1", check=False)
+        assert done.returncode == 1, done.stdout
+        assert application in done.stderr
+        assert (cluster.status().writer, cluster.status().epoch) == (before.writer, before.epoch)
+        connection.commit()
+    assert rows(cluster) == count + 1
+
+
 @pytest.mark.parametrize("statement", ["SELECT 1", "INSERT INTO patience DEFAULT VALUES"], ids=["reads", "writes"])
 def test_a_session_whose_activity_is_not_tracked_is_waited_for_too(cluster: Cluster, statement: str) -> None:
     before = cluster.status()

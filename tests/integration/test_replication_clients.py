@@ -121,19 +121,34 @@ def _has_replayed(reader: psycopg.Connection[tuple[object, ...]], lsn: object) -
     return found == (True,)
 
 
-def test_how_long_replay_waits_for_a_reader_is_the_operators_and_a_failover_does_not_wait(cluster: Cluster) -> None:
+@pytest.mark.versions
+@pytest.mark.parametrize("untracked", [False, True], ids=["tracked", "untracked"])
+@pytest.mark.parametrize("replication", ["false", "database"])
+def test_how_long_replay_waits_for_a_reader_is_the_operators_and_a_failover_does_not_wait(
+    cluster: Cluster, archiver: str, replication: str, *, untracked: bool
+) -> None:
+    """Whoever asks for a walsender can run SQL in it, and be in the way of replay like anybody else."""
     cluster.ctl("config", "set", "max_standby_streaming_delay=-1", "max_standby_archive_delay=-1")
     try:
         with psycopg.connect(cluster.dsn("writer"), autocommit=True) as writer:
             writer.execute("DROP TABLE IF EXISTS held")
             writer.execute("CREATE TABLE held AS SELECT 1 AS i")
+            writer.execute(f"GRANT SELECT ON held TO {ROLE}")
+            writer.execute(f"GRANT SET ON PARAMETER track_activities TO {ROLE}")
             lsn = writer.execute("SELECT pg_current_wal_flush_lsn()").fetchone()
             status = cluster.status()
             standbys = [node.name for node in status.nodes if node.role == "standby"]
-            readers = [psycopg.connect(cluster.dsn(name)) for name in standbys]
+            for name in standbys:
+                with psycopg.connect(cluster.dsn(name)) as watcher:
+                    until(lambda watcher=watcher: _has_replayed(watcher, lsn), "replayed")
+            words = {"user": ROLE, "password": PASSWORD, "replication": replication}
+            readers = [psycopg.connect(make_conninfo(cluster.dsn(name), **words)) for name in standbys]
             for reader in readers:
-                until(lambda reader=reader: _has_replayed(reader, lsn), "replayed")
                 assert reader.execute("SHOW max_standby_streaming_delay").fetchone() == ("-1",)
+                reader.rollback()
+                if untracked:
+                    reader.execute("SET track_activities = off")
+                    reader.commit()
                 reader.execute("LOCK TABLE held IN ACCESS SHARE MODE")
             writer.execute("ALTER TABLE held ADD COLUMN j int")
             assert status.writer is not None
