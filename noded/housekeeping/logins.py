@@ -28,17 +28,21 @@ TRY_TIMEOUT_S = 2.0
 ANYWHERE = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what a server may be told to listen on
 TOO_MANY_CONNECTIONS = "53300"
 
-LOCKS = """
+_OF_OURS = """
+(database = 0 OR database = (SELECT datid FROM pg_stat_get_activity(pg_backend_pid()))) AND relation::int8 < 16384
+"""
+"""A catalog that every login reads, or one of the database that ours are in: another database's keeps nobody else out."""
+LOCKS = f"""
 SELECT pid, relation::int8 AS relation FROM pg_lock_status()
- WHERE locktype = 'relation' AND mode = 'AccessExclusiveLock' AND granted AND relation::int8 < 16384
+ WHERE locktype = 'relation' AND mode = 'AccessExclusiveLock' AND granted AND {_OF_OURS}
  ORDER BY pid LIMIT 1
-"""
+"""  # noqa: S608 - a condition of ours
 """Who keeps everybody else from reading a catalog."""
-LASTING_LOCKS = """
+LASTING_LOCKS = f"""
 SELECT relation::int8 AS relation FROM pg_lock_status()
- WHERE locktype = 'relation' AND mode = 'AccessExclusiveLock' AND granted AND pid IS NULL AND relation::int8 < 16384
+ WHERE locktype = 'relation' AND mode = 'AccessExclusiveLock' AND granted AND pid IS NULL AND {_OF_OURS}
  ORDER BY 1 LIMIT 1
-"""
+"""  # noqa: S608 - a condition of ours
 """The same of a prepared transaction: sessions that are open hardly feel it, and it outlives every restart and failover."""
 _CATALOGS = {1259: "pg_class", 1260: "pg_authid", 1261: "pg_auth_members", 1262: "pg_database", 2964: "pg_db_role_setting"}
 

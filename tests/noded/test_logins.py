@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator
 import asyncpg
 import pytest
 
+from noded.housekeeping import logins
 from noded.postgres.sessions import SessionError, Sessions
 from pgtopology.desired import DesiredSettings
 from pgtopology.node import Role
@@ -263,6 +264,28 @@ async def test_what_is_prepared_in_our_database_is_rolled_back_at_once() -> None
         assert not await cluster.sql(first, "SELECT FROM pg_prepared_xacts")
         async with session(cluster, first, "endpointd") as connection:
             await connection.execute("SELECT 1")
+
+
+async def test_a_lasting_lock_counts_where_logins_of_ours_meet_it() -> None:
+    """A catalog of its own is locked in one database only; those that all share are locked everywhere."""
+    async with running_members(1) as cluster:
+        (first,) = cluster.members
+        await cluster.found()
+        desired = DesiredSettings(version=1, parameters={"max_prepared_transactions": "10"})
+        await cluster.order(ConfigureOrder, first, Acknowledged, desired=desired)
+        cluster.epoch = 2
+        await cluster.promise(first)
+        await cluster.promote(first, 3)
+        async with session(cluster, first, "endpointd") as ours, session(cluster, first, "postgres") as theirs:
+            lock = logins.LASTING_LOCKS
+            await ours.fetch(lock)
+            await theirs.execute("BEGIN; LOCK TABLE pg_statistic; PREPARE TRANSACTION 'theirs'")
+            assert not await ours.fetch(lock)
+            assert await theirs.fetch(lock), "there it does keep logins out"
+            await theirs.execute("ROLLBACK PREPARED 'theirs'")
+            await theirs.execute("BEGIN; LOCK TABLE pg_authid; PREPARE TRANSACTION 'everybodys'")
+            assert await ours.fetch(lock)
+            await theirs.execute("ROLLBACK PREPARED 'everybodys'")
 
 
 async def test_a_new_writer_lets_everybody_in_again_though_nobody_can_log_in() -> None:
