@@ -63,11 +63,17 @@ def within(low: int, high: int) -> Callable[[int | None], int | None]:
     return check
 
 
-def finite(value: float) -> float:
-    """Return *value*. Raises BadParameter for what is a number to the machine only (nan passes every other check)."""
-    if not math.isfinite(value):
-        raise typer.BadParameter(f"{value} is not a number")
-    return value
+def number_within(low: float, high: float) -> Callable[[float | None], float | None]:
+    """Return a check for a number from *low* to *high*. It raises BadParameter; nan passes a comparison with either end."""
+
+    def check(value: float | None) -> float | None:
+        if value is not None and not math.isfinite(value):
+            raise typer.BadParameter(f"{value} is not a number; {low:g} to {high:g} are accepted")
+        if value is not None and not low <= value <= high:
+            raise typer.BadParameter(f"{value:g} is outside {low:g} to {high:g}")
+        return value
+
+    return check
 
 
 def postgres_uri(value: str | None) -> str | None:

@@ -8,7 +8,7 @@ import typer
 
 from daemonkit.exits import ExitCode, WrongUsage
 from endpointctl import completing, output
-from endpointctl.options import Target, command, finite, node_name, postgres_uri, within
+from endpointctl.options import Target, command, node_name, number_within, postgres_uri, within
 
 if TYPE_CHECKING:
     from endpointctl.verifying.checker import Report
@@ -75,9 +75,7 @@ def verify(
         float,
         typer.Option(
             "--seconds",
-            min=1.0,
-            max=86_400.0,
-            callback=finite,
+            callback=number_within(1, 86_400),
             help="How long the clients work.",
         ),
     ] = 20.0,

@@ -225,7 +225,8 @@ class _Rolling:
                 if status.order_given_up is not None and status.writer == before.name:
                     raise Failure(f'"{before.name}" does not hand over: {status.order_given_up}', hint="give the order again")
                 seen = node.problem or node.state
-                is_broken = node.state == "stopped" and node.problem is not None
+                # Between its attempts to start it is starting for a moment.
+                is_broken = node.state not in ("running", "streaming") and node.problem is not None
                 broken_since = (broken_since or self._clock()) if is_broken else None
                 if broken_since is not None and self._clock() - broken_since > BROKEN_S:
                     raise Failure(

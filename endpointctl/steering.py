@@ -10,7 +10,7 @@ import typer
 from daemonkit.escape import visible
 from daemonkit.exits import Failure, WrongUsage
 from endpointctl import completing, output
-from endpointctl.options import REQUEST_TIMEOUT_S, Target, command, node_name, not_empty
+from endpointctl.options import REQUEST_TIMEOUT_S, Target, command, node_name, not_empty, number_within
 
 if TYPE_CHECKING:
     from pgtopology.drill import LongSession
@@ -76,7 +76,10 @@ def switchover(
     drain_timeout: Annotated[
         float | None,
         typer.Option(
-            "--drain-timeout", metavar="SECONDS", min=0, max=60, help="How long sessions may finish, 0 to 60; 2 unless given."
+            "--drain-timeout",
+            metavar="SECONDS",
+            callback=number_within(0, 60),
+            help="How long sessions may finish, 0 to 60; 2 unless given.",
         ),
     ] = None,
     wait_idle: Annotated[
@@ -139,6 +142,9 @@ def _hand_over(
                 if body.get("allow_data_loss") is not None:
                     raise WrongUsage(f'"{to}" is the writer already', hint="leave --to out, or name another node")
                 output.line(f'"{to}" is the writer already', err=as_json)
+                if as_json:
+                    told = {"format_version": output.FORMAT_VERSION, "epoch": before.epoch, "writer": to, "changed": False}
+                    output.json_document(msgspec.json.encode(told))
                 return
             for line in slots_lost(before, to):
                 output.line(line, err=True)

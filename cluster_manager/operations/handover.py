@@ -61,7 +61,9 @@ def rehearse_switchover(view: View, asked: Request, events: Iterable[Event], tol
         open_sessions=told.open_sessions if told is not None else (),
         slots_awaited=awaited,
         slots_lost=lost_with(view, to) if to is not None else (),
-        steps=(
+        steps=()
+        if to == writer
+        else (
             f'a checkpoint on "{writer}"',
             f"new writers are held, sessions may finish for up to {drain_ms / 1000:g} s",
             f'PostgreSQL on "{writer}" is stopped in good order and started as a standby',

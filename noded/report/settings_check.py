@@ -10,6 +10,7 @@ cannot do is known here: a hot standby needs as much as the writer had (PostgreS
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import re
 import shutil
@@ -140,6 +141,11 @@ def _names(text: str) -> list[str]:
 
 def complaint(said: str, parameters: Mapping[str, str], known: Mapping[str, Mapping[str, object] | Parameter]) -> str:
     """Return what PostgreSQL *said* against its configuration as one line: name, value, accepted range."""
+    details = {
+        _SEVERITY.sub("", line.strip()): _SEVERITY.sub("", below.strip())
+        for line, below in itertools.pairwise(said.splitlines())
+        if below.strip().startswith("DETAIL:")
+    }
     lines = [_SEVERITY.sub("", line.strip()) for line in said.splitlines()]
     lines = [line for line in lines if line and not any(noise in line for noise in _NOISE)]
     for line in lines:
@@ -148,7 +154,9 @@ def complaint(said: str, parameters: Mapping[str, str], known: Mapping[str, Mapp
             name = found[1]
             value = next((value for key, value in parameters.items() if key == name.lower()), "")
             row = known.get(name.lower())
-            return f'"{name}" cannot be "{value}"' + (f": {accepted(row)}" if row is not None else "")
+            # Whoever checks more than a range says what: the value may well lie within it.
+            why = details.get(line) or (accepted(row) if row is not None else None)
+            return f'"{name}" cannot be "{value}"' + (f": {why}" if why is not None else "")
         if unknown := _UNKNOWN.search(line):
             return _no_such(unknown[1])
     return "; ".join(lines[:3]) or "PostgreSQL would not start with these settings"

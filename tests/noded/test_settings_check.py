@@ -33,6 +33,10 @@ TAIL = 'FATAL:  configuration file "/d/postgresql.conf" contains errors\n'
             'LOG:  invalid value for parameter "track_functions": "x"\nHINT:  Available values: none, pl, all.\n',
             '"track_functions" cannot be "7": accepted are none, pl, all',
         ),
+        (
+            'LOG:  invalid value for parameter "work_mem": 102400\nDETAIL:  "work_mem" must not exceed 7680kB.\n',
+            '"work_mem" cannot be "7": "work_mem" must not exceed 7680kB.',
+        ),
         ('LOG:  parameter "jit" requires a Boolean value\n', '"jit" cannot be "7": accepted are on and off'),
         (
             'LOG:  invalid value for parameter "TimeZone": "Mars"\n',
