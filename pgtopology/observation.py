@@ -230,6 +230,9 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """Why noded could not make its last word durable, until it can: promises are refused."""
     crashes: int = 0
     """How often in a row PostgreSQL ended by itself soon after its start."""
+    refused_start: str | None = None
+    """What PostgreSQL said when it ended, at its last start, before it read its data: its settings or the machine are why, and
+    another copy would change nothing."""
     mute_ms: int = 0
     """How long PostgreSQL has accepted connections since its start without answering one question of noded's."""
     sync: DiskSync | None = None

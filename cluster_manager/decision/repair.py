@@ -160,7 +160,8 @@ def _rejoining(situation: Situation, node: NodeView, seen: Observation, source: 
 
 def _stopped(node: NodeView, observation: Observation, source: Upstream) -> Repair:
     reason = f'PostgreSQL on "{node.name}" is stopped' + _trouble(observation)
-    if observation.foreign or (observation.problem is not None and not observation.whole):
+    unfinished = observation.problem is not None and observation.refused_start is None and not observation.whole
+    if observation.foreign or unfinished:
         # Unfinished work left data that cannot be used; nothing but another copy helps.
         return _anew(node, observation, source, Diagnosis.REPLICA_MISSING, reason)
     was_primary = observation.promoted_epoch is not None or observation.problem is not None
@@ -279,8 +280,8 @@ def quorum_does_without(situation: Situation, node: NodeView) -> bool:
 
 
 def _is_broken(observation: Observation) -> bool:
-    """Return whether the data, rather than a full disk, keeps PostgreSQL from running."""
-    return observation.crashes >= CRASHES_MAX and _has_room(observation)
+    """Return whether the data, rather than a full disk or a setting, keeps PostgreSQL from running."""
+    return observation.crashes >= CRASHES_MAX and observation.refused_start is None and _has_room(observation)
 
 
 def _has_room(observation: Observation) -> bool:

@@ -156,7 +156,12 @@ class Remaking:
         identifier = yield from CopyData(source, incarnation)
         yield from PutInPlace()
         yield from Store(rules.finish(rules.new_data(memory.state, incarnation, identifier)))
-        yield from self._start()
+        yield from ForgetCrashes()  # of what was replaced
+        try:
+            yield from self._start()
+        except (Failed, OSError):
+            yield from RemoveReplaced()
+            raise
         yield from RemoveReplaced()
 
     def rewind(self, source: Upstream, revision: Revision) -> Steps[None]:

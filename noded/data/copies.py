@@ -61,8 +61,9 @@ class Copies:
         await clone.copy_from(instance, source, sync_name(instance.state.value.node, incarnation), progress)
         return (await instance.control_data(instance.layout.partial)).system_identifier
 
-    def put_in_place(self) -> None:
-        """Let what was made become PGDATA, durably."""
+    async def put_in_place(self) -> None:
+        """Let what was made become PGDATA, durably, in whose place others may have been put before."""
+        await clone.remove_tree(self._instance.layout.replaced)
         clone.put_in_place(self._instance)
 
     async def remove_replaced(self) -> None:

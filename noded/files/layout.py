@@ -34,6 +34,11 @@ class Layout:
         return self.root / "pgdata.replaced"
 
     @property
+    def options(self) -> Path:
+        """With what PostgreSQL was started: it writes this when settings, memory and ports are right, before it reads data."""
+        return self.pgdata / "postmaster.opts"
+
+    @property
     def state(self) -> Path:
         """The durable state of this noded."""
         return self.root / "state" / "state.json"

@@ -21,7 +21,7 @@ from noded.law.promise import Configuration
 from noded.postgres import conf
 from noded.postgres.binaries import Binaries
 from noded.postgres.doorway import Doorway
-from noded.postgres.postmaster import FAST_STOP_S, Postmaster, remove_socket
+from noded.postgres.postmaster import FAST_STOP_S, Postmaster, is_of_settings, remove_socket
 from noded.postgres.sessions import SessionError, Sessions
 from noded.postgres.tools import ToolError, run_tool
 from pgtopology.desired import DesiredSettings
@@ -81,6 +81,8 @@ class Instance:
         """The password is to be gone, and it is not known that it is."""
         self.crashes = Backoff(first_s=0.5, max_s=15.0, free=1)
         """How often in a row PostgreSQL ended by itself soon after its start."""
+        self.refused_start: str | None = None
+        """What PostgreSQL said when it ended before it read its data, at its last start."""
         self._demands: Mapping[str, int] = {}
         self.standby_slots: tuple[str, ...] | None = None
         """Whose copies decoding waits for, while this is the writer and knows who streams; None: those of all voters."""
@@ -191,7 +193,7 @@ class Instance:
         """Return whether PostgreSQL runs, or will be started, as *sync_name*; earlier versions gave another cluster_name."""
         if not self.running:
             return True
-        started_with = (read_or_none(self.layout.pgdata / "postmaster.opts") or b"").decode(errors="surrogateescape")
+        started_with = (read_or_none(self.layout.options) or b"").decode(errors="surrogateescape")
         return f'"cluster_name={sync_name}"' in started_with
 
     def forget_password(self) -> None:
@@ -241,6 +243,8 @@ class Instance:
     def note_end(self, reason: str) -> None:
         """Note that PostgreSQL has ended by itself; what an outside signal ended says nothing of the next start."""
         postmaster = self.postmaster
+        of_settings = postmaster.ended_while_starting and is_of_settings(reason, read_no_data=postmaster.read_no_data)
+        self.refused_start = reason if of_settings else None
         if postmaster.lived_s >= SETTLED_S:
             self.crashes.forget()
         if postmaster.exit_status is not None and postmaster.exit_status >= 0:
@@ -248,6 +252,8 @@ class Instance:
 
     def note_settled(self) -> None:
         """Forget earlier ends once PostgreSQL has run for a while."""
+        if self.postmaster.ready_seen:
+            self.refused_start = None
         if self.crashes.failures and self.postmaster.ready_seen and self.postmaster.lived_s >= SETTLED_S:
             self.crashes.forget()
 

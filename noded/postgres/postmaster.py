@@ -33,6 +33,7 @@ FAST_STOP_S = FAST_STOP_MS / 1000
 GONE_S = 10.0
 """For killed processes to vanish. One in an uninterruptible wait (a hung disk) may not."""
 LOG_TAIL_BYTES = 1 << 14
+_OF_DATA = ("control file", "pg_control", "database files", "data directory", "PG_VERSION", "No space left on device")
 
 
 class PostmasterError(Exception):
@@ -67,6 +68,7 @@ class Postmaster:
         """Set at an exit that nobody ordered: whoever waits for it cleans up and clears it."""
         self.ready_seen = False
         self.ended_while_starting = False
+        self._options_before: int | None = None
         self._began_s = 0.0
         self._lived_s = 0.0
 
@@ -104,6 +106,7 @@ class Postmaster:
         """Start PostgreSQL. Nothing of the data directory may be running. Raises PostmasterError."""
         assert self._process is None
         self._remove_locks()
+        self._options_before = self._options_written()
 
         def spawn(confined: bool) -> subprocess.Popen[bytes]:
             if not confined and not self._tablespaces_anywhere:
@@ -260,6 +263,17 @@ class Postmaster:
         process.ended.set()
         self._on_change()
 
+    @property
+    def read_no_data(self) -> bool:
+        """Whether the last PostgreSQL that was started ended before it wrote down its options, and so before it read data."""
+        return self._options_written() == self._options_before
+
+    def _options_written(self) -> int | None:
+        try:
+            return self._layout.options.stat().st_mtime_ns
+        except OSError:
+            return None
+
     def _recorded_pid(self) -> int | None:
         try:
             return int(self._layout.pid_file.read_text().split("\n", 1)[0])
@@ -274,6 +288,16 @@ class Postmaster:
         if self._members() != []:
             raise PostmasterError("processes of the data directory are still running")
         self._layout.pid_file.unlink(missing_ok=True)
+
+
+def is_of_settings(complaint: str, *, read_no_data: bool) -> bool:
+    """Return whether a start that ended with *complaint* failed for settings or for what the machine lacks.
+
+    By then PostgreSQL has looked at the control file and at the directory itself; and of its settings pg_hba.conf comes last.
+    """
+    if complaint.startswith("could not load "):
+        return True
+    return read_no_data and not any(word in complaint for word in _OF_DATA)
 
 
 def last_complaint(path: Path) -> str | None:

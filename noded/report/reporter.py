@@ -144,6 +144,7 @@ class Reporter:
             quarantined=memory.blocked is not None,
             storage_problem=self._state.problem,
             crashes=instance.crashes.failures,
+            refused_start=instance.refused_start,
             mute_ms=self.gatherer.mute_ms(),
             relaxations=found.relaxations,
             late_ms=self.late_ms(),

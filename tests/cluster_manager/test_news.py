@@ -75,6 +75,7 @@ OTHERWISE: dict[str, Any] = {
     "quarantined": True,
     "storage_problem": "the disk is full",
     "crashes": 1,
+    "refused_start": "could not map anonymous shared memory",
     "mute_ms": 200,
     "outside": ("old_space",),
     "sync": DiskSync(last_ms=400),

@@ -18,7 +18,7 @@ from noded.files.layout import Layout
 from noded.law.durable_state import DurableState, StateError
 from noded.postgres import processes
 from noded.postgres.binaries import BinariesError, find_binaries
-from noded.postgres.postmaster import last_complaint
+from noded.postgres.postmaster import is_of_settings, last_complaint
 from noded.postgres.tools import ToolError, environment, run_tool
 from noded.report import patroni
 from pgtopology.epoch import Epoch
@@ -145,6 +145,24 @@ def test_the_last_complaint_in_the_log_is_found(tmp_path: Path) -> None:
     assert last_complaint(layout.log) is None
     layout.log.write_text("LOG:  fine\n2026 [1] FATAL:  it is broken\nHINT:  mend it\n")
     assert last_complaint(layout.log) == "it is broken"
+
+
+@pytest.mark.parametrize(
+    ("complaint", "read_no_data", "told"),
+    [
+        ("could not map anonymous shared memory: Cannot allocate memory", True, True),
+        ("could not create any TCP/IP sockets", True, True),
+        ("could not load /etc/pg_hba.conf", False, True),
+        ("could not locate a valid checkpoint record at 0/1000028", False, False),
+        ("incorrect checksum in control file", True, False),
+        ("database files are incompatible with server", True, False),
+        ('could not write lock file "postmaster.pid": No space left on device', True, False),
+    ],
+)
+def test_a_start_that_fails_before_data_is_read_says_nothing_of_the_data(
+    complaint: str, *, read_no_data: bool, told: bool
+) -> None:
+    assert is_of_settings(complaint, read_no_data=read_no_data) is told
 
 
 RUNNING = Postmaster(state=PostmasterState.RUNNING, pid=1)

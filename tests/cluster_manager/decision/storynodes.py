@@ -230,6 +230,7 @@ NODE: Mapping[str, Edit] = {
     "login-problem": _said("login_problem"),
     "login-spared": lambda node, seen, value: _saying(node, seen, login_problem=value, login_spared=True),
     "crashes": _said("crashes", int),
+    "refused-start": _said("refused_start", str),
     "sync": _sync,
     "device": _said("disk", lambda value: Disk(free_bytes=1 << 36, total_bytes=1 << 40, device=value)),
     "disk-free": _said("disk", lambda value: Disk(free_bytes=int(value), total_bytes=1 << 40)),
