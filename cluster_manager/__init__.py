@@ -11,6 +11,7 @@ Floors, from the top; each knows only those below it, and those on one line do n
     `observing/`  `report/`             what is remembered of one node; the cluster as people and Prometheus see it
     `decision/`                         a view in, a plan out
     `store/`  `dns/`  `proxies/`        the document's place; names; the feed
+    `provision/`                        who makes the machines of nodes, and takes them away
     `not_done`                          why an operator's order was not carried out
 
 Begin with `decision`, whose package is a reading order of its own, then `loop`, then `shell.reconciler`.

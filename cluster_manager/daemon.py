@@ -14,6 +14,9 @@ from cluster_manager.api.control import Control
 from cluster_manager.dns.kept import kept_document
 from cluster_manager.dns.process import DnsProcess
 from cluster_manager.operations.drill import Drills
+from cluster_manager.provision.external import ExternalProvisioner
+from cluster_manager.provision.local import LocalProvisioner
+from cluster_manager.provision.provisioner import Provisioner
 from cluster_manager.proxies.feed import Feed
 from cluster_manager.record.chronicle import Chronicle
 from cluster_manager.record.flight_files import FlightFiles, FlightWriter
@@ -48,6 +51,12 @@ def read_secrets(settings: ManagerSettings) -> Secrets:
     return Secrets(
         accepted_tokens(settings.http.token_file, settings.http.verifiers_file), read_secret(settings.nodeds.token_file)
     )
+
+
+def provisioner_of(settings: ManagerSettings) -> Provisioner:
+    """Return who makes the nodes."""
+    supervisor = settings.provision.supervisor
+    return LocalProvisioner(supervisor) if supervisor is not None else ExternalProvisioner()
 
 
 async def serve(manager: Running[ManagerSettings], secrets: Secrets) -> None:
@@ -85,8 +94,10 @@ async def serve(manager: Running[ManagerSettings], secrets: Secrets) -> None:
                 settings, secrets.noded_token, store, chronicle, publish, feed.are_settled, feed.seen, recorder
             )
             async with reconciler.executor as executor:
+                provisioner = provisioner_of(settings)
                 rehearsals = Drills(reconciler, executor, files)
-                control = Control(reconciler, store, feed, journal, chronicle, flights, rehearsals, life.lag.stood_still_ms)
+                late_ms = life.lag.stood_still_ms
+                control = Control(reconciler, store, feed, journal, chronicle, flights, rehearsals, provisioner, late_ms)
                 metrics = ManagerMetrics(reconciler, chronicle, lambda: bool(feed.proxies()))
                 flights.on_ended = metrics.ended
                 server = HttpServer(

@@ -4,6 +4,7 @@ NotDone
     Refused: it must not be done now, or not at all.
         WrongQuestion: nobody could do it as it is asked.
         NotFound: what it is about does not exist.
+        ByOthers: it is not for this manager to do.
     Unavailable: who should do it, or say it, cannot now.
         Unanswered: a node does not answer.
 """
@@ -38,6 +39,12 @@ class NotFound(Refused):
     """What it is about does not exist."""
 
     code = "not_found"
+
+
+class ByOthers(Refused):
+    """It is not for this manager to do."""
+
+    code = "by_others"
 
 
 class Unavailable(NotDone):

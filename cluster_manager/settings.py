@@ -144,6 +144,13 @@ class FailoverSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
 
 
+class ProvisionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Table [provision]: who makes nodes and takes them away; without it others do, and write them into [[nodes]]."""
+
+    supervisor: Path | None = None
+    """The socket of the supervisor, where all programs of the cluster are on one machine."""
+
+
 class ManagerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file."""
 
@@ -156,6 +163,7 @@ class ManagerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     endpoints: EndpointsSettings
     nodes: Annotated[tuple[NodeSettings, ...], msgspec.Meta(min_length=1, max_length=NODES_MAX)]
     failover: FailoverSettings = FailoverSettings()
+    provision: ProvisionSettings = ProvisionSettings()
     logs: LogSettings = LogSettings()
 
     @property

@@ -47,8 +47,8 @@ def noded_settings(
     )
 
 
-def manager_settings(cluster: Cluster, machine: Machine) -> manager.ManagerSettings:
-    """Return the settings of the manager, which may begin the cluster."""
+def manager_settings(cluster: Cluster, machine: Machine, *, supervisor: Path | None = None) -> manager.ManagerSettings:
+    """Return the settings of the manager, which may begin the cluster; *supervisor* is the socket of who makes its nodes."""
     return manager.ManagerSettings(
         cluster=manager.ClusterSettings(name=cluster.name, zone=cluster.zone, durability=cluster.durability, bootstrap=True),
         http=manager.HttpSettings(
@@ -78,6 +78,7 @@ def manager_settings(cluster: Cluster, machine: Machine) -> manager.ManagerSetti
             for node in cluster.nodes
         ),
         failover=cluster.failover,
+        provision=manager.ProvisionSettings(supervisor=supervisor),
         logs=cluster.logs,
     )
 

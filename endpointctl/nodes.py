@@ -1,6 +1,6 @@
 """`node add|remove|stop|start|restart|reinit`: orders about one PostgreSQL server.
 
-Members come and go through the local cluster's supervisor, which runs their programs; the other orders are the manager's.
+All are the manager's, which has the supervisor of a local cluster run the programs of nodes that come and stop those that go.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from deployment.local.layout import Layout
     from deployment.local.plan import Plan
     from endpointctl.local.watching import Say
-    from pgtopology.supervision import Answer, Order
+    from pgtopology.supervision import Answer, Order, PlannedNode
 
 NODE_TIMEOUT_S = 60.0
 CHANGE_TIMEOUT_S = 300.0
@@ -65,9 +65,7 @@ def add(
 
     from deployment.local.plan import node_number
     from deployment.local.planning import NAMES
-    from endpointctl.acting import note_act
     from pgtopology.node import NAME_PATTERN
-    from pgtopology.supervision import Order
 
     if node is not None and node_number(node) is None:
         raise WrongUsage(f'a node cannot be called "{node}"', hint=f"names are {NAMES}")
@@ -86,10 +84,7 @@ def add(
         elif not wait:
             # With --wait it is what an order that took too long is repeated by: the answer is then that it is done.
             await _refuse_joined(target, before, node)
-        answer = await _tell(layout, Order(do="add", name=node, zone=zone))
-        await note_act(target)
-        added, plan = answer.node, read_plan(layout)
-        assert added is not None
+        added, plan = await _add(target, layout, node, zone), read_plan(layout)
         assert plan is not None
         if wait:
             with _progress(f"adding {added.name}", as_json=as_json) as say:
@@ -129,9 +124,7 @@ def remove(
     """
     import asyncio
 
-    from endpointctl.acting import command_line, operator
     from endpointctl.asking import confirm
-    from pgtopology.supervision import Order
 
     async def run() -> None:
         from endpointctl.local.watching import until_left
@@ -143,7 +136,7 @@ def remove(
         if purge:
             confirm(f"Take {node} out of the cluster and remove {layout.node(node)} with all data?", yes=yes)
         known = _kept(layout, node)
-        await _tell(layout, Order(do="remove", name=node, purge=purge, operator=operator(), command=command_line()))
+        await _remove(target, layout, node, purge=purge)
         if wait:
             with _progress(f"removing {node}", as_json=as_json) as say:
                 await until_left(layout, node, timeout_s=target.timeout_or(CHANGE_TIMEOUT_S), say=say)
@@ -207,9 +200,53 @@ def _order(target: Target, node: str, order: str, *, force: bool, as_json: bool,
         if as_json:
             output.json_document(answer)
         else:
-            output.line(str(msgspec.json.decode(answer, type=dict[str, str | int])["detail"]))
+            output.line(str(msgspec.json.decode(answer, type=dict[str, object])["detail"]))
 
     asyncio.run(run())
+
+
+async def _add(target: Target, layout: Layout, node: str | None, zone: str | None) -> PlannedNode:
+    """Have the manager add a node. Raises Failure."""
+    import msgspec
+
+    from daemonkit.httpclient import HttpRefused
+    from endpointctl.acting import note_act
+    from endpointctl.api import manager
+    from pgtopology.supervision import AddNode, NodeAdded, Order
+
+    async with manager(target) as client:
+        try:
+            body = msgspec.json.encode(AddNode(name=node, zone=zone))
+            return msgspec.json.decode(await client.post("/v1/nodes", body, timeout_s=ORDER_TIMEOUT_S), type=NodeAdded).node
+        except HttpRefused as error:
+            if error.status not in (404, 405) and error.code != "by_others":
+                raise
+    # It is of a version, or was started by one, that did not do this; the supervisor did.
+    answer = await _tell(layout, Order(do="add", name=node, zone=zone))
+    await note_act(target)
+    assert answer.node is not None
+    return answer.node
+
+
+async def _remove(target: Target, layout: Layout, node: str, *, purge: bool) -> None:
+    """Have the manager take *node* out. Raises Failure."""
+    import msgspec
+
+    from daemonkit.httpclient import HttpRefused
+    from endpointctl.acting import command_line, operator
+    from endpointctl.api import manager
+    from pgtopology.supervision import Order
+
+    async with manager(target) as client:
+        try:
+            body = msgspec.json.encode({"purge": purge})
+            answer = await client.post(f"/v1/nodes/{node}/remove", body, timeout_s=ORDER_TIMEOUT_S)
+            if not msgspec.json.decode(answer, type=dict[str, object]).get("by_others"):
+                return
+        except HttpRefused as error:
+            if error.status != 400:  # what an earlier version says of "purge"
+                raise
+    await _tell(layout, Order(do="remove", name=node, purge=purge, operator=operator(), command=command_line()))
 
 
 def _local_cluster(target: Target) -> Layout:

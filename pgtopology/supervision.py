@@ -10,6 +10,8 @@ from typing import Literal
 
 import msgspec
 
+from pgtopology.document import FORMAT_VERSION
+
 
 class ProgramState(StrEnum):
     """What a program is doing."""
@@ -55,6 +57,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """Of a node to be added."""
     purge: bool = False
     """Whether the data of a node to be removed goes too."""
+    marked: bool = False
+    """Of a node to be removed: the manager gives the order, and has written down that it leaves."""
     operator: str = ""
     command: str = ""
     """Who orders it and by what, for the manager's journal."""
@@ -71,3 +75,18 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     programs: tuple[ProgramReport, ...] = ()
     node: PlannedNode | None = None
     """The one that was added."""
+
+
+class AddNode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What POST /v1/nodes carries: a node more."""
+
+    name: str | None = None
+    """None: the first that is free."""
+    zone: str | None = None
+
+
+class NodeAdded(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to it."""
+
+    node: PlannedNode
+    format_version: int = FORMAT_VERSION

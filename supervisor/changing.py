@@ -117,15 +117,15 @@ class Changes:
         self._log.info("node added", node=node.name, port=node.port)
         return node
 
-    async def remove(self, name: str, *, purge: bool, headers: Mapping[str, str]) -> None:
-        """Have the manager agree that *name* leaves, and begin to lead it out. Raises Failure."""
+    async def remove(self, name: str, *, purge: bool, marked: bool, headers: Mapping[str, str]) -> None:
+        """Have the manager agree that *name* leaves, unless it was *marked* by it, and begin to lead it out. Raises Failure."""
         from daemonkit.httpclient import HttpError, HttpRefused
 
         node = self._plan.find(name)
         earlier = self._plan.find_leaving(name)
         if node is None and earlier is None:
             raise Failure(f'there is no node "{name}"', hint=f"there are {', '.join(self._plan.names)}")
-        if earlier is None:
+        if earlier is None and not marked:
             try:
                 async with self._manager(headers) as client:
                     await _mark(client, name)

@@ -272,9 +272,8 @@ class Supervisor:
         try:
             if wanted.do == "add":
                 return Answer(done=True, node=self._changes.add(wanted.name, wanted.zone))
-            await self._changes.remove(
-                wanted.name or "", purge=wanted.purge, headers=act_headers(wanted.operator, wanted.command)
-            )
+            said = act_headers(wanted.operator, wanted.command)
+            await self._changes.remove(wanted.name or "", purge=wanted.purge, marked=wanted.marked, headers=said)
         except Failure as failure:
             return Answer(error=failure.line)
         return Answer(done=True)

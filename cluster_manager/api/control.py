@@ -21,7 +21,9 @@ from cluster_manager.not_done import NotDone, NotFound, Refused, Unanswered, Una
 from cluster_manager.operations import configuring
 from cluster_manager.operations.drill import Drills
 from cluster_manager.operations.handover import news_refusal, rehearse_switchover
+from cluster_manager.operations.node_changes import add_node, take_out
 from cluster_manager.operations.node_orders import carry_out
+from cluster_manager.provision.provisioner import Provisioner
 from cluster_manager.proxies.feed import Feed
 from cluster_manager.record.chronicle import Chronicle
 from cluster_manager.record.flight_files import FlightWriter
@@ -41,6 +43,7 @@ from pgtopology.flight import Flights, summary_of
 from pgtopology.history import History
 from pgtopology.node import NodeName
 from pgtopology.status import ManagerStatus
+from pgtopology.supervision import AddNode, NodeAdded
 
 FOLLOW_WAIT_S = 5.0
 """An empty line is sent to those who follow when nothing has happened for so long."""
@@ -87,12 +90,16 @@ class NodeOrderBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     force: bool = False
     """Do it even if commits will wait."""
+    purge: bool = False
+    """Of a node that is removed: its data too, where this manager has its programs stopped."""
 
 
 class NodeOrderDone(msgspec.Struct, frozen=True):
     """The answer to a node's order."""
 
     detail: str
+    by_others: bool | msgspec.UnsetType = msgspec.UNSET
+    """Of a node that is removed: whether its programs are for others to stop. Left out otherwise: older commands read words."""
     format_version: int = FORMAT_VERSION
 
 
@@ -116,6 +123,7 @@ class Control:
         chronicle: Chronicle,
         flights: FlightWriter,
         rehearsals: Drills,
+        provisioner: Provisioner,
         late_ms: Callable[[], int] = int,
     ) -> None:
         """*late_ms* says for how long the manager's loop stood still lately."""
@@ -126,6 +134,7 @@ class Control:
         self._chronicle = chronicle
         self._flights = flights
         self._rehearsals = rehearsals
+        self._provisioner = provisioner
         self._acts = Acts(journal, self._epoch)
         self._late_ms = late_ms
 
@@ -152,7 +161,10 @@ class Control:
             web.post("/v1/acts", self._recorded("operator.command", self._act)),
         ]
         # A setting may be a command that PostgreSQL's user carries out.
-        settings = [web.post("/v1/config", self._recorded("operator.config", self._change_config))]
+        settings = [
+            web.post("/v1/config", self._recorded("operator.config", self._change_config)),
+            web.post("/v1/nodes", self._recorded("operator.node", self._add_node)),  # the data is copied to it
+        ]
         return [
             web.get("/health", self._health),
             *needs(Scope.READ, routes=shown),
@@ -295,8 +307,16 @@ class Control:
         name, order = request.match_info["name"], request.match_info["order"]
         if order in ("reinit", "remove"):
             require(request, Scope.ADMIN)  # a copy of the data goes
+        if order == "remove":
+            out = await take_out(self._reconciler, self._provisioner, name, purge=body.purge)
+            return json_response(NodeOrderDone(out.text, by_others=out.by_others), 202)
         done = await carry_out(self._reconciler, name, order, force=body.force)
         return json_response(NodeOrderDone(done), 202)
+
+    async def _add_node(self, request: web.Request) -> web.Response:
+        wanted = await _body(request, AddNode)
+        node = await add_node(self._provisioner, wanted.name, wanted.zone)
+        return json_response(NodeAdded(node=node), 202)
 
     async def _config(self, _request: web.Request) -> web.Response:
         return json_response(await configuring.show(self._reconciler))

@@ -65,7 +65,7 @@ def settings_files(plan: Plan, layout: Layout, preferences: Preferences) -> dict
         )
         for node in cluster.nodes
     }
-    files[MANAGER_PROGRAM] = manager_settings(cluster, _machine(layout, layout.manager))
+    files[MANAGER_PROGRAM] = manager_settings(cluster, _machine(layout, layout.manager), supervisor=layout.control_socket)
     files[PROXY_PROGRAM] = proxy_settings(
         cluster, PROXY, _machine(layout, layout.proxy), feed_token=layout.token_of(Scope.FEED)
     )

@@ -193,3 +193,18 @@ async def test_a_misspelt_setting_is_named_and_nothing_starts(tmp_path: Path) ->
     assert process.returncode == 2
     assert b"clutser" in log
     assert log.count(b"\n") == 1
+
+
+async def test_a_node_more_is_for_others_to_make_where_no_supervisor_is_named(tmp_path: Path) -> None:
+    async with running(tmp_path) as client:
+        with pytest.raises(HttpRefused) as refused:
+            await client.post("/v1/nodes", b'{"name": "n2"}', timeout_s=DEADLINE_S)
+        with pytest.raises(HttpRefused) as misspelt:
+            await client.post("/v1/nodes", b'{"nam": "n2"}', timeout_s=DEADLINE_S)
+        events = await client.get("/v1/events", timeout_s=DEADLINE_S)
+    assert (refused.value.status, refused.value.code) == (409, "by_others")
+    assert "[[nodes]]" in refused.value.message
+    assert misspelt.value.status == 400
+    noted = [json.loads(line) for line in events.splitlines() if b'"operator.node"' in line]
+    assert noted
+    assert not any(event["fields"]["accepted"] for event in noted)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
+from cluster_manager.api.control import NodeOrderDone
 from cluster_manager.operations.node_orders import why_needed
 from pgtopology.document import Durability, Endpoint, Endpoints, Topology
 from pgtopology.epoch import Epoch, Revision
@@ -67,3 +69,8 @@ def test_a_node_the_others_need_stays(members: str, voters: str, w: int, name: s
     refused = why_needed(_document(members, voters, w), name)
     assert refused is not None
     assert reason in refused
+
+
+def test_the_answer_to_an_order_is_words_and_numbers_as_older_commands_read_it() -> None:
+    answer = msgspec.json.encode(NodeOrderDone('"n2" was restarted'))
+    assert msgspec.json.decode(answer, type=dict[str, str | int])["detail"] == '"n2" was restarted'

@@ -86,6 +86,8 @@ def test_each_token_opens_what_its_scope_says_on_every_server(cluster: Cluster) 
                 else:
                     assert status == 403, (scope, path)
         assert get(noded, "/stop", token=token, method="POST") in (401, 403)
+        if scope != "admin":
+            assert get(manager, "/v1/nodes", token=token, method="POST") == 403
 
 
 def test_a_proxy_holds_no_token_that_could_order_anything(cluster: Cluster) -> None:
