@@ -124,8 +124,8 @@ def _measure(way: Way, work: Work, command: list[str], folder: Path, environment
     spent_s = cpu_s(way.pid) - before_s if way.pid is not None else 0.0
     rate = re.search(r"^tps = ([\d.]+)", done.stdout, re.MULTILINE)
     count = re.search(r"transactions actually processed: (\d+)", done.stdout)
-    assert rate is not None, done.stdout
-    assert count is not None, done.stdout
+    if rate is None or count is None:
+        raise RuntimeError(f"{work.name}, {way.name}: nothing was done in this time, more --seconds are needed\n{done.stdout}")
     way.rates.setdefault(work.name, []).append(float(rate.group(1)))
     way.cpu_us.setdefault(work.name, []).append(spent_s / int(count.group(1)) * 1e6)
 
