@@ -16,6 +16,7 @@ from pathlib import Path
 
 from daemonkit.durable import fsync_dir, write_durably
 from daemonkit.logs import get_logger
+from noded.files.layout import Layout
 from noded.postgres import conf
 from noded.postgres.instance import Instance
 from noded.postgres.source import source_walsender
@@ -82,9 +83,9 @@ async def copy_from(instance: Instance, source: Upstream, slot: str, progress: C
     write_durably(layout.partial / "postgresql.auto.conf", b"")
 
 
-def put_in_place(instance: Instance) -> None:
-    """Let the complete copy become PGDATA; the former one is set aside for removal. Durable."""
-    layout = instance.layout
+async def put_in_place(layout: Layout) -> None:
+    """Let the complete copy become PGDATA; the former one is set aside for removal, and one set aside before goes. Durable."""
+    await remove_tree(layout.replaced)
     if layout.pgdata.exists():
         layout.pgdata.rename(layout.replaced)
         fsync_dir(layout.root)

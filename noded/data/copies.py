@@ -62,9 +62,8 @@ class Copies:
         return (await instance.control_data(instance.layout.partial)).system_identifier
 
     async def put_in_place(self) -> None:
-        """Let what was made become PGDATA, durably, in whose place others may have been put before."""
-        await clone.remove_tree(self._instance.layout.replaced)
-        clone.put_in_place(self._instance)
+        """Let what was made become PGDATA, durably."""
+        await clone.put_in_place(self._instance.layout)
 
     async def remove_replaced(self) -> None:
         """Remove the former data; what cannot be removed now goes at the next start."""

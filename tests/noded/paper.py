@@ -51,6 +51,8 @@ class Disk:
     """A primary ended here in good order."""
     beside: Incarnation | None = None
     """A complete copy that is not in its place yet."""
+    replaced: bool = False
+    """What a copy has replaced is still there, and takes as much room as the data."""
 
     def told(self) -> str:
         """Return what PostgreSQL is and does."""
@@ -182,6 +184,7 @@ class Paper:
         disk = self.disk
         assert disk.beside is not None
         self.gives_up_data()
+        disk.replaced = disk.has_data
         disk.has_data, disk.beside, disk.standby_signal, disk.timeline = True, None, True, BASE
 
     def rewind_data(self) -> None:
@@ -192,8 +195,11 @@ class Paper:
         self.gives_up_data()
         self.disk.has_data = False
 
+    def remove_replaced(self) -> None:
+        self.disk.replaced = False
+
     def sweep_up(self) -> None:
-        self.disk.beside = None
+        self.disk.beside, self.disk.replaced = None, False
 
     def gives_up_data(self) -> None:
         """WAL that may have been acknowledged goes: nobody runs on it, and it is written down that it counts no more (S7)."""
@@ -348,6 +354,7 @@ HOW: dict[type[Effect[Any]], Callable[[Paper, Any], object]] = {
     do.CopyData: lambda paper, _: paper.make_beside(),
     do.MakeRoom: lambda paper, _: paper.gives_up_data(),
     do.PutInPlace: lambda paper, _: paper.put_in_place(),
+    do.RemoveReplaced: lambda paper, _: paper.remove_replaced(),
     do.RewindData: lambda paper, _: paper.rewind_data(),
     do.RemoveData: lambda paper, _: paper.remove_data(),
     do.SweepUp: lambda paper, _: paper.sweep_up(),

@@ -335,6 +335,7 @@ def test_what_the_world_does_not_do_is_a_refusal_and_the_next_order_goes_on(name
     else:
         assert not isinstance(answer, PromiseAnswer) or disk.role is not Role.PRIMARY
     assert refused is None or refused.reason is Refusal.FAILED
+    assert not disk.replaced
     go_on(disk, 7)
 
 

@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from daemonkit import proctable
-from noded.data.clone import remove_tree
+from noded.data.clone import put_in_place, remove_tree
 from noded.data.diverged_wal import KEPT_MAX, put_aside
 from noded.files.layout import Layout
 from noded.law.durable_state import DurableState, StateError
@@ -137,6 +137,17 @@ async def test_a_data_directory_that_is_a_link_can_be_given_up(tmp_path: Path) -
     await remove_tree(link)
     await remove_tree(other_disk)
     assert not other_disk.exists()
+
+
+async def test_a_copy_takes_the_place_of_the_data_also_where_an_earlier_copy_left_what_it_replaced(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    for directory, content in ((layout.replaced, "oldest"), (layout.pgdata, "old"), (layout.partial, "new")):
+        directory.mkdir()
+        (directory / "PG_VERSION").write_text(content)
+    await put_in_place(layout)
+    assert (layout.pgdata / "PG_VERSION").read_text() == "new"
+    assert (layout.replaced / "PG_VERSION").read_text() == "old"
+    assert not layout.partial.exists()
 
 
 def test_the_last_complaint_in_the_log_is_found(tmp_path: Path) -> None:
