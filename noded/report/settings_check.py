@@ -2,14 +2,16 @@
 
 PostgreSQL answers itself: `postgres -C shared_memory_size` on a directory with nothing but the control file's copy reads the
 configuration, loads libraries and checks what must fit together exactly as a start does, and ends before it takes memory or
-a port.  Lines of pg_hba.conf are judged by the running server's pg_hba_file_rules.  What a start would take and the cluster
-cannot do is known here: a hot standby needs as much as the writer had (PostgreSQL documentation, "Hot Standby",
-"Administrator's Overview"), and logical slots need wal_level logical.
+a port; where something would change that only a start can, `postgres --check` takes the memory too, beside the running server.
+Huge pages are counted, because there may be too few for two servers.  Lines of pg_hba.conf are judged by the running server's
+pg_hba_file_rules.  What a start would take and the cluster cannot do is known here: a hot standby needs as much as the writer
+had (PostgreSQL documentation, "Hot Standby", "Administrator's Overview"), and logical slots need wal_level logical.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import re
@@ -24,6 +26,7 @@ import msgspec
 
 from daemonkit.durable import write_durably
 from noded.postgres import conf
+from noded.postgres.huge_pages import held_kb, lacking, read_pool
 from noded.postgres.instance import Instance
 from noded.postgres.slots import read_slots
 from noded.postgres.tools import ToolError, run_tool
@@ -49,6 +52,9 @@ SELECT lower(name) AS name, setting, current_setting(name) AS shown, boot_val, c
 """
 _HBA_ERRORS = "SELECT line_number, error FROM pg_hba_file_rules WHERE error IS NOT NULL ORDER BY 1 LIMIT 1"
 
+_YES = ("on", "true", "yes", "1")
+_NO_MEMORY = "could not map anonymous shared memory"
+
 _LIBRARIES = ("shared_preload_libraries", "session_preload_libraries", "archive_library")
 """Parameters that name libraries: a start loads the first alone, the others come when it is too late to refuse them."""
 
@@ -68,7 +74,9 @@ async def check_settings(instance: Instance, question: CheckSettings, turn: asyn
     names = sorted({*before.parameters, *wanted.parameters, *question.named, *AT_LEAST_THE_WRITERS, "wal_level"})
     rows = await instance.sessions.observer.rows(_PARAMETERS, names, timeout_s=ASK_TIMEOUT_S)
     known: dict[str, Parameter] = {row["name"]: row for row in rows}
-    refused = _unknown(question.named, known) or await _start_refused(instance, wanted, known)
+    changed = {name for name in names if before.parameters.get(name) != wanted.parameters.get(name)}
+    restart_for = [name for name in sorted(changed) if name in known and _needs_restart(known[name], wanted)]
+    refused = _unknown(question.named, known) or await _start_refused(instance, wanted, known, whole=bool(restart_for))
     if refused is None and question.as_writer:
         refused = _too_low(before, wanted, known)
     if refused is None:
@@ -76,8 +84,6 @@ async def check_settings(instance: Instance, question: CheckSettings, turn: asyn
     if refused is None and wanted.hba != before.hba:
         async with turn:
             refused = await _hba_refused(instance, wanted)
-    changed = {name for name in names if before.parameters.get(name) != wanted.parameters.get(name)}
-    restart_for = [name for name in sorted(changed) if name in known and _needs_restart(known[name], wanted)]
     return SettingsChecked(refused=refused, restart_for=tuple(restart_for))
 
 
@@ -87,9 +93,12 @@ async def remove_left_overs(root: Path) -> None:
         await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
 
 
-async def _start_refused(instance: Instance, wanted: DesiredSettings, known: Mapping[str, Parameter]) -> str | None:
-    """Return why a start with *wanted* would fail, or None."""
-    layout = instance.layout
+async def _start_refused(
+    instance: Instance, wanted: DesiredSettings, known: Mapping[str, Parameter], *, whole: bool
+) -> str | None:
+    """Return why a start with *wanted* would fail, or None; *whole*: up to where it has its memory."""
+    layout, loop = instance.layout, asyncio.get_running_loop()
+    until = loop.time() + CHECK_TIMEOUT_S
     with tempfile.TemporaryDirectory(prefix=PREFIX, dir=layout.root) as folder:
         stage = Path(folder)
         (stage / "global").mkdir(mode=0o700)
@@ -98,18 +107,65 @@ async def _start_refused(instance: Instance, wanted: DesiredSettings, known: Map
         (stage / "postgresql.conf").write_bytes(conf.settings_file(_with_all_libraries(wanted), {}))
         place = replace(instance.place, is_logical=conf.is_logical(wanted))
         options = [*conf.command_line(place), "-c", "log_line_prefix="]
-        command = instance.binaries.command("postgres", "-C", "shared_memory_size", "-D", folder, *options)
+
+        async def run(*what: str) -> str:
+            command = instance.binaries.command("postgres", *what, "-D", folder, *options)
+            return await run_tool(command, timeout_s=until - loop.time())
+
         try:
-            said = await run_tool(command, timeout_s=CHECK_TIMEOUT_S)
+            needed_mb = _number(await run("-C", "shared_memory_size"))
+            present_mb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
+            if needed_mb > present_mb:
+                needs = f"these settings need {needed_mb} MB of shared memory"
+                return f"{needs}, and the machine has {present_mb} MB; lower shared_buffers"
+            if not whole:
+                return None
+            if _is_huge(wanted):
+                pool = read_pool(_number(await run("-C", "huge_page_size")))
+                needed = _number(await run("-C", "shared_memory_size_in_huge_pages"))
+                if (short := lacking(needed, pool, _held_kb(instance))) is not None:
+                    return f'"huge_pages" cannot be "{wanted.parameters["huge_pages"]}": {short}'
+                options += ["-c", "huge_pages=off"]
         except ToolError as error:
             if not error.output:
                 raise
             return complaint(error.output, wanted.parameters, known)
-    needed_mb = next((int(line) for line in reversed(said.splitlines()) if line.strip().isdecimal()), 0)
-    present_mb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
-    if needed_mb > present_mb:
-        return f"these settings need {needed_mb} MB of shared memory, and the machine has {present_mb} MB; lower shared_buffers"
+        (stage / "pg_notify").mkdir(mode=0o700)
+        try:
+            await run("--check")
+        except ToolError as error:
+            if not error.output:
+                raise
+            # Where the kernel promises no more memory than it has, the running server's is free by then.
+            return None if _NO_MEMORY in error.output and _promises_strictly() else _fatal(error.output)
     return None
+
+
+def _number(said: str) -> int:
+    """Return the number in what `postgres -C` *said*: after a warning or two it is the last line."""
+    return next((int(line) for line in reversed(said.splitlines()) if line.strip().removeprefix("-").isdecimal()), 0)
+
+
+def _fatal(said: str) -> str:
+    """Return what ended the server that *said* this."""
+    lines = [line for line in said.splitlines() if line.startswith(("FATAL:", "PANIC:"))] or said.splitlines()[-1:]
+    return f"PostgreSQL would not start with these settings: {lines[0].partition(':')[2].strip()}"
+
+
+def _is_huge(wanted: DesiredSettings) -> bool:
+    """Return whether a server that gets no huge pages would not start."""
+    parameters = {name: value.lower() for name, value in wanted.parameters.items()}
+    return parameters.get("huge_pages") in _YES and parameters.get("shared_memory_type", "mmap") == "mmap"
+
+
+def _held_kb(instance: Instance) -> int:
+    with contextlib.suppress(OSError):
+        return held_kb(Path(f"/proc/{instance.postmaster.pid}/maps").read_text())
+    return 0
+
+
+def _promises_strictly() -> bool:
+    return Path("/proc/sys/vm/overcommit_memory").read_text().strip() == "2"
 
 
 def _unknown(names: Iterable[str], known: Mapping[str, Parameter]) -> str | None:

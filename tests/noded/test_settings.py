@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from daemonkit.httpclient import HttpRefused
+from noded.postgres.huge_pages import read_pool
 from pgtopology.codec import decode, encode
 from pgtopology.desired import DesiredSettings
 from pgtopology.orders import Acknowledged, CheckSettings, ConfigureOrder, SettingsChecked, StartOrder
@@ -80,6 +81,11 @@ async def test_settings_are_taken_over_kept_and_tried_beforehand() -> None:
         assert await shown(cluster, only, "max_connections") == "160"
 
 
+def _has_no_huge_pages() -> bool:
+    pool = read_pool(0)
+    return pool is None or pool.available == 0
+
+
 async def _is_refused(member: Member, now: DesiredSettings) -> None:
     """Check what PostgreSQL refuses: one line each, with name, value and what is accepted."""
 
@@ -102,6 +108,8 @@ async def _is_refused(member: Member, now: DesiredSettings) -> None:
         (with_(ssl="on", ssl_cert_file="/no/such.crt"), ("SSL is not supported",) if BUNDLED else ("/no/such.crt",)),
         (with_(allow_in_place_tablespaces="off"), ("inside the data directory",)),
         (with_(shared_buffers="900GB"), ("shared memory", "lower shared_buffers")),
+        (with_(huge_pages="on", shared_memory_type="sysv"), ("would not start", "huge pages not supported")),
+        *(((with_(huge_pages="on"), ('"huge_pages" cannot be "on"', "huge pages")),) if _has_no_huge_pages() else ()),
         (with_(max_connections="120"), ("cannot be lowered to 120 while the writer has 150",)),
         (with_(full_page_writes="off"), ("acknowledged that can be lost",)),
         (

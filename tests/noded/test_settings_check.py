@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from noded.postgres.huge_pages import Pool, held_kb, lacking, read_pool
 from noded.report.settings_check import accepted, complaint
 
 WORK_MEM = {"vartype": "integer", "min_val": "64", "max_val": "2147483647", "unit": "kB", "enumvals": None}
@@ -62,3 +65,40 @@ def test_what_postgresql_says_becomes_one_line(said: str, told: str) -> None:
 
 def test_a_range_without_a_unit_names_none() -> None:
     assert accepted({**WORK_MEM, "unit": None}) == "accepted is 64 to 2147483647"
+
+
+POOL = Pool(page_kb=2048, free=100, reserved=40, surplus=5, overcommit=15)
+MAPS = """7f0000000000-7f0002800000 rw-s 00000000 00:0f 1041 /anon_hugepage (deleted)
+7f0003000000-7f0004000000 rw-s 00000000 00:01 1042 /dev/zero (deleted)
+"""
+
+
+@pytest.mark.parametrize(
+    ("needed", "pool", "held", "told"),
+    [
+        (70, POOL, 0, None),
+        (71, POOL, 0, "71 huge pages of 2048 kB are needed, and the machine has 70"),
+        (90, POOL, 20 * 2048, None),
+        (1, None, 0, "no huge pages of this size"),
+        (-1, POOL, 0, "no huge pages of this size"),
+    ],
+)
+def test_huge_pages_are_those_that_are_free_may_be_added_or_come_back(
+    needed: int, pool: Pool | None, held: int, told: str | None
+) -> None:
+    said = lacking(needed, pool, held)
+    assert (said is None) if told is None else (said is not None and told in said)
+
+
+def test_huge_memory_of_a_process_is_told_from_other_shared_memory() -> None:
+    assert held_kb(MAPS) == 40 << 10
+
+
+def test_a_pool_is_what_the_kernel_says_and_a_size_that_it_has_not_is_none(tmp_path: Path) -> None:
+    place = tmp_path / "hugepages-2048kB"
+    place.mkdir()
+    for name, count in (("free", 100), ("resv", 40), ("surplus", 5)):
+        (place / f"{name}_hugepages").write_text(f"{count}\n")
+    (place / "nr_overcommit_hugepages").write_text("15\n")
+    assert read_pool(2048, tmp_path) == POOL
+    assert read_pool(16384, tmp_path) is None
