@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ import pytest
 
 from bench.cluster import Cluster
 from bench.ledger import Recorder
+from noded.postgres.huge_pages import read_pool
 
 MakeCluster = Callable[..., Cluster]
 
@@ -203,6 +205,47 @@ def test_a_replica_can_be_made_anew_whatever_ends_other_senders_of_wal(cluster: 
         cluster.wait_healthy()
     finally:
         cluster.ctl("config", "set", "--reset", "wal_sender_timeout", "--wait")
+
+
+@pytest.mark.timeout(300)
+def test_a_replica_that_cannot_start_with_its_settings_says_why_keeps_its_data_and_heals_by_a_reset(cluster: Cluster) -> None:
+    """What the check sees is refused; here the machine has less afterwards than it had then."""
+    pool = read_pool(0)
+    if pool is None or pool.available == 0:
+        refused = cluster.ctl("config", "set", "huge_pages=on", check=False)
+        assert refused.returncode == 1
+        assert '"huge_pages" cannot be "on"' in refused.stderr
+
+    standby = next(node.name for node in cluster.status().nodes if node.role == "standby")
+    cluster.ctl("config", "set", "shared_buffers=3GB")
+    cluster.wait(lambda status: all(node.pending_restart for node in status.nodes), "every node waits for a restart")
+    before, copied_at, noded = pids(cluster), _copied_at(cluster, standby), cluster.pid_of(standby)
+    limit = resource.prlimit(noded, resource.RLIMIT_AS)
+    resource.prlimit(noded, resource.RLIMIT_AS, (_virtual_bytes(noded) + (1 << 30), limit[1]))
+    try:
+        failed = cluster.ctl("restart", "--only-pending", check=False)
+        assert failed.returncode == 1, failed.stderr
+        assert f'"{standby}" does not come up' in failed.stderr
+        assert "could not map anonymous shared memory" in failed.stderr
+        assert "config set --reset" in failed.stderr
+        told = cluster.node(standby)
+        assert "could not map anonymous shared memory" in str(told.problem)
+        assert _copied_at(cluster, standby) == copied_at
+        assert {name for name, pid in pids(cluster).items() if pid == before[name]} == before.keys() - {standby}
+        cluster.ctl("config", "set", "--reset", "shared_buffers")
+        cluster.wait_healthy()
+    finally:
+        resource.prlimit(noded, resource.RLIMIT_AS, limit)
+        cluster.ctl("config", "set", "--reset", "shared_buffers")
+    cluster.wait_healthy()
+    assert _copied_at(cluster, standby) == copied_at
+    assert everywhere(cluster, "shared_buffers") == {"32MB"}
+    cluster.wait(lambda status: not any(node.pending_restart for node in status.nodes), "nothing waits for a restart")
+
+
+def _virtual_bytes(pid: int) -> int:
+    """Return how much address space a process has."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
 
 
 def _copied_at(cluster: Cluster, name: str) -> int:
