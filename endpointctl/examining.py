@@ -99,7 +99,7 @@ def _cluster(target: Target) -> list[Finding]:
 
     from endpointctl.api import fetch_status, manager
     from endpointctl.local.machine import Finding, Grade
-    from endpointctl.render import connection_notes
+    from endpointctl.render import connection_notes, slot_notes
 
     async def ask() -> Status:
         async with manager(target) as client:
@@ -115,5 +115,10 @@ def _cluster(target: Target) -> list[Finding]:
         Finding(subject=f"connections of {node.name}", grade=Grade.NOTE, text=note)
         for node in status.nodes
         for note in connection_notes(node)
+    ]
+    crowded += [
+        Finding(subject=f"replication slots of {node.name}", grade=Grade.NOTE, text=note)
+        for node in status.nodes
+        for note in slot_notes(node)
     ]
     return [Finding(subject="cluster", grade=grade, text=text), *crowded]

@@ -19,6 +19,7 @@ from pgtopology.event import Event
 from pgtopology.explanation import Explanation
 from pgtopology.history import PastWriter
 from pgtopology.node import NodeState
+from pgtopology.observation import SLOTS_FREE_MIN
 from pgtopology.status import NodeStatus, ProxyStatus, SlotStatus, Status
 
 _STATE_STYLES = {
@@ -142,7 +143,7 @@ NODE_COLUMNS: tuple[tuple[Column, Callable[[NodeStatus], str | Text]], ...] = (
 def node_notes(node: NodeStatus) -> list[str]:
     """Return what is to be said of a node, one sentence each."""
     notes = [node.problem] if node.problem else []
-    notes += connection_notes(node)
+    notes += [*connection_notes(node), *slot_notes(node)]
     if node.late_ms >= LATE_MS:
         notes.append(f"noded stood still for {node.late_ms} ms within the last minute")
     if node.state == "streaming" and node.reader_obstacle:
@@ -155,6 +156,14 @@ def connection_notes(node: NodeStatus) -> list[str]:
     used, limit, waiting = node.connections or 0, node.connections_limit or 0, node.connections_waiting or 0
     found = [f"{waiting} of {limit} connections wait for the quorum"] if limit and waiting * 2 >= limit else []
     return [*found, f"{used} of {limit} connections are used"] if limit and used * 10 >= limit * 9 else found
+
+
+def slot_notes(node: NodeStatus) -> list[str]:
+    """Return what is to be said of a node whose replication slots are nearly used up."""
+    used, limit = node.replication_slots, node.replication_slots_limit
+    if used is None or limit is None or limit - used >= SLOTS_FREE_MIN:
+        return []
+    return [f"{used} of {limit} replication slots are used: a node made anew needs one on the writer"]
 
 
 def _nodes(status: Status) -> list[RenderableType]:

@@ -195,6 +195,18 @@ class Connections(msgspec.Struct, frozen=True, kw_only=True):
     """Of those that are used, how many have committed and wait for the quorum's acknowledgement."""
 
 
+SLOTS_FREE_MIN = 2
+"""With fewer replication slots left a node cannot be sure of one for a member that is made anew."""
+
+
+class SlotCount(msgspec.Struct, frozen=True, kw_only=True):
+    """The replication slots of a server, whosever they are."""
+
+    used: int
+    limit: int
+    """max_replication_slots."""
+
+
 class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a noded knows of its node at one moment."""
 
@@ -272,6 +284,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """As a new backend shows it."""
 
     connections: Connections | None = None
+    slots: SlotCount | None = None
     """As of a second ago or less; None while PostgreSQL has not said, or from a noded that does not ask."""
     slots_kept: tuple[str, ...] | None = None
     """Whose slots it keeps, as it was told since noded began: all members' but its own; None from a noded that does not say."""

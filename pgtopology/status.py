@@ -124,6 +124,10 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Client backends, noded's own among them; None while that is not known."""
     connections_limit: int | None = None
     """max_connections."""
+    replication_slots: int | None = None
+    """Of everybody's, those that the node has."""
+    replication_slots_limit: int | None = None
+    """max_replication_slots."""
     connections_waiting: int | None = None
     """How many of them have committed and wait for the quorum."""
     problem: str | None = None

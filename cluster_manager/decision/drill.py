@@ -24,7 +24,7 @@ from pgtopology.drill import CandidateReadiness, Drill, Readiness
 from pgtopology.flight import Measured, VoteTold
 from pgtopology.lsn import format_lsn
 from pgtopology.node import NodeName, Position, sync_name
-from pgtopology.observation import Observation
+from pgtopology.observation import SLOTS_FREE_MIN, Observation
 from pgtopology.orders import PromiseAnswer
 from pgtopology.quorum import Voter
 
@@ -225,6 +225,8 @@ def _judge_seen(observation: Observation, behind: int | None, obstacles: list[st
         obstacles.append(f"{behind / 1_048_576:.1f} MiB of WAL to replay before it is promoted")
     if observation.disk is not None and observation.disk.free_bytes < DISK_FREE_BYTES_MIN:
         obstacles.append(f"only {observation.disk.free_bytes >> 20} MiB are free on its disk")
+    if (slots := observation.slots) is not None and slots.limit - slots.used < SLOTS_FREE_MIN:
+        notes.append(f"{slots.used} of {slots.limit} replication slots are used: a node made anew needs one on the writer")
     if observation.pending_restart:
         notes.append("settings wait for a restart")
     if observation.login_problem:

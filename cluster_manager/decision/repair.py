@@ -9,7 +9,7 @@ claimed, or if rewinding did not help (F7, S3).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cluster_manager.decision.actions import Action, AskPromise, Clone, Follow, Rewind, Stop
 from cluster_manager.decision.diagnose import Diagnosis
@@ -27,6 +27,8 @@ CRASHES_MAX = 3
 """Data in which PostgreSQL has ended by itself so often in a row is given up, if the quorum does without it."""
 DISK_FREE_MIN = 64 << 20
 """With less room than some WAL segments a server ends for want of it, and a copy would not fit either."""
+SLOTS_NAMED = 5
+"""So many slots that might be dropped are named."""
 NO_ROOM = "No space left on device"
 """What PostgreSQL, which runs in the C locale, says of any full disk."""
 
@@ -52,7 +54,25 @@ def repairs(situation: Situation) -> tuple[Repair, ...]:
     source = Upstream(writer.name, writer.spec.address)
     beside = [node for node in situation.view.nodes if node.name != writer.name]
     found = [one for node in beside if (one := _repair(situation, node, source, led.timeline)) is not None]
+    found = [_with_data_kept(one, writer) for one in found]
     return tuple(sorted(found, key=lambda one: (GRAVITY.index(one.diagnosis), one.node)))
+
+
+def without_slot(source: NodeView) -> str | None:
+    """Return why nobody can be copied from *source*: a copy needs a slot there before its first byte. None if there is one."""
+    seen = source.observation
+    if seen is None or seen.slots is None or seen.slots.used < seen.slots.limit:
+        return None
+    idle = [slot.name for slot in seen.user_slots if not slot.active] or [slot.name for slot in seen.user_slots]
+    which = f"; drop one there ({', '.join(idle[:SLOTS_NAMED])})" if idle else ""
+    return f'all {seen.slots.limit} replication slots of "{source.name}" are used, and a copy needs one{which}'
+
+
+def _with_data_kept(one: Repair, source: NodeView) -> Repair:
+    """Return *one* without an order to give data up for a copy that could not even begin."""
+    if not isinstance(one.action, Clone) or one.action.destroys is None or (why := without_slot(source)) is None:
+        return one
+    return replace(one, action=None, reason=f"{one.reason}; it is not copied anew: {why}")
 
 
 def _repair(situation: Situation, node: NodeView, source: Upstream, current: Timeline) -> Repair | None:
@@ -137,7 +157,9 @@ def rejoining(situation: Situation, candidate: NodeView) -> tuple[Action, ...]:
     source = Upstream(candidate.name, candidate.spec.address)
     beside = [situation.nodes[name] for name in situation.fresh if name != candidate.name]
     actions = [_rejoining(situation, node, situation.fresh[node.name], source, claimed.timeline) for node in beside]
-    return bearable(situation, [action for action in actions if action is not None])
+    can_copy = without_slot(candidate) is None
+    kept = [action for action in actions if can_copy or not isinstance(action, Clone) or action.destroys is None]
+    return bearable(situation, [action for action in kept if action is not None])
 
 
 def _rejoining(situation: Situation, node: NodeView, seen: Observation, source: Upstream, current: Timeline) -> Action | None:

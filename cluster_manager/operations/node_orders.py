@@ -10,7 +10,7 @@ import msgspec
 
 from cluster_manager.decision.actions import Clone, Restart
 from cluster_manager.decision.nodeview import NodeView
-from cluster_manager.decision.repair import quorum_does_without
+from cluster_manager.decision.repair import quorum_does_without, without_slot
 from cluster_manager.decision.situation import survey
 from cluster_manager.decision.view import View
 from cluster_manager.not_done import NotFound, Refused
@@ -75,6 +75,9 @@ def _refusal(view: View, document: Topology, node: NodeView | None, name: str, o
         return why_needed(document, name)
     if node is None or node.observation is None:
         return f'"{name}" does not answer'
+    writer = view.node(document.writer)
+    if order == "reinit" and writer is not None and (why := without_slot(writer)) is not None:
+        return f'"{name}" keeps its data: {why}'
     situation = survey(view)
     is_voter = situation is not None and situation.voters.find(name) is not None
     if situation is not None and is_voter and not force and not quorum_does_without(situation, node):

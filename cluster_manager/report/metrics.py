@@ -150,6 +150,10 @@ def _cluster(view: View, plan: Plan, *, is_served: bool) -> Iterator[Metric]:
         "Client backends whose commit waits for the quorum.",
         ((node, of.waiting) for node, of in counted),
     )
+    kept = tuple((node, node.observation.slots) for node in view.nodes if node.observation is not None)
+    had = tuple((node, of) for node, of in kept if of is not None)
+    yield _by_node("endpointd_node_replication_slots", "Replication slots of the node.", ((node, of.used) for node, of in had))
+    yield _by_node("endpointd_node_replication_slots_limit", "max_replication_slots.", ((node, of.limit) for node, of in had))
     yield _by_node("endpointd_node_disk_free_bytes", "Free on the file system of the data.", disks)
     horizon = vacuum_horizon(view)
     if horizon is not None:

@@ -190,6 +190,7 @@ def _node(node: NodeView, view: View, since: str | None) -> NodeStatus:
     obstacle = reader_obstacle(node, view)
     postmaster = observation.postmaster if observation is not None else None
     connections = observation.connections if observation is not None and heard else None
+    slots = observation.slots if observation is not None and heard else None
     return NodeStatus(
         name=node.name,
         zone=node.spec.zone,
@@ -215,6 +216,8 @@ def _node(node: NodeView, view: View, since: str | None) -> NodeStatus:
         progress_percent=observation.progress_percent if observation is not None else None,
         connections=connections.used if connections is not None else None,
         connections_limit=connections.limit if connections is not None else None,
+        replication_slots=slots.used if slots is not None else None,
+        replication_slots_limit=slots.limit if slots is not None else None,
         connections_waiting=connections.waiting if connections is not None else None,
         problem=_problem(observation) if observation is not None else None,
         late_ms=observation.late_ms if observation is not None else 0,

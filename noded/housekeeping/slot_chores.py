@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from noded.postgres.conf import SYNCHRONISES
 from noded.postgres.slots import Slot
 from pgtopology.lsn import Lsn
+from pgtopology.observation import SLOTS_FREE_MIN
 from pgtopology.quorum import Voters
 
 _LIFE = re.compile(r"[a-z0-9_]+_[0-9a-f]{6}")
@@ -58,6 +59,8 @@ class Situation:
     """How long each slot has been seen idle."""
     left_s: Mapping[str, float] = field(default_factory=dict[str, float])
     """How long each of `left_over` has been."""
+    limit: int | None = None
+    """max_replication_slots, on a standby."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +136,7 @@ def chores(now: Situation) -> Chores:
     members = now.members or frozenset()
     claimed = _claimed(now)
     wrong = {name for name in claimed if not now.here[name].is_for_standbys}
-    drop = {name for name in left_over(now) if now.left_s.get(name, 0.0) >= KEPT_S} | (wrong - members)
+    drop = {name for name in left_over(now) if now.left_s.get(name, 0.0) >= _kept_s(now, name)} | (wrong - members)
     make = [Make(name=name, anew=name in now.here) for name in sorted(lacking(now))]
     carried = now.carried
     advance: dict[str, Lsn] = {}
@@ -190,6 +193,12 @@ def standby_slots(before: Collection[str], voters: Voters | None, writer: str, h
         return not here[name].active, not (name in before and keeps_up), -reach[name], name
 
     return tuple(sorted(sorted(known, key=preference)[:needed]))
+
+
+def _kept_s(now: Situation, name: str) -> float:
+    """Return how long a slot that is left over stays: a copy is in the way of members' slots where there is no room."""
+    is_short = now.limit is not None and now.limit - len(now.here) < SLOTS_FREE_MIN
+    return 0.0 if is_short and name in now.carried - now.ours else KEPT_S
 
 
 def _claimed(now: Situation) -> frozenset[str]:

@@ -52,7 +52,8 @@ SELECT s.slot_name::text AS name
 """
 
 _REPLAYED = """
-SELECT (pg_last_wal_replay_lsn() - '0/0')::int8 AS lsn, pg_size_bytes(current_setting('wal_segment_size')) AS segment
+SELECT (pg_last_wal_replay_lsn() - '0/0')::int8 AS lsn, pg_size_bytes(current_setting('wal_segment_size')) AS segment,
+       current_setting('max_replication_slots')::int4 AS most
 """
 _NEXT_XID = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::int8 AS xid"
 _END_WORKER = "SELECT pg_terminate_backend(pid) FROM pg_stat_get_activity(NULL) WHERE backend_type = 'slotsync worker'"
@@ -116,7 +117,7 @@ class SlotKeeper:
             await self._remember_ours()
             self._there = await self._ask_writer() if standby else None
         self.here = here = {slot.name: slot for slot in await read_slots(self.session)}
-        replayed, oldest_wal = await self._wal() if standby else (None, None)
+        replayed, oldest_wal, limit = await self._wal() if standby else (None, None, None)
         state = instance.state.value
         situation = Situation(
             standby=standby,
@@ -128,6 +129,7 @@ class SlotKeeper:
             carried=frozenset(state.carried_slots),
             replayed=replayed,
             oldest_wal=oldest_wal,
+            limit=limit,
         )
         now = asyncio.get_running_loop().time()
         self._idle_since = _since(self._idle_since, (name for name, slot in here.items() if not slot.active), now)
@@ -231,16 +233,16 @@ class SlotKeeper:
         if new := {row["name"] for row in rows} - set(state.our_slots):
             self._instance.state.store(replace(state, our_slots=tuple(sorted({*state.our_slots, *new}))))
 
-    async def _wal(self) -> tuple[Lsn | None, Lsn | None]:
-        """Return how far a standby has replayed, and from where on it has all WAL up to there."""
+    async def _wal(self) -> tuple[Lsn | None, Lsn | None, int]:
+        """Return how far a standby has replayed, from where on it has all WAL up to there, and how many slots it can have."""
         row = await self.session.row(_REPLAYED, timeout_s=ASK_TIMEOUT_S)
         if row["lsn"] is None:
-            return None, None
+            return None, None, row["most"]
         numbers = await asyncio.to_thread(_segment_numbers, self._instance.layout.wal, row["segment"])
         first = row["lsn"] // row["segment"]
         while first - 1 in numbers:
             first -= 1
-        return Lsn(row["lsn"]), Lsn(first * row["segment"]) if first in numbers else None
+        return Lsn(row["lsn"]), Lsn(first * row["segment"]) if first in numbers else None, row["most"]
 
 
 def _segment_numbers(wal: Path, segment_bytes: int) -> frozenset[int]:

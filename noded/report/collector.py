@@ -97,7 +97,7 @@ def families(seen: Observation, slots: Slots | None) -> Iterable[Metric]:
         waiting = seen.connections.waiting
         yield from gauge("connections_waiting_for_quorum", "Client backends whose commit waits for the quorum.", waiting)
     if slots is not None:
-        yield from gauge("replication_slots", "Replication slots, the cluster's own and others.", slots.count)
+        yield from gauge("replication_slots", "Replication slots, the cluster's own and others.", slots.count.used)
         yield from gauge("slots_retained_bytes", "WAL kept for the slot that is furthest behind.", slots.retained_bytes)
     if seen.disk is not None:
         yield from gauge("disk_free_bytes", "Free space of the file system of the data.", seen.disk.free_bytes)

@@ -21,7 +21,7 @@ from noded.postgres.walsender import WalsenderError
 from noded.report.attention import Attention
 from pgtopology.lsn import Lsn
 from pgtopology.node import Role
-from pgtopology.observation import Connections, Walsender
+from pgtopology.observation import Connections, SlotCount, Walsender
 from pgtopology.timeline import Timeline
 
 ASK_TIMEOUT_S = 1.0
@@ -65,7 +65,8 @@ _PENDING_RESTART = "SELECT array(SELECT name FROM pg_show_all_settings() WHERE p
 _SLOTS = """
 SELECT count(*) AS count,
        max(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END - restart_lsn)::int8
-           AS retained
+           AS retained,
+       current_setting('max_replication_slots')::int4 AS most
   FROM pg_get_replication_slots()
 """
 
@@ -84,7 +85,7 @@ _walsenders_decoder = msgspec.json.Decoder(tuple[Walsender, ...])
 class Slots:
     """The replication slots of this server, whosever they are."""
 
-    count: int
+    count: SlotCount
     retained_bytes: int | None
     """WAL that is kept for the one that is furthest behind; None if none keeps any."""
 
@@ -205,7 +206,7 @@ class Gatherer:
             restart_for = tuple((await sessions.observer.row(_PENDING_RESTART, timeout_s=ASK_TIMEOUT_S))["names"])
         if due:
             kept = await sessions.observer.row(_SLOTS, timeout_s=ASK_TIMEOUT_S)
-            slots = Slots(kept["count"], kept["retained"])
+            slots = Slots(SlotCount(used=kept["count"], limit=kept["most"]), kept["retained"])
         connections = self.facts.connections
         if self._rounds % NOW_AND_THEN == 0:
             counted = await sessions.observer.row(_CONNECTIONS, timeout_s=ASK_TIMEOUT_S)

@@ -180,6 +180,7 @@ class Reporter:
             walsenders=tuple(self._with_unflushed(sender, facts.asked_at) for sender in facts.walsenders),
             synchronous_standby_names=facts.synchronous_standby_names,
             connections=facts.connections,
+            slots=facts.slots.count if facts.slots is not None else None,
             slots_kept=tuple(sorted(found.slots_kept)),
             slots_lacking=found.slots_lacking if running else (),
             user_slots=found.user_slots if running else (),

@@ -24,6 +24,7 @@ from pgtopology.observation import (
     Receiver,
     RowHolder,
     Seen,
+    SlotCount,
     UserSlot,
     Walsender,
 )
@@ -58,6 +59,7 @@ GOES_ON: dict[str, Any] = {
     "connections": Connections(used=9, limit=100, waiting=3),
 }
 OTHERWISE: dict[str, Any] = {
+    "slots": SlotCount(used=19, limit=20),
     "left_age_ms": 5,
     "format_version": 2,
     "node": NodeName("n2"),

@@ -156,6 +156,13 @@ def test_a_node_whose_connections_run_out_has_a_note(used: int, waiting: int, ex
     assert node_notes(node) == expected
 
 
+@pytest.mark.parametrize(("used", "told"), [(18, False), (19, True), (20, True), (None, False)])
+def test_a_node_whose_replication_slots_run_out_has_a_note(used: int | None, *, told: bool) -> None:
+    limit = 20 if used is not None else None
+    node = msgspec.structs.replace(make_node("n1", NodeState.RUNNING), replication_slots=used, replication_slots_limit=limit)
+    assert any(f"{used} of 20 replication slots are used" in note for note in node_notes(node)) is told
+
+
 def test_a_missing_proxy_is_said() -> None:
     assert "no proxy reports" in shown(make_status())
 

@@ -378,3 +378,42 @@ def test_an_archive_that_takes_nothing_holds_no_switchover_up_for_long(cluster: 
         assert stop.at_ms - flight.marks["published"] < 30_000, "the time for draining was used up"
         receiver.send_signal(signal.SIGCONT)
         assert_archived_without_gap(cluster, archive)
+
+
+def test_no_data_is_given_up_for_a_copy_while_the_writer_has_no_slot_for_it(cluster: Cluster) -> None:
+    status = cluster.wait_healthy()
+    standby = next(node.name for node in status.nodes if node.role == "standby")
+    pgdata = cluster.data_dir / "nodes" / standby / "pgdata"
+    with psycopg.connect(cluster.dsn("writer"), autocommit=True) as writer:
+
+        def free() -> int:
+            row = writer.execute(
+                "SELECT current_setting('max_replication_slots')::int - count(*) FROM pg_replication_slots"
+            ).fetchone()
+            assert row is not None
+            return row[0]
+
+        try:
+            for number in range(free()):
+                writer.execute("SELECT pg_create_physical_replication_slot(%s, true)", (f"feed{number}",))
+            assert free() == 0
+            told = "20 of 20 replication slots are used"
+            cluster.wait(lambda status: cluster.writer().replication_slots == 20, "counted")
+            assert told in cluster.ctl("status").stdout
+            assert told in cluster.ctl("doctor", check=False).stdout
+            cluster.wait(lambda status: cluster.node(standby, status).replication_slots == 20, "copied")
+            assert told in cluster.ctl("drill", check=False).stdout
+
+            before = pgdata.stat().st_ino
+            refused = cluster.ctl("node", "reinit", standby, "--yes", check=False)
+            assert refused.returncode == 1
+            assert "keeps its data" in refused.stderr
+            assert "drop one there (feed0, " in refused.stderr
+            assert pgdata.stat().st_ino == before
+        finally:
+            writer.execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name ~ '^feed'")
+    # Long before a minute: their copies are where members' slots would have to be.
+    cluster.wait(lambda status: all((node.replication_slots or 20) < 10 for node in status.nodes), "dropped", timeout_s=45.0)
+    cluster.ctl("node", "reinit", standby, "--yes")
+    cluster.wait(lambda _: pgdata.exists() and pgdata.stat().st_ino != before, "made anew", timeout_s=60.0)
+    assert cluster.wait_healthy().at_risk is None

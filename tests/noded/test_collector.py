@@ -11,7 +11,7 @@ from noded.report.gatherer import Slots
 from pgtopology.epoch import Epoch
 from pgtopology.lsn import Lsn
 from pgtopology.node import NodeName, Role
-from pgtopology.observation import Disk, Heartbeat, Observation, Postmaster, PostmasterState, Receiver, Walsender
+from pgtopology.observation import Disk, Heartbeat, Observation, Postmaster, PostmasterState, Receiver, SlotCount, Walsender
 from pgtopology.timeline import Timeline
 
 STOPPED = Observation(
@@ -63,7 +63,7 @@ def test_a_writer() -> None:
         ),
         disk=Disk(free_bytes=10, total_bytes=100),
     )
-    samples = scrape(seen, Slots(3, 2048))
+    samples = scrape(seen, Slots(SlotCount(used=3, limit=20), 2048))
     assert samples["role", (("role", "primary"),)] == 1
     assert samples["role", (("role", "standby"),)] == 0
     assert {

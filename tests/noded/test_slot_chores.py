@@ -192,6 +192,8 @@ def test_a_copy_goes_some_time_after_the_writer_has_dropped_its_slot() -> None:
     gone = on_standby(slot(N1), slot(N3), slot("barman"), carried=frozenset({"barman"}))
     assert left_over(gone) == {"barman"}
     assert chores(gone).drop == ()
+    assert chores(replace(gone, limit=5)).drop == ()
+    assert chores(replace(gone, limit=4)).drop == ("barman",), "where slots are short, members need its place"
     later = on_standby(slot(N1), slot(N3), slot("barman"), carried=frozenset({"barman"}), left_s={"barman": KEPT_S})
     assert chores(later).drop == ("barman",)
     assert chores(later).carried == frozenset()

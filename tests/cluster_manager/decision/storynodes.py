@@ -22,6 +22,7 @@ from pgtopology.observation import (
     Postmaster,
     PostmasterState,
     Receiver,
+    SlotCount,
     UserSlot,
     Walsender,
 )
@@ -223,6 +224,7 @@ NODE: Mapping[str, Edit] = {
     "settings": _said("desired_version", int),
     "slots-kept": _said("slots_kept", _slots),
     "slots-lacking": _said("slots_lacking", _slots),
+    "slots-used": _said("slots", lambda value: SlotCount(used=int(value), limit=20)),
     "failover-slot": _said("user_slots", lambda name: (UserSlot(name=name, is_physical=False, failover=True),)),
     # what is wrong
     "problem": _said("problem"),
