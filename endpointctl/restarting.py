@@ -29,6 +29,8 @@ ORDER_TIMEOUT_S = 70.0
 BROKEN_S = 20.0
 """A node that is down so long with a complaint does not come up by waiting."""
 POLL_S = 0.1
+QUIET_S = 3.0
+"""An order that is given again and again for longer is explained."""
 RECORD = "restart.json"
 
 
@@ -187,6 +189,7 @@ class _Rolling:
 
         from daemonkit.httpclient import HttpRefused, HttpUnavailable
 
+        quiet_until, told = self._clock() + QUIET_S, ""
         while True:
             try:
                 await self._client.post(path, b"{}", timeout_s=ORDER_TIMEOUT_S)
@@ -196,6 +199,9 @@ class _Rolling:
                 why = error.message if isinstance(error, HttpRefused) else str(error)
                 if self._clock() > self._deadline:
                     raise Unfinished(f"{waiting}: {why}", hint="give the order again") from error
+                if why != told and self._clock() >= quiet_until:
+                    told = why
+                    output.line(f"{waiting}: {why}; the order is given again until it is taken", err=True)
                 await asyncio.sleep(POLL_S)
                 continue
             return

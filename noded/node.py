@@ -127,6 +127,7 @@ class Node:
             repairs=(*self.audit.roles.texts, *chores.impostors.texts),
             login_problem=self.logins.problem,
             login_spared=self.logins.spared,
+            locked_elsewhere=self.logins.locked_elsewhere,
         )
 
     async def _start(self) -> None:

@@ -262,6 +262,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     login_spared: bool = False
     """Whether another writer would do without it: every connection is taken, and noded holds open those that are needed; or
     what fails in noded's own database works in another one."""
+    locked_elsewhere: str | None = None
+    """What keeps people out of a database that no login of the cluster's own needs."""
 
     postmaster: Postmaster
     role: Role = Role.NONE

@@ -228,4 +228,5 @@ def _problem(observation: Observation) -> str | None:
     outside = (
         f"outside the data directory, so copies lack it: {', '.join(observation.outside)}" if observation.outside else None
     )
-    return observation.problem or observation.storage_problem or observation.login_problem or outside
+    own = observation.problem or observation.storage_problem or observation.login_problem
+    return own or observation.locked_elsewhere or outside

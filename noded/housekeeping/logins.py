@@ -44,9 +44,25 @@ SELECT relation::int8 AS relation FROM pg_lock_status()
  ORDER BY 1 LIMIT 1
 """  # noqa: S608 - a condition of ours
 """The same of a prepared transaction: sessions that are open hardly feel it, and it outlives every restart and failover."""
-_CATALOGS = {1259: "pg_class", 1260: "pg_authid", 1261: "pg_auth_members", 1262: "pg_database", 2964: "pg_db_role_setting"}
+ELSEWHERE = """
+WITH held AS MATERIALIZED (SELECT * FROM pg_lock_status() WHERE pid IS NULL AND granted)
+SELECT held.relation::int8 AS relation, x.gid AS name
+  FROM held LEFT JOIN (held AS own JOIN pg_prepared_xact() x ON own.transactionid = x.transaction) USING (virtualtransaction)
+ WHERE held.locktype = 'relation' AND held.mode = 'AccessExclusiveLock' AND held.relation::int8 < 16384
+   AND held.database NOT IN (0, (SELECT datid FROM pg_stat_get_activity(pg_backend_pid())))
+ ORDER BY 1, 2 LIMIT 1
+"""
+"""The same of a database that ours are not in: no failover needs it. Functions, for views join what may be locked."""
+_CATALOGS = {
+    1259: "pg_class",
+    1260: "pg_authid",
+    1261: "pg_auth_members",
+    1262: "pg_database",
+    2619: "pg_statistic",
+    2964: "pg_db_role_setting",
+}
 
-STATEMENTS: list[tuple[str, tuple[object, ...]]] = [(LOCKS, ()), (LASTING_LOCKS, ())]
+STATEMENTS: list[tuple[str, tuple[object, ...]]] = [(LOCKS, ()), (LASTING_LOCKS, ()), (ELSEWHERE, ())]
 """What the session that is asked for locks runs once at its opening."""
 
 
@@ -61,6 +77,8 @@ class Logins:
         self._full = False
         self._detour = False
         """What a new session of ours asks fails in one database, and works in the next."""
+        self.locked_elsewhere: str | None = None
+        """Who keeps everybody out of a database that none of ours is in."""
         self.problem: str | None = None
         """Which fresh login fails, or would after a failover, and why; None while nothing runs that could take them."""
         self.spared = False
@@ -74,7 +92,7 @@ class Logins:
         due_at = 0.0
         while True:
             if not self._instance.note_readiness():
-                self._failed = self._login = None
+                self._failed = self._login = self.locked_elsewhere = None
                 self._tell(None)
                 due_at = 0.0
                 await asyncio.sleep(ROUND_S / 5)
@@ -89,6 +107,7 @@ class Logins:
                 due_at = loop.time() + (AGAIN_S if failed is not None and self._failed is None else TRY_S)
                 self._failed = failed
             lasting = await self._lasting_lock()
+            self.locked_elsewhere = await self._locked_elsewhere()
             held = all(session.is_open for session in self._instance.sessions.standing)
             self._tell(lasting or self._login, spared=lasting is None and (self._detour or (self._full and held)))
             await asyncio.sleep(ROUND_S)
@@ -187,6 +206,19 @@ class Logins:
                     return (
                         f"a prepared transaction has locked {_catalog(row['relation'])}, also after a failover: "
                         "COMMIT PREPARED or ROLLBACK PREPARED it (pg_prepared_xacts) before logins fail"
+                    )
+        return None
+
+    async def _locked_elsewhere(self) -> str | None:
+        """Return which prepared transaction keeps everybody out of a database that none of ours is in."""
+        control = self._instance.sessions.control
+        if control.is_open and not control.is_busy:
+            with contextlib.suppress(SessionError):
+                for row in await control.rows(ELSEWHERE, timeout_s=TRY_TIMEOUT_S):
+                    named = f' "{row["name"]}"' if row["name"] is not None else ""
+                    return (
+                        f"the prepared transaction{named} has locked {_catalog(row['relation'])} of its database, where logins "
+                        "may wait for ever: COMMIT PREPARED or ROLLBACK PREPARED it there (pg_prepared_xacts)"
                     )
         return None
 

@@ -27,6 +27,8 @@ class Findings:
     login_problem: str | None = None
     login_spared: bool = False
     """What is wrong with fresh logins."""
+    locked_elsewhere: str | None = None
+    """What is wrong with logins to databases that ours are not in."""
 
 
 NO_FINDINGS = Findings()

@@ -152,6 +152,7 @@ class Reporter:
             repairs=found.repairs,
             login_problem=found.login_problem,
             login_spared=found.login_spared,
+            locked_elsewhere=found.locked_elsewhere,
             postmaster=Postmaster(
                 state=postmaster.state,
                 pid=postmaster.pid,

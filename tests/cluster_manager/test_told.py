@@ -63,6 +63,9 @@ def test_a_switchover_names_heir_and_obstacle() -> None:
     refused = rehearse_switchover(view, Request(kind=RequestKind.SWITCHOVER, to=NodeName("n9")), [])
     assert not refused.possible
     assert "n9" in str(refused.obstacle)
+    already = rehearse_switchover(view, Request(kind=RequestKind.SWITCHOVER, to=NodeName("n1")), [])
+    assert (already.possible, already.steps) == (False, ())
+    assert already.obstacle == '"n1" is the writer already'
 
 
 def test_a_switchover_names_whom_it_would_end_and_bounds_the_pause() -> None:

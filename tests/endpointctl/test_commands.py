@@ -31,6 +31,7 @@ from daemonkit.httpserver import ApiError, HttpServer, json_response
 from deployment.local.directory import make_files, make_root
 from deployment.local.layout import Layout
 from deployment.local.plan import make_plan
+from endpointctl import restarting
 from endpointctl.main import main
 from pgtopology.act import read_act
 from pgtopology.epoch import Epoch
@@ -327,7 +328,23 @@ def test_an_order_that_was_carried_out_already_may_be_given_again(
     assert main([order, "--to", "n1", *([option] if option is not None else [])]) == ExitCode.DONE
     told = capsys.readouterr()
     assert (told.err if option == "--json" else told.out).startswith('"n1" is the writer already')
+    if option == "--json":
+        unchanged = {"format_version": 1, "epoch": manager.status.epoch, "writer": "n1", "changed": False}
+        assert json.loads(told.out) == unchanged
     assert manager.orders == []
+
+
+def test_a_restart_that_waits_for_something_says_for_what(
+    manager: Manager, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(restarting, "QUIET_S", 0.0)
+    waits = msgspec.structs.replace(make_node("n2", NodeState.STREAMING), pending_restart=True)
+    manager.status = make_status(make_node("n1", NodeState.RUNNING), waits)
+    manager.refusal = ApiError(409, "refused", "n3 does not stream yet")
+    assert main(["restart", "--only-pending", "--timeout", "0.5"]) == ExitCode.UNFINISHED
+    told = capsys.readouterr().err.splitlines()
+    assert '"n2" is not restarted yet: n3 does not stream yet; the order is given again until it is taken' in told
+    assert sum("given again until" in line for line in told) == 1, "the same reason is told once"
 
 
 @pytest.mark.parametrize("answer", ["", "n\n", "y\n"])

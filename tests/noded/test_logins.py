@@ -282,6 +282,9 @@ async def test_a_lasting_lock_counts_where_logins_of_ours_meet_it() -> None:
             await theirs.execute("BEGIN; LOCK TABLE pg_statistic; PREPARE TRANSACTION 'theirs'")
             assert not await ours.fetch(lock)
             assert await theirs.fetch(lock), "there it does keep logins out"
+            told = await first.until(lambda o: o.locked_elsewhere is not None)
+            assert 'transaction "theirs" has locked pg_statistic of its database' in str(told.locked_elsewhere)
+            assert told.login_problem is None
             await theirs.execute("ROLLBACK PREPARED 'theirs'")
             await theirs.execute("BEGIN; LOCK TABLE pg_authid; PREPARE TRANSACTION 'everybodys'")
             assert await ours.fetch(lock)
