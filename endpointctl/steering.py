@@ -316,6 +316,8 @@ def _rehearse(target: Target, to: str | None, drain_timeout: float | None, *, al
             output.line(f"pause for writers: {known}{bound}")
             for line in _sessions(told):
                 output.line(line)
+            if told.archiver is not None:
+                output.line(told.archiver)
             for lost in told.slots_lost:
                 output.line(lost)
         if not told.possible and not is_done:

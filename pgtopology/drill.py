@@ -45,6 +45,10 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
     client_sessions: int = 0
     replication_sessions: int = 0
     """Others' connections for replication: archives, subscribers, base backups."""
+    archive_files: int = 0
+    """Of WAL that wait for archive_command or archive_library."""
+    archive_ms: int = 0
+    """For how long the oldest of them has."""
     prepared_transactions: int = 0
     """Of two-phase commits, on the writer only: they survive a failover together with their locks."""
     oldest_prepared_ms: int | None = None

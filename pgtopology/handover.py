@@ -30,6 +30,8 @@ class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
     replication_sessions: int = 0
     """Archives, subscribers and base backups on the writer. Those that stream are not waited for: the server sends them
     everything when it stops."""
+    archiver: str | None = None
+    """Why the server's stop would wait for its archiver, and the pause last as long as it may; None if it is not known to."""
     open_count: int | None = None
     """Of these, those with a transaction open: they end by force if they are not done within *drain_ms*."""
     open_sessions: tuple[LongSession, ...] = ()

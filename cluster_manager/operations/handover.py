@@ -17,6 +17,9 @@ from pgtopology.drill import Readiness
 from pgtopology.event import Event
 from pgtopology.handover import Rehearsal
 
+ARCHIVE_SLOW_MS = 5000
+"""A file of WAL that has waited for longer is not on its way."""
+
 
 def news_refusal(asked: Request, told: Readiness | None) -> str | None:
     """Return why a switchover waits for slots that were made so lately that nothing is known of their copies, or None."""
@@ -27,6 +30,16 @@ def news_refusal(asked: Request, told: Readiness | None) -> str | None:
 def _news(told: Readiness | None) -> tuple[str, ...]:
     slots = told.new_slots if told is not None else ()
     return tuple(f'the slot "{name}" was made a moment ago, and nobody has said that it has a copy' for name in slots)
+
+
+def _archiver(told: Readiness | None) -> str | None:
+    if told is None or told.archive_ms < ARCHIVE_SLOW_MS:
+        return None
+    return (
+        f'the archiver of "{told.node}" is behind: {told.archive_files} files of WAL wait, the oldest for '
+        f"{told.archive_ms / 1000:.0f} s; a stop in good order waits for it, and is cut short when the pause has lasted "
+        "as long as it may"
+    )
 
 
 def rehearse_switchover(view: View, asked: Request, events: Iterable[Event], told: Readiness | None = None) -> Rehearsal:
@@ -57,6 +70,7 @@ def rehearse_switchover(view: View, asked: Request, events: Iterable[Event], tol
         bound_ms=round(drain_ms + timings.handover_ms + timings.heir_ms),
         client_sessions=told.client_sessions if told is not None and told.open_count is not None else None,
         replication_sessions=told.replication_sessions if told is not None else 0,
+        archiver=_archiver(told),
         open_count=told.open_count if told is not None else None,
         open_sessions=told.open_sessions if told is not None else (),
         slots_awaited=awaited,

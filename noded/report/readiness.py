@@ -37,6 +37,11 @@ SELECT pg_is_in_recovery() AND pg_is_wal_replay_paused() AS replay_paused,
          WHERE slot_type = 'physical' AND wal_status = 'lost') AS lost_slots
 """
 
+_ARCHIVE = """
+SELECT count(*) AS files, (extract(epoch FROM clock_timestamp() - min(modification)) * 1000)::int8 AS oldest_ms
+  FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready' AND current_setting('archive_mode') <> 'off'
+"""
+
 _OPEN = f"""
 SELECT pid, textsend(coalesce(pg_get_userbyid(usesysid), '')::text) AS "user", application_name AS application,
        coalesce(state, '') AS state,
@@ -64,6 +69,7 @@ async def ask_readiness(instance: Instance, known_slots: Collection[str]) -> Rea
     session = instance.sessions.fresh("endpointd readiness")
     try:
         row = await session.row(_ASK, OUR_ROLES, timeout_s=ASK_TIMEOUT_S)
+        archive = await session.row(_ARCHIVE, timeout_s=ASK_TIMEOUT_S)
         slots = await session.rows(_SLOTS, timeout_s=ASK_TIMEOUT_S)
         rows = await session.rows(_OPEN, OPEN_SESSIONS_MAX, OUR_ROLES, timeout_s=ASK_TIMEOUT_S)
     finally:
@@ -87,6 +93,8 @@ async def ask_readiness(instance: Instance, known_slots: Collection[str]) -> Rea
         open_count=rows[0]["count"] if rows else 0,
         client_sessions=row["clients"],
         replication_sessions=row["streams"],
+        archive_files=archive["files"],
+        archive_ms=archive["oldest_ms"] or 0,
         prepared_transactions=row["prepared"],
         oldest_prepared_ms=row["oldest_ms"],
         replay_paused=row["replay_paused"],

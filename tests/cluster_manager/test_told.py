@@ -77,6 +77,9 @@ def test_a_switchover_names_whom_it_would_end_and_bounds_the_pause() -> None:
     assert (told.expected_ms, told.client_sessions, told.open_count, told.drain_ms) == (176, 3, 0, 2000)
     told = rehearse_switchover(view, SWITCHOVER, past, msgspec.structs.replace(calm, open_sessions=(busy,), open_count=1))
     assert (told.expected_ms, told.open_sessions) == (2176, (busy,)), "a pause that has to wait is no quick one"
+    assert told.archiver is None
+    behind = msgspec.structs.replace(calm, archive_files=3, archive_ms=42_000)
+    assert "3 files of WAL wait, the oldest for 42 s" in str(rehearse_switchover(view, SWITCHOVER, past, behind).archiver)
     patient = replace(SWITCHOVER, drain_ms=10_000)
     longer = rehearse_switchover(view, patient, past, calm)
     assert (longer.drain_ms, longer.bound_ms) == (10_000, (told.bound_ms or 0) + 8000)

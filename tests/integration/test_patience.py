@@ -6,11 +6,14 @@ import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psycopg
 import pytest
 
 from bench.cluster import ROOT, Cluster
+from deployment.cluster import PostgresSettings
+from tests.integration.conftest import pg_options
 
 
 @pytest.fixture
@@ -139,3 +142,21 @@ def test_a_session_whose_activity_is_not_tracked_is_waited_for_too(cluster: Clus
         assert "untracked client, state not known" in done.stderr
         assert (cluster.status().writer, cluster.status().epoch) == (before.writer, before.epoch)
         connection.execute("COMMIT")
+
+
+@pytest.mark.timeout(300)
+def test_a_dry_run_names_an_archiver_that_the_stop_would_wait_for(tmp_path: Path) -> None:
+    settings = {"archive_mode": "on", "archive_command": "sleep 600"}
+    cluster = Cluster(tmp_path / "c", options=pg_options(), postgres=PostgresSettings(settings=settings))
+    try:
+        cluster.up()
+        cluster.wait_healthy()
+        with psycopg.connect(cluster.dsn("writer"), autocommit=True) as connection:
+            connection.execute("CREATE TABLE archived ()")
+            connection.execute("SELECT pg_switch_wal()")
+        cluster.until(lambda: "the archiver of" in cluster.ctl("switchover", "--dry-run").stdout, "named")
+        old = cluster.status().writer
+        cluster.ctl("switchover")
+        assert cluster.wait_healthy().writer != old, "it is cut short, and somebody else is the writer"
+    finally:
+        cluster.remove()
