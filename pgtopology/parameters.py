@@ -36,6 +36,7 @@ OURS: Mapping[str, str] = {
     "fsync": _DURABILITY,
     "full_page_writes": _DURABILITY,
     "hba_file": _PLACE,
+    "hosts_file": _PLACE,
     "hot_standby": "every replica serves reads",
     "hot_standby_feedback": _CLUSTER,
     "ident_file": _PLACE,
@@ -74,6 +75,7 @@ OURS: Mapping[str, str] = {
     "recovery_target_xid": _CLUSTER,
     "restart_after_crash": "commits that no other node has would become visible",
     "restore_command": _TIMING,
+    "ssl_sni": "the file that it reads would stand on one node only, inside the data, where copies and rewinds replace it",
     "superuser_reserved_connections": "noded keeps connections of its own",
     "sync_replication_slots": f"{_CLUSTER}: on from PostgreSQL 17 on, with wal_level logical",
     "synchronized_standby_slots": _DURABILITY,
@@ -88,9 +90,16 @@ OURS: Mapping[str, str] = {
     "wal_receiver_status_interval": _TIMING,
     "wal_receiver_timeout": _TIMING,
     "wal_retrieve_retry_interval": _TIMING,
+    "wal_sender_shutdown_timeout": "a writer that is handed over waits until its successor has everything; noded bounds that",
     "zero_damaged_pages": _DAMAGE,
 }
 """Parameters that an operator may not give, and why."""
+
+GONE: Mapping[str, str] = {
+    "escape_string_warning": "PostgreSQL 19 took it away: a backslash in a plain string is always a backslash",
+    "io_workers": 'from PostgreSQL 19 on give "io_min_workers" and "io_max_workers"',
+}
+"""What a version of PostgreSQL no longer knows, and what to do about it."""
 
 LATELY = frozenset(
     {

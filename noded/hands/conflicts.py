@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from noded.postgres.clients import HAS_TRANSACTION
 from noded.postgres.sessions import Session
+from noded.postgres.waits import REPLAY_IS_HELD_UP
 
 END_BLOCKERS = f"""
 SELECT count(pg_terminate_backend(pid)) AS ended FROM pg_stat_get_activity(NULL)
  WHERE $1 AND ({HAS_TRANSACTION})
    AND usesysid IS DISTINCT FROM (SELECT usesysid FROM pg_stat_get_activity(pg_backend_pid()))
    AND EXISTS (SELECT FROM pg_stat_get_activity(NULL)
-                WHERE backend_type = 'startup'
-                  AND (wait_event_type IN ('Lock', 'BufferPin') OR wait_event LIKE 'RecoveryConflict%'))
+                WHERE backend_type = 'startup' AND {REPLAY_IS_HELD_UP})
 """  # noqa: S608 - a condition of ours
 """Without $1 nobody is ended: run so once, it needs nothing to be looked up later. Ours are told by their role, not by
 a name that anybody can give."""

@@ -30,6 +30,9 @@ from pgtopology.quorum import Voters
 _LIFE = re.compile(r"[a-z0-9_]+_[0-9a-f]{6}")
 """The form of a sync name: node.py."""
 
+_OF_POSTGRESQL = "pg_conflict_detection"
+"""PostgreSQL's own, from 19 on: a subscriber's launcher makes it on a writer, and nobody else may make one of this name."""
+
 KEPT_S = 60.0
 """How long a slot of no member stays: a copy that is being made has its slot before the cluster knows its name; and how long
 a copy stays whose original is gone."""
@@ -94,8 +97,8 @@ class Chores:
 
 
 def users_slots(slots: Mapping[str, Slot], ours: Collection[str]) -> dict[str, Slot]:
-    """Return the lasting slots among *slots* that are not the cluster's own."""
-    return {name: slot for name, slot in slots.items() if name not in ours and not slot.temporary}
+    """Return the lasting slots among *slots* that are somebody's who made them: neither the cluster's own nor PostgreSQL's."""
+    return {name: slot for name, slot in slots.items() if name not in ours and name != _OF_POSTGRESQL and not slot.temporary}
 
 
 def lives_of_members(slots: Iterable[Slot], members: Collection[str]) -> frozenset[str]:

@@ -39,6 +39,18 @@ _NO_FILE = re.compile(r'could not (?:find|open) file "(?:[^"]*/)?([0-9A-F]{24})"
 _RECORD = re.compile(r", lsn: ([0-9A-F]+/[0-9A-F]+), prev ")
 
 
+def last_whole(said: str) -> Lsn | None:
+    """Return where the last whole record begins, if pg_waldump *said* that it could not read the one behind it."""
+    found = _LAST_RECORD.search(said)
+    return parse_lsn(found[1]) if found is not None else None
+
+
+def last_listed(said: str) -> Lsn | None:
+    """Return where the last of the records begins that pg_waldump listed."""
+    found = _RECORD.findall(said)
+    return parse_lsn(found[-1]) if found else None
+
+
 async def read_wal_end(pgdata: Path, binaries: Binaries) -> Position | str:
     """Return where the WAL in *pgdata* ends, or why that cannot be told. PostgreSQL does not run there."""
     if (pgdata / "backup_label").exists():
@@ -116,8 +128,8 @@ class _Walk:
             if may_be_empty:
                 return None
             raise ValueError(said.strip())
-        if found := _LAST_RECORD.search(said):
-            return self._end_of(timeline, parse_lsn(found[1]))
+        if (last := last_whole(said)) is not None:
+            return self._end_of(timeline, last)
         if missing := _NO_FILE.search(said):
             boundary = geometry.begin(missing[1])
             return await self._last_before(timeline, Lsn(boundary), begin)
@@ -129,10 +141,10 @@ class _Walk:
         first = max(int(begin), boundary - geometry.segment_bytes)
         where = ["--path", str(self._wal), "--timeline", str(timeline)]
         said = await self._dump(*where, "--start", format_lsn(Lsn(first)), "--end", format_lsn(boundary))
-        records = _RECORD.findall(said)
-        if not records:
+        last = last_listed(said)
+        if last is None:
             raise ValueError(f"no record begins in the last segment before {format_lsn(boundary)}")
-        return self._end_of(timeline, parse_lsn(records[-1]))
+        return self._end_of(timeline, last)
 
     def _end_of(self, timeline: Timeline, start: Lsn) -> Lsn:
         geometry = self._control.geometry

@@ -25,7 +25,7 @@ VERSION_MAX = 18
 NOBODY_UID = 65534
 """An unprivileged id that every system has a name for: PostgreSQL looks its own user up by name."""
 
-_VERSION = re.compile(r"\(PostgreSQL\) (\d+)(?:\.(\d+))?")
+_VERSION = re.compile(r"\(PostgreSQL\) (\d+)(?:\.(\d+))?(\S*)")
 
 
 class BinariesError(Exception):
@@ -118,9 +118,18 @@ def _examine(directory: Path) -> Binaries | str:
         return f'cannot read the version in "{answer.stdout.strip()}"'
     major = int(match[1])
     if not VERSION_MIN <= major <= VERSION_MAX:
-        return f"version {major} is not supported"
+        return _why_not(major, "".join((match[1], f".{match[2]}" if match[2] else "", match[3])))
     version = f"{match[1]}.{match[2]}" if match[2] else match[1]
     return Binaries(directory=directory, major=major, version=version, wrapper=_wrapper())
+
+
+def _why_not(major: int, version: str) -> str:
+    """Return the sentence that refuses *version*; docs/versions.md is the long one."""
+    if major < VERSION_MIN:
+        reason = f"nobody mends PostgreSQL before {VERSION_MIN} any more"
+    else:
+        reason = "a newer one is refused until a build of it has passed our tests"
+    return f"version {version} is not supported; {VERSION_MIN} to {VERSION_MAX} are, and {reason} (docs/versions.md)"
 
 
 def _wrapper() -> tuple[str, ...]:

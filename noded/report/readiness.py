@@ -11,6 +11,7 @@ from noded.postgres.clients import HAS_TRANSACTION, OUR_ROLES
 from noded.postgres.conf import SYNCHRONISES
 from noded.postgres.instance import Instance
 from noded.postgres.sessions import SessionError, shown
+from noded.postgres.waits import REPLAY_IS_HELD_UP
 from pgtopology.drill import LongSession, Readiness
 
 ASK_TIMEOUT_S = 1.0
@@ -19,23 +20,22 @@ LONG_MS = 5_000
 LONG_SESSIONS_MAX = 20
 OPEN_SESSIONS_MAX = 50
 
-_ASK = """
+_ASK = f"""
 SELECT pg_is_in_recovery() AND pg_is_wal_replay_paused() AS replay_paused,
        current_setting('restore_command') <> '' AS restore_command,
        EXISTS (SELECT FROM pg_stat_get_activity(NULL)
-                WHERE backend_type = 'startup'
-                  AND (wait_event_type IN ('Lock', 'BufferPin') OR wait_event LIKE 'RecoveryConflict%')) AS replay_blocked,
+                WHERE backend_type = 'startup' AND {REPLAY_IS_HELD_UP}) AS replay_blocked,
        (SELECT count(*) FROM pg_stat_get_activity(NULL)
          WHERE backend_type = 'client backend' AND coalesce(pg_get_userbyid(usesysid), '') <> ALL ($1::name[])) AS clients,
        (SELECT count(*) FROM pg_stat_get_activity(NULL)
          WHERE backend_type = 'walsender' AND coalesce(pg_get_userbyid(usesysid), '') <> ALL ($1::name[])) AS streams,
        (SELECT count(*) FROM pg_prepared_xact()) AS prepared,
        (SELECT (extract(epoch FROM clock_timestamp() - min(prepared)) * 1000)::int8 FROM pg_prepared_xact()) AS oldest_ms,
-       (SELECT coalesce(array_agg(slot_name::text ORDER BY slot_name), '{}') FROM pg_get_replication_slots()
+       (SELECT coalesce(array_agg(slot_name::text ORDER BY slot_name), '{{}}') FROM pg_get_replication_slots()
          WHERE slot_type = 'physical' AND NOT temporary AND wal_status IS DISTINCT FROM 'lost') AS slots,
-       (SELECT coalesce(array_agg(slot_name::text ORDER BY slot_name), '{}') FROM pg_get_replication_slots()
+       (SELECT coalesce(array_agg(slot_name::text ORDER BY slot_name), '{{}}') FROM pg_get_replication_slots()
          WHERE slot_type = 'physical' AND wal_status = 'lost') AS lost_slots
-"""
+"""  # noqa: S608 - a condition of ours
 
 _ARCHIVE = """
 SELECT count(*) AS files, (extract(epoch FROM clock_timestamp() - min(modification)) * 1000)::int8 AS oldest_ms

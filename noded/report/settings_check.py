@@ -5,7 +5,8 @@ configuration, loads libraries and checks what must fit together exactly as a st
 a port; where something would change that only a start can, `postgres --check` takes the memory too, beside the running server.
 Huge pages are counted, because there may be too few for two servers.  Lines of pg_hba.conf are judged by the running server's
 pg_hba_file_rules.  What a start would take and the cluster cannot do is known here: a hot standby needs as much as the writer
-had (PostgreSQL documentation, "Hot Standby", "Administrator's Overview"), and logical slots need wal_level logical.
+had (PostgreSQL documentation, "Hot Standby", "Administrator's Overview"), and logical slots are carried over with wal_level
+logical only.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,11 +29,14 @@ from daemonkit.durable import write_durably
 from noded.postgres import conf
 from noded.postgres.huge_pages import held_kb, lacking, read_pool
 from noded.postgres.instance import Instance
-from noded.postgres.slots import read_slots
+from noded.postgres.slots import Slot, read_slots
 from noded.postgres.tools import ToolError, run_tool
 from pgtopology.desired import DesiredSettings
 from pgtopology.orders import CheckSettings, SettingsChecked
-from pgtopology.parameters import AT_LEAST_THE_WRITERS, SettingRefused, check, check_hba
+from pgtopology.parameters import AT_LEAST_THE_WRITERS, GONE, SettingRefused, check, check_hba
+
+DECODES_ON_DEMAND = 19
+"""The version from which on a logical slot is enough for PostgreSQL to decode, with wal_level replica too."""
 
 CHECK_TIMEOUT_S = 20.0
 ASK_TIMEOUT_S = 2.0
@@ -175,7 +179,8 @@ def _unknown(names: Iterable[str], known: Mapping[str, Parameter]) -> str | None
 
 
 def _no_such(name: str) -> str:
-    return f'there is no parameter "{name}" in this PostgreSQL'
+    why = f": {GONE[name]}" if name in GONE else ""
+    return f'there is no parameter "{name}" in this PostgreSQL{why}'
 
 
 def _with_all_libraries(wanted: DesiredSettings) -> DesiredSettings:
@@ -249,22 +254,32 @@ def _too_low(before: DesiredSettings, wanted: DesiredSettings, known: Mapping[st
 
 
 async def _slot_in_the_way(instance: Instance, before: DesiredSettings, wanted: DesiredSettings) -> str | None:
-    """Return why wal_level or max_replication_slots cannot be lowered, or None: PostgreSQL would not start with the slots here.
+    """Return why wal_level or max_replication_slots cannot be lowered, or None.
 
     Asked of every node: a standby's copy of a slot goes some time after the writer's.
     """
+    names = ("wal_level", "max_replication_slots")
+    if all(_given(wanted, name) == _given(before, name) for name in names):
+        return None
+    return slots_in_the_way(await read_slots(instance.sessions.observer), before, wanted, major=instance.binaries.major)
+
+
+def slots_in_the_way(slots: Collection[Slot], before: DesiredSettings, wanted: DesiredSettings, *, major: int) -> str | None:
+    """Return why *slots* do not let wal_level or max_replication_slots be lowered, or None.
+
+    PostgreSQL would not start with them. From 19 on it would with logical ones, and go on decoding, because the first of them
+    raises its effective_wal_level; but no other node would have a copy of them.
+    """
     level, was = (_given(one, "wal_level") for one in (wanted, before))
     room, had = (int(_given(one, "max_replication_slots")) for one in (wanted, before))
-    if (level == was or level == "logical") and room >= had:
-        return None
-    slots = await read_slots(instance.sessions.observer)
     logical = next((slot for slot in slots if not slot.is_physical), None)
     if logical is not None and level not in (was, "logical"):
+        copies = "the other nodes keep copies of it with wal_level logical only; " if major >= DECODES_ON_DEMAND else ""
         return (
-            f'"wal_level" cannot be "{level}" while there is the logical replication slot "{logical.name}"; drop it first '
-            "(a standby's copy goes within a minute)"
+            f'"wal_level" cannot be "{level}" while there is the logical replication slot "{logical.name}"; '
+            f"{copies}drop it first (a standby's copy goes within a minute)"
         )
-    if len(slots) > room:
+    if room < had and len(slots) > room:
         return f'"max_replication_slots" cannot be lowered to {room} while there are {len(slots)} replication slots'
     return None
 

@@ -200,6 +200,35 @@ def test_a_negotiation_is_not_heard_twice() -> None:
     play.on(ServerSent(offer + SASL), ToClient(offer + SASL))
 
 
+PROBE = startup.encode_startup(startup.make_startup("u", "d", version=3 << 16 | 9999, **{"_pq_.test_protocol_negotiation": ""}))
+"""What a libpq that wants to know whether servers negotiate sends: a version and an option that nobody has."""
+OFFER = m.negotiate_protocol_version(2, ("_pq_.test_protocol_negotiation",))
+
+
+def test_a_probe_for_negotiation_is_answered_once_by_the_server_however_long_the_writer_is_awaited() -> None:
+    play = Play().on(ClientSent(PROBE), Connect())
+    # Held; then a server that is not ready after all; then the writer.
+    play.on(Connected(WRITER), ToServer(PROBE)).on(ServerSent(OFFER + STARTING), Connect(WRITER))
+    play.on(Connected(WRITER), ToServer(PROBE)).on(ServerSent(OFFER)).on(ServerSent(SASL), ToClient(OFFER + SASL))
+    play.on(ClientSent(PASSWORD), ToServer(PASSWORD)).on(ServerSent(FINAL), ToClient(FINAL))
+    play.on(ServerSent(OK + ABOUT + READY), ToClient(OK + ABOUT + READY), Relay(KEY, b""))
+
+
+def test_a_probe_for_negotiation_that_finds_no_server_is_refused_without_an_offer() -> None:
+    why = refusal.no_primary("writer")
+    Play().on(ClientSent(PROBE), Connect()).on(NotConnected(why), *refused(why))
+
+
+@pytest.mark.parametrize("where", ["after the server is content", "before it is ready"])
+def test_a_notice_within_the_login_is_relayed_in_its_place(where: str) -> None:
+    """PostgreSQL 19 warns there of a password that is kept by MD5, or is about to expire."""
+    notice = m.encode_report(m.Backend.NOTICE_RESPONSE, m.make_report("WARNING", "01000", "role password will expire soon"))
+    told = OK + notice + ABOUT + READY if where == "after the server is content" else OK + ABOUT + notice + READY
+    Play().sent().on(ServerSent(told), ToClient(told), Relay(KEY, b""))
+    play = Play().sent().on(ServerSent(SASL), ToClient(SASL)).on(ClientSent(PASSWORD), ToServer(PASSWORD))
+    play.on(ServerSent(FINAL + told), ToClient(FINAL), ToClient(told), Relay(KEY, b""))
+
+
 def test_a_standby_taken_for_the_writer_is_replaced_while_the_client_has_heard_nothing() -> None:
     Play().sent().on(ServerSent(OK)).on(ServerSent(STANDBY), Connect(WRITER))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+import struct
 from pathlib import Path
 
 import psycopg
@@ -16,7 +17,7 @@ from daemonkit.httpclient import HttpClient, HttpError
 from endpointd.session.commands import ClientSent, Close
 from endpointd.session.conversation import Conversation, State
 from pgwire import startup
-from pgwire.messages import Backend, decode_report
+from pgwire.messages import Backend, decode_negotiation, decode_report
 from tests.endpointd.conftest import Servers, Stage
 from tests.endpointd.feedserver import document, feed_server
 from tests.endpointd.proxies import Proxy, proxy
@@ -126,14 +127,21 @@ async def test_a_login_that_does_not_go_on_is_ended(servers: Servers, tmp_path: 
             assert await farewell(reader) == "08P01 canceling connection startup due to timeout"
 
 
-async def test_a_newer_minor_version_is_negotiated_by_the_server(stage: Stage) -> None:
+@pytest.mark.parametrize(("minor", "option"), [(9, "_pq_.whatever"), (9999, "_pq_.test_protocol_negotiation")])
+async def test_a_newer_minor_version_is_negotiated_by_the_server_and_once(stage: Stage, minor: int, option: str) -> None:
     async with raw(stage.proxy.writer_port) as (reader, writer):
-        message = startup.make_startup("postgres", "postgres", version=3 << 16 | 9, **{"_pq_.whatever": "x"})
+        message = startup.make_startup("postgres", "postgres", version=3 << 16 | minor, **{option: "x"})
         writer.write(startup.encode_startup(message))
+        kinds: list[int] = []
         async with asyncio.timeout(10):
-            data = await reader.readuntil(b"Z\0\0\0\5I")
-        assert data[0] == Backend.NEGOTIATE_PROTOCOL_VERSION
-        assert b"_pq_.whatever\0" in data[:64]
+            while Backend.READY_FOR_QUERY not in kinds:
+                kind, size = struct.unpack(">BI", await reader.readexactly(5))
+                payload = await reader.readexactly(size - 4)
+                kinds.append(kind)
+                if kind == Backend.NEGOTIATE_PROTOCOL_VERSION:
+                    assert decode_negotiation(payload)[1] == (option,)
+        assert kinds[0] == Backend.NEGOTIATE_PROTOCOL_VERSION
+        assert kinds.count(Backend.NEGOTIATE_PROTOCOL_VERSION) == 1
 
 
 @settings(max_examples=300)

@@ -27,6 +27,9 @@ from pgtopology.observation import Heartbeat, Observation, Postmaster, Postmaste
 
 N1 = NodeName("n1")
 
+NEW_IN_19 = ("datachecksums launcher", "datachecksums worker", "syslogger", "io worker 0", "slotsync worker")
+"""Processes that PostgreSQL 19 has or names anew, and their like: none of them brings WAL."""
+
 
 def test_the_state_survives_and_belongs_to_one_node(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
@@ -64,6 +67,28 @@ def test_processes_of_a_directory_are_found_by_where_they_work(tmp_path: Path) -
     assert processes.members(tmp_path) == []
     assert proctable.title(process.pid) is None
     assert proctable.stat_of(process.pid) is None
+
+
+@pytest.mark.parametrize(
+    ("title", "receives", "streams"),
+    [
+        ("postgres: n1_ab12cd: walreceiver streaming 0/402DD98", True, True),
+        ("postgres: n1_ab12cd: walreceiver streaming 0/0402DD98", True, True),
+        ("postgres: walreceiver", True, False),
+        *((f"postgres: n1_ab12cd: {name}", False, False) for name in NEW_IN_19),
+    ],
+)
+async def test_processes_of_postgresql_are_told_by_their_titles(title: str, receives: bool, streams: bool) -> None:
+    with subprocess.Popen([title], executable=sys.executable, stdin=subprocess.PIPE) as process:  # noqa: ASYNC220 - it waits
+        try:
+            async with asyncio.timeout(10):
+                while proctable.title(process.pid) != title:
+                    await asyncio.sleep(0)
+            assert (process.pid in processes.receivers(os.getpid())) is receives
+            assert (process.pid in processes.possible_receivers(os.getpid())) is receives
+            assert processes.is_streaming(process.pid) is streams
+        finally:
+            process.kill()
 
 
 async def test_a_zombie_is_dead(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from noded.postgres.huge_pages import Pool, held_kb, lacking, read_pool
-from noded.report.settings_check import accepted, complaint
+from noded.postgres.slots import Slot
+from noded.report.settings_check import accepted, complaint, slots_in_the_way
+from pgtopology.desired import DesiredSettings
 
 WORK_MEM = {"vartype": "integer", "min_val": "64", "max_val": "2147483647", "unit": "kB", "enumvals": None}
 TRACK = {"vartype": "enum", "min_val": None, "max_val": None, "unit": None, "enumvals": ["none", "pl", "all"]}
@@ -50,6 +52,14 @@ TAIL = 'FATAL:  configuration file "/d/postgresql.conf" contains errors\n'
             'LOG:  unrecognized configuration parameter "no_such" in file "/d/postgresql.conf" line 1\n',
             'there is no parameter "no_such" in this PostgreSQL',
         ),
+        (
+            'LOG:  unrecognized configuration parameter "io_workers" in file "/d/postgresql.conf" line 1\n',
+            (
+                'there is no parameter "io_workers" in this PostgreSQL: from PostgreSQL 19 on give "io_min_workers" and '
+                '"io_max_workers"'
+            ),
+        ),
+        ('LOG:  parameter "effective_wal_level" cannot be changed\n', 'parameter "effective_wal_level" cannot be changed'),
         ('LOG:  parameter "block_size" cannot be changed\n', 'parameter "block_size" cannot be changed'),
         (
             "postgres: superuser_reserved_connections (8) must be less than max_connections (5)\n",
@@ -102,3 +112,28 @@ def test_a_pool_is_what_the_kernel_says_and_a_size_that_it_has_not_is_none(tmp_p
     (place / "nr_overcommit_hugepages").write_text("15\n")
     assert read_pool(2048, tmp_path) == POOL
     assert read_pool(16384, tmp_path) is None
+
+
+LOGICAL = DesiredSettings(parameters={"wal_level": "logical", "max_replication_slots": "30"})
+SLOTS = (Slot(name="n2_bbbbbb", slot_type="physical"), Slot(name="feed", slot_type="logical"))
+IN_THE_WAY = '"wal_level" cannot be "replica" while there is the logical replication slot "feed"; '
+
+
+@pytest.mark.parametrize(
+    ("major", "told"),
+    [
+        (18, f"{IN_THE_WAY}drop it first (a standby's copy goes within a minute)"),
+        (
+            19,
+            (
+                f"{IN_THE_WAY}the other nodes keep copies of it with wal_level logical only; drop it first "
+                "(a standby's copy goes within a minute)"
+            ),
+        ),
+    ],
+)
+def test_a_logical_slot_keeps_wal_level_logical_and_the_reason_is_the_versions(major: int, told: str) -> None:
+    """PostgreSQL 19 would start, and decode; what would be lost is the slot at the next handover."""
+    assert slots_in_the_way(SLOTS, LOGICAL, DesiredSettings(), major=major) == told
+    assert slots_in_the_way(SLOTS[:1], LOGICAL, DesiredSettings(), major=major) is None
+    assert slots_in_the_way(SLOTS, DesiredSettings(), LOGICAL, major=major) is None

@@ -21,6 +21,7 @@ from noded.housekeeping.slot_chores import (
     left_over,
     lives_of_members,
     standby_slots,
+    users_slots,
 )
 from noded.housekeeping.slot_keeper import full_xid
 from noded.postgres.slots import Slot, decode_slots
@@ -298,3 +299,10 @@ def test_transaction_numbers_go_round() -> None:
     assert chores(on_standby(slot(N1), slot(N3), there=there)).hold == (N1, "4294967290")
     assert full_xid(4294967290, (7 << 32) | 9) == (6 << 32) | 4294967290
     assert full_xid(5, (7 << 32) | 9) == (7 << 32) | 5
+
+
+def test_postgresqls_own_slot_is_nobodys_to_carry() -> None:
+    """From 19 on a subscriber has it, and PostgreSQL refuses that name to everybody else."""
+    own = slot("pg_conflict_detection", None, xmin="700", active=True)
+    assert users_slots(by_name(own, slot("archive")), {N2}).keys() == {"archive"}
+    assert chores(on_standby(slot(N1), slot(N3), there=(own, slot(N2), slot(N3)))).make == ()

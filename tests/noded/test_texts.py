@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import subprocess
 from pathlib import Path
 
@@ -11,8 +12,11 @@ import pytest
 from noded.data.bootstrap import role_statements
 from noded.files import history, segments
 from noded.files.controldata import parse_controldata
+from noded.hands.conflicts import END_BLOCKERS
 from noded.law.promise import Configuration
+from noded.position.by_files import last_listed, last_whole
 from noded.postgres import conf
+from noded.postgres.waits import REPLAY_IS_HELD_UP
 from pgtopology.desired import DesiredSettings
 from pgtopology.lsn import parse_lsn
 from pgtopology.node import Address, NodeName
@@ -238,6 +242,26 @@ def test_a_control_file_without_the_expected_lines_is_an_error() -> None:
         parse_controldata(warned + CONTROL.format(state="shut down"))
 
 
+def test_a_control_file_may_pad_its_positions_with_zeros_as_from_postgresql_19_on() -> None:
+    text = CONTROL.format(state="in production").replace("0/50000A8", "0/050000A8")
+    text += "Minimum recovery ending location:     0/00000000\nData page checksum version:           3\n"
+    control = parse_controldata(text)
+    assert control.checkpoint == 0x50000A8
+    assert control.consistent == 0
+
+
+@pytest.mark.parametrize("record", ["0/402DD98", "0/0402DD98"])
+def test_pg_waldump_tells_the_last_record_with_positions_padded_or_not(record: str) -> None:
+    unread = (
+        f"pg_waldump: error: error in WAL record at {record}: invalid record length at 0/402DE00: expected at least 24, got 0"
+    )
+    assert last_whole(unread) == 0x402DD98
+    assert last_whole(f"pg_waldump: error: could not find a valid record after {record}") is None
+    line = "rmgr: Heap        len (rec/tot):     59/    59, tx:        733, lsn: {}, prev {}, desc: INSERT off: 5\n"
+    assert last_listed(line.format("0/0402DD00", "0/0402DCC8") + line.format(record, "0/0402DD00")) == 0x402DD98
+    assert last_listed("") is None
+
+
 HISTORY = "1\t0/3000000\tno recovery target specified\n\n4\t0/5021038\tno recovery target specified\n"
 
 
@@ -245,6 +269,9 @@ def test_a_history_tells_where_a_timeline_was_left() -> None:
     assert history.fork_point(HISTORY, Timeline(4)) == parse_lsn("0/5021038")
     assert history.fork_point(HISTORY, Timeline(3)) is None
     assert history.fork_point("4 nonsense", Timeline(4)) is None
+    padded = "1\t0/03000000\tno recovery target specified\n4\t0/05021038\tno recovery target specified\n"
+    assert history.parse_history(padded) == history.parse_history(HISTORY)
+    assert history.fork_point(padded, Timeline(4)) == history.fork_point(HISTORY, Timeline(4))
 
 
 def test_placeholders_are_planted_below_the_claimed_timeline_and_go_when_nothing_was_made_of_them(tmp_path: Path) -> None:
@@ -277,3 +304,21 @@ def test_a_file_that_is_no_history_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "note.history").write_text("x")
     history.remove_placeholders(tmp_path)
     assert subprocess.run(["ls", str(tmp_path)], capture_output=True, text=True, check=True).stdout == "note.history\n"
+
+
+def test_only_a_receiver_that_streams_counts_as_one() -> None:
+    """From PostgreSQL 19 on the view shows a receiver that is still connecting too; the process table shows it anyway (S2)."""
+    sources = {path: path.read_text() for path in (Path(conf.__file__).parents[1]).rglob("*.py")}
+    asked = [
+        (path.name, " ".join(text[found.end() :].split()))
+        for path, text in sources.items()
+        for found in re.finditer(r"FROM pg_stat_(get_)?wal_receiver(\(\))?", text)
+    ]
+    assert len(asked) >= 4
+    assert [path for path, following in asked if not following.startswith("WHERE status = 'streaming'")] == []
+
+
+def test_replay_that_waits_for_a_reader_is_known_by_the_names_of_every_version() -> None:
+    for name in ("'Lock'", "'BufferPin'", "'BufferCleanup'", "'RecoveryConflict%'"):
+        assert name in REPLAY_IS_HELD_UP
+    assert REPLAY_IS_HELD_UP in END_BLOCKERS

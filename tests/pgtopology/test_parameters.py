@@ -86,6 +86,49 @@ def test_what_slots_and_their_wal_rest_on_can_be_more_and_not_less(
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        "autovacuum_analyze_score_weight",
+        "autovacuum_freeze_score_weight",
+        "autovacuum_max_parallel_workers",
+        "autovacuum_multixact_freeze_score_weight",
+        "autovacuum_vacuum_insert_score_weight",
+        "autovacuum_vacuum_score_weight",
+        "debug_print_raw_parse",
+        "enable_eager_aggregate",
+        "io_max_workers",
+        "io_min_workers",
+        "io_worker_idle_timeout",
+        "io_worker_launch_interval",
+        "log_autoanalyze_min_duration",
+        "max_repack_replication_slots",
+        "min_eager_agg_group_size",
+        "password_expiration_warning_threshold",
+        "timing_clock_source",
+    ],
+)
+def test_what_postgresql_19_adds_is_the_operators_unless_a_promise_rests_on_it(name: str) -> None:
+    check_parameters({name: "1"})
+
+
+def test_levels_of_log_messages_by_the_type_of_process_are_passed_on() -> None:
+    check_parameters({"log_min_messages": "warning, checkpointer:debug2, walreceiver:debug1"})
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("hosts_file", "noded decides where PostgreSQL listens and where its files are"),
+        ("ssl_sni", "the file that it reads would stand on one node only"),
+        ("wal_sender_shutdown_timeout", "a writer that is handed over waits until its successor has everything"),
+    ],
+)
+def test_what_postgresql_19_adds_and_a_promise_rests_on_is_refused(name: str, why: str) -> None:
+    with pytest.raises(SettingRefused, match=f'"{name}" cannot be set: {why}'):
+        check_parameters({name: "1"})
+
+
+@pytest.mark.parametrize(
     "line",
     [
         "host all all 0.0.0.0/0 trust",

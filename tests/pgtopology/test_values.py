@@ -27,6 +27,12 @@ def test_an_lsn_is_written_as_postgresql_writes_it() -> None:
     assert parse_lsn("16/B374D848") == 0x16_B374D848
 
 
+@pytest.mark.parametrize(("padded", "bare"), [("0/0402DD98", "0/402DD98"), ("1/00000000", "1/0"), ("0/000000FF", "0/ff")])
+def test_an_lsn_is_the_same_padded_with_zeros_or_not(padded: str, bare: str) -> None:
+    """PostgreSQL pads from 19 on, so what is compared are numbers, never texts."""
+    assert parse_lsn(padded) == parse_lsn(bare)
+
+
 @pytest.mark.parametrize("text", ["", "0", "0/", "/0", "0/0/0", "0/G", "123456789/0", " 0/0", "0/0\n"])
 def test_what_is_no_lsn_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="invalid LSN"):
