@@ -514,7 +514,7 @@ _THINGS: tuple[Thing, ...] = (
     _thing("walsenders-exhausted", walsenders(30), fast=True),
     _thing("walsender-never-reads", walsenders(1, "START_REPLICATION PHYSICAL 0/3000000")),
     _thing("terminate-everybody", loop(f"SELECT pg_terminate_backend(pid) {_OTHERS}"), locks_out=True),
-    _thing("cancel-everybody", loop(f"SELECT pg_cancel_backend(pid) {_OTHERS}"), tells="streaming|heartbeat|commit"),
+    _thing("cancel-everybody", loop(f"SELECT pg_cancel_backend(pid) {_OTHERS}"), tells="streaming|heartbeat|commit|cancel"),
     _thing(
         "terminate-ours",
         loop("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename LIKE 'endpointd%'", pause_s=0.2),
@@ -688,6 +688,7 @@ _THINGS: tuple[Thing, ...] = (
         loop(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{OURS}'", pause_s=0.01),
         loop(f"ALTER DATABASE {OURS} RENAME TO not_ours", pause_s=0.01),
         undo=[back("DROP DATABASE IF EXISTS not_ours WITH (FORCE)")],
+        tells="database|log ?in",
     ),
     _thing(
         "ours-no-connections",
