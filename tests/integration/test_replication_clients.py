@@ -128,7 +128,7 @@ def test_how_long_replay_waits_for_a_reader_is_the_operators_and_a_failover_does
     cluster: Cluster, archiver: str, replication: str, *, untracked: bool
 ) -> None:
     """Whoever asks for a walsender can run SQL in it, and be in the way of replay like anybody else."""
-    cluster.ctl("config", "set", "max_standby_streaming_delay=-1", "max_standby_archive_delay=-1")
+    cluster.ctl("config", "set", "--wait", "max_standby_streaming_delay=-1", "max_standby_archive_delay=-1")
     try:
         with psycopg.connect(cluster.dsn("writer"), autocommit=True) as writer:
             writer.execute("DROP TABLE IF EXISTS held")
