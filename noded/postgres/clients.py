@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from noded.postgres.conf import CONTROL_ROLE, PROBE_ROLE, REPLICATION_ROLE
 
-OUR_ROLES = (CONTROL_ROLE, PROBE_ROLE, REPLICATION_ROLE)
+OF_OTHERS = f"(coalesce(pg_get_userbyid(usesysid), '') NOT IN ('{CONTROL_ROLE}', '{PROBE_ROLE}', '{REPLICATION_ROLE}'))"
+"""It is not of a role of ours."""
 
 STREAMS = """
 (backend_type = 'walsender'

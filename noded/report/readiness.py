@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from noded.postgres.clients import HAS_TRANSACTION, OUR_ROLES
+from noded.postgres.clients import HAS_TRANSACTION, OF_OTHERS
 from noded.postgres.conf import SYNCHRONISES
 from noded.postgres.instance import Instance
 from noded.postgres.sessions import SessionError, shown
@@ -26,9 +26,9 @@ SELECT pg_is_in_recovery() AND pg_is_wal_replay_paused() AS replay_paused,
        EXISTS (SELECT FROM pg_stat_get_activity(NULL)
                 WHERE backend_type = 'startup' AND {REPLAY_IS_HELD_UP}) AS replay_blocked,
        (SELECT count(*) FROM pg_stat_get_activity(NULL)
-         WHERE backend_type = 'client backend' AND coalesce(pg_get_userbyid(usesysid), '') <> ALL ($1::name[])) AS clients,
+         WHERE backend_type = 'client backend' AND {OF_OTHERS}) AS clients,
        (SELECT count(*) FROM pg_stat_get_activity(NULL)
-         WHERE backend_type = 'walsender' AND coalesce(pg_get_userbyid(usesysid), '') <> ALL ($1::name[])) AS streams,
+         WHERE backend_type = 'walsender' AND {OF_OTHERS}) AS streams,
        (SELECT count(*) FROM pg_prepared_xact()) AS prepared,
        (SELECT (extract(epoch FROM clock_timestamp() - min(prepared)) * 1000)::int8 FROM pg_prepared_xact()) AS oldest_ms,
        (SELECT coalesce(array_agg(slot_name::text ORDER BY slot_name), '{{}}') FROM pg_get_replication_slots()
@@ -51,7 +51,7 @@ SELECT pid, textsend(coalesce(pg_get_userbyid(usesysid), '')::text) AS "user", a
        state IS DISTINCT FROM 'disabled' AS tracked, backend_xmin IS NOT NULL AS snapshot,
        count(*) OVER () AS count
   FROM pg_stat_get_activity(NULL)
- WHERE {HAS_TRANSACTION} AND coalesce(pg_get_userbyid(usesysid), '') <> ALL ($2::name[])
+ WHERE {HAS_TRANSACTION} AND {OF_OTHERS}
  ORDER BY coalesce(xact_start, query_start) LIMIT $1
 """  # noqa: S608 - a condition of ours
 
@@ -68,10 +68,10 @@ async def ask_readiness(instance: Instance, known_slots: Collection[str]) -> Rea
         raise SessionError("PostgreSQL does not run", lost=True)
     session = instance.sessions.fresh("endpointd readiness")
     try:
-        row = await session.row(_ASK, OUR_ROLES, timeout_s=ASK_TIMEOUT_S)
+        row = await session.row(_ASK, timeout_s=ASK_TIMEOUT_S)
         archive = await session.row(_ARCHIVE, timeout_s=ASK_TIMEOUT_S)
         slots = await session.rows(_SLOTS, timeout_s=ASK_TIMEOUT_S)
-        rows = await session.rows(_OPEN, OPEN_SESSIONS_MAX, OUR_ROLES, timeout_s=ASK_TIMEOUT_S)
+        rows = await session.rows(_OPEN, OPEN_SESSIONS_MAX, timeout_s=ASK_TIMEOUT_S)
     finally:
         session.drop()
     sessions = tuple(
