@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bench.cluster import Cluster
-from bench.processes import family, send_all
 from pgtopology.status import NodeStatus
+from testkit.cluster import Cluster
+from testkit.processes import family, send_all
 
 
 class Blow(StrEnum):

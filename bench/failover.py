@@ -22,12 +22,12 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.blows import Blow, strike
-from bench.checks.figures import figures
-from bench.cluster import Cluster
 from bench.idle import Cost, measure
-from bench.interrupting import end_in_order
-from bench.ledger import Recorder
 from bench.prober import Prober
+from testkit.checks.figures import figures
+from testkit.cluster import Cluster
+from testkit.interrupting import end_in_order
+from testkit.ledger import Recorder
 
 STEPS = ("published", "recruited", "elected", "promoted", "repointed", "opened")
 TOLD_MAX = 3

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from bench.cluster import Cluster
-from bench.processes import cpu_s, resident_bytes
+from testkit.cluster import Cluster
+from testkit.processes import cpu_s, resident_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

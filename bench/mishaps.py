@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from bench.cluster import Cluster
-from bench.processes import command, frozen, send_all
 from pgtopology.status import NodeStatus, Status
+from testkit.cluster import Cluster
+from testkit.processes import command, frozen, send_all
 
 FROZEN_S = (0.2, 5.0)
 DOWN_S = (0.5, 4.0)

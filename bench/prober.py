@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from bench.clients.crew import CONNECTION_LOST, connected, value
+from testkit.clients.crew import CONNECTION_LOST, connected, value
 
 EVERY_S = 0.02
 PROBE_TIMEOUT_S = 15.0

@@ -26,12 +26,12 @@ from psycopg.conninfo import conninfo_to_dict
 from rich.console import Console
 from rich.table import Table
 
-from bench.cluster import ROOT, Cluster
-from bench.interrupting import end_in_order
-from bench.processes import cpu_s
 from daemonkit.logs import LogSettings
 from daemonkit.toml import to_toml
 from endpointd.settings import read_settings
+from testkit.cluster import ROOT, Cluster
+from testkit.interrupting import end_in_order
+from testkit.processes import cpu_s
 
 BULK = "select repeat('x', 1000) from generate_series(1, 20000);\n"
 """20 MB in rows of a kilobyte."""

@@ -19,13 +19,13 @@ from random import Random
 from rich.console import Console
 from rich.table import Table
 
-from bench.checks.figures import figures, longest_gap
-from bench.checks.outcomes import Checked
-from bench.clients.crew import Crew
-from bench.cluster import Cluster
 from bench.faults.run import make_crew
-from bench.interrupting import end_in_order
 from bench.mishaps import Mishap, Scene, draw
+from testkit.checks.figures import figures, longest_gap
+from testkit.checks.outcomes import Checked
+from testkit.clients.crew import Crew
+from testkit.cluster import Cluster
+from testkit.interrupting import end_in_order
 
 GOES_ON_S = 90.0
 HEALTHY_S = 180.0

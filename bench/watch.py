@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
-from bench.cluster import Cluster
 from bench.timeline import Sample
 from pgtopology.node import NodeState
 from pgtopology.status import NodeStatus, Status
+from testkit.cluster import Cluster
 
 POLL_S = 0.04
 ASK_TIMEOUT_S = 0.5

@@ -124,7 +124,7 @@ def test_the_table_of_switches_is_replaced_as_a_whole() -> None:
 def test_no_number_is_cited_that_has_no_entry() -> None:
     known = {sentence.number for sentence in LAW}
     strange: list[str] = []
-    for package in (*PRODUCT, "tests/sim", "bench"):
+    for package in (*PRODUCT, "tests/sim", "testkit", "bench"):
         for path in (ROOT / package).rglob("*.py"):
             for line_number, line in enumerate(path.read_text().splitlines(), 1):
                 unknown = set(NUMBER.findall(line)) - known
@@ -133,7 +133,7 @@ def test_no_number_is_cited_that_has_no_entry() -> None:
 
 
 def test_nothing_is_cited_that_is_not_in_the_repository() -> None:
-    for package in (*PRODUCT, "tests", "bench", "docs"):
+    for package in (*PRODUCT, "testkit", "tests", "bench", "docs"):
         for path in (*(ROOT / package).rglob("*.py"), *(ROOT / package).rglob("*.md")):
             if path != Path(__file__).resolve():
                 assert not re.search(r"\bDESIGN\b|failover-holes|\bhole [SL]\d", path.read_text()), path

@@ -22,7 +22,7 @@ from bench.faults.fault import Fault, Stage
 from bench.faults.run import Result, play
 from bench.faults.stages import opened
 from bench.faults.unsafe import lie
-from bench.interrupting import end_in_order
+from testkit.interrupting import end_in_order
 
 OUT = Path("bench-reports")
 

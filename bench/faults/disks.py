@@ -15,10 +15,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.clients.crew import CONNECTION_LOST, connected, execute
-from bench.cluster import Cluster
-from bench.faults.fault import Arena, Expectation, Fault, NotPossible, Stage
+from bench.faults.fault import Arena, Expectation, Fault, Stage
 from deployment.local.layout import Layout
+from testkit.clients.crew import CONNECTION_LOST, connected, execute
+from testkit.cluster import Cluster
+from testkit.not_possible import NotPossible
 
 NODE = "n1"
 SIZE_MB = 400

@@ -14,19 +14,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from bench.checks.outcomes import Checked
-from bench.clients.crew import Crew
-from bench.cluster import Cluster
-from bench.processes import command, family
 from pgtopology.status import NodeStatus, Status
+from testkit.checks.outcomes import Checked
+from testkit.clients.crew import Crew
+from testkit.cluster import Cluster
+from testkit.processes import command, family
 
 
 class Missed(Exception):  # noqa: N818 - a finding, not a failure of ours
     """What was expected did not happen."""
-
-
-class NotPossible(Exception):  # noqa: N818 - it says so in one row of the table
-    """This machine does not let the fault be made; the text says why."""
 
 
 class Stage(StrEnum):

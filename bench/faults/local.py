@@ -8,12 +8,12 @@ import threading
 import time
 from collections.abc import Iterator
 
-from bench.clients.crew import Crew
 from bench.faults.fault import Arena, Expectation, Fault, Missed
 from bench.faults.managers import PHASES, freeze_manager, kill_manager_at, no_manager
 from bench.faults.sessions import archive_hangs, cancel_storm, long_query, promoted_by_hand
-from bench.ledger import Inserts
-from bench.processes import command, descendants, family, frozen, send, send_all
+from testkit.clients.crew import Crew
+from testkit.ledger import Inserts
+from testkit.processes import command, descendants, family, frozen, send, send_all
 
 STALL_S = 4.0
 

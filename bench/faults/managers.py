@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bench.faults.fault import Arena, Missed
-from bench.processes import age_s, frozen, send, send_all
 from supervisor.program import SETTLED_S
+from testkit.processes import age_s, frozen, send, send_all
 
 PHASES = ("detected", "published", "elected", "promoted", "repointed", "opened")
 AWAY_S = 60.0

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from bench.faults.fault import NotPossible
+from testkit.not_possible import NotPossible
 
 NETWORK = "10.99.0"
 CLONE_NEWNET = 0x40000000

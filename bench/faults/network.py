@@ -18,11 +18,8 @@ from pathlib import Path
 
 import msgspec
 
-from bench.clients.crew import CONNECTION_LOST, Crew, connected, value
-from bench.cluster import MAY_FLAP, ROOT, Cluster
 from bench.faults.fault import Arena, Expectation, Fault, Missed, Stage
 from bench.faults.namespaces import Hosts
-from bench.ledger import Inserts
 from daemonkit.principals import Scope
 from daemonkit.toml import to_toml
 from deployment.local.directory import make_files, make_root, write_settings
@@ -33,6 +30,9 @@ from deployment.local.settings_files import describe
 from deployment.render import Machine, manager_settings, noded_settings, proxy_settings
 from noded.postgres.binaries import find_binaries
 from pgtopology.node import Address
+from testkit.clients.crew import CONNECTION_LOST, Crew, connected, value
+from testkit.cluster import MAY_FLAP, ROOT, Cluster
+from testkit.ledger import Inserts
 
 NODES = ("n1", "n2", "n3")
 MANAGER, NEAR, FAR, CLIENTS = "manager", "near", "far", "clients"

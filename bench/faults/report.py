@@ -8,9 +8,9 @@ from typing import Any
 
 from rich.table import Table
 
-from bench.checks.figures import figures
 from bench.faults.run import Result
 from bench.timeline import picture
+from testkit.checks.figures import figures
 
 TOLD_MAX = 3
 

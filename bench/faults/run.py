@@ -6,17 +6,18 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bench.checks.figures import longest_pause
-from bench.checks.outcomes import Checked
-from bench.clients.appends import Appends
-from bench.clients.bank import Bank
-from bench.clients.crew import Crew
-from bench.clients.readers import Readers, Ticks
-from bench.cluster import Cluster
-from bench.faults.fault import Arena, Fault, Missed, NotPossible
-from bench.ledger import Inserts
+from bench.faults.fault import Arena, Fault, Missed
 from bench.timeline import Panel
 from bench.watch import Watcher, steps
+from testkit.checks.figures import longest_pause
+from testkit.checks.outcomes import Checked
+from testkit.clients.appends import Appends
+from testkit.clients.bank import Bank
+from testkit.clients.crew import Crew
+from testkit.clients.readers import Readers, Ticks
+from testkit.cluster import Cluster
+from testkit.ledger import Inserts
+from testkit.not_possible import NotPossible
 
 WARM_UP = 50
 """Acknowledged writes before a fault and after it."""

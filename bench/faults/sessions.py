@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import psycopg
 
-from bench.clients.crew import CONNECTION_LOST, Connection, connected, execute, value
 from bench.faults.fault import Arena, Missed
-from bench.processes import frozen, send_all
+from testkit.clients.crew import CONNECTION_LOST, Connection, connected, execute, value
+from testkit.processes import frozen, send_all
 
 HANG_FLAG = "archive-hangs"
 """While a file of this name lies beside the cluster, its archive_command hangs."""

@@ -9,10 +9,11 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.cluster import Cluster
-from bench.faults.fault import NotPossible, Stage
+from bench.faults.fault import Stage
 from bench.faults.sessions import HANG_FLAG
 from deployment.cluster import PostgresSettings
+from testkit.cluster import Cluster
+from testkit.not_possible import NotPossible
 
 HANG_S = 60
 

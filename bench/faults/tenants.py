@@ -17,9 +17,9 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from bench.clients.crew import CONNECTION_LOST, connected, execute, fetch, value
 from bench.faults.fault import Arena, Expectation, Fault, Missed, Strike
-from bench.processes import send_all
+from testkit.clients.crew import CONNECTION_LOST, connected, execute, fetch, value
+from testkit.processes import send_all
 
 AGAIN_S = 5.0
 """In which there is a writer again."""

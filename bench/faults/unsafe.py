@@ -18,11 +18,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench.cluster import ROOT, Cluster
-from bench.ledger import Recorder
-from bench.processes import frozen
 from deployment.local.layout import Layout
 from pgtopology.epoch import Epoch
+from testkit.cluster import ROOT, Cluster
+from testkit.ledger import Recorder
+from testkit.processes import frozen
 
 AT_RISK_S = 10.0
 ROWS_AT_RISK = 200

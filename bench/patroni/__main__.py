@@ -22,13 +22,13 @@ from random import Random
 import msgspec
 from rich.console import Console
 
-from bench.cluster import ROOT
 from bench.patroni.faults import CLIENTS, SPREAD_S, Fault, delays_s, measure
 from bench.patroni.install import MissingError, Programs, find_programs
 from bench.patroni.report import Measurement, is_clean, summarize, table
 from bench.patroni.sides import NODES, Endpointd, Etcd, Patroni, Side
 from bench.patroni.texts import DEFAULT, FAST, Variant
 from noded.postgres.binaries import Binaries, BinariesError, find_binaries
+from testkit.cluster import ROOT
 
 BASELINE = Endpointd.name
 SHORT_FAULTS = (Fault.KILL, Fault.SWITCHOVER)

@@ -14,10 +14,10 @@ from collections.abc import Callable
 from enum import StrEnum
 from random import Random
 
-from bench.ledger import Recorder
 from bench.patroni.report import Measurement
 from bench.patroni.sides import RefusedError, Side, Target, wait_for_writer
 from daemonkit.proctable import children
+from testkit.ledger import Recorder
 
 RECOVERY_TIMEOUT_S = 180.0
 """How long clients wait to write again before the run counts as failed."""

@@ -23,7 +23,6 @@ from typing import Protocol
 import asyncpg
 import msgspec
 
-from bench.cluster import ROOT, Cluster
 from bench.patroni.install import Programs
 from bench.patroni.texts import HOST, Member, Variant, direct_dsn, haproxy_dsn, haproxy_settings, is_healthy, patroni_settings
 from daemonkit.proctable import children
@@ -31,6 +30,7 @@ from deployment.local.plan import PortUse
 from noded.postgres.binaries import Binaries
 from noded.postgres.processes import members
 from supervisor.ports import free_base_port
+from testkit.cluster import ROOT, Cluster
 
 NODES = 3
 STOP_TIMEOUT_S = 15.0

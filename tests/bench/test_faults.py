@@ -7,13 +7,13 @@ from random import Random
 
 import pytest
 
-from bench.checks.outcomes import Checked
 from bench.faults import report
 from bench.faults.catalogue import FAULTS, SHORT, choose
 from bench.faults.fault import Fault, Stage
 from bench.faults.run import Result, Run, judge
 from bench.mishaps import MISHAPS, draw
 from bench.timeline import Panel
+from testkit.checks.outcomes import Checked
 
 WANTED = {*range(1, 18), *range(19, 25), *range(26, 31)}
 """The scenarios that must have a fault; 18 needs netem, 25 is no fault."""

@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 
 from daemonkit.httpclient import HttpClient, HttpRefused, HttpUnavailable
-from tests.ports import free_port
+from testkit.ports import free_port
 
 DEADLINE_S = 20.0
 

@@ -20,7 +20,7 @@ from types import FrameType
 from rich.console import Console
 from rich.table import Table
 
-from bench.ledger import Recorder
+from testkit.ledger import Recorder
 from tests.compose import checks
 from tests.compose.engine import Engine, EngineError, engine
 from tests.compose.faults import FAULTS, Outcome, inflict

@@ -10,7 +10,7 @@ import dns.message
 import dns.query
 import dns.rdatatype
 
-from bench.ledger import Recorder, Verdict
+from testkit.ledger import Recorder, Verdict
 from tests.compose.faults import ACKNOWLEDGEMENTS, Outcome
 from tests.compose.shell import CommandError
 from tests.compose.stack import NET, Stack

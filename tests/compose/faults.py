@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench.ledger import Recorder
+from testkit.ledger import Recorder
 from tests.compose.stack import Stack
 
 ACKNOWLEDGEMENTS = 50

@@ -40,8 +40,8 @@ from pgtopology.explanation import Explanation
 from pgtopology.node import NodeState
 from pgtopology.status import Status
 from supervisor.ports import free_base_port
+from testkit.smalldisk import SmallDisk, private_mounts
 from tests.endpointctl.test_render import make_node, make_status
-from tests.integration.smalldisk import SmallDisk, private_mounts
 from tests.terminal import INTERRUPTIBLE
 
 TOKEN = "a token of the tests"

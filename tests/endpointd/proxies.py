@@ -16,8 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from daemonkit.httpclient import HttpClient, HttpError
 from endpointd.admin import Health, Sessions
+from testkit.ports import free_port
 from tests.endpointd.feedserver import TOKEN
-from tests.ports import free_port
 
 
 @dataclass

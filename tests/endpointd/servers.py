@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.ports import free_port
+from testkit.ports import free_port
 
 PASSWORD = "correct horse"
 START_TIMEOUT_S = 30.0

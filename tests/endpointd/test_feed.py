@@ -23,8 +23,8 @@ from pgtopology.codec import decode, encode
 from pgtopology.document import FORMAT_VERSION, Topology
 from pgtopology.node import Role
 from pgtopology.report import FeedFrame
+from testkit.ports import free_port
 from tests.endpointd.feedserver import TOKEN, FeedServer, document, feed_server, member
-from tests.ports import free_port
 
 
 def topology(revision: int = 1, **changes: Any) -> Topology:

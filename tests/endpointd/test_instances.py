@@ -12,13 +12,13 @@ import psycopg
 import pytest
 
 from pgtopology.node import Role
+from testkit.ports import free_port
 from tests.endpointd.conftest import Duo, Servers
 from tests.endpointd.feedserver import document, feed_server, member
 from tests.endpointd.proxies import proxy
 from tests.endpointd.servers import bin_dir
 from tests.endpointd.test_clients import in_thread
 from tests.endpointd.test_failover import connect, port_of, sqlstate_of, value
-from tests.ports import free_port
 
 
 def doors(*nodes: str) -> tuple[str, dict[str, int]]:

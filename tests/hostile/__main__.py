@@ -20,7 +20,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from bench.interrupting import end_in_order
+from testkit.interrupting import end_in_order
 from tests.hostile.stand import Stand
 from tests.hostile.thing import Thing
 from tests.hostile.things import choose, things

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from bench.cluster import Cluster
+from testkit.cluster import Cluster
 from tests.hostile.thing import Statement
 
 NAME = "keeper"

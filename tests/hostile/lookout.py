@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from bench.cluster import Cluster
 from pgtopology.status import Status
+from testkit.cluster import Cluster
 
 EVERY_S = 0.1
 LATE_S = 2.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from bench.cluster import Cluster
 from deployment.cluster import PostgresSettings
+from testkit.cluster import Cluster
 from tests.hostile.keeper import Keeper
 from tests.hostile.tenant import Tenant
 

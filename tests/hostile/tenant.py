@@ -17,7 +17,7 @@ from typing import Self
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from bench.cluster import Cluster
+from testkit.cluster import Cluster
 from tests.hostile.thing import Deed, Manner, Statement
 
 DEED_S = 20.0

@@ -15,7 +15,7 @@ from enum import StrEnum
 
 import psycopg
 
-from bench.ledger import Recorder
+from testkit.ledger import Recorder
 from tests.hostile.keeper import Standing
 from tests.hostile.lookout import Lookout, Seen, lies
 from tests.hostile.stand import Stand

@@ -14,9 +14,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench.cluster import Cluster
-from bench.interrupting import end_in_order
-from bench.ledger import Recorder
+from testkit.cluster import Cluster
+from testkit.interrupting import end_in_order
+from testkit.ledger import Recorder
 from tests.hostile_network.attacks import LISTENERS, Way
 from tests.hostile_network.suite import Suite, Trial, combinations, few
 

@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from bench.cluster import ROOT, Cluster
-from bench.ledger import Recorder
-from bench.processes import resident_bytes
+from testkit.cluster import ROOT, Cluster
+from testkit.ledger import Recorder
+from testkit.processes import resident_bytes
 from tests.hostile_network.attacks import LISTENERS, Listener, Way, attack_on
 
 OUTAGE_FACTOR = 2.0

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.cluster import ROOT, Cluster
+from testkit.cluster import ROOT, Cluster
 from tests.conftest import TOLD
 
 LOGS = ROOT / "test-logs"

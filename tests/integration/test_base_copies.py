@@ -11,11 +11,11 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from bench.cluster import Cluster
 from noded.postgres.binaries import find_binaries
 from pgtopology.status import NodeStatus
+from testkit.cluster import Cluster
+from testkit.ports import free_port
 from tests.integration.test_replication_clients import run, until
-from tests.ports import free_port
 
 pytestmark = pytest.mark.timeout(300)
 

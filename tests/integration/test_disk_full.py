@@ -13,13 +13,13 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from bench.cluster import Cluster
-from bench.ledger import Recorder
 from deployment.local.layout import Layout
 from pgtopology.codec import decode
 from pgtopology.document import Topology
 from pgtopology.status import Status
-from tests.integration.smalldisk import SmallDisk, private_mounts
+from testkit.cluster import Cluster
+from testkit.ledger import Recorder
+from testkit.smalldisk import SmallDisk, private_mounts
 
 MakeCluster = Callable[..., Cluster]
 

@@ -19,7 +19,7 @@ import psycopg2.errors
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from bench.cluster import Cluster
+from testkit.cluster import Cluster
 
 WRITER_PORT_QUERY = "SELECT current_setting('port')::int"
 BIG_ROW = 1 << 20

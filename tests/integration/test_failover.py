@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bench.cluster import Cluster
-from bench.ledger import Recorder
+from testkit.cluster import Cluster
+from testkit.ledger import Recorder
 
 OUTAGE_MAX_S = 10.0
 """Generous: the goal is about one second, but a test must hold on a busy machine too; `make bench-failover` measures."""

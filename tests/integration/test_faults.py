@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from bench.cluster import Cluster
-from bench.ledger import Recorder
-from bench.processes import command, descendants
+from testkit.cluster import Cluster
+from testkit.ledger import Recorder
+from testkit.processes import command, descendants
 
 OUTAGE_MAX_S = 15.0
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 import psycopg
 import pytest
 
-from bench.cluster import Cluster
+from testkit.cluster import Cluster
 
 FULL = "too many clients"
 """What PostgreSQL says when not even a superuser is let in."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import psycopg
 import pytest
 
-from bench.cluster import Cluster
+from testkit.cluster import Cluster
 
 AGAIN_MAX_S = 20.0
 """Generous; the goal is 5 s, told at the end of the run."""

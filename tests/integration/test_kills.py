@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 import pytest
 
-from bench.cluster import ROOT, Cluster
-from bench.ledger import Recorder
 from deployment.local.layout import Layout
+from testkit.cluster import ROOT, Cluster
+from testkit.ledger import Recorder
 
 MakeCluster = Callable[..., Cluster]
 

@@ -10,9 +10,9 @@ import pytest
 from psycopg.conninfo import make_conninfo
 from psycopg.errors import SyntaxError as SqlSyntaxError
 
-from bench.cluster import Cluster
 from daemonkit.logrotation import FILE_BYTES_MAX, KEPT_BYTES_MAX
 from deployment.local.layout import Layout
+from testkit.cluster import Cluster
 
 STATEMENT_BYTES = 64 << 20
 

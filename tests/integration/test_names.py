@@ -8,7 +8,7 @@ import dns.query
 import dns.rcode
 import dns.rdatatype
 
-from bench.cluster import Cluster
+from testkit.cluster import Cluster
 
 ZONE = "local.endpointd.internal"
 

@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 import pytest
 
-from bench.cluster import Cluster
-from bench.ledger import Recorder
 from deployment.local.layout import Layout
 from deployment.local.postmaster import postmaster_of
+from testkit.cluster import Cluster
+from testkit.ledger import Recorder
 
 MakeCluster = Callable[..., Cluster]
 

@@ -13,10 +13,10 @@ from collections.abc import Callable
 import psycopg
 import pytest
 
-from bench.cluster import Cluster
-from bench.ledger import Recorder
 from pgtopology.codec import decode
 from pgtopology.status import Status
+from testkit.cluster import Cluster
+from testkit.ledger import Recorder
 
 STEPS = ["detected", "published", "recruited", "elected", "promoted", "opened"]
 

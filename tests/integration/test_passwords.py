@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from bench.cluster import ROOT, Cluster
+from testkit.cluster import ROOT, Cluster
 
 HOSTILE = {
     "PGHOST": "elsewhere.invalid",

@@ -11,8 +11,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from bench.cluster import ROOT, Cluster
 from deployment.cluster import PostgresSettings
+from testkit.cluster import ROOT, Cluster
 from tests.integration.conftest import pg_options
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.cluster import Cluster
 from cluster_manager.provision.external import ExternalProvisioner
 from cluster_manager.provision.local import LocalProvisioner
 from cluster_manager.provision.provisioner import ByOthers, Declined, Leads, Made, Provisioner, Unheard
 from deployment.local.layout import Layout
+from testkit.cluster import Cluster
 
 MakeCluster = Callable[..., Cluster]
 

@@ -12,12 +12,12 @@ import urllib.request
 import psycopg
 import pytest
 
-from bench.cluster import ROOT, Cluster
 from endpointctl.verifying.shadow import SCHEMA
 from pgtopology.codec import decode
 from pgtopology.drill import Drill
 from pgtopology.flight import Flight
 from pgtopology.lsn import parse_lsn
+from testkit.cluster import ROOT, Cluster
 from tests.terminal import INTERRUPTIBLE
 
 

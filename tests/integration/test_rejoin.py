@@ -17,12 +17,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from bench.cluster import Cluster
-from bench.ledger import Recorder
 from daemonkit import proctable
 from deployment.local.layout import Layout
 from noded.postgres import processes
 from pgtopology.status import Status
+from testkit.cluster import Cluster
+from testkit.ledger import Recorder
 
 pytestmark = pytest.mark.timeout(300)
 

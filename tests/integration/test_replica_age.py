@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import psycopg
 
-from bench.cluster import Cluster
 from pgtopology.status import Status
+from testkit.cluster import Cluster
 
 
 def until(is_met: Callable[[], bool], wanted: str, *, timeout_s: float = 30.0) -> None:

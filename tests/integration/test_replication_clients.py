@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from bench.cluster import Cluster
+from testkit.cluster import Cluster
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from bench.cluster import Cluster
+from testkit.cluster import Cluster
 
 
 def get(port: int, path: str, *, token: str | None = None, host: str | None = None, method: str = "GET") -> int:

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from bench.cluster import Cluster
-from bench.ledger import Recorder
 from daemonkit.principals import Scope
 from deployment.local.directory import read_plan
 from deployment.local.layout import Layout
 from endpointctl.local.watching import RESTARTS_MAX
 from supervisor.keepsakes import cluster_keepsakes
+from testkit.cluster import Cluster
+from testkit.ledger import Recorder
 
 pytestmark = pytest.mark.timeout(200)
 

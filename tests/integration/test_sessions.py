@@ -12,7 +12,7 @@ import asyncpg
 import psycopg
 import pytest
 
-from bench.cluster import Cluster
+from testkit.cluster import Cluster
 
 
 def test_a_new_writer_is_held_until_there_is_one(cluster: Cluster) -> None:

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from bench.cluster import Cluster
-from bench.ledger import Recorder
 from noded.postgres.huge_pages import read_pool
+from testkit.cluster import Cluster
+from testkit.ledger import Recorder
 
 MakeCluster = Callable[..., Cluster]
 

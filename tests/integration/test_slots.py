@@ -14,12 +14,12 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from bench.cluster import Cluster
 from deployment.cluster import PostgresSettings
 from pgtopology.codec import decode
 from pgtopology.flight import Flight
 from pgtopology.handover import Rehearsal
 from pgtopology.status import SlotStatus, Status
+from testkit.cluster import Cluster
 from tests.endpointd.servers import Postgres
 from tests.integration.conftest import pg_options
 

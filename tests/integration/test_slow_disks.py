@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.cluster import Cluster
-from bench.ledger import Recorder
+from testkit.cluster import Cluster
+from testkit.ledger import Recorder
 
 SYNC_MS = 900
 """Longer than the 600 ms after which a heartbeat counts as stuck."""

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.cluster import Cluster
-from bench.ledger import Recorder
 from deployment.local.layout import Layout
+from testkit.cluster import Cluster
+from testkit.ledger import Recorder
 
 MakeCluster = Callable[..., Cluster]
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from bench.cluster import ROOT, Cluster
-from bench.ledger import Recorder
 from deployment.local.directory import lock
 from deployment.local.layout import Layout
+from testkit.cluster import ROOT, Cluster
+from testkit.ledger import Recorder
 
 MakeCluster = Callable[..., Cluster]
 

@@ -14,9 +14,9 @@ import psycopg
 import pytest
 from psycopg.errors import InsufficientPrivilege
 
-from bench.cluster import Cluster
 from daemonkit import proctable
 from deployment.local.layout import Layout
+from testkit.cluster import Cluster
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from bench.cluster import Cluster
+from testkit.cluster import Cluster
 
 OWNED = ("postgres", "template1")
 PINNED = "-c search_path=pg_catalog"

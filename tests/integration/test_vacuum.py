@@ -9,7 +9,7 @@ from collections.abc import Callable
 import psycopg
 import pytest
 
-from bench.cluster import Cluster
+from testkit.cluster import Cluster
 
 pytestmark = pytest.mark.timeout(300)
 

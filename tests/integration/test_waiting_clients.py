@@ -11,10 +11,10 @@ import asyncpg
 import psycopg
 import pytest
 
-from bench.cluster import Cluster
 from pgtopology.codec import decode
 from pgtopology.drill import Drill
 from pgtopology.status import Status
+from testkit.cluster import Cluster
 from tests.integration.test_rehearsals import metrics
 
 CLIENTS = 200

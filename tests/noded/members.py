@@ -44,7 +44,7 @@ from pgtopology.orders import (
 )
 from pgtopology.quorum import Voter, Voters, make_voters
 from pgtopology.timeline import Timeline
-from tests.ports import free_port
+from testkit.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "token-of-the-tests"

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from daemonkit.httpclient import HttpClient, HttpRefused
 from noded.daemon import main
-from tests.ports import free_port
+from testkit.ports import free_port
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from noded.postgres.binaries import find_binaries
 from noded.postgres.postmaster import Postmaster
 from noded.postgres.tools import run_tool
 from pgtopology.orders import StopMode
-from tests.ports import free_port
+from testkit.ports import free_port
 
 pytestmark = pytest.mark.integration
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from bench.clients.crew import outcome_of as asked_by_the_bench
 from endpointctl.verifying.checker import check
 from endpointctl.verifying.history import History, Write
 from endpointctl.verifying.workload import outcome_of_error
 from pgwire.outcome import ENDED_BEFORE_COMMIT, Outcome, outcome_of
+from testkit.clients.crew import outcome_of as asked_by_the_bench
 
 DOUBT, FAILED = Outcome.IN_DOUBT, Outcome.FAILED
 

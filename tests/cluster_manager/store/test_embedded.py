@@ -19,7 +19,7 @@ from cluster_manager.store.embedded import EmbeddedStore
 from cluster_manager.store.store import LeaseLost, StoreCorrupt, StoreHeld, StoreUnavailable
 from pgtopology.document import Durability, Endpoint, Endpoints, Topology
 from pgtopology.epoch import Epoch, Revision
-from tests.integration.smalldisk import SmallDisk, private_mounts
+from testkit.smalldisk import SmallDisk, private_mounts
 
 ROOT = Path(__file__).parents[3]
 HOLDER = """

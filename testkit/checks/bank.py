@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from bench.checks.outcomes import Checked
+from testkit.checks.outcomes import Checked
 
 NAME = "bank"
 OPENING_BALANCE = 1000

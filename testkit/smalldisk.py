@@ -1,7 +1,7 @@
 """A directory of a cluster on a file system of its own that is small and can be filled.
 
 A tmpfs in a mount namespace of the test's thread, which every process it starts inherits; nothing of it is seen elsewhere.
-Needs root: tests that cannot have it are skipped with the reason.
+Needs root; NotPossible says what is missing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
+from testkit.not_possible import NotPossible
 
 _CLONE_NEWNS = 0x20000
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -22,14 +22,14 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @contextlib.contextmanager
 def private_mounts() -> Iterator[None]:
-    """Give the calling thread mounts that nobody else sees; skip the test where that is not allowed."""
+    """Give the calling thread mounts that nobody else sees. Raises NotPossible where that is not allowed."""
     if os.geteuid() != 0:
-        pytest.skip("a small file system can be mounted by root only")
+        raise NotPossible("a small file system can be mounted by root only")
     home = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY)
     directory = Path.cwd()
     try:
         if _libc.unshare(_CLONE_NEWNS) != 0:
-            pytest.skip(f"no mount namespace can be made here: {os.strerror(ctypes.get_errno())}")
+            raise NotPossible(f"no mount namespace can be made here: {os.strerror(ctypes.get_errno())}")
         _mount("--make-rprivate", "/")
         yield
     finally:
@@ -82,4 +82,4 @@ class SmallDisk:
 def _mount(*arguments: str) -> None:
     done = subprocess.run(["mount", *arguments], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        pytest.skip(f"no small file system can be mounted here: {done.stderr.strip()}")
+        raise NotPossible(f"no small file system can be mounted here: {done.stderr.strip()}")

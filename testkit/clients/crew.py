@@ -17,9 +17,9 @@ from typing import Any, LiteralString, Protocol, Self, cast
 
 import psycopg
 
-from bench.checks.figures import longest_gap
-from bench.checks.outcomes import Checked, Trouble
 from pgwire.outcome import Outcome, outcome_of
+from testkit.checks.figures import longest_gap
+from testkit.checks.outcomes import Checked, Trouble
 
 STEP_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 30.0

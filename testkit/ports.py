@@ -13,7 +13,7 @@ import re
 import socket
 
 PORTS = range(7000, 10000)
-"""Above a developer's own cluster, below what `bench.cluster` takes."""
+"""Above a developer's own cluster, below what `testkit.cluster` takes."""
 PROCESSES_MAX = 4
 
 

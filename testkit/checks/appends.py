@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bench.checks.outcomes import Checked
+from testkit.checks.outcomes import Checked
 
 NAME = "append"
 List = tuple[int, ...]

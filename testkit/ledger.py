@@ -13,8 +13,8 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from bench.checks.outcomes import Checked
-from bench.clients.crew import Connection, Crew, Step, connected, execute, fetch, noting_failure
+from testkit.checks.outcomes import Checked
+from testkit.clients.crew import Connection, Crew, Step, connected, execute, fetch, noting_failure
 
 TABLE = "ledger"
 PACE_S = 0.004

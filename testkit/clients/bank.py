@@ -7,9 +7,9 @@ import itertools
 from collections.abc import Iterator
 from random import Random
 
-from bench.checks.bank import NAME, OPENING_BALANCE, BankMemory, Transfer, check_bank
-from bench.checks.outcomes import Checked
-from bench.clients.crew import Connection, Step, connected, execute, fetch, noting_failure, value
+from testkit.checks.bank import NAME, OPENING_BALANCE, BankMemory, Transfer, check_bank
+from testkit.checks.outcomes import Checked
+from testkit.clients.crew import Connection, Step, connected, execute, fetch, noting_failure, value
 
 ACCOUNTS = 12
 AMOUNT_MAX = 20

@@ -7,9 +7,9 @@ import itertools
 from collections.abc import Iterator
 from random import Random
 
-from bench.checks.appends import NAME, AppendMemory, check_appends
-from bench.checks.outcomes import Checked
-from bench.clients.crew import Connection, Step, connected, execute, fetch, noting_failure, value
+from testkit.checks.appends import NAME, AppendMemory, check_appends
+from testkit.checks.outcomes import Checked
+from testkit.clients.crew import Connection, Step, connected, execute, fetch, noting_failure, value
 
 TABLE = "lists"
 LANES = 3

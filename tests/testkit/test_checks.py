@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from bench.checks.appends import AppendMemory, check_appends
-from bench.checks.bank import OPENING_BALANCE, BankMemory, Transfer, check_bank
-from bench.checks.figures import figures, longest_gap, percentile
-from bench.checks.monotonic import ReaderMemory, check_reads
-from bench.ledger import LedgerMemory, check_ledger
+from testkit.checks.appends import AppendMemory, check_appends
+from testkit.checks.bank import OPENING_BALANCE, BankMemory, Transfer, check_bank
+from testkit.checks.figures import figures, longest_gap, percentile
+from testkit.checks.monotonic import ReaderMemory, check_reads
+from testkit.ledger import LedgerMemory, check_ledger
 
 
 def test_a_ledger_with_everything_acknowledged_and_some_doubts_is_clean() -> None:

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import psycopg
 
-from bench.checks.bank import BankMemory
-from bench.checks.monotonic import NAME, ReaderMemory, check_reads
-from bench.checks.outcomes import Checked
-from bench.clients.bank import TOTAL
-from bench.clients.crew import Connection, Enough, Step, connected, execute, value
+from testkit.checks.bank import BankMemory
+from testkit.checks.monotonic import NAME, ReaderMemory, check_reads
+from testkit.checks.outcomes import Checked
+from testkit.clients.bank import TOTAL
+from testkit.clients.crew import Connection, Enough, Step, connected, execute, value
 
 SERVER = "SELECT inet_server_port()"
 STEPS_MAX = 400

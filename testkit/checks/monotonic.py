@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from bench.checks.outcomes import Checked
+from testkit.checks.outcomes import Checked
 
 NAME = "reader"
 

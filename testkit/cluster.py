@@ -23,7 +23,6 @@ from typing import Any, Literal
 
 import msgspec
 
-from bench.processes import command, family
 from cluster_manager.settings import FailoverSettings
 from daemonkit.linesocket import ask
 from daemonkit.toml import to_toml
@@ -34,6 +33,7 @@ from deployment.local.preferences import Preferences
 from pgtopology.codec import decode
 from pgtopology.status import NodeStatus, Status
 from pgtopology.supervision import Answer, Order, ProgramReport
+from testkit.processes import command, family
 
 ROOT = Path(__file__).parents[1]
 UP_TIMEOUT_S = 90.0
