@@ -29,21 +29,17 @@ from pgtopology.observation import (
     Walsender,
 )
 from pgtopology.timeline import Timeline
+from testkit.documents import observation
 
 HEARTBEAT = Heartbeat(epoch=Epoch(4), acknowledged_age_ms=3, begun_age_ms=5, lsn=Lsn(100))
 WALSENDER = Walsender(name="n2", slot="n2", streaming=True, flush_lsn=Lsn(90), replay_lsn=Lsn(80), sync_priority=1)
-SAID = Observation(
-    node=NodeName("n1"),
-    noded_pid=1,
-    sequence=1,
-    postmaster=Postmaster(state=PostmasterState.RUNNING, pid=2),
+SAID = observation(
     role=Role.PRIMARY,
     timeline=Timeline(4),
     wal_end=Lsn(100),
     heartbeat=HEARTBEAT,
     walsenders=(WALSENDER,),
     disk=Disk(free_bytes=10, total_bytes=20),
-    data_dir="/data",
 )
 
 GOES_ON: dict[str, Any] = {

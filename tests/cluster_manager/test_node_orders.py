@@ -7,36 +7,18 @@ import pytest
 
 from cluster_manager.api.control import NodeOrderDone
 from cluster_manager.operations.node_orders import why_needed
-from pgtopology.document import Durability, Endpoint, Endpoints, Topology
-from pgtopology.epoch import Epoch, Revision
-from pgtopology.node import Address, Incarnation, Member, NodeName
-from pgtopology.quorum import Voter, Voters
-
-DOOR = Endpoint(host="127.0.0.1", port=1, dns="x")
+from pgtopology.document import Durability, Topology
+from pgtopology.node import NodeName
+from testkit.documents import document, member, voters
 
 
-def _document(members: str, voters: str, w: int) -> Topology:
+def _document(members: str, voting: str, w: int) -> Topology:
     """Return a document; a member that leaves is written with a minus behind its name. The first one is the writer."""
-    return Topology(
-        cluster="local",
-        revision=Revision(7),
-        epoch=Epoch(1),
+    return document(
         durability=Durability.QUORUM if w > 1 else Durability.ASYNC,
-        voters=Voters(tuple(Voter(NodeName(name), Incarnation("abc")) for name in voters.split()), w),
+        voters=voters(voting, w),
         writer=NodeName("n1"),
-        members=tuple(
-            Member(
-                name=NodeName(text.removesuffix("-")),
-                zone="az1",
-                address=Address("127.0.0.1", 1),
-                noded=Address("127.0.0.1", 2),
-                dns="x",
-                tier=1,
-                leaving=text.endswith("-"),
-            )
-            for text in members.split()
-        ),
-        endpoints=Endpoints(writer=DOOR, reader=DOOR),
+        members=tuple(member(text.removesuffix("-"), leaving=text.endswith("-")) for text in members.split()),
     )
 
 

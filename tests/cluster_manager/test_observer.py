@@ -15,16 +15,10 @@ from cluster_manager.loop.nodes import Nodes
 from cluster_manager.shell.clock import now_ms
 from cluster_manager.shell.observer import Observer
 from pgtopology.codec import encode
-from pgtopology.node import Address, NodeName
-from pgtopology.observation import Observation, Postmaster, PostmasterState
+from pgtopology.node import Address
+from testkit.documents import observation
 
-SAID = Observation(
-    node=NodeName("n1"),
-    noded_pid=1,
-    sequence=1,
-    postmaster=Postmaster(state=PostmasterState.RUNNING, pid=2),
-    data_dir="/data",
-)
+SAID = observation()
 
 
 class Heard:

@@ -8,7 +8,8 @@ from cluster_manager.observing.wal_starvation import LASTING_MS, WalStarvation
 from pgtopology.epoch import Epoch
 from pgtopology.lsn import Lsn
 from pgtopology.node import NodeName, Role
-from pgtopology.observation import Observation, Postmaster, PostmasterState, Receiver
+from pgtopology.observation import Observation, PostmasterState, Receiver
+from testkit.documents import observation
 
 ROUND_MS = 200
 
@@ -17,17 +18,14 @@ def standby(
     *, streaming: bool = False, connects: bool = False, wal: int | None = 100, epoch: int = 4, running: bool = True
 ) -> Observation:
     """Return what a standby says; before it accepts connections it does not know how far its WAL reaches."""
-    return Observation(
-        node=NodeName("n2"),
-        noded_pid=1,
-        sequence=1,
-        postmaster=Postmaster(state=PostmasterState.RUNNING if running else PostmasterState.STARTING, pid=2),
+    return observation(
+        "n2",
+        postmaster=PostmasterState.RUNNING if running else PostmasterState.STARTING,
         role=Role.STANDBY if running else Role.NONE,
         wal_end=Lsn(wal) if wal is not None and running else None,
         receiver=Receiver(
             running=connects or streaming, streaming=streaming, upstream=NodeName("n1"), upstream_epoch=Epoch(epoch)
         ),
-        data_dir="/data",
     )
 
 

@@ -15,8 +15,9 @@ import pytest
 
 from cluster_manager.store.embedded import EmbeddedStore
 from cluster_manager.store.store import LeaseLost, Store, StoreHeld, WriteResult
-from pgtopology.document import Durability, Endpoint, Endpoints, Topology
-from pgtopology.epoch import Epoch, Revision
+from pgtopology.document import Topology
+from pgtopology.epoch import Revision
+from testkit.documents import document
 
 DEADLINE_S = 10.0
 
@@ -35,18 +36,6 @@ def open_store(request: pytest.FixtureRequest) -> Open:
     return STORES[request.param]
 
 
-def document(revision: int, *, epoch: int = 1, cluster: str = "local") -> Topology:
-    endpoint = Endpoint(host="127.0.0.1", port=6432, dns="writer.local.endpointd.internal")
-    return Topology(
-        cluster=cluster,
-        revision=Revision(revision),
-        epoch=Epoch(epoch),
-        durability=Durability.ASYNC,
-        voters=None,
-        endpoints=Endpoints(writer=endpoint, reader=endpoint),
-    )
-
-
 async def test_a_new_store_is_empty(open_store: Open, tmp_path: Path) -> None:
     async with open_store(tmp_path) as store:
         assert await store.read() is None
@@ -55,49 +44,49 @@ async def test_a_new_store_is_empty(open_store: Open, tmp_path: Path) -> None:
 async def test_what_was_written_is_read_and_survives_reopening(open_store: Open, tmp_path: Path) -> None:
     async with open_store(tmp_path) as store:
         await store.acquire("m1")
-        assert await store.write(document(1), expected=None) == WriteResult(written=True, stored=document(1))
-        assert await store.write(document(2), expected=Revision(1))
-        assert await store.read() == document(2)
+        assert await store.write(document(revision=1), expected=None) == WriteResult(written=True, stored=document(revision=1))
+        assert await store.write(document(revision=2), expected=Revision(1))
+        assert await store.read() == document(revision=2)
     async with open_store(tmp_path) as store:
-        assert await store.read() == document(2)
+        assert await store.read() == document(revision=2)
 
 
 async def test_a_write_upon_another_revision_is_refused_with_what_is_there(open_store: Open, tmp_path: Path) -> None:
     async with open_store(tmp_path) as store:
         await store.acquire("m1")
-        await store.write(document(1), expected=None)
-        await store.write(document(2), expected=Revision(1))
+        await store.write(document(revision=1), expected=None)
+        await store.write(document(revision=2), expected=Revision(1))
         for expected in (None, Revision(1), Revision(3)):
-            result = await store.write(document(9, cluster="other"), expected=expected)
+            result = await store.write(document(revision=9, cluster="other"), expected=expected)
             assert not result
-            assert result.stored == document(2)
-        assert await store.read() == document(2)
+            assert result.stored == document(revision=2)
+        assert await store.read() == document(revision=2)
 
 
 async def test_a_write_upon_a_revision_of_an_empty_store_is_refused(open_store: Open, tmp_path: Path) -> None:
     async with open_store(tmp_path) as store:
         await store.acquire("m1")
-        assert await store.write(document(2), expected=Revision(1)) == WriteResult(written=False, stored=None)
+        assert await store.write(document(revision=2), expected=Revision(1)) == WriteResult(written=False, stored=None)
         assert await store.read() is None
 
 
 async def test_a_revision_that_does_not_grow_is_a_bug(open_store: Open, tmp_path: Path) -> None:
     async with open_store(tmp_path) as store:
         await store.acquire("m1")
-        await store.write(document(5), expected=None)
+        await store.write(document(revision=5), expected=None)
         for revision in (4, 5):
             with pytest.raises(ValueError, match="not greater"):
-                await store.write(document(revision), expected=Revision(5))
+                await store.write(document(revision=revision), expected=Revision(5))
         # A manager that found a store behind its nodes goes beyond everything seen.
-        assert await store.write(document(50), expected=Revision(5))
+        assert await store.write(document(revision=50), expected=Revision(5))
 
 
 async def test_one_of_many_concurrent_writes_upon_one_revision_is_made(open_store: Open, tmp_path: Path) -> None:
     async with open_store(tmp_path) as store:
         await store.acquire("m1")
-        await store.write(document(1), expected=None)
+        await store.write(document(revision=1), expected=None)
         async with asyncio.TaskGroup() as group:
-            new = [document(2, cluster=f"c{n}") for n in range(8)]
+            new = [document(revision=2, cluster=f"c{n}") for n in range(8)]
             writes = [group.create_task(store.write(each, expected=Revision(1))) for each in new]
         made = [each for each, write in zip(new, writes, strict=True) if write.result()]
         assert len(made) == 1
@@ -110,19 +99,19 @@ async def test_a_write_needs_the_lease(open_store: Open, tmp_path: Path) -> None
         assert not store.lease.held
         assert store.lease.remaining_ms == 0
         with pytest.raises(LeaseLost):
-            await store.write(document(1), expected=None)
+            await store.write(document(revision=1), expected=None)
         state = await store.acquire("m1")
         assert (state.held, state.holder) == (True, "m1")
         assert state.remaining_ms > 0
         assert (await store.keep()).held
         assert store.lease.held
-        assert await store.write(document(1), expected=None)
+        assert await store.write(document(revision=1), expected=None)
         await store.release()
         assert not store.lease.held
         assert not (await store.keep()).held
         with pytest.raises(LeaseLost):
-            await store.write(document(2), expected=Revision(1))
-        assert await store.read() == document(1)
+            await store.write(document(revision=2), expected=Revision(1))
+        assert await store.read() == document(revision=1)
 
 
 async def test_two_managers_never_hold_the_lease_together(open_store: Open, tmp_path: Path) -> None:
@@ -136,22 +125,22 @@ async def test_two_managers_never_hold_the_lease_together(open_store: Open, tmp_
             else:
                 assert not (await second.acquire("m2")).held
                 with pytest.raises(LeaseLost):
-                    await second.write(document(1), expected=None)
+                    await second.write(document(revision=1), expected=None)
         assert (await first.keep()).held
-        assert await first.write(document(1), expected=None)
+        assert await first.write(document(revision=1), expected=None)
     async with open_store(tmp_path) as second:
         assert (await second.acquire("m2")).held
-        assert await second.read() == document(1)
+        assert await second.read() == document(revision=1)
 
 
 async def test_a_watcher_sees_the_newest_and_may_miss_what_was_between(open_store: Open, tmp_path: Path) -> None:
     async with open_store(tmp_path) as store, aclosing(store.watch(None)) as watch:
         await store.acquire("m1")
-        await store.write(document(1), expected=None)
+        await store.write(document(revision=1), expected=None)
         async with asyncio.timeout(DEADLINE_S):
-            assert await anext(watch) == document(1)
+            assert await anext(watch) == document(revision=1)
             for revision in (2, 3):
-                await store.write(document(revision), expected=Revision(revision - 1))
+                await store.write(document(revision=revision), expected=Revision(revision - 1))
             seen = [await anext(watch)]
             while seen[-1].revision < 3:
                 seen.append(await anext(watch))
@@ -161,7 +150,7 @@ async def test_a_watcher_sees_the_newest_and_may_miss_what_was_between(open_stor
 async def test_a_watcher_that_waits_is_woken(open_store: Open, tmp_path: Path) -> None:
     async with open_store(tmp_path) as store:
         await store.acquire("m1")
-        await store.write(document(1), expected=None)
+        await store.write(document(revision=1), expected=None)
 
         async def first_after_1() -> Topology:
             async with aclosing(store.watch(Revision(1))) as watch:
@@ -171,12 +160,12 @@ async def test_a_watcher_that_waits_is_woken(open_store: Open, tmp_path: Path) -
             watching = group.create_task(first_after_1())
             await asyncio.sleep(0)
             assert not watching.done()
-            await store.write(document(2), expected=Revision(1))
-        assert watching.result() == document(2)
+            await store.write(document(revision=2), expected=Revision(1))
+        assert watching.result() == document(revision=2)
 
 
 async def test_a_large_document_passes(open_store: Open, tmp_path: Path) -> None:
-    big = msgspec.structs.replace(document(1), cluster="x" * 100_000)
+    big = msgspec.structs.replace(document(revision=1), cluster="x" * 100_000)
     async with open_store(tmp_path) as store:
         await store.acquire("m1")
         assert await store.write(big, expected=None)

@@ -10,13 +10,14 @@ from typing import Self
 from aiohttp import WSMsgType, web
 
 from pgtopology.codec import decode, encode
-from pgtopology.document import Candidate, Durability, Endpoint, Endpoints, Step, Topology, Transition, TransitionKind
+from pgtopology.document import Candidate, Step, Topology, Transition, TransitionKind
 from pgtopology.epoch import Epoch, Revision
 from pgtopology.lsn import Lsn
 from pgtopology.node import Address, Member, NodeName, NodeState, Role
-from pgtopology.observation import Heartbeat, Observation, Postmaster, PostmasterState, Seen
+from pgtopology.observation import Heartbeat, Seen
 from pgtopology.report import FeedFrame, ProxyReport
 from pgtopology.timeline import FIRST_TIMELINE, Timeline, TimelineRecord
+from testkit import documents
 
 TOKEN = "feed-token"
 
@@ -28,14 +29,8 @@ def member(name: str, port: int = 1, *, role: Role = Role.STANDBY, noded_port: i
         "reader_eligible": role is Role.STANDBY,
         **changes,
     }
-    return Member(
-        name=NodeName(name),
-        zone="az1",
-        address=Address("127.0.0.1", port),
-        noded=Address("127.0.0.1", noded_port),
-        dns=f"{name}.local",
-        role=role,
-        **fields,  # pyright: ignore[reportArgumentType]
+    return documents.member(
+        name, address=Address("127.0.0.1", port), noded=Address("127.0.0.1", noded_port), role=role, **fields
     )
 
 
@@ -49,19 +44,15 @@ def document(
     drain_ms: int | None = None,
 ) -> Topology:
     """Return a document in which *writer* is the writer, or in which there is none."""
-    endpoint = Endpoint(host="127.0.0.1", port=1, dns="x")
     stands = writer or candidate
-    return Topology(
+    return documents.document(
         cluster="test",
         revision=Revision(revision),
         epoch=Epoch(epoch),
-        durability=Durability.QUORUM,
-        voters=None,
         writer=NodeName(writer) if writer else None,
         candidate=Candidate(NodeName(stands), Timeline(epoch + 1)) if stands else None,
         timelines=(_record(epoch, stands),) if stands else (),
         members=members,
-        endpoints=Endpoints(writer=endpoint, reader=endpoint),
         transition=None
         if writer
         else Transition(
@@ -172,16 +163,12 @@ class FeedServer:
         self.status_requests += 1
         if self.heartbeat_age_ms is None or self.topology is None or self.topology.writer is None:
             raise web.HTTPServiceUnavailable
-        seen = Observation(
-            node=self.topology.writer,
-            noded_pid=1,
-            sequence=1,
-            postmaster=Postmaster(state=PostmasterState.RUNNING),
+        seen = documents.observation(
+            self.topology.writer,
             role=Role.PRIMARY,
             promised=self.topology.epoch,
             seen=Seen(epoch=self.topology.epoch),
             heartbeat=Heartbeat(epoch=self.topology.epoch, acknowledged_age_ms=self.heartbeat_age_ms),
-            data_dir="/",
         )
         return web.Response(body=encode(seen), content_type="application/json")
 

@@ -10,8 +10,9 @@ import pytest
 from endpointd.routing.freshness import NEVER, Freshness, heartbeat_until, lease_until
 from pgtopology.epoch import Epoch, Revision
 from pgtopology.node import NodeName, Role
-from pgtopology.observation import Heartbeat, Observation, Postmaster, PostmasterState, Seen
+from pgtopology.observation import Heartbeat, Seen
 from pgtopology.report import FeedFrame
+from testkit.documents import observation
 from tests.endpointd.feedserver import document, member
 
 HELD = document(member("n1", role=Role.PRIMARY), writer="n1", epoch=4, revision=9)
@@ -40,16 +41,11 @@ def test_a_frame_without_lease_or_of_another_document_vouches_for_nothing(change
     assert lease_until(frame(), None) == NEVER
 
 
-SEEN = Observation(
-    node=NodeName("n1"),
-    noded_pid=1,
-    sequence=1,
-    postmaster=Postmaster(state=PostmasterState.RUNNING),
+SEEN = observation(
     role=Role.PRIMARY,
     promised=Epoch(4),
     seen=Seen(epoch=Epoch(4), revision=Revision(12)),
     heartbeat=Heartbeat(epoch=Epoch(4), acknowledged_age_ms=150),
-    data_dir="/",
 )
 
 

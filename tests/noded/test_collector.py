@@ -13,10 +13,9 @@ from pgtopology.lsn import Lsn
 from pgtopology.node import NodeName, Role
 from pgtopology.observation import Disk, Heartbeat, Observation, Postmaster, PostmasterState, Receiver, SlotCount, Walsender
 from pgtopology.timeline import Timeline
+from testkit.documents import observation
 
-STOPPED = Observation(
-    node=NodeName("n1"), noded_pid=1, sequence=1, postmaster=Postmaster(state=PostmasterState.STOPPED), data_dir="/"
-)
+STOPPED = observation(postmaster=PostmasterState.STOPPED)
 RUNNING = replace(STOPPED, postmaster=Postmaster(state=PostmasterState.RUNNING, deaf_ms=1500), server_version="18.1")
 
 

@@ -13,8 +13,9 @@ from pgtopology.node import Incarnation, NodeName
 from pgtopology.quorum import Voter, make_voters
 from pgtopology.succession import may_follow, may_replace
 from pgtopology.timeline import Timeline, merge_records
+from testkit.documents import voters
 from tests.pgtopology.test_quorum import SHAPES, cluster
-from tests.pgtopology.test_succession import CLAIM, CLAIMED, NAMES, RECORD, RECRUITING, SERVING, TRANSITION, after, voters
+from tests.pgtopology.test_succession import CLAIM, CLAIMED, NAMES, RECORD, RECRUITING, SERVING, TRANSITION, after
 
 ADOPTS = Adopted(epoch=Epoch(4), revision=Revision(50), timeline=Timeline(5))
 ADOPTED = msgspec.structs.replace(

@@ -10,8 +10,6 @@ from hypothesis import strategies as st
 from pgtopology.document import (
     Candidate,
     Durability,
-    Endpoint,
-    Endpoints,
     Step,
     Topology,
     Transition,
@@ -19,35 +17,26 @@ from pgtopology.document import (
 )
 from pgtopology.epoch import Epoch, Revision
 from pgtopology.lsn import Lsn
-from pgtopology.node import Address, Incarnation, Member, NodeName
-from pgtopology.quorum import Voter, Voters, make_voters
+from pgtopology.node import Incarnation, NodeName
+from pgtopology.quorum import Voter, make_voters
 from pgtopology.succession import is_single_step, may_follow, may_replace
 from pgtopology.timeline import Timeline, TimelineRecord
+from testkit.documents import document, member, voters
 
-DOOR = Endpoint(host="127.0.0.1", port=6432, dns="writer.test")
 NAMES = tuple(NodeName(name) for name in ("n1", "n2", "n3"))
-
-
-def voters(names: str, w: int, incarnation: str = "0000") -> Voters:
-    return make_voters([Voter(NodeName(name), Incarnation(incarnation)) for name in names.split()], w)
 
 
 RECORD = TimelineRecord(timeline=Timeline(2), epoch=Epoch(1), node="n1", parent=Timeline(1), fork_lsn=Lsn(1), opened=True)
 
-SERVING = Topology(
-    cluster="test",
+SERVING = document(
     system_identifier="1",
     revision=Revision(7),
     epoch=Epoch(1),
-    durability=Durability.QUORUM,
     voters=voters("n1 n2 n3", 2),
     writer=NAMES[0],
     candidate=Candidate(NAMES[0], Timeline(2)),
     timelines=(RECORD,),
-    members=tuple(
-        Member(name=name, zone="z", address=Address("h", 1), noded=Address("h", 2), dns=f"{name}.test") for name in NAMES
-    ),
-    endpoints=Endpoints(writer=DOOR, reader=DOOR),
+    members=tuple(member(name) for name in NAMES),
 )
 TRANSITION = Transition(kind=TransitionKind.FAILOVER, step=Step.RECRUITING, cause="x", first_epoch=Epoch(2), started_at="now")
 

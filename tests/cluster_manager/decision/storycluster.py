@@ -5,25 +5,22 @@ from __future__ import annotations
 from cluster_manager.decision.nodeview import NodeSpec, NodeView
 from pgtopology.document import (
     Candidate,
-    Durability,
     Endpoint,
     Endpoints,
     Topology,
 )
 from pgtopology.epoch import Epoch, Revision
 from pgtopology.lsn import Lsn
-from pgtopology.node import Address, Incarnation, Member, NodeName, NodeState, Role
+from pgtopology.node import Incarnation, Member, NodeName, NodeState, Role
 from pgtopology.observation import (
     Heartbeat,
-    Observation,
-    Postmaster,
-    PostmasterState,
     Receiver,
     Seen,
     Walsender,
 )
 from pgtopology.quorum import Voter, Voters, make_voters, synchronous_standby_names
 from pgtopology.timeline import Timeline, TimelineRecord
+from testkit.documents import document, member, observation
 
 NOW_MS = 1_000_000.0
 EPOCH = Epoch(4)
@@ -47,14 +44,8 @@ def incarnation(name: str) -> Incarnation:
 
 def spec(name: str) -> NodeSpec:
     """Return a node's settings."""
-    number = int(name[1:])
-    return NodeSpec(
-        name=NodeName(name),
-        zone=f"az{number}",
-        address=Address("127.0.0.1", 6409 + number),
-        noded=Address("127.0.0.1", 6459 + number),
-        dns=f"{name}.test",
-    )
+    place = member(name)
+    return NodeSpec(name=place.name, zone=place.zone, address=place.address, noded=place.noded, dns=place.dns)
 
 
 ENDPOINTS = Endpoints(
@@ -71,30 +62,23 @@ def voters_of(text: str) -> Voters:
 
 def healthy_document(names: tuple[str, ...] = ALL) -> Topology:
     """Return the document every scenario begins with."""
-    return Topology(
+    return document(
         cluster="test",
         system_identifier=SYSTEM,
         revision=REVISION,
         epoch=EPOCH,
-        durability=Durability.QUORUM,
         voters=voters_of("n1,n2,n3/2"),
         writer=NodeName("n1"),
         candidate=Candidate(NodeName("n1"), TIMELINE),
         timelines=TIMELINES,
         members=tuple(_member(name) for name in names),
-        endpoints=ENDPOINTS,
     )
 
 
 def _member(name: str) -> Member:
     is_writer = name == "n1"
-    place = spec(name)
-    return Member(
-        name=place.name,
-        zone=place.zone,
-        address=place.address,
-        noded=place.noded,
-        dns=place.dns,
+    return member(
+        name,
         incarnation=incarnation(name),
         role=Role.PRIMARY if is_writer else Role.STANDBY,
         state=NodeState.RUNNING if is_writer else NodeState.STREAMING,
@@ -108,17 +92,14 @@ def healthy_node(name: str, everybody: tuple[str, ...] = ALL) -> NodeView:
     """Return the view of a node every scenario begins with."""
     is_writer = name == "n1"
     names = [spec(other).name for other in everybody if other != name]
-    observation = Observation(
-        node=NodeName(name),
-        noded_pid=100,
-        sequence=1,
+    said = observation(
+        name,
         system_identifier=SYSTEM,
         incarnation=incarnation(name),
         whole=True,
         promised=EPOCH,
         seen=Seen(epoch=EPOCH, revision=REVISION, voters=voters_of("n1,n2,n3/2"), timelines=TIMELINES),
         promoted_epoch=EPOCH if is_writer else None,
-        postmaster=Postmaster(state=PostmasterState.RUNNING, pid=1000),
         role=Role.PRIMARY if is_writer else Role.STANDBY,
         timeline=TIMELINE,
         wal_end=WAL,
@@ -144,7 +125,7 @@ def healthy_node(name: str, everybody: tuple[str, ...] = ALL) -> NodeView:
     )
     return NodeView(
         spec=spec(name),
-        observation=observation,
+        observation=said,
         age_ms=50,
         wal_advanced_age_ms=100,
         wal_received_age_ms=100,

@@ -17,8 +17,9 @@ import pytest
 
 from cluster_manager.store.embedded import EmbeddedStore
 from cluster_manager.store.store import LeaseLost, StoreCorrupt, StoreHeld, StoreUnavailable
-from pgtopology.document import Durability, Endpoint, Endpoints, Topology
-from pgtopology.epoch import Epoch, Revision
+from pgtopology.document import Topology
+from pgtopology.epoch import Revision
+from testkit.documents import document
 from testkit.smalldisk import SmallDisk, private_mounts
 
 ROOT = Path(__file__).parents[3]
@@ -27,27 +28,15 @@ import asyncio, sys
 from pathlib import Path
 from cluster_manager.store.embedded import EmbeddedStore
 from cluster_manager.store.store import StoreHeld
-from tests.cluster_manager.store.test_embedded import document
+from testkit.documents import document
 async def main():
     async with EmbeddedStore(Path(sys.argv[1])) as store:
         await store.acquire("m1")
-        await store.write(document(1), expected=None)
+        await store.write(document(revision=1), expected=None)
         print("held", flush=True)
         await asyncio.sleep(60)
 asyncio.run(main())
 """
-
-
-def document(revision: int) -> Topology:
-    endpoint = Endpoint(host="127.0.0.1", port=6432, dns="writer.local.endpointd.internal")
-    return Topology(
-        cluster="local",
-        revision=Revision(revision),
-        epoch=Epoch(1),
-        durability=Durability.ASYNC,
-        voters=None,
-        endpoints=Endpoints(writer=endpoint, reader=endpoint),
-    )
 
 
 @contextmanager
@@ -65,13 +54,13 @@ def other_manager(path: Path) -> Iterator[int]:
 
 async def write_on(store: EmbeddedStore) -> None:
     for revision in range(2, 1000):
-        await store.write(document(revision), expected=Revision(revision - 1))
+        await store.write(document(revision=revision), expected=Revision(revision - 1))
 
 
 async def write_first(path: Path) -> None:
     async with EmbeddedStore(path) as store:
         await store.acquire("m1")
-        assert await store.write(document(1), expected=None)
+        assert await store.write(document(revision=1), expected=None)
 
 
 async def test_the_files_are_private_from_the_first_moment(tmp_path: Path) -> None:
@@ -80,7 +69,7 @@ async def test_the_files_are_private_from_the_first_moment(tmp_path: Path) -> No
     try:
         async with EmbeddedStore(path) as store:
             await store.acquire("m1")
-            await store.write(document(1), expected=None)
+            await store.write(document(revision=1), expected=None)
             modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
     finally:
         os.umask(before)
@@ -95,7 +84,7 @@ async def test_another_process_is_named_and_its_death_frees_the_store(tmp_path: 
             pass
     async with EmbeddedStore(path) as store:
         assert (await store.acquire("m2")).held
-        assert await store.read() == document(1)  # acknowledged, hence there after kill -9
+        assert await store.read() == document(revision=1)  # acknowledged, hence there after kill -9
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 10, b"not a database at all" * 1000, bytes(8192)])
@@ -135,7 +124,7 @@ async def test_a_damaged_log_beside_the_store_is_no_hindrance(tmp_path: Path) ->
     path = tmp_path / "store.sqlite"
     await write_first(path)
     path.with_name("store.sqlite-wal").write_bytes(b"garbage" * 1000)
-    assert await adopted(path) == document(1)
+    assert await adopted(path) == document(revision=1)
     assert not aside(path).exists()
 
 
@@ -144,10 +133,10 @@ async def adopted(path: Path) -> Topology | None:
     async with EmbeddedStore(path) as store:
         found = await store.read()
         await store.acquire("m2")
-        written = await store.write(document(2), expected=found.revision if found is not None else None)
+        written = await store.write(document(revision=2), expected=found.revision if found is not None else None)
         assert written.written
     async with EmbeddedStore(path) as store:
-        assert await store.read() == document(2)
+        assert await store.read() == document(revision=2)
     return found
 
 
@@ -183,7 +172,7 @@ async def test_a_file_with_foreign_tables_is_not_touched(tmp_path: Path) -> None
 
 async def test_a_document_of_a_newer_format_is_not_used(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite"
-    newer = msgspec.structs.replace(document(1), format_version=99)
+    newer = msgspec.structs.replace(document(revision=1), format_version=99)
     async with EmbeddedStore(path) as store:
         await store.acquire("m1")
         await store.write(newer, expected=None)
@@ -196,10 +185,10 @@ async def test_a_document_of_a_newer_format_is_not_used(tmp_path: Path) -> None:
 async def test_files_removed_under_a_manager_cost_it_the_lease(tmp_path: Path, name: str) -> None:
     async with EmbeddedStore(tmp_path / "store.sqlite") as store:
         await store.acquire("m1")
-        await store.write(document(1), expected=None)
+        await store.write(document(revision=1), expected=None)
         (tmp_path / name).unlink()
         with pytest.raises(LeaseLost, match="removed or replaced"):
-            await store.write(document(2), expected=Revision(1))
+            await store.write(document(revision=2), expected=Revision(1))
         assert not store.lease.held
     async with EmbeddedStore(tmp_path / "other.sqlite") as store:
         await store.acquire("m1")
@@ -215,10 +204,10 @@ async def test_a_late_write_is_unknown_and_the_next_read_tells(tmp_path: Path) -
         assert thread is not None
         thread.submit(release.wait)  # a disk that does not answer
         with pytest.raises(StoreUnavailable, match="no answer within"):
-            await store.write(document(1), expected=None)
+            await store.write(document(revision=1), expected=None)
         release.set()
-        assert await store.read() == document(1)
-        assert await anext(store.watch(None)) == document(1)
+        assert await store.read() == document(revision=1)
+        assert await anext(store.watch(None)) == document(revision=1)
 
 
 async def test_a_closed_store_says_so(tmp_path: Path) -> None:
@@ -242,7 +231,7 @@ async def test_a_full_disk_fails_writes_keeps_what_was_written_and_ends_by_itsel
         path = place / "store.sqlite"
         async with EmbeddedStore(path) as store:
             await store.acquire("m1")
-            await store.write(document(1), expected=None)
+            await store.write(document(revision=1), expected=None)
             disk.fill()
             with pytest.raises(StoreUnavailable, match="full"):
                 await write_on(store)
@@ -250,11 +239,11 @@ async def test_a_full_disk_fails_writes_keeps_what_was_written_and_ends_by_itsel
             assert written is not None
             disk.free()
             following = Revision(written.revision + 1)
-            assert await store.write(document(following), expected=written.revision)
+            assert await store.write(document(revision=following), expected=written.revision)
             disk.fill()
         async with EmbeddedStore(path) as store:
-            assert await store.read() == document(following), "a manager that starts on a full disk reads what there is"
+            assert await store.read() == document(revision=following), "a manager on a full disk reads what there is"
         disk.free()
         async with EmbeddedStore(path) as store:
             await store.acquire("m1")
-            assert await store.write(document(following + 1), expected=following)
+            assert await store.write(document(revision=following + 1), expected=following)
