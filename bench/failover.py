@@ -14,6 +14,7 @@ import dataclasses
 import json
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,16 +22,35 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench.blows import Blow, strike
 from bench.idle import Cost, measure
 from bench.prober import Prober
+from pgtopology.status import NodeStatus
 from testkit.checks.figures import figures
 from testkit.cluster import Cluster
+from testkit.injuries import INJURIES, Injury, Struck, inflict
 from testkit.interrupting import end_in_order
 from testkit.ledger import Recorder
 
 STEPS = ("published", "recruited", "elected", "promoted", "repointed", "opened")
 TOLD_MAX = 3
+
+KILL, SWITCHOVER = "kill", "switchover"
+"""The postmaster killed; and no harm at all: the planned handover."""
+MOVING = (
+    "kill-postgres",
+    "kill-node",
+    "kill-session",
+    "freeze-postmaster",
+    "freeze-postgres",
+    "freeze-node",
+    "freeze-walsenders",
+)
+BLOWS: dict[str, Injury | None] = {
+    KILL: INJURIES["kill-postmaster"],
+    SWITCHOVER: None,
+    **{name: INJURIES[name] for name in MOVING},
+}
+"""What may befall the primary."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +72,12 @@ def main() -> int:
     """Run the benchmark on a cluster of its own and print the table."""
     parser = argparse.ArgumentParser(description="kill the primary again and again under recording clients")
     parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--fault", type=Blow, default=Blow.KILL, choices=list(Blow), help="what befalls the primary (kill)")
+    parser.add_argument(
+        "--fault",
+        default=KILL,
+        choices=list(BLOWS),
+        help="what befalls the primary (kill)",
+    )
     parser.add_argument("--pause", action="store_true", help="planned switchovers, with a new connection every 20 ms")
     parser.add_argument("--idle", type=float, metavar="S", help="only measure processor and memory for S seconds without work")
     parser.add_argument("--pg-bin", help="PostgreSQL's programs, for another version than the bundled one")
@@ -99,7 +124,7 @@ def _sum(costs: list[Cost]) -> Cost:
 
 
 def _run(cluster: Cluster, console: Console, arguments: argparse.Namespace) -> tuple[dict[str, Any], bool]:
-    blow = Blow.SWITCHOVER if arguments.pause else arguments.fault
+    blow: str = SWITCHOVER if arguments.pause else arguments.fault
     dsn = cluster.dsn("writer")
     results: list[Kill] = []
     with Recorder(dsn, clients=arguments.clients) as recorder, contextlib.ExitStack() as stack:
@@ -125,7 +150,7 @@ def _run(cluster: Cluster, console: Console, arguments: argparse.Namespace) -> t
         )
     console.print(f"checker: {verdict}")
     report = {
-        "blow": str(blow),
+        "blow": blow,
         "outage_s": {"p50": outages.p50, "p99": outages.p99, "max": outages.max},
         "kills": [dataclasses.asdict(kill) for kill in results],
         "acknowledged": verdict.acknowledged,
@@ -136,12 +161,12 @@ def _run(cluster: Cluster, console: Console, arguments: argparse.Namespace) -> t
     return report, verdict.is_clean and not refused
 
 
-def kill_once(cluster: Cluster, recorder: Recorder, blow: Blow = Blow.KILL, prober: Prober | None = None) -> Kill:
+def kill_once(cluster: Cluster, recorder: Recorder, blow: str = KILL, prober: Prober | None = None) -> Kill:
     """Strike the writer of a healthy cluster and return what that cost."""
     before = cluster.wait_healthy(timeout_s=120.0)
     assert before.writer is not None
     recorder.wait_for_more(50, timeout_s=30.0)
-    struck = strike(blow, cluster, cluster.node(before.writer, before))
+    struck = _strike(blow, cluster, cluster.node(before.writer, before))
     after = cluster.wait_for_epoch_after(before.epoch, timeout_s=60.0)
     recorder.wait_for_more(50, timeout_s=60.0)
     outage_s = recorder.outage_s(struck.at)
@@ -159,6 +184,15 @@ def kill_once(cluster: Cluster, recorder: Recorder, blow: Blow = Blow.KILL, prob
     )
 
 
+def _strike(blow: str, cluster: Cluster, writer: NodeStatus) -> Struck:
+    injury = BLOWS[blow]
+    if injury is not None:
+        return inflict(injury, cluster, writer)
+    at = time.monotonic()
+    cluster.ctl("switchover")
+    return Struck(at)
+
+
 def _steps(cluster: Cluster, epoch: int) -> dict[str, int]:
     steps: dict[str, int] = {}
     for event in cluster.events():
@@ -168,7 +202,7 @@ def _steps(cluster: Cluster, epoch: int) -> dict[str, int]:
     return steps
 
 
-def _table(results: list[Kill], blow: Blow) -> Table:
+def _table(results: list[Kill], blow: str) -> Table:
     table = Table(title=f"{blow} of the primary; step times in ms since the detection")
     for title in ("time", "victim", "successor", "outage ms", *STEPS):
         table.add_column(title, justify="right")

@@ -6,7 +6,6 @@ ordered down when it returns.
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import time
 from collections.abc import Callable
@@ -15,7 +14,8 @@ from random import Random
 
 from pgtopology.status import NodeStatus, Status
 from testkit.cluster import Cluster
-from testkit.processes import command, frozen, send_all
+from testkit.injuries import PROGRAMS, Part, frozen, kill, pids_of
+from testkit.processes import send_all
 
 FROZEN_S = (0.2, 5.0)
 DOWN_S = (0.5, 4.0)
@@ -42,17 +42,6 @@ class Scene:
         """One of the other nodes."""
         return self.random.choice([node for node in self.status.nodes if node.name != self.status.writer])
 
-    def postgres(self, node: NodeStatus) -> list[int]:
-        """Return a node's postmaster and all below it."""
-        return self.cluster.postgres_of(node)
-
-    def program(self, name: str) -> list[int]:
-        """Return the pid of a program, if it runs."""
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            pid = self.cluster.pid_of(name)
-            return [pid] if str(self.cluster.data_dir) in command(pid) else []
-        return []
-
     def wait_s(self, between: tuple[float, float]) -> None:
         """Let some time pass."""
         time.sleep(self.random.uniform(*between))
@@ -74,93 +63,45 @@ class Mishap:
     """Whether it is an order that is only given to a healthy cluster."""
 
 
-def kill_postmaster(scene: Scene) -> str:
-    """SIGKILL to a postmaster alone: its sessions notice later."""
-    node = scene.any_node
-    send_all(scene.postgres(node)[:1], signal.SIGKILL)
-    return node.name
+def kill_one(part: Part) -> Act:
+    """Return the act of killing *part*, of any node where nodes have it."""
+
+    def act(scene: Scene) -> str:
+        node = None if part in PROGRAMS else scene.any_node
+        kill(scene.cluster, part, node)
+        return part if node is None else node.name
+
+    return act
 
 
-def kill_postgres(scene: Scene) -> str:
-    """SIGKILL to all of a PostgreSQL."""
-    node = scene.any_node
-    send_all(scene.postgres(node), signal.SIGKILL)
-    return node.name
+def freeze_one(part: Part) -> Act:
+    """Return the act of freezing *part* for a while, of any node where nodes have it."""
 
+    def act(scene: Scene) -> str:
+        node = None if part in PROGRAMS else scene.any_node
+        with frozen(scene.cluster, part, node):
+            scene.wait_s(FROZEN_S)
+        return part if node is None else node.name
 
-def kill_noded(scene: Scene) -> str:
-    """SIGKILL to a noded; its PostgreSQL lives."""
-    node = scene.any_node
-    send_all(scene.program(node.name), signal.SIGKILL)
-    return node.name
-
-
-def kill_node(scene: Scene) -> str:
-    """SIGKILL to a noded and its PostgreSQL."""
-    node = scene.any_node
-    send_all([*scene.program(node.name), *scene.postgres(node)], signal.SIGKILL)
-    return node.name
-
-
-def kill_manager(scene: Scene) -> str:
-    """SIGKILL to the manager."""
-    send_all(scene.program("cluster_manager"), signal.SIGKILL)
-    return "manager"
-
-
-def kill_proxy(scene: Scene) -> str:
-    """SIGKILL to the proxy."""
-    send_all(scene.program("endpointd"), signal.SIGKILL)
-    return "proxy"
-
-
-def freeze_node(scene: Scene) -> str:
-    """SIGSTOP to a whole node for a while."""
-    node = scene.any_node
-    with frozen([*scene.program(node.name), *scene.postgres(node)]):
-        scene.wait_s(FROZEN_S)
-    return node.name
-
-
-def freeze_postgres(scene: Scene) -> str:
-    """SIGSTOP to a PostgreSQL for a while."""
-    node = scene.any_node
-    with frozen(scene.postgres(node)):
-        scene.wait_s(FROZEN_S)
-    return node.name
-
-
-def freeze_noded(scene: Scene) -> str:
-    """SIGSTOP to a noded for a while."""
-    node = scene.any_node
-    with frozen(scene.program(node.name)):
-        scene.wait_s(FROZEN_S)
-    return node.name
+    return act
 
 
 def freeze_manager(scene: Scene) -> str:
     """SIGSTOP to the manager for a while, and perhaps a death meanwhile."""
     node = scene.any_node if scene.random.random() < 0.5 else None
-    with frozen(scene.program("cluster_manager")):
+    with frozen(scene.cluster, Part.MANAGER):
         if node is not None:
-            send_all(scene.postgres(node), signal.SIGKILL)
+            kill(scene.cluster, Part.POSTGRES, node)
         scene.wait_s(FROZEN_S)
     return f"manager, {node.name} killed meanwhile" if node is not None else "manager"
 
 
-def freeze_proxy(scene: Scene) -> str:
-    """SIGSTOP to the proxy for a while."""
-    with frozen(scene.program("endpointd")):
-        scene.wait_s(FROZEN_S)
-    return "proxy"
-
-
 def kill_supervisor(scene: Scene) -> str:
     """SIGKILL to the supervisor, perhaps a node dies unseen, and `up` adopts what is left."""
-    send_all(scene.program("supervisor"), signal.SIGKILL)
+    kill(scene.cluster, Part.SUPERVISOR)
     node = scene.any_node if scene.random.random() < 0.5 else None
     if node is not None:
-        send_all([*scene.program(node.name), *scene.postgres(node)], signal.SIGKILL)
+        kill(scene.cluster, Part.NODE, node)
     scene.wait_s(DOWN_S)
     scene.cluster.up()
     return f"supervisor, {node.name} killed meanwhile" if node is not None else "supervisor"
@@ -168,9 +109,9 @@ def kill_supervisor(scene: Scene) -> str:
 
 def kill_everything(scene: Scene) -> str:
     """SIGKILL to every process at once, as a power failure would, and `up`."""
-    pids = [pid for node in scene.status.nodes for pid in (*scene.program(node.name), *scene.postgres(node))]
-    pids += [pid for name in ("supervisor", "cluster_manager", "endpointd") for pid in scene.program(name)]
-    send_all(scene.program("supervisor"), signal.SIGKILL)
+    # The supervisor first: it would start the others again.
+    pids = [pid for part in (Part.SUPERVISOR, Part.MANAGER, Part.PROXY) for pid in pids_of(scene.cluster, part)]
+    pids += [pid for node in scene.status.nodes for pid in pids_of(scene.cluster, Part.NODE, node)]
     send_all(pids, signal.SIGKILL)
     scene.cluster.up()
     return "everything"
@@ -219,17 +160,17 @@ def _order(scene: Scene, *arguments: str) -> str:
 
 
 MISHAPS = (
-    Mishap("kill-postmaster", 4, kill_postmaster),
-    Mishap("kill-postgres", 5, kill_postgres),
-    Mishap("kill-noded", 3, kill_noded),
-    Mishap("kill-node", 4, kill_node),
-    Mishap("kill-manager", 3, kill_manager),
-    Mishap("kill-proxy", 2, kill_proxy),
-    Mishap("freeze-node", 4, freeze_node),
-    Mishap("freeze-postgres", 3, freeze_postgres),
-    Mishap("freeze-noded", 2, freeze_noded),
+    Mishap("kill-postmaster", 4, kill_one(Part.POSTMASTER)),
+    Mishap("kill-postgres", 5, kill_one(Part.POSTGRES)),
+    Mishap("kill-noded", 3, kill_one(Part.NODED)),
+    Mishap("kill-node", 4, kill_one(Part.NODE)),
+    Mishap("kill-manager", 3, kill_one(Part.MANAGER)),
+    Mishap("kill-proxy", 2, kill_one(Part.PROXY)),
+    Mishap("freeze-node", 4, freeze_one(Part.NODE)),
+    Mishap("freeze-postgres", 3, freeze_one(Part.POSTGRES)),
+    Mishap("freeze-noded", 2, freeze_one(Part.NODED)),
     Mishap("freeze-manager", 3, freeze_manager),
-    Mishap("freeze-proxy", 1, freeze_proxy),
+    Mishap("freeze-proxy", 1, freeze_one(Part.PROXY)),
     Mishap("kill-supervisor", 2, kill_supervisor),
     Mishap("kill-everything", 1, kill_everything),
     Mishap("down-up", 1, down_and_up),

@@ -19,7 +19,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import msgspec
 
@@ -33,7 +33,7 @@ from deployment.local.preferences import Preferences
 from pgtopology.codec import decode
 from pgtopology.status import NodeStatus, Status
 from pgtopology.supervision import Answer, Order, ProgramReport
-from testkit.processes import command, family
+from testkit.processes import command
 
 ROOT = Path(__file__).parents[1]
 UP_TIMEOUT_S = 90.0
@@ -219,11 +219,9 @@ class Cluster:
         os.kill(pid, number)
         return pid
 
-    def postgres_of(self, node: NodeStatus) -> list[int]:
-        """Return a node's postmaster and all below it; none if the pid that status names is nobody's or another's by now."""
-        if node.pid is None or str(self.data_dir) not in command(node.pid):
-            return []
-        return family(node.pid)
+    def owns(self, pid: int | None) -> TypeGuard[int]:
+        """Return whether *pid* is a program or a postmaster of this cluster still, and not nobody's or another's by now."""
+        return pid is not None and str(self.data_dir) in command(pid)
 
     def kill_pid(self, pid: int) -> None:
         """Kill one process of this cluster; one that went by itself is no error."""

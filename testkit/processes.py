@@ -8,10 +8,10 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from daemonkit.proctable import Stat, descendants, stat_of, title
+from daemonkit.proctable import Stat, children, stat_of, title
 
 
 def send(pid: int, number: signal.Signals) -> None:
@@ -29,17 +29,27 @@ def send_all(pids: Iterable[int], number: signal.Signals) -> None:
 @contextlib.contextmanager
 def frozen(pids: Iterable[int]) -> Iterator[None]:
     """Keep *pids* stopped for a while."""
-    stopped = list(pids)
-    send_all(stopped, signal.SIGSTOP)
+    thaw = stop(pids)
     try:
         yield
     finally:
-        send_all(stopped, signal.SIGCONT)
+        thaw()
 
 
-def family(pid: int) -> list[int]:
-    """Return *pid* and its descendants."""
-    return [pid, *descendants(pid)]
+def stop(pids: Iterable[int]) -> Callable[[], None]:
+    """SIGSTOP each of *pids* as it comes, and return what lets all of them go on."""
+    stopped: list[int] = []
+    for pid in pids:
+        send(pid, signal.SIGSTOP)
+        stopped.append(pid)
+    return lambda: send_all(stopped, signal.SIGCONT)
+
+
+def top_down(pid: int) -> Iterator[int]:
+    """Yield *pid*, then its children, theirs, and so on; each before its children are looked for."""
+    yield pid
+    for child in children(pid):
+        yield from top_down(child)
 
 
 def command(pid: int) -> str:

@@ -18,7 +18,7 @@ from pgtopology.status import NodeStatus, Status
 from testkit.checks.outcomes import Checked
 from testkit.clients.crew import Crew
 from testkit.cluster import Cluster
-from testkit.processes import command, family
+from testkit.injuries import Part, frozen, kill
 
 
 class Missed(Exception):  # noqa: N818 - a finding, not a failure of ours
@@ -94,18 +94,13 @@ class Arena:
         """The other nodes."""
         return [node for node in self.before.nodes if node.name != self.before.writer]
 
-    def postgres(self, node: NodeStatus) -> list[int]:
-        """Return a node's postmaster and all below it."""
-        return self.cluster.postgres_of(node)
+    def kill(self, part: Part, node: NodeStatus | None = None) -> None:
+        """SIGKILL to a part of the writer's node, or of *node*."""
+        kill(self.cluster, part, node or self.writer)
 
-    def whole_node(self, node: NodeStatus) -> list[int]:
-        """Return a node's noded, its postmaster and all below it."""
-        noded = self.cluster.pid_of(node.name)
-        return list(dict.fromkeys([*family(noded), *self.postgres(node)]))
-
-    def child(self, node: NodeStatus, title: str) -> list[int]:
-        """Return the processes of a node's PostgreSQL with *title* in their command line."""
-        return [pid for pid in self.postgres(node) if title in command(pid)]
+    def frozen(self, part: Part, node: NodeStatus | None = None) -> contextlib.AbstractContextManager[None]:
+        """Keep a part of the writer's node, or of *node*, stopped for a while."""
+        return frozen(self.cluster, part, node or self.writer)
 
     def stays_stuck(self, seconds: float) -> None:
         """Watch for *seconds* that not one write is acknowledged and nobody is promoted. Raises Missed."""

@@ -12,8 +12,9 @@ from bench.faults.fault import Arena, Expectation, Fault, Missed
 from bench.faults.managers import PHASES, freeze_manager, kill_manager_at, no_manager
 from bench.faults.sessions import archive_hangs, cancel_storm, long_query, promoted_by_hand
 from testkit.clients.crew import Crew
+from testkit.injuries import INJURIES, Part, inflict, pids_of
 from testkit.ledger import Inserts
-from testkit.processes import command, descendants, family, frozen, send, send_all
+from testkit.processes import command, send_all, top_down
 
 STALL_S = 4.0
 
@@ -21,18 +22,16 @@ STALL_S = 4.0
 @contextlib.contextmanager
 def kill_postgres(arena: Arena) -> Iterator[None]:
     """SIGKILL to every process of the writer's PostgreSQL."""
-    pids = arena.postgres(arena.writer)
     arena.strikes()
-    send_all(pids, signal.SIGKILL)
+    arena.kill(Part.POSTGRES)
     yield
 
 
 @contextlib.contextmanager
 def kill_node(arena: Arena) -> Iterator[None]:
     """SIGKILL to the writer's noded and everything below it."""
-    pids = arena.whole_node(arena.writer)
     arena.strikes()
-    send_all(pids, signal.SIGKILL)
+    arena.kill(Part.NODE)
     yield
 
 
@@ -42,9 +41,8 @@ def freeze_node(arena: Arena) -> Iterator[None]:
     direct = Inserts(arena.cluster.dsn(arena.writer.name), clients=1, table="strays")
     with Crew((direct,)) as strays:
         strays.wait_for_more(5, timeout_s=30.0)
-        pids = arena.whole_node(arena.writer)
         arena.strikes()
-        with frozen(pids):
+        with arena.frozen(Part.NODE):
             yield
         # What the old writer acknowledges from now on is a lost row.
         arena.cluster.wait_healthy(timeout_s=60.0)
@@ -55,18 +53,17 @@ def freeze_node(arena: Arena) -> Iterator[None]:
 def freeze_postgres(arena: Arena) -> Iterator[None]:
     """SIGSTOP to every process of the writer's PostgreSQL: its noded lives and says so."""
     arena.strikes()
-    with frozen(arena.postgres(arena.writer)):
+    with arena.frozen(Part.POSTGRES):
         yield
 
 
 @contextlib.contextmanager
 def kill_writer_and_voter(arena: Arena) -> Iterator[None]:
     """SIGKILL to the writer's and one replica's node, and nobody starts them again for a while."""
-    supervisor = arena.cluster.pid_of("supervisor")
-    pids = [*arena.whole_node(arena.writer), *arena.whole_node(arena.replicas[0])]
-    with frozen([supervisor]):
+    with arena.frozen(Part.SUPERVISOR):
         arena.strikes()
-        send_all(pids, signal.SIGKILL)
+        arena.kill(Part.NODE)
+        arena.kill(Part.NODE, arena.replicas[0])
         arena.stays_stuck(STALL_S)
         status = arena.cluster.status()
         if status.state != "stuck" and status.at_risk is None:
@@ -78,21 +75,17 @@ def kill_writer_and_voter(arena: Arena) -> Iterator[None]:
 @contextlib.contextmanager
 def kill_backend(arena: Arena) -> Iterator[None]:
     """SIGKILL to one session of the writer: PostgreSQL would restart in place and show commits nobody has."""
-    backends = arena.child(arena.writer, "postgres postgres 127.0.0.1")
-    if not backends:
-        raise Missed("there is no session to kill")
     arena.strikes()
-    send(backends[0], signal.SIGKILL)
+    arena.kill(Part.SESSION)
     yield
 
 
 @contextlib.contextmanager
 def freeze_startup(arena: Arena) -> Iterator[None]:
     """One replica's startup process is frozen, so that its receiver cannot be told to stop; then the writer dies."""
-    startup = arena.child(arena.replicas[0], "startup")
-    with frozen(startup):
+    with arena.frozen(Part.STARTUP, arena.replicas[0]):
         arena.strikes()
-        send_all(arena.postgres(arena.writer), signal.SIGKILL)
+        arena.kill(Part.POSTGRES)
         yield
 
 
@@ -107,7 +100,7 @@ def flap(arena: Arena) -> Iterator[None]:
         arena.crew.wait_for_more(20, timeout_s=60.0)
         assert status.writer is not None
         node = arena.cluster.node(status.writer, status)
-        send_all(arena.postgres(node), signal.SIGKILL)
+        arena.kill(Part.POSTGRES, node)
     arena.cluster.wait_for_epoch_after(epoch, timeout_s=90.0)
     yield
 
@@ -115,10 +108,10 @@ def flap(arena: Arena) -> Iterator[None]:
 @contextlib.contextmanager
 def voter_returns(arena: Arena) -> Iterator[None]:
     """A voter goes and comes back while writes run, and the writer dies in that moment."""
-    with frozen(arena.whole_node(arena.replicas[0])):
+    with arena.frozen(Part.NODE, arena.replicas[0]):
         arena.strikes()
         arena.goes_on(2.5)
-    send_all(arena.postgres(arena.writer), signal.SIGKILL)
+    arena.kill(Part.POSTGRES)
     yield
 
 
@@ -134,11 +127,10 @@ def switchover(arena: Arena) -> Iterator[None]:
 def unreplicated_wal(arena: Arena) -> Iterator[None]:
     """The writer dies with WAL that nobody else has, and the first pg_rewind of its data is killed half-way."""
     # Its walsenders are stopped for good: what is committed from now on waits, and stays on this node alone.
-    senders = arena.child(arena.writer, "walsender")
-    send_all(senders, signal.SIGSTOP)
+    inflict(INJURIES["freeze-walsenders"], arena.cluster, arena.writer)
     arena.strikes()
     time.sleep(0.3)
-    send_all(arena.postgres(arena.writer), signal.SIGKILL)
+    arena.kill(Part.POSTGRES)
     killed = threading.Event()
     watcher = threading.Thread(target=_kill_first_rewind, args=(arena, killed), daemon=True)
     watcher.start()
@@ -152,9 +144,9 @@ def _kill_first_rewind(arena: Arena, killed: threading.Event) -> None:
     noded = arena.cluster.pid_of(arena.writer.name)
     deadline = time.monotonic() + 30.0
     while time.monotonic() < deadline:
-        for pid in descendants(noded):
+        for pid in top_down(noded):
             if "pg_rewind" in command(pid):
-                send_all(family(pid), signal.SIGKILL)
+                send_all(list(top_down(pid)), signal.SIGKILL)
                 killed.set()
                 return
         time.sleep(0.005)
@@ -164,7 +156,7 @@ def _kill_first_rewind(arena: Arena, killed: threading.Event) -> None:
 def starve(arena: Arena) -> Iterator[None]:
     """The manager and the writer's whole node get 10 ms of every 100 ms for a while, as under a strict CPU quota."""
     stop = threading.Event()
-    pids = [arena.cluster.pid_of("cluster_manager"), *arena.whole_node(arena.writer)]
+    pids = [*pids_of(arena.cluster, Part.MANAGER), *pids_of(arena.cluster, Part.NODE, arena.writer)]
     thread = threading.Thread(target=_duty_cycle, args=(pids, stop), daemon=True)
     arena.strikes()
     thread.start()
@@ -189,7 +181,7 @@ def _duty_cycle(pids: list[int], stop: threading.Event) -> None:
 def kill_proxy(arena: Arena) -> Iterator[None]:
     """SIGKILL to the only proxy; its clients reconnect when it is back."""
     arena.strikes()
-    arena.cluster.kill("endpointd")
+    arena.kill(Part.PROXY)
     yield
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from bench.faults.fault import Arena, Missed
 from supervisor.program import SETTLED_S
-from testkit.processes import age_s, frozen, send, send_all
+from testkit.injuries import Part
+from testkit.processes import age_s, send
 
 PHASES = ("detected", "published", "elected", "promoted", "repointed", "opened")
 AWAY_S = 60.0
@@ -25,7 +26,7 @@ def no_manager(arena: Arena) -> Iterator[None]:
     arena.cluster.program("stop", "cluster_manager")
     try:
         _without_manager(arena, AWAY_S / 3)
-        send_all(arena.postgres(arena.replicas[0]), signal.SIGKILL)
+        arena.kill(Part.POSTGRES, arena.replicas[0])
         _without_manager(arena, AWAY_S * 2 / 3)
     finally:
         arena.cluster.program("start", "cluster_manager")
@@ -52,9 +53,8 @@ def kill_manager_at(phase: str) -> Callable[[Arena], contextlib.AbstractContextM
         while age_s(manager) < SETTLED_S:
             time.sleep(0.5)
         offset = journal.stat().st_size
-        pids = arena.postgres(arena.writer)
         arena.strikes()
-        send_all(pids, signal.SIGKILL)
+        arena.kill(Part.POSTGRES)
         if _wait_for_event(journal, offset, f"failover.{phase}", timeout_s=20.0):
             send(manager, signal.SIGKILL)
         else:
@@ -81,11 +81,10 @@ def freeze_manager(arena: Arena) -> Iterator[None]:
     """The manager is frozen in the middle of a failover and goes on later with what it knew then."""
     journal = arena.cluster.data_dir / "manager" / "journal.jsonl"
     offset = journal.stat().st_size
-    pids = arena.postgres(arena.writer)
     arena.strikes()
-    send_all(pids, signal.SIGKILL)
+    arena.kill(Part.POSTGRES)
     if not _wait_for_event(journal, offset, "failover.published", timeout_s=20.0):
         raise Missed("the manager never published")
-    with frozen([arena.cluster.pid_of("cluster_manager")]):
+    with arena.frozen(Part.MANAGER):
         time.sleep(2.0)
     yield

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import threading
 from collections.abc import Iterator
 
@@ -12,7 +11,7 @@ import psycopg
 
 from bench.faults.fault import Arena, Missed
 from testkit.clients.crew import CONNECTION_LOST, Connection, connected, execute, value
-from testkit.processes import frozen, send_all
+from testkit.injuries import Part
 
 HANG_FLAG = "archive-hangs"
 """While a file of this name lies beside the cluster, its archive_command hangs."""
@@ -24,9 +23,10 @@ BY_HAND_S = 4.0
 def cancel_storm(arena: Arena) -> Iterator[None]:
     """CancelRequests to sessions whose commit waits for a quorum that is frozen."""
     dsn = arena.cluster.dsn("writer")
-    frozen_pids = [pid for node in arena.replicas for pid in arena.whole_node(node)]
     arena.strikes()
-    with frozen(frozen_pids):
+    with contextlib.ExitStack() as stack:
+        for node in arena.replicas:
+            stack.enter_context(arena.frozen(Part.NODE, node))
         told = asyncio.run(_cancel_again_and_again(dsn))
         arena.stays_stuck(1.0)
     arena.notes.append("; ".join(f"{count} x {what}" for what, count in sorted(told.items())))
@@ -68,7 +68,7 @@ def archive_hangs(arena: Arena) -> Iterator[None]:
     try:
         _direct(arena, arena.writer.name, "SELECT pg_switch_wal()")
         arena.strikes()
-        send_all(arena.postgres(arena.writer), signal.SIGKILL)
+        arena.kill(Part.POSTGRES)
         yield
     finally:
         flag.unlink()
@@ -90,7 +90,7 @@ def long_query(arena: Arena) -> Iterator[None]:
         _direct(arena, writer, "DELETE FROM reported WHERE n % 2 = 0")
         _direct(arena, writer, "VACUUM reported")
         arena.strikes()
-        send_all(arena.postgres(arena.writer), signal.SIGKILL)
+        arena.kill(Part.POSTGRES)
         yield
     finally:
         stop.set()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import signal
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -19,7 +18,7 @@ from psycopg.conninfo import make_conninfo
 
 from bench.faults.fault import Arena, Expectation, Fault, Missed, Strike
 from testkit.clients.crew import CONNECTION_LOST, connected, execute, fetch, value
-from testkit.processes import send_all
+from testkit.injuries import Part
 
 AGAIN_S = 5.0
 """In which there is a writer again."""
@@ -42,7 +41,7 @@ def vacuum_after_moves(arena: Arena) -> Iterator[None]:
         arena.cluster.wait_healthy(timeout_s=60.0)
     writer = arena.cluster.writer()
     before = arena.cluster.status().epoch
-    send_all(arena.postgres(writer), signal.SIGKILL)
+    arena.kill(Part.POSTGRES, writer)
     arena.cluster.wait_for_epoch_after(before, timeout_s=60.0)
     yield
     arena.cluster.wait_healthy(timeout_s=60.0)
@@ -94,7 +93,7 @@ def tablespace(arena: Arena) -> Iterator[None]:
     arena.strikes()
     if not refused:
         _run(arena, "writer", "UPDATE far SET m = m + 1", "UPDATE far SET m = m + 1")
-    send_all(arena.postgres(arena.writer), signal.SIGKILL)
+    arena.kill(Part.POSTGRES)
     yield
     status = arena.cluster.wait_healthy(timeout_s=60.0)
     if not refused:
@@ -247,7 +246,7 @@ async def _write(dsn: str, statement: str) -> None:
 
 def _dies(arena: Arena) -> None:
     """Kill the writer and wait for another. Raises Missed if it takes longer than it may."""
-    send_all(arena.postgres(arena.writer), signal.SIGKILL)
+    arena.kill(Part.POSTGRES)
     try:
         arena.cluster.wait_for_epoch_after(arena.before.epoch, timeout_s=AGAIN_S)
     except TimeoutError as error:

@@ -6,8 +6,7 @@ once; no init is touched.
 
 from __future__ import annotations
 
-import contextlib
-import os
+import itertools
 import signal
 import time
 from collections.abc import Callable
@@ -16,8 +15,8 @@ from random import Random
 
 from bench.patroni.report import Measurement
 from bench.patroni.sides import RefusedError, Side, Target, wait_for_writer
-from daemonkit.proctable import children
 from testkit.ledger import Recorder
+from testkit.processes import send, stop, top_down
 
 RECOVERY_TIMEOUT_S = 180.0
 """How long clients wait to write again before the run counts as failed."""
@@ -88,12 +87,13 @@ def _strike(side: Side, fault: Fault, target: Target) -> Callable[[], None]:
     """Strike, and return what undoes it. Raises RefusedError."""
     match fault:
         case Fault.KILL:
-            _send(target.postmaster, signal.SIGKILL)
+            send(target.postmaster, signal.SIGKILL)
         case Fault.KILL_AGENT:
-            _send(target.agent, signal.SIGKILL)
-            _send(target.postmaster, signal.SIGKILL)
+            send(target.agent, signal.SIGKILL)
+            send(target.postmaster, signal.SIGKILL)
         case Fault.FREEZE_NODE:
-            return _freeze(target)
+            # Whoever starts others goes first, so that none is missed.
+            return stop(itertools.chain([target.agent], top_down(target.postmaster)))
         case Fault.SWITCHOVER:
             side.switchover()
     return _nothing
@@ -101,25 +101,3 @@ def _strike(side: Side, fault: Fault, target: Target) -> Callable[[], None]:
 
 def _nothing() -> None:
     """Undo what needs no undoing."""
-
-
-def _freeze(target: Target) -> Callable[[], None]:
-    # Whoever starts others goes first, so that the list of the others is whole.
-    frozen = [target.agent, target.postmaster]
-    for pid in frozen:
-        _send(pid, signal.SIGSTOP)
-    for pid in children(target.postmaster):
-        _send(pid, signal.SIGSTOP)
-        frozen.append(pid)
-
-    def thaw() -> None:
-        for pid in frozen:
-            _send(pid, signal.SIGCONT)
-
-    return thaw
-
-
-def _send(pid: int, number: signal.Signals) -> None:
-    # A backend may end between the look and the signal.
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, number)

@@ -31,6 +31,7 @@ from noded.postgres.binaries import Binaries
 from noded.postgres.processes import members
 from supervisor.ports import free_base_port
 from testkit.cluster import ROOT, Cluster
+from testkit.processes import send
 
 NODES = 3
 STOP_TIMEOUT_S = 15.0
@@ -244,7 +245,7 @@ class Patroni:
             keeper.kill()
             keeper.wait()
         for pid in agents:
-            _send(pid, signal.SIGKILL)
+            send(pid, signal.SIGKILL)
         for member in self._members:
             _end_server(member.pgdata)
         _stop(self._haproxy)
@@ -327,17 +328,12 @@ def _end_server(pgdata: Path) -> None:
     with contextlib.suppress(OSError, ValueError):
         postmaster = int((pgdata / "postmaster.pid").read_text().partition("\n")[0])
         if postmaster in members(pgdata):
-            _send(postmaster, signal.SIGQUIT)
+            send(postmaster, signal.SIGQUIT)
     try:
         _until(lambda: not members(pgdata), "PostgreSQL gone", STOP_TIMEOUT_S)
     except TimeoutError:
         for pid in members(pgdata):
-            _send(pid, signal.SIGKILL)
-
-
-def _send(pid: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, number)
+            send(pid, signal.SIGKILL)
 
 
 def _words(pid: int) -> list[bytes]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import signal
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 from deployment.local.layout import Layout
 from testkit.cluster import ROOT, Cluster
 from testkit.ledger import Recorder
+from testkit.processes import send_all
 
 MakeCluster = Callable[..., Cluster]
 
@@ -79,8 +79,7 @@ def test_all_programs_killed_in_any_order_while_clients_write_come_back_with_up(
         recorder.wait_for_more(50, timeout_s=30.0)
         order.shuffle(names)
         pids = [cluster.pid_of(name) for name in names]
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
+        send_all(pids, signal.SIGKILL)
         cluster.up()
         recorder.wait_for_more(50, timeout_s=60.0)
         cluster.wait_healthy()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pwd
-import signal
 import socket
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import pytest
 from pgtopology.codec import decode
 from pgtopology.status import Status
 from testkit.cluster import Cluster
+from testkit.injuries import Part, frozen
 from testkit.ledger import Recorder
 
 STEPS = ["detected", "published", "recruited", "elected", "promoted", "opened"]
@@ -175,14 +175,8 @@ def test_writes_go_on_while_the_manager_is_away(cluster: Cluster) -> None:
     with Recorder(dsn) as recorder:
         recorder.wait_for_more(50, timeout_s=30.0)
         # The supervisor too: it would end a manager that stands still.
-        programs = ("supervisor", "cluster_manager")
-        for program in programs:
-            cluster.kill(program, signal.SIGSTOP)
-        try:
+        with frozen(cluster, Part.SUPERVISOR), frozen(cluster, Part.MANAGER):
             recorder.wait_for_more(1000, timeout_s=60.0)
-        finally:
-            for program in programs:
-                cluster.kill(program, signal.SIGCONT)
     assert recorder.check(dsn).is_clean
     cluster.wait_healthy()
 

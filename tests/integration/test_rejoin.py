@@ -22,7 +22,9 @@ from deployment.local.layout import Layout
 from noded.postgres import processes
 from pgtopology.status import Status
 from testkit.cluster import Cluster
+from testkit.injuries import INJURIES, Part, frozen, inflict
 from testkit.ledger import Recorder
+from testkit.processes import send_all
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -43,12 +45,8 @@ def crashed_with_wal_of_its_own(cluster: Cluster) -> Lost:
     """The writer dies with a row that nobody else has."""
     status = cluster.status()
     writer = str(status.writer)
-    pid = cluster.node(writer, status).pid
-    assert pid is not None
     with _connected(cluster, writer) as connection:
-        senders = [child for child in proctable.children(pid) if "walsender" in (proctable.title(child) or "")]
-        for sender in senders:
-            os.kill(sender, signal.SIGSTOP)
+        inflict(INJURIES["freeze-walsenders"], cluster, cluster.node(writer, status))
         _insert_foreign(connection)
     at = cluster.kill_postgres(writer)
     cluster.wait_for_epoch_after(status.epoch)
@@ -136,17 +134,14 @@ def promoted_by_sql(cluster: Cluster) -> Lost:
 def promoted_behind_a_frozen_noded(cluster: Cluster) -> Lost:
     """What `pg_ctl promote` does, while nobody watches; clients write to it directly."""
     name = _standby(cluster)
-    pid = cluster.node(name).pid
-    assert pid is not None
-    noded = cluster.kill(name, signal.SIGSTOP)
-    try:
+    node = cluster.node(name)
+    assert node.pid is not None
+    with frozen(cluster, Part.NODED, node):
         (Layout(cluster.data_dir).pgdata(name) / "promote").touch()
-        os.kill(pid, signal.SIGUSR1)
+        os.kill(node.pid, signal.SIGUSR1)
         with _connected(cluster, name) as connection:
             _until(lambda: connection.execute("SELECT NOT pg_is_in_recovery()").fetchone() == (True,), "a promotion by hand")
             _insert_foreign(connection)
-    finally:
-        os.kill(noded, signal.SIGCONT)
     return Lost(name, time.monotonic())
 
 
@@ -353,9 +348,7 @@ def _running(tool: str, path: Path) -> list[int]:
 
 
 def _kill_all(pids: list[int]) -> list[int]:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    send_all(pids, signal.SIGKILL)
     return pids
 
 

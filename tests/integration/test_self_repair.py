@@ -18,6 +18,7 @@ from deployment.local.layout import Layout
 from endpointctl.local.watching import RESTARTS_MAX
 from supervisor.keepsakes import cluster_keepsakes
 from testkit.cluster import Cluster
+from testkit.injuries import Part, frozen
 from testkit.ledger import Recorder
 
 pytestmark = pytest.mark.timeout(200)
@@ -53,8 +54,8 @@ def test_a_frozen_program_is_ended_and_no_postgresql_with_it(cluster: Cluster, p
     before = cluster.status()
     assert before.writer is not None
     servers = postmasters(cluster)
-    frozen = cluster.kill("endpointd" if program == "endpointd" else before.writer, signal.SIGSTOP)
-    cluster.wait_gone(frozen, timeout_s=60.0)
+    stuck = cluster.kill("endpointd" if program == "endpointd" else before.writer, signal.SIGSTOP)
+    cluster.wait_gone(stuck, timeout_s=60.0)
     after = cluster.wait_healthy()
     assert postmasters(cluster) == servers
     assert (after.writer, after.epoch) == (before.writer, before.epoch)
@@ -75,11 +76,11 @@ def test_a_program_that_is_frozen_before_its_first_word_is_ended_too(cluster: Cl
         return next((program.pid for program in cluster.program("list") if program.name == name), None)
 
     cluster.until(lambda: its_new_pid() is not None, f"{name} is started again")
-    frozen = its_new_pid()
-    assert frozen is not None
+    stuck = its_new_pid()
+    assert stuck is not None
     # Still among its imports, unless this machine is fast: then it has spoken, and is ended as any other.
-    os.kill(frozen, signal.SIGSTOP)
-    cluster.wait_gone(frozen, timeout_s=60.0)
+    os.kill(stuck, signal.SIGSTOP)
+    cluster.wait_gone(stuck, timeout_s=60.0)
     said = Layout(cluster.data_dir).log("supervisor").read_text()
     assert "it has not said a word since its start" in said or "its loop stands still" in said
     after = cluster.wait_healthy()
@@ -90,11 +91,9 @@ def test_a_program_that_is_frozen_before_its_first_word_is_ended_too(cluster: Cl
 def test_a_noded_that_stood_still_for_a_moment_says_so(cluster: Cluster) -> None:
     before = cluster.status()
     name = next(node.name for node in before.nodes if node.name != before.writer)
-    noded = cluster.kill(name, signal.SIGSTOP)
-    try:
+    noded = cluster.pid_of(name)
+    with frozen(cluster, Part.NODED, cluster.node(name, before)):
         cluster.wait(lambda status: cluster.node(name, status).state == "unreachable", f"{name} is silent")
-    finally:
-        os.kill(noded, signal.SIGCONT)
     cluster.wait(lambda status: cluster.node(name, status).late_ms > 0, f"{name} tells how late it was")
     assert cluster.pid_of(name) == noded
     after = cluster.wait_healthy()

@@ -18,6 +18,7 @@ import pytest
 from deployment.local.directory import lock
 from deployment.local.layout import Layout
 from testkit.cluster import ROOT, Cluster
+from testkit.injuries import Part, frozen
 from testkit.ledger import Recorder
 
 MakeCluster = Callable[..., Cluster]
@@ -128,16 +129,13 @@ def test_a_frozen_supervisor_has_not_ended_and_an_interrupt_counts_when_it_wakes
     cluster = make_cluster(nodes=1)
     up = run_up(cluster)
     up.wait_for("The cluster is ready")
-    supervisor = cluster.kill("supervisor", signal.SIGSTOP)
-    try:
+    with frozen(cluster, Part.SUPERVISOR):
         # Longer than three questions without an answer took, which was once enough to be taken for ended.
         with pytest.raises(subprocess.TimeoutExpired):
             up.wait(18.0)
         up.interrupt()
         up.wait_for("the supervisor does not answer", timeout_s=30.0)
         assert cluster.status().writer == "n1"
-    finally:
-        os.kill(supervisor, signal.SIGCONT)
     assert up.wait() == 0
     assert "stopped" in up.output
     assert processes_of(cluster) == []

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +12,9 @@ import psycopg
 import pytest
 from psycopg.errors import InsufficientPrivilege
 
-from daemonkit import proctable
 from deployment.local.layout import Layout
 from testkit.cluster import Cluster
+from testkit.injuries import INJURIES, inflict
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -89,11 +87,8 @@ def test_a_tablespace_inside_outlives_kills_handovers_and_copies(cluster: Cluste
 
 def crash_with_wal_of_its_own(cluster: Cluster, writer: str) -> None:
     """The writer dies with changes in the tablespace that nobody else has: it comes back by a rewind."""
-    pid = cluster.node(writer).pid
-    assert pid is not None
     with connected(cluster, writer) as connection:
-        for sender in (child for child in proctable.children(pid) if "walsender" in (proctable.title(child) or "")):
-            os.kill(sender, signal.SIGSTOP)
+        inflict(INJURIES["freeze-walsenders"], cluster, cluster.node(writer))
         connection.execute("SET synchronous_commit = local")
         connection.execute("UPDATE spaced SET n = -1")
     cluster.kill_postgres(writer)

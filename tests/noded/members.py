@@ -45,6 +45,7 @@ from pgtopology.orders import (
 from pgtopology.quorum import Voter, Voters, make_voters
 from pgtopology.timeline import Timeline
 from testkit.ports import free_port
+from testkit.processes import send_all
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "token-of-the-tests"
@@ -284,6 +285,4 @@ def _kill_left(member: Member) -> None:
     """Kill what a failed test left of *member*, by the data directory it works in."""
     if member.process is not None and member.process.returncode is None:
         member.process.kill()
-    for pid in processes.members(member.directory / "pgdata"):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    send_all(processes.members(member.directory / "pgdata"), signal.SIGKILL)

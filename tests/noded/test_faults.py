@@ -34,6 +34,7 @@ from pgtopology.orders import (
     StopOrder,
 )
 from pgtopology.timeline import Timeline
+from testkit.processes import send_all, stop, top_down
 from tests.noded.members import Cluster, Member, running_members
 
 pytestmark = pytest.mark.integration
@@ -104,8 +105,7 @@ async def test_a_frozen_primary_is_stopped_by_a_promise() -> None:
         (only,) = cluster.members
         pid = (await only.observe()).postmaster.pid
         assert pid is not None
-        for process in (pid, *proctable.children(pid)):
-            os.kill(process, signal.SIGSTOP)
+        stop(top_down(pid))
         await only.until(lambda o: o.postmaster.deaf_ms > 0)
         cluster.epoch = 2
         answer = await cluster.promise(only)
@@ -153,9 +153,7 @@ async def test_a_promotion_by_hand_while_noded_is_dead_is_noticed(*, killed: boo
         await second.stop(signal.SIGKILL)
         await cluster.sql(second, "SELECT pg_promote()")
         if killed:
-            for process in (pid, *proctable.children(pid)):
-                with contextlib.suppress(ProcessLookupError):  # backends come and go
-                    os.kill(process, signal.SIGKILL)
+            send_all(list(top_down(pid)), signal.SIGKILL)
         await second.start()
         after = await second.until(lambda o: o.role is Role.STANDBY)
         assert after.foreign
@@ -272,8 +270,7 @@ async def test_an_interrupted_copy_leaves_no_data_behind() -> None:
         # The copy waits for a source that answers nothing.
         pid = (await first.observe()).postmaster.pid
         assert pid is not None
-        for process in (pid, *proctable.children(pid)):
-            os.kill(process, signal.SIGSTOP)
+        thaw = stop(top_down(pid))
         await cluster.order(CloneOrder, second, Acknowledged, source=first.upstream, destroys=None)
         await second.until(lambda o: o.activity == "cloning")
         await second.stop(signal.SIGKILL)
@@ -282,8 +279,7 @@ async def test_an_interrupted_copy_leaves_no_data_behind() -> None:
         assert after.system_identifier is None
         assert after.problem == "an earlier clone was interrupted"
         assert not (second.directory / "pgdata").exists()
-        for process in (*proctable.children(pid), pid):
-            os.kill(process, signal.SIGCONT)
+        thaw()
         await cluster.clone(second, first)
 
 
