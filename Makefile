@@ -15,7 +15,7 @@ ARGS ?=
 VERSIONS ?= 15 16 17
 
 .PHONY: help install prepare-tests up down status test test-fast test-integration test-versions check format compose-test sim bench-failover \
-        bench-patroni bench-proxy faults faults-short hostile hostile-network soak clean
+        bench-patroni bench-proxy faults faults-short hostile hostile-network soak coverage clean
 
 help:
 	@echo "make up              install into .venv and run a cluster in the foreground (^C stops it)"
@@ -24,6 +24,7 @@ help:
 	@echo "make test            every test, on real PostgreSQL, on free ports (ARGS=... for pytest)"
 	@echo "make test-fast       the tests that start no PostgreSQL"
 	@echo "make test-versions   what differs from version to version, on VERSIONS=\"15 16 17\" of PostgreSQL (ARGS=... for pytest)"
+	@echo "make coverage        branches of the pure code that unit tests take, one row a package; fails below the minima"
 	@echo "make check           lint, format, types, import rules"
 	@echo "make sim             SEEDS=1000 runs of a simulated cluster under faults, with the real decisions (ARGS=\"--jobs 2 --coverage\")"
 	@echo "make compose-test    the cluster of docker-compose.yml on a real engine, under faults (root; ARGS=--short for less)"
@@ -89,6 +90,11 @@ check: $(TESTING)
 	$(BIN)/lint-imports
 	$(BIN)/pyright
 
+coverage: $(TESTING)
+	@rm -f .coverage .coverage.*
+	$(BIN)/python -m coverage run -m pytest -m "not integration and not slow" $(ARGS)
+	$(BIN)/python -m tests.floors
+
 format: $(TESTING)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -124,4 +130,4 @@ soak: $(TESTING)
 	$(BIN)/python -m bench.soak --minutes $(MINUTES) --seed $(SEED) $(ARGS)
 
 clean:
-	rm -rf build dist *.egg-info test-logs bench-reports .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist *.egg-info test-logs bench-reports .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
