@@ -5,6 +5,10 @@ returns.  Writing is never refused and never waits; the transport holds what the
 told when that is too much (`writable`), so that it stops reading from where the bytes come from.  Memory per link is
 therefore bounded by WRITE_BYTES_HIGH and one read.
 
+A link that is open may begin to speak TLS (`start_tls`).  Nothing changes for its receiver: bytes are plaintext, what is unsent
+is counted as it goes over the wire, and an end is an end.  One that comes without TLS's own goodbye is a broken connection:
+anybody on the way could have made it.
+
 While a login is under way nobody relays yet: then an Inbox is the receiver, which keeps a bounded number of bytes and stops
 reading when it is full.
 """
@@ -12,9 +16,11 @@ reading when it is full.
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable
 from typing import Protocol, cast
+
+from endpointd.wire.sockets import name_of, tune
+from endpointd.wire.tls import NETWORK_BYTES_MAX, Channel, Facts, Failure
 
 READ_BYTES = 1 << 16
 """What one read takes at most. More gains nothing over loopback, and the copy stays in a core's cache."""
@@ -29,12 +35,8 @@ HEAR_OUT_S = 1.0
 """How long a peer that was told goodbye is heard, and ignored. A socket closed with unread bytes in it resets the connection,
 and a reset can overtake the goodbye."""
 
-KEEPALIVE_IDLE_S = 10
-KEEPALIVE_INTERVAL_S = 3
-KEEPALIVE_PROBES = 3
-"""A silent peer is given up after about 20 s. There is deliberately no TCP_USER_TIMEOUT: Linux applies it to a peer that is
-alive and merely does not read, and would cut off every client that pauses in the middle of a result, and every COPY that
-waits for a lock. A dead server is noticed by the manager long before."""
+UNASKED_BYTES_MAX = 4 * WRITE_BYTES_HIGH
+"""Unsent bytes beyond which a peer is cut off that makes TLS itself say more (by requests for new keys) and reads nothing."""
 
 _buffer = memoryview(bytearray(READ_BYTES))
 # Shared by all links of the process: the loop fills it and hands it to `buffer_updated` in one go, and all run on one loop.
@@ -135,6 +137,8 @@ class Link(asyncio.BufferedProtocol):
         self._is_finishing = False
         self._has_said_all = False
         self._linger: asyncio.TimerHandle | None = None
+        self._tls: Channel | None = None
+        self._on_tls: Callable[[Facts | Failure], None] | None = None
         self.is_writable = True
 
     # What the owner does
@@ -166,7 +170,7 @@ class Link(asyncio.BufferedProtocol):
     def peer(self) -> str:
         """Who is at the other end, for people."""
         name = self._transport.get_extra_info("peername") if self._transport is not None else None
-        return _format(name)
+        return name_of(name)
 
     @property
     def descriptor(self) -> int:
@@ -174,11 +178,44 @@ class Link(asyncio.BufferedProtocol):
         sock = self._transport.get_extra_info("socket") if self._transport is not None else None
         return int(sock.fileno()) if sock is not None else -1
 
+    @property
+    def encrypted(self) -> Facts | None:
+        """What TLS agreed on, once it has."""
+        return self._tls.facts if self._tls is not None else None
+
+    def start_tls(
+        self, channel: Channel, told: Callable[[Facts | Failure], None], *, answer: bytes = b"", received: bytes = b""
+    ) -> None:
+        """Send *answer* and speak TLS behind it; what was *received* already belongs to it.
+
+        *told* is called once, with what was agreed on or why nothing was.  Until then nothing can be written.  After a failure
+        the peer has what TLS has to say about it, and the link is good for nothing but its end.
+        """
+        assert self._tls is None
+        self.write(answer)
+        self._tls, self._on_tls = channel, told
+        self._say(channel.begin())
+        for pos in range(0, len(received), NETWORK_BYTES_MAX):
+            self._decrypt(channel, received[pos : pos + NETWORK_BYTES_MAX])
+
     def write(self, data: bytes | memoryview) -> None:
         """Send *data*, which must not change afterwards. On a link that is broken or closing this is nothing."""
+        if self._may_say:
+            self._say(self._tls.send(data) if self._tls is not None else data)
+
+    @property
+    def _may_say(self) -> bool:
         transport = self._transport
-        if transport is not None and not transport.is_closing() and not self._is_finishing and not self._has_said_all:
-            transport.write(data)
+        return transport is not None and not transport.is_closing() and not self._is_finishing and not self._has_said_all
+
+    def _say(self, data: bytes | memoryview) -> None:
+        """Send *data* as it stands."""
+        if data and self._transport is not None and self._may_say:
+            self._transport.write(data)
+
+    def _say_goodbye(self) -> None:
+        if self._tls is not None:
+            self._say(self._tls.say_goodbye())
 
     def pause_reading(self) -> None:
         """Leave what comes in the kernel, whose window tells the peer to stop."""
@@ -195,7 +232,8 @@ class Link(asyncio.BufferedProtocol):
     def end_sending(self) -> None:
         """Say that no more will come, behind what waits to be sent, and go on listening."""
         transport = self._transport
-        if transport is not None and not transport.is_closing() and not self._is_finishing and not self._has_said_all:
+        if transport is not None and self._may_say:
+            self._say_goodbye()
             self._has_said_all = True
             transport.write_eof()
 
@@ -208,6 +246,7 @@ class Link(asyncio.BufferedProtocol):
         if self._has_ended:
             self.close()
             return
+        self._say_goodbye()
         self._is_finishing = True
         if not self._has_said_all:
             transport.write_eof()
@@ -220,6 +259,7 @@ class Link(asyncio.BufferedProtocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             return
+        self._say_goodbye()
         transport.close()
         if self._linger is not None:
             self._linger.cancel()
@@ -242,7 +282,7 @@ class Link(asyncio.BufferedProtocol):
         """Set the connection up."""
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=WRITE_BYTES_HIGH)
-        _tune(self._transport.get_extra_info("socket"))
+        tune(self._transport.get_extra_info("socket"))
         if self._on_open is not None:
             self._on_open(self)
 
@@ -252,10 +292,20 @@ class Link(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Hand on what was read."""
-        self._receiver.received(_buffer[:nbytes])
+        if self._tls is None:
+            self._receiver.received(_buffer[:nbytes])
+        elif not self._is_finishing:
+            self._decrypt(self._tls, _buffer[:nbytes])
 
     def eof_received(self) -> bool:
         """Keep the other direction open: who owns the link may have last words."""
+        tls = self._tls
+        if tls is not None and not self._is_finishing:
+            tls.cut_off()
+            self._tell_tls(tls)
+            if tls.failure is not None and tls.facts is not None:
+                self._break_off()
+                return True
         self._end()
         if self._is_finishing:
             self.close()
@@ -264,6 +314,9 @@ class Link(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the transport."""
         self._transport = None
+        if self._tls is not None:
+            self._tls.cut_off()
+            self._tell_tls(self._tls)
         if self._linger is not None:
             self._linger.cancel()
         self._end()
@@ -282,31 +335,36 @@ class Link(asyncio.BufferedProtocol):
         self.is_writable = True
         self._receiver.writable(True)
 
+    def _decrypt(self, tls: Channel, data: memoryview | bytes) -> None:
+        plain, answer = tls.received(data)
+        self._say(answer)
+        self._tell_tls(tls)
+        if plain:
+            self._receiver.received(plain)
+        if tls.failure is not None and tls.facts is not None:
+            self._break_off()
+        elif tls.ended:
+            self._end()
+        elif answer and self.unsent > UNASKED_BYTES_MAX:
+            self._break_off()
+
+    def _tell_tls(self, tls: Channel) -> None:
+        outcome = tls.facts or tls.failure
+        if self._on_tls is not None and outcome is not None:
+            told, self._on_tls = self._on_tls, None
+            told(outcome)
+
+    def _break_off(self) -> None:
+        """Hear no more, and let the peer have what it was sent, as long as it takes that at once."""
+        self._end()
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            if transport.get_write_buffer_size() > 0:
+                transport.abort()
+            else:
+                transport.close()
+
     def _end(self) -> None:
         if not self._has_ended:
             self._has_ended = True
             self._receiver.ended()
-
-
-def _tune(sock: socket.socket | None) -> None:
-    """Send small messages at once, and notice a peer that vanished."""
-    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (
-        ("TCP_KEEPIDLE", KEEPALIVE_IDLE_S),
-        ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL_S),
-        ("TCP_KEEPCNT", KEEPALIVE_PROBES),
-    ):
-        option = getattr(socket, name, None)
-        if option is not None:  # macOS calls the first one otherwise
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)
-
-
-def _format(name: object) -> str:
-    match name:
-        case (str(host), int(port), *_):
-            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        case _:
-            return "unknown"

@@ -17,6 +17,8 @@ from endpointd.relay.facts import Doing, Facts
 from endpointd.relay.relaxed import Relaxed
 from endpointd.relay.safepoint import SYNC_WAIT_ROUTINE
 from endpointd.wire.link import WRITE_BYTES_HIGH, Link
+from endpointd.wire.tls import NETWORK_BYTES_MAX, Failure
+from endpointd.wire.tls import Facts as TlsFacts
 from pgwire.messages import (
     Backend,
     Report,
@@ -26,6 +28,7 @@ from pgwire.messages import (
     query,
     ready_for_query,
 )
+from tests.certificates import channels
 from tests.endpointd.descriptorengine import DescriptorEngine
 
 TOKEN = 7
@@ -44,11 +47,14 @@ class Peer:
         async with asyncio.timeout(20):
             await self._loop.sock_sendall(self.sock, data)
 
+    async def _take(self, size: int) -> bytes:
+        return await self._loop.sock_recv(self.sock, size)
+
     async def receive(self, size: int) -> bytes:
         data = bytearray()
         async with asyncio.timeout(20):
             while len(data) < size:
-                part = await self._loop.sock_recv(self.sock, min(size - len(data), 1 << 20))
+                part = await self._take(min(size - len(data), 1 << 20))
                 if not part:
                     break
                 data += part
@@ -59,8 +65,52 @@ class Peer:
             return await self.receive(1 << 40)
         return b"reset"
 
+    async def say_no_more(self) -> None:
+        self.sock.shutdown(socket.SHUT_WR)
+
     def close(self) -> None:
         self.sock.close()
+
+
+class EncryptedPeer(Peer):
+    """The same, speaking TLS."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        self._tls, _ = channels()
+        self._heard = bytearray()
+
+    async def shake_hands(self) -> None:
+        await super().send(self._tls.begin())
+        while self._tls.facts is None:
+            assert self._tls.failure is None
+            _, answer = self._tls.received(await super()._take(NETWORK_BYTES_MAX))
+            await super().send(answer)
+
+    async def send(self, data: bytes) -> None:
+        async with asyncio.timeout(20):
+            for pos in range(0, len(data), 1 << 20):
+                await super().send(self._tls.send(data[pos : pos + (1 << 20)]))
+
+    async def _take(self, size: int) -> bytes:
+        while not self._heard and not self._tls.ended:
+            data = await super()._take(NETWORK_BYTES_MAX)
+            if not data:
+                raise AssertionError("the end came without a goodbye")
+            plain, _ = self._tls.received(data)
+            self._heard += plain
+        taken = bytes(self._heard[:size])
+        del self._heard[:size]
+        return taken
+
+    async def say_no_more(self) -> None:
+        await super().send(self._tls.say_goodbye())
+        await super().say_no_more()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self.sock.send(self._tls.say_goodbye())
+        super().close()
 
 
 class Bench:
@@ -105,6 +155,23 @@ class Bench:
         assert await self.client.receive(len(data)) == data
 
 
+class Encrypted(AsyncioEngine):
+    """The engine that moves what TLS has decrypted: its client's end speaks TLS."""
+
+    name = "asyncio, a client with TLS"
+
+
+async def encrypted() -> tuple[Link, Peer]:
+    """Return a link that speaks TLS, as a server, and its other end."""
+    link, plain = await connected()
+    peer = EncryptedPeer(plain.sock)
+    outcome: asyncio.Future[TlsFacts | Failure] = asyncio.get_running_loop().create_future()
+    link.start_tls(channels()[1], outcome.set_result)
+    await peer.shake_hands()
+    assert not isinstance(await outcome, Failure)
+    return link, peer
+
+
 async def connected() -> tuple[Link, Peer]:
     """Return a link and its other end."""
     loop = asyncio.get_running_loop()
@@ -120,7 +187,8 @@ async def connected() -> tuple[Link, Peer]:
 async def bench(
     engine: Engine, *, server_rest: bytes = b"", client_rest: bytes = b"", watch: Relaxed | None = None
 ) -> AsyncIterator[Bench]:
-    client_link, client = await connected()
+    encrypts = isinstance(engine, Encrypted)
+    client_link, client = await (encrypted() if encrypts else connected())
     server_link, server = await connected()
     made = Bench(engine, client, server)
     engine.add(
@@ -140,7 +208,7 @@ async def bench(
         server.close()
 
 
-@pytest.fixture(params=[AsyncioEngine, DescriptorEngine], ids=lambda kind: kind.name)
+@pytest.fixture(params=[AsyncioEngine, DescriptorEngine, Encrypted], ids=lambda kind: kind.name)
 def engine(request: pytest.FixtureRequest) -> Engine:
     """Each engine there is."""
     return request.param()
@@ -229,7 +297,7 @@ async def test_a_client_that_half_closes_gets_what_it_asked_for(engine: Engine) 
     async with bench(engine) as b:
         b.answer = lambda _happening: engine.drop(TOKEN)
         await b.client.send(query("select 1"))
-        b.client.sock.shutdown(socket.SHUT_WR)
+        await b.client.say_no_more()
         assert await b.server.receive_all() == query("select 1")
         answer = ROW * 1000 + ready_for_query("I")
         await b.server.send(answer)
@@ -242,7 +310,7 @@ async def test_a_client_that_half_closes_gets_what_it_asked_for(engine: Engine) 
 async def test_an_idle_client_that_half_closes_has_left(engine: Engine) -> None:
     async with bench(engine) as b:
         b.answer = lambda _happening: engine.drop(TOKEN)
-        b.client.sock.shutdown(socket.SHUT_WR)
+        await b.client.say_no_more()
         await b.wait_for(Happening.CLIENT_ENDED)
 
 
@@ -254,6 +322,17 @@ async def test_a_client_that_breaks_off_has_left_whatever_is_under_way(engine: E
         b.client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         b.client.close()
         await b.wait_for(Happening.CLIENT_ENDED)
+
+
+async def test_a_client_that_is_cut_off_in_tls_has_left_whatever_is_under_way() -> None:
+    engine = Encrypted()
+    async with bench(engine) as b:
+        b.answer = lambda _happening: engine.drop(TOKEN)
+        await b.client.send(query("select 1"))
+        await b.wait_until(lambda: b.facts.doing is Doing.BUSY)
+        b.client.sock.shutdown(socket.SHUT_WR)  # as whoever stands between could do: no goodbye
+        await b.wait_for(Happening.CLIENT_ENDED)
+        assert await b.server.receive_all() == query("select 1")
 
 
 async def test_a_reset_is_an_end(engine: Engine) -> None:
@@ -494,7 +573,7 @@ async def test_how_it_ended_is_known_until_the_pair_is_dropped(engine: Engine) -
         await b.ask("select 1")
         await b.client.send(message(ord("X")))
         await b.wait_until(lambda: b.facts.client_terminated)
-        b.client.sock.shutdown(socket.SHUT_WR)
+        await b.client.say_no_more()
         await b.wait_until(lambda: b.facts.client_has_ended)
         await b.server.send(error_response("FATAL", "57P01", "bye"))
         b.server.close()

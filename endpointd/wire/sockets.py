@@ -1,0 +1,37 @@
+"""What every TCP connection of the proxy is set to, and how its ends are called."""
+
+from __future__ import annotations
+
+import socket
+
+KEEPALIVE_IDLE_S = 10
+KEEPALIVE_INTERVAL_S = 3
+KEEPALIVE_PROBES = 3
+"""A silent peer is given up after about 20 s. There is deliberately no TCP_USER_TIMEOUT: Linux applies it to a peer that is
+alive and merely does not read, and would cut off every client that pauses in the middle of a result, and every COPY that
+waits for a lock. A dead server is noticed by the manager long before."""
+
+
+def tune(sock: socket.socket | None) -> None:
+    """Send small messages at once, and notice a peer that vanished."""
+    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", KEEPALIVE_IDLE_S),
+        ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL_S),
+        ("TCP_KEEPCNT", KEEPALIVE_PROBES),
+    ):
+        option = getattr(socket, name, None)
+        if option is not None:  # macOS calls the first one otherwise
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def name_of(name: object) -> str:
+    """Return the address *name*, as a socket tells it, for people."""
+    match name:
+        case (str(host), int(port), *_):
+            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        case _:
+            return "unknown"
