@@ -1,6 +1,6 @@
 """One skeleton for all daemons: how a program begins, what refuses it, and how it reads its settings again.
 
-    PROGRAM --config FILE | --version
+    PROGRAM --config FILE [--check] | --version
 
 | exit status | when |
 |---|---|
@@ -66,6 +66,8 @@ class Daemon(Generic[S, R]):
     """Return what it cannot begin without. Raises SettingsError or NotNow."""
     serve: Callable[[Running[S], R], Awaitable[None]]
     """Do the work until told to stop."""
+    check: Callable[[S], None] | None = None
+    """Find out whether it could serve, for --check, touching nothing. Raises SettingsError."""
     mendable: tuple[type[Exception], ...] = ()
     """What `serve` raises that an operator can mend, such as a port that is taken: a line in the log, and no traceback."""
     cannot: str = "cannot serve"
@@ -79,10 +81,17 @@ class Daemon(Generic[S, R]):
         """Run the program, and return its exit status."""
         parser = new_parser(self.name, self.description)
         parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="settings (TOML)")
-        config: Path = parser.parse_args(arguments).config
+        if self.check is not None:
+            parser.add_argument("--check", action="store_true", help="say whether all that it is given can be used, and end")
+        given = parser.parse_args(arguments)
+        config: Path = given.config
         os.umask(UMASK)
         try:
             settings = self.read(config)
+            if self.check is not None and given.check:
+                self.check(settings)
+                print(f"{config}: can be used")  # noqa: T201 - it is what was asked for
+                return 0
             resources = self.prepare(settings)
         except (SettingsError, NotNow) as error:
             complain(self.name, error)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from daemonkit.x509 import Certificate, read_certificate
+from pgwire.x509 import Certificate, read_certificate
 
 if TYPE_CHECKING:
     from cryptography import x509

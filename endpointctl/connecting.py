@@ -65,6 +65,9 @@ def dsn(
         ),
     ] = None,
     with_password: Annotated[bool, typer.Option("--with-password", help="For drivers that read no password file.")] = False,
+    tls: Annotated[
+        bool, typer.Option("--tls", help="Of an endpoint, so that libpq encrypts, and verifies whom it talks to.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As an object: uri, host, port, user, dbname, passfile.")] = False,
 ) -> None:
     """Print the URI of an endpoint or a node."""
@@ -75,7 +78,7 @@ def dsn(
     from endpointctl.superuser import require_known_password
 
     layout, plan = local_cluster(target)
-    found = find_door(layout, plan, door)
+    found = find_door(layout, plan, door, tls=tls)
     user, database = user or USER, database or DATABASE
     password: str | None = None
     if with_password:

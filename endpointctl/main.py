@@ -16,6 +16,7 @@ import typer
 
 from daemonkit.exits import ExitCode, Failure, WrongUsage
 from endpointctl import (
+    certifying,
     configuring,
     connecting,
     examining,
@@ -54,7 +55,19 @@ def _common(context: typer.Context, version: VersionOption = False) -> None:  # 
     help_if_bare(context)
 
 
-for _group in (lifecycle, watching, connecting, keeping, steering, rehearsing, nodes, configuring, restarting, examining):
+for _group in (
+    lifecycle,
+    watching,
+    connecting,
+    keeping,
+    certifying,
+    steering,
+    rehearsing,
+    nodes,
+    configuring,
+    restarting,
+    examining,
+):
     _group.register(app)
 
 

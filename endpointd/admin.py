@@ -44,6 +44,8 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True):
     user: str | None
     database: str | None
     application_name: str | None
+    tls: str | None = None
+    """The version that the client speaks; None: plaintext."""
     age_s: float
     to_server_bytes: int
     to_client_bytes: int
@@ -95,6 +97,7 @@ def _view(session: Session, now: float) -> SessionView:
         user=shown(startup.user) if startup is not None else None,
         database=shown(startup.database) if startup is not None else None,
         application_name=shown(startup.get("application_name") or "") if startup is not None else None,
+        tls=session.tls_version,
         age_s=round(now - session.opened_at, 3),
         to_server_bytes=facts.to_server_bytes if facts is not None else 0,
         to_client_bytes=facts.to_client_bytes if facts is not None else 0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import resource
 import secrets
 import sys
@@ -28,27 +29,39 @@ from endpointd.session.listener import Listener, ListenError, listen_error
 from endpointd.session.registry import SessionRegistry
 from endpointd.session.shared import Shared
 from endpointd.settings import Settings, needs_restart, read_settings
+from endpointd.wire.identity import CertificateError
+from endpointd.wire.keeper import TlsKeeper
 from endpointd.wire.link import LINGER_S
 
 DRAIN_S = 3.0
 """After SIGTERM sessions may go on until their safe points for this long."""
 
 
-def check_secrets(settings: Settings) -> None:
-    """Raise SecretError if a file cannot be used that will be needed."""
+def prepare(settings: Settings) -> TlsKeeper:
+    """Return what TLS is spoken with. Raises SecretError or CertificateError if a file cannot be used that will be needed."""
     accepted_tokens(settings.http.token_file, settings.http.verifiers_file)
     for path in (settings.feed.token_file, settings.nodeds.token_file):
         read_secret(path)
+    return TlsKeeper(settings.tls, settings.servers)
 
 
-async def serve(proxy: Running[Settings], _: None) -> None:
+def check(settings: Settings) -> None:
+    """Raise SettingsError for all that would keep the proxy from serving, and for a certificate that has expired."""
+    identity = prepare(settings).clients
+    why = identity.complaint(dt.datetime.now(dt.UTC)) if identity is not None else None
+    if why is not None:
+        raise CertificateError(why)
+
+
+async def serve(proxy: Running[Settings], tls: TlsKeeper) -> None:
     """Run the proxy until it is told to stop, and end its sessions. Raises ListenError."""
     settings, life = proxy.settings, proxy.life
     _allow_files(settings)
     board = Switchboard(settings.limits)
     connector = Connector(board, fallback_to_writer=settings.reader.fallback_to_writer, draw=secrets.randbelow)
     engine = AsyncioEngine()
-    shared = Shared(board, connector, engine)
+    shared = Shared(board, connector, engine, tls)
+    tls.complain()
     registry = SessionRegistry()
     disconnections = Disconnections()
     cache = document_cache(settings.proxy.cache)
@@ -81,10 +94,11 @@ async def serve(proxy: Running[Settings], _: None) -> None:
             )
             for url in settings.feed.urls
         ]
-        background = [cache.run(), HeartbeatCheck(board, noded_token).run(), *(feed.run() for feed in feeds)]
+        background = [cache.run(), HeartbeatCheck(board, noded_token).run(), tls.run(), *(feed.run() for feed in feeds)]
         collector = ProxyCollector(registry, board, feeds, asyncio.get_running_loop().time)
 
         def take_up(new: Settings) -> dict[str, object]:
+            tls.take_up(new.tls, new.servers)
             server.set_verifiers(accepted_tokens(new.http.token_file, new.http.verifiers_file))
             board.limits = new.limits
             connector.fallback_to_writer = new.reader.fallback_to_writer
@@ -152,7 +166,8 @@ PROXY = Daemon(
     description="The proxy of a PostgreSQL cluster.",
     log_name=lambda settings: settings.proxy.name,
     read=read_settings,
-    prepare=check_secrets,
+    prepare=prepare,
+    check=check,
     serve=serve,
     mendable=(ListenError,),
     reloads=metrics.RELOADS,

@@ -40,6 +40,14 @@ RELAXED = Counter(
     "Sessions on the writer that began to speak of a setting that weakens what a commit promises.",
     ["setting"],
 )
+TLS_HANDSHAKES = Counter(
+    "endpointd_tls_handshakes", "Clients that TLS was agreed on with, by its version.", ["endpoint", "version"]
+)
+CERTIFICATE_END = Gauge(
+    "endpointd_certificate_end_seconds",
+    "When the certificate ends that is shown to clients, in seconds since 1970.",
+    ["shown_to"],
+)
 EPOCH = Gauge("endpointd_epoch", "Epoch of the document that is routed by.")
 REVISION = Gauge("endpointd_revision", "Revision of the document that is routed by.")
 WRITER_VOUCHED = Gauge("endpointd_writer_vouched", "Whether somebody vouches for the writer now.")

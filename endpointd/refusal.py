@@ -186,6 +186,25 @@ def not_understood(error: WireError) -> Refusal:
     return Refusal(kind, error.sqlstate, str(error))
 
 
+def unencrypted_data(request: str) -> Refusal:
+    """Bytes came in plaintext behind a request for encryption, before it was answered: somebody may have put them there."""
+    return Refusal(
+        "protocol_violation",
+        SqlState.PROTOCOL_VIOLATION,
+        f"received unencrypted data after {request} request",
+        detail="This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.",
+    )
+
+
+def no_encryption(host: str, user: str, database: str) -> Refusal:
+    """Only TLS is spoken here. As PostgreSQL says it whose pg_hba.conf has nothing but hostssl."""
+    return Refusal(
+        "no_encryption",
+        SqlState.INVALID_AUTHORIZATION,
+        f'no pg_hba.conf entry for host "{host}", user "{shown(user)}", database "{shown(database)}", no encryption',
+    )
+
+
 def startup_timeout() -> Refusal:
     """The client, or the login, took too long."""
     return Refusal("startup_timeout", SqlState.PROTOCOL_VIOLATION, "canceling connection startup due to timeout")

@@ -1,10 +1,11 @@
 """What an operator can set, and what holds if nothing is said. Strict: an unknown key is an error.
 
-[limits], [reader].fallback_to_writer and [logs] are read again on SIGHUP; everything else needs a restart.
+[limits], [tls], [servers], [reader].fallback_to_writer and [logs] are read again on SIGHUP; everything else needs a restart.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -65,6 +66,33 @@ class InstanceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     port: Port
 
 
+class TlsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[tls]: how clients are spoken to."""
+
+    mode: Literal["off", "prefer", "require"] = "off"
+    """prefer: whoever asks for TLS gets it; require: whoever does not is refused, but for cancel requests."""
+    certificate: Path | None = None
+    """Ours in PEM, with its chain behind it."""
+    key: Path | None = None
+    """Its key in PEM, private to this program's user (0600) or root's (0640). May be the same file."""
+    minimum: Literal["1.2", "1.3"] = "1.2"
+    """The oldest version of TLS that is spoken."""
+    client_ca: Path | None = None
+    """Authorities in PEM: a client's certificate is asked for, and verified if there is one."""
+
+
+class ServersSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[servers]: how PostgreSQL is spoken to."""
+
+    tls: Literal["off", "prefer", "require", "verify"] = "off"
+    """prefer: in plaintext to a server that declines; verify: its chain and its address are verified, as verify-full does."""
+    ca: Path | None = None
+    """Authorities in PEM, for verify."""
+    certificate: Path | None = None
+    """The proxy's own in PEM, for servers that ask."""
+    key: Path | None = None
+
+
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[limits]"""
 
@@ -109,6 +137,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     writer: WriterSettings
     reader: ReaderSettings
     instances: Annotated[tuple[InstanceSettings, ...], msgspec.Meta(max_length=16)] = ()
+    tls: TlsSettings = TlsSettings()
+    servers: ServersSettings = ServersSettings()
     limits: LimitSettings = LimitSettings()
     http: HttpSettings
     logs: LogSettings = LogSettings()
@@ -123,7 +153,19 @@ def read_settings(path: Path) -> Settings:
             raise SettingsError(f'{path}: [[instances]] {number}, node: "{node}" is the name of an endpoint')
         if node in nodes[: number - 1]:
             raise SettingsError(f'{path}: [[instances]] {number}, node: "{node}" has a door already')
+    for what in _missing_files(settings):
+        raise SettingsError(f"{path}: {what}")
     return settings
+
+
+def _missing_files(settings: Settings) -> Iterator[str]:
+    tls, servers = settings.tls, settings.servers
+    if tls.mode != "off" and (tls.certificate is None or tls.key is None):
+        yield f'[tls], mode: "{tls.mode}" needs certificate and key'
+    if (servers.certificate is None) is not (servers.key is None):
+        yield "[servers]: certificate and key are given together or not at all"
+    if servers.tls == "verify" and servers.ca is None:
+        yield '[servers], tls: "verify" needs ca'
 
 
 def needs_restart(old: Settings, new: Settings) -> tuple[str, ...]:
@@ -131,6 +173,8 @@ def needs_restart(old: Settings, new: Settings) -> tuple[str, ...]:
     same = msgspec.structs.replace(
         new,
         limits=old.limits,
+        tls=old.tls,
+        servers=old.servers,
         logs=old.logs,
         reader=msgspec.structs.replace(new.reader, fallback_to_writer=old.reader.fallback_to_writer),
     )

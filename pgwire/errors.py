@@ -2,6 +2,8 @@
 
 * WireError: never raised itself
   * ProtocolError: the bytes are not PostgreSQL's protocol, or break one of our limits
+    * NotAPacketError: they are not even of a length that a first packet may have
+    * UserMissingError: a startup packet names no user
   * VersionError: they are, of a version nobody here speaks
   * AuthenticationError: a SCRAM exchange was well formed and did not convince, or was not well formed
 
@@ -23,6 +25,16 @@ class WireError(ValueError):
 
 class ProtocolError(WireError):
     """The peer broke the protocol, or a limit of ours."""
+
+
+class NotAPacketError(ProtocolError):
+    """What came first is no packet: PostgreSQL closes such a connection without a word, and drivers rely on it."""
+
+
+class UserMissingError(ProtocolError):
+    """A startup packet names no user."""
+
+    sqlstate = SqlState.INVALID_AUTHORIZATION
 
 
 class VersionError(WireError):

@@ -11,11 +11,11 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from pgwire.errors import ProtocolError, VersionError
+from pgwire.errors import NotAPacketError, ProtocolError, UserMissingError, VersionError
 from pgwire.messages import KEY_BYTES_MAX, BackendKey
 
-PACKET_BYTES_MAX = 10_000
-"""PostgreSQL's own limit for a startup packet."""
+PACKET_BYTES_MAX = 10_004
+"""PostgreSQL's own limit for a startup packet, and the length in front of it."""
 
 PROTOCOL_3_0 = 3 << 16
 PROTOCOL_3_2 = (3 << 16) | 2
@@ -25,9 +25,9 @@ MINOR_KNOWN = 2
 
 TLS_HANDSHAKE = 0x16
 
-_CANCEL = (1234 << 16) | 5678
-_SSL = (1234 << 16) | 5679
-_GSSENC = (1234 << 16) | 5680
+CANCEL_CODE = (1234 << 16) | 5678
+SSL_CODE = (1234 << 16) | 5679
+GSSENC_CODE = (1234 << 16) | 5680
 
 _two = struct.Struct(">II")
 _three = struct.Struct(">IIi")
@@ -94,14 +94,14 @@ FirstPacket = SslRequest | GssEncRequest | DirectTls | CancelRequest | StartupMe
 def packet_size(data: bytes | bytearray | memoryview) -> int | None:
     """Return how many bytes the packet at the start of *data* has, or None while that is not known.
 
-    Raises ProtocolError if no packet has that length: the peer does not speak PostgreSQL's protocol, or means harm.
+    Raises NotAPacketError if no packet has that length: the peer does not speak PostgreSQL's protocol, or means harm.
     A TLS handshake is no packet; ask `is_direct_tls` first.
     """
     if len(data) < 4:
         return None
     size = int.from_bytes(data[:4], "big")
     if not 8 <= size <= PACKET_BYTES_MAX:
-        raise ProtocolError("invalid length of startup packet")
+        raise NotAPacketError("invalid length of startup packet")
     return size
 
 
@@ -111,25 +111,28 @@ def is_direct_tls(data: bytes | bytearray | memoryview) -> bool:
 
 
 def decode_first_packet(packet: bytes) -> FirstPacket:
-    """Return what a whole first packet says. Raises ProtocolError or VersionError."""
+    """Return what a whole first packet says. Raises ProtocolError, UserMissingError or VersionError."""
     if is_direct_tls(packet):
         return DirectTls()
     if packet_size(packet) != len(packet):
         raise ProtocolError("invalid length of startup packet")
     _, code = _two.unpack_from(packet)
-    if code == _CANCEL:
+    if code == CANCEL_CODE:
         if not 16 <= len(packet) <= 12 + KEY_BYTES_MAX:
-            raise ProtocolError("invalid length of cancel request")
+            raise NotAPacketError("invalid length of cancel request packet")
         return CancelRequest(BackendKey(_three.unpack_from(packet)[2], packet[12:]))
-    if code in (_SSL, _GSSENC):
+    if code in (SSL_CODE, GSSENC_CODE):
         if len(packet) != 8:
             raise ProtocolError("invalid length of encryption request")
-        return SslRequest() if code == _SSL else GssEncRequest()
+        return SslRequest() if code == SSL_CODE else GssEncRequest()
     if code >> 16 != 3:
-        raise VersionError(
-            f"unsupported frontend protocol {code >> 16}.{code & 0xFFFF}: server supports 3.0 to 3.{MINOR_KNOWN}"
-        )
+        raise unsupported(code)
     return StartupMessage(code, _decode_parameters(packet[8:]))
+
+
+def unsupported(code: int) -> VersionError:
+    """Return the error for a first packet with the number *code*, which nobody speaks, or not at this moment."""
+    return VersionError(f"unsupported frontend protocol {code >> 16}.{code & 0xFFFF}: server supports 3.0 to 3.{MINOR_KNOWN}")
 
 
 def _decode_parameters(body: bytes) -> tuple[tuple[str, str], ...]:
@@ -146,7 +149,7 @@ def _decode_parameters(body: bytes) -> tuple[tuple[str, str], ...]:
         for name, value in zip(names, values, strict=True)
     )
     if not any(name == "user" and value for name, value in parameters):
-        raise ProtocolError("no PostgreSQL user name specified in startup packet")
+        raise UserMissingError("no PostgreSQL user name specified in startup packet")
     return parameters
 
 
@@ -163,11 +166,13 @@ def make_startup(user: str, database: str, *, version: int = PROTOCOL_3_0, **par
 
 def encode_cancel(key: BackendKey) -> bytes:
     """Return a CancelRequest."""
-    return _three.pack(12 + len(key.secret), _CANCEL, key.pid) + key.secret
+    return _three.pack(12 + len(key.secret), CANCEL_CODE, key.pid) + key.secret
 
 
-SSL_REQUEST = _two.pack(8, _SSL)
-GSSENC_REQUEST = _two.pack(8, _GSSENC)
+SSL_REQUEST = _two.pack(8, SSL_CODE)
+GSSENC_REQUEST = _two.pack(8, GSSENC_CODE)
+ACCEPTED = b"S"
+"""The answer to SSLRequest of a server that speaks TLS from then on."""
 REFUSED = b"N"
 """The answer to SSLRequest and GSSENCRequest of a server that will not encrypt."""
 

@@ -12,6 +12,7 @@ import os
 import subprocess
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -47,6 +48,7 @@ from deployment.local.plan import (
 )
 from deployment.local.preferences import Preferences
 from deployment.local.settings_files import preferences_in_force, settings_files
+from deployment.local.tls import make_certificates
 from pgtopology.desired import DesiredSettings
 from pgtopology.parameters import SettingRefused, check
 from pgtopology.supervision import Answer, Order
@@ -93,6 +95,7 @@ async def start_cluster(layout: Layout, wishes: Wishes) -> Started:
         make_root(layout)
         descriptor = _lock_or_refuse(layout)
         make_files(layout, plan)
+        make_certificates(layout, plan, datetime.now(UTC))
     else:
         known = read_plan(layout)
         assert known is not None, "inspect_directory has seen the plan"
@@ -106,6 +109,7 @@ async def start_cluster(layout: Layout, wishes: Wishes) -> Started:
         _require_ports(conflicts_with_others(layout, plan))
         make_directories(layout)
         make_tokens(layout)
+        make_certificates(layout, plan, datetime.now(UTC))
         if plan != known:
             write_plan(layout, plan)
     try:

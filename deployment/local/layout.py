@@ -94,6 +94,26 @@ class Layout:
         return self.root / "proxy"
 
     @property
+    def tls(self) -> Path:
+        """Certificates and their keys."""
+        return self.root / "tls"
+
+    @property
+    def authority(self) -> Path:
+        """The cluster's certificate authority with its key."""
+        return self.tls / "ca.pem"
+
+    @property
+    def trusted(self) -> Path:
+        """The authorities that clients trust, without keys."""
+        return self.tls / "ca.crt"
+
+    @property
+    def server_pair(self) -> Path:
+        """The endpoints' certificate with its key."""
+        return self.tls / "server.pem"
+
+    @property
     def sockets(self) -> Path:
         """A directory whose path is short enough for Unix sockets."""
         inside = self.run / "s"
@@ -115,7 +135,7 @@ class Layout:
     @property
     def directories(self) -> tuple[Path, ...]:
         """Every directory of ours below the root, parents first."""
-        return (self.run, self.logs, self.secrets, self.settings, self.nodes, self.manager, self.proxy, self.sockets)
+        return (self.run, self.logs, self.secrets, self.settings, self.tls, self.nodes, self.manager, self.proxy, self.sockets)
 
     @property
     def is_too_long(self) -> bool:

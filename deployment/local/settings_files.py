@@ -20,6 +20,7 @@ from deployment.local.layout import Layout
 from deployment.local.plan import HOST, MANAGER_PROGRAM, PROXY, PROXY_PROGRAM, SUPERVISOR_PROGRAM, Plan
 from deployment.local.preferences import Preferences
 from deployment.render import Machine, manager_settings, noded_settings, proxy_settings
+from endpointd.settings import TlsSettings
 from pgtopology.node import Address
 
 
@@ -67,7 +68,11 @@ def settings_files(plan: Plan, layout: Layout, preferences: Preferences) -> dict
     }
     files[MANAGER_PROGRAM] = manager_settings(cluster, _machine(layout, layout.manager), supervisor=layout.control_socket)
     files[PROXY_PROGRAM] = proxy_settings(
-        cluster, PROXY, _machine(layout, layout.proxy), feed_token=layout.token_of(Scope.FEED)
+        cluster,
+        PROXY,
+        _machine(layout, layout.proxy),
+        feed_token=layout.token_of(Scope.FEED),
+        tls=TlsSettings(mode="prefer", certificate=layout.server_pair, key=layout.server_pair),
     )
     files[SUPERVISOR_PROGRAM] = SupervisorSettings(data_dir=layout.root, logs=preferences.logs)
     return {layout.settings_file(name): to_toml(settings) for name, settings in files.items()}

@@ -9,13 +9,16 @@ import os
 import platform
 import shutil
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 from daemonkit.exits import Failure
+from deployment.certificates import is_due
 from deployment.local.directory import inspect_directory, read_plan
 from deployment.local.layout import Layout
 from deployment.local.plan import DEFAULT_BASE_PORT, Plan, make_plan
 from deployment.local.postmaster import postmaster_of
+from deployment.local.tls import show_certificates
 from endpointctl.local.machine import Finding, Grade, examine_machine
 from supervisor.door import conflicts, conflicts_with_others, find_program, find_supervisor
 
@@ -29,6 +32,7 @@ def examine(layout: Layout) -> list[Finding]:
         return [*findings, Finding(subject="plan", grade=Grade.BAD, text=failure.line)]
     findings += _binaries(plan)
     findings.append(_ports(layout, plan))
+    findings += _certificates(layout)
     return findings + (_processes(layout, plan) if plan is not None else [])
 
 
@@ -48,6 +52,26 @@ def _kernel() -> Finding:
             subject="kernel", grade=Grade.BAD, text=f"{platform.release()} has no pidfd; Linux 5.3 or newer is needed"
         )
     return Finding(subject="kernel", grade=Grade.GOOD, text=platform.release())
+
+
+def _certificates(layout: Layout) -> list[Finding]:
+    now = datetime.now(UTC)
+    findings: list[Finding] = []
+    for shown in show_certificates(layout):
+        certificate, subject = shown.certificate, f"certificate of the {shown.name}"
+        if shown.name == "former authority":
+            continue
+        until = f"until {certificate.not_after:%Y-%m-%d}"
+        mend = "`endpointctl certs renew" + (" --ca" if shown.name == "authority" else "") + "` makes another"
+        if certificate.not_after < now:
+            findings.append(
+                Finding(subject=subject, grade=Grade.BAD, text=f"expired on {certificate.not_after:%Y-%m-%d}; {mend}")
+            )
+        elif is_due(certificate, now):
+            findings.append(Finding(subject=subject, grade=Grade.NOTE, text=f"{until}; {mend}"))
+        else:
+            findings.append(Finding(subject=subject, grade=Grade.GOOD, text=until))
+    return findings
 
 
 def _binaries(plan: Plan | None) -> list[Finding]:

@@ -5,13 +5,14 @@ No password is shown: the URIs name the password file, which libpq, psycopg and 
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from daemonkit.exits import WrongUsage
+from daemonkit.exits import Failure, WrongUsage
 from deployment.local.layout import Layout
 from deployment.local.plan import DATABASE, HOST, USER, Plan
 
@@ -24,6 +25,10 @@ class Door:
     host: str
     port: int
     passfile: Path
+    address: str | None = None
+    """Where *host* is, if that is a name."""
+    authorities: Path | None = None
+    """By which a client verifies whom it talks to; None: without TLS."""
 
     def uri(
         self, *, user: str = USER, database: str = DATABASE, password: str | None = None, connect_timeout_s: int | None = None
@@ -32,6 +37,10 @@ class Door:
         options: list[str] = []
         if password is None and user == USER:
             options.append(f"passfile={quote(str(self.passfile), safe='/')}")
+        if self.address is not None:
+            options.append(f"hostaddr={self.address}")
+        if self.authorities is not None:
+            options.append(f"sslmode=verify-full&sslrootcert={quote(str(self.authorities), safe='/')}")
         if connect_timeout_s is not None:
             options.append(f"connect_timeout={connect_timeout_s}")
         who = quote(user, safe="") + (f":{quote(password, safe='')}" if password is not None else "")
@@ -45,12 +54,19 @@ def doors(layout: Layout, plan: Plan) -> dict[str, Door]:
     return {name: Door(name=name, host=HOST, port=port, passfile=layout.passfile) for name, port in ports.items()}
 
 
-def find_door(layout: Layout, plan: Plan, name: str) -> Door:
-    """Return the door called *name*. Raises WrongUsage."""
+def find_door(layout: Layout, plan: Plan, name: str, *, tls: bool = False) -> Door:
+    """Return the door called *name*; with *tls* as clients reach it that verify. Raises WrongUsage, Failure."""
     known = doors(layout, plan)
     if name not in known:
         raise WrongUsage(f'there is no endpoint or node "{name}"', hint=f"known are {', '.join(known)}")
-    return known[name]
+    if not tls:
+        return known[name]
+    if name not in ("writer", "reader"):
+        raise WrongUsage(f'"{name}" is a node, which has no certificate of the cluster', hint="--tls is for writer and reader")
+    if not layout.trusted.exists():
+        raise Failure(f"no certificates in {layout.tls}", hint="`endpointctl certs renew` makes them")
+    host = f"{name}.{plan.cluster}.{plan.zone}"
+    return dataclasses.replace(known[name], host=host, address=HOST, authorities=layout.trusted)
 
 
 def psql_path(plan: Plan) -> Path:

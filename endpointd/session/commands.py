@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from endpointd.refusal import Refusal
 from endpointd.routing.table import Backend
+from endpointd.wire.tls import Facts
 from pgwire.messages import BackendKey
 
 # Events
@@ -21,6 +22,21 @@ class ClientSent:
 @dataclass(frozen=True, slots=True)
 class ClientGone:
     """The client will say no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encrypted:
+    """TLS has been agreed on with the client."""
+
+    facts: Facts
+
+
+@dataclass(frozen=True, slots=True)
+class NotEncrypted:
+    """The client's TLS failed; it knows why, as far as TLS tells."""
+
+    reason: str
+    """For the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +74,7 @@ class Stopped:
     refusal: Refusal
 
 
-Event = ClientSent | ClientGone | Connected | NotConnected | ServerSent | ServerGone | Stopped
+Event = ClientSent | ClientGone | Encrypted | NotEncrypted | Connected | NotConnected | ServerSent | ServerGone | Stopped
 
 # Commands
 
@@ -75,6 +91,17 @@ class ToServer:
     """Send this to the server."""
 
     data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class UpgradeTls:
+    """Send the client an answer, if any, speak TLS with it from then on, and answer Encrypted or NotEncrypted."""
+
+    answer: bytes
+    received: bytes = field(default=b"", repr=False)
+    """What it said already that belongs to TLS."""
+    is_direct: bool = False
+    """It did not ask first: then it must name the protocol (ALPN)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +138,11 @@ class Close:
     reason: str
     """For the log."""
     kind: str
-    """For counting: a refusal's, or client_left, direct_tls, server_refused, cancel_request."""
+    """For counting: a refusal's, or client_left, direct_tls, tls_failed, server_refused, cancel_request."""
     sqlstate: str | None = None
     """What the client was told."""
     server_is_full: bool = False
     """The server refused because it has no connection left, for anybody or for ordinary roles."""
 
 
-Command = ToClient | ToServer | Connect | Cancel | Relay | Close
+Command = ToClient | ToServer | UpgradeTls | Connect | Cancel | Relay | Close

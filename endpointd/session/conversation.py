@@ -2,9 +2,9 @@
 
 Events go in, commands come out, in order (commands); the shell does them.  Nothing here waits, dials or closes.
 
-The client's first packet is read, encryption is declined, and its startup packet is kept as it came.  A server is asked
-for, gets the packet unchanged, and both sides' words in the login are relayed unchanged.  A client that does not wait for the
-login may have gone on already: what it said beyond the answers that the server waits for is kept for the relay.
+The client's first packet is read, encryption is agreed on or declined, and its startup packet is kept as it came.  A server
+is asked for, gets the packet unchanged, and both sides' words in the login are relayed unchanged.  A client that does not wait
+for the login may have gone on already: what it said beyond the answers that the server waits for is kept for the relay.
 
 Until the first word of a server has reached the client, another server can take its place: the client never learns that the
 first one was starting up, stopping, gone, or no longer what the endpoint stands for.  A login, once begun, is bound to its
@@ -14,7 +14,8 @@ From AuthenticationOk on the server's words are kept back until its ReadyForQuer
 server taken for the writer is a standby, or one taken for a replica a primary.
 
     OPENING → CONNECTING → ANSWERING → AUTHENTICATING → SETTLING → RELAYING
-                  ↑____________|______________________________|  (only while the client has heard nothing)
+      ↑ ↓         ↑____________|______________________________|  (only while the client has heard nothing)
+    ENCRYPTING
 """
 
 from __future__ import annotations
@@ -34,17 +35,21 @@ from endpointd.session.commands import (
     Command,
     Connect,
     Connected,
+    Encrypted,
     Event,
     NotConnected,
+    NotEncrypted,
     Relay,
     ServerGone,
     ServerSent,
     Stopped,
     ToClient,
     ToServer,
+    UpgradeTls,
 )
+from endpointd.wire.tls import Facts
 from pgwire import startup
-from pgwire.errors import ProtocolError, WireError
+from pgwire.errors import NotAPacketError, ProtocolError, WireError
 from pgwire.framing import read_message
 from pgwire.messages import (
     AuthenticationKind,
@@ -75,6 +80,8 @@ class State(StrEnum):
     """Where the conversation stands."""
 
     OPENING = "opening"
+    ENCRYPTING = "encrypting"
+    """TLS shakes hands with the client."""
     CONNECTING = "connecting"
     ANSWERING = "answering"
     """A server has the startup packet, and has not said anything that counts."""
@@ -89,12 +96,30 @@ class State(StrEnum):
 class Conversation:
     """One client's way to a session."""
 
-    def __init__(self, admit: Callable[[startup.StartupMessage], Refusal | None] = lambda _: None) -> None:
-        """*admit* is asked whether there is room for a client whom a server has just found to be who it says it is."""
+    def __init__(
+        self,
+        admit: Callable[[startup.StartupMessage], Refusal | None] = lambda _: None,
+        *,
+        offers_tls: bool = False,
+        requires_tls: bool = False,
+        client_host: str = "",
+    ) -> None:
+        """*admit* is asked whether there is room for a client whom a server has just found to be who it says it is.
+
+        *offers_tls*: whoever asks for TLS gets it; *requires_tls*: whoever does not is refused, in the name of *client_host*.
+        """
         self.state = State.OPENING
         self.startup: startup.StartupMessage | None = None
         """Known from CONNECTING on."""
+        self.encrypted: Facts | None = None
+        """What TLS has agreed on with the client."""
         self._admit = admit
+        self._offers_tls = offers_tls
+        self._requires_tls = requires_tls
+        self._client_host = client_host
+        self._is_smuggled = False
+        """Whether plaintext stood behind a request for TLS."""
+        self._has_asked = False
         self._packet = b""
         self._declined: set[type[startup.FirstPacket]] = set()
         self._client = bytearray()
@@ -125,6 +150,10 @@ class Conversation:
                 return self._client_sent(data)
             case ClientGone():
                 return self._close("the client went away", "client_left")
+            case Encrypted(facts):
+                return self._encrypted(facts)
+            case NotEncrypted(reason):
+                return self._close(f"TLS failed: {reason}", "tls_failed")
             case Connected(backend):
                 return self._connected(backend)
             case NotConnected(why) | Stopped(why):
@@ -147,6 +176,8 @@ class Conversation:
                 return self._client_answered()
             while self.state is State.OPENING and (packet := self._take_packet()) is not None:
                 commands += self._first_packet(packet)
+        except NotAPacketError as error:
+            return commands + self._close(str(error), "protocol_violation")
         except WireError as error:
             return commands + self._refuse(refusal.not_understood(error))
         return commands
@@ -165,8 +196,10 @@ class Conversation:
         return [ToServer(message(answer.kind, answer.payload))]
 
     def _take_packet(self) -> bytes | None:
-        if startup.is_direct_tls(self._client):
-            return bytes(self._client)
+        if startup.is_direct_tls(self._client) and self.encrypted is None and not self._has_asked:
+            packet = bytes(self._client)
+            self._client.clear()
+            return packet
         size = startup.packet_size(self._client)
         if size is None or len(self._client) < size:
             return None
@@ -178,23 +211,50 @@ class Conversation:
         first = startup.decode_first_packet(packet)
         match first:
             case startup.SslRequest() | startup.GssEncRequest():
-                if type(first) in self._declined:
-                    raise ProtocolError("encryption was requested twice")
-                self._declined.add(type(first))
-                return [ToClient(startup.REFUSED)]
+                return self._asked_to_encrypt(first)
             case startup.DirectTls():
-                # Whoever begins so understands nothing but TLS: there is no way to tell it anything.
-                return self._close("direct TLS is not spoken here", "direct_tls")
+                if not self._offers_tls:
+                    # Whoever begins so understands nothing but TLS: there is no way to tell it anything.
+                    return self._close("direct TLS is not spoken here", "direct_tls")
+                self.state = State.ENCRYPTING
+                return [UpgradeTls(b"", packet, is_direct=True)]
             case startup.CancelRequest(key):
                 self.state = State.CANCELLING
                 return [Cancel(key, packet)]
             case startup.StartupMessage():
                 self.startup = first
+                if self._requires_tls and self.encrypted is None:
+                    return self._refuse(refusal.no_encryption(self._client_host, first.user, first.database))
                 self._packet = packet
                 self.state = State.CONNECTING
                 return [Connect()]
             case _:
                 assert_never(first)
+
+    def _asked_to_encrypt(self, request: startup.SslRequest | startup.GssEncRequest) -> list[Command]:
+        """Answer a request for encryption. Raises VersionError for one that has its answer, as PostgreSQL does."""
+        is_ssl = isinstance(request, startup.SslRequest)
+        if type(request) in self._declined or self.encrypted is not None:
+            raise startup.unsupported(startup.SSL_CODE if is_ssl else startup.GSSENC_CODE)
+        self._has_asked = True
+        is_smuggled = len(self._client) > 0
+        if is_ssl and self._offers_tls:
+            self._is_smuggled = is_smuggled
+            self._client.clear()
+            self.state = State.ENCRYPTING
+            return [UpgradeTls(startup.ACCEPTED)]
+        self._declined.add(type(request))
+        declined: list[Command] = [ToClient(startup.REFUSED)]
+        if is_smuggled:
+            declined += self._refuse(refusal.unencrypted_data("SSL" if is_ssl else "GSSAPI encryption"))
+        return declined
+
+    def _encrypted(self, facts: Facts) -> list[Command]:
+        assert self.state is State.ENCRYPTING
+        self.encrypted = facts
+        self.state = State.OPENING
+        # Told inside TLS, where nobody between can take it away.
+        return self._refuse(refusal.unencrypted_data("SSL")) if self._is_smuggled else []
 
     # The server's side
 
@@ -269,7 +329,7 @@ class Conversation:
         return name == "in_hot_standby" and (value == "on") is self._backend.is_writer
 
     def _server_gone(self, why: Refusal | None) -> list[Command]:
-        if self.state in (State.OPENING, State.CONNECTING, State.CANCELLING):
+        if self.state in (State.OPENING, State.ENCRYPTING, State.CONNECTING, State.CANCELLING):
             return []
         failed = self._backend
         assert failed is not None

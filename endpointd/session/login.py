@@ -25,20 +25,24 @@ from endpointd.session.commands import (
     Command,
     Connect,
     Connected,
+    Encrypted,
     Event,
     NotConnected,
+    NotEncrypted,
     Relay,
     ServerGone,
     ServerSent,
     Stopped,
     ToClient,
     ToServer,
+    UpgradeTls,
 )
 from endpointd.session.conversation import Conversation, State
 from endpointd.session.shared import Shared
 from endpointd.session.startupsettings import refused_at_startup, relaxed_at_startup
 from endpointd.wire.dial import dial
 from endpointd.wire.link import Inbox, Link
+from endpointd.wire.tls import Facts, Failure
 from pgtopology.node import Address
 from pgwire.messages import BackendKey
 from pgwire.startup import StartupMessage
@@ -78,7 +82,13 @@ class Login:
 
         *guest* is the client as the reception knows it: a stranger until it has said who it is.
         """
-        self._conversation = Conversation(self._take_place)
+        self._identity = shared.tls.clients
+        self._conversation = Conversation(
+            self._take_place,
+            offers_tls=self._identity is not None,
+            requires_tls=shared.tls.is_required,
+            client_host=client.host,
+        )
         self.backend: Backend | None = None
         self.end = Close("the client went away", "client_left")
         """Why it ended without a session, when it has."""
@@ -99,6 +109,7 @@ class Login:
         self._connect: Connect | None = None
         self._connecting: asyncio.Timeout | None = None
         self._cancel: Cancel | None = None
+        self._tls_outcome: Facts | Failure | None = None
         self._evicted: Refusal | None = None
         self._stopped: Refusal | None = None
         self._watch: Relaxed | None = None
@@ -115,6 +126,11 @@ class Login:
     def startup(self) -> StartupMessage | None:
         """What the client asked for, once it has."""
         return self._conversation.startup
+
+    @property
+    def encrypted(self) -> Facts | None:
+        """What TLS has agreed on with the client."""
+        return self._conversation.encrypted
 
     @property
     def is_bound(self) -> bool:
@@ -168,6 +184,9 @@ class Login:
         if self._evicted is not None:
             why, self._evicted = self._evicted, None
             return ServerGone(why)
+        if self._tls_outcome is not None:
+            outcome, self._tls_outcome = self._tls_outcome, None
+            return NotEncrypted(outcome.reason) if isinstance(outcome, Failure) else Encrypted(outcome)
         if conversation.wants_client and len(self._client_inbox):
             return ClientSent(self._client_inbox.take())
         if self._client_inbox.is_broken or (self._client_inbox.has_ended and (conversation.wants_client or server is None)):
@@ -217,6 +236,11 @@ class Login:
             case ToServer(data):
                 assert self._server is not None
                 self._server.write(data)
+            case UpgradeTls(answer, received, is_direct):
+                assert self._identity is not None
+                self._client.start_tls(
+                    self._identity.channel(is_direct=is_direct), self._tls_told, answer=answer, received=received
+                )
             case Connect():
                 self._drop_server()
                 self._connect = command
@@ -232,6 +256,12 @@ class Login:
                     self._shared.connector.is_full(self.backend)
             case _:
                 assert_never(command)
+
+    def _tls_told(self, outcome: Facts | Failure) -> None:
+        if not isinstance(outcome, Failure):
+            metrics.TLS_HANDSHAKES.labels(self._door, outcome.version).inc()
+        self._tls_outcome = outcome
+        self._poke()
 
     async def _find_server(self, connect: Connect) -> None:
         self._connect = self._watch = None

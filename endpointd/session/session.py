@@ -86,6 +86,11 @@ class Session:
         return self._login.startup
 
     @property
+    def tls_version(self) -> str | None:
+        """The version of TLS that the client speaks; None if it speaks in plaintext."""
+        return self._login.encrypted.version if self._login.encrypted is not None else None
+
+    @property
     def facts(self) -> Facts | None:
         """What is known of its relay, once there is one."""
         return self._shared.engine.facts(self.number) if self._relayed is not None else self._facts

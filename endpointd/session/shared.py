@@ -10,6 +10,7 @@ from endpointd.routing.switchboard import Switchboard
 from endpointd.servers.connector import Connector
 from endpointd.session.cancelkeys import CancelKeys
 from endpointd.session.quota import Quota
+from endpointd.wire.keeper import TlsKeeper
 
 CANCELS_MAX = 64
 """On their way to servers at once: a storm of them must not take the servers' connections. The others wait their turn."""
@@ -22,6 +23,7 @@ class Shared:
     board: Switchboard
     connector: Connector
     engine: Engine
+    tls: TlsKeeper
     quota: Quota = field(default_factory=Quota)
     keys: CancelKeys = field(default_factory=CancelKeys)
     cancels: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CANCELS_MAX))

@@ -173,6 +173,12 @@ class Link(asyncio.BufferedProtocol):
         return name_of(name)
 
     @property
+    def host(self) -> str:
+        """The address of who is at the other end, without its port."""
+        name = self._transport.get_extra_info("peername") if self._transport is not None else None
+        return str(name[0]) if isinstance(name, tuple) and name else ""
+
+    @property
     def descriptor(self) -> int:
         """The number of its socket; -1 if it has none."""
         sock = self._transport.get_extra_info("socket") if self._transport is not None else None

@@ -19,16 +19,20 @@ from endpointd.session.commands import (
     Command,
     Connect,
     Connected,
+    Encrypted,
     Event,
     NotConnected,
+    NotEncrypted,
     Relay,
     ServerGone,
     ServerSent,
     Stopped,
     ToClient,
     ToServer,
+    UpgradeTls,
 )
 from endpointd.session.conversation import LOGIN_BYTES_MAX, Conversation, State
+from endpointd.wire.tls import Facts
 from pgtopology.node import Address, NodeName
 from pgwire import messages as m
 from pgwire import startup
@@ -43,6 +47,7 @@ CHALLENGE = m.encode_authentication(m.Authentication(m.AuthenticationKind.SASL_C
 FINAL = m.encode_authentication(m.Authentication(m.AuthenticationKind.SASL_FINAL, b"v=1"))
 ABOUT = m.parameter_status("in_hot_standby", "off") + m.backend_key_data(KEY)
 STANDBY = m.parameter_status("in_hot_standby", "on")
+FACTS = Facts("TLSv1.3", "TLS_AES_256_GCM_SHA384", "localhost", "postgresql", None, b"binding")
 READY = m.ready_for_query("I")
 STARTING = m.error_response("FATAL", "57P03", "the database system is starting up")
 PASSWORD = m.sasl_initial_response("SCRAM-SHA-256", b"n,,n=,r=x")
@@ -51,8 +56,8 @@ PASSWORD = m.sasl_initial_response("SCRAM-SHA-256", b"n,,n=,r=x")
 class Play:
     """A conversation and the script it is held against."""
 
-    def __init__(self, admit: Callable[[startup.StartupMessage], refusal.Refusal | None] = lambda _: None) -> None:
-        self.conversation = Conversation(admit)
+    def __init__(self, admit: Callable[[startup.StartupMessage], refusal.Refusal | None] = lambda _: None, **how: Any) -> None:
+        self.conversation = Conversation(admit, **how)
 
     def on(self, event: Event, *expected: Command) -> Play:
         """Let *event* happen; exactly *expected* must be commanded."""
@@ -120,14 +125,85 @@ def test_encryption_is_declined_and_the_client_goes_on() -> None:
     play.on(ClientSent(HELLO), Connect())
 
 
-def test_encryption_and_startup_in_one_breath() -> None:
-    Play().on(ClientSent(startup.SSL_REQUEST + HELLO), ToClient(b"N"), Connect())
+@pytest.mark.parametrize(("asks", "name"), [(startup.SSL_REQUEST, "SSL"), (startup.GSSENC_REQUEST, "GSSAPI encryption")])
+def test_what_was_said_before_the_answer_to_a_request_for_encryption_is_refused(asks: bytes, name: str) -> None:
+    Play().on(ClientSent(asks + HELLO), ToClient(b"N"), *refused(refusal.unencrypted_data(name)))
 
 
-def test_encryption_asked_for_twice_is_a_violation() -> None:
+def test_encryption_asked_for_twice_is_a_version_that_nobody_speaks() -> None:
     play = Play().on(ClientSent(startup.SSL_REQUEST), ToClient(b"N"))
     commands = play.conversation.handle(ClientSent(startup.SSL_REQUEST))
-    assert commands[-1] == Close("encryption was requested twice", "protocol_violation", "08P01")
+    assert commands[-1] == Close(
+        "unsupported frontend protocol 1234.5679: server supports 3.0 to 3.2", "unsupported_version", "0A000"
+    )
+
+
+def test_whoever_asks_for_tls_gets_it_and_begins_anew() -> None:
+    play = Play(offers_tls=True).on(ClientSent(startup.GSSENC_REQUEST), ToClient(b"N"))
+    play.on(ClientSent(startup.SSL_REQUEST), UpgradeTls(b"S"))
+    assert not play.conversation.wants_client
+    play.on(Encrypted(FACTS)).on(ClientSent(HELLO), Connect())
+    assert play.conversation.encrypted == FACTS
+
+
+def test_direct_tls_is_begun_with_what_has_come() -> None:
+    play = Play(offers_tls=True).on(ClientSent(b"\x16\x03"), UpgradeTls(b"", b"\x16\x03", is_direct=True))
+    play.on(Encrypted(FACTS)).on(ClientSent(HELLO), Connect())
+
+
+def test_direct_tls_is_no_packet_where_something_else_was_said_before() -> None:
+    for said in (startup.SSL_REQUEST, startup.GSSENC_REQUEST):
+        play = Play().on(ClientSent(said), ToClient(b"N"))
+        play.on(ClientSent(b"\x16\x03\x01\x00\x80"), Close("invalid length of startup packet", "protocol_violation"))
+
+
+def test_plaintext_before_tls_is_refused_inside_tls() -> None:
+    play = Play(offers_tls=True).on(ClientSent(startup.SSL_REQUEST + HELLO), UpgradeTls(b"S"))
+    play.on(Encrypted(FACTS), *refused(refusal.unencrypted_data("SSL")))
+
+
+@pytest.mark.parametrize("asks", [startup.SSL_REQUEST, startup.GSSENC_REQUEST])
+def test_encryption_inside_tls_is_a_version_that_nobody_speaks(asks: bytes) -> None:
+    play = Play(offers_tls=True).on(ClientSent(startup.SSL_REQUEST), UpgradeTls(b"S")).on(Encrypted(FACTS))
+    close = play.conversation.handle(ClientSent(asks))[-1]
+    assert isinstance(close, Close)
+    assert close.kind == "unsupported_version"
+
+
+def test_tls_that_fails_is_the_end() -> None:
+    play = Play(offers_tls=True).on(ClientSent(startup.SSL_REQUEST), UpgradeTls(b"S"))
+    play.on(NotEncrypted("unknown ca"), Close("TLS failed: unknown ca", "tls_failed"))
+
+
+def test_who_must_speak_tls_and_does_not_is_refused_in_pg_hbas_words_and_may_cancel() -> None:
+    play = Play(offers_tls=True, requires_tls=True, client_host="10.0.0.1")
+    play.on(ClientSent(HELLO), *refused(refusal.no_encryption("10.0.0.1", "u", "d")))
+    assert play.conversation.startup is not None
+    packet = startup.encode_cancel(KEY)
+    Play(offers_tls=True, requires_tls=True).on(ClientSent(packet), Cancel(KEY, packet))
+    play = Play(offers_tls=True, requires_tls=True).on(ClientSent(startup.SSL_REQUEST), UpgradeTls(b"S"))
+    play.on(Encrypted(FACTS)).on(ClientSent(HELLO), Connect())
+
+
+SILENTLY_CLOSED = {
+    "a goodbye": b"X\0\0\0\4",
+    "http": b"GET / HTTP/1.1\r\n\r\n",
+    "shorter than its own header": b"\0\0\0\7",
+    "too long": (10_005).to_bytes(4, "big"),
+    "a cancel request without a key": b"\0\0\0\x0c\x04\xd2\x16\x2eabcd",
+}
+
+
+@pytest.mark.parametrize("said", SILENTLY_CLOSED.values(), ids=SILENTLY_CLOSED)
+def test_what_is_no_first_packet_is_closed_without_a_word(said: bytes) -> None:
+    [close] = Play().conversation.handle(ClientSent(said))
+    assert isinstance(close, Close)
+    assert (close.kind, close.sqlstate) == ("protocol_violation", None)
+
+
+def test_no_user_is_no_authorization() -> None:
+    commands = Play().conversation.handle(ClientSent(b"\0\0\0\x09\0\3\0\0\0"))
+    assert commands[-1] == Close("no PostgreSQL user name specified in startup packet", "protocol_violation", "28000")
 
 
 def test_direct_tls_is_closed_at_its_first_byte() -> None:
@@ -173,8 +249,11 @@ def test_the_last_token_of_gss_waits_for_no_answer() -> None:
 
 
 def test_what_is_no_packet_is_refused() -> None:
-    commands = Conversation().handle(ClientSent(b"GET / HTTP/1.1\r\n"))
-    assert commands[-1] == Close("invalid length of startup packet", "protocol_violation", "08P01")
+    commands = Conversation().handle(ClientSent(packet_without_terminator := b"\0\0\0\x0d\0\3\0\0user\1"))
+    assert len(packet_without_terminator) == 13
+    assert commands[-1] == Close(
+        "invalid startup packet layout: expected terminator as last byte", "protocol_violation", "08P01"
+    )
 
 
 def test_nobody_to_connect_to() -> None:
@@ -317,7 +396,8 @@ def test_a_server_that_breaks_the_protocol_or_says_too_much_is_left() -> None:
 def test_any_chunking_gives_the_same_words(data: st.DataObject) -> None:
     """Whatever the network does to the chunks, both sides are told the same bytes in the same order."""
     script: list[tuple[Any, bytes]] = [
-        (ClientSent, startup.SSL_REQUEST + HELLO),
+        (ClientSent, startup.SSL_REQUEST),
+        (ClientSent, HELLO),
         (ServerSent, SASL),
         (ClientSent, PASSWORD),
         (ServerSent, CHALLENGE + FINAL + OK + ABOUT + READY),

@@ -14,14 +14,14 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemonkit.x509 import read_certificate
+from pgwire.x509 import read_certificate
 from tests.certificates import server
 
 _RSA = rsa.generate_private_key(65537, 2048)
 _EC = ec.generate_private_key(ec.SECP256R1())
 
 
-def made(key: Any, algorithm: hashes.HashAlgorithm | None, until: dt.datetime, **more: Any) -> bytes:
+def made(key: Any, algorithm: Any, until: dt.datetime, **more: Any) -> bytes:
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "x")])
     builder = x509.CertificateBuilder(name, name, key.public_key(), 1, dt.datetime(1999, 12, 31, tzinfo=dt.UTC), until)
     return builder.sign(key, algorithm, **more).public_bytes(serialization.Encoding.DER)

@@ -1,0 +1,98 @@
+"""Who holds what TLS is spoken with, and takes up a file that has changed.
+
+A swap is whole: a connection goes on with what it began with, the next one gets the new.  Files that cannot be used change
+nothing and are one line in the log; certificate and key may be replaced one after the other, so a change is looked at when
+nothing has changed since the last look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import os
+from pathlib import Path
+
+from daemonkit.logs import get_logger
+from endpointd import metrics
+from endpointd.settings import ServersSettings, TlsSettings
+from endpointd.wire.identity import CertificateError, ServerIdentity, ServersTls, load_server_identity, load_servers_tls
+
+LOOK_EVERY_S = 2.0
+"""Between two looks at the files; a stat each."""
+
+_Marks = tuple[tuple[int, int, int] | None, ...]
+
+
+class TlsKeeper:
+    """One for the process."""
+
+    def __init__(self, clients: TlsSettings, servers: ServersSettings) -> None:
+        """Load all files. Raises CertificateError."""
+        self.clients: ServerIdentity | None = None
+        """What doors prove themselves with; None if they speak no TLS."""
+        self.servers: ServersTls | None = None
+        """How servers are spoken to; None: in plaintext."""
+        self.is_required = False
+        """Whether clients must speak TLS."""
+        self._settings = clients, servers
+        self._tried: _Marks = ()
+        self.take_up(clients, servers)
+
+    def take_up(self, clients: TlsSettings, servers: ServersSettings) -> None:
+        """Speak as these settings say from now on. Raises CertificateError; then everything stays as it was."""
+        marks = _marks(clients, servers)
+        identity, to_servers = load_server_identity(clients), load_servers_tls(servers)
+        self.clients, self.servers = identity, to_servers
+        self.is_required = clients.mode == "require"
+        self._settings, self._tried = (clients, servers), marks
+        metrics.CERTIFICATE_END.clear()
+        if identity is not None:
+            metrics.CERTIFICATE_END.labels("clients").set(identity.certificate.not_after.timestamp())
+
+    def complain(self) -> None:
+        """Say in the log what clients will find wrong with the certificate, if anything: better served so than not at all."""
+        why = self.clients.complaint(dt.datetime.now(dt.UTC)) if self.clients is not None else None
+        if why is not None:
+            get_logger().error("clients that verify the certificate will not connect", reason=why)
+
+    async def run(self) -> None:
+        """Take up changed files, for ever."""
+        last = self._tried
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            now = _marks(*self._settings)
+            if now == last and now != self._tried:
+                self._try_anew(now)
+            last = now
+
+    def _try_anew(self, marks: _Marks) -> None:
+        self._tried = marks
+        try:
+            fresh = load_server_identity(self._settings[0])
+            why = fresh.complaint(dt.datetime.now(dt.UTC)) if fresh is not None else None
+            if why is not None:
+                raise CertificateError(why)
+            self.take_up(*self._settings)
+        except CertificateError as error:
+            get_logger().error("changed certificates cannot be used, the former ones stay", reason=str(error))
+            return
+        certificate = self.clients.certificate if self.clients is not None else None
+        get_logger().info(
+            "changed certificates taken up",
+            sha256=certificate.sha256 if certificate is not None else None,
+            not_after=certificate.not_after.isoformat() if certificate is not None else None,
+        )
+
+
+def _marks(clients: TlsSettings, servers: ServersSettings) -> _Marks:
+    """Return by what a change of each file is known."""
+    paths = (clients.certificate, clients.key, clients.client_ca, servers.ca, servers.certificate, servers.key)
+    return tuple(_mark(path) for path in paths if path is not None)
+
+
+def _mark(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = os.stat(path)  # noqa: PTH116 - the same, and it says that it follows links
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
