@@ -14,6 +14,7 @@ from cluster_manager.api.control import Control
 from cluster_manager.dns.kept import kept_document
 from cluster_manager.dns.process import DnsProcess
 from cluster_manager.operations.drill import Drills
+from cluster_manager.operations.node_changes import NodeChanges
 from cluster_manager.provision.external import ExternalProvisioner
 from cluster_manager.provision.local import LocalProvisioner
 from cluster_manager.provision.provisioner import Provisioner
@@ -90,14 +91,15 @@ async def serve(manager: Running[ManagerSettings], secrets: Secrets) -> None:
             recorder = FlightRecorder(manager=holder, boot=boot_id(), before=before)
             flights = FlightWriter(recorder, files, ended_before=before.epoch if before is not None and before.ended else None)
             chronicle = Chronicle(journal, flights)
+            provisioner = provisioner_of(settings)
             reconciler = Reconciler(
-                settings, secrets.noded_token, store, chronicle, publish, feed.are_settled, feed.seen, recorder
+                settings, secrets.noded_token, store, chronicle, publish, feed.are_settled, feed.seen, recorder, provisioner
             )
             async with reconciler.executor as executor:
-                provisioner = provisioner_of(settings)
+                changes = NodeChanges(reconciler, provisioner)
                 rehearsals = Drills(reconciler, executor, files)
                 late_ms = life.lag.stood_still_ms
-                control = Control(reconciler, store, feed, journal, chronicle, flights, rehearsals, provisioner, late_ms)
+                control = Control(reconciler, store, feed, journal, chronicle, flights, rehearsals, changes, late_ms)
                 metrics = ManagerMetrics(reconciler, chronicle, lambda: bool(feed.proxies()))
                 flights.on_ended = metrics.ended
                 server = HttpServer(

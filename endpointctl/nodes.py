@@ -131,7 +131,7 @@ def remove(
 
         layout = _local_cluster(target)
         known_nodes = _names(layout)
-        if node not in known_nodes:
+        if node not in known_nodes and not await _is_being_added(target, node):
             raise WrongUsage(f'there is no node "{node}"', hint=f"the nodes are {', '.join(known_nodes)}")
         if purge:
             confirm(f"Take {node} out of the cluster and remove {layout.node(node)} with all data?", yes=yes)
@@ -260,6 +260,15 @@ def _local_cluster(target: Target) -> Layout:
     if read_plan(layout) is None:
         raise Failure(f"no cluster in {layout.root}", hint="make one with `endpointctl up`, or name one with --data-dir")
     return layout
+
+
+async def _is_being_added(target: Target, node: str) -> bool:
+    """Return whether *node* is in no plan because it could not be made yet: who ordered it may take that back."""
+    from endpointctl.api import fetch_status, manager
+
+    async with manager(target) as client:
+        status = await fetch_status(client)
+    return any(change.name == node for change in status.node_changes)
 
 
 def _names(layout: Layout) -> list[str]:

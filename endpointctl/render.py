@@ -15,12 +15,13 @@ from rich.text import Text
 
 from daemonkit.escape import visible, visible_value
 from endpointctl.listing import Column, Listing, Row
+from pgtopology.desired_nodes import Wish
 from pgtopology.event import Event
 from pgtopology.explanation import Explanation
 from pgtopology.history import PastWriter
 from pgtopology.node import NodeState
 from pgtopology.observation import SLOTS_FREE_MIN
-from pgtopology.status import NodeStatus, ProxyStatus, SlotStatus, Status
+from pgtopology.status import NodeChangeStatus, NodeStatus, ProxyStatus, SlotStatus, Status
 
 _STATE_STYLES = {
     "healthy": "bold green",
@@ -218,6 +219,21 @@ def _pending(status: Status) -> list[RenderableType]:
     return [Text(f"ordered: {status.order_pending} (`endpointctl withdraw` takes it back)")]
 
 
+def _node_changes(status: Status) -> list[RenderableType]:
+    return [Text(_node_change(change)) for change in status.node_changes]
+
+
+def _node_change(change: NodeChangeStatus) -> str:
+    leaves = change.wish == Wish.LEAVING
+    text = f"{change.name} {'leaves' if leaves else 'is being added'}: {change.step}"
+    if change.waits_for is not None:
+        text += f", {change.waits_for}"
+    if change.next_try is not None:
+        text += f" (failed {change.failures} times, tried again at {change.next_try}"
+        text += ")" if leaves else f"; `endpointctl node remove {change.name}` takes it back)"
+    return text
+
+
 def _endpoints(status: Status) -> list[RenderableType]:
     doors = (("writer", status.endpoints.writer), ("reader", status.endpoints.reader))
     return [Text(f"{name}: {door.host}:{door.port} ({door.dns})") for name, door in doors]
@@ -253,6 +269,7 @@ SECTIONS: tuple[Callable[[Status], list[RenderableType]], ...] = (
     _diagnosis,
     _warnings,
     _pending,
+    _node_changes,
     _nodes,
     _quorum,
     _survives,

@@ -21,6 +21,10 @@ class MessageError(ValueError):
     """A peer's message cannot be used; the text says which field and why."""
 
 
+class NewerFormat(MessageError):  # noqa: N818 - the name says what is known
+    """It was written by a newer version of ours."""
+
+
 class _Versioned(msgspec.Struct, frozen=True):
     format_version: int = FORMAT_VERSION
 
@@ -41,7 +45,7 @@ def decode(data: bytes | str, kind: type[T]) -> T:
     try:
         version = _version_decoder.decode(data).format_version
         if version > FORMAT_VERSION:
-            raise MessageError(f"format_version {version} is newer than {FORMAT_VERSION}, the newest known here")
+            raise NewerFormat(f"format_version {version} is newer than {FORMAT_VERSION}, the newest known here")
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, RecursionError) as error:  # nested too deeply is garbage like any other
         raise MessageError(f"not a {kind.__name__}: {error}") from error

@@ -185,6 +185,24 @@ class SlotStatus(msgspec.Struct, frozen=True, kw_only=True):
     """It can never be used again: its WAL is gone."""
 
 
+class NodeChangeStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """An order that a node comes or goes, which is not finished."""
+
+    name: NodeName
+    zone: str | None
+    """Where it is to be; None: where its provisioner puts it."""
+    wish: str
+    """wanted or leaving"""
+    step: str
+    """What is due: provision, register and settle of one that is wanted, retire, delete and forget of one that leaves."""
+    waits_for: str | None
+    """What that waits for, or why it failed; None if it is being done."""
+    failures: int
+    """How often in a row the provisioner did not do it."""
+    next_try: str | None
+    """When it is asked next, ISO 8601; None unless it failed."""
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The whole."""
 
@@ -219,6 +237,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     slots: tuple[SlotStatus, ...] = ()
     order_pending: str | None = None
     """The failover or switchover that was accepted and has not begun, and what it waits for; None if there is none."""
+    node_changes: tuple[NodeChangeStatus, ...] = ()
+    """Orders that nodes come or go, as far as they are not finished."""
     order_given_up: str | None = None
     """Why the newest failover or switchover that was accepted ended before anything was changed; None if it did not."""
     repairs: tuple[str, ...] = ()

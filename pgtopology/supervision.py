@@ -55,6 +55,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     name: str | None = None
     zone: str | None = None
     """Of a node to be added."""
+    rehearse: bool = False
+    """Of a node to be added: only say which one it would be, or what is against it."""
     purge: bool = False
     """Whether the data of a node to be removed goes too."""
     marked: bool = False
@@ -75,6 +77,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     programs: tuple[ProgramReport, ...] = ()
     node: PlannedNode | None = None
     """The one that was added."""
+    gone: bool = False
+    """Of a node that the manager has taken away: there is none of that name, and nothing left to do about it."""
 
 
 class AddNode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

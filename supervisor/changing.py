@@ -95,17 +95,27 @@ class Changes:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def knows(self, name: str) -> bool:
+        """Return whether there is a node *name*, or anything left to do about one."""
+        return self._plan.find(name) is not None or self._plan.find_leaving(name) is not None
+
+    def propose(self, name: str | None, zone: str | None) -> PlannedNode:
+        """Return the node that `add` would add. Raises Failure as it would, as far as that can be known beforehand."""
+        if self._ended:
+            raise Failure("the cluster is being stopped", hint="bring it back with `endpointctl up` first")
+        node = choose_node(self._plan, name, zone, is_in_the_way=lambda taken: self._layout.node(taken).exists())
+        if self._plan.find(node.name) is None:
+            self._require_ports(node)
+        return node
+
     def add(self, name: str | None, zone: str | None) -> PlannedNode:
         """Make *name*, or else the first free name, a node and start it. Raises Failure.
 
         For a node that is there already everything is written and started again: so an interrupted command is repeated.
         """
-        if self._ended:
-            raise Failure("the cluster is being stopped", hint="bring it back with `endpointctl up` first")
-        node = choose_node(self._plan, name, zone, is_in_the_way=lambda taken: self._layout.node(taken).exists())
+        node = self.propose(name, zone)
         try:
             if self._plan.find(node.name) is None:
-                self._require_ports(node)
                 self._write(with_node(self._plan, node))
             files = settings_files(self._plan, self._layout, preferences_in_force(self._layout, self._plan))
             wanted = {self._layout.settings_file(node.name), self._layout.settings_file(MANAGER_PROGRAM)}
@@ -136,7 +146,8 @@ class Changes:
         if self._ended:
             raise Failure("the cluster is being stopped", hint="give the order again after `endpointctl up`")
         try:
-            self._write(with_leaving(self._plan, name, purge=purge))
+            if (wanted := with_leaving(self._plan, name, purge=purge)) != self._plan:
+                self._write(wanted)  # who asks how far it is gives the same order again
         except OSError as error:
             raise Failure(f'"{name}" cannot be taken out: {error}', hint="then give the order again") from error
         self._lead_out(name)
@@ -175,11 +186,11 @@ class Changes:
             self._log.error("node could not be taken out", node=name, reason=str(error))
 
     async def _until_no_voter(self, client: HttpClient, name: str) -> None:
-        """Wait until the document says that *name* leaves and votes no more. Raises HttpRefused if it may not leave."""
+        """Wait until the document says that *name* leaves and votes no more, or has none. Raises HttpRefused if it may not."""
         asked_at = time.monotonic()
         while True:
             document = await _document(client)
-            if document is not None and _is_marked(document, name):
+            if document is not None and _is_marked_or_unknown(document, name):
                 if document.writer != name and (document.voters is None or document.voters.find(name) is None):
                     return
             elif document is not None and time.monotonic() - asked_at > ASK_AGAIN_S:
@@ -242,9 +253,9 @@ def free_name(place: Path, now: datetime) -> Path:
     return place.with_name(f"{place.name}.removed-{now:%Y%m%dT%H%M%S}")
 
 
-def _is_marked(document: Topology, name: str) -> bool:
+def _is_marked_or_unknown(document: Topology, name: str) -> bool:
     member = document.member(name)
-    return member is not None and member.leaving
+    return member is None or member.leaving
 
 
 async def _mark(client: HttpClient, name: str) -> None:

@@ -271,7 +271,10 @@ class Supervisor:
     async def _change(self, wanted: Order) -> Answer:
         try:
             if wanted.do == "add":
-                return Answer(done=True, node=self._changes.add(wanted.name, wanted.zone))
+                add = self._changes.propose if wanted.rehearse else self._changes.add
+                return Answer(done=True, node=add(wanted.name, wanted.zone))
+            if wanted.marked and not self._changes.knows(wanted.name or ""):
+                return Answer(done=True, gone=True)
             said = act_headers(wanted.operator, wanted.command)
             await self._changes.remove(wanted.name or "", purge=wanted.purge, marked=wanted.marked, headers=said)
         except Failure as failure:

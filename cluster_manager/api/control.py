@@ -21,9 +21,8 @@ from cluster_manager.not_done import NotDone, NotFound, Refused, Unanswered, Una
 from cluster_manager.operations import configuring
 from cluster_manager.operations.drill import Drills
 from cluster_manager.operations.handover import news_refusal, rehearse_switchover
-from cluster_manager.operations.node_changes import add_node, take_out
+from cluster_manager.operations.node_changes import NodeChanges
 from cluster_manager.operations.node_orders import carry_out
-from cluster_manager.provision.provisioner import Provisioner
 from cluster_manager.proxies.feed import Feed
 from cluster_manager.record.chronicle import Chronicle
 from cluster_manager.record.flight_files import FlightWriter
@@ -123,7 +122,7 @@ class Control:
         chronicle: Chronicle,
         flights: FlightWriter,
         rehearsals: Drills,
-        provisioner: Provisioner,
+        node_changes: NodeChanges,
         late_ms: Callable[[], int] = int,
     ) -> None:
         """*late_ms* says for how long the manager's loop stood still lately."""
@@ -134,7 +133,7 @@ class Control:
         self._chronicle = chronicle
         self._flights = flights
         self._rehearsals = rehearsals
-        self._provisioner = provisioner
+        self._node_changes = node_changes
         self._acts = Acts(journal, self._epoch)
         self._late_ms = late_ms
 
@@ -308,14 +307,14 @@ class Control:
         if order in ("reinit", "remove"):
             require(request, Scope.ADMIN)  # a copy of the data goes
         if order == "remove":
-            out = await take_out(self._reconciler, self._provisioner, name, purge=body.purge)
+            out = await self._node_changes.take_out(name, purge=body.purge)
             return json_response(NodeOrderDone(out.text, by_others=out.by_others), 202)
         done = await carry_out(self._reconciler, name, order, force=body.force)
         return json_response(NodeOrderDone(done), 202)
 
     async def _add_node(self, request: web.Request) -> web.Response:
         wanted = await _body(request, AddNode)
-        node = await add_node(self._provisioner, wanted.name, wanted.zone)
+        node = await self._node_changes.add(wanted.name, wanted.zone)
         return json_response(NodeAdded(node=node), 202)
 
     async def _config(self, _request: web.Request) -> web.Response:

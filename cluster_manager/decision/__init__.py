@@ -8,6 +8,7 @@ What a decision looks at
     `request`            what an operator asks for
     `actions`            what may be ordered, and the one thing that may be written
     `flapping`           how soon one failover may follow another upon soft evidence
+    `tries`              what became of orders about the machine of a node, and when the next one is due
     `view`               all of it together, as one frozen value
 
 What is the case
@@ -19,6 +20,10 @@ What is the case
     `carrying`           what a handover would do to users' slots
     `prospects`          what would be survived, and whether the cluster is stuck
     `refusal`            may an operator's order be carried out?
+
+Which nodes there are to be
+    `leaving`            may a node leave for good?
+    `provisioning`       the desired nodes against those that are there: what is due about each
 
 There is no cluster, or its document is lost
     `bootstrap`          making one, on explicit order only

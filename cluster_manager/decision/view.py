@@ -15,6 +15,7 @@ from cluster_manager.decision.flapping import AntiFlap
 from cluster_manager.decision.nodeview import NodeSpec, NodeView
 from cluster_manager.decision.request import Request
 from cluster_manager.decision.timings import Timings
+from cluster_manager.decision.tries import Desired
 from pgtopology.document import Durability, Endpoints, Topology
 from pgtopology.epoch import NO_EPOCH, NO_REVISION, Epoch, Revision
 from pgtopology.node import NodeName, sync_name
@@ -100,6 +101,8 @@ class View:
     """The slots the writer was last told to keep, in this epoch since this manager runs."""
     reader_lag_max_ms: int = 0
     """How old what a replica shows may be for the reader endpoint; 0: however old."""
+    desired: tuple[Desired, ...] | None = None
+    """The nodes the cluster is to have, and what was tried; None until the record was read."""
     wall_time: str = ""
     """ISO 8601, only to be written into what people read."""
     timings: Timings = field(default_factory=Timings)

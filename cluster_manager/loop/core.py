@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import assert_never
 
 import msgspec
 
-from cluster_manager.decision import plan as plans
 from cluster_manager.decision import refusal as refusals
 from cluster_manager.decision.actions import WriteDocument
 from cluster_manager.decision.diagnose import Diagnosis
@@ -22,6 +21,7 @@ from cluster_manager.decision.nodeview import NEVER_MS
 from cluster_manager.decision.plan import CALM_WAKE_MS, Plan
 from cluster_manager.decision.request import Request
 from cluster_manager.decision.view import View, VotersSent
+from cluster_manager.loop import events
 from cluster_manager.loop.effects import (
     Decided,
     DocumentWritten,
@@ -34,30 +34,12 @@ from cluster_manager.loop.effects import (
     Write,
     WriteFailed,
 )
-from cluster_manager.loop.events import (
-    Answered,
-    Asked,
-    Configured,
-    Edited,
-    Event,
-    Late,
-    Loaded,
-    Observed,
-    Ordered,
-    Outside,
-    Overtaken,
-    PortTried,
-    StoreFailed,
-    Turn,
-    Withdrawn,
-    Woken,
-    Written,
-)
 from cluster_manager.loop.known import KnownDocument
 from cluster_manager.loop.nodes import Nodes
 from cluster_manager.loop.orderbook import OrderBook
+from cluster_manager.loop.rules import Rules
 from cluster_manager.loop.settings import LoopSettings
-from pgtopology import succession
+from cluster_manager.loop.wishes import Wishes
 from pgtopology.document import Topology
 from pgtopology.epoch import Revision
 from pgtopology.node import NodeName
@@ -71,15 +53,6 @@ WITHDRAWN = "an operator withdrew it"
 NOTHING_PENDING = "nothing that was asked for waits to begin"
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """The functions that the loop goes by. The simulator takes one away at a time, and looks who notices."""
-
-    decide: Callable[[View], Plan] = plans.decide
-    refusal: Callable[[View, Request], str | None] = refusals.refusal
-    may_follow: Callable[[Topology, Topology], str | None] = succession.may_follow
-
-
 class Loop:
     """One manager process, without its hands and ears."""
 
@@ -87,7 +60,7 @@ class Loop:
         """It sleeps until it is woken: give `Woken` once the lease is held."""
         self._settings = settings
         self._rules = rules if rules is not None else Rules()
-        self._outside = Outside()
+        self._outside = events.Outside()
         self._due_ms = NEVER_MS
         self._awaited: Read | Write | None = None
         """What the store still owes an answer to."""
@@ -97,6 +70,7 @@ class Loop:
         self._hindered_since_ms: float | None = None
         self.nodes = Nodes(settings.specs)
         self.orders = OrderBook()
+        self.wishes = Wishes()
         self.request: Request | None = None
         """What an operator asked for, while it has not begun."""
         self.given_up: str | None = None
@@ -123,43 +97,51 @@ class Loop:
         writer = self.document.writer if self.document is not None else None
         return writer if self.nodes.is_silent(writer, now_ms) else None
 
-    def handle(self, event: Event, now_ms: float) -> Effects:
+    def handle(self, event: events.Event, now_ms: float) -> Effects:
         """Take in what happened at *now_ms*, and return what is to be done about it."""
         match event:
-            case Observed():
+            case events.Observed():
                 restful = self.plan is not None and self.plan.is_restful
                 return self._woken(now_ms) if self.nodes.take(event.observation, now_ms) or not restful else self._effects()
-            case Turn():
+            case events.Turn():
                 self._outside = event.outside
                 return self._turn(now_ms)
-            case Answered():
+            case events.Answered():
                 if not self.orders.is_awaited(event.number):
                     return self._effects()
                 failed = self.orders.answered(event.number, event.outcome, self.nodes, now_ms)
                 return self._woken(now_ms, notes=(failed,) if failed is not None else ())
-            case Written():
+            case events.Written():
                 return self._written(now_ms)
-            case Overtaken():
+            case events.Overtaken():
                 return self._overtaken(now_ms)
-            case StoreFailed():
+            case events.StoreFailed():
                 return self._store_failed(event.problem, now_ms)
-            case Loaded():
+            case events.Loaded():
                 return self._loaded(event.document, now_ms)
-            case Woken():
+            case events.Woken():
                 self._outside = event.outside if event.outside is not None else self._outside
                 self._due_ms = min(self._due_ms, now_ms)
                 return self._effects()
-            case Late():
+            case events.Late():
                 self.nodes.discount(event.lag_ms, now_ms)
                 return self._effects()
-            case PortTried():
+            case events.PortTried():
                 counts = self.nodes.port_tried(event.node, event.port, now_ms)
                 return self._woken(now_ms) if counts else self._effects()
-            case Configured():
+            case events.Configured():
                 self._settings = event.settings
                 self.nodes.set_specs(event.settings.specs)
                 return self._woken(now_ms, cancelled=self.orders.keep([spec.name for spec in event.settings.specs]))
-            case Asked() | Withdrawn() | Edited() | Ordered():
+            case (
+                events.DesiredLoaded()
+                | events.DesiredWritten()
+                | events.DesiredOvertaken()
+                | events.DesiredFailed()
+                | events.Provisioned()
+            ):
+                return self._wished(event, now_ms)
+            case events.Asked() | events.Withdrawn() | events.Edited() | events.Ordered() | events.NodeWished():
                 return self._operated(event, now_ms)
             case _:
                 assert_never(event)
@@ -195,6 +177,7 @@ class Loop:
             slots_in_force=orders.slots_in_force,
             voters_sent=orders.voters_sent,
             reader_lag_max_ms=settings.reader_lag_max_ms,
+            desired=self.wishes.known,
             wall_time=outside.wall_time,
             timings=settings.timings,
         )
@@ -217,6 +200,10 @@ class Loop:
         plan = self._rules.decide(view)
         self.view, self.plan = view, plan
         notes.append(Decided(view, plan))
+        if not plan.is_unsure:
+            told, edits = self.wishes.turn(view, now_ms)
+            notes += told
+            self._edits += edits if not self._edits else ()
         publish = self._take_what_is_no_old_copy(view, plan)
         write = self._next_write(plan, now_ms)
         if write is not None:
@@ -327,31 +314,34 @@ class Loop:
 
     # Operators
 
-    def _operated(self, event: Asked | Withdrawn | Edited | Ordered, now_ms: float) -> Effects:
+    def _operated(self, event: events.Operated, now_ms: float) -> Effects:
         """Take an operator's order, or say why not."""
         document = self.document
         if now_ms >= self._outside.lease_until_ms:
             return self._effects(refused=NO_LEASE)
         if document is None:
             return self._effects(refused=NO_CLUSTER)
-        if isinstance(event, Edited | Ordered) and self.plan is not None and self.plan.is_unsure:
+        if not isinstance(event, events.Asked | events.Withdrawn) and self.plan is not None and self.plan.is_unsure:
             return self._effects(refused=self.plan.reason)
         match event:
-            case Asked():
+            case events.Asked():
                 why_not = self._why_not_now(document) or self._rules.refusal(self.look(now_ms), event.request)
                 if why_not is not None:
                     return self._effects(refused=why_not)
                 self.request = replace(event.request, asked_at_ms=now_ms)
                 self._hindered_since_ms = self.given_up = None
                 return self._woken(now_ms)
-            case Withdrawn():
+            case events.Withdrawn():
                 if self.request is None:
                     return self._effects(refused=NOTHING_PENDING)
                 return self._woken(now_ms, notes=(self._drop(self.look(now_ms), self.request, WITHDRAWN),))
-            case Edited():
+            case events.NodeWished():
+                why_not = self.wishes.wish(event.node)
+                return self._woken(now_ms) if why_not is None else self._effects(refused=why_not)
+            case events.Edited():
                 self._edits.append((event.change, event.because))
                 return self._woken(now_ms)
-            case Ordered():
+            case events.Ordered():
                 action = event.action
                 if (action.kind, action.node) in self.orders.in_flight:
                     return self._effects(refused=f'the order "{action.kind}" to "{action.node}" is under way already')
@@ -360,6 +350,11 @@ class Loop:
                 return self._effects(orders=(self.orders.begin(action, document),))
             case _:
                 assert_never(event)
+
+    def _wished(self, event: events.OfDesired, now_ms: float) -> Effects:
+        """Have what follows for a desired node decided at once, if anything is left to do about one."""
+        told = self.wishes.take(event, now_ms)
+        return self._woken(now_ms, notes=told) if self.wishes.is_unfinished else self._effects(notes=told)
 
     def _why_not_now(self, document: Topology) -> str | None:
         """Return why nobody can ask for another writer now: what begins would be taken for what he asked."""
@@ -397,6 +392,8 @@ class Loop:
             notes=notes,
             orders=orders,
             store=store,
+            desired=self.wishes.take_ask(),
+            provision=self.wishes.take_orders(),
             refused=refused,
             wake_at_ms=NEVER_MS if self._awaited is not None else self._due_ms,
         )

@@ -11,8 +11,10 @@ from cluster_manager.decision.actions import NodeAction
 from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.request import Request
 from cluster_manager.decision.view import View
+from pgtopology.desired_nodes import DesiredNodes
 from pgtopology.document import Topology
 from pgtopology.epoch import Revision
+from pgtopology.node import NodeName
 from pgtopology.orders import Order
 
 
@@ -32,6 +34,43 @@ class Write:
     """None: if there is no document."""
     because: str
     began_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReadDesired:
+    """Read the record of desired nodes; answered by `DesiredLoaded` or `DesiredFailed`."""
+
+    not_before_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class WriteDesired:
+    """Write *record* if the stored revision is *expected*; answered by one of `DesiredWritten`, `-Overtaken`, `-Failed`."""
+
+    record: DesiredNodes
+    expected: int | None
+    """None: if there is no record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Make:
+    """Have the provisioner make a node; answered by `Provisioned` with this number."""
+
+    number: int
+    node: NodeName
+    zone: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LeadOut:
+    """Have the provisioner lead a node out, with *purge* its data too; answered by `Provisioned` with this number."""
+
+    number: int
+    node: NodeName
+    purge: bool
+
+
+ProvisionerOrder = Make | LeadOut
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +142,17 @@ class StoreNoted:
     problem: str | None
 
 
-Note = Decided | DocumentWritten | WriteFailed | RequestGivenUp | OrderFailed | StoreNoted
+@dataclass(frozen=True, slots=True)
+class NodeNoted:
+    """An order about which nodes there are to be came a step further, or does not."""
+
+    kind: str
+    """The event's."""
+    node: NodeName
+    text: str
+
+
+Note = Decided | DocumentWritten | WriteFailed | RequestGivenUp | OrderFailed | StoreNoted | NodeNoted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +171,9 @@ class Effects:
     orders: tuple[Send, ...] = ()
     store: Read | Write | None = None
     """Ask the store, and let the answer be the next word about it."""
+    desired: ReadDesired | WriteDesired | None = None
+    """Ask the store this too, beside whatever else it is asked."""
+    provision: tuple[ProvisionerOrder, ...] = ()
     refused: str | None = None
     """Why what an operator wants is not done."""
     wake_at_ms: float

@@ -10,6 +10,8 @@ from cluster_manager.decision.nodeview import NEVER_MS
 from cluster_manager.decision.request import Request
 from cluster_manager.loop.orders import Outcome
 from cluster_manager.loop.settings import LoopSettings
+from cluster_manager.provision.provisioner import Answer
+from pgtopology.desired_nodes import DesiredNode, DesiredNodes
 from pgtopology.document import Topology
 from pgtopology.epoch import NO_EPOCH, NO_REVISION, Epoch, Revision
 from pgtopology.node import NodeName
@@ -114,6 +116,47 @@ class StoreFailed:
     problem: str
 
 
+# The same for the record of desired nodes, one to each `Effects.desired`
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredLoaded:
+    """The record was read; None if there is none."""
+
+    record: DesiredNodes | None
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredWritten:
+    """The record was written, durably."""
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredOvertaken:
+    """It was not written, because another manager wrote first."""
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredFailed:
+    """The store did not answer. Whether a write was made is not known."""
+
+    problem: str
+
+
+DesiredAnswer = DesiredLoaded | DesiredWritten | DesiredOvertaken | DesiredFailed
+
+
+@dataclass(frozen=True, slots=True)
+class Provisioned:
+    """What the provisioner said to the order *number*."""
+
+    number: int
+    answer: Answer
+
+
+OfDesired = DesiredAnswer | Provisioned
+
+
 # Operators: `Effects.refused` says why not
 
 
@@ -144,6 +187,15 @@ class Ordered:
     action: NodeAction
 
 
+@dataclass(frozen=True, slots=True)
+class NodeWished:
+    """The cluster is to have this node, or to have it no more."""
+
+    node: DesiredNode
+
+
+Operated = Asked | Withdrawn | Edited | Ordered | NodeWished
+
 Event = (
     Woken
     | Turn
@@ -156,8 +208,6 @@ Event = (
     | Written
     | Overtaken
     | StoreFailed
-    | Asked
-    | Withdrawn
-    | Edited
-    | Ordered
+    | OfDesired
+    | Operated
 )

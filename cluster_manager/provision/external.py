@@ -8,6 +8,10 @@ from cluster_manager.provision.provisioner import ByOthers
 class ExternalProvisioner:
     """Makes nothing, and says who does."""
 
+    async def propose(self, name: str | None, zone: str | None) -> ByOthers:
+        """Say who makes nodes."""
+        return await self.make(name, zone)
+
     async def make(self, name: str | None, zone: str | None) -> ByOthers:
         """Say who makes nodes."""
         del name, zone

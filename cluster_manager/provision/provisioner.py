@@ -20,6 +20,18 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True)
+class Proposed:
+    """The node can be made as it is asked, as far as can be said beforehand."""
+
+    node: PlannedNode
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """There is no such node, and nothing that was to be put away of one."""
+
+
+@dataclass(frozen=True, slots=True)
 class Leads:
     """The node is led out: once it votes no more its programs are stopped, and what is left of it is put away."""
 
@@ -45,13 +57,21 @@ class Unheard:
     reason: str
 
 
+Answer = Made | Leads | Gone | Declined | ByOthers | Unheard
+"""To an order."""
+
+
 class Provisioner(Protocol):
     """Makes nodes, and takes them away."""
+
+    async def propose(self, name: str | None, zone: str | None) -> Proposed | Declined | ByOthers | Unheard:
+        """Say which node `make` would make, and what is against it; nothing is made. One that is there already is Proposed."""
+        ...
 
     async def make(self, name: str | None, zone: str | None) -> Made | Declined | ByOthers | Unheard:
         """Make the node *name*, or the first that is free, in *zone*. One that is there already is Made."""
         ...
 
-    async def lead_out(self, name: str, *, purge: bool) -> Leads | Declined | ByOthers | Unheard:
-        """Have the node *name*, which the document says is leaving, taken away, with *purge* its data too."""
+    async def lead_out(self, name: str, *, purge: bool) -> Leads | Gone | Declined | ByOthers | Unheard:
+        """Have the node *name*, which the document says is leaving, taken away, with *purge* its data too: Leads until Gone."""
         ...

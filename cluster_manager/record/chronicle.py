@@ -19,7 +19,7 @@ from cluster_manager.record.steps import Begun, Claimed, Opened, PauseChanged, R
 from cluster_manager.report.status import relaxations
 from daemonkit.logs import get_logger
 from pgtopology.document import Adopted, Topology, Transition, TransitionKind
-from pgtopology.epoch import Epoch
+from pgtopology.epoch import NO_EPOCH, Epoch
 from pgtopology.event import Event
 from pgtopology.flight import Flight, OutageKind, kind_of
 from pgtopology.lsn import format_lsn
@@ -63,6 +63,11 @@ class Chronicle:
         """Record that an operator's order ended before anything was changed."""
         self._journal.append("operator.given_up", f"the {request.kind} is given up: {because}", epoch=_epoch(view))
         self._log.warning("an order is given up", order=str(request.kind), because=because)
+
+    def node_noted(self, kind: str, node: NodeName, text: str, document: Topology | None) -> None:
+        """Record how an order about which nodes there are to be goes on."""
+        self._journal.append(kind, text, epoch=document.epoch if document is not None else NO_EPOCH, node=node)
+        self._log.info("nodes that come or go", node=node, what=text)
 
     def written(self, old: Topology | None, new: Topology, view: View, because: str, began_ms: float, now: float) -> None:
         """Record what the write of *new* over *old*, begun at *began_ms* and done *now*, means."""

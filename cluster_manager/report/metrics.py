@@ -21,7 +21,8 @@ from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.prospects import prospects, stuck
 from cluster_manager.decision.situation import login_problems, survey
 from cluster_manager.decision.view import View
-from cluster_manager.report.status import at_risk, cluster_state
+from cluster_manager.report.status import at_risk, cluster_state, node_changes
+from pgtopology.desired_nodes import Wish
 from pgtopology.document import Durability
 from pgtopology.flight import PHASES, Flight, kind_of
 from pgtopology.node import NodeState
@@ -105,6 +106,7 @@ def _cluster(view: View, plan: Plan, *, is_served: bool) -> Iterator[Metric]:
     yield _one_of("endpointd_cluster_state", "The state that status shows.", "state", CLUSTER_STATES, state)
     yield _one_of("endpointd_diagnosis", "What the manager finds.", "diagnosis", Diagnosis, str(plan.diagnosis))
     yield from _quorum(view, plan)
+    yield from _node_changes(view)
     if document is None:
         return
     yield _gauge("endpointd_cluster_epoch", "The document's epoch.", document.epoch)
@@ -165,6 +167,19 @@ def _cluster(view: View, plan: Plan, *, is_served: bool) -> Iterator[Metric]:
     yield _gauge("endpointd_user_slots", "Replication slots on the writer that are not the cluster's own.", len(slots))
     lost = sum(bool(slot.lost_with) for slot in slots)
     yield _gauge("endpointd_user_slots_at_risk", "Of these, those that some handover would lose.", lost)
+
+
+def _node_changes(view: View) -> Iterator[Metric]:
+    """Yield how many orders that nodes come or go are unfinished."""
+    changes = node_changes(view)
+    unfinished = GaugeMetricFamily(
+        "endpointd_node_changes", "Orders that a node comes (wanted) or goes (leaving) which are not finished.", labels=["wish"]
+    )
+    for wish in Wish:
+        unfinished.add_metric([wish], sum(change.wish == wish for change in changes))
+    yield unfinished
+    failing = sum(change.failures > 0 for change in changes)
+    yield _gauge("endpointd_node_changes_failing", "Of these, those whose last try failed.", failing)
 
 
 def _quorum(view: View, plan: Plan) -> Iterator[Metric]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 
 from cluster_manager.decision.carrying import slots_status, vacuum_horizon
 from cluster_manager.decision.diagnose import Diagnosis
@@ -10,6 +11,7 @@ from cluster_manager.decision.nodeview import NodeView
 from cluster_manager.decision.observed_members import lag_bytes, lag_ms, node_state, reader_obstacle
 from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.prospects import NO_CLUSTER, obstacle_after, prospects, stuck, without_room
+from cluster_manager.decision.provisioning import steps
 from cluster_manager.decision.refusal import hindrance
 from cluster_manager.decision.situation import login_problems, survey
 from cluster_manager.decision.suspicion import tell
@@ -24,6 +26,7 @@ from pgtopology.status import (
     EndpointStatus,
     LastFailover,
     ManagerStatus,
+    NodeChangeStatus,
     NodeStatus,
     ProxyStatus,
     Status,
@@ -92,6 +95,7 @@ def make_status(
         vacuum_horizon=vacuum_horizon(view),
         slots=slots_status(view),
         order_pending=pending(view),
+        node_changes=node_changes(view),
         relaxations=relaxations(view),
         repairs=repairs(view),
         survives=Survives(
@@ -116,6 +120,29 @@ def pending(view: View) -> str | None:
     asked = f"{request.kind}{to}, accepted {(view.now_ms - request.asked_at_ms) / 1000:.1f} s ago"
     why_not = hindrance(view, request)
     return asked if why_not is None else f"{asked}, waits: {why_not}"
+
+
+def node_changes(view: View) -> tuple[NodeChangeStatus, ...]:
+    """Return the unfinished orders that nodes come or go."""
+    return tuple(
+        NodeChangeStatus(
+            name=step.node.name,
+            zone=step.node.zone,
+            wish=str(step.node.wish),
+            step=str(step.kind),
+            waits_for=step.waits_for,
+            failures=step.tries.failures,
+            next_try=_wall_time(view, step.tries.next_at_ms) if step.tries.reason is not None else None,
+        )
+        for step in steps(view)
+        if step.node.is_unfinished
+    )
+
+
+def _wall_time(view: View, at_ms: float) -> str:
+    """Return the wall time at which the manager's clock will show *at_ms*, to the second."""
+    at = datetime.fromisoformat(view.wall_time) + timedelta(milliseconds=at_ms - view.now_ms)
+    return at.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def repairs(view: View) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from cluster_manager.decision.actions import NodeAction
 from cluster_manager.decision.nodeview import NodeSpec
 from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.request import Request
+from cluster_manager.decision.tries import Desired
 from cluster_manager.decision.view import View
 from cluster_manager.loop import effects, events
 from cluster_manager.loop.core import Loop
@@ -22,16 +23,20 @@ from cluster_manager.loop.effects import Effects, Note, Read, Write
 from cluster_manager.loop.events import Event, Outside
 from cluster_manager.loop.orders import Failed
 from cluster_manager.not_done import NotDone, NotFound, Refused, Unanswered, Unavailable, WrongQuestion
+from cluster_manager.provision.external import ExternalProvisioner
+from cluster_manager.provision.provisioner import Provisioner
 from cluster_manager.record.chronicle import Chronicle
 from cluster_manager.report.node_states import NodeStates
 from cluster_manager.settings import ManagerSettings
 from cluster_manager.shell.clock import now_ms, wall_time
+from cluster_manager.shell.desires import Desires
 from cluster_manager.shell.executor import Executor, OrderListener
 from cluster_manager.shell.observer import Observer
 from cluster_manager.store.store import Store, StoreUnavailable
 from daemonkit.httpclient import HttpError, HttpRefused
 from daemonkit.logs import get_logger
 from pgtopology.codec import MessageError, decode
+from pgtopology.desired_nodes import DesiredNode
 from pgtopology.document import Topology
 from pgtopology.epoch import NO_EPOCH, Epoch, Revision
 from pgtopology.node import NodeName
@@ -55,7 +60,9 @@ class Reconciler:
         proxies_settled: Callable[[Epoch], bool],
         proxies_seen: Callable[[], tuple[Epoch, Revision]],
         listener: OrderListener | None = None,
+        provisioner: Provisioner | None = None,
     ) -> None:
+        """Without a *provisioner* others make the machines of nodes."""
         self._settings = settings
         self._store = store
         self._chronicle = chronicle
@@ -68,6 +75,7 @@ class Reconciler:
         self._log = get_logger()
         self.observer = Observer(settings.specs(), noded_token, self._tell, lambda: self._loop.silent_writer(now_ms()))
         self.executor = Executor(settings.specs(), noded_token, self._tell, listener)
+        self._desires = Desires(store, provisioner if provisioner is not None else ExternalProvisioner(), self._tell)
         self.states = NodeStates()
         self.plan: Plan | None = None
         """The newest plan."""
@@ -101,6 +109,10 @@ class Reconciler:
 
     async def run(self) -> None:
         """Give turns until cancelled. The lease must be held."""
+        async with self._desires:
+            await self._give_turns()
+
+    async def _give_turns(self) -> None:
         self.wake()
         while True:
             await self._rest()
@@ -132,6 +144,23 @@ class Reconciler:
     def withdraw(self) -> None:
         """Let go of the operator's request that has not begun. Raises Refused if there is none."""
         self._demand(events.Withdrawn())
+
+    def wish(self, node: DesiredNode) -> None:
+        """Have *node* in the cluster, or out of it. Raises Refused if that cannot be taken down now."""
+        self._demand(events.NodeWished(node))
+
+    def desired(self, name: str) -> Desired | None:
+        """Return what is wanted of the node *name* and what was tried, as the store has it; None if that is nothing."""
+        return next((one for one in self._loop.wishes.known or () if one.node.name == name), None)
+
+    @property
+    def knows_desired(self) -> bool:
+        """Whether the record of desired nodes was read."""
+        return self._loop.wishes.known is not None
+
+    def why_kept(self, name: str) -> str | None:
+        """Return why the node *name*, which was to leave, stays; None if it does not."""
+        return self._loop.wishes.why_kept(NodeName(name))
 
     def edit(self, change: Callable[[Topology], Topology], because: str) -> None:
         """Have *change* applied to the document between two decisions. Raises Refused without a document."""
@@ -174,6 +203,7 @@ class Reconciler:
             self._note(note)
         for send in todo.orders:
             self.executor.send(send)
+        self._desires.begin(todo.desired, todo.provision)
         self._wake_at_ms = todo.wake_at_ms
         if todo.wake_at_ms <= now_ms():
             self._is_due.set()
@@ -242,6 +272,8 @@ class Reconciler:
                 self._chronicle.given_up(note.view, note.request, note.because)
             case effects.OrderFailed(action=action):
                 self._log.warning("order failed", order=action.kind, node=action.node, code=note.code, reason=note.message)
+            case effects.NodeNoted():
+                self._chronicle.node_noted(note.kind, note.node, note.text, self._loop.document)
             case effects.StoreNoted(problem=None):
                 self._log.info("the store works again")
             case effects.StoreNoted():

@@ -9,6 +9,9 @@ somebody removes or replaces the files under a running manager, which every writ
 SQLite keeps its write-ahead log with synchronous=FULL: a commit is one fsync.  All calls run on one thread of their own, in
 order, each under a deadline; one that is late goes on there, and the next call waits for it, so a read after a write whose
 outcome is unknown tells the outcome.  SQLite has no checksums; the document carries one.
+
+The record of the desired nodes is a table of its own, made with its first row: the format stays the one that managers of an
+earlier version open, who do not look at it.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
+import msgspec
+
 from cluster_manager.store.store import (
     LeaseLost,
     LeaseState,
@@ -37,7 +42,8 @@ from cluster_manager.store.store import (
 )
 from daemonkit.durable import fsync_dir
 from daemonkit.logs import get_logger
-from pgtopology.codec import MessageError, decode, encode
+from pgtopology.codec import MessageError, NewerFormat, decode, encode
+from pgtopology.desired_nodes import DesiredNodes
 from pgtopology.document import Topology
 from pgtopology.epoch import Revision
 
@@ -47,6 +53,8 @@ FORMAT = 1
 """SQLite's user_version: the layout of the tables."""
 APPLICATION_ID = 0x65_70_74_64
 """SQLite's application_id ("eptd"): tells our file from another program's."""
+COLUMNS = "(only INTEGER PRIMARY KEY CHECK (only = 1), revision INTEGER NOT NULL, sha256 BLOB NOT NULL, content BLOB NOT NULL)"
+"""Of a table that holds one value under compare-and-swap."""
 DEADLINE_S = 5.0
 """For one call. A disk that needs longer for one fsync is not one to lead a cluster from."""
 LEASE_MS = 60_000
@@ -104,6 +112,22 @@ class EmbeddedStore:
         if result.written:
             self._publish(new)
         return result
+
+    async def read_desired(self) -> DesiredNodes | None:
+        """Return the record of the desired nodes, or None if there is none that can be used."""
+        return await self._call(self._read_desired)
+
+    async def write_desired(self, new: DesiredNodes, *, expected: int | None) -> bool:
+        """Store the record if the stored one's revision is *expected*; it has survived a crash when this returns."""
+        if new.revision <= (expected or 0):
+            raise ValueError(f"revision {new.revision} is not greater than {expected}, the one it replaces")
+        if self._holder is None:
+            raise LeaseLost("the lease is not held")
+        try:
+            return await self._call(lambda: self._write_desired(new, expected))
+        except LeaseLost:
+            self._holder = None
+            raise
 
     async def acquire(self, holder: str) -> LeaseState:
         """Get the lease, which is ours already by the lock."""
@@ -228,12 +252,7 @@ class EmbeddedStore:
         database.executescript(
             f"""
             BEGIN;
-            CREATE TABLE IF NOT EXISTS document (
-                only INTEGER PRIMARY KEY CHECK (only = 1),
-                revision INTEGER NOT NULL,
-                sha256 BLOB NOT NULL,
-                content BLOB NOT NULL
-            );
+            CREATE TABLE IF NOT EXISTS document {COLUMNS};
             PRAGMA application_id = {APPLICATION_ID};
             PRAGMA user_version = {FORMAT};
             COMMIT;
@@ -315,6 +334,45 @@ class EmbeddedStore:
         if changed == 1:
             return WriteResult(written=True, stored=new)
         return WriteResult(written=False, stored=self._read())
+
+    def _read_desired(self) -> DesiredNodes | None:
+        row = self._desired_row()
+        if row is None:
+            return None
+        revision, digest, content = row
+        try:
+            if hashlib.sha256(content).digest() != digest:
+                raise MessageError("its checksum differs")
+            record = decode(content, DesiredNodes)
+        except NewerFormat as error:
+            raise StoreUnavailable(f"{self._path}: the record of the desired nodes: {error}") from error
+        except MessageError as error:
+            # No data depends on it: what it said of nodes that are there is in the settings, and an order can be given again.
+            get_logger().error("the record of the desired nodes is damaged and is begun anew", reason=str(error))
+            assert self._database is not None
+            self._database.execute("DELETE FROM desired")
+            return None
+        return msgspec.structs.replace(record, revision=revision)
+
+    def _desired_row(self) -> tuple[int, bytes, bytes] | None:
+        assert self._database is not None
+        database = self._database
+        if database.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'desired'").fetchone() is None:
+            return None
+        return database.execute("SELECT revision, sha256, content FROM desired").fetchone()
+
+    def _write_desired(self, new: DesiredNodes, expected: int | None) -> bool:
+        assert self._database is not None
+        if not self._in_place():
+            raise LeaseLost(f"{self._path}: the store was removed or replaced while it was in use")
+        content = encode(new)
+        row = (new.revision, hashlib.sha256(content).digest(), content)
+        database = self._database
+        database.execute(f"CREATE TABLE IF NOT EXISTS desired {COLUMNS}")
+        if expected is None:
+            return database.execute("INSERT INTO desired VALUES (1, ?, ?, ?) ON CONFLICT DO NOTHING", row).rowcount == 1
+        statement = "UPDATE desired SET revision = ?, sha256 = ?, content = ? WHERE revision = ?"
+        return database.execute(statement, (*row, expected)).rowcount == 1
 
     def _close(self) -> None:
         database, self._database = self._database, None

@@ -2,7 +2,8 @@
 
 A store keeps one document and changes it by compare-and-swap on its revision, so that a manager that lost its place cannot
 overwrite what another one wrote.  It also grants the lease: who holds it is the manager that may decide and serve.  The
-store knows nothing of what a document means; which one may follow which is succession.may_follow, asked before.
+store knows nothing of what a document means; which one may follow which is succession.may_follow, asked before.  Beside the
+document it keeps one record more, the nodes that the cluster is to have, in the same way and under the same lease.
 
 Every call has a deadline of the implementation's own and raises StoreError.  The contract every implementation passes is
 tests/contracts/test_store.py.
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
+from pgtopology.desired_nodes import DesiredNodes
 from pgtopology.document import Topology
 from pgtopology.epoch import Revision
 
@@ -93,6 +95,20 @@ class Store(Protocol):
         """Store *new* if the stored revision is *expected*, None standing for "no document"; durable when this returns.
 
         Needs the lease: raises LeaseLost without it. Raises StoreUnavailable if the outcome is unknown.
+        """
+        ...
+
+    async def read_desired(self) -> DesiredNodes | None:
+        """Return the record of the desired nodes; None if there has never been one, or it was damaged and is given up.
+
+        Raises StoreUnavailable too for a record that a newer version wrote: the document can be used without it.
+        """
+        ...
+
+    async def write_desired(self, new: DesiredNodes, *, expected: int | None) -> bool:
+        """Store *new* if the stored record's revision is *expected*, None standing for "no record"; return whether it was.
+
+        Durable when this returns, needs the lease, and raises as `write` does.
         """
         ...
 

@@ -98,6 +98,8 @@ async def until_left(layout: Layout, name: str, *, timeout_s: float, say: Say) -
         now = read_plan(layout)
         if status.writer == name:
             raise Failure(f'"{name}" has become the writer', hint="after `endpointctl switchover` it leaves by itself")
+        if any(change.name == name for change in status.node_changes):
+            return False
         if now is None or now.find_leaving(name) is not None:
             return False
         if now.find(name) is not None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from prometheus_client import CollectorRegistry
 
 from cluster_manager.decision.plan import Plan, decide
+from cluster_manager.decision.tries import Desired, Tries
 from cluster_manager.decision.view import View
+from cluster_manager.provision.provisioner import Declined
 from cluster_manager.report.metrics import ManagerMetrics
+from cluster_manager.report.status import node_changes
+from pgtopology.desired_nodes import DesiredNode, Wish
 from pgtopology.epoch import Epoch
 from pgtopology.flight import Flight, Phase
 from pgtopology.node import NodeName
@@ -98,3 +102,18 @@ def test_before_anything_was_decided_there_is_little_to_tell() -> None:
     registry, _ = told("manager empty-store")
     assert registry.get_sample_value("endpointd_at_risk") == 1
     assert registry.get_sample_value("endpointd_cluster_epoch") is None
+
+
+def test_orders_about_nodes_that_are_not_finished() -> None:
+    view = read_view("")
+    coming = Desired(DesiredNode(name=NodeName("n4")), Tries().answered(Declined("a port is taken"), view.now_ms))
+    leaving = Desired(DesiredNode(name=NodeName("n5"), wish=Wish.LEAVING))
+    view = replace(view, desired=(coming, leaving))
+    registry = CollectorRegistry()
+    registry.register(ManagerMetrics(Decided(view, decide(view)), Remembers(None), lambda: True))
+    assert registry.get_sample_value("endpointd_node_changes", {"wish": "wanted"}) == 1
+    assert registry.get_sample_value("endpointd_node_changes", {"wish": "leaving"}) == 1
+    assert registry.get_sample_value("endpointd_node_changes_failing") == 1
+    (failed, _) = node_changes(view)
+    assert (failed.step, failed.waits_for, failed.failures) == ("provision", "a port is taken", 1)
+    assert failed.next_try == "2026-01-01T00:00:01Z"

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from cluster_manager.api.control import NodeOrderDone
-from cluster_manager.operations.node_orders import why_needed
+from cluster_manager.decision.leaving import why_needed
 from pgtopology.document import Durability, Topology
 from pgtopology.node import NodeName
 from testkit.documents import document, member, voters

@@ -15,8 +15,10 @@ import pytest
 
 from cluster_manager.store.embedded import EmbeddedStore
 from cluster_manager.store.store import LeaseLost, Store, StoreHeld, WriteResult
+from pgtopology.desired_nodes import DesiredNode, DesiredNodes, Wish
 from pgtopology.document import Topology
 from pgtopology.epoch import Revision
+from pgtopology.node import NodeName
 from testkit.documents import document
 
 DEADLINE_S = 10.0
@@ -170,3 +172,44 @@ async def test_a_large_document_passes(open_store: Open, tmp_path: Path) -> None
         await store.acquire("m1")
         assert await store.write(big, expected=None)
         assert await store.read() == big
+
+
+def desired(revision: int, *names: str) -> DesiredNodes:
+    nodes = tuple(DesiredNode(name=NodeName(name), zone="az1", wish=Wish.LEAVING, purge=True) for name in names)
+    return DesiredNodes(revision=revision, nodes=nodes)
+
+
+async def test_desired_nodes_are_a_record_of_their_own_that_survives_reopening(open_store: Open, tmp_path: Path) -> None:
+    async with open_store(tmp_path) as store:
+        await store.acquire("m1")
+        assert await store.read_desired() is None
+        assert await store.write(document(revision=Revision(7)), expected=None)
+        assert await store.write_desired(desired(1, "n1"), expected=None)
+        assert await store.write_desired(desired(2, "n1", "n2"), expected=1)
+        assert await store.read() == document(revision=Revision(7))
+    async with open_store(tmp_path) as store:
+        assert await store.read_desired() == desired(2, "n1", "n2")
+
+
+async def test_desired_nodes_are_compared_and_swapped(open_store: Open, tmp_path: Path) -> None:
+    async with open_store(tmp_path) as store:
+        await store.acquire("m1")
+        assert not await store.write_desired(desired(2), expected=1), "there is no record"
+        assert await store.write_desired(desired(1, "n1"), expected=None)
+        for expected in (None, 3):
+            assert not await store.write_desired(desired(9), expected=expected)
+        with pytest.raises(ValueError, match="not greater"):
+            await store.write_desired(desired(1), expected=1)
+        assert await store.read_desired() == desired(1, "n1")
+
+
+async def test_desired_nodes_are_written_with_the_lease_only(open_store: Open, tmp_path: Path) -> None:
+    async with open_store(tmp_path) as store:
+        with pytest.raises(LeaseLost):
+            await store.write_desired(desired(1), expected=None)
+        await store.acquire("m1")
+        assert await store.write_desired(desired(1), expected=None)
+        await store.release()
+        with pytest.raises(LeaseLost):
+            await store.write_desired(desired(2), expected=1)
+        assert await store.read_desired() == desired(1)

@@ -37,8 +37,8 @@ from pgtopology.act import read_act
 from pgtopology.epoch import Epoch
 from pgtopology.event import Event
 from pgtopology.explanation import Explanation
-from pgtopology.node import NodeState
-from pgtopology.status import Status
+from pgtopology.node import NodeName, NodeState
+from pgtopology.status import NodeChangeStatus, Status
 from supervisor.ports import free_base_port
 from testkit.smalldisk import SmallDisk, private_mounts
 from tests.endpointctl.test_render import make_node, make_status
@@ -227,7 +227,7 @@ WRONG_USES = {
     ("events", "--after", "9" * 4000): "is outside 0 to",
     ("events", "--since", "yesterday"): "90s, 15m, 2h, 3d",
     ("events", "--since", ""): "90s, 15m, 2h, 3d",
-    ("events", "--kind", "fail"): "kinds are bootstrap, commits, failover, operator",
+    ("events", "--kind", "fail"): "kinds are bootstrap, commits, failover, node, operator",
     ("events", "--kind", ""): "kinds are",
     ("events", "--all", "--kind", "plan"): "--kind plan",
     ("explain", "3"): "--failover",
@@ -658,6 +658,29 @@ def test_a_request_that_waits_is_shown_and_can_be_taken_back(manager: Manager, c
     assert main(["withdraw"]) == ExitCode.DONE
     assert capsys.readouterr().out == "withdrawn: nothing was changed\n"
     assert [path for path, _ in manager.orders] == ["/v1/withdraw"]
+
+
+def test_an_order_about_a_node_that_fails_is_shown_with_the_next_try(
+    manager: Manager, capsys: pytest.CaptureFixture[str]
+) -> None:
+    coming = NodeChangeStatus(
+        name=NodeName("n4"),
+        zone="az1",
+        wish="wanted",
+        step="provision",
+        waits_for="a port is taken",
+        failures=3,
+        next_try="2026-01-01T00:00:04Z",
+    )
+    leaving = msgspec.structs.replace(coming, name=NodeName("n5"), wish="leaving", step="delete", failures=0, next_try=None)
+    manager.status = msgspec.structs.replace(manager.status, node_changes=(coming, leaving))
+    assert main(["status"]) in ExitCode
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "n4 is being added: provision, a port is taken (failed 3 times, tried again at 2026-01-01T00:00:04Z;" in shown
+    assert "`endpointctl node remove n4` takes it back)" in shown
+    assert "n5 leaves: delete, a port is taken" in shown
+    assert main(["status", "--json"]) in ExitCode
+    assert json.loads(capsys.readouterr().out)["node_changes"][0]["next_try"] == "2026-01-01T00:00:04Z"
 
 
 def test_a_taken_port_is_named_with_its_holder_before_anything_is_made(

@@ -17,7 +17,7 @@ from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.request import Request, RequestKind
 from cluster_manager.decision.situation import survey, survivors
 from cluster_manager.decision.view import View
-from cluster_manager.loop.core import Rules
+from cluster_manager.loop.rules import Rules
 from pgtopology.document import Candidate, Durability, Step, Topology, TransitionKind
 from pgtopology.epoch import Revision
 from pgtopology.node import Role

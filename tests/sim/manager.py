@@ -21,10 +21,11 @@ from cluster_manager.decision.timings import Timings
 from cluster_manager.decision.view import View
 from cluster_manager.loop import effects, events
 from cluster_manager.loop.core import Loop
-from cluster_manager.loop.effects import Effects, Read, Send, Write
+from cluster_manager.loop.effects import Effects, Read, ReadDesired, Send, Write, WriteDesired
 from cluster_manager.loop.events import Event, Outside
 from cluster_manager.loop.orders import Failed
 from cluster_manager.loop.settings import LoopSettings
+from cluster_manager.provision.provisioner import ByOthers
 from pgtopology.document import Durability, Endpoints, Topology
 from pgtopology.epoch import NO_EPOCH, NO_REVISION
 from pgtopology.node import NodeName
@@ -207,6 +208,10 @@ class Process(Owner):
                 host.dies(after=True)
         if todo.store is not None and not self.dead:
             self._ask_store(todo.store)
+        if todo.desired is not None and not self.dead:
+            self._ask_desired(todo.desired)
+        for order in todo.provision:
+            self.tell(events.Provisioned(order.number, ByOthers("the faults make nodes here")))
         if todo.wake_at_ms != self._wake_at_ms:
             self._wake_at_ms = todo.wake_at_ms
             if self._wake_at_ms < math.inf:
@@ -277,6 +282,15 @@ class Process(Owner):
         if not host.dies(after=False):
             host.store.ask(host.name, self, lambda: host.store.write(wanted.document, wanted.expected), written)
             host.dies(after=True)
+
+    def _ask_desired(self, wanted: ReadDesired | WriteDesired) -> None:
+        """Ask for the record of desired nodes, whose way to the store is neither slow nor cut."""
+        store = self.host.store
+        match wanted:
+            case ReadDesired():
+                self.tell(events.DesiredLoaded(store.desired))
+            case WriteDesired():
+                self.tell(events.DesiredWritten() if store.write_desired(wanted) else events.DesiredOvertaken())
 
     def _keep_lease(self) -> None:
         asked_at, host, renewed = self.world.now, self.host, self.leads

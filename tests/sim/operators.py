@@ -7,10 +7,10 @@ from collections.abc import Callable
 import msgspec
 
 from cluster_manager.decision.actions import Clone
+from cluster_manager.decision.leaving import why_needed
 from cluster_manager.decision.repair import quorum_does_without
 from cluster_manager.decision.request import Request, RequestKind
 from cluster_manager.decision.situation import survey
-from cluster_manager.operations.node_orders import why_needed
 from pgtopology.document import Topology
 from pgtopology.node import Role
 from pgtopology.orders import Upstream

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from cluster_manager.loop.effects import WriteDesired
+from pgtopology.desired_nodes import DesiredNodes
 from pgtopology.document import Topology
 from pgtopology.epoch import Revision
 from tests.sim.checks import Checks
@@ -21,7 +23,7 @@ ANSWER_MS = 600.0
 class SimStore:
     """The one linearizable thing."""
 
-    __slots__ = ("broken", "checks", "document", "held_until_ms", "history", "holder", "net", "world")
+    __slots__ = ("broken", "checks", "desired", "document", "held_until_ms", "history", "holder", "net", "world")
 
     def __init__(self, world: World, net: Network, checks: Checks, broken: Switch | None = None) -> None:
         self.broken = broken
@@ -29,6 +31,7 @@ class SimStore:
         self.net = net
         self.checks = checks
         self.document: Topology | None = None
+        self.desired: DesiredNodes | None = None
         self.history: list[Topology] = []
         self.holder: str | None = None
         self.held_until_ms = 0.0
@@ -63,6 +66,13 @@ class SimStore:
         self.checks.overwritten, self.document = self.document, new
         self.history.append(new)
         self.checks.written(new)
+        return True
+
+    def write_desired(self, wanted: WriteDesired) -> bool:
+        """Compare and swap the record of desired nodes."""
+        if (self.desired.revision if self.desired is not None else None) != wanted.expected:
+            return False
+        self.desired = wanted.record
         return True
 
     def acquire(self, host: str, *, renewed: bool) -> bool:

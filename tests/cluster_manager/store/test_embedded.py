@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import stat
@@ -10,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -17,6 +19,7 @@ import pytest
 
 from cluster_manager.store.embedded import EmbeddedStore
 from cluster_manager.store.store import LeaseLost, StoreCorrupt, StoreHeld, StoreUnavailable
+from pgtopology.desired_nodes import DesiredNodes
 from pgtopology.document import Topology
 from pgtopology.epoch import Revision
 from testkit.documents import document
@@ -247,3 +250,66 @@ async def test_a_full_disk_fails_writes_keeps_what_was_written_and_ends_by_itsel
         async with EmbeddedStore(path) as store:
             await store.acquire("m1")
             assert await store.write(document(revision=following + 1), expected=following)
+
+
+async def test_the_desired_nodes_leave_the_file_one_that_earlier_managers_open(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    async with EmbeddedStore(path) as store:
+        await store.acquire("m1")
+        await store.write(document(revision=Revision(1)), expected=None)
+        assert await store.read_desired() is None
+    before = _layout(path)
+    async with EmbeddedStore(path) as store:
+        await store.acquire("m1")
+        assert await store.write_desired(DesiredNodes(revision=1), expected=None)
+    after = _layout(path)
+    assert (before.tables, after.tables) == ({"document"}, {"document", "desired"})
+    assert (after.version, after.application) == (before.version, before.application) == (1, 0x65_70_74_64)
+
+
+async def test_a_damaged_record_of_desired_nodes_is_begun_anew_and_the_document_stays(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    async with EmbeddedStore(path) as store:
+        await store.acquire("m1")
+        await store.write(document(revision=Revision(1)), expected=None)
+        await store.write_desired(DesiredNodes(revision=5), expected=None)
+    _edit(path, "UPDATE desired SET content = x'00'")
+    async with EmbeddedStore(path) as store:
+        await store.acquire("m1")
+        assert await store.read_desired() is None
+        assert await store.write_desired(DesiredNodes(revision=1), expected=None)
+        assert await store.read() == document(revision=Revision(1))
+
+
+async def test_a_record_of_desired_nodes_of_a_newer_version_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    newer = DesiredNodes(revision=1, format_version=99)
+    async with EmbeddedStore(path) as store:
+        await store.acquire("m1")
+        await store.write(document(revision=Revision(1)), expected=None)
+        await store.write_desired(newer, expected=None)
+        with pytest.raises(StoreUnavailable, match="format_version 99 is newer"):
+            await store.read_desired()
+        assert await store.read() == document(revision=Revision(1))
+        assert not await store.write_desired(DesiredNodes(revision=1), expected=None)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    tables: set[str]
+    version: int
+    application: int
+
+
+def _layout(path: Path) -> _Layout:
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        return _Layout(
+            tables={name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")},
+            version=database.execute("PRAGMA user_version").fetchone()[0],
+            application=database.execute("PRAGMA application_id").fetchone()[0],
+        )
+
+
+def _edit(path: Path, statement: str) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute(statement)
