@@ -121,4 +121,5 @@ def _cluster(target: Target) -> list[Finding]:
         for node in status.nodes
         for note in slot_notes(node)
     ]
-    return [Finding(subject="cluster", grade=grade, text=text), *crowded]
+    roles = [Finding(subject="roles", grade=Grade.NOTE, text=note) for note in status.role_notes]
+    return [Finding(subject="cluster", grade=grade, text=text), *crowded, *roles]

@@ -97,6 +97,7 @@ def warnings(status: Status) -> list[str]:
             f"VACUUM keeps {what} that died within the last {horizon.age_xids} transactions, for {horizon.held_s:.0f} s "
             f"at least: {horizon.holder} on {horizon.node}"
         )
+    found += status.role_notes
     found += [f"put right, because somebody changed it: {text}" for text in status.repairs]
     if status.paused:
         found.append("paused: no failover happens by itself (`endpointctl resume`)")

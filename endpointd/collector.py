@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from endpointd.auth.rolefeed import RoleFeed
 from endpointd.routing.feed import Feed
 from endpointd.routing.switchboard import Switchboard
 from endpointd.session.registry import SessionRegistry
@@ -19,10 +20,18 @@ from endpointd.session.registry import SessionRegistry
 class ProxyCollector(Collector):
     """Counts sessions, their bytes, and how old what is known is."""
 
-    def __init__(self, registry: SessionRegistry, board: Switchboard, feeds: Sequence[Feed], now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        registry: SessionRegistry,
+        board: Switchboard,
+        feeds: Sequence[Feed],
+        rolefeed: RoleFeed,
+        now: Callable[[], float],
+    ) -> None:
         self._registry = registry
         self._board = board
         self._feeds = feeds
+        self._rolefeed = rolefeed
         self._now = now
 
     def collect(self) -> Iterable[Metric]:
@@ -56,6 +65,14 @@ class ProxyCollector(Collector):
             here,
             through,
             age,
+            GaugeMetricFamily(
+                "endpointd_roles", "Roles that clients' passwords are checked against.", value=self._rolefeed.roles.count
+            ),
+            GaugeMetricFamily(
+                "endpointd_roles_age_seconds",
+                "Since a node last said what the roles are; infinite before the first time.",
+                value=max(0.0, self._now() - self._rolefeed.heard_at),
+            ),
             GaugeMetricFamily("endpointd_held_bytes", "Bytes of all sessions in the proxy's memory.", value=held),
             GaugeMetricFamily(
                 "endpointd_relaxed_sessions",

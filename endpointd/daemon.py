@@ -17,6 +17,8 @@ from daemonkit.program import Daemon, Running
 from daemonkit.secrets import SecretFile, read_secret
 from endpointd import metrics, refusal
 from endpointd.admin import routes
+from endpointd.auth.rolefeed import RoleFeed
+from endpointd.auth.roles import Roles
 from endpointd.collector import ProxyCollector
 from endpointd.relay.asyncio_engine import AsyncioEngine
 from endpointd.routing.feed import Feed, document_cache
@@ -60,7 +62,6 @@ async def serve(proxy: Running[Settings], tls: TlsKeeper) -> None:
     board = Switchboard(settings.limits)
     connector = Connector(board, fallback_to_writer=settings.reader.fallback_to_writer, draw=secrets.randbelow)
     engine = AsyncioEngine()
-    shared = Shared(board, connector, engine, tls)
     tls.complain()
     registry = SessionRegistry()
     disconnections = Disconnections()
@@ -68,6 +69,8 @@ async def serve(proxy: Running[Settings], tls: TlsKeeper) -> None:
     verifiers = accepted_tokens(settings.http.token_file, settings.http.verifiers_file)
     feed_token = SecretFile(settings.feed.token_file)
     noded_token = SecretFile(settings.nodeds.token_file)
+    rolefeed = RoleFeed(board, noded_token, Roles(secrets.token_bytes(32)))
+    shared = Shared(board, connector, engine, tls, rolefeed)
     kept = cache.load()
     if kept is not None:
         get_logger().info("routing by the cached document", epoch=kept.epoch, revision=kept.revision)
@@ -94,8 +97,14 @@ async def serve(proxy: Running[Settings], tls: TlsKeeper) -> None:
             )
             for url in settings.feed.urls
         ]
-        background = [cache.run(), HeartbeatCheck(board, noded_token).run(), tls.run(), *(feed.run() for feed in feeds)]
-        collector = ProxyCollector(registry, board, feeds, asyncio.get_running_loop().time)
+        background = [
+            cache.run(),
+            HeartbeatCheck(board, noded_token).run(),
+            rolefeed.run(),
+            tls.run(),
+            *(feed.run() for feed in feeds),
+        ]
+        collector = ProxyCollector(registry, board, feeds, rolefeed, asyncio.get_running_loop().time)
 
         def take_up(new: Settings) -> dict[str, object]:
             tls.take_up(new.tls, new.servers)

@@ -27,6 +27,7 @@ from noded.postgres.instance import STATEMENTS, Instance
 from noded.postgres.postmaster import PostmasterError, last_complaint
 from noded.report import gatherer
 from noded.report import heartbeat as beat
+from noded.report.credentials import CredentialReader
 from noded.report.findings import Findings
 from noded.report.heartbeat import Heartbeat
 from noded.report.last_commit import leaving
@@ -63,6 +64,7 @@ class Node:
         )
         self.audit = Audit(instance, reporter.gatherer, passwords, reporter.poke)
         self.logins = Logins(instance, reporter.poke)
+        self.credentials = CredentialReader(instance, reporter.poke)
         reporter.findings = self._findings
         sessions = instance.sessions
         sessions.control.statements += [*STATEMENTS, *asking.STATEMENTS, *promotion.STATEMENTS, *logins.STATEMENTS]
@@ -89,6 +91,7 @@ class Node:
                 self.housekeeping.keep_names(),
                 self.audit.run(),
                 self.logins.run(),
+                self.credentials.run(),
                 self._bury_the_dead(),
                 self._police(),
                 self._watch_wholeness(),
@@ -128,6 +131,7 @@ class Node:
             login_problem=self.logins.problem,
             login_spared=self.logins.spared,
             locked_elsewhere=self.logins.locked_elsewhere,
+            role_notes=self.credentials.notes,
         )
 
     async def _start(self) -> None:

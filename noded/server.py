@@ -6,6 +6,7 @@ Knows paths and shapes; what an order does is `noded.acts.orders`'s business.  A
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -21,6 +22,7 @@ from noded.node import Node
 from noded.postgres.failures import FAILURES
 from noded.postgres.sessions import SessionError
 from noded.report import patroni
+from noded.report.credentials import WAIT_S_MAX
 from noded.report.readiness import ask_readiness
 from noded.report.settings_check import check_settings as check
 from pgtopology.codec import MessageError, decode, encode
@@ -92,6 +94,7 @@ def make_routes(node: Node) -> list[web.AbstractRouteDef]:
     ]
     routes = [
         *needs(Scope.READ, Scope.FEED, routes=[web.get("/status", status)]),
+        *needs(Scope.FEED, routes=[web.get("/v1/roles", _roles(node))]),
         *needs(Scope.READ, routes=shown),
         web.post("/init", _order(node, InitOrder, orders.init)),
         web.post("/promise", _order(node, PromiseOrder, orders.promise)),
@@ -131,6 +134,24 @@ def _order(node: Node, kind: type[_O], act: Callable[[_O], Steps[msgspec.Struct]
             raise ApiError(409, Refusal.FAILED.value, text) from error
         metrics.ORDERS.labels(request.path[1:], "done").inc()
         return json_response(encode(answer))
+
+    return handle
+
+
+def _roles(node: Node) -> _Handler:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        try:
+            wait_s = float(request.query.get("wait_s", "0"))
+        except ValueError:
+            wait_s = math.nan
+        if not 0 <= wait_s <= WAIT_S_MAX:
+            raise ApiError(400, "bad_request", f"wait_s is a number of seconds from 0 to {WAIT_S_MAX:.0f}")
+        if node.credentials.is_full:
+            raise ApiError(503, "unavailable", "too many ask for the roles already")
+        answer = await node.credentials.answer(request.query.get("since"), wait_s)
+        response = json_response(encode(answer))
+        response.headers["Cache-Control"] = "no-store"
+        return response
 
     return handle
 

@@ -1,7 +1,7 @@
 """What a cluster tells its proxies of its roles, so that a client can prove who it is to the proxy.
 
 A noded tells it to whoever asks with a proxy's token, and a proxy keeps it in memory: it goes through no manager, stands on no
-disk and in no log (decision 0030).  What a role has that could be presented as it is, an md5 hash, is never told; from a SCRAM
+disk and in no log (decision 0031).  What a role has that could be presented as it is, an md5 hash, is never told; from a SCRAM
 verifier no password follows and nobody can log in with it.  No repr here shows a verifier or the nonce.
 """
 

@@ -264,6 +264,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     what fails in noded's own database works in another one."""
     locked_elsewhere: str | None = None
     """What keeps people out of a database that no login of the cluster's own needs."""
+    role_notes: tuple[str, ...] = ()
+    """While a proxy asks it for roles: who cannot log in through an endpoint, and why the roles may be told as they were."""
 
     postmaster: Postmaster
     role: Role = Role.NONE

@@ -243,3 +243,5 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Why the newest failover or switchover that was accepted ended before anything was changed; None if it did not."""
     repairs: tuple[str, ...] = ()
     """What SQL had changed lately of our roles and our database, and the writer's noded has put right."""
+    role_notes: tuple[str, ...] = ()
+    """Which roles cannot log in through an endpoint as their passwords are stored, and why proxies may not know all of them."""

@@ -98,6 +98,7 @@ def make_status(
         node_changes=node_changes(view),
         relaxations=relaxations(view),
         repairs=repairs(view),
+        role_notes=role_notes(view),
         survives=Survives(
             server_crash=ahead.server_crash.survived,
             host_loss=ahead.host_loss.survived,
@@ -148,6 +149,11 @@ def _wall_time(view: View, at_ms: float) -> str:
 def repairs(view: View) -> tuple[str, ...]:
     """Return what the published writer says it has put right."""
     return view.writer.observation.repairs if view.writer is not None and view.writer.observation is not None else ()
+
+
+def role_notes(view: View) -> tuple[str, ...]:
+    """Return what the published writer says of roles that cannot log in through an endpoint."""
+    return view.writer.observation.role_notes if view.writer is not None and view.writer.observation is not None else ()
 
 
 def relaxations(view: View) -> tuple[str, ...]:

@@ -38,6 +38,8 @@ class ControlData:
     """0 on a server that was no standby."""
     demands: Mapping[str, int] = field(default_factory=dict[str, int])
     """What a standby on this data needs at least of each parameter (`parameters.AT_LEAST_THE_WRITERS`)."""
+    mock_nonce: bytes = field(default=b"", repr=False)
+    """From it and a name follows the salt that is shown for a role that does not exist; the same on all copies."""
 
     @property
     def was_shut_down(self) -> bool:
@@ -64,6 +66,7 @@ def parse_controldata(text: str) -> ControlData:
             consistent=parse_lsn(values.get("Minimum recovery ending location", "0/0")),
             consistent_timeline=Timeline(int(values.get("Min recovery ending loc's timeline", "0"))),
             demands={name: int(values[line]) for name, line in _DEMANDS.items() if line in values},
+            mock_nonce=bytes.fromhex(values.get("Mock authentication nonce", "")),
         )
     except KeyError as error:
         raise ValueError(f"pg_controldata did not report {error}") from error

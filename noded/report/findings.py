@@ -29,6 +29,8 @@ class Findings:
     """What is wrong with fresh logins."""
     locked_elsewhere: str | None = None
     """What is wrong with logins to databases that ours are not in."""
+    role_notes: tuple[str, ...] = ()
+    """Who cannot log in through an endpoint."""
 
 
 NO_FINDINGS = Findings()

@@ -153,6 +153,7 @@ class Reporter:
             login_problem=found.login_problem,
             login_spared=found.login_spared,
             locked_elsewhere=found.locked_elsewhere,
+            role_notes=found.role_notes,
             postmaster=Postmaster(
                 state=postmaster.state,
                 pid=postmaster.pid,

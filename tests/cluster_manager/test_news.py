@@ -81,6 +81,7 @@ OTHERWISE: dict[str, Any] = {
     "repairs": ("role endpointd had another password",),
     "login_problem": "nobody can log in",
     "login_spared": True,
+    "role_notes": ("an md5 hash",),
     "locked_elsewhere": "a prepared transaction has locked pg_statistic",
     "postmaster": Postmaster(state=PostmasterState.RUNNING, pid=2, deaf_ms=500),
     "role": Role.STANDBY,

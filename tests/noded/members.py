@@ -89,15 +89,21 @@ class Member:
         """What this noded says."""
         return self.directory.parent / f"{self.name}.log"
 
-    async def start(self) -> None:
-        """Start the daemon and wait until it answers."""
+    async def start(self, *, verifiers: str | None = None) -> None:
+        """Start the daemon and wait until it answers. *verifiers*: of tokens that it accepts besides ours."""
+        others = self.secrets / "verifiers"
+        if verifiers is not None:
+            others.write_text(verifiers)
+            others.chmod(0o600)
         names = ("superuser", "control", "replication", "probe")
         config = self.directory.parent / f"{self.name}.toml"
         config.write_text(
             f'[node]\ncluster = "test"\nname = "{self.name}"\ndir = "{self.directory}"\nsocket_dir = "{self.sockets}"\n'
             f"{self._binaries()}\n"
             f'[postgres]\nhost = "127.0.0.1"\nport = {self.pg_port}\n'
-            f'[http]\nhost = "127.0.0.1"\nport = {self.http_port}\ntoken_file = "{self.secrets / "token"}"\n[secrets]\n'
+            f'[http]\nhost = "127.0.0.1"\nport = {self.http_port}\ntoken_file = "{self.secrets / "token"}"\n'
+            + (f'verifiers_file = "{others}"\n' if verifiers is not None else "")
+            + "[secrets]\n"
             + "".join(f'{name} = "{self.secrets / name}"\n' for name in names)
         )
         with self.log.open("ab") as log:

@@ -214,6 +214,7 @@ max_prepared_xacts setting:           0
 max_locks_per_xact setting:           64
 WAL block size:                       8192
 Bytes per WAL segment:                16777216
+Mock authentication nonce:            64bebac1ee7b6a439042e582e58078f3f8da1699b86933ef1b5df0d59934076a
 """
 
 
@@ -232,6 +233,8 @@ def test_a_control_file_says_whose_data_it_is_and_how_it_was_left(state: str, cl
     assert control.geometry.segment_bytes == 16 << 20
     assert control.geometry.block_bytes == 8192
     assert control.was_shut_down is clean
+    assert control.mock_nonce.hex() == "64bebac1ee7b6a439042e582e58078f3f8da1699b86933ef1b5df0d59934076a"
+    assert control.mock_nonce.hex() not in repr(control)
 
 
 def test_a_control_file_without_the_expected_lines_is_an_error() -> None:

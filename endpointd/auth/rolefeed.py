@@ -1,0 +1,201 @@
+"""Learns the cluster's roles from its nodeds, not from the manager: logins work while all managers are dead (decision 0031).
+
+The writer's noded is asked, with a question that it answers when something has changed; while it is silent, or there is no
+writer, the others are asked one after the other.  What one of them says is taken if nothing is known, or if its PostgreSQL has
+replayed more than was known before: a standby that is late takes nobody's new password away.  A document with another writer
+has that one asked at once.  After a failed login somebody may want to know whether the password has just changed: `refresh`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from daemonkit.httpclient import HttpClient, HttpError
+from daemonkit.logs import get_logger
+from endpointd.auth.roles import Roles
+from endpointd.routing.switchboard import Switchboard
+from pgtopology.codec import MessageError, decode
+from pgtopology.credentials import RolesAnswer
+from pgtopology.document import Topology
+from pgtopology.lsn import Lsn
+from pgtopology.node import NodeName
+
+WAIT_S = 2
+"""How long a question waits for a change. It is asked again so often, so that a dead noded is noticed."""
+ANSWER_S = 1.5
+"""Beyond the wait: a look of the noded, and up to 14 MB on their way."""
+SOONEST_S = 0.05
+"""Between two questions to the writer, also if it has news each time."""
+AGAIN_S = 0.25
+"""After a round in which nobody had anything."""
+REFRESH_EVERY_S = 0.25
+"""Between two looks that failed logins ask for: whoever guesses passwords makes no more of them."""
+DOCUMENT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A noded that may be asked."""
+
+    node: NodeName
+    url: str
+    is_writer: bool
+
+
+class RoleFeed:
+    """Keeps *roles* as the cluster has them."""
+
+    def __init__(self, board: Switchboard, token: Callable[[], str], roles: Roles) -> None:
+        """*token* is asked at each connection."""
+        self.roles = roles
+        self.heard_at = float("-inf")
+        """When a noded last said what the roles are, on the loop's clock."""
+        self._board = board
+        self._token = token
+        self._loop = asyncio.get_running_loop()
+        self._lsn: Lsn | None = None
+        """Up to where what is known is true."""
+        self._writer_lsn: Lsn | None = None
+        """The same as the present writer has told it: of two of its answers that overtake one another the later one counts."""
+        self._wanted = asyncio.Event()
+        self._next: asyncio.Future[None] = self._loop.create_future()
+        """Done when the look is over that `refresh` begins next."""
+        self._known = asyncio.Event()
+        self._log = get_logger()
+        self._said = ""
+
+    async def run(self) -> None:
+        """Learn for ever."""
+        while True:
+            topology = self._board.topology
+            asked = sources(topology)
+            if topology is None or not asked:
+                await self._board.wait_for_change(DOCUMENT_S)
+                continue
+            self._writer_lsn = None
+            async with contextlib.AsyncExitStack() as stack:
+                clients = {one: await stack.enter_async_context(HttpClient(one.url, self._token())) for one in asked}
+                async with asyncio.TaskGroup() as group:
+                    tasks = [group.create_task(self._follow(clients)), group.create_task(self._look_when_wanted(clients))]
+                    while self._stands(topology, asked):
+                        await self._board.wait_for_change(DOCUMENT_S)
+                    for task in tasks:
+                        task.cancel()
+
+    def _stands(self, topology: Topology, asked: tuple[Source, ...]) -> bool:
+        """Return whether the present document names the same nodeds, and the same attempt to have a writer."""
+        present = self._board.topology
+        return present is not None and present.epoch == topology.epoch and sources(present) == asked
+
+    async def wait_until_known(self, deadline: float) -> bool:
+        """Wait until a noded has told the roles, or the loop's clock shows *deadline*. Return whether one has."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                await self._known.wait()
+        return self.roles.is_known
+
+    async def refresh(self, deadline: float, *, since: str | None) -> bool:
+        """Look whether the roles are others than those of version *since*, with which a login has just failed.
+
+        Returns whether they are: at once if that is known, else after a look that began after the call, or when the loop's
+        clock shows *deadline*. Looks are made no more often than each REFRESH_EVERY_S, one for all who wait.
+        """
+        if self.roles.version == since:
+            self._wanted.set()
+            look = self._next
+            await asyncio.wait((look,), timeout=max(0.0, deadline - self._loop.time()))
+        return self.roles.version != since
+
+    async def _follow(self, clients: dict[Source, HttpClient]) -> None:
+        """Ask the writer, and while it is silent the others, for ever."""
+        writer = next((one for one in clients if one.is_writer), None)
+        others = [one for one in clients if not one.is_writer]
+        while True:
+            if writer is not None and await self._ask(writer, clients[writer], wait_s=WAIT_S if self.roles.is_known else 0):
+                await asyncio.sleep(SOONEST_S)
+                continue
+            for other in others:
+                if await self._ask(other, clients[other], wait_s=0):
+                    break
+            await asyncio.sleep(AGAIN_S)
+
+    async def _look_when_wanted(self, clients: dict[Source, HttpClient]) -> None:
+        """Look once for all who want it, for ever. The others are asked while the writer is silent."""
+        ordered = sorted(clients, key=lambda one: not one.is_writer)
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            look, self._next = self._next, self._loop.create_future()
+            try:
+                for source in ordered:
+                    if await self._ask(source, clients[source], wait_s=0):
+                        break
+            finally:
+                look.set_result(None)
+            await asyncio.sleep(REFRESH_EVERY_S)
+
+    async def _ask(self, source: Source, client: HttpClient, *, wait_s: int) -> bool:
+        """Ask *source*, and take what it says if it may be taken. Return whether it said what the roles are."""
+        since = self.roles.version
+        path = f"/v1/roles?wait_s={wait_s}" + (f"&since={quote(since)}" if since is not None else "")
+        try:
+            answer = decode(await client.get(path, timeout_s=wait_s + ANSWER_S), RolesAnswer)
+        except (HttpError, MessageError) as error:
+            # Without the address asked for: it holds what names the content.
+            self._say(source, str(error).partition(": ")[2] or str(error))
+            return False
+        if answer.version is None:
+            self._say(source, answer.problem or "it does not know the roles")
+            return False
+        self._take(source, answer)
+        return True
+
+    def _take(self, source: Source, answer: RolesAnswer) -> None:
+        self._say(source, answer.problem or "")
+        if source.is_writer:
+            if answer.lsn is not None and self._writer_lsn is not None and answer.lsn < self._writer_lsn:
+                return
+            self._writer_lsn = answer.lsn
+        elif self.roles.is_known and not is_newer(answer.lsn, self._lsn):
+            return
+        if answer.credentials is not None:
+            if not self.roles.is_known:
+                self._log.info("roles are known", node=source.node, count=len(answer.credentials.roles))
+            self.roles.put(answer.credentials)
+            self._known.set()
+        if self.roles.version == answer.version:
+            self._lsn = answer.lsn
+            self.heard_at = self._loop.time() - (answer.age_ms or 0) / 1000
+
+    def _say(self, source: Source, problem: str) -> None:
+        """Log *problem* once."""
+        if not source.is_writer and self.roles.is_known:
+            return  # that others are asked was said with the writer's silence
+        said = f"{source.node}: {problem}" if problem else ""
+        if said != self._said:
+            self._said = said
+            if problem:
+                self._log.warning("roles cannot be learned", node=source.node, reason=problem)
+            else:
+                self._log.info("roles are learned again", node=source.node)
+
+
+def sources(topology: Topology | None) -> tuple[Source, ...]:
+    """Return whom *topology* names to be asked, in the order of their names."""
+    members = topology.members if topology is not None else ()
+    writer = topology.writer if topology is not None else None
+    return tuple(
+        sorted(
+            (Source(member.name, f"http://{member.noded}", member.name == writer) for member in members),
+            key=lambda one: one.node,
+        )
+    )
+
+
+def is_newer(lsn: Lsn | None, known: Lsn | None) -> bool:
+    """Return whether a standby that has replayed up to *lsn* may know more than is *known*; across histories a guess."""
+    return lsn is not None and known is not None and lsn > known
