@@ -84,7 +84,13 @@ def manager_settings(cluster: Cluster, machine: Machine, *, supervisor: Path | N
 
 
 def proxy_settings(
-    cluster: Cluster, name: str, machine: Machine, *, feed_token: Path, tls: proxy.TlsSettings | None = None
+    cluster: Cluster,
+    name: str,
+    machine: Machine,
+    *,
+    feed_token: Path,
+    tls: proxy.TlsSettings | None = None,
+    servers: proxy.ServersSettings | None = None,
 ) -> proxy.Settings:
     """Return the settings of the proxy called *name*, which knows managers and nodeds by *feed_token* alone."""
     return proxy.Settings(
@@ -96,6 +102,7 @@ def proxy_settings(
             host=machine.listen, port=cluster.reader.port, fallback_to_writer=cluster.fallback_to_writer
         ),
         tls=tls or proxy.TlsSettings(),
+        servers=servers or proxy.ServersSettings(),
         limits=cluster.limits,
         http=proxy.HttpSettings(host=machine.listen, port=cluster.proxy_port, verifiers_file=machine.secrets / VERIFIERS),
         logs=cluster.logs,

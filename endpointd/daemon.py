@@ -60,7 +60,7 @@ async def serve(proxy: Running[Settings], tls: TlsKeeper) -> None:
     settings, life = proxy.settings, proxy.life
     _allow_files(settings)
     board = Switchboard(settings.limits)
-    connector = Connector(board, fallback_to_writer=settings.reader.fallback_to_writer, draw=secrets.randbelow)
+    connector = Connector(board, fallback_to_writer=settings.reader.fallback_to_writer, draw=secrets.randbelow, tls=tls)
     engine = AsyncioEngine()
     tls.complain()
     registry = SessionRegistry()

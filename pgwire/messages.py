@@ -179,6 +179,12 @@ def sasl_offer(*mechanisms: str) -> bytes:
     return encode_authentication(Authentication(AuthenticationKind.SASL, names + b"\0"))
 
 
+def without_binding(payload: bytes) -> bytes:
+    """Return the payload of an AuthenticationSASL without the mechanisms that are bound to a TLS connection."""
+    names = [name for name in payload[4:].split(b"\0") if name and not name.endswith(b"-PLUS")]
+    return payload[:4] + b"".join(name + b"\0" for name in names) + b"\0"
+
+
 def sasl_initial_response(mechanism: str, response: bytes) -> bytes:
     """Return SASLInitialResponse."""
     body = mechanism.encode("ascii") + b"\0" + _length.pack(len(response)) + response

@@ -6,7 +6,7 @@ Everything has a default; a command line option wins over the file.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -15,6 +15,7 @@ from daemonkit.exits import WrongUsage
 from daemonkit.logs import LogSettings
 from deployment.cluster import PostgresSettings
 from deployment.local.plan import BASE_PORT_MAX
+from endpointd.settings import ServersSettings
 from pgtopology.node import NODES_MAX
 
 
@@ -32,12 +33,21 @@ class ClusterPreferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     pg_bin: str | None = None
 
 
+class TlsPreferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Given to the proxy, whose settings explain it; the certificate is the cluster's own."""
+
+    mode: Literal["off", "prefer", "require"] = "prefer"
+    minimum: Literal["1.2", "1.3"] = "1.2"
+
+
 class Preferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file."""
 
     cluster: ClusterPreferences = ClusterPreferences()
     postgres: PostgresSettings = PostgresSettings()
     failover: FailoverSettings = FailoverSettings()
+    tls: TlsPreferences = TlsPreferences()
+    servers: ServersSettings = ServersSettings()
     reader: ReaderPreferences = ReaderPreferences()
     logs: LogSettings = LogSettings()
 

@@ -72,7 +72,13 @@ def settings_files(plan: Plan, layout: Layout, preferences: Preferences) -> dict
         PROXY,
         _machine(layout, layout.proxy),
         feed_token=layout.token_of(Scope.FEED),
-        tls=TlsSettings(mode="prefer", certificate=layout.server_pair, key=layout.server_pair),
+        tls=TlsSettings(
+            mode=preferences.tls.mode,
+            minimum=preferences.tls.minimum,
+            certificate=layout.server_pair,
+            key=layout.server_pair,
+        ),
+        servers=preferences.servers,
     )
     files[SUPERVISOR_PROGRAM] = SupervisorSettings(data_dir=layout.root, logs=preferences.logs)
     return {layout.settings_file(name): to_toml(settings) for name, settings in files.items()}
@@ -82,6 +88,9 @@ def preferences_in_force(layout: Layout, plan: Plan) -> Preferences:
     """Return the preferences the programs of *plan* were started with, so that they go on, and a new node gets the same."""
     manager = _tables(layout.settings_file(MANAGER_PROGRAM))
     in_force: dict[str, object] = {"failover": manager.get("failover", {}), "reader": _reader_in_force(manager)}
+    proxy = _tables(layout.settings_file(PROXY_PROGRAM))
+    in_force["tls"] = {key: value for key, value in proxy.get("tls", {}).items() if key in ("mode", "minimum")}
+    in_force["servers"] = proxy.get("servers", {})
     for node in plan.nodes:
         found = _tables(layout.settings_file(node.name))
         if found:

@@ -21,6 +21,7 @@ from endpointd.routing.switchboard import Evictable, Switchboard
 from endpointd.routing.table import Backend, Door, eligible
 from endpointd.servers.loginslots import LoginSlots
 from endpointd.wire.dial import DialFailure, dial
+from endpointd.wire.keeper import TlsKeeper
 from endpointd.wire.link import Link
 
 WRITER_RETRY_S = 0.05
@@ -64,11 +65,14 @@ class _Attempt:
 class Connector:
     """The way from the doors to the servers."""
 
-    def __init__(self, board: Switchboard, *, fallback_to_writer: bool, draw: Callable[[int], int]) -> None:
-        """*draw(n)* returns a random number from 0 to n - 1."""
+    def __init__(
+        self, board: Switchboard, *, fallback_to_writer: bool, draw: Callable[[int], int], tls: TlsKeeper | None = None
+    ) -> None:
+        """*draw(n)* returns a random number from 0 to n - 1; *tls* says how servers are spoken to, None: in plaintext."""
         self._board = board
         self.fallback_to_writer = fallback_to_writer
         self._draw = draw
+        self._tls = tls
         self._loop = asyncio.get_running_loop()
         self._failing: dict[str, _Failing] = {}
         self._held = Admission(_hold_budget(board))
@@ -287,7 +291,7 @@ class Connector:
         outcome: Link | DialFailure | None = None
         try:
             with metrics.DIAL_SECONDS.labels(backend.node).time():
-                outcome = await dial(backend.address, attempt.deadline)
+                outcome = await dial(backend.address, attempt.deadline, self._tls)
         finally:
             if not isinstance(outcome, Link):
                 board.release(number)

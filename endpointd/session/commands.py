@@ -44,6 +44,8 @@ class Connected:
     """A connection to a server stands."""
 
     backend: Backend
+    is_encrypted: bool = False
+    """It speaks TLS."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,7 @@ from pgwire.messages import (
     decode_parameter_status,
     decode_report,
     message,
+    without_binding,
 )
 from pgwire.messages import Backend as Kind
 from pgwire.sqlstate import SqlState
@@ -129,6 +130,7 @@ class Conversation:
         """For what the server waits from the client."""
         self._client_has_heard = False
         self._backend: Backend | None = None
+        self._server_is_encrypted = False
         self._key: BackendKey | None = None
 
     @property
@@ -154,8 +156,8 @@ class Conversation:
                 return self._encrypted(facts)
             case NotEncrypted(reason):
                 return self._close(f"TLS failed: {reason}", "tls_failed")
-            case Connected(backend):
-                return self._connected(backend)
+            case Connected(backend, is_encrypted):
+                return self._connected(backend, is_encrypted)
             case NotConnected(why) | Stopped(why):
                 return self._refuse(why)
             case ServerSent(data):
@@ -258,8 +260,9 @@ class Conversation:
 
     # The server's side
 
-    def _connected(self, backend: Backend) -> list[Command]:
+    def _connected(self, backend: Backend, is_encrypted: bool) -> list[Command]:
         self._backend = backend
+        self._server_is_encrypted = is_encrypted
         self.state = State.ANSWERING
         return [ToServer(self._packet)]
 
@@ -295,6 +298,9 @@ class Conversation:
                         return self._refuse(why_not)
                 elif self.state is not State.SETTLING:
                     self.state = State.AUTHENTICATING
+                    if asked == AuthenticationKind.SASL and self._server_is_encrypted:
+                        # What is bound to the server's TLS cannot be relayed to somebody who does not share it.
+                        payload = without_binding(payload)
                     self._asked = asked if asked != AuthenticationKind.SASL_FINAL else None
                     self._kept_back += message(kind, payload)
                     return [*self._tell(), *self._client_answered()]

@@ -298,7 +298,7 @@ class Login:
         self._server_inbox = Inbox(self._server, self._poke)
         self._server.receiver = self._server_inbox
         self._deadline = self._loop.time() + self._shared.board.limits.startup_timeout_s
-        self._handle(Connected(self.backend))
+        self._handle(Connected(self.backend, is_encrypted=self._server.encrypted is not None))
 
     def _why_not(self) -> Refusal | None:
         """Return why the client may not have any server, or None."""
@@ -369,7 +369,7 @@ class Login:
 
     async def _carry(self, packet: bytes, address: Address) -> None:
         """Give a cancel request to a server, and wait until it has closed: the client may rely on that order."""
-        link = await dial(address, asyncio.timeout(self._shared.board.limits.dial_timeout_s))
+        link = await dial(address, asyncio.timeout(self._shared.board.limits.dial_timeout_s), self._shared.tls)
         if not isinstance(link, Link):
             return
         closed = asyncio.Event()

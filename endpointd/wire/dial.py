@@ -6,8 +6,11 @@ import asyncio
 from enum import StrEnum
 
 from daemonkit.descriptors import FOR_OWN_WORK, TOO_MANY, is_reserved
-from endpointd.wire.link import Link
+from endpointd.wire.keeper import TlsKeeper
+from endpointd.wire.link import Inbox, Link
+from endpointd.wire.tls import Facts, Failure
 from pgtopology.node import Address
+from pgwire.startup import ACCEPTED, REFUSED, SSL_REQUEST
 
 
 class DialFailure(StrEnum):
@@ -18,22 +21,67 @@ class DialFailure(StrEnum):
     TIMEOUT = "timeout"
     """No answer, or nobody wants one any longer."""
     UNREACHABLE = "unreachable"
+    TLS = "tls"
+    """It answers, and no TLS as it is wanted could be agreed on."""
     EXHAUSTED = "exhausted"
     """This program has no descriptors left for clients: that says nothing of the server."""
 
 
-async def dial(address: Address, deadline: asyncio.Timeout) -> Link | DialFailure:
-    """Return a connection to *address*, or why there is none. Whoever holds *deadline* may bring it forward."""
+async def dial(address: Address, deadline: asyncio.Timeout, tls: TlsKeeper | None = None) -> Link | DialFailure:
+    """Return a connection to *address*, which speaks TLS if *tls* says so, or why there is none.
+
+    Whoever holds *deadline* may bring it forward.
+    """
+    link: Link | None = None
+    failure: DialFailure | None = DialFailure.TIMEOUT
     try:
         async with deadline:
             _, link = await asyncio.get_running_loop().create_connection(Link, address.host, address.port)
+            if is_reserved(link.descriptor, FOR_OWN_WORK):
+                failure = DialFailure.EXHAUSTED
+            else:
+                failure = await _encrypt(link, address, tls) if tls is not None else None
     except TimeoutError:
-        return DialFailure.TIMEOUT
+        failure = DialFailure.TIMEOUT
     except ConnectionRefusedError:
-        return DialFailure.REFUSED
+        failure = DialFailure.REFUSED
     except OSError as error:
-        return DialFailure.EXHAUSTED if error.errno in TOO_MANY else DialFailure.UNREACHABLE
-    if is_reserved(link.descriptor, FOR_OWN_WORK):
-        link.abort()
-        return DialFailure.EXHAUSTED
+        failure = DialFailure.EXHAUSTED if error.errno in TOO_MANY else DialFailure.UNREACHABLE
+    finally:
+        if failure is not None and link is not None:
+            link.abort()
+    if failure is not None:
+        return failure
+    assert link is not None
     return link
+
+
+async def _encrypt(link: Link, address: Address, keeper: TlsKeeper) -> DialFailure | None:
+    """Agree on TLS with the server at *address* as far as *keeper* wants it; return why that failed, if it did."""
+    tls = keeper.servers
+    if tls is None:
+        return None
+    heard = asyncio.Event()
+    inbox = Inbox(link, heard.set)
+    link.receiver = inbox
+    link.write(SSL_REQUEST)
+    while not len(inbox):
+        if inbox.has_ended:
+            return DialFailure.UNREACHABLE
+        await heard.wait()
+        heard.clear()
+    answer = inbox.take()
+    if answer == REFUSED and tls.is_optional:
+        return None
+    if answer != ACCEPTED:
+        # More than one byte may have been put there by somebody between; an error is a server's that cannot serve now.
+        why = "the server does not support TLS" if answer == REFUSED else "the server answered neither S nor N"
+        keeper.note_failure(address, why)
+        return DialFailure.TLS
+    outcome: asyncio.Future[Facts | Failure] = asyncio.get_running_loop().create_future()
+    link.start_tls(tls.channel(address.host), outcome.set_result)
+    agreed = await outcome
+    if isinstance(agreed, Failure):
+        keeper.note_failure(address, agreed.reason)
+        return DialFailure.TLS
+    return None

@@ -16,6 +16,10 @@ from daemonkit.logs import get_logger
 from endpointd import metrics
 from endpointd.settings import ServersSettings, TlsSettings
 from endpointd.wire.identity import CertificateError, ServerIdentity, ServersTls, load_server_identity, load_servers_tls
+from pgtopology.node import Address
+
+SAY_EVERY_S = 10.0
+"""How often one server's failure is a line in the log: a writer is tried again twenty times a second."""
 
 LOOK_EVERY_S = 2.0
 """Between two looks at the files; a stat each."""
@@ -36,6 +40,7 @@ class TlsKeeper:
         """Whether clients must speak TLS."""
         self._settings = clients, servers
         self._tried: _Marks = ()
+        self._said: dict[Address, tuple[float, str]] = {}
         self.take_up(clients, servers)
 
     def take_up(self, clients: TlsSettings, servers: ServersSettings) -> None:
@@ -54,6 +59,14 @@ class TlsKeeper:
         why = self.clients.complaint(dt.datetime.now(dt.UTC)) if self.clients is not None else None
         if why is not None:
             get_logger().error("clients that verify the certificate will not connect", reason=why)
+
+    def note_failure(self, address: Address, reason: str) -> None:
+        """Say in the log that TLS with the server at *address* failed, unless that was said a moment ago."""
+        now = asyncio.get_running_loop().time()
+        said_at, said = self._said.get(address, (float("-inf"), ""))
+        if reason != said or now - said_at >= SAY_EVERY_S:
+            self._said[address] = now, reason
+            get_logger().warning("TLS with a server failed", server=str(address), reason=reason)
 
     async def run(self) -> None:
         """Take up changed files, for ever."""

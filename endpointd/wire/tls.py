@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import cast
 
+from pgwire.x509 import read_certificate
+
 ALPN = "postgresql"
 """The protocol's name in TLS. A client that begins with TLS at once has to name it, so that it cannot be meant for others."""
 
@@ -114,7 +116,18 @@ def _note_name(connection: object, name: str | None, _context: ssl.SSLContext) -
 class Channel:
     """One TLS connection."""
 
-    __slots__ = ("_binding", "_connection", "_in", "_must_name_protocol", "_out", "_said_goodbye", "ended", "facts", "failure")
+    __slots__ = (
+        "_binding",
+        "_connection",
+        "_in",
+        "_is_server",
+        "_must_name_protocol",
+        "_out",
+        "_said_goodbye",
+        "ended",
+        "facts",
+        "failure",
+    )
 
     def __init__(
         self,
@@ -135,6 +148,7 @@ class Channel:
             "_Connection",
             context.wrap_bio(self._in, self._out, server_side=role is Role.SERVER, server_hostname=server_name),
         )
+        self._is_server = role is Role.SERVER
         self._binding = binding
         self._must_name_protocol = must_name_protocol
         self._said_goodbye = False
@@ -213,14 +227,14 @@ class Channel:
         if self._must_name_protocol and alpn != ALPN:
             self.failure = Failure("direct TLS without ALPN protocol negotiation")
             return
-        cipher = connection.cipher()
+        cipher, certificate = connection.cipher(), connection.getpeercert(binary_form=True)
         self.facts = Facts(
             version=connection.version() or "",
             cipher=cipher[0] if cipher is not None else "",
             sni=connection.sni,
             alpn=alpn,
-            certificate=connection.getpeercert(binary_form=True),
-            binding=self._binding,
+            certificate=certificate,
+            binding=self._binding if self._is_server or certificate is None else read_certificate(certificate).binding,
         )
 
     def _first_answer(self) -> bytes:

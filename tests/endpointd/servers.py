@@ -54,14 +54,16 @@ def as_postgres(*command: str | Path) -> list[str]:
 class Postgres:
     """One server and its data directory."""
 
-    def __init__(self, directory: Path, *, upstream: Postgres | None = None) -> None:
+    def __init__(self, directory: Path, *, upstream: Postgres | None = None, programs: Path | None = None) -> None:
+        """*programs*: another PostgreSQL's than the bundled one's."""
+        self._programs = programs or bin_dir()
         self.port = free_port()
         self.data = directory / "pgdata"
         self._socket_dir = Path(tempfile.mkdtemp(prefix="epd"))
         self._process: subprocess.Popen[bytes] | None = None
         if upstream is None:
-            self._run("initdb", "-D", self.data, "-U", "postgres", "--no-sync", "-A", "trust", "--locale-provider=builtin",
-                      "--locale=C.UTF-8")  # fmt: skip
+            locale = ("--locale-provider=builtin", "--locale=C.UTF-8") if programs is None else ("--locale=C", "-E", "UTF8")
+            self._run("initdb", "-D", self.data, "-U", "postgres", "--no-sync", "-A", "trust", *locale)
             (self.data / "postgresql.conf").write_text(SETTINGS)
             (self.data / "pg_hba.conf").write_text(HBA)
         else:
@@ -69,14 +71,14 @@ class Postgres:
                       "-p", str(upstream.port))  # fmt: skip
 
     def _run(self, program: str, *arguments: str | Path) -> None:
-        subprocess.run(as_postgres(bin_dir() / program, *arguments), check=True, capture_output=True, timeout=120)
+        subprocess.run(as_postgres(self._programs / program, *arguments), check=True, capture_output=True, timeout=120)
 
     def start(self, *, wait: bool = True) -> None:
         """Start the postmaster as our own child."""
         log = (self.data.parent / "log").open("ab")
         self._process = subprocess.Popen(
             as_postgres(
-                bin_dir() / "postgres",
+                self._programs / "postgres",
                 "-D",
                 self.data,
                 "-c",

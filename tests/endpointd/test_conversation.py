@@ -105,6 +105,13 @@ def test_who_was_authenticated_and_finds_no_room_is_refused_and_a_stranger_takes
     assert asked == ["u"]
 
 
+def test_a_binding_to_the_servers_tls_is_not_offered_to_a_client_who_does_not_share_it() -> None:
+    both = m.sasl_offer("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256")
+    play = Play().on(ClientSent(HELLO), Connect()).on(Connected(WRITER, is_encrypted=True), ToServer(HELLO))
+    play.on(ServerSent(both), ToClient(SASL))
+    Play().sent().on(ServerSent(both), ToClient(both))
+
+
 def test_a_login_is_bound_once_the_client_has_heard_its_server() -> None:
     play = Play().sent().on(ServerSent(SASL[:-1]))
     assert not play.conversation.is_bound
