@@ -6,9 +6,13 @@ import hashlib
 
 import pytest
 
+from endpointd.auth.rolefeed import is_newer, sources
 from endpointd.auth.roles import Doom, Roles
 from pgtopology.credentials import RoleCredential, VerifierKind, make_credentials
+from pgtopology.lsn import Lsn
+from pgtopology.node import Role
 from pgwire.scram import format_verifier, make_verifier
+from tests.endpointd.feedserver import document, member
 
 NONCE = bytes(range(32))
 SEED = b"\x55" * 32
@@ -90,3 +94,20 @@ def test_a_secret_shows_no_key() -> None:
     shown = repr(roles(scram(b"alice")).find("alice"))
     assert repr(REAL.stored_key) not in shown
     assert repr(REAL.server_key) not in shown
+
+
+def test_every_member_may_be_asked_and_the_writer_is_known_as_such() -> None:
+    named = document(member("n2", noded_port=72), member("n1", role=Role.PRIMARY, noded_port=71), writer="n1")
+    assert [(one.node, one.url, one.is_writer) for one in sources(named)] == [
+        ("n1", "http://127.0.0.1:71", True),
+        ("n2", "http://127.0.0.1:72", False),
+    ]
+    assert not any(one.is_writer for one in sources(document(member("n1"), candidate="n1")))
+    assert sources(None) == ()
+
+
+def test_a_standby_is_believed_only_where_it_has_replayed_more() -> None:
+    assert is_newer(Lsn(2), Lsn(1))
+    assert not is_newer(Lsn(1), Lsn(1))
+    assert not is_newer(None, Lsn(1))
+    assert not is_newer(Lsn(2), None), "after a failover what is known stands until the writer has spoken"
