@@ -100,7 +100,7 @@ def main() -> int:
         cluster.up()
         node = cluster.wait_healthy().nodes[0]
         programs = Path(str(cluster.plan()["pg_bin"]))
-        environment = cluster.environment() | {"PGPASSFILE": str(_pass_file(cluster, folder))}
+        environment = cluster.environment() | {"PGPASSFILE": str(_pass_file(cluster, folder)), "PGSSLMODE": "disable"}
         bench = [str(programs / "pgbench"), "-h", "127.0.0.1", "-U", "postgres"]
         ways = [Way(DIRECT, node.port), stack.enter_context(_proxy(cluster, folder / "here", HERE, ROOT))]
         if arguments.against is not None:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import cast
 
+from endpointd.wire.clienthello import read_client_hello
 from pgwire.x509 import read_certificate
 
 ALPN = "postgresql"
@@ -36,13 +37,15 @@ SEND_BYTES = 1 << 12
 
 _RECORD_BYTES_MAX = 1 << 14
 
-_HANDSHAKE_REQUEST_AGAIN = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891")
-"""How the random of a ServerHello begins that is a HelloRetryRequest (RFC 8446, 4.1.3)."""
+HELLO_BYTES_MAX = 1 << 14
+"""Of a client's first message, which is kept until it is whole. Real ones have 0.3 to 2 KiB."""
 
 _NO_APPLICATION_PROTOCOL = b"\x15\x03\x03\x00\x02\x02\x78"
 """A fatal alert before there are keys (RFC 7301, 3.2)."""
 
 _PLACE = re.compile(r"^\[[^]]*\] | \(_ssl\.c:\d+\)$")
+
+_NOT_NAMED = "direct TLS without ALPN protocol negotiation"
 
 _plain = memoryview(bytearray(NETWORK_BYTES_MAX + 2 * _RECORD_BYTES_MAX))
 # Shared by all channels of the process, which run on one loop: what one call returns is consumed before the next.
@@ -78,12 +81,6 @@ class Failure:
     reason: str
 
 
-class _Connection(ssl.SSLObject):
-    """OpenSSL's connection, which remembers the name that was asked for."""
-
-    sni: str | None = None
-
-
 def server_context() -> ssl.SSLContext:
     """Return what every server context of ours begins with; its certificate is to be loaded."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -91,7 +88,6 @@ def server_context() -> ssl.SSLContext:
     # Sessions are not resumed, as in PostgreSQL: that would save little in connections that live long, and cost secrecy.
     context.options |= ssl.OP_NO_TICKET
     context.num_tickets = 0
-    context.sni_callback = _note_name
     return context
 
 
@@ -106,11 +102,6 @@ def _prepare(context: ssl.SSLContext) -> None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     context.set_alpn_protocols([ALPN])
-    context.sslobject_class = _Connection
-
-
-def _note_name(connection: object, name: str | None, _context: ssl.SSLContext) -> None:
-    cast("_Connection", connection).sni = name
 
 
 class Channel:
@@ -119,11 +110,13 @@ class Channel:
     __slots__ = (
         "_binding",
         "_connection",
+        "_hello",
         "_in",
         "_is_server",
         "_must_name_protocol",
         "_out",
         "_said_goodbye",
+        "_server_name",
         "ended",
         "facts",
         "failure",
@@ -144,10 +137,10 @@ class Channel:
         """
         self._in = ssl.MemoryBIO()
         self._out = ssl.MemoryBIO()
-        self._connection = cast(
-            "_Connection",
-            context.wrap_bio(self._in, self._out, server_side=role is Role.SERVER, server_hostname=server_name),
-        )
+        self._connection = context.wrap_bio(self._in, self._out, server_side=role is Role.SERVER, server_hostname=server_name)
+        self._hello: bytearray | None = bytearray() if role is Role.SERVER else None
+        """The client's first message while it is not whole: OpenSSL gets it when we have looked at it."""
+        self._server_name = server_name
         self._is_server = role is Role.SERVER
         self._binding = binding
         self._must_name_protocol = must_name_protocol
@@ -170,16 +163,17 @@ class Channel:
         Returns the plaintext, valid until any channel is called again, and what is to be sent to the peer because of it.
         """
         assert len(data) <= NETWORK_BYTES_MAX
-        view = memoryview(data)
+        if self.failure is not None:
+            return _plain[:0], b""
+        view, refused = (memoryview(data), b"") if self._hello is None else self._look_at_hello(data)
         size = 0
-        out: list[bytes] = []
+        out = [refused]
         for pos in range(0, len(view), FEED_BYTES):
             if self.ended or self.failure is not None:
                 break
             self._in.write(view[pos : pos + FEED_BYTES])
             if self.facts is None:
                 self._shake_hands()
-                out.append(self._first_answer())
             if self.facts is not None:
                 size = self._decrypt(size)
             out.append(self._out.read())
@@ -225,27 +219,38 @@ class Channel:
         connection = self._connection
         alpn = connection.selected_alpn_protocol()
         if self._must_name_protocol and alpn != ALPN:
-            self.failure = Failure("direct TLS without ALPN protocol negotiation")
+            self.failure = Failure(_NOT_NAMED)
             return
         cipher, certificate = connection.cipher(), connection.getpeercert(binary_form=True)
         self.facts = Facts(
             version=connection.version() or "",
             cipher=cipher[0] if cipher is not None else "",
-            sni=connection.sni,
+            sni=self._server_name,
             alpn=alpn,
             certificate=certificate,
             binding=self._binding if self._is_server or certificate is None else read_certificate(certificate).binding,
         )
 
-    def _first_answer(self) -> bytes:
-        """Return what the handshake wants to say; a direct handshake that named no protocol of ours ends instead (alert)."""
-        answer = self._out.read()
-        if not self._must_name_protocol or not answer or self.failure is not None:
-            return answer
-        if answer[11:27] != _HANDSHAKE_REQUEST_AGAIN and self._connection.selected_alpn_protocol() != ALPN:
-            self.failure = Failure("direct TLS without ALPN protocol negotiation")
-            return _NO_APPLICATION_PROTOCOL
-        return answer
+    def _look_at_hello(self, data: memoryview | bytes) -> tuple[memoryview, bytes]:
+        """Return what OpenSSL may have now; and an alert, if the client speaks no protocol of ours."""
+        assert self._hello is not None
+        self._hello += data
+        said = bytes(self._hello)
+        try:
+            hello = read_client_hello(said)
+        except ValueError:  # OpenSSL will say what is wrong with it
+            self._hello = None
+            return memoryview(said), b""
+        if hello is None:
+            if len(said) > HELLO_BYTES_MAX:
+                self.failure = Failure("the first message is too long")
+            return memoryview(b""), b""
+        self._hello = None
+        self._server_name = hello.server_name
+        if ALPN.encode() not in hello.protocols and (hello.protocols or self._must_name_protocol):
+            self.failure = Failure("no application protocol in common" if hello.protocols else _NOT_NAMED)
+            return memoryview(b""), _NO_APPLICATION_PROTOCOL
+        return memoryview(said), b""
 
     def _decrypt(self, size: int) -> int:
         """Put what can be read behind the *size* bytes there are; return how many there are then."""

@@ -720,6 +720,34 @@ def test_up_on_a_full_disk_is_one_line(tmp_path: Path, capsys: pytest.CaptureFix
     assert error.count("\n") == 1
 
 
+def test_certificates_are_shown_and_renewed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layout = Layout(tmp_path / "c")
+    make_root(layout)
+    make_files(layout, make_plan(node_count=3, base_port=7400, pg_bin="/bin"))
+    where = ["--data-dir", str(layout.root)]
+    assert main(["certs", "show", *where]) == ExitCode.FAILED
+    assert "certs renew` makes them" in complaint(capsys)
+    assert main(["dsn", "writer", "--tls", *where]) == ExitCode.FAILED
+    capsys.readouterr()
+    assert main(["certs", "renew", *where]) == ExitCode.DONE
+    assert "endpoints: until " in capsys.readouterr().out
+    assert main(["certs", "show", "--json", *where]) == ExitCode.DONE
+    first = json.loads(capsys.readouterr().out)["certificates"]
+    assert [each["name"] for each in first] == ["authority", "endpoints"]
+    assert main(["certs", "renew", *where]) == ExitCode.DONE
+    capsys.readouterr()
+    assert main(["certs", "show", "--json", *where]) == ExitCode.DONE
+    second = json.loads(capsys.readouterr().out)["certificates"]
+    assert first[0] == second[0]
+    assert first[1]["sha256"] != second[1]["sha256"]
+    assert main(["dsn", "reader", "--tls", *where]) == ExitCode.DONE
+    out = capsys.readouterr().out
+    assert out.startswith("postgresql://postgres@reader.local.endpointd.internal:7433/postgres?passfile=")
+    assert f"&hostaddr=127.0.0.1&sslmode=verify-full&sslrootcert={layout.trusted}" in out
+    assert main(["dsn", "n1", "--tls", *where]) == ExitCode.USAGE
+    assert "which has no certificate" in complaint(capsys)
+
+
 def test_dsn_shows_no_password_unless_asked(tmp_path: Path, dead_base: int, capsys: pytest.CaptureFixture[str]) -> None:
     layout = Layout(tmp_path / "c")
     make_root(layout)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from endpointd.wire.clienthello import ClientHello, read_client_hello
 from endpointd.wire.tls import ALPN, NETWORK_BYTES_MAX, Channel, Failure, Role, client_context
 from tests.certificates import NAME, authority, channels, load, server, serving, shake_hands, trusting
 
@@ -219,13 +220,65 @@ def test_whoever_must_name_the_protocol_is_refused_without_it(protocols: tuple[s
         named.set_alpn_protocols(list(protocols))
     if again:
         context.set_ecdh_curve("secp384r1")
-    client, served = Channel.__new__(Channel), Channel(context, Role.SERVER, must_name_protocol=True)
-    named.sslobject_class = client_context().sslobject_class
-    client.__init__(named, Role.CLIENT, server_name=NAME)
+    client, served = Channel(named, Role.CLIENT, server_name=NAME), Channel(context, Role.SERVER, must_name_protocol=True)
     shake_hands(client, served)
-    assert served.failure == Failure("direct TLS without ALPN protocol negotiation")
+    assert served.failure == Failure(
+        "no application protocol in common" if protocols else "direct TLS without ALPN protocol negotiation"
+    )
     assert served.facts is None
     assert client.failure == Failure("tlsv1 alert no application protocol")
+
+
+def test_whoever_names_other_protocols_is_refused_where_none_need_be_named() -> None:
+    for protocols, is_served in (([], True), (["h2"], False), (["h2", ALPN], True)):
+        named = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        named.load_verify_locations(cadata=authority().certificate_pem)
+        if protocols:
+            named.set_alpn_protocols(protocols)
+        client, served = Channel(named, Role.CLIENT, server_name=NAME), Channel(serving(), Role.SERVER)
+        shake_hands(client, served)
+        assert (served.facts is not None) is is_served
+
+
+def hello(context: ssl.SSLContext, name: str) -> bytes:
+    return Channel(context, Role.CLIENT, server_name=name).begin()
+
+
+def test_a_clients_first_message_is_read() -> None:
+    said = hello(trusting(), NAME)
+    assert read_client_hello(said) == ClientHello(NAME, (ALPN.encode(),))
+    assert read_client_hello(said + b"more") == ClientHello(NAME, (ALPN.encode(),))
+    assert all(read_client_hello(said[:size]) is None for size in range(len(said)))
+    in_two = said[:3] + (100).to_bytes(2, "big") + said[5:105] + said[:3] + (len(said) - 105).to_bytes(2, "big") + said[105:]
+    assert read_client_hello(in_two) == ClientHello(NAME, (ALPN.encode(),))
+    strange = said.replace(NAME.encode(), b"\xfc" * len(NAME))
+    assert read_client_hello(strange) == ClientHello(None, (ALPN.encode(),))
+
+
+@settings(max_examples=500, deadline=None)
+@given(pos=st.integers(0, 600), byte=st.integers(0, 255), rest=st.binary(max_size=40))
+def test_a_damaged_first_message_is_no_exception(pos: int, byte: int, rest: bytes) -> None:
+    said = bytearray(hello(trusting(), NAME))
+    said[pos % len(said)] = byte
+    for data in (bytes(said), bytes(said[: pos % len(said)]) + rest):
+        with contextlib.suppress(ValueError):
+            read_client_hello(data)
+        _, served = channels()
+        served.received(data)
+
+
+def test_a_strange_name_is_no_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    _, served = channels()
+    served.received(hello(trusting(), NAME).replace(NAME.encode(), b"\xfc" * len(NAME)))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_first_message_without_end_is_given_up() -> None:
+    _, served = channels()
+    size, record = 1 << 20, b"\x16\3\1\x40\0"
+    said = record + b"\1" + size.to_bytes(3, "big") + bytes((1 << 14) - 4)
+    served.received(said + record + bytes(1 << 14))
+    assert served.failure == Failure("the first message is too long")
 
 
 def test_whoever_names_the_protocol_among_others_is_served() -> None:
