@@ -241,10 +241,12 @@ class Conversation:
         self._has_asked = True
         is_smuggled = len(self._client) > 0
         if is_ssl and self._offers_tls:
-            self._is_smuggled = is_smuggled
+            # A client may begin TLS without waiting for the answer, as PostgreSQL lets it since 17. All else is no TLS.
+            eager = bytes(self._client) if startup.is_direct_tls(self._client) else b""
+            self._is_smuggled = is_smuggled and not eager
             self._client.clear()
             self.state = State.ENCRYPTING
-            return [UpgradeTls(startup.ACCEPTED)]
+            return [UpgradeTls(startup.ACCEPTED, eager)]
         self._declined.add(type(request))
         declined: list[Command] = [ToClient(startup.REFUSED)]
         if is_smuggled:

@@ -169,6 +169,11 @@ def test_plaintext_before_tls_is_refused_inside_tls() -> None:
     play.on(Encrypted(FACTS), *refused(refusal.unencrypted_data("SSL")))
 
 
+def test_tls_may_begin_before_the_answer() -> None:
+    play = Play(offers_tls=True).on(ClientSent(startup.SSL_REQUEST + b"\x16\3\1"), UpgradeTls(b"S", b"\x16\3\1"))
+    play.on(Encrypted(FACTS)).on(ClientSent(HELLO), Connect())
+
+
 @pytest.mark.parametrize("asks", [startup.SSL_REQUEST, startup.GSSENC_REQUEST])
 def test_encryption_inside_tls_is_a_version_that_nobody_speaks(asks: bytes) -> None:
     play = Play(offers_tls=True).on(ClientSent(startup.SSL_REQUEST), UpgradeTls(b"S")).on(Encrypted(FACTS))
