@@ -78,23 +78,37 @@ def new_authority(cluster: str, now: datetime) -> KeyPair:
 
 def new_server(authority: KeyPair, names: Sequence[str], now: datetime) -> KeyPair:
     """Return a certificate of *authority* for *names*, DNS names and IP addresses, the first of which is its subject."""
+    from cryptography.x509.oid import ExtendedKeyUsageOID
+
+    return _issue(authority, names[0], names, ExtendedKeyUsageOID.SERVER_AUTH, now)
+
+
+def new_client(authority: KeyPair, role: str, now: datetime) -> KeyPair:
+    """Return a certificate of *authority* by which a client proves that it is *role*."""
+    from cryptography.x509.oid import ExtendedKeyUsageOID
+
+    return _issue(authority, role, (), ExtendedKeyUsageOID.CLIENT_AUTH, now)
+
+
+def _issue(authority: KeyPair, subject: str, names: Sequence[str], use: x509.ObjectIdentifier, now: datetime) -> KeyPair:
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.x509.oid import ExtendedKeyUsageOID
 
     ca = x509.load_pem_x509_certificate(authority.certificate_pem.encode())
     ca_key = serialization.load_pem_private_key(authority.pem.encode(), None)
     assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
     key = ec.generate_private_key(ec.SECP256R1())
-    builder = _builder(_name(names[0][:64]), ca.subject, key, now, SERVER_DAYS)
-    for extension, critical in (
+    builder = _builder(_name(subject[:64]), ca.subject, key, now, SERVER_DAYS)
+    extensions: list[tuple[x509.ExtensionType, bool]] = [
         (x509.BasicConstraints(ca=False, path_length=None), True),
         (_usage(signs_certificates=False), True),
-        (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False),
-        (x509.SubjectAlternativeName([_general_name(each) for each in names]), False),
+        (x509.ExtendedKeyUsage([use]), False),
         (x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), False),
-    ):
+    ]
+    if names:
+        extensions.append((x509.SubjectAlternativeName([_general_name(each) for each in names]), False))
+    for extension, critical in extensions:
         builder = builder.add_extension(extension, critical)
     return _pair(builder.sign(ca_key, hashes.SHA256()), key)
 

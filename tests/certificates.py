@@ -8,7 +8,7 @@ import ssl
 import tempfile
 from pathlib import Path
 
-from deployment.certificates import KeyPair, new_authority, new_server
+from deployment.certificates import KeyPair, new_authority, new_client, new_server
 from endpointd.wire.tls import Channel, Role, client_context, server_context
 
 NAMES = ("writer.local.endpointd.internal", "localhost", "127.0.0.1", "::1")
@@ -27,6 +27,11 @@ def _authority(name: str) -> KeyPair:
 @functools.cache
 def server(names: tuple[str, ...] = NAMES, of: str = "test", age_days: int = 0) -> KeyPair:
     return new_server(authority(of), names, dt.datetime.now(dt.UTC) - dt.timedelta(days=age_days))
+
+
+@functools.cache
+def client(role: str) -> KeyPair:
+    return new_client(_authority("test"), role, dt.datetime.now(dt.UTC))
 
 
 def load(context: ssl.SSLContext, pair: KeyPair) -> ssl.SSLContext:

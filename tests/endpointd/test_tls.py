@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from endpointd.wire.clienthello import ClientHello, read_client_hello
 from endpointd.wire.tls import ALPN, NETWORK_BYTES_MAX, Channel, Failure, Role, client_context
 from tests.certificates import NAME, authority, channels, load, server, serving, shake_hands, trusting
+from tests.certificates import client as certified
 
 
 def standing(server_side: ssl.SSLContext | None = None, client_side: ssl.SSLContext | None = None) -> tuple[Channel, Channel]:
@@ -50,6 +51,9 @@ def test_a_clients_certificate_is_verified_and_told() -> None:
     _, served = standing(context)
     assert served.facts is not None
     assert served.facts.certificate is None
+    _, served = standing(context, load(trusting(), certified("app")))
+    assert served.facts is not None
+    assert served.facts.certificate == certified("app").certificate.der
     stranger = load(trusting(), server(of="another"))
     client, served = channels(context, stranger)
     shake_hands(client, served)

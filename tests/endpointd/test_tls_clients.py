@@ -22,7 +22,7 @@ from endpointd.wire.tls import client_context
 from pgwire import startup
 from pgwire.messages import query
 from pgwire.startup import encode_startup, make_startup
-from tests.certificates import NAME, authority, server, trusting
+from tests.certificates import NAME, authority, client, server, trusting
 from tests.endpointd.conftest import Duo, Servers
 from tests.endpointd.feedserver import feed_server
 from tests.endpointd.proxies import Proxy, proxy
@@ -38,7 +38,7 @@ def files(directory: Path) -> Path:
     for name, text in {
         "server.pem": server().pem,
         "ca.crt": authority().certificate_pem,
-        "client.pem": server(("a client",)).pem,
+        "client.pem": client("certified").pem,
         "wrong.crt": authority("another").certificate_pem,
     }.items():
         (directory / name).write_text(text)
@@ -162,8 +162,10 @@ async def test_where_tls_is_required_plaintext_is_refused_and_may_cancel(servers
 async def test_client_certificates_are_verified_if_there_are_any(servers: Servers, tmp_path: Path) -> None:
     ca = tmp_path / "tls" / "ca.crt"
     async with encrypting(servers, tmp_path, more=f'client_ca = "{ca}"') as (running, directory):
-        pair = str(directory / "client.pem")
         await (await connect(running.writer_port, sslmode="require")).close()
+        pair = str(directory / "client.pem")
+        await (await connect(running.writer_port, sslmode="require", sslcert=pair, sslkey=pair)).close()
+        pair = str(directory / "server.pem")
         with pytest.raises(psycopg.OperationalError):  # it is for servers
             await connect(running.writer_port, sslmode="require", sslcert=pair, sslkey=pair)
 

@@ -27,6 +27,7 @@ pytestmark = pytest.mark.versions
 DEBIAN = Path("/usr/lib/postgresql/15/bin")
 
 TLS_ONLY = """
+hostssl all certified 127.0.0.1/32 cert
 hostssl all scram   127.0.0.1/32 scram-sha-256
 hostssl all all     127.0.0.1/32 trust
 """
@@ -45,14 +46,16 @@ def with_tls() -> Path:
 def encrypted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     """A server that speaks TLS and takes nothing else from clients."""
     made = Postgres(tmp_path_factory.mktemp("tls"), programs=with_tls())
-    for name, text in {"server.crt": server().certificate_pem, "server.key": server().pem}.items():
+    mine = {"server.crt": server().certificate_pem, "server.key": server().pem, "ca.crt": authority().certificate_pem}
+    for name, text in mine.items():
         (made.data / name).write_text(text)
         (made.data / name).chmod(0o600)
         os.chown(made.data / name, made.data.stat().st_uid, made.data.stat().st_gid)
     with (made.data / "postgresql.conf").open("a") as settings:
-        settings.write("ssl = on\n")
+        settings.write("ssl = on\nssl_ca_file = 'ca.crt'\n")
     try:
         made.start()
+        made.sql("create role certified login")
         made.sql(f"create role scram login password '{PASSWORD}'")
         (made.data / "pg_hba.conf").write_text(TLS_ONLY)
         made.sql("select pg_reload_conf()")
@@ -107,10 +110,20 @@ async def test_both_legs_speak_tls_and_a_cancel_passes(encrypted: Postgres, tmp_
             assert await sleeping == "57014"
 
 
+async def test_the_proxy_shows_servers_a_certificate_of_its_own(encrypted: Postgres, tmp_path: Path) -> None:
+    directory = files(tmp_path / "tls")
+    pair = directory / "client.pem"
+    settings = f'[servers]\ntls = "verify"\nca = "{directory / "ca.crt"}"\ncertificate = "{pair}"\nkey = "{pair}"\n'
+    async with feed_server(led_by(encrypted)) as feed, proxy(tmp_path / "p", [feed.port], more=settings) as running:
+        await running.wait_for_health(status="serving")
+        async with await connect(running.writer_port, user="certified") as connection:
+            assert await value(connection, "select client_dn from pg_stat_ssl where pid = pg_backend_pid()") == "/CN=certified"
+
+
 @pytest.mark.parametrize(
     ("tls", "why"),
     [
-        ("another authority", "unable to get local issuer certificate"),
+        ("another authority", "certificate verify failed: "),
         ("off", "no pg_hba.conf entry"),
     ],
 )
