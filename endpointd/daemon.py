@@ -17,6 +17,7 @@ from daemonkit.program import Daemon, Running
 from daemonkit.secrets import SecretFile, read_secret
 from endpointd import metrics, refusal
 from endpointd.admin import routes
+from endpointd.auth.gate import Gate
 from endpointd.auth.rolefeed import RoleFeed
 from endpointd.auth.roles import Roles
 from endpointd.collector import ProxyCollector
@@ -30,7 +31,7 @@ from endpointd.session.disconnections import Disconnections
 from endpointd.session.listener import Listener, ListenError, listen_error
 from endpointd.session.registry import SessionRegistry
 from endpointd.session.shared import Shared
-from endpointd.settings import Settings, needs_restart, read_settings
+from endpointd.settings import Settings, needs_restart, read_settings, rules_of
 from endpointd.wire.identity import CertificateError
 from endpointd.wire.keeper import TlsKeeper
 from endpointd.wire.link import LINGER_S
@@ -70,7 +71,8 @@ async def serve(proxy: Running[Settings], tls: TlsKeeper) -> None:
     feed_token = SecretFile(settings.feed.token_file)
     noded_token = SecretFile(settings.nodeds.token_file)
     rolefeed = RoleFeed(board, noded_token, Roles(secrets.token_bytes(32)))
-    shared = Shared(board, connector, engine, tls, rolefeed)
+    gate = Gate(rules_of(settings), rolefeed)
+    shared = Shared(board, connector, engine, tls, gate)
     kept = cache.load()
     if kept is not None:
         get_logger().info("routing by the cached document", epoch=kept.epoch, revision=kept.revision)
@@ -111,6 +113,7 @@ async def serve(proxy: Running[Settings], tls: TlsKeeper) -> None:
             server.set_verifiers(accepted_tokens(new.http.token_file, new.http.verifiers_file))
             board.limits = new.limits
             connector.fallback_to_writer = new.reader.fallback_to_writer
+            gate.rules = rules_of(new)
             board.notify()
             _allow_files(new)
             for listener in listeners:

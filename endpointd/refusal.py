@@ -25,10 +25,13 @@ class Refusal:
     message: str
     detail: str | None = None
     hint: str | None = None
+    routine: str | None = None
+    """Where PostgreSQL says the same: the function's name in field R; else it is *kind*."""
 
     def encode(self) -> bytes:
         """Return it as the client reads it."""
-        return error_response("FATAL", self.sqlstate, self.message, detail=self.detail, hint=self.hint)
+        source = ("endpointd", self.routine or self.kind)
+        return error_response("FATAL", self.sqlstate, self.message, detail=self.detail, hint=self.hint, source=source)
 
 
 def no_primary(endpoint: str) -> Refusal:
@@ -49,6 +52,59 @@ def no_replica(endpoint: str) -> Refusal:
 def not_available(endpoint: str) -> Refusal:
     """The one node an instance endpoint stands for is no member, or is being made the writer."""
     return Refusal("not_available", SqlState.CANNOT_CONNECT_NOW, f'server "{endpoint}" is not available')
+
+
+def password_failed(user: str) -> Refusal:
+    """The client does not know the password, or there is no such role, or it has no password: nobody is to tell which."""
+    return Refusal(
+        "password_failed",
+        SqlState.INVALID_PASSWORD,
+        f'password authentication failed for user "{shown(user)}"',
+        routine="auth_failed",
+    )
+
+
+def not_permitted(endpoint: str, who: str, *, is_rejected: bool) -> Refusal:
+    """A rule of the endpoint rejects *who*, or none is for it."""
+    verdict = "rejects connection" if is_rejected else "has no rule for connection"
+    return Refusal("not_permitted", SqlState.INVALID_AUTHORIZATION, f'endpoint "{endpoint}" {verdict} {who}')
+
+
+def roles_unknown(endpoint: str) -> Refusal:
+    """Right after the proxy's start: no node has told yet which roles there are."""
+    return Refusal(
+        "roles_unknown",
+        SqlState.CANNOT_CONNECT_NOW,
+        f'endpoint "{endpoint}" does not know the roles of the cluster yet',
+        hint="No server has told them since the endpoint was started; try again.",
+    )
+
+
+def other_method(node: str, method: str) -> Refusal:
+    """The server's pg_hba.conf asks a client for what it has not told us."""
+    return Refusal(
+        "other_method",
+        SqlState.INVALID_AUTHORIZATION,
+        f'server "{node}" asks for {method} authentication, which the endpoint cannot answer',
+        hint='Let the server authenticate this client itself, by a rule of the endpoint with the method "relay".',
+    )
+
+
+def server_unproven(node: str) -> Refusal:
+    """A server did not prove that it has the role's secret, or broke the protocol of the proof."""
+    return Refusal(
+        "server_unproven", SqlState.CONNECTION_FAILURE, f'server "{node}" did not prove that it belongs to the cluster'
+    )
+
+
+def password_not_there(node: str) -> Refusal:
+    """The role's password was set lately, and no replica that may serve it has heard."""
+    return Refusal(
+        "password_not_there",
+        SqlState.CANNOT_CONNECT_NOW,
+        f'server "{node}" does not know the present password of this role yet',
+        hint="The password was changed lately; try again.",
+    )
 
 
 def unreachable(node: str) -> Refusal:
@@ -183,7 +239,7 @@ def too_many_waiting(endpoint: str) -> Refusal:
 def not_understood(error: WireError) -> Refusal:
     """What the client sent is not the protocol, or not one that is spoken here."""
     kind = "unsupported_version" if isinstance(error, VersionError) else "protocol_violation"
-    return Refusal(kind, error.sqlstate, str(error))
+    return Refusal(kind, error.sqlstate, str(error), detail=error.detail)
 
 
 def unencrypted_data(request: str) -> Refusal:

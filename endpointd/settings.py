@@ -1,6 +1,7 @@
 """What an operator can set, and what holds if nothing is said. Strict: an unknown key is an error.
 
-[limits], [tls], [servers], [reader].fallback_to_writer and [logs] are read again on SIGHUP; everything else needs a restart.
+[limits], [tls], [servers], the rules of the endpoints, [reader].fallback_to_writer and [logs] are read again on SIGHUP;
+everything else needs a restart.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import msgspec
 
 from daemonkit.logs import LogSettings
 from daemonkit.settings import SettingsError, load_settings
+from endpointd.rules import DEFAULT_LINES, Rule, RuleError, read_rules
 from pgtopology.node import Label
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+Rules = Annotated[tuple[str, ...], msgspec.Meta(max_length=1000)]
 
 
 class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,6 +50,8 @@ class WriterSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     host: str = "127.0.0.1"
     port: Port
+    rules: Rules = ()
+    """Who may come in and how they prove who they are, as lines of pg_hba.conf (rules.py); none: the default."""
 
 
 class ReaderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -56,6 +61,8 @@ class ReaderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     port: Port
     fallback_to_writer: bool = True
     """With no replica left the door leads to the writer, as Aurora's does; else clients wait and are refused."""
+    rules: Rules = ()
+    """Who may come in and how they prove who they are, as lines of pg_hba.conf (rules.py); none: the default."""
 
 
 class InstanceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -64,6 +71,8 @@ class InstanceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     node: Label
     host: str = "127.0.0.1"
     port: Port
+    rules: Rules = ()
+    """Who may come in and how they prove who they are, as lines of pg_hba.conf (rules.py); none: the default."""
 
 
 class TlsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -153,9 +162,28 @@ def read_settings(path: Path) -> Settings:
             raise SettingsError(f'{path}: [[instances]] {number}, node: "{node}" is the name of an endpoint')
         if node in nodes[: number - 1]:
             raise SettingsError(f'{path}: [[instances]] {number}, node: "{node}" has a door already')
+    try:
+        rules_of(settings)
+    except RuleError as error:
+        raise SettingsError(f"{path}: {error}") from error
     for what in _missing_files(settings):
         raise SettingsError(f"{path}: {what}")
     return settings
+
+
+def rules_of(settings: Settings) -> dict[str, tuple[Rule, ...]]:
+    """Return the rules of each endpoint by its name. Raises RuleError, which names the endpoint."""
+    found: dict[str, tuple[Rule, ...]] = {}
+    for name, lines in (
+        ("writer", settings.writer.rules),
+        ("reader", settings.reader.rules),
+        *((instance.node, instance.rules) for instance in settings.instances),
+    ):
+        try:
+            found[name] = read_rules(lines or DEFAULT_LINES)
+        except RuleError as error:
+            raise RuleError(f"rules of endpoint {name}, {error}") from error
+    return found
 
 
 def _missing_files(settings: Settings) -> Iterator[str]:
@@ -176,6 +204,13 @@ def needs_restart(old: Settings, new: Settings) -> tuple[str, ...]:
         tls=old.tls,
         servers=old.servers,
         logs=old.logs,
-        reader=msgspec.structs.replace(new.reader, fallback_to_writer=old.reader.fallback_to_writer),
+        writer=msgspec.structs.replace(new.writer, rules=old.writer.rules),
+        reader=msgspec.structs.replace(new.reader, fallback_to_writer=old.reader.fallback_to_writer, rules=old.reader.rules),
+        instances=tuple(
+            msgspec.structs.replace(instance, rules=before.rules)
+            for instance, before in zip(new.instances, old.instances, strict=False)
+        )
+        if len(new.instances) == len(old.instances)
+        else new.instances,
     )
     return tuple(f"[{name}]" for name in Settings.__struct_fields__ if getattr(same, name) != getattr(old, name))

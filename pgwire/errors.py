@@ -5,7 +5,9 @@
     * NotAPacketError: they are not even of a length that a first packet may have
     * UserMissingError: a startup packet names no user
   * VersionError: they are, of a version nobody here speaks
-  * AuthenticationError: a SCRAM exchange was well formed and did not convince, or was not well formed
+  * AuthenticationError: a SCRAM exchange did not convince
+    * ScramViolation: it was not well formed, or asked for what nobody here offers
+    * OtherSecret: the server's verifier was made of another salt than the keys that we have
 
 Each carries the SQLSTATE that fits an answer, if an answer can still be given.  The text follows PostgreSQL's style: lower
 case, no full stop, factual; it never contains a secret.
@@ -21,6 +23,13 @@ class WireError(ValueError):
 
     sqlstate: SqlState = SqlState.PROTOCOL_VIOLATION
     """A hint for the answer."""
+
+    def __init__(self, text: str, *, detail: str | None = None, sqlstate: SqlState | None = None) -> None:
+        """*detail* is the answer's second sentence, *sqlstate* another code than the class's own."""
+        super().__init__(text)
+        self.detail = detail
+        if sqlstate is not None:
+            self.sqlstate = sqlstate
 
 
 class ProtocolError(WireError):
@@ -47,3 +56,13 @@ class AuthenticationError(WireError):
     """A SCRAM exchange failed."""
 
     sqlstate = SqlState.INVALID_PASSWORD
+
+
+class ScramViolation(AuthenticationError):  # noqa: N818 - the name says what happened
+    """A SCRAM message breaks the protocol."""
+
+    sqlstate = SqlState.PROTOCOL_VIOLATION
+
+
+class OtherSecret(AuthenticationError):  # noqa: N818 - the name says what happened
+    """The server has another verifier of the role than the keys were made for: its password was set anew."""

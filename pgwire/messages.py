@@ -94,13 +94,23 @@ class Report:
         return self.severity in ("FATAL", "PANIC")
 
 
-def make_report(severity: str, sqlstate: str, text: str, *, detail: str | None = None, hint: str | None = None) -> Report:
-    """Return a report with the fields every receiver expects."""
+def make_report(
+    severity: str,
+    sqlstate: str,
+    text: str,
+    *,
+    detail: str | None = None,
+    hint: str | None = None,
+    source: tuple[str, str] | None = None,
+) -> Report:
+    """Return a report with the fields every receiver expects. *source*: the file and the routine that say it."""
     fields = [("S", severity), ("V", severity), ("C", sqlstate), ("M", text)]
     if detail is not None:
         fields.append(("D", detail))
     if hint is not None:
         fields.append(("H", hint))
+    if source is not None:
+        fields += [("F", source[0]), ("L", "1"), ("R", source[1])]
     return Report(tuple(fields))
 
 
@@ -125,9 +135,17 @@ def decode_report(payload: bytes) -> Report:
     return Report(tuple(fields))
 
 
-def error_response(severity: str, sqlstate: str, text: str, *, detail: str | None = None, hint: str | None = None) -> bytes:
-    """Return an ErrorResponse."""
-    return encode_report(Backend.ERROR_RESPONSE, make_report(severity, sqlstate, text, detail=detail, hint=hint))
+def error_response(
+    severity: str,
+    sqlstate: str,
+    text: str,
+    *,
+    detail: str | None = None,
+    hint: str | None = None,
+    source: tuple[str, str] | None = None,
+) -> bytes:
+    """Return an ErrorResponse; see make_report."""
+    return encode_report(Backend.ERROR_RESPONSE, make_report(severity, sqlstate, text, detail=detail, hint=hint, source=source))
 
 
 # Authentication

@@ -1,9 +1,12 @@
-"""SCRAM-SHA-256, both roles, as state machines that turn one message into the next.
+"""SCRAM-SHA-256 and SCRAM-SHA-256-PLUS, both roles, as state machines that turn one message into the next.
 
-They know no sockets and no randomness: nonces are arguments.  A client is made of a password; a server of a verifier, which
-is what PostgreSQL stores in pg_authid and from which no password follows.  Source: RFC 5802, RFC 7677; PostgreSQL's
-fe-auth-scram.c and auth-scram.c for what it does with names (ignored, the startup packet's counts) and with passwords that
-SASLprep refuses (used as they are).  Channel binding is offered nowhere yet: the gs2 flag is "n".
+They know no sockets and no randomness: nonces are arguments.  A client is made of a password or of the keys that follow from
+it; a server of a verifier, which is what PostgreSQL stores in pg_authid and from which no password follows.  A server that
+was convinced has the client's key, so it can be a client of any other server that has the same verifier.
+
+PLUS binds the exchange to the server's certificate (tls-server-end-point, RFC 5929), so that nobody in between can pass it
+on.  Source: RFC 5802, RFC 7677; PostgreSQL's fe-auth-scram.c and auth-scram.c for what it does with names (ignored, the
+startup packet's counts), with passwords that SASLprep refuses (used as they are), and for who refuses which flag.
 """
 
 from __future__ import annotations
@@ -15,17 +18,20 @@ import hmac
 import re
 import stringprep
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import StrEnum
 
-from pgwire.errors import AuthenticationError
+from pgwire.errors import AuthenticationError, OtherSecret, ScramViolation
+from pgwire.sqlstate import SqlState
 
 MECHANISM = "SCRAM-SHA-256"
+MECHANISM_PLUS = "SCRAM-SHA-256-PLUS"
 
 ITERATIONS_MAX = 10_000_000
 """A server may ask for this many rounds of hashing and no more: about five seconds of a core, PostgreSQL's default is 4096."""
 
-_GS2_HEADER = "n,,"
-_GS2_BASE64 = base64.b64encode(_GS2_HEADER.encode()).decode()
+_BINDING_TYPE = b"tls-server-end-point"
 _NONCE = re.compile(r"[\x21-\x2b\x2d-\x7e]+")
 
 
@@ -81,35 +87,72 @@ def parse_verifier(text: str) -> Verifier:
     return verifier
 
 
+KeySource = Callable[[bytes, int], Keys]
+"""Returns the keys for a salt and an iteration count."""
+
+
+def keys_of_password(password: str) -> KeySource:
+    """Return what derives the keys of *password*, which takes some milliseconds."""
+    return lambda salt, iterations: derive_keys(password, salt, iterations)
+
+
+def keys_for(verifier: Verifier, client_key: bytes) -> KeySource:
+    """Return what gives *client_key* to a server that has *verifier*, and raises OtherSecret for any other."""
+
+    def find(salt: bytes, iterations: int) -> Keys:
+        if (salt, iterations) != (verifier.salt, verifier.iterations):
+            raise OtherSecret("the server has another verifier of the role")
+        return Keys(client_key, verifier.server_key)
+
+    return find
+
+
+class Binding(StrEnum):
+    """What a client says about channel binding: the first letter of its first message."""
+
+    NONE = "n"
+    """It cannot, or does not want to."""
+    NOT_OFFERED = "y"
+    """It could, and the server did not offer it."""
+    USED = "p"
+
+
 class ScramClient:
     """Proves that it knows a password and checks that the server does too.
 
     Send `first`, then what `respond` returns for the server's challenge, then give the outcome to `finish`.
     """
 
-    def __init__(self, password: str, nonce: str) -> None:
-        """*nonce*: at least 18 random bytes in base64, never used before."""
-        self._password = password
+    def __init__(self, keys: KeySource, nonce: str, *, binding: bytes | None = None, could_bind: bool = False) -> None:
+        """*nonce*: at least 18 random bytes in base64, never used before.
+
+        *binding*: the end point of the server's certificate, for PLUS.  *could_bind*: without one, whether that is only
+        because the server did not offer PLUS.
+        """
+        self._keys = keys
         self._nonce = _checked_nonce(nonce)
         self._first_bare = f"n=,r={nonce}"
+        flag = Binding.USED if binding is not None else Binding.NOT_OFFERED if could_bind else Binding.NONE
+        self._header = _gs2_header(flag.encode())
+        self._bound = _encode(self._header + (binding or b""))
         self._signature: bytes | None = None
 
     @property
     def first(self) -> bytes:
         """The client's first message, for SASLInitialResponse."""
-        return (_GS2_HEADER + self._first_bare).encode()
+        return self._header + self._first_bare.encode()
 
     def respond(self, challenge: bytes) -> bytes:
         """Return the client's final message, for SASLResponse. Raises AuthenticationError."""
         attributes = _attributes(challenge, "r", "s", "i")
         nonce, salt, count = attributes["r"], _decode(attributes["s"]), attributes["i"]
         if not nonce.startswith(self._nonce) or nonce == self._nonce:
-            raise AuthenticationError("invalid SCRAM response: nonce mismatch")
+            raise ScramViolation("invalid SCRAM response", detail="Nonce does not match.")
         if not re.fullmatch("[0-9]{1,9}", count) or not 1 <= int(count) <= ITERATIONS_MAX or not salt:
-            raise AuthenticationError("malformed SCRAM message: invalid iteration count or salt")
-        without_proof = f"c={_GS2_BASE64},r={nonce}"
+            raise _malformed("Invalid iteration count or salt.")
+        without_proof = f"c={self._bound},r={nonce}"
         exchange = b",".join((self._first_bare.encode(), challenge, without_proof.encode()))
-        keys = derive_keys(self._password, salt, int(count))
+        keys = self._keys(salt, int(count))
         self._signature = _hmac(keys.server_key, exchange)
         proof = _xor(keys.client_key, _hmac(_sha256(keys.client_key), exchange))
         return f"{without_proof},p={_encode(proof)}".encode()
@@ -117,7 +160,7 @@ class ScramClient:
     def finish(self, outcome: bytes) -> None:
         """Check the server's final message. Raises AuthenticationError if the server does not know the password either."""
         if self._signature is None:
-            raise AuthenticationError("SCRAM message out of order")
+            raise ScramViolation("SCRAM message out of order")
         if outcome.startswith(b"e="):
             raise AuthenticationError(f"error received from server in SCRAM exchange: {_text(outcome[2:])}")
         signature = _decode(_attributes(outcome, "v")["v"])
@@ -131,30 +174,65 @@ class ScramServer:
     Give it the client's first message with `challenge`, the final one with `verify`; send what they return.
     """
 
-    def __init__(self, verifier: Verifier, nonce: str) -> None:
-        """*nonce*: at least 18 random bytes in base64, never used before; the client's is put in front of it."""
+    def __init__(self, verifier: Verifier, nonce: str, *, binding: bytes | None = None, is_plus: bool = False) -> None:
+        """*nonce*: at least 18 random bytes in base64, never used before; the client's is put in front of it.
+
+        *binding*: the end point of our certificate, if PLUS was offered; *is_plus*: the client has chosen it.
+        """
         self._verifier = verifier
         self._nonce = _checked_nonce(nonce)
+        self._binding = binding
+        self._is_plus = is_plus
         self._exchange = b""
         self._full_nonce = ""
-        self._gs2_header = b""
+        self._bound = b""
 
     def challenge(self, first: bytes) -> bytes:
         """Return the server's first message, for AuthenticationSASLContinue. Raises AuthenticationError."""
         flag, comma, rest = first.partition(b",")
         authzid, comma2, bare = rest.partition(b",")
         if not comma or not comma2:
-            raise AuthenticationError("malformed SCRAM message")
-        if flag not in (b"n", b"y"):
-            raise AuthenticationError("client requires SCRAM channel binding, but it is not supported")
+            raise _malformed("Comma expected.")
+        header = self._checked_header(flag)
         if authzid:
-            raise AuthenticationError("client uses authorization identity, but it is not supported")
+            raise ScramViolation(
+                "client uses authorization identity, but it is not supported", sqlstate=SqlState.FEATURE_NOT_SUPPORTED
+            )
+        if bare.startswith(b"m="):
+            raise ScramViolation("client requires an unsupported SCRAM extension", sqlstate=SqlState.FEATURE_NOT_SUPPORTED)
         nonce = _checked_nonce(_attributes(bare, "n", "r")["r"])
-        self._gs2_header = flag + b",,"
+        self._bound = header + (self._binding or b"") if self._is_plus else header
         self._full_nonce = nonce + self._nonce
         message = f"r={self._full_nonce},s={_encode(self._verifier.salt)},i={self._verifier.iterations}".encode()
         self._exchange = bare + b"," + message
         return message
+
+    def _checked_header(self, flag: bytes) -> bytes:
+        match flag[:1]:
+            case b"n" | b"y" if len(flag) > 1:
+                raise _malformed("Comma expected.")
+            case b"n" | b"y" if self._is_plus:
+                raise _malformed(
+                    "The client selected SCRAM-SHA-256-PLUS, but the SCRAM message does not include channel binding data."
+                )
+            case b"y" if self._binding is not None:
+                raise ScramViolation(
+                    "SCRAM channel binding negotiation error",
+                    detail="The client supports SCRAM channel binding but thinks the server does not. "
+                    "However, this server does support channel binding.",
+                    sqlstate=SqlState.INVALID_AUTHORIZATION,
+                )
+            case b"p" if not self._is_plus:
+                raise _malformed(
+                    "The client selected SCRAM-SHA-256 without channel binding, "
+                    "but the SCRAM message includes channel binding data."
+                )
+            case b"p" if flag != b"p=" + _BINDING_TYPE:
+                raise ScramViolation(f'unsupported SCRAM channel-binding type "{_text(flag[2:])}"')
+            case b"n" | b"y" | b"p":
+                return flag + b",,"
+            case _:
+                raise _malformed("Unexpected channel-binding flag.")
 
     def verify(self, final: bytes) -> tuple[bytes, bytes]:
         """Return the server's final message, for AuthenticationSASLFinal, and the client key the proof gave away.
@@ -162,14 +240,16 @@ class ScramServer:
         Raises AuthenticationError if the proof is not one.
         """
         attributes = _attributes(final, "c", "r", "p")
+        if _decode(attributes["c"]) != self._bound:
+            if self._is_plus:
+                raise ScramViolation("SCRAM channel binding check failed", sqlstate=SqlState.INVALID_AUTHORIZATION)
+            raise ScramViolation("unexpected SCRAM channel-binding attribute in client-final-message")
         if not self._full_nonce or attributes["r"] != self._full_nonce:
-            raise AuthenticationError("invalid SCRAM response: nonce mismatch")
-        if _decode(attributes["c"]) != self._gs2_header:
-            raise AuthenticationError("unexpected SCRAM channel-binding attribute in client-final-message")
+            raise ScramViolation("invalid SCRAM response", detail="Nonce does not match.")
         exchange = self._exchange + b"," + final[: final.rindex(b",p=")]
         proof = _decode(attributes["p"])
         if len(proof) != 32:
-            raise AuthenticationError("malformed SCRAM message: invalid proof")
+            raise _malformed("Malformed proof in client-final-message.")
         client_key = _xor(proof, _hmac(self._verifier.stored_key, exchange))
         if not hmac.compare_digest(_sha256(client_key), self._verifier.stored_key):
             raise AuthenticationError("password authentication failed")
@@ -207,6 +287,14 @@ def _is_bidi_broken(text: str) -> bool:
     return not ends_well or any(stringprep.in_table_d2(char) for char in text)
 
 
+def _gs2_header(flag: bytes) -> bytes:
+    return (flag + b"=" + _BINDING_TYPE if flag == Binding.USED.encode() else flag) + b",,"
+
+
+def _malformed(detail: str) -> ScramViolation:
+    return ScramViolation("malformed SCRAM message", detail=detail)
+
+
 def _attributes(message: bytes, *names: str) -> dict[str, str]:
     """Return the values of the attributes *names*, which must be the first ones of *message* in this order."""
     parts = _text(message).split(",")
@@ -215,14 +303,14 @@ def _attributes(message: bytes, *names: str) -> dict[str, str]:
         # The proof comes last; extensions stand between it and the attributes before it, and are ignored.
         part = parts[-1] if name == "p" else parts[index] if index < len(parts) else ""
         if not part.startswith(f"{name}="):
-            raise AuthenticationError(f'malformed SCRAM message: attribute "{name}" expected')
+            raise _malformed(f'Expected attribute "{name}".')
         values[name] = part[2:]
     return values
 
 
 def _checked_nonce(nonce: str) -> str:
     if not _NONCE.fullmatch(nonce):
-        raise AuthenticationError("malformed SCRAM message: non-printable characters in nonce")
+        raise ScramViolation("non-printable characters in SCRAM nonce")
     return nonce
 
 
@@ -230,14 +318,14 @@ def _text(message: bytes) -> str:
     try:
         return message.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise AuthenticationError("malformed SCRAM message: not UTF-8") from error
+        raise _malformed("It is not UTF-8.") from error
 
 
 def _decode(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise AuthenticationError("malformed SCRAM message: invalid base64") from error
+        raise _malformed("Invalid base64.") from error
 
 
 def _encode(data: bytes) -> str:

@@ -29,6 +29,8 @@ CANCEL_CODE = (1234 << 16) | 5678
 SSL_CODE = (1234 << 16) | 5679
 GSSENC_CODE = (1234 << 16) | 5680
 
+_TRUE = frozenset({"on", "1"} | {"true"[:end] for end in range(1, 5)} | {"yes"[:end] for end in range(1, 4)})
+
 _two = struct.Struct(">II")
 _three = struct.Struct(">IIi")
 
@@ -81,6 +83,11 @@ class StartupMessage:
     def database(self) -> str:
         """The database; it is the user's name if none was given."""
         return self.get("database") or self.user
+
+    @property
+    def is_physical_replication(self) -> bool:
+        """Whether a walsender without a database is asked for: PostgreSQL's parse_bool, as ProcessStartupPacket asks it."""
+        return (self.get("replication") or "").lower() in _TRUE
 
     @property
     def options(self) -> tuple[str, ...]:

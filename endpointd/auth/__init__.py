@@ -1,4 +1,5 @@
-"""Who a client is, found out by the proxy itself: what the cluster's roles prove themselves with, and how it is learned.
+"""Who a client is: the proof that it gives, the cluster's roles that it is checked against, and what failures cost.
 
-It knows nothing of sessions and links. Begin with `roles`, go on with `rolefeed`.
+Lies beside `servers`: nothing here knows sessions or links. Begin with `gate`, go on with `exchange` and `roles`; the rules of
+an endpoint are `endpointd.rules`.
 """

@@ -8,6 +8,7 @@ from endpointd.refusal import Refusal
 from endpointd.routing.table import Backend
 from endpointd.wire.tls import Facts
 from pgwire.messages import BackendKey
+from pgwire.scram import Verifier
 
 # Events
 
@@ -40,10 +41,38 @@ class NotEncrypted:
 
 
 @dataclass(frozen=True, slots=True)
+class ProofWanted:
+    """The client is to prove to us that it knows the password of its role."""
+
+    verifier: Verifier
+    nonce: str = field(repr=False)
+    is_doomed: bool = False
+    """The role has no secret that can be proven, or does not exist; the client must not be able to tell."""
+    binding: bytes | None = field(default=None, repr=False)
+    """The end point of our certificate, if the client's connection is encrypted."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftToServer:
+    """The client proves who it is to a server, by whatever that asks for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The client may not come in."""
+
+    refusal: Refusal
+
+
+@dataclass(frozen=True, slots=True)
 class Connected:
     """A connection to a server stands."""
 
     backend: Backend
+    nonce: str = field(default="", repr=False)
+    """For our own login there."""
+    binding: bytes | None = field(default=None, repr=False)
+    """The end point of the server's certificate, if the connection is encrypted."""
     is_encrypted: bool = False
     """It speaks TLS."""
 
@@ -76,7 +105,20 @@ class Stopped:
     refusal: Refusal
 
 
-Event = ClientSent | ClientGone | Encrypted | NotEncrypted | Connected | NotConnected | ServerSent | ServerGone | Stopped
+Event = (
+    ClientSent
+    | ClientGone
+    | Encrypted
+    | NotEncrypted
+    | ProofWanted
+    | LeftToServer
+    | Refused
+    | Connected
+    | NotConnected
+    | ServerSent
+    | ServerGone
+    | Stopped
+)
 
 # Commands
 
@@ -107,11 +149,25 @@ class UpgradeTls:
 
 
 @dataclass(frozen=True, slots=True)
+class Identify:
+    """Say how the client is to prove who it is: answer ProofWanted, LeftToServer or Refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProofFailed:
+    """The client did not convince: answer Refused with this when it has waited for as long as its address deserves."""
+
+    refusal: Refusal
+
+
+@dataclass(frozen=True, slots=True)
 class Connect:
     """Find a server and answer Connected or NotConnected; the connection to a former one, if any, is to be closed."""
 
     failed: Backend | None = None
     """Who was tried last."""
+    behind: Backend | None = None
+    """Who was tried last and serves, but does not know the role's present password yet: it may in a moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,4 +203,4 @@ class Close:
     """The server refused because it has no connection left, for anybody or for ordinary roles."""
 
 
-Command = ToClient | ToServer | UpgradeTls | Connect | Cancel | Relay | Close
+Command = ToClient | ToServer | UpgradeTls | Identify | ProofFailed | Connect | Cancel | Relay | Close

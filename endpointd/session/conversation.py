@@ -2,31 +2,37 @@
 
 Events go in, commands come out, in order (commands); the shell does them.  Nothing here waits, dials or closes.
 
-The client's first packet is read, encryption is agreed on or declined, and its startup packet is kept as it came.  A server
-is asked for, gets the packet unchanged, and both sides' words in the login are relayed unchanged.  A client that does not wait
-for the login may have gone on already: what it said beyond the answers that the server waits for is kept for the relay.
+The client's first packet is read, encryption is agreed on or declined, and its startup packet is kept as it came.  Then the
+endpoint's rules say how the client proves who it is:
 
-Until the first word of a server has reached the client, another server can take its place: the client never learns that the
-first one was starting up, stopping, gone, or no longer what the endpoint stands for.  A login, once begun, is bound to its
-server.
+* to us, by SCRAM.  Only when it has convinced is a server asked for; the proxy logs in there by what the proof gave away, and
+  the client learns of no server before one has said that it is ready: until then another can take its place.
+* to a server, whose words are relayed unchanged.  Until the first of them has reached the client, another server can take its
+  place; then the login is bound to it.
+
+So a client never learns that the first server was starting up, stopping, gone, or no longer what the endpoint stands for.  A
+client that does not wait for the login may have gone on already: what it said beyond its answers is kept for the relay.
 
 From AuthenticationOk on the server's words are kept back until its ReadyForQuery, because one of them may tell that a
 server taken for the writer is a standby, or one taken for a replica a primary.
 
-    OPENING → CONNECTING → ANSWERING → AUTHENTICATING → SETTLING → RELAYING
-      ↑ ↓         ↑____________|______________________________|  (only while the client has heard nothing)
-    ENCRYPTING
+    OPENING → IDENTIFYING → PROVING → CONNECTING → ANSWERING → LOGGING_IN → SETTLING → RELAYING      the proof is ours
+                                         ↑____________|____________|___________|
+    OPENING → IDENTIFYING ───────────→ CONNECTING → ANSWERING → AUTHENTICATING → SETTLING → RELAYING  the proof is the server's
+                                         ↑____________|__________________________|  (while the client has heard nothing)
+    OPENING ⇄ ENCRYPTING
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import StrEnum
 from typing import assert_never
 
 from endpointd import refusal
+from endpointd.auth.exchange import Exchange, Proven
 from endpointd.refusal import Refusal
 from endpointd.routing.table import Backend
+from endpointd.servers.serverlogin import OtherMethod, ServerLogin
 from endpointd.session.commands import (
     Cancel,
     ClientGone,
@@ -37,8 +43,13 @@ from endpointd.session.commands import (
     Connected,
     Encrypted,
     Event,
+    Identify,
+    LeftToServer,
     NotConnected,
     NotEncrypted,
+    ProofFailed,
+    ProofWanted,
+    Refused,
     Relay,
     ServerGone,
     ServerSent,
@@ -47,11 +58,13 @@ from endpointd.session.commands import (
     ToServer,
     UpgradeTls,
 )
+from endpointd.session.state import WITHOUT_SERVER, State
 from endpointd.wire.tls import Facts
 from pgwire import startup
-from pgwire.errors import NotAPacketError, ProtocolError, WireError
+from pgwire.errors import AuthenticationError, NotAPacketError, OtherSecret, ProtocolError, ScramViolation, WireError
 from pgwire.framing import read_message
 from pgwire.messages import (
+    Authentication,
     AuthenticationKind,
     BackendKey,
     Frontend,
@@ -59,7 +72,9 @@ from pgwire.messages import (
     decode_backend_key,
     decode_parameter_status,
     decode_report,
+    encode_authentication,
     message,
+    negotiate_protocol_version,
     without_binding,
 )
 from pgwire.messages import Backend as Kind
@@ -71,27 +86,15 @@ LOGIN_BYTES_MAX = 1 << 16
 ANSWER_BYTES_MAX = (1 << 16) + 4
 """Of a client's answer in a login: PostgreSQL's PG_MAX_AUTH_TOKEN_LENGTH and the header."""
 
+SASL_BYTES_MAX = 1 << 10
+"""Of a client's answer in SCRAM: PostgreSQL's PG_MAX_SASL_MESSAGE_LENGTH."""
+
+_OK = encode_authentication(Authentication(AuthenticationKind.OK))
+
 _STARTING_OR_STOPPING = frozenset({SqlState.CANNOT_CONNECT_NOW, SqlState.ADMIN_SHUTDOWN, SqlState.CRASH_SHUTDOWN})
 
 _OWN_LIMITS = frozenset({"InitializeSessionUserId", "CheckMyDatabase"})
 """Where PostgreSQL finds a role's or a database's own CONNECTION LIMIT used up (field R): the server has room for others."""
-
-
-class State(StrEnum):
-    """Where the conversation stands."""
-
-    OPENING = "opening"
-    ENCRYPTING = "encrypting"
-    """TLS shakes hands with the client."""
-    CONNECTING = "connecting"
-    ANSWERING = "answering"
-    """A server has the startup packet, and has not said anything that counts."""
-    AUTHENTICATING = "authenticating"
-    SETTLING = "settling"
-    """The server is content with the client and tells of itself."""
-    RELAYING = "relaying"
-    CANCELLING = "cancelling"
-    CLOSED = "closed"
 
 
 class Conversation:
@@ -132,6 +135,10 @@ class Conversation:
         self._backend: Backend | None = None
         self._server_is_encrypted = False
         self._key: BackendKey | None = None
+        self._exchange: Exchange | None = None
+        self._proven: Proven | None = None
+        """If the client has convinced us; what a server asks for is then ours to answer."""
+        self._server_login: ServerLogin | None = None
 
     @property
     def is_bound(self) -> bool:
@@ -141,7 +148,7 @@ class Conversation:
     @property
     def wants_client(self) -> bool:
         """Whether it is the client's turn; else its bytes stay where they are."""
-        return self.state is State.OPENING or (self.state is State.AUTHENTICATING and self._asked is not None)
+        return self.state in (State.OPENING, State.PROVING) or (self.state is State.AUTHENTICATING and self._asked is not None)
 
     def handle(self, event: Event) -> list[Command]:
         """Return what *event* calls for. The conversation is over after Relay or Close."""
@@ -156,9 +163,14 @@ class Conversation:
                 return self._encrypted(facts)
             case NotEncrypted(reason):
                 return self._close(f"TLS failed: {reason}", "tls_failed")
-            case Connected(backend, is_encrypted):
-                return self._connected(backend, is_encrypted)
-            case NotConnected(why) | Stopped(why):
+            case ProofWanted():
+                return self._demand_proof(event)
+            case LeftToServer():
+                self.state = State.CONNECTING
+                return [Connect()]
+            case Connected():
+                return self._connected(event)
+            case NotConnected(why) | Refused(why) | Stopped(why):
                 return self._refuse(why)
             case ServerSent(data):
                 return self._server_sent(data)
@@ -174,6 +186,8 @@ class Conversation:
         self._client += data
         commands: list[Command] = []
         try:
+            if self.state is State.PROVING:
+                return self._client_proves()
             if self.state is State.AUTHENTICATING:
                 return self._client_answered()
             while self.state is State.OPENING and (packet := self._take_packet()) is not None:
@@ -228,8 +242,8 @@ class Conversation:
                 if self._requires_tls and self.encrypted is None:
                     return self._refuse(refusal.no_encryption(self._client_host, first.user, first.database))
                 self._packet = packet
-                self.state = State.CONNECTING
-                return [Connect()]
+                self.state = State.IDENTIFYING
+                return [Identify()]
             case _:
                 assert_never(first)
 
@@ -260,12 +274,53 @@ class Conversation:
         # Told inside TLS, where nobody between can take it away.
         return self._refuse(refusal.unencrypted_data("SSL")) if self._is_smuggled else []
 
+    # The client's proof to us
+
+    def _demand_proof(self, wanted: ProofWanted) -> list[Command]:
+        assert self.startup is not None
+        self.state = State.PROVING
+        self._exchange = Exchange(wanted.verifier, wanted.nonce, is_doomed=wanted.is_doomed, binding=wanted.binding)
+        negotiation = startup.negotiate(self.startup)
+        said = negotiate_protocol_version(negotiation.minor, negotiation.unknown_options) if negotiation is not None else b""
+        return [ToClient(said + self._exchange.opening), *self._client_sent(b"")]
+
+    def _client_proves(self) -> list[Command]:
+        """Raises WireError."""
+        assert self._exchange is not None
+        commands: list[Command] = []
+        while self.state is State.PROVING:
+            said = read_message(self._client, 0, bytes_max=SASL_BYTES_MAX)
+            if said is None:
+                break
+            del self._client[: said.end]
+            try:
+                answer = self._exchange.answer(said.kind, said.payload)
+            except ScramViolation:
+                raise
+            except AuthenticationError:
+                return [*commands, *self._deny()]
+            if isinstance(answer, Proven):
+                self._proven = answer
+                self.state = State.CONNECTING
+                commands.append(Connect())
+            else:
+                commands.append(ToClient(answer.message))
+        return commands
+
+    def _deny(self) -> list[Command]:
+        assert self.startup is not None
+        self.state = State.DENIED
+        return [ProofFailed(refusal.password_failed(self.startup.user))]
+
     # The server's side
 
-    def _connected(self, backend: Backend, is_encrypted: bool) -> list[Command]:
-        self._backend = backend
-        self._server_is_encrypted = is_encrypted
+    def _connected(self, connected: Connected) -> list[Command]:
+        self._backend = connected.backend
+        self._server_is_encrypted = connected.is_encrypted
         self.state = State.ANSWERING
+        proven = self._proven
+        if proven is not None:
+            self._server_login = ServerLogin(proven.verifier, proven.client_key, connected.nonce, binding=connected.binding)
         return [ToServer(self._packet)]
 
     def _server_sent(self, data: bytes) -> list[Command]:
@@ -273,14 +328,14 @@ class Conversation:
         commands: list[Command] = []
         pos = 0
         try:
-            while self.state in (State.ANSWERING, State.AUTHENTICATING, State.SETTLING):
+            while self.state in (State.ANSWERING, State.LOGGING_IN, State.AUTHENTICATING, State.SETTLING):
                 found = read_message(self._server, pos, bytes_max=LOGIN_BYTES_MAX)
                 if found is None:
                     break
                 commands += self._server_said(found.kind, found.payload)
                 pos = found.end
             if len(self._kept_back) > LOGIN_BYTES_MAX:
-                raise ProtocolError("the server says too much during startup")
+                commands += self._tell()
         except ProtocolError as error:
             return commands + self._refuse(refusal.not_understood(error))
         del self._server[:pos]
@@ -290,6 +345,10 @@ class Conversation:
 
     def _server_said(self, kind: int, payload: bytes) -> list[Command]:
         match kind:
+            case Kind.AUTHENTICATION if self._server_login is not None:
+                return self._log_in(self._server_login, decode_authentication(payload))
+            case Kind.NEGOTIATE_PROTOCOL_VERSION if self._proven is not None:
+                return []  # we have negotiated ourselves, before the proof
             case Kind.AUTHENTICATION:
                 asked = decode_authentication(payload).kind
                 if asked == AuthenticationKind.OK:
@@ -320,6 +379,29 @@ class Conversation:
         self._kept_back += message(kind, payload)
         return self._tell() if self.state in (State.AUTHENTICATING, State.RELAYING) else []
 
+    def _log_in(self, login: ServerLogin, asked: Authentication) -> list[Command]:
+        """Answer a server in the client's name, by the key that the client's proof gave away."""
+        backend = self._backend
+        assert backend is not None
+        assert self._proven is not None
+        assert self.startup is not None
+        try:
+            answer = login.answer(asked)
+        except OtherSecret:
+            # The writer's is the present one: then the client's is out of date. A replica may be the one that is.
+            return self._deny() if backend.is_writer else self._look_again(Connect(behind=backend))
+        except OtherMethod as error:
+            return self._refuse(refusal.other_method(backend.node, error.method))
+        except WireError:
+            return self._refuse(refusal.server_unproven(backend.node))
+        if not login.is_over:
+            self.state = State.LOGGING_IN
+            return [ToServer(answer)] if answer is not None else []
+        self.state = State.SETTLING
+        self._kept_back += self._proven.final + _OK
+        why_not = self._admit(self.startup)
+        return self._refuse(why_not) if why_not is not None else []
+
     def _server_refused(self, kind: int, payload: bytes) -> list[Command]:
         report = decode_report(payload)
         if report.sqlstate in _STARTING_OR_STOPPING and not self._client_has_heard:
@@ -337,17 +419,20 @@ class Conversation:
         return name == "in_hot_standby" and (value == "on") is self._backend.is_writer
 
     def _server_gone(self, why: Refusal | None) -> list[Command]:
-        if self.state in (State.OPENING, State.ENCRYPTING, State.CONNECTING, State.CANCELLING):
+        if self.state in WITHOUT_SERVER:
             return []
         failed = self._backend
         assert failed is not None
         if self._client_has_heard:
             return self._refuse(why if why is not None else self._lost(failed))
-        self._backend = self._key = None
+        return self._look_again(Connect(failed))
+
+    def _look_again(self, connect: Connect) -> list[Command]:
+        self._backend = self._key = self._server_login = None
         self._server.clear()
         self._kept_back.clear()
         self.state = State.CONNECTING
-        return [Connect(failed)]
+        return [connect]
 
     def _lost(self, failed: Backend) -> Refusal:
         return refusal.no_primary("writer") if failed.is_writer else refusal.startup_lost(failed.node)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 from daemonkit.reception import Guest
 from endpointd import metrics, refusal
+from endpointd.auth.gate import fresh_nonce
 from endpointd.refusal import Refusal
 from endpointd.relay.relaxed import Relaxed
 from endpointd.routing.switchboard import Evictable
@@ -27,8 +28,11 @@ from endpointd.session.commands import (
     Connected,
     Encrypted,
     Event,
+    Identify,
     NotConnected,
     NotEncrypted,
+    ProofFailed,
+    Refused,
     Relay,
     ServerGone,
     ServerSent,
@@ -38,6 +42,7 @@ from endpointd.session.commands import (
     UpgradeTls,
 )
 from endpointd.session.conversation import Conversation, State
+from endpointd.session.identification import Identification
 from endpointd.session.shared import Shared
 from endpointd.session.startupsettings import refused_at_startup, relaxed_at_startup
 from endpointd.wire.dial import dial
@@ -49,6 +54,10 @@ from pgwire.startup import StartupMessage
 
 CANCEL_TIMEOUT_S = 5.0
 """PostgreSQL answers a cancel request by closing; nobody waits for it longer than this, nor for its turn."""
+
+BEHIND_RETRY_S = 0.05
+BEHIND_S = 2.0
+"""A replica that does not know a role's present password yet is tried again this soon, and for so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +115,10 @@ class Login:
         self._server_inbox: Inbox | None = None
         self._deadline: float | None = self._loop.time() + shared.board.limits.startup_timeout_s
         self._hold_until: float | None = None
+        self._is_asked_who = False
+        self._identification = Identification(shared.gate, door.name, host=client.host, address=guest.address)
+        self._failed: ProofFailed | None = None
+        self._behind_until: float | None = None
         self._connect: Connect | None = None
         self._connecting: asyncio.Timeout | None = None
         self._cancel: Cancel | None = None
@@ -153,6 +166,10 @@ class Login:
             while not self._is_over:
                 if self._connect is not None:
                     await self._find_server(self._connect)
+                elif self._is_asked_who:
+                    await self._identify()
+                elif self._failed is not None:
+                    await self._deny(self._failed)
                 elif self._cancel is not None:
                     await self._forward_cancel(self._cancel)
                 elif (event := self._next_event()) is not None:
@@ -241,6 +258,11 @@ class Login:
                 self._client.start_tls(
                     self._identity.channel(is_direct=is_direct), self._tls_told, answer=answer, received=received
                 )
+            case Identify():
+                self._is_asked_who = True
+            case ProofFailed():
+                self._drop_server()
+                self._failed = command
             case Connect():
                 self._drop_server()
                 self._connect = command
@@ -263,6 +285,35 @@ class Login:
         self._tls_outcome = outcome
         self._poke()
 
+    # Who the client is
+
+    async def _identify(self) -> None:
+        self._is_asked_who = False
+        assert self.startup is not None
+        deadline = self._loop.time() + self._shared.board.limits.hold_s
+        self._handle(await self._identification.ask(self.startup, self._conversation.encrypted, deadline))
+
+    async def _deny(self, failed: ProofFailed) -> None:
+        self._failed = None
+        self._handle(await self._identification.deny(failed, self._wait_until))
+        doom = self._identification.doom
+        if doom is not None:
+            self.end = replace(self.end, reason=f"{self.end.reason}: {doom}")
+
+    @property
+    def _is_left(self) -> bool:
+        """Whether nobody waits for an answer any more."""
+        inbox = self._client_inbox
+        return inbox.is_broken or inbox.has_ended or self._stopped is not None
+
+    async def _wait_until(self, until: float) -> None:
+        """Sleep until the loop's clock shows *until*, or nobody waits for an answer any more."""
+        while self._loop.time() < until and not self._is_left:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(until):
+                    await self._wake.wait()
+            self._wake.clear()
+
     async def _find_server(self, connect: Connect) -> None:
         self._connect = self._watch = None
         why_not = self._why_not()
@@ -271,6 +322,8 @@ class Login:
             return
         if self._hold_until is None:
             self._hold_until = self._loop.time() + self._shared.board.limits.hold_s
+        if connect.behind is not None and not await self._wait_for_password(connect.behind):
+            return
         try:
             # Brought forward when the client leaves or the daemon ends: then nobody waits for a server any more.
             async with asyncio.timeout(None) as self._connecting:
@@ -298,7 +351,20 @@ class Login:
         self._server_inbox = Inbox(self._server, self._poke)
         self._server.receiver = self._server_inbox
         self._deadline = self._loop.time() + self._shared.board.limits.startup_timeout_s
-        self._handle(Connected(self.backend, is_encrypted=self._server.encrypted is not None))
+        encrypted = self._server.encrypted
+        binding = encrypted.binding if encrypted is not None else None
+        self._handle(Connected(self.backend, fresh_nonce(), binding, is_encrypted=encrypted is not None))
+
+    async def _wait_for_password(self, behind: Backend) -> bool:
+        """Give a replica a moment to hear of the role's present password; False if it has had enough of them."""
+        now = self._loop.time()
+        if self._behind_until is None:
+            self._behind_until = now + BEHIND_S
+        if now >= self._behind_until:
+            self._handle(Refused(refusal.password_not_there(behind.node)))
+            return False
+        await self._wait_until(now + BEHIND_RETRY_S)
+        return True
 
     def _why_not(self) -> Refusal | None:
         """Return why the client may not have any server, or None."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from endpointd.auth.rolefeed import RoleFeed
+from endpointd.auth.gate import Gate
 from endpointd.relay.engine import Engine
 from endpointd.routing.switchboard import Switchboard
 from endpointd.servers.connector import Connector
@@ -25,8 +25,7 @@ class Shared:
     connector: Connector
     engine: Engine
     tls: TlsKeeper
-    rolefeed: RoleFeed
-    """What clients' proofs are checked against."""
+    gate: Gate
     quota: Quota = field(default_factory=Quota)
     keys: CancelKeys = field(default_factory=CancelKeys)
     cancels: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CANCELS_MAX))

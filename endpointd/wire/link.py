@@ -174,9 +174,13 @@ class Link(asyncio.BufferedProtocol):
 
     @property
     def host(self) -> str:
-        """The address of who is at the other end, without its port."""
+        """The address at the other end, without its port; empty if there is none."""
         name = self._transport.get_extra_info("peername") if self._transport is not None else None
-        return str(name[0]) if isinstance(name, tuple) and name else ""
+        match name:
+            case (str(host), int(), *_):
+                return host
+            case _:
+                return ""
 
     @property
     def descriptor(self) -> int:

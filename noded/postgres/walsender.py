@@ -32,7 +32,7 @@ from pgwire.messages import (
     sasl_initial_response,
     sasl_response,
 )
-from pgwire.scram import MECHANISM, ScramClient
+from pgwire.scram import MECHANISM, ScramClient, keys_of_password
 from pgwire.startup import PROTOCOL_3_0, StartupMessage, encode_startup
 
 MESSAGE_BYTES_MAX = 1 << 20
@@ -173,7 +173,7 @@ class Walsender:
         return reader, writer
 
     async def _authenticate(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        scram = ScramClient(self._password, base64.b64encode(secrets.token_bytes(18)).decode())
+        scram = ScramClient(keys_of_password(self._password), base64.b64encode(secrets.token_bytes(18)).decode())
         while True:
             kind, payload = await _message(reader)
             match kind:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -18,6 +19,8 @@ from daemonkit.httpclient import HttpClient, HttpError
 from endpointd.admin import Health, Sessions
 from testkit.ports import free_port
 from tests.endpointd.feedserver import TOKEN
+
+RELAYED = ("host all all all relay", "host replication all all relay")
 
 
 @dataclass
@@ -108,8 +111,12 @@ async def proxy(
     more: str = "",
     level: str = "debug",
     ports: tuple[int, int, int] | None = None,
+    rules: Sequence[str] = RELAYED,
 ) -> AsyncIterator[Proxy]:
-    """Run a proxy that follows the feeds at *feed_ports*; *more* is put at the end of its settings."""
+    """Run a proxy that follows the feeds at *feed_ports*; *more* is put at the end of its settings.
+
+    The servers of these tests have no noded that could tell their roles, so they authenticate the clients themselves.
+    """
     directory.mkdir(exist_ok=True)
     writer_port, reader_port, http_port = ports or (free_port(), free_port(), free_port())
     token = directory / "token"
@@ -130,9 +137,11 @@ token_file = "{token}"
 [writer]
 host = "127.0.0.1"
 port = {writer_port}
+rules = {json.dumps(rules)}
 [reader]
 host = "127.0.0.1"
 port = {reader_port}
+rules = {json.dumps(rules)}
 fallback_to_writer = {str(fallback_to_writer).lower()}
 [limits]
 {limits}

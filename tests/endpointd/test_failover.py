@@ -27,7 +27,7 @@ from pgwire.messages import (
     sasl_initial_response,
     sasl_response,
 )
-from pgwire.scram import MECHANISM, ScramClient
+from pgwire.scram import MECHANISM, ScramClient, keys_of_password
 from pgwire.startup import encode_startup, make_startup
 from tests.endpointd.conftest import Duo
 from tests.endpointd.feedserver import FeedServer, document, feed_server, member
@@ -247,7 +247,7 @@ class HalfwayIn:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
-        self._scram = ScramClient(PASSWORD, "a-client-s-own-nonce")
+        self._scram = ScramClient(keys_of_password(PASSWORD), "a-client-s-own-nonce")
 
     async def begin(self) -> None:
         """Say who it is, and hear what is asked of it."""

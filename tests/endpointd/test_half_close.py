@@ -18,7 +18,7 @@ from pgwire.messages import (
     sasl_initial_response,
     sasl_response,
 )
-from pgwire.scram import MECHANISM, ScramClient
+from pgwire.scram import MECHANISM, ScramClient, keys_of_password
 from pgwire.startup import encode_startup, make_startup
 from tests.endpointd.conftest import Duo
 from tests.endpointd.proxies import Proxy
@@ -90,7 +90,7 @@ async def test_the_last_word_of_a_login_may_be_the_clients_last_and_bring_a_quer
     async with standing(duo, tmp_path) as (_, running), asyncio.timeout(30):
         for port in (duo.n1.port, running.writer_port):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            scram = ScramClient(PASSWORD, "a-client-s-own-nonce")
+            scram = ScramClient(keys_of_password(PASSWORD), "a-client-s-own-nonce")
             writer.write(encode_startup(make_startup("scram", "postgres")))
             assert (await _authentication(reader)).kind == AuthenticationKind.SASL
             writer.write(sasl_initial_response(MECHANISM, scram.first))

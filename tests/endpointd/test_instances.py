@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from pgtopology.node import Role
 from testkit.ports import free_port
 from tests.endpointd.conftest import Duo, Servers
 from tests.endpointd.feedserver import document, feed_server, member
-from tests.endpointd.proxies import proxy
+from tests.endpointd.proxies import RELAYED, proxy
 from tests.endpointd.servers import bin_dir
 from tests.endpointd.test_clients import in_thread
 from tests.endpointd.test_failover import connect, port_of, sqlstate_of, value
@@ -24,7 +25,8 @@ from tests.endpointd.test_failover import connect, port_of, sqlstate_of, value
 def doors(*nodes: str) -> tuple[str, dict[str, int]]:
     """Return tables of settings, and the port of each node's door."""
     ports = {node: free_port() for node in nodes}
-    return "\n".join(f'[[instances]]\nnode = "{node}"\nport = {port}' for node, port in ports.items()), ports
+    rules = f"rules = {json.dumps(RELAYED)}"
+    return "\n".join(f'[[instances]]\nnode = "{node}"\nport = {port}\n{rules}' for node, port in ports.items()), ports
 
 
 async def test_each_door_leads_to_its_node_through_a_failover(duo: Duo, tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from daemonkit.httpclient import HttpClient, HttpError
 from endpointd.session.commands import ClientSent, Close
-from endpointd.session.conversation import Conversation, State
+from endpointd.session.conversation import Conversation
+from endpointd.session.state import State
 from pgwire import startup
 from pgwire.messages import Backend, decode_negotiation, decode_report
 from tests.endpointd.conftest import Servers, Stage
@@ -160,7 +161,7 @@ def test_any_bytes_lead_to_an_answer_or_to_waiting_for_more(data: bytes, cuts: l
             for command in conversation.handle(ClientSent(data[pos : pos + cut])):
                 assert not isinstance(command, Close) or command.kind in kinds
             pos += cut
-    assert conversation.state in (State.OPENING, State.CONNECTING, State.CANCELLING, State.CLOSED)
+    assert conversation.state in (State.OPENING, State.IDENTIFYING, State.CANCELLING, State.CLOSED)
 
 
 async def test_a_storm_of_the_same_failure_is_a_few_lines_and_a_sum(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from pgtopology.credentials import Credentials, RoleCredential, RolesAnswer, Ver
 from pgtopology.document import Topology
 from pgtopology.node import Role
 from pgwire.messages import decode_authentication, sasl_initial_response
-from pgwire.scram import ScramClient, format_verifier, make_verifier
+from pgwire.scram import ScramClient, format_verifier, keys_of_password, make_verifier
 from pgwire.startup import encode_startup, make_startup
 from tests.endpointd.feedserver import document
 from tests.endpointd.feedserver import member as member_of
@@ -211,7 +211,7 @@ async def challenge(member: Member, user: str) -> tuple[bytes, int]:
     try:
         writer.write(encode_startup(make_startup(user, "postgres")))
         await reader.readuntil(b"SCRAM-SHA-256\0\0")
-        writer.write(sasl_initial_response("SCRAM-SHA-256", ScramClient("x", "n" * 24).first))
+        writer.write(sasl_initial_response("SCRAM-SHA-256", ScramClient(keys_of_password("x"), "n" * 24).first))
         head = await reader.readexactly(5)
         payload = await reader.readexactly(int.from_bytes(head[1:], "big") - 4)
     finally:

@@ -1,0 +1,83 @@
+"""The proxy's own login at a server, in a client's name, as a state machine. Pure.
+
+It has the key that the client's proof gave away, and no password: it can answer SCRAM with the verifier that the proof was
+checked against, and nothing else.  Over TLS it binds the exchange to the server's certificate where the server offers that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pgwire.errors import ProtocolError
+from pgwire.messages import Authentication, AuthenticationKind, sasl_initial_response, sasl_response
+from pgwire.scram import MECHANISM, MECHANISM_PLUS, ScramClient, Verifier, keys_for
+
+
+@dataclass(frozen=True, slots=True)
+class OtherMethod(Exception):  # noqa: N818 - the name says what happened
+    """The server asks for what only the client itself could answer."""
+
+    method: str
+
+
+_METHODS = {
+    AuthenticationKind.CLEARTEXT_PASSWORD: "password",
+    AuthenticationKind.MD5_PASSWORD: "md5",
+    AuthenticationKind.GSS: "gss",
+    AuthenticationKind.GSS_CONTINUE: "gss",
+    AuthenticationKind.SSPI: "sspi",
+}
+
+
+class ServerLogin:
+    """Answers one server."""
+
+    def __init__(self, verifier: Verifier, client_key: bytes, nonce: str, *, binding: bytes | None = None) -> None:
+        """*binding*: the end point of the server's certificate, if the connection is encrypted."""
+        self._keys = keys_for(verifier, client_key)
+        self._nonce = nonce
+        self._binding = binding
+        self._scram: ScramClient | None = None
+        self._has_been_told = False
+        self.is_over = False
+        """Whether the server is content."""
+
+    def answer(self, asked: Authentication) -> bytes | None:
+        """Return what to send for *asked*, None for nothing.
+
+        Raises OtherMethod; OtherSecret if the server's verifier is not the one of the client's proof; ProtocolError or
+        another AuthenticationError from a server that does not behave, or does not know the role's secret itself.
+        """
+        match asked.kind:
+            case AuthenticationKind.OK:
+                if self._scram is not None and not self._has_been_told:
+                    raise ProtocolError("the server ended SCRAM without a proof of its own")
+                self.is_over = True
+                return None
+            case AuthenticationKind.SASL:
+                return self._first(asked.mechanisms)
+            case AuthenticationKind.SASL_CONTINUE if self._scram is not None:
+                return sasl_response(self._scram.respond(asked.data))
+            case AuthenticationKind.SASL_FINAL if self._scram is not None:
+                self._scram.finish(asked.data)
+                self._has_been_told = True
+                return None
+            case _:
+                method = _METHODS.get(asked.kind)
+                if method is None:
+                    raise ProtocolError(f"unexpected authentication request {asked.kind}")
+                raise OtherMethod(method)
+
+    def _first(self, mechanisms: tuple[str, ...]) -> bytes:
+        if self._scram is not None:
+            raise ProtocolError("the server began SCRAM twice")
+        is_plus = self._binding is not None and MECHANISM_PLUS in mechanisms
+        if not is_plus and MECHANISM not in mechanisms:
+            raise OtherMethod(", ".join(mechanisms) or "SASL")
+        self._scram = ScramClient(
+            self._keys,
+            self._nonce,
+            binding=self._binding if is_plus else None,
+            could_bind=self._binding is not None and not is_plus,
+        )
+        return sasl_initial_response(MECHANISM_PLUS if is_plus else MECHANISM, self._scram.first)

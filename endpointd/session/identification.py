@@ -1,0 +1,70 @@
+"""Asks the gate about one client, and waits where it has to: what the conversation's Identify and ProofFailed call for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import assert_never
+
+from endpointd import refusal
+from endpointd.auth.gate import Gate, fresh_nonce
+from endpointd.auth.roles import Doom, Secret
+from endpointd.rules import Method, Visit
+from endpointd.session.commands import LeftToServer, ProofFailed, ProofWanted, Refused
+from endpointd.wire.tls import Facts
+from pgwire.startup import StartupMessage
+
+LOOK_S = 0.3
+"""For how long the answer to a wrong password waits until the roles have been looked at: the next try may be right by them."""
+
+
+class Identification:
+    """One client's, at one endpoint."""
+
+    def __init__(self, gate: Gate, endpoint: str, *, host: str, address: str) -> None:
+        """*host* is where the client is from; *address* what counts as its address when failures are counted."""
+        self._gate = gate
+        self._endpoint = endpoint
+        self._host = host
+        self._address = address
+        self._loop = asyncio.get_running_loop()
+        self._secret: Secret | None = None
+
+    @property
+    def doom(self) -> Doom | None:
+        """Why no proof could have convinced: for the log alone, the client must not learn it."""
+        return self._secret.doom if self._secret is not None else None
+
+    async def ask(
+        self, message: StartupMessage, encrypted: Facts | None, deadline: float
+    ) -> ProofWanted | LeftToServer | Refused:
+        """Return how the client proves who it is, by the endpoint's rules; *deadline* is when roles must be known."""
+        visit = Visit(
+            self._host,
+            is_encrypted=encrypted is not None,
+            database=message.database,
+            user=message.user,
+            is_physical_replication=message.is_physical_replication,
+        )
+        match self._gate.method(self._endpoint, visit):
+            case Method.RELAY:
+                return LeftToServer()
+            case Method.SCRAM:
+                self._secret = secret = await self._gate.secret(message.user, deadline)
+                if secret is None:
+                    return Refused(refusal.roles_unknown(self._endpoint))
+                binding = encrypted.binding if encrypted is not None else None
+                return ProofWanted(secret.verifier, fresh_nonce(), is_doomed=secret.doom is not None, binding=binding)
+            case Method.REJECT | None as method:
+                return Refused(refusal.not_permitted(self._endpoint, str(visit), is_rejected=method is Method.REJECT))
+            case method:
+                assert_never(method)
+
+    async def deny(self, failed: ProofFailed, wait_until: Callable[[float], Awaitable[None]]) -> Refused:
+        """Return the answer when the client's address has waited for it; *wait_until* returns earlier if nobody wants it."""
+        assert self._secret is not None
+        now = self._loop.time()
+        until = now + self._gate.failed(self._address, now)
+        await self._gate.look_again(self._secret, now + LOOK_S)
+        await wait_until(until)
+        return Refused(failed.refusal)
