@@ -15,7 +15,7 @@ ARGS ?=
 VERSIONS ?= 15 16 17
 
 .PHONY: help install prepare-tests up down status test test-fast test-integration test-versions check format compose-test sim bench-failover \
-        bench-patroni bench-proxy faults faults-short hostile hostile-network soak coverage clean
+        bench-patroni bench-proxy faults faults-short hostile hostile-network soak coverage compat clean
 
 help:
 	@echo "make up              install into .venv and run a cluster in the foreground (^C stops it)"
@@ -35,6 +35,7 @@ help:
 	@echo "make faults-short    four faults and the control run, as with every change"
 	@echo "make hostile-network every port attacked in every way, and the primary killed meanwhile (ARGS=\"--listener manager --kills 1\", --short)"
 	@echo "make hostile         all that a tenant can do by SQL, and the writer killed and switched over each time (ARGS=\"'lock-*' --resume\")"
+	@echo "make compat          third-party suites directly and through the endpoint: one transparency score each (ARGS=\"--suite asyncpg --way plain\")"
 	@echo "make soak            seeded mishaps for MINUTES=30 from SEED=1"
 	@echo "make install         only install into .venv"
 
@@ -125,6 +126,9 @@ hostile-network: $(TESTING)
 
 hostile: $(TESTING)
 	$(BIN)/python -m tests.hostile $(ARGS)
+
+compat: $(TESTING)
+	$(BIN)/python -m tests.compat $(ARGS)
 
 soak: $(TESTING)
 	$(BIN)/python -m bench.soak --minutes $(MINUTES) --seed $(SEED) $(ARGS)
