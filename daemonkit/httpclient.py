@@ -1,8 +1,7 @@
-"""The HTTP client of our programs: one peer, one session, connections kept open.
+"""The HTTP client of our daemons: one peer, one session, connections kept open.
 
-Every call has a deadline.  What went wrong is told apart by what it proves: a refused connection shows that the machine lives
-and the program does not; a timeout shows nothing; an answer that refuses comes from a living program.  No call is repeated
-here: the caller knows whether its request may be sent twice.
+Every call has a deadline; what went wrong is told apart (`httpanswers`).  No call is repeated: the caller knows whether its
+request may be sent twice.  Commands, which ask once and end, have a lighter one (`oneshot`).
 """
 
 from __future__ import annotations
@@ -14,60 +13,22 @@ from types import TracebackType
 from typing import Self
 
 import aiohttp
-import msgspec
 
-CONNECT_TIMEOUT_S = 1.0
-ANSWER_BYTES_MAX = 16 << 20
-LINE_BYTES_MAX = 4 << 20
+from daemonkit.httpanswers import (
+    ANSWER_BYTES_MAX,
+    CONNECT_TIMEOUT_S,
+    LINE_BYTES_MAX,
+    HttpError,
+    HttpRefused,
+    HttpTimeout,
+    HttpUnavailable,
+    LineSplitter,
+    refusal,
+)
+
 CONNECTIONS_MAX = 16
 CLOSE_TIMEOUT_S = 1.0
-
-
-class HttpError(Exception):
-    """A request was not answered as hoped.
-
-    HttpUnavailable: no answer (connection refused, broken, unreachable).
-        HttpTimeout: not in time.
-    HttpRefused: the peer answered with an error.
-    """
-
-
-class HttpUnavailable(HttpError):  # noqa: N818 - the name says what is known, not that it is an error
-    """The peer did not answer."""
-
-    def __init__(self, message: str, *, refused: bool = False) -> None:
-        super().__init__(message)
-        self.refused = refused
-        """Whether the machine refused the TCP connection: it lives, and nothing listens there."""
-
-
-class HttpTimeout(HttpUnavailable):
-    """The peer did not answer in time, or its stream fell silent."""
-
-
-class HttpRefused(HttpError):  # noqa: N818 - as above
-    """The peer answered with an error."""
-
-    def __init__(self, status: int, code: str, message: str, body: bytes) -> None:
-        super().__init__(f"{status} {code}: {message}")
-        self.status = status
-        self.code = code
-        """From the error's own shape; empty if it did not have it."""
-        self.message = message
-        self.body = body
-        """The whole answer, for the detail fields."""
-
-
-class _Error(msgspec.Struct, frozen=True):
-    code: str = ""
-    message: str = ""
-
-
-class _ErrorAnswer(msgspec.Struct, frozen=True):
-    error: _Error = _Error()
-
-
-_error_decoder = msgspec.json.Decoder(_ErrorAnswer)
+__all__ = ["HttpClient", "HttpError", "HttpRefused", "HttpTimeout", "HttpUnavailable"]
 
 
 class HttpClient:
@@ -114,23 +75,17 @@ class HttpClient:
                 response = await self._open.get(self._base_url + path, timeout=_timeout(idle_timeout_s, total=False))
                 if response.status >= 400:
                     async with response:
-                        raise _refusal(response.status, await _body(response))
+                        raise refusal(response.status, await _body(response))
         async with response:
-            rest = bytearray()
+            splitter = LineSplitter(f"GET {self._base_url}{path}")
             while True:
                 with self._translated("GET", path):
                     async with asyncio.timeout(idle_timeout_s):
-                        chunk = await response.content.readany()
-                if not chunk:
+                        piece = await response.content.readany()
+                if not piece:
                     break
-                rest += chunk
-                *complete, last = rest.split(b"\n")
-                if len(last) > LINE_BYTES_MAX:
-                    raise HttpUnavailable(f"GET {self._base_url}{path}: a line is longer than {LINE_BYTES_MAX} bytes")
-                rest = last
-                for line in complete:
-                    if line:
-                        yield bytes(line)
+                for line in splitter.feed(piece):
+                    yield line
 
     @contextlib.asynccontextmanager
     async def websocket(self, path: str, *, timeout_s: float) -> AsyncGenerator[aiohttp.ClientWebSocketResponse, None]:
@@ -167,7 +122,7 @@ class HttpClient:
             ) as response:
                 answer = await _body(response)
                 if response.status >= 400:
-                    raise _refusal(response.status, answer)
+                    raise refusal(response.status, answer)
                 return answer
 
     @contextlib.contextmanager
@@ -200,12 +155,3 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
         if len(body) > ANSWER_BYTES_MAX:
             raise HttpUnavailable(f"{response.method} {response.url}: the answer is larger than {ANSWER_BYTES_MAX} bytes")
     return bytes(body)
-
-
-def _refusal(status: int, body: bytes) -> HttpRefused:
-    """Return the error that an answer with *status* and *body* is."""
-    try:
-        error = _error_decoder.decode(body).error
-    except (msgspec.DecodeError, RecursionError):
-        error = _Error(message=body[:200].decode("utf-8", "replace").strip())
-    return HttpRefused(status, error.code, error.message, body)

@@ -1,6 +1,6 @@
 """Talking to the manager: one place that knows where it is, which token it wants, and how its refusals read.
 
-Imported by commands only when they run, because it brings the HTTP client with it.
+Imported by commands only when they run: `--help` needs no client.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from daemonkit.exits import Failure, Unfinished, WrongUsage
-from daemonkit.httpclient import HttpClient, HttpError, HttpRefused, HttpTimeout, HttpUnavailable
+from daemonkit.httpanswers import HttpError, HttpRefused, HttpTimeout, HttpUnavailable
+from daemonkit.oneshot import OneShotClient
 from daemonkit.secrets import SecretError, read_secret
 from deployment.local.directory import read_plan
 from deployment.local.layout import Layout
@@ -53,12 +54,11 @@ def token(target: Target) -> str:
 
 
 @contextlib.asynccontextmanager
-async def manager(target: Target) -> AsyncIterator[HttpClient]:
+async def manager(target: Target) -> AsyncIterator[OneShotClient]:
     """Give a client of the manager; its errors leave this block as Failure."""
     url = api_url(target)
     try:
-        async with HttpClient(url, token(target), headers=acting.headers()) as client:
-            yield client
+        yield OneShotClient(url, token(target), headers=acting.headers())
     except HttpError as error:
         failure = as_failure(error, url)
         if isinstance(error, HttpUnavailable) and (trouble := trouble_in(await standing_of(target))):
@@ -94,7 +94,7 @@ def _refusal_hint(error: HttpRefused) -> str | None:
     return None
 
 
-async def fetch_status(client: HttpClient, *, timeout_s: float = REQUEST_TIMEOUT_S) -> Status:
+async def fetch_status(client: OneShotClient, *, timeout_s: float = REQUEST_TIMEOUT_S) -> Status:
     """Return the cluster's status."""
     return decode(await client.get(STATUS_PATH, timeout_s=timeout_s), Status)
 
@@ -106,7 +106,7 @@ def require_node(status: Status, name: str | None) -> None:
         raise WrongUsage(f'there is no node "{name}"', hint=f"the nodes are {', '.join(known)}" if known else None)
 
 
-async def wait_for_status(client: HttpClient, is_met: Callable[[Status], bool], *, timeout_s: float, wanted: str) -> Status:
+async def wait_for_status(client: OneShotClient, is_met: Callable[[Status], bool], *, timeout_s: float, wanted: str) -> Status:
     """Return the first status for which *is_met*; a manager that is away for a while is waited for.
 
     Raises Unfinished after *timeout_s*, saying *wanted* and what was seen last.

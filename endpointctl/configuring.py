@@ -17,7 +17,7 @@ from endpointctl.options import REQUEST_TIMEOUT_S, Target, command
 from endpointctl.options import group as new_group
 
 if TYPE_CHECKING:
-    from daemonkit.httpclient import HttpClient
+    from daemonkit.oneshot import OneShotClient
     from pgtopology.configuration import ConfigChange, ConfigChanged, ConfigView
 
 CONFIG_PATH = "/v1/config"
@@ -199,7 +199,7 @@ def _wait(target: Target, version: int) -> None:
     import asyncio
     import time
 
-    from daemonkit.httpclient import HttpUnavailable
+    from daemonkit.httpanswers import HttpUnavailable
     from endpointctl.api import manager
 
     async def run() -> None:
@@ -229,7 +229,7 @@ def _wait(target: Target, version: int) -> None:
     asyncio.run(run())
 
 
-async def _view(client: HttpClient) -> ConfigView:
+async def _view(client: OneShotClient) -> ConfigView:
     from pgtopology.codec import decode
     from pgtopology.configuration import ConfigView
 

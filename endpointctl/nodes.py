@@ -209,7 +209,7 @@ async def _add(target: Target, layout: Layout, node: str | None, zone: str | Non
     """Have the manager add a node. Raises Failure."""
     import msgspec
 
-    from daemonkit.httpclient import HttpRefused
+    from daemonkit.httpanswers import HttpRefused
     from endpointctl.acting import note_act
     from endpointctl.api import manager
     from pgtopology.supervision import AddNode, NodeAdded, Order
@@ -232,7 +232,7 @@ async def _remove(target: Target, layout: Layout, node: str, *, purge: bool) -> 
     """Have the manager take *node* out. Raises Failure."""
     import msgspec
 
-    from daemonkit.httpclient import HttpRefused
+    from daemonkit.httpanswers import HttpRefused
     from endpointctl.acting import command_line, operator
     from endpointctl.api import manager
     from pgtopology.supervision import Order

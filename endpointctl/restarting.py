@@ -20,7 +20,7 @@ from endpointctl.options import Target, command
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from daemonkit.httpclient import HttpClient
+    from daemonkit.oneshot import OneShotClient
     from pgtopology.status import NodeStatus, Status
 
 RESTART_TIMEOUT_S = 600.0
@@ -144,7 +144,7 @@ def _rehearsal(todo: Left, why_not: str | None) -> list[str]:
 class _Rolling:
     """One run of the command."""
 
-    def __init__(self, client: HttpClient, begun: Begun, say: Callable[[str], None], timeout_s: float) -> None:
+    def __init__(self, client: OneShotClient, begun: Begun, say: Callable[[str], None], timeout_s: float) -> None:
         import time
 
         self._client = client
@@ -187,7 +187,7 @@ class _Rolling:
         """Give an order; one that cannot be carried out now, because another node is not there yet, is given again."""
         import asyncio
 
-        from daemonkit.httpclient import HttpRefused, HttpUnavailable
+        from daemonkit.httpanswers import HttpRefused, HttpUnavailable
 
         quiet_until, told = self._clock() + QUIET_S, ""
         while True:
@@ -210,7 +210,7 @@ class _Rolling:
         """Return when the node runs as another process and counts again."""
         import asyncio
 
-        from daemonkit.httpclient import HttpError
+        from daemonkit.httpanswers import HttpError
         from endpointctl.api import fetch_status
 
         broken_since: float | None = None

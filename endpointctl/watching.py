@@ -41,13 +41,8 @@ def status(
     """Show writer, nodes, quorum and endpoints."""
     import asyncio
 
-    from rich.live import Live
-    from rich.text import Text
-
     from endpointctl.api import STATUS_PATH, fetch_status, manager, standing_of
-    from endpointctl.listing import Fitted
     from endpointctl.local.standing import trouble_in, with_programs
-    from endpointctl.render import progress_phrases, status_view
 
     async def once() -> None:
         async with manager(target) as client:
@@ -57,12 +52,19 @@ def status(
                     with_programs(await client.get(STATUS_PATH, timeout_s=timeout_s), await standing_of(target))
                 )
             else:
+                from endpointctl.render import status_view
+
                 seen = await fetch_status(client, timeout_s=timeout_s)
                 output.view(status_view(seen, trouble_in(await standing_of(target))))
 
     async def stay() -> None:
+        from rich.live import Live
+        from rich.text import Text
+
         from daemonkit.escape import visible
-        from daemonkit.httpclient import HttpUnavailable
+        from daemonkit.httpanswers import HttpUnavailable
+        from endpointctl.listing import Fitted
+        from endpointctl.render import progress_phrases, status_view
 
         console = output.console()
         with Live(console=console, auto_refresh=False, screen=True) if console.is_terminal else nullcontext() as live:

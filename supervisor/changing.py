@@ -28,7 +28,7 @@ from supervisor.ports import conflicts
 from supervisor.stopping import stop_node
 
 if TYPE_CHECKING:
-    from daemonkit.httpclient import HttpClient
+    from daemonkit.oneshot import OneShotClient
     from pgtopology.document import Topology
 
 POLL_S = 0.2
@@ -129,7 +129,7 @@ class Changes:
 
     async def remove(self, name: str, *, purge: bool, marked: bool, headers: Mapping[str, str]) -> None:
         """Have the manager agree that *name* leaves, unless it was *marked* by it, and begin to lead it out. Raises Failure."""
-        from daemonkit.httpclient import HttpError, HttpRefused
+        from daemonkit.httpanswers import HttpError, HttpRefused
 
         node = self._plan.find(name)
         earlier = self._plan.find_leaving(name)
@@ -137,8 +137,8 @@ class Changes:
             raise Failure(f'there is no node "{name}"', hint=f"there are {', '.join(self._plan.names)}")
         if earlier is None and not marked:
             try:
-                async with self._manager(headers) as client:
-                    await _mark(client, name)
+                client = self._manager(headers)
+                await _mark(client, name)
             except HttpRefused as error:
                 raise Failure(error.message or str(error)) from error
             except HttpError as error:
@@ -159,20 +159,20 @@ class Changes:
 
     async def _take_out(self, name: str) -> None:
         """Do all that is left to do about a node that leaves. An error ends it; the order can be given again."""
-        from daemonkit.httpclient import HttpRefused
+        from daemonkit.httpanswers import HttpRefused
         from daemonkit.secrets import SecretError
 
         try:
-            async with self._manager() as client:
-                if self._plan.find(name) is not None:
-                    await self._until_no_voter(client, name)
-                    self._write(without_node(self._plan, name))
-                    self._log.info("node is no voter any more and is taken out", node=name)
-                files = settings_files(self._plan, self._layout, preferences_in_force(self._layout, self._plan))
-                manager_file = self._layout.settings_file(MANAGER_PROGRAM)
-                write_settings({manager_file: files[manager_file]})
-                self._programs.reload_manager()
-                await self._until_forgotten(client, name)
+            client = self._manager()
+            if self._plan.find(name) is not None:
+                await self._until_no_voter(client, name)
+                self._write(without_node(self._plan, name))
+                self._log.info("node is no voter any more and is taken out", node=name)
+            files = settings_files(self._plan, self._layout, preferences_in_force(self._layout, self._plan))
+            manager_file = self._layout.settings_file(MANAGER_PROGRAM)
+            write_settings({manager_file: files[manager_file]})
+            self._programs.reload_manager()
+            await self._until_forgotten(client, name)
             self._programs.let_end(name)
             await stop_node(self._layout, name, lambda line: self._log.info("stopping a node", node=name, step=line))
             await self._programs.forget(name)
@@ -185,7 +185,7 @@ class Changes:
             # The supervision of everything else goes on; the order can be given again.
             self._log.error("node could not be taken out", node=name, reason=str(error))
 
-    async def _until_no_voter(self, client: HttpClient, name: str) -> None:
+    async def _until_no_voter(self, client: OneShotClient, name: str) -> None:
         """Wait until the document says that *name* leaves and votes no more, or has none. Raises HttpRefused if it may not."""
         asked_at = time.monotonic()
         while True:
@@ -198,7 +198,7 @@ class Changes:
                 await _mark_patiently(client, name)
             await asyncio.sleep(POLL_S)
 
-    async def _until_forgotten(self, client: HttpClient, name: str) -> None:
+    async def _until_forgotten(self, client: OneShotClient, name: str) -> None:
         """Wait until the document no longer has *name*, within bounds."""
         deadline = time.monotonic() + FORGOTTEN_S
         while time.monotonic() < deadline:
@@ -239,13 +239,13 @@ class Changes:
                 hint="end that, or add a node of another name",
             )
 
-    def _manager(self, headers: Mapping[str, str] | None = None) -> HttpClient:
-        from daemonkit.httpclient import HttpClient
+    def _manager(self, headers: Mapping[str, str] | None = None) -> OneShotClient:
+        from daemonkit.oneshot import OneShotClient
         from daemonkit.secrets import read_secret
         from pgtopology.act import act_headers
 
         said = act_headers("the supervisor", "carries on a removal") if headers is None else headers
-        return HttpClient(self._plan.api, read_secret(self._layout.token), headers=said)
+        return OneShotClient(self._plan.api, read_secret(self._layout.token), headers=said)
 
 
 def free_name(place: Path, now: datetime) -> Path:
@@ -258,13 +258,13 @@ def _is_marked_or_unknown(document: Topology, name: str) -> bool:
     return member is None or member.leaving
 
 
-async def _mark(client: HttpClient, name: str) -> None:
+async def _mark(client: OneShotClient, name: str) -> None:
     await client.post(f"/v1/nodes/{name}/remove", b'{"force":false}', timeout_s=REQUEST_S)
 
 
-async def _mark_patiently(client: HttpClient, name: str) -> None:
+async def _mark_patiently(client: OneShotClient, name: str) -> None:
     """Order it again; a manager that is away is asked later."""
-    from daemonkit.httpclient import HttpUnavailable
+    from daemonkit.httpanswers import HttpUnavailable
 
     try:
         await _mark(client, name)
@@ -272,9 +272,9 @@ async def _mark_patiently(client: HttpClient, name: str) -> None:
         return
 
 
-async def _document(client: HttpClient) -> Topology | None:
+async def _document(client: OneShotClient) -> Topology | None:
     """Return the manager's document, or None while it has none or is away."""
-    from daemonkit.httpclient import HttpError
+    from daemonkit.httpanswers import HttpError
     from pgtopology.codec import MessageError, decode
     from pgtopology.document import Topology
 

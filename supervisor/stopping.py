@@ -91,14 +91,15 @@ async def stop_leftovers(layout: Layout, report: Report) -> bool:
 
 async def ask_writer(layout: Layout, plan: Plan) -> str | None:
     """Return the writer's name as the manager tells it, or None."""
-    from daemonkit.httpclient import HttpClient, HttpError
+    from daemonkit.httpanswers import HttpError
+    from daemonkit.oneshot import OneShotClient
     from daemonkit.secrets import SecretError, read_secret
     from pgtopology.codec import MessageError, decode
     from pgtopology.status import Status
 
     try:
-        async with HttpClient(plan.api, read_secret(layout.token)) as client:
-            return decode(await client.get("/v1/status", timeout_s=1.0), Status).writer
+        client = OneShotClient(plan.api, read_secret(layout.token))
+        return decode(await client.get("/v1/status", timeout_s=1.0), Status).writer
     except (HttpError, MessageError, SecretError):
         return None
 

@@ -17,8 +17,9 @@ from rich.text import Text
 
 from daemonkit.escape import visible
 from daemonkit.exits import Failure
-from daemonkit.httpclient import HttpClient, HttpError
+from daemonkit.httpanswers import HttpError
 from daemonkit.linesocket import PeerGone, PeerSilent, ask
+from daemonkit.oneshot import OneShotClient
 from daemonkit.processes import ended
 from daemonkit.secrets import read_secret
 from deployment.local.layout import Layout
@@ -105,31 +106,31 @@ class Foreground:
 
     async def _show_live(self) -> None:
         with Live(console=self._console, auto_refresh=False, transient=True) as live:
-            async with HttpClient(self._plan.api, read_secret(self._layout.token)) as client:
-                while True:
-                    try:
-                        status = await fetch_status(client, timeout_s=2.0)
-                        trouble = (await ask_standing(self._layout)).trouble
-                        view = Group(Text("^C stops the cluster", style="dim"), status_view(status, trouble))
-                    except (HttpError, MessageError) as error:
-                        view = Text(visible(f"the manager does not answer: {error}"), style="red")
-                    live.update(Fitted(view, "`endpointctl status` has them"), refresh=True)
-                    await asyncio.sleep(REFRESH_S)
-
-    async def _show_lines(self) -> None:
-        told: dict[str, str] = {}
-        async with HttpClient(self._plan.api, read_secret(self._layout.token)) as client:
+            client = OneShotClient(self._plan.api, read_secret(self._layout.token))
             while True:
                 try:
                     status = await fetch_status(client, timeout_s=2.0)
-                    phrases = {"state": f"cluster: {status.state}", **progress_phrases(status)}
-                except (HttpError, MessageError):
-                    phrases = {"state": "cluster: the manager does not answer"}
-                for key, text in phrases.items():
-                    if told and told.get(key) != text:
-                        self._say(text)
-                told = {**told, **phrases}
+                    trouble = (await ask_standing(self._layout)).trouble
+                    view = Group(Text("^C stops the cluster", style="dim"), status_view(status, trouble))
+                except (HttpError, MessageError) as error:
+                    view = Text(visible(f"the manager does not answer: {error}"), style="red")
+                live.update(Fitted(view, "`endpointctl status` has them"), refresh=True)
                 await asyncio.sleep(REFRESH_S)
+
+    async def _show_lines(self) -> None:
+        told: dict[str, str] = {}
+        client = OneShotClient(self._plan.api, read_secret(self._layout.token))
+        while True:
+            try:
+                status = await fetch_status(client, timeout_s=2.0)
+                phrases = {"state": f"cluster: {status.state}", **progress_phrases(status)}
+            except (HttpError, MessageError):
+                phrases = {"state": "cluster: the manager does not answer"}
+            for key, text in phrases.items():
+                if told and told.get(key) != text:
+                    self._say(text)
+            told = {**told, **phrases}
+            await asyncio.sleep(REFRESH_S)
 
     async def _shut_down(self) -> None:
         loop = asyncio.get_running_loop()

@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable, Mapping
 
 from daemonkit.exits import Failure, Unfinished
-from daemonkit.httpclient import HttpClient, HttpError, HttpRefused, HttpUnavailable
+from daemonkit.httpanswers import HttpError, HttpRefused, HttpUnavailable
 from daemonkit.linesocket import PeerGone, PeerSilent, ask, order
+from daemonkit.oneshot import OneShotClient
 from daemonkit.processes import ended
 from daemonkit.secrets import read_secret
 from deployment.local.directory import read_plan
@@ -136,27 +137,27 @@ async def until(
                 told[key] = text
                 say(text)
 
-    async with HttpClient(plan.api, read_secret(layout.token)) as client:
-        while time.monotonic() < deadline:
-            before = await _require_programs(layout, needed, before)
-            try:
-                status = await fetch_status(client, timeout_s=2.0)
-            except HttpUnavailable:
-                tell({"manager": "manager: starting"})
-            except HttpRefused as error:
-                if error.status < 500:
-                    raise as_failure(error, plan.api) from error
-                last = f"the manager says: {error.message or error}"
-            except (HttpError, MessageError) as error:
-                raise Failure(
-                    f"the manager does not tell its status: {error}", hint="see `endpointctl logs cluster_manager`"
-                ) from error
-            else:
-                tell({"manager": "manager: answers", **progress_phrases(status)})
-                if is_met(status):
-                    return status
-                last = f"{status.state} ({status.diagnosis}): {status.reason}"
-            await asyncio.sleep(POLL_S)
+    client = OneShotClient(plan.api, read_secret(layout.token))
+    while time.monotonic() < deadline:
+        before = await _require_programs(layout, needed, before)
+        try:
+            status = await fetch_status(client, timeout_s=2.0)
+        except HttpUnavailable:
+            tell({"manager": "manager: starting"})
+        except HttpRefused as error:
+            if error.status < 500:
+                raise as_failure(error, plan.api) from error
+            last = f"the manager says: {error.message or error}"
+        except (HttpError, MessageError) as error:
+            raise Failure(
+                f"the manager does not tell its status: {error}", hint="see `endpointctl logs cluster_manager`"
+            ) from error
+        else:
+            tell({"manager": "manager: answers", **progress_phrases(status)})
+            if is_met(status):
+                return status
+            last = f"{status.state} ({status.diagnosis}): {status.reason}"
+        await asyncio.sleep(POLL_S)
     raise Unfinished(f"{wanted} within {timeout_s:g} s: {last}", hint=f"see the logs in {layout.logs}")
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext, suppress
 from inspect import iscoroutinefunction, signature
+from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import pytest
@@ -14,8 +17,11 @@ import uvloop
 from aiohttp import WSMsgType, web
 
 from daemonkit import httpserver
-from daemonkit.httpclient import HttpClient, HttpError, HttpRefused, HttpTimeout, HttpUnavailable
+from daemonkit.httpanswers import ANSWER_BYTES_MAX, HttpError, HttpRefused, HttpTimeout, HttpUnavailable
+from daemonkit.httpclient import HttpClient
 from daemonkit.httpserver import ApiError, HttpServer, LineStream, json_response
+from daemonkit.oneshot import OneShotClient
+from tests import certificates
 
 TOKEN = "a-token"
 DEADLINE_S = 10.0
@@ -133,10 +139,23 @@ async def serving(site: Site, **options: object) -> AsyncIterator[HttpServer]:
         yield server
 
 
+C = TypeVar("C", bound=HttpClient | OneShotClient)
+Kind = type[HttpClient] | type[OneShotClient]
+both = pytest.mark.parametrize("kind", [HttpClient, OneShotClient])
+"""What every client of ours does: the one that keeps connections, and that of commands."""
+
+
 @asynccontextmanager
-async def talking(token: str | None = TOKEN) -> AsyncIterator[tuple[Site, HttpServer, HttpClient]]:
+async def opened(client: C) -> AsyncIterator[C]:
+    """Give *client*, open if it is one that has to be opened."""
+    async with client if isinstance(client, HttpClient) else nullcontext():
+        yield client
+
+
+@asynccontextmanager
+async def talking(token: str | None = TOKEN, *, kind: type[C] = HttpClient) -> AsyncIterator[tuple[Site, HttpServer, C]]:
     site = Site()
-    async with serving(site) as server, HttpClient(f"http://127.0.0.1:{server.port}", token) as client:
+    async with serving(site) as server, opened(kind(f"http://127.0.0.1:{server.port}", token)) as client:
         yield site, server, client
 
 
@@ -152,7 +171,9 @@ async def raw(port: int, text: str) -> str:
 
 
 @asynccontextmanager
-async def peer(talk: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> AsyncIterator[HttpClient]:
+async def peer(
+    talk: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], kind: type[C] = HttpClient
+) -> AsyncIterator[C]:
     """A server that does what *talk* does, and a client of it."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -162,20 +183,22 @@ async def peer(talk: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awai
             writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server, HttpClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as client:
+    async with server, opened(kind(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")) as client:
         yield client
 
 
-async def test_answers_and_bodies_pass() -> None:
-    async with talking() as (_, _, client):
+@both
+async def test_answers_and_bodies_pass(kind: Kind) -> None:
+    async with talking(kind=kind) as (_, _, client):
         assert await client.get("/health", timeout_s=5) == b"ok"
         assert await client.get("/struct", timeout_s=5) == b'{"value":3}'
         assert await client.post("/echo", b'{"a":1}', timeout_s=5) == b'{"a":1}'
         assert await client.post("/echo", timeout_s=5) == b""
 
 
-async def test_a_refusal_carries_code_message_and_detail() -> None:
-    async with talking() as (_, _, client):
+@both
+async def test_a_refusal_carries_code_message_and_detail(kind: Kind) -> None:
+    async with talking(kind=kind) as (_, _, client):
         with pytest.raises(HttpRefused) as caught:
             await client.get("/stale", timeout_s=5)
     assert (caught.value.status, caught.value.code, caught.value.message) == (409, "stale", "too old")
@@ -195,16 +218,24 @@ async def test_a_refusal_carries_code_message_and_detail() -> None:
         ("get", "/text503", 503, ""),
     ],
 )
-async def test_every_error_has_one_shape_and_tells_no_secrets(method: str, path: str, status: int, code: str) -> None:
-    async with talking() as (_, _, client):
+@both
+async def test_every_error_has_one_shape_and_tells_no_secrets(
+    method: str,
+    path: str,
+    status: int,
+    code: str,
+    kind: Kind,
+) -> None:
+    async with talking(kind=kind) as (_, _, client):
         with pytest.raises(HttpRefused) as caught:
             await (client.get if method == "get" else client.post)(path, timeout_s=5)
     assert (caught.value.status, caught.value.code) == (status, code)
     assert "secret" not in str(caught.value)
 
 
-async def test_a_body_beyond_the_limit_is_refused() -> None:
-    async with talking() as (_, _, client):
+@both
+async def test_a_body_beyond_the_limit_is_refused(kind: Kind) -> None:
+    async with talking(kind=kind) as (_, _, client):
         assert len(await client.post("/echo", b"x" * (1 << 20), timeout_s=5)) == 1 << 20
         with pytest.raises(HttpRefused) as caught:
             await client.post("/echo", b"x" * ((1 << 20) + 1), timeout_s=5)
@@ -212,17 +243,19 @@ async def test_a_body_beyond_the_limit_is_refused() -> None:
 
 
 @pytest.mark.parametrize("token", [None, "", "wrong", TOKEN + "x", TOKEN[:-1], "ä"])
-async def test_without_the_token_only_open_paths_answer(token: str | None) -> None:
-    async with talking(token) as (_, _, client):
+@both
+async def test_without_the_token_only_open_paths_answer(token: str | None, kind: Kind) -> None:
+    async with talking(token, kind=kind) as (_, _, client):
         assert await client.get("/health", timeout_s=5) == b"ok"
         for path in ("/struct", "/metrics", "/none", "/health/", "/finite"):
             with pytest.raises(HttpRefused) as caught:
                 await client.get(path, timeout_s=5)
             assert (caught.value.status, caught.value.code) == (401, "unauthorized")
-        with pytest.raises(HttpRefused) as caught:
-            async with client.websocket("/socket", timeout_s=5):
-                pass
-        assert caught.value.status == 401
+        if isinstance(client, HttpClient):
+            with pytest.raises(HttpRefused) as caught:
+                async with client.websocket("/socket", timeout_s=5):
+                    pass
+            assert caught.value.status == 401
 
 
 def test_an_empty_token_cannot_be_served_with() -> None:
@@ -270,13 +303,15 @@ async def test_what_is_not_http_is_refused_and_not_logged_as_our_failure(caplog:
     assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
 
 
-async def test_metrics_are_served_to_the_token() -> None:
-    async with talking() as (_, _, client):
+@both
+async def test_metrics_are_served_to_the_token(kind: Kind) -> None:
+    async with talking(kind=kind) as (_, _, client):
         assert b"process_resident_memory_bytes" in await client.get("/metrics", timeout_s=5)
 
 
-async def test_lines_arrive_at_once_and_empty_ones_are_left_out() -> None:
-    async with talking() as (site, _, client):
+@both
+async def test_lines_arrive_at_once_and_empty_ones_are_left_out(kind: Kind) -> None:
+    async with talking(kind=kind) as (site, _, client):
         assert [line async for line in client.lines("/finite", idle_timeout_s=5)] == [b"one", b"two"]
         lines = client.lines("/endless", idle_timeout_s=5)
         assert await anext(lines) == b"first"  # the server has not gone on yet
@@ -284,8 +319,9 @@ async def test_lines_arrive_at_once_and_empty_ones_are_left_out() -> None:
         assert [line async for line in lines] == [b"second"]
 
 
-async def test_a_silent_stream_is_a_timeout_and_its_server_notices() -> None:
-    async with talking() as (site, _, client):
+@both
+async def test_a_silent_stream_is_a_timeout_and_its_server_notices(kind: Kind) -> None:
+    async with talking(kind=kind) as (site, _, client):
         with pytest.raises(HttpTimeout):
             async for _ in client.lines("/endless", idle_timeout_s=0.1):
                 pass
@@ -310,14 +346,16 @@ async def test_whoever_leaves_before_the_answer_is_nothing_to_report(caplog: pyt
     assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
 
 
-async def test_a_stream_that_is_refused_says_so() -> None:
-    async with talking() as (_, _, client):
+@both
+async def test_a_stream_that_is_refused_says_so(kind: Kind) -> None:
+    async with talking(kind=kind) as (_, _, client):
         with pytest.raises(HttpRefused) as caught:
             await anext(client.lines("/stale", idle_timeout_s=5))
     assert caught.value.code == "stale"
 
 
-async def test_lines_are_put_together_however_they_were_cut() -> None:
+@both
+async def test_lines_are_put_together_however_they_were_cut(kind: Kind) -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n")
@@ -327,18 +365,19 @@ async def test_lines_are_put_together_however_they_were_cut() -> None:
             await asyncio.sleep(0)
         await reader.read()
 
-    async with peer(talk) as client:
+    async with peer(talk, kind) as client:
         assert [line async for line in client.lines("/", idle_timeout_s=5)] == [b"ab", b"cd", b"efg"]
 
 
-async def test_a_stream_cut_short_is_an_error_after_its_whole_lines() -> None:
+@both
+async def test_a_stream_cut_short_is_an_error_after_its_whole_lines(kind: Kind) -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\none\ntw\r\n")
         await writer.drain()
 
     got: list[bytes] = []
-    async with peer(talk) as client:
+    async with peer(talk, kind) as client:
         lines = client.lines("/", idle_timeout_s=5)
         got.append(await anext(lines))
         with pytest.raises(HttpUnavailable):
@@ -380,16 +419,17 @@ async def test_closing_ends_streams_and_web_sockets_at_once() -> None:
     await client.__aexit__(None, None, None)
 
 
-async def test_closing_does_not_wait_long_for_a_request() -> None:
+@both
+async def test_closing_does_not_wait_long_for_a_request(kind: Kind) -> None:
     site = Site()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(httpserver, "CLOSE_TIMEOUT_S", 0.2)
-        await close_during_a_request(site)
+        await close_during_a_request(site, kind)
 
 
-async def close_during_a_request(site: Site) -> None:
+async def close_during_a_request(site: Site, kind: Kind) -> None:
     async with asyncio.TaskGroup() as group:
-        async with serving(site) as server, HttpClient(f"http://127.0.0.1:{server.port}", TOKEN) as client:
+        async with serving(site) as server, opened(kind(f"http://127.0.0.1:{server.port}", TOKEN)) as client:
             request = group.create_task(attempt(client.get("/wait", timeout_s=DEADLINE_S)))
             await client.get("/health", timeout_s=5)
             began = asyncio.get_running_loop().time()
@@ -404,38 +444,43 @@ async def attempt(call: Awaitable[bytes]) -> bytes | HttpError:
         return error
 
 
-async def test_a_refused_connection_is_told_from_a_timeout() -> None:
+@both
+async def test_a_refused_connection_is_told_from_a_timeout(kind: Kind) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))  # bound, and nobody listens
-        async with HttpClient(f"http://127.0.0.1:{free.getsockname()[1]}") as client:
+        async with opened(kind(f"http://127.0.0.1:{free.getsockname()[1]}")) as client:
             with pytest.raises(HttpUnavailable) as caught:
                 await client.get("/", timeout_s=5)
             assert caught.value.refused
             with pytest.raises(HttpUnavailable) as caught:
                 await anext(client.lines("/", idle_timeout_s=5))
             assert caught.value.refused
-            with pytest.raises(HttpUnavailable) as caught:
-                async with client.websocket("/", timeout_s=5):
-                    pass
-            assert caught.value.refused
+            if isinstance(client, HttpClient):
+                with pytest.raises(HttpUnavailable) as caught:
+                    async with client.websocket("/", timeout_s=5):
+                        pass
+                assert caught.value.refused
 
 
-async def test_no_answer_in_time_is_a_timeout() -> None:
+@both
+async def test_no_answer_in_time_is_a_timeout(kind: Kind) -> None:
     async def talk(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
-    async with peer(talk) as client:
+    async with peer(talk, kind) as client:
         with pytest.raises(HttpTimeout) as caught:
             await client.get("/", timeout_s=0.1)
         assert not caught.value.refused
         with pytest.raises(HttpTimeout):
             await anext(client.lines("/", idle_timeout_s=0.1))
-        with pytest.raises(HttpTimeout):
-            async with client.websocket("/", timeout_s=0.1):
-                pass
+        if isinstance(client, HttpClient):
+            with pytest.raises(HttpTimeout):
+                async with client.websocket("/", timeout_s=0.1):
+                    pass
 
 
-async def test_a_connection_nobody_accepts_is_a_timeout() -> None:
+@both
+async def test_a_connection_nobody_accepts_is_a_timeout(kind: Kind) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -444,20 +489,32 @@ async def test_a_connection_nobody_accepts_is_a_timeout() -> None:
         for filler in fillers:  # the queue of connections is full: another SYN is dropped
             filler.setblocking(False)
             filler.connect_ex(address)
-        async with HttpClient(f"http://127.0.0.1:{address[1]}") as client:
+        async with opened(kind(f"http://127.0.0.1:{address[1]}")) as client:
             with pytest.raises(HttpTimeout):
                 await client.get("/", timeout_s=0.3)
         for filler in fillers:
             filler.close()
 
 
-@pytest.mark.parametrize("answer", [b"", b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx"])
-async def test_a_broken_answer_is_no_answer(answer: bytes) -> None:
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"nonsense\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx",
+        b"HTTP/1.1 200 OK\r\nContent-Length: nine\r\n\r\nx",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\none",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nmany\r\none",
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000 + b"\r\n\r\n",
+    ],
+)
+@both
+async def test_a_broken_answer_is_no_answer(answer: bytes, kind: Kind) -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(answer)
 
-    async with peer(talk) as client:
+    async with peer(talk, kind) as client:
         with pytest.raises(HttpUnavailable) as caught:
             await client.get("/", timeout_s=5)
         assert not caught.value.refused
@@ -488,3 +545,94 @@ def test_all_of_this_holds_on_uvloop_too(scenario: Callable[[], Coroutine[None, 
     """The daemons run on uvloop where it can be imported, and its transports are other code."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(scenario())
+
+
+@both
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        (b"", b"up to the end"),
+        (b"Content-Length: 2\r\n", b"ok"),
+        (b"Transfer-Encoding: chunked\r\n", b"2;name=value\r\nok\r\n3\r\nay\n\r\n0\r\nTrailer: x\r\n\r\n"),
+    ],
+)
+async def test_a_body_is_told_by_its_length_in_chunks_or_by_the_end(head: bytes, body: bytes, kind: Kind) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n" + body)
+
+    async with peer(talk, kind) as client:
+        assert await client.get("/", timeout_s=5) == (b"okay\n" if b";" in body else body)
+
+
+@both
+async def test_an_answer_without_end_is_given_up(kind: Kind) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * (ANSWER_BYTES_MAX + 1))
+        await writer.drain()
+
+    async with peer(talk, kind) as client:
+        with pytest.raises(HttpUnavailable, match="larger than"):
+            await client.get("/", timeout_s=DEADLINE_S)
+
+
+@both
+async def test_what_is_asked_is_one_line_whatever_is_in_the_path(kind: Kind) -> None:
+    asked: list[bytes] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n")
+
+    async with peer(talk, kind) as client:
+        assert await client.get("/v1/a b?kind=ä&x=1%20\r\nEvil: 1", timeout_s=5) == b""
+    assert b"GET /v1/a%20b?kind=%C3%A4&x=1%20" in asked[0].partition(b" HTTP/1.1\r\n")[0]
+    assert b"\r\nEvil" not in asked[0]
+
+
+@both
+async def test_a_base_url_may_have_a_path_and_a_name(kind: Kind) -> None:
+    asked: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, opened(kind(f"http://localhost:{port}/east/", headers={"X-Who": "me"})) as client:
+        assert await client.post("/v1/acts", timeout_s=5) == b"ok"
+        first, *fields = asked[0].decode().split("\r\n")
+        assert first == "POST /east/v1/acts HTTP/1.1"
+        assert {f"Host: localhost:{port}", "X-Who: me", "Content-Length: 0"} <= set(fields)
+    async with opened(kind(f"http://localhost:{port}")) as client:
+        with pytest.raises(HttpUnavailable) as caught:
+            await client.get("/", timeout_s=5)
+    assert caught.value.refused
+
+
+def test_a_header_of_two_lines_is_refused() -> None:
+    with pytest.raises(ValueError, match="one line"):
+        OneShotClient("http://127.0.0.1:1", headers={"X-Who": "me\r\nEvil: 1"})
+
+
+async def test_a_manager_behind_tls_is_asked_if_its_certificate_can_be_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, EOFError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            await writer.drain()
+        writer.close()
+
+    context = certificates.load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), certificates.server())
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as server:
+        client = OneShotClient(f"https://localhost:{server.sockets[0].getsockname()[1]}")
+        with pytest.raises(HttpUnavailable, match="certificate verify failed"):
+            await client.get("/", timeout_s=5)
+        (tmp_path / "ca.pem").write_text(certificates.authority().certificate_pem)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        assert await client.get("/", timeout_s=5) == b"ok"

@@ -155,6 +155,16 @@ def test_help_is_quick_because_it_imports_neither_daemons_nor_the_http_client() 
     assert not imported & {"noded", "cluster_manager", "endpointd", "asyncio", "aiohttp", "asyncpg", "msgspec", "uvloop"}
 
 
+def test_asking_the_manager_imports_neither_the_daemons_client_nor_what_draws(manager: Manager) -> None:
+    code = "import sys; from endpointctl.main import main; main(['status', '--json']); print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
+    )
+    assert json.loads(done.stdout)["state"]
+    imported = {name.partition(".")[0] for name in done.stderr.split()}
+    assert not imported & {"noded", "cluster_manager", "endpointd", "aiohttp", "asyncpg", "rich", "structlog", "uvloop"}
+
+
 @pytest.mark.parametrize("arguments", [["--version"], ["status", "--version"]])
 def test_every_command_tells_its_version(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == ExitCode.DONE
