@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime-installed
 TESTING := $(VENV)/.test-installed
 KILLS ?= 10
+INPUTS ?= 1000000
 SEEDS ?= 1000
 REPEAT ?= 1
 MINUTES ?= 30
@@ -15,7 +16,7 @@ ARGS ?=
 VERSIONS ?= 15 16 17
 
 .PHONY: help install prepare-tests up down status test test-fast test-integration test-versions check format compose-test sim bench-failover \
-        bench-patroni bench-proxy faults faults-short hostile hostile-network soak coverage compat clean
+        bench-patroni bench-proxy bench-logins fuzz faults faults-short hostile hostile-network soak coverage compat clean
 
 help:
 	@echo "make up              install into .venv and run a cluster in the foreground (^C stops it)"
@@ -31,6 +32,8 @@ help:
 	@echo "make bench-failover  KILLS=10 times kill -9 of the primary under load, or ARGS=\"--fault freeze-node\"; outages and verdict"
 	@echo "make bench-patroni   endpointd and Patroni side by side under the same faults (needs etcd, haproxy; ARGS=--short for two minutes)"
 	@echo "make bench-proxy     pgbench directly and through the proxy, in turns (ARGS=\"--against DIR\": and through another tree's)"
+	@echo "make bench-logins    what a login costs the proxy, beside PgBouncer if it is installed, and whether its time tells who exists"
+	@echo "make fuzz            INPUTS=1000000 for all that reads the wire, guided by coverage (ARGS=\"--jobs 2 relay\")"
 	@echo "make faults          everything that may befall a cluster, under recording clients (REPEAT=5, ARGS=\"kill-node 15\")"
 	@echo "make faults-short    four faults and the control run, as with every change"
 	@echo "make hostile-network every port attacked in every way, and the primary killed meanwhile (ARGS=\"--listener manager --kills 1\", --short)"
@@ -114,6 +117,12 @@ bench-patroni: $(TESTING)
 
 bench-proxy: $(TESTING)
 	$(BIN)/python -m bench.proxypath $(ARGS)
+
+bench-logins: $(TESTING)
+	$(BIN)/python -m bench.logins $(ARGS)
+
+fuzz: $(TESTING)
+	$(BIN)/python -m tests.fuzz --inputs $(INPUTS) $(ARGS)
 
 faults: $(TESTING)
 	$(BIN)/python -m bench.faults --repeat $(REPEAT) $(ARGS)

@@ -31,6 +31,7 @@ from daemonkit.toml import to_toml
 from endpointd.settings import read_settings
 from testkit.cluster import ROOT, Cluster
 from testkit.interrupting import end_in_order
+from testkit.ports import free_port
 from testkit.processes import cpu_s
 
 BULK = "select repeat('x', 1000) from generate_series(1, 20000);\n"
@@ -102,9 +103,9 @@ def main() -> int:
         programs = Path(str(cluster.plan()["pg_bin"]))
         environment = cluster.environment() | {"PGPASSFILE": str(_pass_file(cluster, folder)), "PGSSLMODE": "disable"}
         bench = [str(programs / "pgbench"), "-h", "127.0.0.1", "-U", "postgres"]
-        ways = [Way(DIRECT, node.port), stack.enter_context(_proxy(cluster, folder / "here", HERE, ROOT))]
+        ways = [Way(DIRECT, node.port), stack.enter_context(running_proxy(cluster, folder / "here", HERE, ROOT))]
         if arguments.against is not None:
-            ways.append(stack.enter_context(_proxy(cluster, folder / "other", OTHER, arguments.against.resolve())))
+            ways.append(stack.enter_context(running_proxy(cluster, folder / "other", OTHER, arguments.against.resolve())))
         fill = [*bench, "-p", str(node.port), "-i", "-q", "-s", str(arguments.scale), "postgres"]
         subprocess.run(fill, check=True, capture_output=True, env=environment)
         for number in range(arguments.rounds):
@@ -139,23 +140,28 @@ def _pass_file(cluster: Cluster, folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _proxy(cluster: Cluster, folder: Path, name: str, tree: Path) -> Iterator[Way]:
+def running_proxy(
+    cluster: Cluster, folder: Path, name: str, tree: Path, *, rules: tuple[str, ...] = (), tls: bool = False
+) -> Iterator[Way]:
     """Run *tree*'s proxy with the settings of the cluster's own, on other ports."""
     folder.mkdir()
     settings = read_settings(cluster.data_dir / "settings" / "endpointd.toml")
-    port = cluster.port(200 + 10 * (name == OTHER))
+    port = free_port()
     changed = replace(
         settings,
         proxy=replace(settings.proxy, name=folder.name, cache=folder / "topology.json"),
-        writer=replace(settings.writer, port=port),
-        reader=replace(settings.reader, port=port + 1),
-        http=replace(settings.http, port=port + 2),
+        writer=replace(settings.writer, port=port, rules=rules),
+        reader=replace(settings.reader, port=free_port()),
+        http=replace(settings.http, port=free_port()),
         instances=(),
         logs=LogSettings(level="warning"),
     )
-    # Plaintext is measured, and a tree from before TLS does not know its tables.
-    tables = [table for table in to_toml(changed).split("\n\n") if not table.startswith(("[tls]", "[servers]"))]
-    (folder / "endpointd.toml").write_text("\n\n".join(tables))
+    text = to_toml(changed)
+    if not tls:
+        # A tree from before TLS does not know its tables, nor one from before rules theirs.
+        text = "\n\n".join(table for table in text.split("\n\n") if not table.startswith(("[tls]", "[servers]")))
+        text = text.replace("rules = []\n", "")
+    (folder / "endpointd.toml").write_text(text)
     command = [sys.executable, "-m", "endpointd.daemon", "--config", str(folder / "endpointd.toml")]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, cwd=tree, stdout=log, stderr=log)

@@ -42,6 +42,6 @@ class Gate:
         """Note a failure of *address*, and return for how many seconds its answer is to be held back."""
         return self._slowdown.failed(address, now)
 
-    async def look_again(self, secret: Secret, deadline: float) -> None:
+    def look_again(self) -> None:
         """Have the roles looked at, so that the next login knows a password that has just been changed."""
-        await self._rolefeed.refresh(deadline, since=secret.version)
+        self._rolefeed.look()

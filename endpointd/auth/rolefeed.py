@@ -98,6 +98,10 @@ class RoleFeed:
                 await self._known.wait()
         return self.roles.is_known
 
+    def look(self) -> None:
+        """Have a look made soon, without waiting for it."""
+        self._wanted.set()
+
     async def refresh(self, deadline: float, *, since: str | None) -> bool:
         """Look whether the roles are others than those of version *since*, with which a login has just failed.
 
@@ -105,7 +109,7 @@ class RoleFeed:
         clock shows *deadline*. Looks are made no more often than each REFRESH_EVERY_S, one for all who wait.
         """
         if self.roles.version == since:
-            self._wanted.set()
+            self.look()
             look = self._next
             await asyncio.wait((look,), timeout=max(0.0, deadline - self._loop.time()))
         return self.roles.version != since

@@ -14,9 +14,6 @@ from endpointd.session.commands import LeftToServer, ProofFailed, ProofWanted, R
 from endpointd.wire.tls import Facts
 from pgwire.startup import StartupMessage
 
-LOOK_S = 0.3
-"""For how long the answer to a wrong password waits until the roles have been looked at: the next try may be right by them."""
-
 
 class Identification:
     """One client's, at one endpoint."""
@@ -64,7 +61,6 @@ class Identification:
         """Return the answer when the client's address has waited for it; *wait_until* returns earlier if nobody wants it."""
         assert self._secret is not None
         now = self._loop.time()
-        until = now + self._gate.failed(self._address, now)
-        await self._gate.look_again(self._secret, now + LOOK_S)
-        await wait_until(until)
+        self._gate.look_again()
+        await wait_until(now + self._gate.failed(self._address, now))
         return Refused(failed.refusal)
