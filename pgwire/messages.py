@@ -275,10 +275,15 @@ def ready_for_query(status: str) -> bytes:
     return message(Backend.READY_FOR_QUERY, status.encode("ascii"))
 
 
+def _said(name: str) -> bytes:
+    """Return a client's own word, which need not have been UTF-8, as it was said."""
+    return name.encode("utf-8", "surrogateescape") + b"\0"
+
+
 def negotiate_protocol_version(minor: int, unknown_options: tuple[str, ...] = ()) -> bytes:
     """Return NegotiateProtocolVersion: the newest version 3 minor spoken here, and the options nobody here knows."""
     body = _int32.pack((3 << 16) | minor) + _length.pack(len(unknown_options))
-    return message(Backend.NEGOTIATE_PROTOCOL_VERSION, body + b"".join(name.encode() + b"\0" for name in unknown_options))
+    return message(Backend.NEGOTIATE_PROTOCOL_VERSION, body + b"".join(_said(name) for name in unknown_options))
 
 
 def decode_negotiation(payload: bytes) -> tuple[int, tuple[str, ...]]:

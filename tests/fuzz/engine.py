@@ -20,7 +20,7 @@ TRACE_EVERY = 20
 CORPUS_MAX = 2000
 INPUT_BYTES_MAX = 4096
 HANG_S = 2.0
-"""Of one input: they take microseconds."""
+"""Of the processor, for one input: they take microseconds."""
 
 _ROOT = str(Path(__file__).parents[2])
 _WATCHED = tuple(f"{_ROOT}/{package}/" for package in ("pgwire", "pgtopology", "endpointd", "daemonkit", "tests/fuzz"))
@@ -88,7 +88,7 @@ class Fuzzer:
 
     def _try(self, data: bytes, *, is_traced: bool) -> bool:
         """Give *data* to the target; return whether it reached something new. Raises what the target raises, and HangError."""
-        signal.setitimer(signal.ITIMER_REAL, HANG_S)
+        signal.setitimer(signal.ITIMER_VIRTUAL, HANG_S)
         known = len(self._lines)
         try:
             if not is_traced:
@@ -101,7 +101,7 @@ class Fuzzer:
             finally:
                 sys.settrace(before)
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0.0)
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0.0)
         return len(self._lines) > known
 
     def _trace(self, frame: FrameType, event: str, _argument: Any) -> Any:
@@ -149,6 +149,6 @@ def watch_for_hangs() -> None:
     """Have an input that takes too long raise HangError. Of the main thread only."""
 
     def hang(_number: int, _frame: FrameType | None) -> None:
-        raise HangError(f"an input took more than {HANG_S:g} s")
+        raise HangError(f"an input took more than {HANG_S:g} s of the processor")
 
-    signal.signal(signal.SIGALRM, hang)
+    signal.signal(signal.SIGVTALRM, hang)

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgwire import messages as m
+from pgwire import startup
 from pgwire.errors import ProtocolError
 
 text = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)))
@@ -76,6 +77,15 @@ def test_negotiation_survives_encoding(minor: int, options: list[str]) -> None:
     encoded = m.negotiate_protocol_version(minor, tuple(options))
     payload = payload_of(encoded, m.Backend.NEGOTIATE_PROTOCOL_VERSION)
     assert m.decode_negotiation(payload) == ((3 << 16) | minor, tuple(options))
+
+
+def test_an_option_that_is_not_utf_8_is_named_as_it_was_said() -> None:
+    packet = startup.encode_startup(startup.StartupMessage(startup.PROTOCOL_3_0, (("user", "u"), ("_pq_.\udc96", "x"))))
+    message = startup.decode_first_packet(packet)
+    assert isinstance(message, startup.StartupMessage)
+    negotiation = startup.negotiate(message)
+    assert negotiation is not None
+    assert b"_pq_.\x96\0" in m.negotiate_protocol_version(negotiation.minor, negotiation.unknown_options)
 
 
 @pytest.mark.parametrize("payload", [b"", bytes(7), bytes(8) + b"a\0", b"\0\3\0\2\0\0\0\1a"])
