@@ -23,6 +23,9 @@ PROTOCOL_3_2 = (3 << 16) | 2
 MINOR_KNOWN = 2
 """The newest minor version of protocol 3 that we speak ourselves. 3.1 was never published."""
 
+NAME_BYTES_MAX = 63
+"""NAMEDATALEN - 1: PostgreSQL cuts a longer name of a role or database in a startup packet, by bytes, before it looks at it."""
+
 TLS_HANDSHAKE = 0x16
 
 CANCEL_CODE = (1234 << 16) | 5678
@@ -76,18 +79,22 @@ class StartupMessage:
 
     @property
     def user(self) -> str:
-        """The role; never empty in a decoded message."""
-        return self.get("user") or ""
+        """The role, as PostgreSQL cuts it; never empty in a decoded message."""
+        return _cut(self.get("user") or "")
 
     @property
     def database(self) -> str:
-        """The database; it is the user's name if none was given."""
-        return self.get("database") or self.user
+        """The database, as PostgreSQL cuts it; it is the user's name if none was given."""
+        return _cut(self.get("database") or self.user)
 
     @property
     def is_physical_replication(self) -> bool:
-        """Whether a walsender without a database is asked for: PostgreSQL's parse_bool, as ProcessStartupPacket asks it."""
-        return (self.get("replication") or "").lower() in _TRUE
+        """Whether a walsender without a database is asked for: PostgreSQL's parse_bool, as ProcessStartupPacket asks it.
+
+        Of repeated values the last decides whether it is a walsender, but any "database" gives it one.
+        """
+        asked = [value for name, value in self.parameters if name == "replication"]
+        return bool(asked) and asked[-1].lower() in _TRUE and "database" not in asked
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -198,6 +205,10 @@ def negotiate(message: StartupMessage, *, options_known: frozenset[str] = frozen
     if message.minor <= MINOR_KNOWN and not unknown:
         return None
     return Negotiation(min(message.minor, MINOR_KNOWN), unknown)
+
+
+def _cut(name: str) -> str:
+    return name.encode("utf-8", "surrogateescape")[:NAME_BYTES_MAX].decode("utf-8", "surrogateescape")
 
 
 def _text(value: str) -> bytes:

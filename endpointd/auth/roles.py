@@ -17,9 +17,8 @@ from enum import StrEnum
 
 from pgtopology.credentials import Credentials, RoleCredential, VerifierKind
 from pgwire.scram import Verifier, format_verifier, parse_verifier
+from pgwire.startup import NAME_BYTES_MAX
 
-NAME_BYTES_MAX = 63
-"""NAMEDATALEN - 1: PostgreSQL cuts a longer name in a startup packet, by bytes."""
 MOCK_SALT_BYTES = 16
 """SCRAM_DEFAULT_SALT_LEN."""
 MOCK_ITERATIONS = 4096

@@ -46,6 +46,44 @@ def test_the_last_of_repeated_parameters_counts_and_the_database_defaults_to_the
     assert (made.user, made.database, made.get("application_name"), made.get("none")) == ("u", "d", "x", None)
 
 
+@pytest.mark.parametrize(
+    ("sent", "seen"),
+    [
+        (b"u" * 63, b"u" * 63),
+        (b"u" * 64, b"u" * 63),
+        (b"u" * 62 + "é".encode(), b"u" * 62 + b"\xc3"),
+        (b"\xff" * 70, b"\xff" * 63),
+    ],
+)
+def test_longer_names_are_cut_by_bytes_as_the_server_does(sent: bytes, seen: bytes) -> None:
+    """Else somebody with a name of 63 bytes would pass every rule and limit for it by one byte more."""
+    packet = s.decode_first_packet(
+        (len(sent) * 2 + 25).to_bytes(4, "big") + b"\0\3\0\0user\0" + sent + b"\0database\0" + sent + b"\0\0"
+    )
+    assert isinstance(packet, s.StartupMessage)
+    assert packet.user.encode("utf-8", "surrogateescape") == seen
+    assert packet.database.encode("utf-8", "surrogateescape") == seen
+
+
+@pytest.mark.parametrize(
+    ("values", "is_physical"),
+    [
+        (("true",), True),
+        (("database",), False),
+        (("false",), False),
+        (("on", "off"), False),
+        (("off", "YES"), True),
+        (("true", "database"), False),
+        (("database", "true"), False),
+        (("database", "off", "on"), False),
+    ],
+)
+def test_a_walsender_that_was_given_a_database_once_keeps_it(values: tuple[str, ...], is_physical: bool) -> None:
+    """ProcessStartupPacket never takes am_db_walsender back."""
+    message = s.StartupMessage(s.PROTOCOL_3_0, (("user", "a"), *(("replication", value) for value in values)))
+    assert message.is_physical_replication is is_physical
+
+
 def test_the_size_is_unknown_until_four_bytes_are_there() -> None:
     assert s.packet_size(b"\0\0\0") is None
 
