@@ -137,7 +137,15 @@ def shutting_down() -> Refusal:
 
 
 def server_lost() -> Refusal:
-    """The server's connection ended while nothing was under way whose outcome matters."""
+    """The server's connection ended while nothing was under way that it may have committed.
+
+    ADMIN_SHUTDOWN as for every session that ends without loss: it proves that, and drivers that know failovers act on it.
+    """
+    return Refusal("server_lost", SqlState.ADMIN_SHUTDOWN, "terminating connection because its server was lost")
+
+
+def statement_lost() -> Refusal:
+    """A replica was lost in the middle of a statement. It commits nothing, but may have become a primary unheard of by us."""
     return Refusal("server_lost", SqlState.CONNECTION_FAILURE, "server closed the connection unexpectedly")
 
 

@@ -15,7 +15,7 @@ from endpointd.relay.relaxed import CLIENT_MIN_MESSAGES, SYNCHRONOUS_COMMIT, Rel
 from endpointd.routing.eviction import Eviction, When
 from endpointd.routing.table import Backend, Door
 from endpointd.session.disconnections import Disconnection
-from endpointd.session.farewell import farewell
+from endpointd.session.farewell import farewell, last_words
 from endpointd.session.login import Established, Login
 from endpointd.session.shared import Shared
 from endpointd.wire.link import Link
@@ -312,7 +312,7 @@ class Session:
 
     def _drop(self) -> None:
         self._relayed, self._facts = None, self._shared.engine.halt(self.number)
-        self._shared.engine.drop(self.number, self._why.encode() if self._why is not None else b"")
+        self._shared.engine.drop(self.number, last_words(self._why, self._facts) if self._why is not None else b"")
 
     def _close(self, established: Established | None) -> None:
         if self._relayed is not None:

@@ -32,21 +32,21 @@ class UnavailableError(Exception):
     """Something cannot be had here; the text says what, and why."""
 
 
-def python(suite: Suite, cache: Path = CACHE) -> Path:
-    """Return the Python that has the suite's packages, and pytest. Raises UnavailableError."""
-    wanted = (*PYTEST, *suite.packages)
+def python(packages: Sequence[str], cache: Path = CACHE) -> Path:
+    """Return the Python that has *packages*, and pytest. Raises UnavailableError."""
+    wanted = (*PYTEST, *packages)
     place = cache / f"python-{_digest(wanted)}"
     _once(place, lambda new: _make_environment(new, wanted))
     return place / "bin" / "python"
 
 
-def node_modules(suite: Suite, cache: Path = CACHE) -> Path:
-    """Return the directory with the suite's packages for Node. Raises UnavailableError."""
+def node_modules(packages: Sequence[str], cache: Path = CACHE) -> Path:
+    """Return the directory with *packages* for Node. Raises UnavailableError."""
     for program in ("node", "npm"):
         if shutil.which(program) is None:
             raise UnavailableError(f"there is no {program}")
-    place = cache / f"node-{_digest(suite.packages)}"
-    _once(place, lambda new: _make_modules(new, suite.packages))
+    place = cache / f"node-{_digest(packages)}"
+    _once(place, lambda new: _make_modules(new, packages))
     return place / "node_modules"
 
 

@@ -64,13 +64,13 @@ def _copy(suite: Suite, place: Path) -> None:
 
 def _command(suite: Suite) -> list[str]:
     if suite.source is not None:
-        return [str(fetching.python(suite))]
+        return [str(fetching.python(suite.packages))]
     assert suite.program is not None
     program = str(HERE / "programs" / suite.program)
     if suite.program.endswith(".cjs"):
-        fetching.node_modules(suite)
+        fetching.node_modules(suite.packages)
         return ["node", program]
-    return [str(fetching.python(suite)) if suite.packages else sys.executable, program]
+    return [str(fetching.python(suite.packages)) if suite.packages else sys.executable, program]
 
 
 def _pytest(suite: Suite, only: Sequence[str]) -> list[str]:
@@ -97,7 +97,7 @@ def _environment(suite: Suite, server: Server, place: Path, record: Path, tools:
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     if suite.program is not None and suite.program.endswith(".cjs"):
-        own["NODE_PATH"] = str(fetching.node_modules(suite))
+        own["NODE_PATH"] = str(fetching.node_modules(suite.packages))
     return kept | own | server.environment() | suite.variables(server)
 
 

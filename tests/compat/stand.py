@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,7 +15,6 @@ from psycopg import sql
 
 from deployment.certificates import new_authority, new_server
 from deployment.cluster import PostgresSettings
-from deployment.local.layout import Layout
 from testkit.cluster import Cluster
 from tests.compat.server import Server, Side, Way
 from tests.compat.suite import Suite
@@ -31,14 +30,17 @@ class Stand:
     version: str
     """Of PostgreSQL."""
     _servers: dict[Side, Server]
+    _roles: frozenset[str]
+    """Those that were there from the beginning."""
 
     def server(self, side: Side, suite: Suite) -> Server:
         """Return where *suite* logs in."""
         return replace(self._servers[side], database=suite.database)
 
     def prepare(self, suite: Suite) -> None:
-        """Give *suite* a database with nothing in it but the extensions and schemas it wants."""
+        """Give *suite* a database with nothing in it but the extensions and schemas it wants, and no role of a run before."""
         server = self._servers[Side.DIRECT]
+        self._remove_roles(server)
         if suite.database != server.database:
             with psycopg.connect(server.uri(), autocommit=True) as session:
                 name = sql.Identifier(suite.database)
@@ -50,6 +52,17 @@ class Stand:
                 session.execute(sql.SQL("create extension if not exists {}").format(sql.Identifier(extension)))
             for schema in suite.schemas:
                 session.execute(sql.SQL("create schema if not exists {}").format(sql.Identifier(schema)))
+
+    def _remove_roles(self, server: Server) -> None:
+        """Else what a test left that failed on one side decides what it shows on the other."""
+        with psycopg.connect(server.uri(), autocommit=True) as session:
+            for (name,) in session.execute("select rolname from pg_roles where oid >= 16384").fetchall():
+                if name in self._roles:
+                    continue
+                role = sql.Identifier(name)
+                for statement in ("drop owned by {} cascade", "drop role {}"):
+                    with contextlib.suppress(psycopg.errors.DependentObjectsStillExist):
+                        session.execute(sql.SQL(statement).format(role))
 
 
 @contextmanager
@@ -65,8 +78,9 @@ def standing(data_dir: Path, way: Way, programs: Path | None) -> Iterator[Stand]
         servers = {Side.DIRECT: _server(cluster.dsn(writer), way), Side.THROUGH: _server(cluster.dsn("writer"), way)}
         with psycopg.connect(servers[Side.DIRECT].uri()) as session:
             row = session.execute("show server_version").fetchone()
+            roles = frozenset(name for (name,) in session.execute("select rolname from pg_roles").fetchall())
         assert row is not None
-        yield Stand(cluster, row[0], servers)
+        yield Stand(cluster, row[0], servers, roles)
     finally:
         cluster.remove()
 
@@ -80,16 +94,13 @@ def _server(dsn: str, way: Way) -> Server:
 
 def _encrypt(cluster: Cluster) -> None:
     """Have every server speak TLS, with a certificate that is not the endpoints'."""
-    layout = Layout(cluster.data_dir)
     now = dt.datetime.now(dt.UTC)
     pair = new_server(new_authority("servers", now), ("localhost", "127.0.0.1"), now)
-    for node in cluster.status().nodes:
-        data = layout.pgdata(node.name)
-        for name, text in {"server.crt": pair.certificate_pem, "server.key": pair.pem}.items():
-            (data / name).write_text(text)
-            (data / name).chmod(0o600)
-            os.chown(data / name, data.stat().st_uid, data.stat().st_gid)
-    cluster.ctl("config", "set", "ssl=on")
+    certificate, key = cluster.data_dir.with_name("server.crt"), cluster.data_dir.with_name("server.key")
+    for file, text in ((certificate, pair.certificate_pem), (key, pair.pem)):
+        file.touch(mode=0o600)
+        file.write_text(text)
+    cluster.ctl("config", "set", "ssl=on", f"ssl_cert_file={certificate}", f"ssl_key_file={key}")
     writer = _server(cluster.dsn(cluster.writer().name), Way.TLS)
 
     def speaks_tls() -> bool:

@@ -64,6 +64,8 @@ PSYCOPG2 = "psycopg2-binary==2.9.13"
 ASYNCPG = "asyncpg==0.32.0"
 PSYCOPG = "psycopg[binary]==3.3.9"
 PG8000 = "pg8000==1.31.6"
+NODE_PG = "pg@8.23.1"
+POSTGRES_JS = "postgres@3.4.9"
 
 SUITES = (
     Suite(
@@ -112,13 +114,13 @@ SUITES = (
     Suite(
         name="node-postgres",
         about="pg 8 for Node: queries, cursors by hand, LISTEN, errors, an end right after the connect; a program of ours",
-        packages=("pg@8.23.1",),
+        packages=(NODE_PG,),
         program="node_pg.cjs",
     ),
     Suite(
         name="postgres.js",
         about="postgres 3 for Node: pipelined queries, cursors, LISTEN, cancelling; a program of ours",
-        packages=("postgres@3.4.9",),
+        packages=(POSTGRES_JS,),
         program="postgres_js.cjs",
     ),
     Suite(

@@ -399,7 +399,7 @@ async def test_readers_pass_over_a_replica_that_is_gone_and_fall_back_to_the_wri
         session = await connect(running.reader_port)
         assert await value(session, "show port") == str(duo.n2.port)
         await asyncio.to_thread(duo.n2.stop, signal.SIGQUIT)
-        assert await sqlstate_of(session) == "08006"
+        assert await sqlstate_of(session) == "57P01"
         fallen_back = await connect(running.reader_port)
         assert await value(fallen_back, "show port") == str(duo.n1.port)
         report = await running.sessions()
@@ -427,7 +427,7 @@ async def test_a_server_that_dies_is_told_with_an_sqlstate(duo: Duo, tmp_path: P
         else:
             kill_backend(duo.n1, pid)
             await running.wait_for_health(sessions=0)
-            assert await sqlstate_of(session) == "08006"
+            assert await sqlstate_of(session) == "57P01"
 
 
 def kill_backend(server: Postgres, pid: int) -> None:
@@ -463,6 +463,7 @@ async def test_a_server_that_dies_in_the_middle_of_rows_is_told_between_two_mess
         rest = await reader.read(-1)
         assert len(rest) > 1000
         assert rest.rindex(b"C08007\0") > len(rest) - 500
+        rest = rest.removesuffix(b"Z\0\0\0\5E")  # the end of an answer, for it was waited for
         # Where the error stands in the stream is where a message begins.
         stream_offset = rest.rindex(b"E\0\0")
         assert rest[stream_offset + 1 : stream_offset + 5] == (len(rest) - stream_offset - 1).to_bytes(4, "big")

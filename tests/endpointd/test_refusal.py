@@ -20,7 +20,8 @@ from pgwire.messages import decode_report
         (refusal.primary_unconfirmed(), "57P01", "terminating connection because the primary could not be confirmed"),
         (refusal.server_removed("n2"), "57P01", 'terminating connection because server "n2" has left the cluster'),
         (refusal.shutting_down(), "57P01", "terminating connection because the endpoint is shutting down"),
-        (refusal.server_lost(), "08006", "server closed the connection unexpectedly"),
+        (refusal.server_lost(), "57P01", "terminating connection because its server was lost"),
+        (refusal.statement_lost(), "08006", "server closed the connection unexpectedly"),
         (refusal.outcome_unknown(), "08007", "server closed the connection unexpectedly, transaction resolution unknown"),
         (refusal.commit_unconfirmed(), "08007", "commit was not confirmed by the quorum, transaction resolution unknown"),
         (

@@ -1,0 +1,1 @@
+"""What an application sees of a failover: real drivers, real failovers, and the error that each driver makes of it."""

@@ -1,0 +1,1 @@
+"""One program for each driver; each plays the same events (child.py, child.cjs)."""
