@@ -13,7 +13,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -34,9 +33,11 @@ from pgtopology.codec import decode
 from pgtopology.status import NodeStatus, Status
 from pgtopology.supervision import Answer, Order, ProgramReport
 from testkit.processes import command
+from testkit.warm import WarmEndpointctl
 
 ROOT = Path(__file__).parents[1]
 UP_TIMEOUT_S = 90.0
+ENDPOINTCTL = WarmEndpointctl()
 
 MAY_FLAP = FailoverSettings(soft_interval_s=0, hold_after=0)
 """No failover is held back, however many came before: tests and benchmarks strike again and again."""
@@ -67,15 +68,7 @@ class Cluster:
 
     def ctl(self, *arguments: str, check: bool = True, timeout_s: float = 120.0) -> subprocess.CompletedProcess[str]:
         """Run endpointctl on this cluster and return what came of it; with *check*, an exit code but 0 is an error."""
-        done = subprocess.run(
-            [sys.executable, "-m", "endpointctl", *arguments],
-            cwd=ROOT,
-            env=self.environment(),
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=False,
-        )
+        done = ENDPOINTCTL.run(arguments, env=self.environment(), timeout_s=timeout_s)
         if check and done.returncode != 0:
             said = f"{done.stdout}\n{done.stderr}".strip()
             raise AssertionError(f"endpointctl {' '.join(arguments)} ended with {done.returncode}: {said}")

@@ -1,0 +1,50 @@
+"""A command that is forked behaves as one that is started."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from daemonkit.proctable import children
+from testkit.cluster import Cluster
+from testkit.warm import ROOT, WarmEndpointctl
+
+TIMEOUT_S = 60.0
+
+
+@pytest.mark.parametrize("words", [["--version"], ["status", "--help"], ["status"], ["status", "--json"], ["no", "such"]])
+def test_exit_code_and_output_are_those_of_the_command_started_from_nothing(words: list[str], tmp_path: Path) -> None:
+    env = dict(os.environ) | {"ENDPOINTD_DATA_DIR": str(tmp_path)}
+    cold = subprocess.run(
+        [sys.executable, "-m", "endpointctl", *words], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
+    warm = WarmEndpointctl().run(words, env=env, timeout_s=TIMEOUT_S)
+    assert (warm.returncode, warm.stdout, warm.stderr) == (cold.returncode, cold.stdout, cold.stderr)
+
+
+def test_each_command_has_an_environment_of_its_own(tmp_path: Path) -> None:
+    endpointctl = WarmEndpointctl()
+    for name in ("one", "two"):
+        env = dict(os.environ) | {"ENDPOINTD_DATA_DIR": str(tmp_path / name)}
+        assert str(tmp_path / name) in endpointctl.run(["status"], env=env, timeout_s=TIMEOUT_S).stderr
+
+
+def test_a_command_that_takes_too_long_is_killed(tmp_path: Path) -> None:
+    endpointctl = WarmEndpointctl()
+    (tmp_path / "token").touch(mode=0o600)
+    (tmp_path / "token").write_text("t")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        env = dict(os.environ) | {
+            "ENDPOINTD_API": f"http://127.0.0.1:{silent.getsockname()[1]}",
+            "ENDPOINTD_TOKEN_FILE": str(tmp_path / "token"),
+        }
+        endpointctl.run(["--version"], env=env, timeout_s=TIMEOUT_S)
+        with pytest.raises(subprocess.TimeoutExpired):
+            endpointctl.run(["status", "--timeout", "600"], env=env, timeout_s=2.0)
+        assert endpointctl.run(["--version"], env=env, timeout_s=TIMEOUT_S).returncode == 0
+    Cluster.until(lambda: not any(children(one) for one in children(os.getpid())), "the command gone")
