@@ -33,11 +33,11 @@ from pgtopology.codec import decode
 from pgtopology.status import NodeStatus, Status
 from pgtopology.supervision import Answer, Order, ProgramReport
 from testkit.processes import command
-from testkit.warm import WarmEndpointctl
+from testkit.warm import WarmProgram
 
 ROOT = Path(__file__).parents[1]
 UP_TIMEOUT_S = 90.0
-ENDPOINTCTL = WarmEndpointctl()
+ENDPOINTCTL = WarmProgram("endpointctl.main", ["status", "--version"])
 
 MAY_FLAP = FailoverSettings(soft_interval_s=0, hold_after=0)
 """No failover is held back, however many came before: tests and benchmarks strike again and again."""

@@ -1,14 +1,16 @@
-"""Runs `endpointctl` in processes that have everything imported already: forks of one that did it once.
+"""Runs programs of ours in processes that have everything imported already: forks of one that did it once.
 
-An end-to-end test gives a dozen commands, and most of a command's processor time is the interpreter's start and its imports.
-What runs is the command's own `main`, in a process of its own with the environment, arguments, output and exit code of its own;
-what is not the same is that nothing is imported anew.  That the command line works from nothing is seen by the tests that start
-it as users do (tests/endpointctl, and wherever a test starts ``python -m endpointctl`` itself).
+A test gives a dozen commands, or starts a proxy for itself alone, and most of the processor time of either is the interpreter's
+start and its imports.  What runs is the program's own `main`, in a process with arguments, environment, output and end of its
+own; what is not the same is that nothing is imported anew.  That programs start from nothing is seen wherever they are started
+as users do it: the daemons of every local cluster, and what a test starts with ``python -m``.
 """
 
 from __future__ import annotations
 
+import asyncio
 import atexit
+import contextlib
 import gc
 import importlib
 import json
@@ -24,49 +26,43 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+START_TIMEOUT_S = 60.0
 _REQUEST_BYTES_MAX = 1 << 20
 
 
-class WarmEndpointctl:
-    """The process that forks; it is started with the first command and ends with this one, or when this one is gone."""
+class WarmProgram:
+    """The process that forks one program of ours; it is started with the first use and ends with this one."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: str, warm_up: Sequence[str]) -> None:
+        """*module* has the program's `main`; with the arguments *warm_up* that does nothing but load what it loads late."""
+        self._command = [module, *warm_up]
         self._control: socket.socket | None = None
         self._starting = threading.Lock()
 
-    def run(self, arguments: Sequence[str], *, env: Mapping[str, str], timeout_s: float) -> subprocess.CompletedProcess[str]:
-        """Run `endpointctl` with *arguments* in *env*. Raises subprocess.TimeoutExpired, and the command is gone then."""
+    def start(self, arguments: Sequence[str], *, env: Mapping[str, str], out: int, err: int) -> Forked:
+        """Start the program with the descriptors *out* and *err* as its output, in the directory of the project."""
         ours, theirs = socket.socketpair()
+        with theirs:
+            socket.send_fds(self._started(), [b"start"], [theirs.fileno(), out, err])
+        ours.sendall(json.dumps([list(arguments), dict(env)]).encode())
+        ours.shutdown(socket.SHUT_WR)
+        return Forked(ours)
+
+    def run(self, arguments: Sequence[str], *, env: Mapping[str, str], timeout_s: float) -> subprocess.CompletedProcess[str]:
+        """Run it to its end. Raises subprocess.TimeoutExpired, and it is gone then."""
         out, err = os.memfd_create("stdout"), os.memfd_create("stderr")
         try:
-            with ours, theirs:
-                socket.send_fds(self._started(), [b"run"], [theirs.fileno(), out, err])
-                theirs.close()
-                ours.settimeout(timeout_s)
-                ours.sendall(json.dumps([list(arguments), dict(env)]).encode())
-                ours.shutdown(socket.SHUT_WR)
-                code = self._code(ours, ["endpointctl", *arguments], timeout_s)
-            return subprocess.CompletedProcess(["endpointctl", *arguments], code, _text(out), _text(err))
+            forked = self.start(arguments, env=env, out=out, err=err)
+            try:
+                code = forked.wait_for(timeout_s)
+            except TimeoutError:
+                forked.send_signal(signal.SIGKILL)
+                forked.wait_for(None)
+                raise subprocess.TimeoutExpired([*self._command[:1], *arguments], timeout_s) from None
+            return subprocess.CompletedProcess([*self._command[:1], *arguments], code, _text(out), _text(err))
         finally:
             os.close(out)
             os.close(err)
-
-    @staticmethod
-    def _code(connection: socket.socket, command: list[str], timeout_s: float) -> int:
-        """Return the exit code that is told on *connection*, after the process that has it."""
-        told = b""
-        try:
-            while piece := connection.recv(64):
-                told += piece
-        except TimeoutError:
-            if told:
-                os.kill(int(told.split()[0]), signal.SIGKILL)
-                connection.settimeout(None)
-                connection.recv(64)
-            raise subprocess.TimeoutExpired(command, timeout_s) from None
-        words = told.split()
-        assert len(words) == 2, f"the process that forks endpointctl has ended: {told!r}"
-        return int(words[1])
 
     def _started(self) -> socket.socket:
         with self._starting:
@@ -74,7 +70,7 @@ class WarmEndpointctl:
                 self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 with theirs:
                     process = subprocess.Popen(
-                        [sys.executable, "-m", "testkit.warm", str(theirs.fileno())],
+                        [sys.executable, "-m", "testkit.warm", str(theirs.fileno()), *self._command],
                         cwd=ROOT,
                         stdin=subprocess.DEVNULL,
                         pass_fds=[theirs.fileno()],
@@ -88,27 +84,89 @@ class WarmEndpointctl:
         process.wait()
 
 
+class Forked:
+    """A process that was forked for us; what it has of `asyncio.subprocess.Process` means the same."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        """On *connection* its pid is told, and at its end the exit code."""
+        self._connection = connection
+        self._told = b""
+        self._code: int | None = None
+        connection.settimeout(START_TIMEOUT_S)
+        while b" " not in self._told:
+            piece = connection.recv(64)
+            assert piece, "the process that forks has ended"
+            self._told += piece
+        self.pid = int(self._told.split()[0])
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, negative if a signal ended it; None while it runs."""
+        if self._code is None:
+            self._connection.settimeout(0)
+            with contextlib.suppress(BlockingIOError):
+                while not self._take(self._connection.recv(64)):
+                    pass
+        return self._code
+
+    def wait_for(self, timeout_s: float | None) -> int:
+        """Wait for the end and return the exit code. Raises TimeoutError."""
+        while self._code is None:
+            self._connection.settimeout(timeout_s)
+            self._take(self._connection.recv(64))
+        return self._code
+
+    async def wait(self) -> int:
+        """Wait for the end and return the exit code."""
+        while self._code is None:
+            self._connection.settimeout(0)
+            self._take(await asyncio.get_running_loop().sock_recv(self._connection, 64))
+        return self._code
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Signal it. Raises ProcessLookupError once it has ended."""
+        if self.returncode is not None:
+            raise ProcessLookupError
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Kill it."""
+        self.send_signal(signal.SIGKILL)
+
+    def _take(self, piece: bytes) -> bool:
+        """Take what was told; return whether that was all."""
+        self._told += piece
+        if piece:
+            return False
+        self._connection.close()
+        words = self._told.split()
+        assert len(words) == 2, "the process that forks has ended"
+        self._code = int(words[1])
+        return True
+
+
 def _text(descriptor: int) -> str:
     with open(descriptor, encoding="utf-8", errors="replace", closefd=False) as file:
         file.seek(0)
         return file.read()
 
 
-def _serve(control: socket.socket) -> list[str] | None:
-    """Fork for each request; return the arguments in the process that is to run them, and None when nobody asks any more."""
+def _serve(control: socket.socket) -> bool:
+    """Fork for each request; return True in the process that is to run the program, False when nobody asks any more."""
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 16, 3)
         if not message:
-            return None
+            return False
         if os.fork() == 0:
             control.close()
-            return _attend(*descriptors)
+            _attend(*descriptors)
+            return True
         for descriptor in descriptors:
             os.close(descriptor)
 
 
-def _attend(connection: int, out: int, err: int) -> list[str]:
-    """Return the arguments in a new process with its own output and environment; here wait for it and tell what came of it."""
+def _attend(connection: int, out: int, err: int) -> None:
+    """Return in a new process with arguments, environment and output as asked for; here wait for it and tell its end."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     asker = socket.socket(fileno=connection)
     request = b""
@@ -125,43 +183,34 @@ def _attend(connection: int, out: int, err: int) -> list[str]:
         os.environ.clear()
         os.environ.update(env)
         time.tzset()
-        sys.argv = [str(ROOT / "endpointctl" / "__main__.py"), *arguments]
-        return arguments
-    try:
+        sys.argv[1:] = arguments
+        return
+    os.close(out)
+    os.close(err)
+    with contextlib.suppress(OSError):  # whoever asked may be gone
         asker.sendall(f"{pid} ".encode())
         _, status = os.waitpid(pid, 0)
         asker.sendall(f"{os.waitstatus_to_exitcode(status)}".encode())
-    except OSError:
-        pass  # whoever asked is gone
     os._exit(0)
 
 
-def _import_all() -> None:
-    """Import what commands do when they run, and what Typer does when it reads arguments."""
-    import endpointctl
-    from endpointctl.main import main
-
-    for module in pkgutil.walk_packages(endpointctl.__path__, "endpointctl."):
-        if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
-    for name in ("asyncpg", "rich.live", "rich.table", "rich.console"):
-        importlib.import_module(name)
-    with Path(os.devnull).open("w") as nowhere:
-        shown, sys.stdout = sys.stdout, nowhere
-        main(["status", "--version"])
-        sys.stdout = shown
+def _import_all(module: str) -> None:
+    """Import the package of *module* with all that is in it: some of it would be imported only when it is needed."""
+    package = importlib.import_module(module.partition(".")[0])
+    for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if not found.name.endswith("__main__"):
+            importlib.import_module(found.name)
 
 
 def _main() -> int:
-    control = socket.socket(fileno=int(sys.argv[1]))
-    _import_all()
+    control, module, warm_up = socket.socket(fileno=int(sys.argv[1])), sys.argv[2], sys.argv[3:]
+    _import_all(module)
+    main = importlib.import_module(module).main
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.suppress(SystemExit):
+        main(warm_up)
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    if _serve(control) is None:
-        return 0
-    from endpointctl.main import main
-
-    return main()
+    return main() if _serve(control) else 0
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from daemonkit.httpclient import HttpClient, HttpError
 from endpointd.admin import Health, Sessions
 from testkit.ports import free_port
+from testkit.warm import Forked, WarmProgram
 from tests.endpointd.feedserver import TOKEN
 
+ENDPOINTD = WarmProgram("endpointd.daemon", ["--version"])
 RELAYED = ("host all all all relay", "host replication all all relay")
 
 
@@ -27,7 +28,7 @@ RELAYED = ("host all all all relay", "host replication all all relay")
 class Proxy:
     """A running proxy."""
 
-    process: asyncio.subprocess.Process
+    process: Forked
     writer_port: int
     reader_port: int
     http_port: int
@@ -155,11 +156,8 @@ level = "{level}"
 """)
     log = directory / "log"
     with log.open("ab") as output:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "endpointd.daemon", "--config", config,
-            stdout=output, stderr=output, cwd=Path(__file__).parents[2],
-            env={**os.environ, "PYTHONASYNCIODEBUG": ""},
-        )  # fmt: skip
+        env = {**os.environ, "PYTHONASYNCIODEBUG": ""}
+        process = ENDPOINTD.start(["--config", str(config)], env=env, out=output.fileno(), err=output.fileno())
     running = Proxy(process, writer_port, reader_port, http_port, log, config)
     try:
         await running.wait_for_health()

@@ -8,7 +8,6 @@ import os
 import secrets
 import shutil
 import signal
-import sys
 import tempfile
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
@@ -46,8 +45,9 @@ from pgtopology.quorum import Voter, Voters, make_voters
 from pgtopology.timeline import Timeline
 from testkit.ports import free_port
 from testkit.processes import send_all
+from testkit.warm import Forked, WarmProgram
 
-ROOT = Path(__file__).parents[2]
+NODED = WarmProgram("noded.daemon", ["--version"])
 TOKEN = "token-of-the-tests"
 PATHS = {
     InitOrder: "/init",
@@ -77,7 +77,7 @@ class Member:
     secrets: Path
     pg_port: int = field(default_factory=free_port)
     http_port: int = field(default_factory=free_port)
-    process: asyncio.subprocess.Process | None = None
+    process: Forked | None = None
 
     @property
     def upstream(self) -> Upstream:
@@ -107,9 +107,7 @@ class Member:
             + "".join(f'{name} = "{self.secrets / name}"\n' for name in names)
         )
         with self.log.open("ab") as log:
-            self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "noded.daemon", "--config", str(config), stdout=log, stderr=log, cwd=ROOT
-            )
+            self.process = NODED.start(["--config", str(config)], env=os.environ, out=log.fileno(), err=log.fileno())
         await self.until(lambda _observation: True)
 
     @staticmethod
