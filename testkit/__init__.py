@@ -5,5 +5,5 @@ operators see, and signals processes that it started.  It is not installed with 
 
 Begin with `cluster`, which starts, watches and removes a local cluster, and `ledger`: writers that remember every
 acknowledgement, and the verdict on what the database shows afterwards.  `clients/` are the other workloads, `checks/` judges,
-purely, what all of them were told.
+purely, what all of them were told; `warm` starts programs of ours without importing them anew.
 """
