@@ -53,7 +53,8 @@ class _Attempt:
 
     def evict(self, eviction: Eviction) -> None:
         self.is_evicted = True
-        self.deadline.reschedule(asyncio.get_running_loop().time())
+        if not self.deadline.expired():  # its end is under way already
+            self.deadline.reschedule(asyncio.get_running_loop().time())
 
     def pause(self) -> None:
         pass

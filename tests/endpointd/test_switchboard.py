@@ -235,8 +235,9 @@ async def test_one_tries_a_silent_writer_for_all() -> None:
     dead.close()
 
 
-async def test_a_dial_to_a_writer_that_is_lost_meanwhile_is_given_up(hosts: list[Host]) -> None:
-    """A host that swallows packets keeps nobody from the new writer."""
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_dial_to_a_writer_that_is_lost_meanwhile_is_given_up(hosts: list[Host], turns: int) -> None:
+    """A host that swallows packets keeps nobody from the new writer, also if another document comes while a dial is ending."""
     full = socket.socket()
     full.bind(("127.0.0.1", 0))
     full.listen(0)
@@ -253,6 +254,8 @@ async def test_a_dial_to_a_writer_that_is_lost_meanwhile_is_given_up(hosts: list
     await asyncio.sleep(0.05)
     assert not connecting.done()
     board.set_topology(document(member("n1", port), member("n2", hosts[1].port), epoch=2, revision=2))
+    for _ in range(turns):
+        await asyncio.sleep(0)
     board.set_topology(document(member("n1", port), member("n2", hosts[1].port), epoch=2, revision=3, writer="n2"))
     vouch(board)
     async with asyncio.timeout(1):
