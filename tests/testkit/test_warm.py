@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from daemonkit.proctable import children
-from testkit.cluster import Cluster
 from testkit.warm import ROOT, WarmProgram
 
 TIMEOUT_S = 60.0
@@ -51,7 +49,6 @@ def test_a_command_that_takes_too_long_is_killed(tmp_path: Path) -> None:
         with pytest.raises(subprocess.TimeoutExpired):
             endpointctl.run(["status", "--timeout", "600"], env=env, timeout_s=2.0)
         assert endpointctl.run(["--version"], env=env, timeout_s=TIMEOUT_S).returncode == 0
-    Cluster.until(lambda: not any(children(one) for one in children(os.getpid())), "the command gone")
 
 
 async def test_a_daemon_is_signalled_and_waited_for_as_a_child(tmp_path: Path) -> None:
