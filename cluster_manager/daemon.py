@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from prometheus_client import Counter
 
 from cluster_manager.api.control import Control
+from cluster_manager.api.sessions import SessionsApi
 from cluster_manager.dns.kept import kept_document
 from cluster_manager.dns.process import DnsProcess
 from cluster_manager.operations.drill import Drills
@@ -19,6 +20,7 @@ from cluster_manager.provision.external import ExternalProvisioner
 from cluster_manager.provision.local import LocalProvisioner
 from cluster_manager.provision.provisioner import Provisioner
 from cluster_manager.proxies.feed import Feed
+from cluster_manager.proxies.inquiries import Inquiries
 from cluster_manager.record.chronicle import Chronicle
 from cluster_manager.record.flight_files import FlightFiles, FlightWriter
 from cluster_manager.record.flight_recorder import FlightRecorder
@@ -35,6 +37,7 @@ from daemonkit.proctable import boot_id
 from daemonkit.program import Daemon, Running
 from daemonkit.secrets import read_secret
 from pgtopology.document import Topology
+from pgtopology.epoch import NO_EPOCH, Epoch
 
 LEASE_KEEP_S = 0.5
 
@@ -85,6 +88,9 @@ async def serve(manager: Running[ManagerSettings], secrets: Secrets) -> None:
             dns.update(document)
             kept.keep(document)
 
+        def epoch() -> Epoch:
+            return reconciler.document.epoch if reconciler.document is not None else NO_EPOCH
+
         with Journal(settings.journal.path) as journal:
             files = FlightFiles(settings.journal.path.parent / "failovers")
             before = files.find(None)
@@ -100,13 +106,18 @@ async def serve(manager: Running[ManagerSettings], secrets: Secrets) -> None:
                 rehearsals = Drills(reconciler, executor, files)
                 late_ms = life.lag.stood_still_ms
                 control = Control(reconciler, store, feed, journal, chronicle, flights, rehearsals, changes, late_ms)
+                sessions = SessionsApi(
+                    Inquiries(feed),
+                    journal,
+                    lambda: document.epoch if (document := reconciler.document) is not None else NO_EPOCH,
+                )
                 metrics = ManagerMetrics(reconciler, chronicle, lambda: bool(feed.proxies()))
                 flights.on_ended = metrics.ended
                 server = HttpServer(
                     host=settings.http.host,
                     port=settings.http.port,
                     verifiers=secrets.verifiers,
-                    routes=control.routes(),
+                    routes=[*control.routes(), *sessions.routes()],
                     allowed_hosts=settings.http.allowed_hosts,
                 )
                 with registered(metrics):

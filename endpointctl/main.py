@@ -26,6 +26,7 @@ from endpointctl import (
     output,
     rehearsing,
     restarting,
+    sessions,
     steering,
     watching,
 )
@@ -58,6 +59,7 @@ def _common(context: typer.Context, version: VersionOption = False) -> None:  # 
 for _group in (
     lifecycle,
     watching,
+    sessions,
     connecting,
     keeping,
     certifying,

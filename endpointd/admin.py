@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import msgspec
 from aiohttp import web
 
-from daemonkit.httpserver import json_response, needs
+from daemonkit.httpserver import ApiError, json_response, needs
 from daemonkit.principals import Scope
 from daemonkit.version import VERSION
-from endpointd.refusal import shown
+from endpointd.roster import Roster
 from endpointd.routing.switchboard import Switchboard
 from endpointd.session.registry import SessionRegistry
-from endpointd.session.session import Session
+from pgtopology.sessions import SessionFilter, SessionView
+
+NUMBER_DIGITS_MAX = 16
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,34 +32,22 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     sessions: int
 
 
-class SessionView(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry of GET /v1/sessions"""
-
-    session: int
-    endpoint: str
-    client: str
-    state: str
-    doing: str | None
-    node: str | None
-    user: str | None
-    database: str | None
-    application_name: str | None
-    tls: str | None = None
-    """The version that the client speaks; None: plaintext."""
-    age_s: float
-    to_server_bytes: int
-    to_client_bytes: int
-    held_bytes: int
-
-
 class Sessions(msgspec.Struct, frozen=True, kw_only=True):
     """GET /v1/sessions"""
 
     format_version: int = 1
     sessions: tuple[SessionView, ...]
+    next: int | None = None
+    """There are more, for which `?after=` this number asks; None: these were all."""
 
 
-def routes(name: str, engine: str, board: Switchboard, registry: SessionRegistry) -> tuple[web.AbstractRouteDef, ...]:
+SESSIONS_MAX = 1000
+"""In one answer."""
+
+
+def routes(
+    name: str, engine: str, board: Switchboard, registry: SessionRegistry, roster: Roster
+) -> tuple[web.AbstractRouteDef, ...]:
     """Return what the HTTP server answers."""
 
     async def health(_request: web.Request) -> web.Response:
@@ -78,28 +66,15 @@ def routes(name: str, engine: str, board: Switchboard, registry: SessionRegistry
             )
         )
 
-    async def sessions(_request: web.Request) -> web.Response:
-        now = asyncio.get_running_loop().time()
-        return json_response(Sessions(sessions=tuple(_view(session, now) for session in registry)))
+    async def sessions(request: web.Request) -> web.Response:
+        after = request.query.get("after", "0")
+        if not (after.isascii() and after.isdecimal() and len(after) <= NUMBER_DIGITS_MAX):
+            raise ApiError(400, "bad_request", "after must be a whole number, that of a session")
+        views: list[SessionView] = []
+        async for _, view in roster.find(SessionFilter(), after=int(after)):
+            if len(views) == SESSIONS_MAX:
+                return json_response(Sessions(sessions=tuple(views), next=views[-1].session))
+            views.append(view)
+        return json_response(Sessions(sessions=tuple(views)))
 
     return (web.get("/health", health), *needs(Scope.READ, routes=[web.get("/v1/sessions", sessions)]))
-
-
-def _view(session: Session, now: float) -> SessionView:
-    startup, facts, backend = session.startup, session.facts, session.backend
-    return SessionView(
-        session=session.number,
-        endpoint=session.door.name,
-        client=session.peer,
-        state=session.state,
-        doing=facts.doing if facts is not None else None,
-        node=backend.node if backend is not None else None,
-        user=shown(startup.user) if startup is not None else None,
-        database=shown(startup.database) if startup is not None else None,
-        application_name=shown(startup.get("application_name") or "") if startup is not None else None,
-        tls=session.tls_version,
-        age_s=round(now - session.opened_at, 3),
-        to_server_bytes=facts.to_server_bytes if facts is not None else 0,
-        to_client_bytes=facts.to_client_bytes if facts is not None else 0,
-        held_bytes=facts.held_bytes if facts is not None else 0,
-    )

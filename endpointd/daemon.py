@@ -22,6 +22,7 @@ from endpointd.auth.rolefeed import RoleFeed
 from endpointd.auth.roles import Roles
 from endpointd.collector import ProxyCollector
 from endpointd.relay.asyncio_engine import AsyncioEngine
+from endpointd.roster import Roster
 from endpointd.routing.feed import Feed, document_cache
 from endpointd.routing.heartbeat_check import HeartbeatCheck
 from endpointd.routing.switchboard import Switchboard
@@ -65,6 +66,7 @@ async def serve(proxy: Running[Settings], tls: TlsKeeper) -> None:
     engine = AsyncioEngine()
     tls.complain()
     registry = SessionRegistry()
+    roster = Roster(settings.proxy.name, registry)
     disconnections = Disconnections()
     cache = document_cache(settings.proxy.cache)
     verifiers = accepted_tokens(settings.http.token_file, settings.http.verifiers_file)
@@ -96,6 +98,7 @@ async def serve(proxy: Running[Settings], tls: TlsKeeper) -> None:
                 engine=engine.name,
                 count=lambda: len(registry),
                 count_relaxed=lambda: registry.relaxed_sessions(board.topology),
+                answer=roster.answer,
             )
             for url in settings.feed.urls
         ]
@@ -125,7 +128,7 @@ async def serve(proxy: Running[Settings], tls: TlsKeeper) -> None:
             host=settings.http.host,
             port=settings.http.port,
             verifiers=verifiers,
-            routes=routes(settings.proxy.name, engine.name, board, registry),
+            routes=routes(settings.proxy.name, engine.name, board, registry, roster),
         )
         tasks: list[asyncio.Task[None]] = []
         try:

@@ -131,6 +131,16 @@ def server_removed(node: str) -> Refusal:
     )
 
 
+def terminated() -> Refusal:
+    """An operator ends the session, in PostgreSQL's words for it."""
+    return Refusal(
+        "terminated",
+        SqlState.ADMIN_SHUTDOWN,
+        "terminating connection due to administrator command",
+        routine="ProcessInterrupts",
+    )
+
+
 def shutting_down() -> Refusal:
     """This daemon ends."""
     return Refusal("shutting_down", SqlState.ADMIN_SHUTDOWN, "terminating connection because the endpoint is shutting down")

@@ -20,6 +20,7 @@ OPERATOR_KINDS = (
     "operator.node",
     "operator.pause",
     "operator.resume",
+    "operator.sessions",
     "operator.switchover",
     "operator.withdraw",
 )
@@ -36,6 +37,7 @@ KINDS = (
     "node.made",
     "paused",
     "resumed",
+    "sessions.ended",
     "settings.changed",
     "store.adopted",
     "voters.changed",

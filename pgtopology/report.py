@@ -26,6 +26,9 @@ class FeedFrame(msgspec.Struct, frozen=True, kw_only=True):
     revision: Revision
     document: Topology | None = None
     """Sent when it changed and in the first frame; otherwise the one with this (epoch, revision) stays."""
+    questions: tuple[msgspec.Raw, ...] = ()
+    """Each a SessionQuestion (sessions.py), asked once and answered beside this connection. Read one by one: a question that a
+    proxy does not understand must not cost it the frame, and is not answered in part."""
 
 
 class BackendHealth(msgspec.Struct, frozen=True):

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
+import msgspec
 from aiohttp import WSMsgType, web
 
 from daemonkit.httpserver import ApiError
@@ -36,6 +37,8 @@ class _Connected:
     name: str
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     report: ProxyReport | None = None
+    questions: list[msgspec.Raw] = field(default_factory=list)
+    """To be asked by the next frame."""
     lent_at_s: float = float("-inf")
     """When it was last sent a frame, on the manager's clock."""
 
@@ -73,6 +76,14 @@ class Feed:
             )
             for report in sorted(reports, key=lambda report: report.name)
         )
+
+    def ask(self, question: bytes, names: Collection[str] | None = None) -> list[str]:
+        """Ask *question* of every proxy, or of those called *names*, at once; return the names of those that are asked."""
+        asked = [each for each in self._connected if names is None or each.name in names]
+        for connected in asked:
+            connected.questions.append(msgspec.Raw(question))
+            connected.changed.set()
+        return sorted(connected.name for connected in asked)
 
     def seen(self) -> tuple[Epoch, Revision]:
         """Return the greatest (epoch, revision) that a connected proxy reports."""
@@ -118,12 +129,14 @@ class Feed:
         while True:
             connected.changed.clear()
             document = self._document
+            questions, connected.questions = tuple(connected.questions), []
             frame = FeedFrame(
                 lease_ms=min(FRAME_LEASE_MS, self._lease_ms()),
                 echo_ms=connected.report.clock_ms if connected.report is not None else None,
                 epoch=document.epoch if document is not None else NO_EPOCH,
                 revision=document.revision if document is not None else NO_REVISION,
                 document=document if document is not sent else None,
+                questions=questions,
             )
             async with asyncio.timeout(SEND_TIMEOUT_S):
                 await socket.send_str(encode(frame).decode())

@@ -7,7 +7,7 @@ vouches for the writer.  A document is taken only if it may replace the present 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import aiohttp
@@ -21,6 +21,7 @@ from endpointd.routing.switchboard import Switchboard
 from pgtopology.codec import MessageError, decode, encode
 from pgtopology.document import Topology
 from pgtopology.report import FeedFrame, ProxyReport
+from pgtopology.sessions import ANSWERS_PATH, SessionQuestion, SessionsPage
 from pgtopology.succession import may_replace
 
 CONNECT_TIMEOUT_S = 2.0
@@ -29,6 +30,10 @@ SILENCE_S = 2.0
 RECONNECT_S = 0.2
 REPORT_S = 0.5
 SEND_TIMEOUT_S = 2.0
+ANSWERING_MAX = 16
+"""Questions at once; a manager has fewer open."""
+PAGE_TIMEOUT_S = 6.0
+"""For one page of an answer: whoever asked may read slowly, and the manager waits for that."""
 
 
 def document_cache(path: Path) -> Kept[Topology]:
@@ -54,10 +59,12 @@ class Feed:
         engine: str,
         count: Callable[[], int],
         count_relaxed: Callable[[], int],
+        answer: Callable[[SessionQuestion], AsyncIterator[SessionsPage]],
     ) -> None:
         """*token* is asked at each connection.
 
-        *count* returns the number of sessions, *count_relaxed* that of those whose commits may not be covered.
+        *count* returns the number of sessions, *count_relaxed* that of those whose commits may not be covered; *answer* does
+        what a manager asks about them.
         """
         self.url = url
         self.heard_at = float("-inf")
@@ -69,6 +76,8 @@ class Feed:
         self._engine = engine
         self._count = count
         self._count_relaxed = count_relaxed
+        self._answer = answer
+        self._answering = 0
         self._loop = asyncio.get_running_loop()
         self._cause = asyncio.Event()
         self._log = get_logger(manager=url)
@@ -95,20 +104,23 @@ class Feed:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._report(socket))
                     group.create_task(self._watch_board())
-                    await self._receive(socket)
+                    await self._receive(socket, lambda question: group.create_task(self._reply(client, question)))
             except* TimeoutError:
                 lost.append("the manager is silent")
             except* (OSError, aiohttp.ClientError, MessageError, FeedLost) as errors:
                 lost += [str(error) or type(error).__name__ for error in errors.exceptions]
         raise FeedLost(", ".join(lost))
 
-    async def _receive(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+    async def _receive(self, socket: aiohttp.ClientWebSocketResponse, asked: Callable[[SessionQuestion], object]) -> None:
         while True:
             async with asyncio.timeout(SILENCE_S):
                 message = await socket.receive()
             if message.type is not aiohttp.WSMsgType.TEXT:
                 raise FeedLost("the manager closed the connection")
-            self._take(decode(message.data, FeedFrame))
+            frame = decode(message.data, FeedFrame)
+            self._take(frame)
+            for question in frame.questions:
+                self._hear(bytes(question), asked)
             self.heard_at = self._loop.time()
             self._cause.set()
 
@@ -132,6 +144,27 @@ class Feed:
         elif self._refused != (document.epoch, document.revision):
             self._refused = (document.epoch, document.revision)
             self._log.warning("document refused", reason=why_not)
+
+    def _hear(self, data: bytes, asked: Callable[[SessionQuestion], object]) -> None:
+        """Have the question in *data* answered, if it can be understood and few others are."""
+        try:
+            question = decode(data, SessionQuestion)
+        except MessageError as error:
+            self._log.warning("a manager's question cannot be read", error=str(error))
+            return
+        if self._answering < ANSWERING_MAX:
+            asked(question)
+
+    async def _reply(self, client: HttpClient, question: SessionQuestion) -> None:
+        """Do what *question* says and post what there is to tell, for as long as the manager takes it."""
+        self._answering += 1
+        try:
+            async for page in self._answer(question):
+                await client.post(ANSWERS_PATH, encode(page), timeout_s=PAGE_TIMEOUT_S)
+        except HttpError as error:
+            self._log.debug("a question was not answered to its end", reason=str(error))
+        finally:
+            self._answering -= 1
 
     async def _report(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         """Say how things stand, in answer to every frame and at every change."""

@@ -88,6 +88,12 @@ class Connector:
         """Return whether session *number* waits until there is somebody to connect to, or for its turn."""
         return number in self._waiting
 
+    def why_waiting(self, number: int, door: Door) -> str | None:
+        """Return for what session *number* of *door* waits here, for people; None if it does not."""
+        if number in self._turns:
+            return "too many logins are under way at its server: it waits for its turn"
+        return self._why_nobody(door).message if number in self._waiting else None
+
     async def connect(
         self,
         number: int,

@@ -50,7 +50,7 @@ from endpointd.wire.link import Inbox, Link
 from endpointd.wire.tls import Facts, Failure
 from pgtopology.node import Address
 from pgwire.messages import BackendKey
-from pgwire.startup import StartupMessage
+from pgwire.startup import StartupMessage, encode_cancel
 
 CANCEL_TIMEOUT_S = 5.0
 """PostgreSQL answers a cancel request by closing; nobody waits for it longer than this, nor for its turn."""
@@ -149,6 +149,21 @@ class Login:
     def is_bound(self) -> bool:
         """Whether it can only end with the server it has."""
         return self._conversation.is_bound
+
+    @property
+    def waits(self) -> str | None:
+        """For what it is kept waiting, for people; None if it is not."""
+        match self.state:
+            case State.CONNECTING if self._behind_until is not None and not self._shared.connector.is_waiting(self._number):
+                return "its server does not know the role's present password yet"
+            case State.CONNECTING:
+                return self._shared.connector.why_waiting(self._number, self._door)
+            case State.IDENTIFYING:
+                return "no node has told yet which roles there are"
+            case State.DENIED:
+                return "logins from its address are slowed down, since one has just failed"
+            case _:
+                return None
 
     def evict(self, why: Refusal) -> None:
         """Give up the server: begin anew if the client has heard nothing yet, else end."""
@@ -432,6 +447,14 @@ class Login:
         finally:
             for session in sessions:
                 engine.cancel_ended(session)
+
+    async def cancel_at_server(self, established: Established) -> None:
+        """Cancel what the server is still busy with for a session that is over: else it would go on until it has an answer."""
+        if established.key is None:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CANCEL_TIMEOUT_S), self._shared.cancels:
+                await self._carry(encode_cancel(established.key), established.backend.address)
 
     async def _carry(self, packet: bytes, address: Address) -> None:
         """Give a cancel request to a server, and wait until it has closed: the client may rely on that order."""

@@ -10,7 +10,7 @@ from daemonkit.reception import Guest
 from endpointd import metrics, refusal
 from endpointd.refusal import Refusal, shown
 from endpointd.relay.engine import Happening
-from endpointd.relay.facts import Facts
+from endpointd.relay.facts import Doing, Facts
 from endpointd.relay.relaxed import CLIENT_MIN_MESSAGES, SYNCHRONOUS_COMMIT, Relaxed
 from endpointd.routing.eviction import Eviction, When
 from endpointd.routing.table import Backend, Door
@@ -67,6 +67,8 @@ class Session:
         self._is_at_safe_point = False
         self._had_relay = False
         self._is_shown_out = False
+        self._leaves_work = False
+        """Whether its server is left with something that nobody waits for any more."""
 
     # What others ask
 
@@ -94,6 +96,24 @@ class Session:
     def facts(self) -> Facts | None:
         """What is known of its relay, once there is one."""
         return self._shared.engine.facts(self.number) if self._relayed is not None else self._facts
+
+    @property
+    def backend_pid(self) -> int | None:
+        """The process of its server, while there is a relay to it."""
+        return self._relayed.key.pid if self._relayed is not None and self._relayed.key is not None else None
+
+    @property
+    def waits(self) -> str | None:
+        """Why it is held, paused or about to be ended, for people; None if it is not."""
+        if self._relayed is None:
+            return None if self._had_relay else self._login.waits
+        if self._leaves is not None or self._stop is not None:
+            why = self._stop or self._leaves
+            assert why is not None
+            return f"it ends as soon as it is idle: {why.message}"
+        if not self._shared.board.must_wait(self.number):
+            return None
+        return "paused while nobody vouches for the writer" if self._is_at_safe_point else "it pauses as soon as it is idle"
 
     def bytes_moved(self) -> tuple[tuple[str, int], tuple[str, int]]:
         """Return each direction and how many bytes its relay moved there."""
@@ -182,6 +202,14 @@ class Session:
         else:
             self._login.stop(why)
 
+    def terminate(self, why: Refusal) -> bool:
+        """End now, and have the server stop what it is busy with. Return False for a session that is over."""
+        if self._over.is_set() or self.state == "closed":
+            return False
+        self._leaves_work = self._relayed is not None and self._shared.engine.facts(self.number).doing is Doing.BUSY
+        self.end(why)
+        return True
+
     # Its life
 
     async def run(self) -> None:
@@ -192,6 +220,8 @@ class Session:
             if established is not None:
                 self._relay(established)
                 await self._over.wait()
+                if self._leaves_work:
+                    await self._login.cancel_at_server(established)
         except Exception:
             # The one broad except, around one unit of work: a fault of ours ends one session and is seen.
             metrics.BUGS.inc()

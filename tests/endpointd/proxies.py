@@ -113,6 +113,7 @@ async def proxy(
     level: str = "debug",
     ports: tuple[int, int, int] | None = None,
     rules: Sequence[str] = RELAYED,
+    name: str = "proxy-1",
 ) -> AsyncIterator[Proxy]:
     """Run a proxy that follows the feeds at *feed_ports*; *more* is put at the end of its settings.
 
@@ -127,7 +128,7 @@ async def proxy(
     urls = ", ".join(f'"http://127.0.0.1:{port}"' for port in feed_ports)
     config.write_text(f"""
 [proxy]
-name = "proxy-1"
+name = "{name}"
 engine = "asyncio"
 cache = "{directory / "topology.json"}"
 [feed]

@@ -23,6 +23,7 @@ from pgtopology.codec import decode, encode
 from pgtopology.document import FORMAT_VERSION, Topology
 from pgtopology.node import Role
 from pgtopology.report import FeedFrame
+from pgtopology.sessions import SessionQuestion, SessionsPage
 from testkit.ports import free_port
 from tests.endpointd.feedserver import TOKEN, FeedServer, document, feed_server, member
 
@@ -31,6 +32,10 @@ def topology(revision: int = 1, **changes: Any) -> Topology:
     return document(
         member("n1", role=Role.PRIMARY), member("n2"), **{"writer": "n1", "epoch": 3, "revision": revision, **changes}
     )
+
+
+async def answer(question: SessionQuestion) -> AsyncIterator[SessionsPage]:
+    yield SessionsPage(question=question.id, proxy="proxy-1", is_last=True, sessions=())
 
 
 @asynccontextmanager
@@ -50,6 +55,7 @@ async def following(directory: Path, *ports: int) -> AsyncIterator[Switchboard]:
                 engine="asyncio",
                 count=lambda: 5,
                 count_relaxed=lambda: 2,
+                answer=answer,
             )
             tasks.append(group.create_task(feed.run()))
         yield board
