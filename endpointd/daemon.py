@@ -32,7 +32,7 @@ from endpointd.session.disconnections import Disconnections
 from endpointd.session.listener import Listener, ListenError, listen_error
 from endpointd.session.registry import SessionRegistry
 from endpointd.session.shared import Shared
-from endpointd.settings import Settings, needs_restart, read_settings, rules_of
+from endpointd.settings import Settings, endpoints_telling_addresses, needs_restart, read_settings, rules_of
 from endpointd.wire.identity import CertificateError
 from endpointd.wire.keeper import TlsKeeper
 from endpointd.wire.link import LINGER_S
@@ -73,7 +73,7 @@ async def serve(proxy: Running[Settings], tls: TlsKeeper) -> None:
     feed_token = SecretFile(settings.feed.token_file)
     noded_token = SecretFile(settings.nodeds.token_file)
     rolefeed = RoleFeed(board, noded_token, Roles(secrets.token_bytes(32)))
-    gate = Gate(rules_of(settings), rolefeed)
+    gate = Gate(rules_of(settings), rolefeed, endpoints_telling_addresses(settings))
     shared = Shared(board, connector, engine, tls, gate)
     kept = cache.load()
     if kept is not None:
@@ -117,6 +117,7 @@ async def serve(proxy: Running[Settings], tls: TlsKeeper) -> None:
             board.limits = new.limits
             connector.fallback_to_writer = new.reader.fallback_to_writer
             gate.rules = rules_of(new)
+            gate.tell_address = endpoints_telling_addresses(new)
             board.notify()
             _allow_files(new)
             for listener in listeners:

@@ -1,7 +1,7 @@
 """What an operator can set, and what holds if nothing is said. Strict: an unknown key is an error.
 
-[limits], [tls], [servers], the rules of the endpoints, [reader].fallback_to_writer and [logs] are read again on SIGHUP;
-everything else needs a restart.
+[limits], [tls], [servers], rules and client_address of the endpoints, [reader].fallback_to_writer and [logs] are read again on
+SIGHUP; everything else needs a restart.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pgtopology.node import Label
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+ClientAddress = Literal["none", "application_name"]
 Rules = Annotated[tuple[str, ...], msgspec.Meta(max_length=1000)]
 
 
@@ -52,6 +53,8 @@ class WriterSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     port: Port
     rules: Rules = ()
     """Who may come in and how they prove who they are, as lines of pg_hba.conf (rules.py); none: the default."""
+    client_address: ClientAddress = "none"
+    """application_name: servers are given the client's address behind its own (session/clientaddress.py)."""
 
 
 class ReaderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -63,6 +66,8 @@ class ReaderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """With no replica left the door leads to the writer, as Aurora's does; else clients wait and are refused."""
     rules: Rules = ()
     """Who may come in and how they prove who they are, as lines of pg_hba.conf (rules.py); none: the default."""
+    client_address: ClientAddress = "none"
+    """application_name: servers are given the client's address behind its own (session/clientaddress.py)."""
 
 
 class InstanceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -73,6 +78,8 @@ class InstanceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     port: Port
     rules: Rules = ()
     """Who may come in and how they prove who they are, as lines of pg_hba.conf (rules.py); none: the default."""
+    client_address: ClientAddress = "none"
+    """application_name: servers are given the client's address behind its own (session/clientaddress.py)."""
 
 
 class TlsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -186,6 +193,16 @@ def rules_of(settings: Settings) -> dict[str, tuple[Rule, ...]]:
     return found
 
 
+def endpoints_telling_addresses(settings: Settings) -> frozenset[str]:
+    """Return the names of the endpoints whose servers are given the client's address."""
+    endpoints = (
+        ("writer", settings.writer),
+        ("reader", settings.reader),
+        *((instance.node, instance) for instance in settings.instances),
+    )
+    return frozenset(name for name, endpoint in endpoints if endpoint.client_address == "application_name")
+
+
 def _missing_files(settings: Settings) -> Iterator[str]:
     tls, servers = settings.tls, settings.servers
     if tls.mode != "off" and (tls.certificate is None or tls.key is None):
@@ -204,10 +221,15 @@ def needs_restart(old: Settings, new: Settings) -> tuple[str, ...]:
         tls=old.tls,
         servers=old.servers,
         logs=old.logs,
-        writer=msgspec.structs.replace(new.writer, rules=old.writer.rules),
-        reader=msgspec.structs.replace(new.reader, fallback_to_writer=old.reader.fallback_to_writer, rules=old.reader.rules),
+        writer=msgspec.structs.replace(new.writer, rules=old.writer.rules, client_address=old.writer.client_address),
+        reader=msgspec.structs.replace(
+            new.reader,
+            fallback_to_writer=old.reader.fallback_to_writer,
+            rules=old.reader.rules,
+            client_address=old.reader.client_address,
+        ),
         instances=tuple(
-            msgspec.structs.replace(instance, rules=before.rules)
+            msgspec.structs.replace(instance, rules=before.rules, client_address=before.client_address)
             for instance, before in zip(new.instances, old.instances, strict=False)
         )
         if len(new.instances) == len(old.instances)

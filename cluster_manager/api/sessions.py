@@ -82,7 +82,7 @@ class SessionsApi:
             more = f" and {len(ended) - NAMED_MAX} more" if len(ended) > NAMED_MAX else ""
             self._journal.append(
                 "sessions.ended",
-                f"{len(ended)} sessions were ended by an operator: {named}{more}",
+                f"an operator ended {len(ended)} session{'' if len(ended) == 1 else 's'}: {named}{more}",
                 epoch=self._epoch(),
                 count=len(ended),
             )

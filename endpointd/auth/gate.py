@@ -23,9 +23,12 @@ def fresh_nonce() -> str:
 class Gate:
     """One for the process; its rules may be replaced at any time."""
 
-    def __init__(self, rules: Mapping[str, Sequence[Rule]], rolefeed: RoleFeed) -> None:
-        """*rules* by endpoint's name."""
+    def __init__(
+        self, rules: Mapping[str, Sequence[Rule]], rolefeed: RoleFeed, tell_address: frozenset[str] = frozenset()
+    ) -> None:
+        """*rules* by endpoint's name; *tell_address*: the endpoints whose servers are given the client's address."""
         self.rules = rules
+        self.tell_address = tell_address
         self._rolefeed = rolefeed
         self._slowdown = Slowdown()
 

@@ -33,6 +33,7 @@ from endpointd.auth.exchange import Exchange, Proven
 from endpointd.refusal import Refusal
 from endpointd.routing.table import Backend
 from endpointd.servers.serverlogin import OtherMethod, ServerLogin
+from endpointd.session.clientaddress import with_address
 from endpointd.session.commands import (
     Cancel,
     ClientGone,
@@ -107,10 +108,12 @@ class Conversation:
         offers_tls: bool = False,
         requires_tls: bool = False,
         client_host: str = "",
+        tells_address: bool = False,
     ) -> None:
         """*admit* is asked whether there is room for a client whom a server has just found to be who it says it is.
 
         *offers_tls*: whoever asks for TLS gets it; *requires_tls*: whoever does not is refused, in the name of *client_host*.
+        *tells_address*: servers are given that as part of the application_name.
         """
         self.state = State.OPENING
         self.startup: startup.StartupMessage | None = None
@@ -121,6 +124,7 @@ class Conversation:
         self._offers_tls = offers_tls
         self._requires_tls = requires_tls
         self._client_host = client_host
+        self._tells_address = tells_address
         self._is_smuggled = False
         """Whether plaintext stood behind a request for TLS."""
         self._has_asked = False
@@ -321,7 +325,9 @@ class Conversation:
         proven = self._proven
         if proven is not None:
             self._server_login = ServerLogin(proven.verifier, proven.client_key, connected.nonce, binding=connected.binding)
-        return [ToServer(self._packet)]
+        assert self.startup is not None
+        told = with_address(self._packet, self.startup, self._client_host) if self._tells_address else self._packet
+        return [ToServer(told)]
 
     def _server_sent(self, data: bytes) -> list[Command]:
         self._server += data

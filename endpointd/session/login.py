@@ -97,6 +97,7 @@ class Login:
             offers_tls=self._identity is not None,
             requires_tls=shared.tls.is_required,
             client_host=client.host,
+            tells_address=door.name in shared.gate.tell_address,
         )
         self.backend: Backend | None = None
         self.end = Close("the client went away", "client_left")

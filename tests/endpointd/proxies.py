@@ -114,6 +114,7 @@ async def proxy(
     ports: tuple[int, int, int] | None = None,
     rules: Sequence[str] = RELAYED,
     name: str = "proxy-1",
+    at_writer: str = "",
 ) -> AsyncIterator[Proxy]:
     """Run a proxy that follows the feeds at *feed_ports*; *more* is put at the end of its settings.
 
@@ -140,6 +141,7 @@ token_file = "{token}"
 host = "127.0.0.1"
 port = {writer_port}
 rules = {json.dumps(rules)}
+{at_writer}
 [reader]
 host = "127.0.0.1"
 port = {reader_port}

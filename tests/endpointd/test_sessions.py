@@ -65,12 +65,14 @@ async def house(servers: Servers, directory: Path, names: Iterable[str] = ("prox
         api = SessionsApi(Inquiries(feed), journal, lambda: Epoch(1))
         verifiers = verifier_of(OPERATOR, Scope.OPERATE) | verifier_of(READER, Scope.READ) | verifier_of(TOKEN, Scope.ADMIN)
         routes = [*needs(Scope.FEED, routes=[web.get("/v1/feed", feed.handle)]), *api.routes()]
-        async with HttpServer(host="127.0.0.1", port=0, verifiers=verifiers, routes=routes) as server:
-            async with AsyncExitStack() as stack:
-                running = [await stack.enter_async_context(proxy(directory / name, [server.port], name=name)) for name in names]
-                for one in running:
-                    await one.wait_for_health(status="serving")
-                yield House(server.port, feed, journal, tuple(running))
+        async with (
+            HttpServer(host="127.0.0.1", port=0, verifiers=verifiers, routes=routes) as server,
+            AsyncExitStack() as stack,
+        ):
+            running = [await stack.enter_async_context(proxy(directory / name, [server.port], name=name)) for name in names]
+            for one in running:
+                await one.wait_for_health(status="serving")
+            yield House(server.port, feed, journal, tuple(running))
 
 
 async def pid_of(connection: psycopg.AsyncConnection[tuple[object, ...]]) -> int:
