@@ -127,14 +127,14 @@ Event = (
 class ToClient:
     """Send this to the client."""
 
-    data: bytes
+    data: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class ToServer:
     """Send this to the server."""
 
-    data: bytes
+    data: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

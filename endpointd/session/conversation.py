@@ -347,6 +347,7 @@ class Conversation:
         del self._server[:pos]
         if self.state is State.RELAYING:
             commands.append(Relay(self._key, bytes(self._server), bytes(self._client)))
+            self._forget()
         return commands
 
     def _server_said(self, kind: int, payload: bytes) -> list[Command]:
@@ -416,7 +417,9 @@ class Conversation:
         self.state = State.CLOSED
         is_full = report.sqlstate == SqlState.TOO_MANY_CONNECTIONS and report.get("R") not in _OWN_LIMITS
         reason = f"the server refused the login: {report.message}"
-        return [*self._tell(), Close(reason, "server_refused", report.sqlstate, server_is_full=is_full)]
+        told = self._tell()
+        self._forget()
+        return [*told, Close(reason, "server_refused", report.sqlstate, server_is_full=is_full)]
 
     def _is_in_disguise(self, payload: bytes) -> bool:
         """Return whether a server is not what it was taken for: the writer says it is a standby, or the reverse (S19)."""
@@ -457,4 +460,12 @@ class Conversation:
 
     def _close(self, reason: str, kind: str, sqlstate: str | None = None) -> list[Command]:
         self.state = State.CLOSED
+        self._forget()
         return [Close(reason, kind, sqlstate)]
+
+    def _forget(self) -> None:
+        """Keep no secret beyond the login, and none of its bytes: a session remembers its login for as long as it lives."""
+        self._exchange = self._proven = self._server_login = None
+        self._packet = b""
+        for each in (self._client, self._server, self._kept_back):
+            each.clear()

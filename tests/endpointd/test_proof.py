@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from types import FunctionType, ModuleType
 
 import pytest
 from hypothesis import given
@@ -124,6 +126,41 @@ def test_no_server_is_asked_for_before_the_proof_and_the_client_hears_all_at_onc
     login.client.finish(final.payload[4:])
     assert told.data[final.end :] == OK + READY
     assert relay == Relay(KEY, b"")
+
+
+def kept(root: object) -> Iterator[bytes]:
+    """Yield all bytes that *root* holds on to."""
+    seen: set[int] = set()
+    found = [root]
+    while found:
+        one = found.pop()
+        if id(one) in seen or isinstance(one, type | ModuleType):
+            continue
+        seen.add(id(one))
+        if isinstance(one, bytes | bytearray):
+            yield bytes(one)
+        else:
+            found += gc.get_referents(one) if not isinstance(one, FunctionType) else one.__closure__ or ()
+
+
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_nothing_secret_is_kept_beyond_the_login(is_refused: bool) -> None:
+    """A session remembers its conversation for as long as it lives."""
+    login = Login()
+    assert login.proven() == [Connect()]
+    secret = keys_of_password(PASSWORD)(VERIFIER.salt, VERIFIER.iterations).client_key
+    assert secret in kept(login.conversation)
+    end = login.on(Refused(FAILED)) if is_refused else login.logged_in()
+    assert isinstance(end[-1], Close if is_refused else Relay)
+    assert secret not in kept(login.conversation)
+
+
+@pytest.mark.parametrize("size", [500, 60_000])
+def test_nothing_that_a_refused_client_said_is_kept(size: int) -> None:
+    login = Login()
+    login.offered()
+    assert isinstance(login.on(ClientSent(m.query("x" * 400) + bytes(size)))[-1], Close)
+    assert max(map(len, kept(login.conversation))) < 100
 
 
 def test_what_the_client_says_on_its_own_is_kept_for_the_relay() -> None:
