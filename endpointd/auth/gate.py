@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 
+from endpointd.auth.familiar import Familiar
 from endpointd.auth.rolefeed import RoleFeed
 from endpointd.auth.roles import Secret
 from endpointd.auth.slowdown import Slowdown
@@ -13,6 +15,9 @@ from endpointd.rules import Method, Rule, Visit, decide
 
 NONCE_BYTES = 18
 """PostgreSQL's SCRAM_RAW_NONCE_LEN."""
+
+LOOK_S = 0.2
+"""For how long a login waits for a look at the roles: longer than one takes, and no longer when no node answers."""
 
 
 def fresh_nonce() -> str:
@@ -31,20 +36,28 @@ class Gate:
         self.tell_address = tell_address
         self._rolefeed = rolefeed
         self._slowdown = Slowdown()
+        self._familiar = Familiar()
+        self._loop = asyncio.get_running_loop()
 
     def method(self, endpoint: str, visit: Visit) -> Method | None:
         """Return how *visit* is to prove who it is; None if no rule is for it."""
         return decide(self.rules[endpoint], visit)
 
-    async def secret(self, user: str, deadline: float) -> Secret | None:
+    async def secret(self, user: str, address: str, deadline: float) -> Secret | None:
         """Return what the proof of *user* is checked against; None if at *deadline* of the loop's clock no role is known."""
-        known = self._rolefeed.roles.is_known or await self._rolefeed.wait_until_known(deadline)
-        return self._rolefeed.roles.find(user) if known else None
+        feed, now = self._rolefeed, self._loop.time()
+        if not feed.roles.is_known:
+            return feed.roles.find(user) if await feed.wait_until_known(deadline) else None
+        if not self._familiar.knows(address, user, now):
+            await feed.refresh(min(deadline, now + LOOK_S), since=feed.roles.version)
+        return feed.roles.find(user)
 
-    def failed(self, address: str, now: float) -> float:
-        """Note a failure of *address*, and return for how many seconds its answer is to be held back."""
-        return self._slowdown.failed(address, now)
+    def succeeded(self, user: str, address: str) -> None:
+        """*user* has logged in from *address*."""
+        self._familiar.succeeded(address, user, self._loop.time())
 
-    def look_again(self) -> None:
-        """Have the roles looked at, so that the next login knows a password that has just been changed."""
+    def failed(self, user: str, address: str) -> float:
+        """Note a wrong password, have the roles looked at, and return for how many seconds the answer is to be held back."""
         self._rolefeed.look()
+        self._familiar.failed(address, user)
+        return self._slowdown.failed(address, self._loop.time())

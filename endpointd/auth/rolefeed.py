@@ -32,7 +32,7 @@ SOONEST_S = 0.05
 """Between two questions to the writer, also if it has news each time."""
 AGAIN_S = 0.25
 """After a round in which nobody had anything."""
-REFRESH_EVERY_S = 0.25
+REFRESH_EVERY_S = 0.05
 """Between two looks that failed logins ask for: whoever guesses passwords makes no more of them."""
 DOCUMENT_S = 60.0
 

@@ -26,6 +26,7 @@ class Identification:
         self._address = address
         self._loop = asyncio.get_running_loop()
         self._secret: Secret | None = None
+        self._user = ""
 
     @property
     def doom(self) -> Doom | None:
@@ -36,6 +37,7 @@ class Identification:
         self, message: StartupMessage, encrypted: Facts | None, deadline: float
     ) -> ProofWanted | LeftToServer | Refused:
         """Return how the client proves who it is, by the endpoint's rules; *deadline* is when roles must be known."""
+        self._user = message.user
         visit = Visit(
             self._host,
             is_encrypted=encrypted is not None,
@@ -47,7 +49,7 @@ class Identification:
             case Method.RELAY:
                 return LeftToServer()
             case Method.SCRAM:
-                self._secret = secret = await self._gate.secret(message.user, deadline)
+                self._secret = secret = await self._gate.secret(message.user, self._address, deadline)
                 if secret is None:
                     return Refused(refusal.roles_unknown(self._endpoint))
                 binding = encrypted.binding if encrypted is not None else None
@@ -60,7 +62,10 @@ class Identification:
     async def deny(self, failed: ProofFailed, wait_until: Callable[[float], Awaitable[None]]) -> Refused:
         """Return the answer when the client's address has waited for it; *wait_until* returns earlier if nobody wants it."""
         assert self._secret is not None
-        now = self._loop.time()
-        self._gate.look_again()
-        await wait_until(now + self._gate.failed(self._address, now))
+        await wait_until(self._loop.time() + self._gate.failed(self._user, self._address))
         return Refused(failed.refusal)
+
+    def succeeded(self) -> None:
+        """A server has let the client in by its proof to us."""
+        if self._secret is not None:
+            self._gate.succeeded(self._user, self._address)

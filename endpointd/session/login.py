@@ -397,6 +397,7 @@ class Login:
     def _take_place(self, message: StartupMessage) -> Refusal | None:
         """Count the client among those of its user and database, now that it is known to be who it says; or refuse it."""
         self._shared.connector.login_finished(self._number)
+        self._identification.succeeded()
         limits = self._shared.board.limits
         return self._shared.quota.take(
             self._number,

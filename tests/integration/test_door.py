@@ -157,6 +157,16 @@ def test_a_changed_password_holds_within_a_second_and_the_old_one_not_at_all(doo
         )
 
 
+def test_a_role_that_was_made_a_moment_ago_logs_in_at_once(door: Door) -> None:
+    with psycopg.connect(door.direct, autocommit=True) as connection:
+        for number in range(20):
+            connection.execute(f"DROP ROLE IF EXISTS fresh_{number}".encode())
+            connection.execute(f"CREATE ROLE fresh_{number} LOGIN PASSWORD '{PASSWORD}'".encode())
+            login = make_conninfo(door.endpoint, user=f"fresh_{number}", password=PASSWORD, sslmode="disable")
+            psycopg.connect(login, connect_timeout=20).close()
+            connection.execute(f"DROP ROLE fresh_{number}".encode())
+
+
 def test_a_replica_that_has_not_heard_of_a_new_password_is_waited_for(door: Door) -> None:
     """Until it is too old for the reader's door, which leads to the writer then."""
     reader = door.cluster.dsn("reader")
