@@ -111,7 +111,7 @@ async def serve(manager: Running[ManagerSettings], secrets: Secrets) -> None:
                     journal,
                     lambda: document.epoch if (document := reconciler.document) is not None else NO_EPOCH,
                 )
-                metrics = ManagerMetrics(reconciler, chronicle, lambda: bool(feed.proxies()))
+                metrics = ManagerMetrics(reconciler, chronicle, lambda: any(not proxy.draining for proxy in feed.proxies()))
                 flights.on_ended = metrics.ended
                 server = HttpServer(
                     host=settings.http.host,

@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import socket
 from collections.abc import Awaitable, Callable, Collection, Generator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -118,8 +119,12 @@ class HttpServer:
         open_paths: Collection[str] = ("/health",),
         allowed_hosts: Collection[str] = (),
         budget: Budget = BUDGET,
+        sockets: Sequence[socket.socket] = (),
     ) -> None:
-        """*token* is one for everything; *verifiers* tell of others. Raises ValueError if there is neither."""
+        """*token* is one for everything; *verifiers* tell of others. Raises ValueError if there is neither.
+
+        *sockets* are bound already, to *host* and *port*; without any it binds its own.
+        """
         self._host = host
         self._port = port
         self._verifiers = Verifiers()
@@ -145,12 +150,14 @@ class HttpServer:
         self._app.on_shutdown.append(self._end_long_lived)
         self._app.on_response_prepare.append(_hide_versions)
         self._runner: web.AppRunner | None = None
-        self._reception = Reception("http", budget, self._welcome)
+        self._sockets = sockets
+        self.reception = Reception("http", budget, self._welcome)
+        """Where its clients come in."""
 
     @property
     def port(self) -> int:
         """The port that is listened on, which differs from the one asked for if that was 0."""
-        return self._reception.port
+        return self.reception.port
 
     def set_verifiers(self, verifiers: Verifiers) -> None:
         """Accept the tokens that *verifiers* know from the next request on. Raises ValueError if nobody could come in then."""
@@ -170,7 +177,10 @@ class HttpServer:
         await runner.setup()
         self._runner = runner
         try:
-            await self._reception.open(self._host, self._port)
+            for each in self._sockets:
+                self.reception.take(each)
+            if not self._sockets:
+                await self.reception.open(self._host, self._port)
         except BaseException:
             await runner.cleanup()
             raise
@@ -179,7 +189,7 @@ class HttpServer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._reception.close()
+        self.reception.close()
         if self._runner is not None:
             await self._runner.cleanup()
 

@@ -94,10 +94,13 @@ def find_by_command(name: str, command: tuple[str, ...]) -> ProcessRecord | None
 
     Covers the moment between a start and its record.
     """
-    for pid in proctable.pids():
-        if proctable.owner(pid) == os.getuid() and proctable.arguments(pid) == command:
-            return describe_process(name, pid)
-    return None
+    return next(iter(find_all_by_command(name, command)), None)
+
+
+def find_all_by_command(name: str, command: tuple[str, ...]) -> list[ProcessRecord]:
+    """Return every process of this user whose command line is exactly *command*."""
+    pids = (pid for pid in proctable.pids() if proctable.owner(pid) == os.getuid() and proctable.arguments(pid) == command)
+    return [record for pid in pids if (record := describe_process(name, pid)) is not None]
 
 
 def write_record(path: Path, record: ProcessRecord) -> None:

@@ -105,12 +105,15 @@ def descendants(pid: int) -> list[int]:
 
 
 def arguments(pid: int) -> tuple[str, ...]:
-    """Return the command line of *pid*; empty for a zombie, or if it is gone or not to be seen by us."""
+    """Return the command line of *pid*; empty for a zombie, or if it is gone or not to be seen by us.
+
+    What is empty at its end is left out: a process that calls itself by a shorter name (proctitle.py) leaves room there.
+    """
     try:
         data = (_PROC / str(pid) / "cmdline").read_bytes()
     except OSError:
         return ()
-    return tuple(os.fsdecode(word) for word in data.split(b"\0")[:-1])
+    return tuple(os.fsdecode(word) for word in data.rstrip(b"\0").split(b"\0")) if data else ()
 
 
 def title(pid: int) -> str | None:

@@ -127,6 +127,12 @@ class Running(Generic[S]):
         self._read = daemon.read
         self._reloads = daemon.reloads
         self._log_name = daemon.log_name(settings)
+        self._logs = settings.logs
+
+    def log_under(self, name: str) -> None:
+        """Be known by *name* in the log from now on."""
+        self._log_name = name
+        configure_logs(program=name, level=self._logs.level, style=self._logs.style)
 
     def on_reload(self, take_up: Callable[[S], Mapping[str, object]]) -> None:
         """At each SIGHUP give *take_up* the settings as they are then; what it returns is told in the log.
@@ -145,6 +151,7 @@ class Running(Generic[S]):
             except SettingsError:
                 count("failed")
                 raise
+            self._logs = new.logs
             configure_logs(program=self._log_name, level=new.logs.level, style=new.logs.style)
             count("done")
             get_logger().info("settings read anew", **told)

@@ -98,6 +98,7 @@ class Reception:
         self._numbers = itertools.count(1)
         self._guests: dict[int, Guest] = {}
         self._sockets: list[socket.socket] = []
+        self._is_paused = False
         self._arriving: set[asyncio.Task[None]] = set()
         self._timers: set[asyncio.TimerHandle] = set()
         self._unsaid: Tally[str] = Tally()
@@ -120,43 +121,59 @@ class Reception:
         """How many have."""
         return self._admission.known
 
+    @property
+    def is_occupied(self) -> bool:
+        """Whether anybody is in, or on the way."""
+        return bool(self._guests)
+
     def set_budget(self, budget: Budget) -> None:
         """Go by *budget* from now on; whoever is in stays."""
         self._admission.budget = budget
 
     async def open(self, host: str, port: int) -> None:
         """Listen on every address of *host*. Raises OSError, with the address and the port in its text."""
-        loop = asyncio.get_running_loop()
-        async with asyncio.timeout(RESOLVE_S):
-            found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        bound: list[socket.socket] = []
-        try:
-            for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found):
-                bound.append(_bound(family, address, host, port))
-        except OSError:
-            for each in bound:
-                each.close()
-            raise
-        for each in bound:
+        for each in await bind(host, port):
             self.take(each)
 
     def take(self, listening: socket.socket) -> None:
         """Listen on a socket that is bound already."""
-        loop = asyncio.get_running_loop()
         listening.listen(BACKLOG)
         listening.setblocking(False)
         self._sockets.append(listening)
-        loop.add_reader(listening.fileno(), self._accept, listening)
         if self._sweep is None:
-            self._sweep = loop.call_later(SWEEP_S, self._look_round)
+            self._sweep = asyncio.get_running_loop().call_later(SWEEP_S, self._look_round)
+        self.resume()
 
-    def close(self) -> None:
-        """Accept nobody any more. Whoever is in stays."""
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """Those that are listened on."""
+        return tuple(self._sockets)
+
+    def pause(self) -> None:
+        """Leave whoever comes in the kernel's queue, until `resume`."""
+        loop = asyncio.get_running_loop()
+        self._is_paused = True
+        for listening in self._sockets:
+            loop.remove_reader(listening.fileno())
+
+    def resume(self) -> None:
+        """Accept."""
+        loop = asyncio.get_running_loop()
+        self._is_paused = False
+        for listening in self._sockets:
+            loop.add_reader(listening.fileno(), self._accept, listening)
+
+    def cede(self) -> None:
+        """Accept nobody any more, and let go of the sockets, which another process may have. Whoever is in is looked after."""
         loop = asyncio.get_running_loop()
         for listening in self._sockets:
             loop.remove_reader(listening.fileno())
             listening.close()
         self._sockets.clear()
+
+    def close(self) -> None:
+        """Accept nobody any more. Whoever is in stays."""
+        self.cede()
         for task in self._arriving:
             task.cancel()
         for timer in (*self._timers, *((self._sweep,) if self._sweep is not None else ())):
@@ -248,7 +265,7 @@ class Reception:
 
         def go_on() -> None:
             self._timers.discard(timer)
-            if listening.fileno() != -1:
+            if listening.fileno() != -1 and not self._is_paused:
                 loop.add_reader(listening.fileno(), self._accept, listening)
 
         timer = loop.call_later(EXHAUSTED_S, go_on)
@@ -290,6 +307,22 @@ class Reception:
     def _count(self) -> None:
         CONNECTIONS.labels(self._name, "stranger").set(self._admission.strangers)
         CONNECTIONS.labels(self._name, "known").set(self._admission.known)
+
+
+async def bind(host: str, port: int) -> list[socket.socket]:
+    """Return a socket for every address of *host*. Raises OSError, with the address and the port in its text."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(RESOLVE_S):
+        found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    bound: list[socket.socket] = []
+    try:
+        for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found):
+            bound.append(_bound(family, address, host, port))
+    except OSError:
+        for each in bound:
+            each.close()
+        raise
+    return bound
 
 
 def _bound(family: int, address: tuple[object, ...], host: str, port: int) -> socket.socket:

@@ -248,6 +248,8 @@ def _proxies(status: Status) -> list[RenderableType]:
 
 def _proxy(proxy: ProxyStatus) -> str:
     text = f"{proxy.name}: {proxy.sessions} sessions, routes by epoch {proxy.epoch}, {proxy.engine} engine"
+    if proxy.draining:
+        text += ", draining: another process has taken over"
     if proxy.relaxed_sessions:
         text += f", {proxy.relaxed_sessions} with commits that may not be covered by the quorum"
     return text

@@ -1,19 +1,21 @@
-"""`restart`: every PostgreSQL server is restarted, one after another, while the cluster serves.
+"""`restart`: every PostgreSQL server is restarted, one after another, while the cluster serves; `restart proxy`: the proxy.
 
 Standbys first, each only while the quorum does without it; then the writer hands over to one of them, which restarts it.  The
 order is also what greater settings need: no standby may have less than its writer.  What is left to do is read from the
 cluster at each step, so that an interrupted command is simply given again.
+
+A proxy is relieved by another process of itself, which the supervisor starts: no connection is refused, no session ends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from daemonkit.exits import Failure, Unfinished
+from daemonkit.exits import Failure, Unfinished, WrongUsage
 from endpointctl import output
 from endpointctl.options import Target, command
 
@@ -32,6 +34,8 @@ POLL_S = 0.1
 QUIET_S = 3.0
 """An order that is given again and again for longer is explained."""
 RECORD = "restart.json"
+PROXY_TIMEOUT_S = 90.0
+"""Longer than the supervisor waits for a process that is to take over."""
 
 
 def register(app: typer.Typer) -> None:
@@ -39,8 +43,18 @@ def register(app: typer.Typer) -> None:
     command(app, waits_s=RESTART_TIMEOUT_S)(restart)
 
 
+def _proxy_or_nothing(value: str | None) -> str | None:
+    """Return *value*. Raises BadParameter for what cannot be restarted so."""
+    if value not in (None, "proxy"):
+        raise typer.BadParameter(f'"{value}" is not "proxy"; one node is restarted by `endpointctl node restart {value}`')
+    return value
+
+
 def restart(
     target: Target,
+    what: Annotated[
+        str | None, typer.Argument(metavar="proxy", callback=_proxy_or_nothing, help="The proxy; else all of PostgreSQL.")
+    ] = None,
     rolling: Annotated[bool, typer.Option("--rolling", help="One node after another; there is no other way.")] = True,
     only_pending: Annotated[
         bool, typer.Option("--only-pending", help="Only nodes with settings that wait for a restart.")
@@ -48,9 +62,10 @@ def restart(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
-    """Restart PostgreSQL on every node, one after another.
+    """Restart PostgreSQL on every node, one after another, or the proxy.
 
-    The writer hands over to a node that was restarted. An interrupted restart is finished by the same command.
+    The writer hands over to a node that was restarted. An interrupted restart is finished by the same command. The proxy is
+    relieved by another process: no connection is refused, and its sessions live on.
     """
     import asyncio
     import json
@@ -58,6 +73,11 @@ def restart(
     from endpointctl.api import fetch_status, manager
 
     del rolling
+    if what is not None:
+        if only_pending:
+            raise WrongUsage("--only-pending is about PostgreSQL's settings", hint="leave it out, or leave out proxy")
+        asyncio.run(_restart_proxy(target, dry_run=dry_run, as_json=as_json))
+        return
 
     def say(line: str) -> None:
         output.line(line, err=as_json)
@@ -91,6 +111,41 @@ def restart(
                 output.line(f"restarted: {', '.join(restarted)}" if restarted else "nothing has to be restarted")
 
     asyncio.run(run())
+
+
+async def _restart_proxy(target: Target, *, dry_run: bool, as_json: bool) -> None:
+    """Have the supervisor start another process of the proxy, which takes over. Raises Failure, Unfinished."""
+    import json
+
+    from daemonkit.linesocket import PeerGone, PeerSilent, ask
+    from deployment.local.layout import Layout
+    from deployment.local.plan import PROXY_PROGRAM
+    from pgtopology.supervision import Answer, Order
+
+    if target.api is not None:
+        raise WrongUsage(
+            "restart proxy is about a local cluster", hint="elsewhere start another process with the same settings file"
+        )
+    layout, timeout_s = Layout(target.data_dir), target.timeout_or(PROXY_TIMEOUT_S)
+    order = Order(do="list") if dry_run else Order(do="relieve", name=PROXY_PROGRAM)
+    try:
+        answer = await ask(layout.control_socket, order, Answer, timeout_s=timeout_s)
+    except PeerSilent as error:
+        raise Unfinished(f"the proxy was not relieved within {timeout_s:g} s", hint="see `endpointctl status`") from error
+    except PeerGone as error:
+        raise Failure(f"no supervisor runs in {layout.root}", hint="`endpointctl up` starts one") from error
+    proxy = next((one for one in answer.programs if one.name == PROXY_PROGRAM), None)
+    told = {"pid": proxy.pid if proxy else None, "draining": proxy.draining if proxy else ()}
+    if as_json:
+        output.json_document(json.dumps({"format_version": output.FORMAT_VERSION, **told}))
+    elif dry_run:
+        output.line(f"another process would take over from {told['pid']}, which drains: no connection is refused")
+    else:
+        output.line(f"process {told['pid']} serves; `endpointctl status` shows those that drain: {_listed(told['draining'])}")
+
+
+def _listed(pids: Sequence[int]) -> str:
+    return ", ".join(str(pid) for pid in pids) or "none has a session left"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,11 @@
 
     daemon                       the program: puts the parts together
     admin, collector             what it tells over HTTP
+    entrances                    all that clients come in by, which a successor takes over
     session/                     a client, from its first byte to its last
     servers/                     which server it gets, and when
     relay/  routing/             moving the bytes of sessions;  what the endpoints stand for now
+    takeover/                    how one process relieves another
     wire/                        connections
     metrics, refusal, settings   what all of them speak of
 

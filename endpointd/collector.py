@@ -15,6 +15,7 @@ from endpointd.auth.rolefeed import RoleFeed
 from endpointd.routing.feed import Feed
 from endpointd.routing.switchboard import Switchboard
 from endpointd.session.registry import SessionRegistry
+from endpointd.takeover.colleagues import Colleagues
 
 
 class ProxyCollector(Collector):
@@ -26,12 +27,14 @@ class ProxyCollector(Collector):
         board: Switchboard,
         feeds: Sequence[Feed],
         rolefeed: RoleFeed,
+        colleagues: Colleagues,
         now: Callable[[], float],
     ) -> None:
         self._registry = registry
         self._board = board
         self._feeds = feeds
         self._rolefeed = rolefeed
+        self._colleagues = colleagues
         self._now = now
 
     def collect(self) -> Iterable[Metric]:
@@ -60,11 +63,19 @@ class ProxyCollector(Collector):
         )
         for feed in self._feeds:
             age.add_metric([feed.url], max(0.0, self._now() - feed.heard_at))
+        draining = GaugeMetricFamily(
+            "endpointd_draining_sessions",
+            "Sessions of an earlier process of this proxy, which this one has relieved.",
+            labels=["pid"],
+        )
+        for standing in self._colleagues.standings:
+            draining.add_metric([str(standing.pid)], standing.sessions)
         vouched_s = max(0.0, self._board.freshness.until - self._now())
         return (
             here,
             through,
             age,
+            draining,
             GaugeMetricFamily(
                 "endpointd_roles", "Roles that clients' passwords are checked against.", value=self._rolefeed.roles.count
             ),

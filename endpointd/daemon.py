@@ -5,22 +5,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import os
 import resource
 import secrets
+import socket
 import sys
+from collections.abc import Coroutine, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 from daemonkit.descriptors import FOR_STRANGERS_LESS, allow_descriptors
 from daemonkit.httpserver import HttpServer, registered
 from daemonkit.logs import get_logger
 from daemonkit.principals import accepted_tokens
+from daemonkit.proctitle import DRAINING, call_process
 from daemonkit.program import Daemon, Running
 from daemonkit.secrets import SecretFile, read_secret
+from daemonkit.version import VERSION
 from endpointd import metrics, refusal
 from endpointd.admin import routes
 from endpointd.auth.gate import Gate
 from endpointd.auth.rolefeed import RoleFeed
 from endpointd.auth.roles import Roles
 from endpointd.collector import ProxyCollector
+from endpointd.entrances import Entrances, ListenError, claim
 from endpointd.relay.asyncio_engine import AsyncioEngine
 from endpointd.roster import Roster
 from endpointd.routing.feed import Feed, document_cache
@@ -28,17 +36,25 @@ from endpointd.routing.heartbeat_check import HeartbeatCheck
 from endpointd.routing.switchboard import Switchboard
 from endpointd.routing.table import Door
 from endpointd.servers.connector import Connector
+from endpointd.session.cancelling import cancel_for_colleague
 from endpointd.session.disconnections import Disconnections
-from endpointd.session.listener import Listener, ListenError, listen_error
+from endpointd.session.listener import Listener
 from endpointd.session.registry import SessionRegistry
 from endpointd.session.shared import Shared
 from endpointd.settings import Settings, endpoints_telling_addresses, needs_restart, read_settings, rules_of
+from endpointd.takeover.colleagues import Colleagues
+from endpointd.takeover.incumbent import Incumbent
+from endpointd.takeover.predecessor import Predecessor, TakeoverError, meet
+from endpointd.takeover.words import Standing
 from endpointd.wire.identity import CertificateError
 from endpointd.wire.keeper import TlsKeeper
 from endpointd.wire.link import LINGER_S
 
 DRAIN_S = 3.0
 """After SIGTERM sessions may go on until their safe points for this long."""
+DRAIN_POLL_S = 0.5
+FEED_NAME_MAX = 64
+"""A manager takes no longer one."""
 
 
 def prepare(settings: Settings) -> TlsKeeper:
@@ -58,7 +74,20 @@ def check(settings: Settings) -> None:
 
 
 async def serve(proxy: Running[Settings], tls: TlsKeeper) -> None:
-    """Run the proxy until it is told to stop, and end its sessions. Raises ListenError."""
+    """Run the proxy until it is told to stop, or is relieved and has drained. Raises ListenError, TakeoverError."""
+    path = proxy.settings.proxy.takeover
+    predecessor = await meet(path) if path is not None else None
+    try:
+        await _serve(proxy, tls, predecessor, await claim(proxy.settings, predecessor))
+    finally:
+        if predecessor is not None:
+            predecessor.close()
+
+
+async def _serve(
+    proxy: Running[Settings], tls: TlsKeeper, predecessor: Predecessor | None, sockets: Mapping[str, Sequence[socket.socket]]
+) -> None:
+    """Serve at *sockets*, as soon as *predecessor* is relieved."""
     settings, life = proxy.settings, proxy.life
     _allow_files(settings)
     board = Switchboard(settings.limits)
@@ -74,11 +103,41 @@ async def serve(proxy: Running[Settings], tls: TlsKeeper) -> None:
     noded_token = SecretFile(settings.nodeds.token_file)
     rolefeed = RoleFeed(board, noded_token, Roles(secrets.token_bytes(32)))
     gate = Gate(rules_of(settings), rolefeed, endpoints_telling_addresses(settings))
-    shared = Shared(board, connector, engine, tls, gate)
+    path = settings.proxy.takeover
+    colleagues = Colleagues(path)
+    shared = Shared(board, connector, engine, tls, gate, cancel_elsewhere=colleagues.cancel)
     kept = cache.load()
     if kept is not None:
         get_logger().info("routing by the cached document", epoch=kept.epoch, revision=kept.revision)
         board.set_topology(kept)
+    feeds = [
+        Feed(
+            url,
+            feed_token,
+            settings.proxy.name,
+            board,
+            cache,
+            engine=engine.name,
+            count=lambda: len(registry),
+            count_relaxed=lambda: registry.relaxed_sessions(board.topology),
+            answer=roster.answer,
+        )
+        for url in settings.feed.urls
+    ]
+    entrances = Entrances(
+        lambda: Standing(
+            pid=os.getpid(),
+            version=VERSION,
+            epoch=board.table.epoch,
+            revision=board.table.revision,
+            is_vouched=board.is_vouched,
+            knows_roles=rolefeed.roles.is_known,
+            is_draining=incumbent.relieved.is_set(),
+            sessions=len(registry),
+        ),
+        partial(cancel_for_colleague, shared),
+    )
+    incumbent = Incumbent(path, entrances, colleagues)
     async with asyncio.TaskGroup() as group:
         listeners = [
             Listener(door, place.host, place.port, shared, group, registry, disconnections)
@@ -88,28 +147,23 @@ async def serve(proxy: Running[Settings], tls: TlsKeeper) -> None:
                 *((Door.of(instance.node), instance) for instance in settings.instances),
             )
         ]
-        feeds = [
-            Feed(
-                url,
-                feed_token,
-                settings.proxy.name,
-                board,
-                cache,
-                engine=engine.name,
-                count=lambda: len(registry),
-                count_relaxed=lambda: registry.relaxed_sessions(board.topology),
-                answer=roster.answer,
-            )
-            for url in settings.feed.urls
-        ]
-        background = [
-            cache.run(),
+        server = HttpServer(
+            host=settings.http.host,
+            port=settings.http.port,
+            verifiers=verifiers,
+            routes=routes(settings.proxy.name, engine.name, board, registry, roster),
+            sockets=sockets["HTTP"],
+        )
+        keeping = group.create_task(cache.run())
+        background = (
             HeartbeatCheck(board, noded_token).run(),
             rolefeed.run(),
             tls.run(),
+            incumbent.run(),
+            colleagues.run(),
             *(feed.run() for feed in feeds),
-        ]
-        collector = ProxyCollector(registry, board, feeds, rolefeed, asyncio.get_running_loop().time)
+        )
+        tasks = [keeping, *(group.create_task(work) for work in background)]
 
         def take_up(new: Settings) -> dict[str, object]:
             tls.take_up(new.tls, new.servers)
@@ -125,37 +179,75 @@ async def serve(proxy: Running[Settings], tls: TlsKeeper) -> None:
             late = needs_restart(settings, new)
             return {"needs_restart": ", ".join(late)} if late else {}
 
-        server = HttpServer(
-            host=settings.http.host,
-            port=settings.http.port,
-            verifiers=verifiers,
-            routes=routes(settings.proxy.name, engine.name, board, registry, roster),
-        )
-        tasks: list[asyncio.Task[None]] = []
         try:
             async with contextlib.AsyncExitStack() as stack:
+                incumbent.listen()
+                if predecessor is not None and not await _unless(life.stopping, predecessor.relieve(entrances.standing)):
+                    return
                 for listener in listeners:
-                    await listener.open()
-                try:
-                    await stack.enter_async_context(server)
-                except OSError as error:
-                    raise listen_error(settings.http.host, settings.http.port, "HTTP", error) from error
-                tasks += [group.create_task(work) for work in background]
-                background.clear()
+                    listener.open(sockets[f"endpoint {listener.door}"])
+                await stack.enter_async_context(server)
+                entrances.opened(settings, [*(listener.reception for listener in listeners), server.reception])
+                collector = ProxyCollector(registry, board, feeds, rolefeed, colleagues, asyncio.get_running_loop().time)
                 stack.enter_context(registered(collector))
                 proxy.on_reload(take_up)
+                incumbent.serve()
+                if predecessor is not None:
+                    predecessor.let_go()
                 life.notify_ready()
-                await life.stopping.wait()
+                if await _unless(life.stopping, incumbent.relieved.wait()):
+                    keeping.cancel()  # the document's copy on disk is the successor's from now on
+                    _call_draining(proxy, feeds, roster, len(registry))
+                    board.notify()
+                    await stack.aclose()
+                    await _unless(life.stopping, _let_end(registry, listeners, settings.proxy.drain_timeout_s))
                 for listener in listeners:
                     listener.close()
                 await _drain(registry)
         finally:
+            incumbent.close()
             for listener in listeners:
                 listener.close()
-            for work in background:
-                work.close()
             for task in tasks:
                 task.cancel()
+
+
+async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, Any]) -> bool:
+    """Do *work*, and return True; False if *stopping* came first."""
+    tasks = {asyncio.ensure_future(stopping.wait()), doing := asyncio.ensure_future(work)}
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if doing.done():
+            doing.result()
+            return True
+        return False
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _call_draining(proxy: Running[Settings], feeds: Sequence[Feed], roster: Roster, sessions: int) -> None:
+    """Be known as one that drains, to managers, in the log and to `ps`."""
+    mark = f".draining-{os.getpid()}"
+    name = proxy.settings.proxy.name[: FEED_NAME_MAX - len(mark)] + mark
+    for feed in feeds:
+        feed.name, feed.is_draining = name, True
+    roster.name = name
+    proxy.log_under(name)
+    if not call_process(DRAINING):
+        get_logger().warning("there is no room in the process table to say that this process drains")
+    get_logger().info("another process serves, this one drains", sessions=sessions)
+
+
+async def _let_end(registry: SessionRegistry, listeners: Sequence[Listener], timeout_s: float | None) -> None:
+    """Wait until every session has ended by itself, or the time is over. Who has just come in is no session yet."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            while len(registry) or any(one.reception.is_occupied for one in listeners):  # noqa: ASYNC110 - it takes hours
+                await asyncio.sleep(DRAIN_POLL_S)
+            return
+    get_logger().info("the time for draining is over", sessions=len(registry))
 
 
 async def _drain(registry: SessionRegistry) -> None:
@@ -185,7 +277,7 @@ PROXY = Daemon(
     prepare=prepare,
     check=check,
     serve=serve,
-    mendable=(ListenError,),
+    mendable=(ListenError, TakeoverError),
     reloads=metrics.RELOADS,
 )
 

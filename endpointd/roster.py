@@ -23,7 +23,8 @@ class Roster:
     """The sessions of the proxy called *name*, for people."""
 
     def __init__(self, name: str, registry: SessionRegistry) -> None:
-        self._name = name
+        self.name = name
+        """Changes when another process takes over, whose sessions have the former one."""
         self._registry = registry
         self._loop = asyncio.get_running_loop()
 
@@ -51,11 +52,11 @@ class Roster:
                 ended += 1
             views.append(view)
             if len(views) == PAGE_SESSIONS:
-                yield SessionsPage(question=question.id, proxy=self._name, sessions=tuple(views))
+                yield SessionsPage(question=question.id, proxy=self.name, sessions=tuple(views))
                 views.clear()
         if ended:
             get_logger().info("sessions ended by an operator", count=ended)
-        yield SessionsPage(question=question.id, proxy=self._name, is_last=True, sessions=tuple(views))
+        yield SessionsPage(question=question.id, proxy=self.name, is_last=True, sessions=tuple(views))
 
 
 def view_of(session: Session, now: float) -> SessionView:

@@ -1,11 +1,12 @@
 """What an operator can set, and what holds if nothing is said. Strict: an unknown key is an error.
 
 [limits], [tls], [servers], rules and client_address of the endpoints, [reader].fallback_to_writer and [logs] are read again on
-SIGHUP; everything else needs a restart.
+SIGHUP; everything else needs a restart, which another process may do without a connection refused (takeover/).
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,6 +20,9 @@ from pgtopology.node import Label
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
+DrainSeconds = Annotated[float, msgspec.Meta(gt=0, le=30 * 86_400)]
+SOCKET_PATH_BYTES_MAX = 107 - len(".4194304")
+"""Of sockaddr_un's 108 bytes the last is zero; processes that do not serve listen at a name with their pid behind it."""
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 ClientAddress = Literal["none", "application_name"]
 Rules = Annotated[tuple[str, ...], msgspec.Meta(max_length=1000)]
@@ -31,6 +35,10 @@ class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     engine: Literal["asyncio"] = "asyncio"
     cache: Path
     """Where the last document is kept, so that a restarted proxy routes while all managers are dead."""
+    takeover: Path | None = None
+    """A Unix socket in a directory private to the user, where a new process asks for our ports; None: a restart closes them."""
+    drain_timeout_s: DrainSeconds | None = None
+    """How long the sessions of a process that was relieved may go on; None: until they end by themselves."""
 
 
 class FeedSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -175,6 +183,9 @@ def read_settings(path: Path) -> Settings:
         raise SettingsError(f"{path}: {error}") from error
     for what in _missing_files(settings):
         raise SettingsError(f"{path}: {what}")
+    takeover = settings.proxy.takeover
+    if takeover is not None and not (takeover.is_absolute() and len(os.fsencode(takeover)) <= SOCKET_PATH_BYTES_MAX):
+        raise SettingsError(f"{path}: [proxy], takeover: it is an absolute path of at most {SOCKET_PATH_BYTES_MAX} bytes")
     return settings
 
 

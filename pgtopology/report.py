@@ -53,4 +53,6 @@ class ProxyReport(msgspec.Struct, frozen=True, kw_only=True):
     engine: str
     relaxed_sessions: int = 0
     """Of these, those on the writer that may have weakened what their commits promise; always 0 without a quorum."""
+    is_draining: bool = False
+    """Whether it lets nobody in any more: another process has taken over its endpoints."""
     backends: tuple[BackendHealth, ...] = ()

@@ -148,6 +148,8 @@ class ProxyStatus(msgspec.Struct, frozen=True, kw_only=True):
     engine: str
     relaxed_sessions: int = 0
     """Of these, those on the writer that may have weakened what their commits promise."""
+    draining: bool = False
+    """Whether another process has taken over its endpoints, and it has only the sessions that are left."""
 
 
 class VacuumHorizon(msgspec.Struct, frozen=True, kw_only=True):

@@ -36,6 +36,8 @@ class ProgramReport(msgspec.Struct, frozen=True, kw_only=True):
     """Exit code of the last end, minus the signal if one ended it; None if unknown."""
     reason: str = ""
     """Why it ended without an order: what it said last, or the signal; empty once it serves again, or if nobody knows."""
+    draining: tuple[int, ...] = ()
+    """Processes that were relieved and have sessions left."""
 
 
 class PlannedNode(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,8 +52,9 @@ class PlannedNode(msgspec.Struct, frozen=True, kw_only=True):
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """What the supervisor is told to do."""
 
-    do: Literal["list", "start", "stop", "add", "remove", "shutdown", "hurry"]
-    """start and stop are about one program, add and remove about one node; shutdown is about all, hurry makes it harsh."""
+    do: Literal["list", "start", "stop", "relieve", "add", "remove", "shutdown", "hurry"]
+    """start, stop and relieve (another process takes over) are about one program, add and remove about one node; shutdown is
+    about all, hurry makes it harsh."""
     name: str | None = None
     zone: str | None = None
     """Of a node to be added."""

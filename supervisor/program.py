@@ -12,13 +12,12 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-import supervisor
+from daemonkit.exits import Failure
 from daemonkit.logfiles import last_lines
 from daemonkit.logs import get_logger
 from daemonkit.processes import (
@@ -36,58 +35,20 @@ from daemonkit.processes import (
 )
 from daemonkit.proctable import boot_id
 from deployment.local.layout import Layout
-from deployment.local.plan import MANAGER_PROGRAM, PROXY_PROGRAM, SUPERVISOR_PROGRAM, Plan
+from deployment.local.plan import PROXY_PROGRAM, Plan
 from deployment.local.postmaster import postmaster_of
 from pgtopology.supervision import ProgramReport, ProgramState
+from supervisor.commands import program_command
+from supervisor.patience import patience_rounds, pause_after, start_patience_rounds
 from supervisor.ports import Conflict, conflicts, is_free
+from supervisor.relieved import Relieved, find_draining
 from supervisor.watchdog import SPEAKS_BY, Silence
 
 EXIT_USAGE = 2
-FIRST_PAUSE_S = 0.1
-PAUSE_MAX_S = 10.0
-SERVED_S = 1.0
-"""A program that lived this long did something useful: what ended it, often a signal, may not come again."""
-PAUSE_MAX_AFTER_SERVING_S = 1.0
-SETTLED_S = 30.0
-"""A program that lived this long is forgiven its earlier restarts."""
-
-
-PATIENCE_ROUNDS = 10
-"""Of the supervisor's watchdog, a second each: a proxy that is ended ends every session."""
-_PATIENCE_ROUNDS = {MANAGER_PROGRAM: 5}
-"""A failover may be waiting for the manager, and nothing else depends on its life."""
-START_PATIENCE_ROUNDS = 30
-"""Of one that has not spoken since its start. The first word comes when its modules are imported: in 1 s where they are cached,
-and some 600 files, two reads each, are 12 s of a disk that does 100 a second."""
-START_PATIENCE_ROUNDS_MAX = 240
-"""A start on a machine that is slower than that is given twice the time, each time, up to so much."""
-
-
-_MODULES = {
-    MANAGER_PROGRAM: "cluster_manager.daemon",
-    PROXY_PROGRAM: "endpointd.daemon",
-    SUPERVISOR_PROGRAM: "supervisor.daemon",
-}
-
-
-def start_patience_rounds(mute_starts: int) -> int:
-    """Return how long to wait for the first word of a program, *mute_starts* of which in a row were given up without one."""
-    return min(START_PATIENCE_ROUNDS << min(mute_starts, 10), START_PATIENCE_ROUNDS_MAX)
-
-
-def program_command(layout: Layout, name: str) -> tuple[str, ...]:
-    """Return the command line of the program called *name*: a node's name, the manager, the proxy or the supervisor itself."""
-    module = _MODULES.get(name, "noded.daemon")
-    # -P: the working directory must not shadow modules.
-    return (sys.executable, "-P", "-m", module, "--config", str(layout.settings_file(name)))
-
-
-def program_environment() -> dict[str, str]:
-    """Return the environment of every process of ours: the caller's without what would steer PostgreSQL's clients."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "ENDPOINTD_"))}
-    # A source tree that nobody installed works too.
-    environment["PYTHONPATH"] = str(Path(supervisor.__file__).parents[1])
-    return environment
+RELIEF_S = 60.0
+"""For a process that is to take over: it is started, and must learn what the one that serves knows."""
+COMPLAINT = "cannot serve"
+"""The event of the line by which a daemon says why it ends (daemonkit.program)."""
 
 
 def find_program(layout: Layout, name: str) -> PinnedProcess | None:
@@ -107,6 +68,9 @@ def own_pids(layout: Layout, plan: Plan) -> set[int]:
         if process is not None:
             with process:
                 pids.add(process.record.pid)
+    for process in find_draining(layout):
+        with process:
+            pids.add(process.record.pid)
     postmasters = (postmaster_of(layout.pgdata(node.name)) for node in plan.everybody)
     return pids | {pid for pid in postmasters if pid is not None}
 
@@ -128,16 +92,6 @@ def _is_ours(conflict: Conflict, own: set[int]) -> bool:
     if pid is None:
         return is_free(conflict.use)
     return pid in own or parent_of(pid) in own
-
-
-def pause_after(lived_s: float, before_s: float) -> float:
-    """Return how long to wait before a program that lived *lived_s* is started again; *before_s* was the last pause, 0 if none.
-
-    A program that could not be started at all lived 0 s.
-    """
-    if lived_s > SETTLED_S or not before_s:
-        return FIRST_PAUSE_S
-    return min(before_s * 2, PAUSE_MAX_AFTER_SERVING_S if lived_s >= SERVED_S else PAUSE_MAX_S)
 
 
 class Program:
@@ -170,6 +124,11 @@ class Program:
         self._mute_starts = 0
         """In a row, those that were given up before they had said a word."""
         self._given_up: PinnedProcess | None = None
+        self._relief: asyncio.Event = asyncio.Event()
+        """Set when another process has taken the place of the one that is waited for."""
+        self._is_relieving = False
+        self.relieved = Relieved(name)
+        """The processes of it that were relieved."""
         self._log = get_logger(name=name)
 
     @property
@@ -189,6 +148,7 @@ class Program:
             adopted=self._process is not None and self._child is None,
             last_exit=self._last_exit,
             reason=self._reason,
+            draining=self.relieved.pids,
         )
 
     def note_silence(self, silence: Silence) -> None:
@@ -199,7 +159,7 @@ class Program:
         if silence.has_spoken:
             # Its loop turned: it has accepted its settings.
             self._refuses, self._reason, self._mute_starts = False, "", 0
-            patience = _PATIENCE_ROUNDS.get(self.name, PATIENCE_ROUNDS)
+            patience = patience_rounds(self.name)
         else:
             patience = start_patience_rounds(self._mute_starts)
         process = self._process
@@ -227,6 +187,7 @@ class Program:
 
     def reload(self) -> None:
         """Have it read its settings anew; one that is down reads them when it starts."""
+        self.relieved.reload()
         if self._process is not None:
             self._process.send(signal.SIGHUP)
 
@@ -238,6 +199,9 @@ class Program:
     async def live(self) -> None:
         """Keep the program running as long as it is wanted; ends only by cancellation."""
         pause_s = 0.0
+        if self.name == PROXY_PROGRAM:
+            for draining in find_draining(self._layout):
+                self.relieved.take(draining)
         while True:
             await self._wanted.wait()
             self._changed.clear()
@@ -247,7 +211,7 @@ class Program:
                 self._log.info("adopted", pid=process.record.pid)
             else:
                 try:
-                    process = self._spawn()
+                    self._child, process = self._spawn()
                 except OSError as error:
                     # For want of processes, memory or descriptors: the others are supervised on.
                     pause_s = pause_after(0.0, pause_s)
@@ -259,9 +223,9 @@ class Program:
             started_at = time.monotonic()
             self._remember(process.record)
             try:
-                await ended(process)
+                await self._until_ended()
             finally:
-                process.close()
+                self._process.close()
                 self._process = None
             self._last_exit = self._reap()
             self._layout.record(self.name).unlink(missing_ok=True)
@@ -281,6 +245,69 @@ class Program:
             self._restarts += 1
             self._state = ProgramState.PAUSING
             await self._pause(pause_s)
+
+    async def relieve(self, ready: Callable[[int], Coroutine[Any, Any, None]]) -> None:
+        """Start another process, and go by that once it serves; the former one ends by itself when its sessions have.
+
+        *ready* returns when a pid says that it serves. Raises Failure if that does not come about: the former one serves on.
+        """
+        former = self._process
+        if former is None or self._is_relieving:
+            raise Failure(f"{self.name} is {'being relieved' if self._is_relieving else self._state} now", hint="try again")
+        self._is_relieving = True
+        try:
+            child, new = self._spawn()
+            if not await self._serves(new, ready):
+                child.returncode = 0  # it is reaped as an orphan is
+                raise Failure(f"{self.name} {former.record.pid} serves on: {self._last_complaint()}")
+            # By a descriptor of its own: the other one is watched by `live` until it hears of this.
+            self.relieved.take(PinnedProcess(former.record, os.dup(former.fileno())))
+            if self._child is not None:
+                self._child.returncode = 0
+            self._process, self._child = new, child
+            self._remember(new.record)
+            self._relief.set()
+            self._log.info("relieved", pid=new.record.pid, former=former.record.pid)
+        except OSError as error:
+            raise Failure(f"{self.name} cannot be started another time: {error}") from error
+        finally:
+            self._is_relieving = False
+
+    async def _serves(self, new: PinnedProcess, ready: Callable[[int], Coroutine[Any, Any, None]]) -> bool:
+        """Return whether *new* comes to serve; if not it is ended."""
+        serves, has_ended = asyncio.create_task(ready(new.record.pid)), asyncio.create_task(ended(new))
+        try:
+            await asyncio.wait({serves, has_ended}, timeout=RELIEF_S, return_when=asyncio.FIRST_COMPLETED)
+            if serves.done():
+                return True
+            new.send(signal.SIGKILL)
+            await has_ended
+            return False
+        finally:
+            for task in (serves, has_ended):
+                task.cancel()
+            await asyncio.gather(serves, has_ended, return_exceptions=True)
+
+    async def _until_ended(self) -> None:
+        """Return when the process has ended that is the program then: others may take its place meanwhile."""
+        while (process := self._process) is not None:
+            self._relief.clear()
+            has_ended, is_relieved = asyncio.create_task(ended(process)), asyncio.create_task(self._relief.wait())
+            try:
+                await asyncio.wait({has_ended, is_relieved}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in (has_ended, is_relieved):
+                    task.cancel()
+                await asyncio.gather(has_ended, is_relieved, return_exceptions=True)
+            if self._process is process:
+                return
+            process.close()
+
+    def _last_complaint(self) -> str:
+        """Return what was said last in the log about why something cannot be; the process that serves writes there too."""
+        said = last_lines(self._layout.log(self.name), 20)
+        complaints = [line for line in said if COMPLAINT in line]
+        return " ".join(complaints[-1:]) or f"the new process did not serve within {RELIEF_S:g} s"
 
     def _why_it_ended(self) -> str:
         """Return in words why it ended the last time, as far as that can be known."""
@@ -308,10 +335,10 @@ class Program:
         if not self._wanted.is_set():
             self._state = ProgramState.STOPPED
 
-    def _spawn(self) -> PinnedProcess:
+    def _spawn(self) -> tuple[subprocess.Popen[bytes], PinnedProcess]:
         self._before_start()
         with self._open_log() as log:
-            self._child = subprocess.Popen(
+            child = subprocess.Popen(
                 self._command,
                 cwd=self._layout.root,
                 env=self._environment,
@@ -320,14 +347,14 @@ class Program:
                 stderr=log,
                 start_new_session=True,
             )
-        pid = self._child.pid
+        pid = child.pid
         self._log.info("started", pid=pid)
         # Our own child cannot vanish before we reap it, so the pid is safe to open. Its command line is taken from what we
         # asked for: the kernel shows none for a moment after exec.
         record = ProcessRecord(
             name=self.name, pid=pid, start_ticks=start_ticks_of(pid) or 0, boot_id=boot_id(), command=self._command
         )
-        return PinnedProcess(record, os.pidfd_open(pid))
+        return child, PinnedProcess(record, os.pidfd_open(pid))
 
     def _open_log(self) -> IO[bytes]:
         """Return the program's log file; where a full disk gives none the program runs without."""

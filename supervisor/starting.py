@@ -52,10 +52,11 @@ from deployment.local.tls import make_certificates
 from pgtopology.desired import DesiredSettings
 from pgtopology.parameters import SettingRefused, check
 from pgtopology.supervision import Answer, Order
+from supervisor.commands import program_command, program_environment
 from supervisor.daemon import LOCK_VARIABLE
 from supervisor.ports import Conflict, conflicts, free_base_port
 from supervisor.presence import supervisor_lives
-from supervisor.program import conflicts_with_others, program_command, program_environment
+from supervisor.program import conflicts_with_others
 
 AUTO = 0
 """As a base port: find a free block."""

@@ -24,6 +24,7 @@ from deployment.local.layout import Layout
 from deployment.local.plan import MANAGER_PROGRAM, PROXY_PROGRAM, SUPERVISOR_PROGRAM, Plan
 from deployment.local.postmaster import postmaster_of
 from supervisor.program import find_program, own_pids
+from supervisor.relieved import find_draining
 
 PROXY_STOP_S = 10.0
 MANAGER_STOP_S = 5.0
@@ -105,10 +106,18 @@ async def ask_writer(layout: Layout, plan: Plan) -> str | None:
 
 
 async def _stop_program(layout: Layout, name: str, deadline_s: float, report: Report, harsh: asyncio.Event) -> bool:
-    """Stop one program; return whether it ran."""
+    """Stop one program, with those of its processes that were relieved; return whether it ran."""
     process = find_program(layout, name)
-    if process is None:
-        return False
+    all_of_it = [*([process] if process is not None else []), *(find_draining(layout) if name == PROXY_PROGRAM else [])]
+    async with asyncio.TaskGroup() as group:
+        for each in all_of_it:
+            group.create_task(_stop_process(each, name, deadline_s, report, harsh))
+    if process is not None:
+        layout.record(name).unlink(missing_ok=True)
+    return bool(all_of_it)
+
+
+async def _stop_process(process: PinnedProcess, name: str, deadline_s: float, report: Report, harsh: asyncio.Event) -> None:
     with process:
         pid = process.record.pid
         process.send(signal.SIGTERM)
@@ -117,8 +126,6 @@ async def _stop_program(layout: Layout, name: str, deadline_s: float, report: Re
             process.send(signal.SIGKILL)
             await ended(process)
         await _clear_session(pid)
-    layout.record(name).unlink(missing_ok=True)
-    return True
 
 
 async def ends_within(process: PinnedProcess, deadline_s: float, harsh: asyncio.Event) -> bool:

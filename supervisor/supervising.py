@@ -26,12 +26,13 @@ from daemonkit.logs import get_logger
 from daemonkit.processes import describe_process, write_record
 from deployment.local.directory import leave_no_sockets, make_private, read_plan, write_plan
 from deployment.local.layout import Layout
-from deployment.local.plan import MANAGER_PROGRAM, SUPERVISOR_PROGRAM, Plan
+from deployment.local.plan import MANAGER_PROGRAM, PROXY_PROGRAM, SUPERVISOR_PROGRAM, Plan
 from pgtopology.act import act_headers
 from pgtopology.supervision import Answer, Order
 from supervisor.changing import Changes
+from supervisor.commands import program_environment
 from supervisor.keepsakes import Keepsakes, cluster_keepsakes
-from supervisor.program import Program, program_environment
+from supervisor.program import Program
 from supervisor.stopping import ask_writer, stop_cluster
 from supervisor.watchdog import ROUND_S, Watchdog
 
@@ -193,8 +194,9 @@ class Supervisor:
                 said = str(error)
             await asyncio.sleep(ROUND_S)
             pids = {program.pid for program in self._programs.values() if program.pid is not None}
-            silences = self._watchdog.end_round(pids)
+            silences = self._watchdog.end_round(pids.union(*(program.relieved.pids for program in self._programs.values())))
             for program in self._programs.values():
+                program.relieved.note_silences(silences)
                 if (silence := silences.get(program.pid or 0)) is not None:
                     program.note_silence(silence)
 
@@ -259,6 +261,8 @@ class Supervisor:
                     if program.pid is not None:
                         os.kill(program.pid, signal.SIGTERM)
                 await self._answer(writer, Answer(done=True, programs=(program.report,)))
+            case "relieve":
+                await self._answer(writer, await self._relieve(wanted.name or ""))
             case "add" | "remove":
                 await self._answer(writer, await self._change(wanted))
             case "hurry":
@@ -267,6 +271,16 @@ class Supervisor:
             case "shutdown":
                 self._stopping.set()
                 await self._follow_shutdown(writer)
+
+    async def _relieve(self, name: str) -> Answer:
+        program = self._programs.get(name)
+        if program is None or name != PROXY_PROGRAM:
+            return Answer(error=f'"{name}" cannot be relieved: only {PROXY_PROGRAM} hands over to another process')
+        try:
+            await program.relieve(self._watchdog.wait_until_ready)
+        except Failure as failure:
+            return Answer(error=failure.line)
+        return Answer(done=True, programs=(program.report,))
 
     async def _change(self, wanted: Order) -> Answer:
         try:

@@ -48,6 +48,7 @@ class Watchdog:
         self._socket: socket.socket | None = None
         self._heard: set[int] = set()
         self._silent: dict[int, Silence] = {}
+        self._awaited: dict[int, asyncio.Event] = {}
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -89,6 +90,14 @@ class Watchdog:
         }
         return dict(self._silent)
 
+    async def wait_until_ready(self, pid: int) -> None:
+        """Wait until *pid* says that it serves (READY=1); call it before that can be."""
+        ready = self._awaited[pid] = asyncio.Event()
+        try:
+            await ready.wait()
+        finally:
+            del self._awaited[pid]
+
     def _hear(self) -> None:
         listener = self._socket
         if listener is None:
@@ -96,8 +105,14 @@ class Watchdog:
         with contextlib.suppress(BlockingIOError):
             for _ in range(_MESSAGES_MAX):
                 text, ancillary, _, _ = listener.recvmsg(_MESSAGE_BYTES, socket.CMSG_SPACE(_CREDENTIALS.size))
+                words = text.splitlines()
                 for level, kind, data in ancillary:
-                    if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS) and b"WATCHDOG=1" in text.splitlines():
-                        pid, uid, _ = _CREDENTIALS.unpack(data)
-                        if uid in (os.getuid(), 0):
-                            self._heard.add(pid)
+                    if (level, kind) != (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
+                        continue
+                    pid, uid, _ = _CREDENTIALS.unpack(data)
+                    if uid not in (os.getuid(), 0):
+                        continue
+                    if b"WATCHDOG=1" in words:
+                        self._heard.add(pid)
+                    if b"READY=1" in words and pid in self._awaited:
+                        self._awaited[pid].set()

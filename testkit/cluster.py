@@ -265,4 +265,5 @@ class Cluster:
 def is_healthy(status: Status) -> bool:
     """Return whether *status* is healthy, every voter could take over, and a proxy routes by it."""
     ready = all(node.voter and node.whole for node in status.nodes) or status.durability == "async"
-    return status.state == "healthy" and ready and any(proxy.epoch == status.epoch for proxy in status.proxies)
+    routed = any(proxy.epoch == status.epoch and not proxy.draining for proxy in status.proxies)
+    return status.state == "healthy" and ready and routed

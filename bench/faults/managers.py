@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bench.faults.fault import Arena, Missed
-from supervisor.program import SETTLED_S
+from supervisor.patience import SETTLED_S
 from testkit.injuries import Part
 from testkit.processes import age_s, send
 

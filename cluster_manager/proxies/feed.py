@@ -73,6 +73,7 @@ class Feed:
                 sessions=report.sessions,
                 engine=report.engine,
                 relaxed_sessions=report.relaxed_sessions,
+                draining=report.is_draining,
             )
             for report in sorted(reports, key=lambda report: report.name)
         )

@@ -62,7 +62,7 @@ def make_status(
         epoch=document.epoch if document is not None else NO_EPOCH,
         timeline=document.candidate.timeline if document is not None and document.candidate is not None else None,
         writer=document.writer if document is not None else None,
-        state=cluster_state(view, plan, is_served=bool(proxies)),
+        state=cluster_state(view, plan, is_served=any(not proxy.draining for proxy in proxies)),
         durability=str(document.durability) if document is not None else str(Durability.ASYNC),
         diagnosis=str(plan.diagnosis),
         reason=plan.reason,

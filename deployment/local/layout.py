@@ -133,6 +133,11 @@ class Layout:
         return self.sockets / "notify"
 
     @property
+    def takeover_socket(self) -> Path:
+        """Where the proxy lets another process take over."""
+        return self.sockets / "proxy"
+
+    @property
     def directories(self) -> tuple[Path, ...]:
         """Every directory of ours below the root, parents first."""
         return (self.run, self.logs, self.secrets, self.settings, self.tls, self.nodes, self.manager, self.proxy, self.sockets)

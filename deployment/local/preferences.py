@@ -15,7 +15,7 @@ from daemonkit.exits import WrongUsage
 from daemonkit.logs import LogSettings
 from deployment.cluster import PostgresSettings
 from deployment.local.plan import BASE_PORT_MAX
-from endpointd.settings import ServersSettings
+from endpointd.settings import DrainSeconds, ServersSettings
 from pgtopology.node import NODES_MAX
 
 
@@ -40,6 +40,12 @@ class TlsPreferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     minimum: Literal["1.2", "1.3"] = "1.2"
 
 
+class ProxyPreferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Given to the proxy, whose settings explain it."""
+
+    drain_timeout_s: DrainSeconds | None = None
+
+
 class Preferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file."""
 
@@ -48,6 +54,7 @@ class Preferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     failover: FailoverSettings = FailoverSettings()
     tls: TlsPreferences = TlsPreferences()
     servers: ServersSettings = ServersSettings()
+    proxy: ProxyPreferences = ProxyPreferences()
     reader: ReaderPreferences = ReaderPreferences()
     logs: LogSettings = LogSettings()
 

@@ -79,6 +79,8 @@ def settings_files(plan: Plan, layout: Layout, preferences: Preferences) -> dict
             key=layout.server_pair,
         ),
         servers=preferences.servers,
+        takeover=layout.takeover_socket,
+        drain_timeout_s=preferences.proxy.drain_timeout_s,
     )
     files[SUPERVISOR_PROGRAM] = SupervisorSettings(data_dir=layout.root, logs=preferences.logs)
     return {layout.settings_file(name): to_toml(settings) for name, settings in files.items()}
@@ -91,6 +93,7 @@ def preferences_in_force(layout: Layout, plan: Plan) -> Preferences:
     proxy = _tables(layout.settings_file(PROXY_PROGRAM))
     in_force["tls"] = {key: value for key, value in proxy.get("tls", {}).items() if key in ("mode", "minimum")}
     in_force["servers"] = proxy.get("servers", {})
+    in_force["proxy"] = {key: value for key, value in proxy.get("proxy", {}).items() if key == "drain_timeout_s"}
     for node in plan.nodes:
         found = _tables(layout.settings_file(node.name))
         if found:

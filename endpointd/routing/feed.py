@@ -69,8 +69,11 @@ class Feed:
         self.url = url
         self.heard_at = float("-inf")
         """When the manager last said something, on the loop's clock."""
+        self.name = name
+        """What the managers know us by."""
+        self.is_draining = False
+        """Whether a successor serves, and we have only the sessions that are left."""
         self._token = token
-        self._name = name
         self._board = board
         self._cache = cache
         self._engine = engine
@@ -99,7 +102,7 @@ class Feed:
     async def _listen(self, client: HttpClient) -> None:
         """Take frames and send reports until that is not possible any more. Raises HttpError or FeedLost."""
         lost: list[str] = []
-        async with client.websocket(f"/v1/feed?proxy={self._name}", timeout_s=CONNECT_TIMEOUT_S) as socket:
+        async with client.websocket(f"/v1/feed?proxy={self.name}", timeout_s=CONNECT_TIMEOUT_S) as socket:
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._report(socket))
@@ -172,7 +175,8 @@ class Feed:
         while True:
             self._cause.clear()
             report = ProxyReport(
-                name=self._name,
+                name=self.name,
+                is_draining=self.is_draining,
                 version=VERSION,
                 epoch=board.settled_epoch,
                 revision=board.table.revision,

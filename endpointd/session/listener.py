@@ -7,7 +7,8 @@ a client has said who it is, it is a stranger in the reception's keeping (daemon
 from __future__ import annotations
 
 import asyncio
-import os
+import socket
+from collections.abc import Iterable
 
 from daemonkit.admission import Budget
 from daemonkit.logs import get_logger
@@ -26,16 +27,6 @@ HURRIED_S = 2.0
 
 LATE_S = 1.0
 """While there are few a session ends its own login in time; the reception looks a moment later."""
-
-
-class ListenError(Exception):
-    """A port cannot be listened on; the text says which and why."""
-
-
-def listen_error(host: str, port: int, what: str, error: OSError) -> ListenError:
-    """Return what *error* means to an operator: the loop's own words name the address in a form nobody asked for."""
-    reason = os.strerror(error.errno) if error.errno is not None else str(error)
-    return ListenError(f"cannot listen on {host}:{port} for {what}: {reason}")
 
 
 class Listener:
@@ -59,29 +50,28 @@ class Listener:
         self._group = group
         self._registry = registry
         self._disconnections = disconnections
-        self._reception = Reception(door.name, self._budget(), self._welcome)
+        self.reception = Reception(door.name, self._budget(), self._welcome)
+        """Where its clients come in."""
         self._log = get_logger(endpoint=door.name)
 
     @property
     def port(self) -> int:
         """The port listened on, which differs from the one asked for if that was 0."""
-        return self._reception.port
+        return self.reception.port
 
-    async def open(self) -> None:
-        """Listen. Raises ListenError."""
-        try:
-            await self._reception.open(self._host, self._port)
-        except OSError as error:
-            raise listen_error(self._host, self._port, f"endpoint {self.door}", error) from error
+    def open(self, sockets: Iterable[socket.socket]) -> None:
+        """Accept at *sockets*, which are bound to its place."""
+        for each in sockets:
+            self.reception.take(each)
         self._log.info("endpoint open", host=self._host, port=self.port)
 
     def close(self) -> None:
         """Accept nobody any more. The sessions go on."""
-        self._reception.close()
+        self.reception.close()
 
     def take_up(self) -> None:
         """Go by the limits that hold now."""
-        self._reception.set_budget(self._budget())
+        self.reception.set_budget(self._budget())
 
     def _budget(self) -> Budget:
         limits = self._shared.board.limits

@@ -18,6 +18,7 @@ from endpointd.refusal import Refusal
 from endpointd.relay.relaxed import Relaxed
 from endpointd.routing.switchboard import Evictable
 from endpointd.routing.table import Backend, Door
+from endpointd.session.cancelling import cancel
 from endpointd.session.commands import (
     Cancel,
     ClientGone,
@@ -45,15 +46,10 @@ from endpointd.session.conversation import Conversation, State
 from endpointd.session.identification import Identification
 from endpointd.session.shared import Shared
 from endpointd.session.startupsettings import refused_at_startup, relaxed_at_startup
-from endpointd.wire.dial import dial
 from endpointd.wire.link import Inbox, Link
 from endpointd.wire.tls import Facts, Failure
-from pgtopology.node import Address
 from pgwire.messages import BackendKey
-from pgwire.startup import StartupMessage, encode_cancel
-
-CANCEL_TIMEOUT_S = 5.0
-"""PostgreSQL answers a cancel request by closing; nobody waits for it longer than this, nor for its turn."""
+from pgwire.startup import StartupMessage
 
 BEHIND_RETRY_S = 0.05
 BEHIND_S = 2.0
@@ -431,42 +427,7 @@ class Login:
         self._evicted = None
         self._deadline = None
 
-    async def _forward_cancel(self, cancel: Cancel) -> None:
-        keys, engine = self._shared.keys, self._shared.engine
-        addresses, sessions = keys.find(cancel.key), keys.sessions(cancel.key)
-        metrics.CANCELS.labels("yes" if addresses else "no").inc()
+    async def _forward_cancel(self, request: Cancel) -> None:
         self.end = Close("cancel request", "cancel_request")
         self._is_over = True
-        if not addresses:
-            return
-        for session in sessions:
-            engine.cancel_begins(session)
-        try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CANCEL_TIMEOUT_S), self._shared.cancels:
-                    for address in addresses:
-                        await self._carry(cancel.packet, address)
-        finally:
-            for session in sessions:
-                engine.cancel_ended(session)
-
-    async def cancel_at_server(self, established: Established) -> None:
-        """Cancel what the server is still busy with for a session that is over: else it would go on until it has an answer."""
-        if established.key is None:
-            return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CANCEL_TIMEOUT_S), self._shared.cancels:
-                await self._carry(encode_cancel(established.key), established.backend.address)
-
-    async def _carry(self, packet: bytes, address: Address) -> None:
-        """Give a cancel request to a server, and wait until it has closed: the client may rely on that order."""
-        link = await dial(address, asyncio.timeout(self._shared.board.limits.dial_timeout_s), self._shared.tls)
-        if not isinstance(link, Link):
-            return
-        closed = asyncio.Event()
-        link.receiver = Inbox(link, closed.set)
-        link.write(packet)
-        try:
-            await closed.wait()
-        finally:
-            link.close()
+        await cancel(self._shared, request.key, request.packet)

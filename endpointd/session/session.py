@@ -14,6 +14,7 @@ from endpointd.relay.facts import Doing, Facts
 from endpointd.relay.relaxed import CLIENT_MIN_MESSAGES, SYNCHRONOUS_COMMIT, Relaxed
 from endpointd.routing.eviction import Eviction, When
 from endpointd.routing.table import Backend, Door
+from endpointd.session.cancelling import cancel_at_server
 from endpointd.session.disconnections import Disconnection
 from endpointd.session.farewell import farewell, last_words
 from endpointd.session.login import Established, Login
@@ -220,8 +221,8 @@ class Session:
             if established is not None:
                 self._relay(established)
                 await self._over.wait()
-                if self._leaves_work:
-                    await self._login.cancel_at_server(established)
+                if self._leaves_work and established.key is not None:
+                    await cancel_at_server(self._shared, established.key, established.backend.address)
         except Exception:
             # The one broad except, around one unit of work: a fault of ours ends one session and is seen.
             metrics.BUGS.inc()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from endpointd.auth.gate import Gate
@@ -17,6 +18,11 @@ CANCELS_MAX = 64
 """On their way to servers at once: a storm of them must not take the servers' connections. The others wait their turn."""
 
 
+async def nobody_else(_packet: bytes) -> bool:
+    """Know no other process that could have the session of a cancel request."""
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Shared:
     """One for the process."""
@@ -28,4 +34,6 @@ class Shared:
     gate: Gate
     quota: Quota = field(default_factory=Quota)
     keys: CancelKeys = field(default_factory=CancelKeys)
+    cancel_elsewhere: Callable[[bytes], Awaitable[bool]] = nobody_else
+    """Has a cancel request carried out whose key is none of ours; returns whether anybody knew it."""
     cancels: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CANCELS_MAX))

@@ -85,6 +85,10 @@ class Proxy:
         except TimeoutError:
             raise AssertionError(f"{health}\n{self.log.read_text()}") from None
 
+    def another(self) -> Forked:
+        """Start another process of the same settings, which may take over."""
+        return _start(self.config, self.log)
+
     @property
     def rss_bytes(self) -> int:
         """The memory of the process."""
@@ -115,6 +119,7 @@ async def proxy(
     rules: Sequence[str] = RELAYED,
     name: str = "proxy-1",
     at_writer: str = "",
+    in_proxy: str = "",
 ) -> AsyncIterator[Proxy]:
     """Run a proxy that follows the feeds at *feed_ports*; *more* is put at the end of its settings.
 
@@ -132,6 +137,7 @@ async def proxy(
 name = "{name}"
 engine = "asyncio"
 cache = "{directory / "topology.json"}"
+{in_proxy}
 [feed]
 urls = [{urls}]
 token_file = "{token}"
@@ -158,17 +164,39 @@ level = "{level}"
 {more}
 """)
     log = directory / "log"
-    with log.open("ab") as output:
-        env = {**os.environ, "PYTHONASYNCIODEBUG": ""}
-        process = ENDPOINTD.start(["--config", str(config)], env=env, out=output.fileno(), err=output.fileno())
+    process = _start(config, log)
     running = Proxy(process, writer_port, reader_port, http_port, log, config)
     try:
         await running.wait_for_health()
         yield running
     finally:
-        if process.returncode is None:
-            process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(20):
-            await process.wait()
-        text = log.read_text()
-        assert "Traceback" not in text, text
+        await _stop(running)
+
+
+@contextlib.asynccontextmanager
+async def successor(first: Proxy) -> AsyncIterator[Proxy]:
+    """Run another process of the settings of *first*, which has taken over from whoever served."""
+    taken = first.log.read_text().count("this one drains")
+    process = first.another()
+    running = Proxy(process, first.writer_port, first.reader_port, first.http_port, first.log, first.config)
+    try:
+        await running.wait_for_log("this one drains", taken + 1)
+        await running.wait_for_health(status="serving")
+        yield running
+    finally:
+        await _stop(running)
+
+
+def _start(config: Path, log: Path) -> Forked:
+    with log.open("ab") as output:
+        env = {**os.environ, "PYTHONASYNCIODEBUG": ""}
+        return ENDPOINTD.start(["--config", str(config)], env=env, out=output.fileno(), err=output.fileno())
+
+
+async def _stop(running: Proxy) -> None:
+    if running.process.returncode is None:
+        running.process.send_signal(signal.SIGTERM)
+    async with asyncio.timeout(20):
+        await running.process.wait()
+    text = running.log.read_text()
+    assert "Traceback" not in text, text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import accumulate
 
-from supervisor.program import (
+from supervisor.patience import (
     FIRST_PAUSE_S,
     PATIENCE_ROUNDS,
     PAUSE_MAX_AFTER_SERVING_S,

@@ -1,0 +1,75 @@
+"""All that clients come in by, together: the doors, and the HTTP server's port."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from daemonkit.reception import Reception, bind
+from endpointd.settings import Settings
+from endpointd.takeover.predecessor import Predecessor
+from endpointd.takeover.words import Place, Standing
+
+
+class ListenError(Exception):
+    """A port cannot be listened on; the text says which and why."""
+
+
+@dataclass(slots=True)
+class Entrances:
+    """What is handed over to a successor (takeover.incumbent.Estate)."""
+
+    standing: Callable[[], Standing]
+    carry_cancel: Callable[[bytes], Awaitable[bool]]
+    receptions: Sequence[tuple[Place, Reception]] = ()
+
+    def opened(self, settings: Settings, receptions: Sequence[Reception]) -> None:
+        """Take note of what is open, in the order of `places`."""
+        self.receptions = [(place, one) for (_, place), one in zip(places(settings), receptions, strict=True)]
+
+    def sockets(self) -> Sequence[tuple[Place, socket.socket]]:
+        """Return what is listened on."""
+        return [(place, each) for place, reception in self.receptions for each in reception.sockets]
+
+    def cancel(self, packet: bytes, /) -> Awaitable[bool]:
+        """Carry a cancel request to the server of one of our own sessions; return whether there is one."""
+        return self.carry_cancel(packet)
+
+    def pause(self) -> None:
+        """Accept nobody for the moment."""
+        for _, reception in self.receptions:
+            reception.pause()
+
+    def resume(self) -> None:
+        """Accept again."""
+        for _, reception in self.receptions:
+            reception.resume()
+
+    def cede(self) -> None:
+        """Let go of the sockets; whoever is in stays."""
+        for _, reception in self.receptions:
+            reception.cede()
+
+
+def places(settings: Settings) -> Iterator[tuple[str, Place]]:
+    """Return where *settings* want to be listened, and for what."""
+    yield "endpoint writer", Place(host=settings.writer.host, port=settings.writer.port)
+    yield "endpoint reader", Place(host=settings.reader.host, port=settings.reader.port)
+    for one in settings.instances:
+        yield f"endpoint {one.node}", Place(host=one.host, port=one.port)
+    yield "HTTP", Place(host=settings.http.host, port=settings.http.port)
+
+
+async def claim(settings: Settings, predecessor: Predecessor | None) -> Mapping[str, list[socket.socket]]:
+    """Return, by purpose, sockets for all that *settings* want: what *predecessor* lends, else new ones. Raises ListenError."""
+    claimed: dict[str, list[socket.socket]] = {}
+    for purpose, place in places(settings):
+        lent = predecessor.take(place) if predecessor is not None else []
+        try:
+            claimed[purpose] = lent or await bind(place.host, place.port)
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno is not None else str(error)
+            raise ListenError(f"cannot listen on {place.host}:{place.port} for {purpose}: {reason}") from error
+    return claimed
