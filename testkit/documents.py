@@ -38,7 +38,7 @@ def document(**fields: Any) -> Topology:
 
 def member(name: str, **fields: Any) -> Member:
     """Return a member as it is before anything is known of it, but for *fields*."""
-    number = int(name[1:])
+    number = int(name[1:]) if name[1:].isdecimal() else 0
     bare = Member(
         name=NodeName(name),
         zone=f"az{number}",
