@@ -24,10 +24,12 @@ from pgtopology.document import Topology
 from pgtopology.lsn import Lsn
 from pgtopology.node import NodeName
 
-WAIT_S = 2
+WAIT_S = 1
 """How long a question waits for a change. It is asked again so often, so that a dead noded is noticed."""
 ANSWER_S = 1.5
 """Beyond the wait: a look of the noded, and up to 14 MB on their way."""
+QUIET_ANSWER_S = 0.3
+"""The same of a writer's noded that has not answered the last time: the others are not kept waiting for it."""
 SOONEST_S = 0.05
 """Between two questions to the writer, also if it has news each time."""
 AGAIN_S = 0.25
@@ -118,8 +120,13 @@ class RoleFeed:
         """Ask the writer, and while it is silent the others, for ever."""
         writer = next((one for one in clients if one.is_writer), None)
         others = [one for one in clients if not one.is_writer]
+        is_quiet = False
         while True:
-            if writer is not None and await self._ask(writer, clients[writer], wait_s=WAIT_S if self.roles.is_known else 0):
+            if writer is not None:
+                wait_s = WAIT_S if self.roles.is_known and not is_quiet else 0
+                answer_s = QUIET_ANSWER_S if is_quiet else ANSWER_S
+                is_quiet = not await self._ask(writer, clients[writer], wait_s=wait_s, answer_s=answer_s)
+            if writer is not None and not is_quiet:
                 await asyncio.sleep(SOONEST_S)
                 continue
             for other in others:
@@ -142,12 +149,12 @@ class RoleFeed:
                 look.set_result(None)
             await asyncio.sleep(REFRESH_EVERY_S)
 
-    async def _ask(self, source: Source, client: HttpClient, *, wait_s: int) -> bool:
+    async def _ask(self, source: Source, client: HttpClient, *, wait_s: int, answer_s: float = ANSWER_S) -> bool:
         """Ask *source*, and take what it says if it may be taken. Return whether it said what the roles are."""
         since = self.roles.version
         path = f"/v1/roles?wait_s={wait_s}" + (f"&since={quote(since)}" if since is not None else "")
         try:
-            answer = decode(await client.get(path, timeout_s=wait_s + ANSWER_S), RolesAnswer)
+            answer = decode(await client.get(path, timeout_s=wait_s + answer_s), RolesAnswer)
         except (HttpError, MessageError) as error:
             # Without the address asked for: it holds what names the content.
             self._say(source, str(error).partition(": ")[2] or str(error))

@@ -65,6 +65,10 @@ class Identification:
         await wait_until(self._loop.time() + self._gate.failed(self._user, self._address))
         return Refused(failed.refusal)
 
+    def is_outdated(self) -> bool:
+        """Return whether the role's password was set anew since the client gave its proof."""
+        return self._secret is not None and self._gate.verifier(self._user) != self._secret.verifier
+
     def succeeded(self) -> None:
         """A server has let the client in by its proof to us."""
         if self._secret is not None:

@@ -376,6 +376,11 @@ class Login:
             self._handle(Refused(refusal.password_not_there(behind.node)))
             return False
         await self._wait_until(now + BEHIND_RETRY_S)
+        if self._identification.is_outdated():
+            # It was not the replica that was behind, but what the proof was checked against.
+            assert self.startup is not None
+            await self._deny(ProofFailed(refusal.password_failed(self.startup.user)))
+            return False
         return True
 
     def _why_not(self) -> Refusal | None:
