@@ -32,15 +32,15 @@ def test_roles_reach_the_proxy_without_a_manager_and_are_written_nowhere(cluster
     assert metric(cluster, "endpointd_roles_age_seconds") < 10
     cluster.program("stop", "cluster_manager")
     try:
-        execute(cluster, "CREATE ROLE app LOGIN PASSWORD 'x'")
+        execute(cluster, "CREATE ROLE told LOGIN PASSWORD 'x'")
         cluster.until(lambda: metric(cluster, "endpointd_roles") == before + 1, "the new role is known")
         with psycopg.connect(cluster.dsn("writer")) as connection:
-            row = connection.execute("SELECT rolpassword FROM pg_authid WHERE rolname = 'app'").fetchone()
+            row = connection.execute("SELECT rolpassword FROM pg_authid WHERE rolname = 'told'").fetchone()
         assert row is not None
         keys = row[0].partition("$")[2].partition("$")[2].split(":")
     finally:
         cluster.program("start", "cluster_manager")
-        execute(cluster, "DROP ROLE IF EXISTS app")
+        execute(cluster, "DROP ROLE IF EXISTS told")
     cluster.wait_healthy()
     searched = 0
     for folder in ("logs", "settings", "manager", "run"):

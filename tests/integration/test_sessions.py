@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import asyncpg
 import psycopg
@@ -32,7 +33,7 @@ def test_sessions_on_the_lost_server_end_with_an_sqlstate(cluster: Cluster) -> N
     before = cluster.status()
     assert before.writer is not None
     dsn = cluster.dsn("writer")
-    with psycopg.connect(dsn, autocommit=True) as idle, psycopg.connect(dsn, autocommit=True) as busy:
+    with closing(psycopg.connect(dsn, autocommit=True)) as idle, closing(psycopg.connect(dsn, autocommit=True)) as busy:
         busy.execute("SELECT 1")
         with ThreadPoolExecutor() as pool:
             sleeping = pool.submit(busy.execute, "SELECT pg_sleep(60)")
@@ -130,6 +131,9 @@ def test_a_commit_whose_wait_is_disturbed_is_never_reported_as_done(
                 with pytest.raises(psycopg.OperationalError) as caught:
                     commit.result(timeout=60.0)
             assert caught.value.sqlstate in ("08007", "08006", "57P01", "57P02"), repr(caught.value)
+            # The end came as the answer to the statement; that nothing follows shows at the next.
+            with pytest.raises(psycopg.OperationalError):
+                waiting.execute("SELECT 1")
             assert waiting.closed
     finally:
         for name in replicas:
