@@ -31,12 +31,13 @@ _REQUEST_BYTES_MAX = 1 << 20
 
 
 class WarmProgram:
-    """The process that forks one program of ours; it is started with the first use and ends with this one."""
+    """The processes that fork one program of ours; each is started with its first use and ends with this one."""
 
     def __init__(self, module: str, warm_up: Sequence[str]) -> None:
         """*module* has the program's `main`; with the arguments *warm_up* that does nothing but load what it loads late."""
         self._command = [module, *warm_up]
-        self._control: socket.socket | None = None
+        self._controls: dict[int, socket.socket] = {}
+        """Of one process for each mount namespace: what is started sees the file systems that the caller sees."""
         self._starting = threading.Lock()
 
     def start(self, arguments: Sequence[str], *, env: Mapping[str, str], out: int, err: int) -> Forked:
@@ -65,9 +66,10 @@ class WarmProgram:
             os.close(err)
 
     def _started(self) -> socket.socket:
+        namespace = Path("/proc/thread-self/ns/mnt").stat().st_ino
         with self._starting:
-            if self._control is None:
-                self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            if namespace not in self._controls:
+                control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 with theirs:
                     process = subprocess.Popen(
                         [sys.executable, "-m", "testkit.warm", str(theirs.fileno()), *self._command],
@@ -75,13 +77,14 @@ class WarmProgram:
                         stdin=subprocess.DEVNULL,
                         pass_fds=[theirs.fileno()],
                     )
-                atexit.register(self._end, process)
-            return self._control
+                self._controls[namespace] = control
+                atexit.register(_end, control, process)
+            return self._controls[namespace]
 
-    def _end(self, process: subprocess.Popen[bytes]) -> None:
-        assert self._control is not None
-        self._control.close()
-        process.wait()
+
+def _end(control: socket.socket, process: subprocess.Popen[bytes]) -> None:
+    control.close()
+    process.wait()
 
 
 class Forked:

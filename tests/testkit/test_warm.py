@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from testkit.smalldisk import private_mounts
 from testkit.warm import ROOT, WarmProgram
 
 TIMEOUT_S = 60.0
@@ -34,6 +35,22 @@ def test_each_command_has_an_environment_of_its_own(tmp_path: Path) -> None:
     for name in ("one", "two"):
         env = dict(os.environ) | {"ENDPOINTD_DATA_DIR": str(tmp_path / name)}
         assert str(tmp_path / name) in endpointctl.run(["status"], env=env, timeout_s=TIMEOUT_S).stderr
+
+
+def test_a_command_sees_the_file_systems_that_its_caller_sees(tmp_path: Path) -> None:
+    """As on a small disk of one test's, after other tests have used the program."""
+    endpointctl = new()
+    env = dict(os.environ) | {"ENDPOINTD_DATA_DIR": str(tmp_path / "none")}
+    assert endpointctl.run(["status"], env=env, timeout_s=TIMEOUT_S).returncode != 0
+    with private_mounts():
+        hidden = tmp_path / "hidden"
+        hidden.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(hidden)], check=True)
+        (hidden / "cluster.json").write_text("not a plan")
+        inside = endpointctl.run(["status"], env=env | {"ENDPOINTD_DATA_DIR": str(hidden)}, timeout_s=TIMEOUT_S)
+    assert "cluster.json" in inside.stderr
+    after = endpointctl.run(["status"], env=env | {"ENDPOINTD_DATA_DIR": str(hidden)}, timeout_s=TIMEOUT_S)
+    assert "cluster.json" not in after.stderr
 
 
 def test_a_command_that_takes_too_long_is_killed(tmp_path: Path) -> None:
