@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -18,13 +19,17 @@ pytestmark = [pytest.mark.integration, pytest.mark.versions]
 
 PASSWORD = "right"
 
-SET_UP = (
+TEAR_DOWN = (
     "DROP DATABASE IF EXISTS door_shut",
     "DROP DATABASE IF EXISTS door_limited",
     *(
         f"DROP ROLE IF EXISTS {role}"
         for role in ("ann", "expired", "no_login", "no_password", "limited", "old_hash", "renamed", "quick")
     ),
+)
+
+SET_UP = (
+    *TEAR_DOWN,
     "SET password_encryption = 'scram-sha-256'",
     f"CREATE ROLE ann LOGIN PASSWORD '{PASSWORD}'",
     f"CREATE ROLE expired LOGIN PASSWORD '{PASSWORD}' VALID UNTIL '2001-01-01'",
@@ -74,13 +79,17 @@ FIELDS = ("severity", "sqlstate", "message", "detail", "hint", "schema_name", "s
 
 
 @pytest.fixture
-def door(cluster: Cluster) -> Door:
+def door(cluster: Cluster) -> Iterator[Door]:
     found = Door(cluster, cluster.dsn(cluster.writer().name), cluster.dsn("writer"))
     with psycopg.connect(found.direct, autocommit=True) as connection:
         for statement in SET_UP:
             connection.execute(statement.encode())
     wait_until_known(found, "ann", PASSWORD)
-    return found
+    yield found
+    # Other tests of this cluster ask who cannot log in.
+    with psycopg.connect(cluster.dsn("writer"), autocommit=True) as connection:
+        for statement in TEAR_DOWN:
+            connection.execute(statement.encode())
 
 
 def wait_until_known(door: Door, user: str, password: str) -> float:

@@ -28,12 +28,11 @@ def execute(cluster: Cluster, sql: str) -> None:
 
 def test_roles_reach_the_proxy_without_a_manager_and_are_written_nowhere(cluster: Cluster) -> None:
     cluster.until(lambda: metric(cluster, "endpointd_roles") > 0, "roles are known")
-    before = metric(cluster, "endpointd_roles")
     assert metric(cluster, "endpointd_roles_age_seconds") < 10
     cluster.program("stop", "cluster_manager")
     try:
         execute(cluster, "CREATE ROLE told LOGIN PASSWORD 'x'")
-        cluster.until(lambda: metric(cluster, "endpointd_roles") == before + 1, "the new role is known")
+        psycopg.connect(cluster.dsn("writer"), user="told", password="x", connect_timeout=20).close()
         with psycopg.connect(cluster.dsn("writer")) as connection:
             row = connection.execute("SELECT rolpassword FROM pg_authid WHERE rolname = 'told'").fetchone()
         assert row is not None
