@@ -149,7 +149,7 @@ def running_proxy(
     port = free_port()
     changed = replace(
         settings,
-        proxy=replace(settings.proxy, name=folder.name, cache=folder / "topology.json"),
+        proxy=replace(settings.proxy, name=folder.name, cache=folder / "topology.json", takeover=None),
         writer=replace(settings.writer, port=port, rules=rules),
         reader=replace(settings.reader, port=free_port()),
         http=replace(settings.http, port=free_port()),
