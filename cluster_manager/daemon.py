@@ -106,11 +106,7 @@ async def serve(manager: Running[ManagerSettings], secrets: Secrets) -> None:
                 rehearsals = Drills(reconciler, executor, files)
                 late_ms = life.lag.stood_still_ms
                 control = Control(reconciler, store, feed, journal, chronicle, flights, rehearsals, changes, late_ms)
-                sessions = SessionsApi(
-                    Inquiries(feed),
-                    journal,
-                    lambda: document.epoch if (document := reconciler.document) is not None else NO_EPOCH,
-                )
+                sessions = SessionsApi(Inquiries(feed), journal, epoch)
                 metrics = ManagerMetrics(reconciler, chronicle, lambda: any(not proxy.draining for proxy in feed.proxies()))
                 flights.on_ended = metrics.ended
                 server = HttpServer(

@@ -6,6 +6,8 @@ timeout shows nothing; an answer that refuses comes from a living program.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import msgspec
 
 CONNECT_TIMEOUT_S = 1.0
@@ -86,3 +88,18 @@ class LineSplitter:
         if len(self._rest) > LINE_BYTES_MAX:
             raise HttpUnavailable(f"{self._what}: a line is longer than {LINE_BYTES_MAX} bytes")
         return [line for line in complete if line]
+
+
+class Requests(ABC):
+    """What our clients have in common: the two requests of which the whole answer is wanted."""
+
+    async def get(self, path: str, *, timeout_s: float) -> bytes:
+        """Return the answer to GET *path*. Raises HttpError."""
+        return await self._request("GET", path, b"", timeout_s)
+
+    async def post(self, path: str, body: bytes = b"", *, timeout_s: float) -> bytes:
+        """Return the answer to POST *path* with *body*, which is JSON. Raises HttpError."""
+        return await self._request("POST", path, body, timeout_s)
+
+    @abstractmethod
+    async def _request(self, method: str, path: str, body: bytes, timeout_s: float) -> bytes: ...

@@ -23,6 +23,7 @@ from daemonkit.httpanswers import (
     HttpTimeout,
     HttpUnavailable,
     LineSplitter,
+    Requests,
     refusal,
 )
 
@@ -31,7 +32,7 @@ CLOSE_TIMEOUT_S = 1.0
 __all__ = ["HttpClient", "HttpError", "HttpRefused", "HttpTimeout", "HttpUnavailable"]
 
 
-class HttpClient:
+class HttpClient(Requests):
     """A client of the server at *base_url*, open while the ``async with`` block runs."""
 
     def __init__(self, base_url: str, token: str | None = None, *, headers: Mapping[str, str] | None = None) -> None:
@@ -56,14 +57,6 @@ class HttpClient:
     ) -> None:
         if self._session is not None:
             await self._session.close()
-
-    async def get(self, path: str, *, timeout_s: float) -> bytes:
-        """Return the answer to GET *path*. Raises HttpError."""
-        return await self._request("GET", path, b"", timeout_s)
-
-    async def post(self, path: str, body: bytes = b"", *, timeout_s: float) -> bytes:
-        """Return the answer to POST *path* with *body*, which is JSON. Raises HttpError."""
-        return await self._request("POST", path, body, timeout_s)
 
     async def lines(self, path: str, *, idle_timeout_s: float) -> AsyncGenerator[bytes, None]:
         """Yield each line of the stream at *path* as soon as it is there, without its end; empty lines are left out.

@@ -20,6 +20,7 @@ from daemonkit.httpanswers import (
     HttpTimeout,
     HttpUnavailable,
     LineSplitter,
+    Requests,
     refusal,
 )
 
@@ -30,7 +31,7 @@ _SAFE_IN_TARGET = "%/?&=:,;+~!$'()*@"
 """Left as they are in a path with its query; whatever else is no letter or digit is quoted."""
 
 
-class OneShotClient:
+class OneShotClient(Requests):
     """A client of the server at *base_url* that opens a connection for each request."""
 
     def __init__(self, base_url: str, token: str | None = None, *, headers: Mapping[str, str] | None = None) -> None:
@@ -47,14 +48,6 @@ class OneShotClient:
         if any("\r" in line or "\n" in line for line in lines):
             raise ValueError("a header would not be one line")
         self._headers = lines
-
-    async def get(self, path: str, *, timeout_s: float) -> bytes:
-        """Return the answer to GET *path*. Raises HttpError."""
-        return await self._request("GET", path, b"", timeout_s)
-
-    async def post(self, path: str, body: bytes = b"", *, timeout_s: float) -> bytes:
-        """Return the answer to POST *path* with *body*, which is JSON. Raises HttpError."""
-        return await self._request("POST", path, body, timeout_s)
 
     async def lines(self, path: str, *, idle_timeout_s: float) -> AsyncGenerator[bytes, None]:
         """Yield each line of the stream at *path* as soon as it is there, without its end; empty lines are left out.

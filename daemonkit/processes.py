@@ -12,6 +12,7 @@ import contextlib
 import os
 import select
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -94,13 +95,16 @@ def find_by_command(name: str, command: tuple[str, ...]) -> ProcessRecord | None
 
     Covers the moment between a start and its record.
     """
-    return next(iter(find_all_by_command(name, command)), None)
+    return next(find_all_by_command(name, command), None)
 
 
-def find_all_by_command(name: str, command: tuple[str, ...]) -> list[ProcessRecord]:
-    """Return every process of this user whose command line is exactly *command*."""
-    pids = (pid for pid in proctable.pids() if proctable.owner(pid) == os.getuid() and proctable.arguments(pid) == command)
-    return [record for pid in pids if (record := describe_process(name, pid)) is not None]
+def find_all_by_command(name: str, command: tuple[str, ...]) -> Iterator[ProcessRecord]:
+    """Yield every process of this user whose command line is exactly *command*."""
+    for pid in proctable.pids():
+        if proctable.owner(pid) == os.getuid() and proctable.arguments(pid) == command:
+            record = describe_process(name, pid)
+            if record is not None:
+                yield record
 
 
 def write_record(path: Path, record: ProcessRecord) -> None:

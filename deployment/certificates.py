@@ -10,13 +10,12 @@ stands in one file with its key, so that a renewal is one rename and nobody ever
 from __future__ import annotations
 
 import ipaddress
-import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from pgwire.x509 import Certificate, read_certificate
+from pgwire.x509 import Certificate, read_pem
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -50,7 +49,7 @@ class KeyPair:
     @property
     def certificate(self) -> Certificate:
         """What it says."""
-        return read_certificate(ssl.PEM_cert_to_DER_cert(self.certificate_pem))
+        return read_pem(self.certificate_pem)
 
 
 def certificates_in(pem: str) -> tuple[str, ...]:

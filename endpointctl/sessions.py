@@ -177,6 +177,7 @@ async def _kill(target: Target, kill: list[str], which: SessionFilter, *, yes: b
 
     from endpointctl.api import manager
     from endpointctl.asking import confirm
+    from endpointctl.sessionview import counted
     from pgtopology.codec import decode
     from pgtopology.sessions import EndSessions, SessionFilter, SessionId, SessionsEnded
 
@@ -187,7 +188,7 @@ async def _kill(target: Target, kill: list[str], which: SessionFilter, *, yes: b
         if not yes:
             async with manager(target) as client:
                 seen = await fetch(client, which, timeout_s=target.timeout_or(REQUEST_TIMEOUT_S))
-            confirm(f"End {_count(len(seen.sessions))}?", yes=False)
+            confirm(f"End {counted(len(seen.sessions))}?", yes=False)
         order = EndSessions(which=which)
     else:
         if which != SessionFilter():
@@ -202,7 +203,7 @@ async def _kill(target: Target, kill: list[str], which: SessionFilter, *, yes: b
     if as_json:
         output.json_document(body)
     elif told.ended or order.which is not None:
-        output.line(f"ended {_count(len(told.ended))}" + (f": {', '.join(told.ended)}" if order.ids else ""))
+        output.line(f"ended {counted(len(told.ended))}" + (f": {', '.join(told.ended)}" if order.ids else ""))
     if told.silent:
         raise Failure(
             f"{', '.join(told.silent)} did not say which sessions were ended there", hint="look again: `endpointctl sessions`"
@@ -210,7 +211,3 @@ async def _kill(target: Target, kill: list[str], which: SessionFilter, *, yes: b
     if told.missing:
         verb = "is no session" if len(told.missing) == 1 else "are no sessions"
         raise Failure(f"{', '.join(told.missing)} {verb} (any more)", hint="`endpointctl sessions` lists those there are")
-
-
-def _count(number: int) -> str:
-    return "1 session" if number == 1 else f"{number} sessions"

@@ -79,7 +79,7 @@ def sessions_view(seen: Seen, by: str, limit: int) -> RenderableType:
     """Return *seen* for people, at most *limit* of the sessions."""
     shown = seen.sorted(by)[:limit]
     count = len(seen.sessions)
-    head = f"{count} session{'' if count == 1 else 's'} at {', '.join(seen.proxies) or 'no proxy'}"
+    head = f"{counted(count)} at {', '.join(seen.proxies) or 'no proxy'}"
     parts: list[RenderableType] = [Text(visible(head), style="bold")]
     parts += [
         Text(
@@ -93,6 +93,11 @@ def sessions_view(seen: Seen, by: str, limit: int) -> RenderableType:
     if count > len(shown):
         parts.append(Text(f"{count - len(shown)} more; --limit shows more of them, a filter fewer"))
     return Group(*parts)
+
+
+def counted(number: int) -> str:
+    """Return so many sessions in words."""
+    return "1 session" if number == 1 else f"{number} sessions"
 
 
 def _row(one: SessionId, view: SessionView) -> Row:

@@ -20,6 +20,7 @@ from daemonkit.logs import get_logger
 from daemonkit.principals import accepted_tokens
 from daemonkit.proctitle import DRAINING, call_process
 from daemonkit.program import Daemon, Running
+from daemonkit.racing import first_of
 from daemonkit.secrets import SecretFile, read_secret
 from daemonkit.version import VERSION
 from endpointd import metrics, refusal
@@ -138,14 +139,11 @@ async def _serve(
         partial(cancel_for_colleague, shared),
     )
     incumbent = Incumbent(path, entrances, colleagues)
+    doors = (Door.WRITER, Door.READER, *(Door.of(instance.node) for instance in settings.instances))
     async with asyncio.TaskGroup() as group:
         listeners = [
             Listener(door, place.host, place.port, shared, group, registry, disconnections)
-            for door, place in (
-                (Door.WRITER, settings.writer),
-                (Door.READER, settings.reader),
-                *((Door.of(instance.node), instance) for instance in settings.instances),
-            )
+            for door, (_, place) in zip(doors, settings.endpoints, strict=True)
         ]
         server = HttpServer(
             host=settings.http.host,
@@ -212,19 +210,9 @@ async def _serve(
                 task.cancel()
 
 
-async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, Any]) -> bool:
+async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, object]) -> bool:
     """Do *work*, and return True; False if *stopping* came first."""
-    tasks = {asyncio.ensure_future(stopping.wait()), doing := asyncio.ensure_future(work)}
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        if doing.done():
-            doing.result()
-            return True
-        return False
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    return await first_of(work, stopping.wait()) == 0
 
 
 def _call_draining(proxy: Running[Settings], feeds: Sequence[Feed], roster: Roster, sessions: int) -> None:

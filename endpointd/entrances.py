@@ -55,10 +55,8 @@ class Entrances:
 
 def places(settings: Settings) -> Iterator[tuple[str, Place]]:
     """Return where *settings* want to be listened, and for what."""
-    yield "endpoint writer", Place(host=settings.writer.host, port=settings.writer.port)
-    yield "endpoint reader", Place(host=settings.reader.host, port=settings.reader.port)
-    for one in settings.instances:
-        yield f"endpoint {one.node}", Place(host=one.host, port=one.port)
+    for name, endpoint in settings.endpoints:
+        yield f"endpoint {name}", Place(host=endpoint.host, port=endpoint.port)
     yield "HTTP", Place(host=settings.http.host, port=settings.http.port)
 
 

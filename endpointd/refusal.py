@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pgwire.errors import VersionError, WireError
-from pgwire.messages import error_response
+from pgwire.messages import Backend, encode_report, make_report
 from pgwire.sqlstate import SqlState
 
 SHOWN_MAX = 63
@@ -31,7 +31,8 @@ class Refusal:
     def encode(self) -> bytes:
         """Return it as the client reads it."""
         source = ("endpointd", self.routine or self.kind)
-        return error_response("FATAL", self.sqlstate, self.message, detail=self.detail, hint=self.hint, source=source)
+        report = make_report("FATAL", self.sqlstate, self.message, detail=self.detail, hint=self.hint, source=source)
+        return encode_report(Backend.ERROR_RESPONSE, report)
 
 
 def no_primary(endpoint: str) -> Refusal:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
@@ -54,40 +54,35 @@ class NodedSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     token_file: Path
 
 
-class WriterSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class EndpointSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What every endpoint has."""
+
+    host: str = "127.0.0.1"
+    port: Port
+    rules: Rules = ()
+    """Who may come in and how they prove who they are, as lines of pg_hba.conf (rules.py); none: the default."""
+    client_address: ClientAddress = "none"
+    """application_name: servers are given the client's address behind its own (session/clientaddress.py)."""
+
+
+class WriterSettings(EndpointSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[writer]"""
 
-    host: str = "127.0.0.1"
-    port: Port
-    rules: Rules = ()
-    """Who may come in and how they prove who they are, as lines of pg_hba.conf (rules.py); none: the default."""
-    client_address: ClientAddress = "none"
-    """application_name: servers are given the client's address behind its own (session/clientaddress.py)."""
 
-
-class ReaderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ReaderSettings(EndpointSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[reader]"""
 
-    host: str = "127.0.0.1"
-    port: Port
     fallback_to_writer: bool = True
     """With no replica left the door leads to the writer, as Aurora's does; else clients wait and are refused."""
-    rules: Rules = ()
-    """Who may come in and how they prove who they are, as lines of pg_hba.conf (rules.py); none: the default."""
-    client_address: ClientAddress = "none"
-    """application_name: servers are given the client's address behind its own (session/clientaddress.py)."""
 
 
-class InstanceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class InstanceSettings(EndpointSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One [[instances]] table: a door to one node, wherever it is and whatever it is at the moment."""
 
     node: Label
-    host: str = "127.0.0.1"
-    port: Port
-    rules: Rules = ()
-    """Who may come in and how they prove who they are, as lines of pg_hba.conf (rules.py); none: the default."""
-    client_address: ClientAddress = "none"
-    """application_name: servers are given the client's address behind its own (session/clientaddress.py)."""
+
+
+E = TypeVar("E", bound=EndpointSettings)
 
 
 class TlsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -167,6 +162,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     http: HttpSettings
     logs: LogSettings = LogSettings()
 
+    @property
+    def endpoints(self) -> tuple[tuple[str, EndpointSettings], ...]:
+        """Every endpoint by its name: the writer, the reader, then those of single nodes."""
+        return ("writer", self.writer), ("reader", self.reader), *((instance.node, instance) for instance in self.instances)
+
 
 def read_settings(path: Path) -> Settings:
     """Return the settings in *path*. Raises SettingsError, also for instances that clash."""
@@ -192,13 +192,9 @@ def read_settings(path: Path) -> Settings:
 def rules_of(settings: Settings) -> dict[str, tuple[Rule, ...]]:
     """Return the rules of each endpoint by its name. Raises RuleError, which names the endpoint."""
     found: dict[str, tuple[Rule, ...]] = {}
-    for name, lines in (
-        ("writer", settings.writer.rules),
-        ("reader", settings.reader.rules),
-        *((instance.node, instance.rules) for instance in settings.instances),
-    ):
+    for name, endpoint in settings.endpoints:
         try:
-            found[name] = read_rules(lines or DEFAULT_LINES)
+            found[name] = read_rules(endpoint.rules or DEFAULT_LINES)
         except RuleError as error:
             raise RuleError(f"rules of endpoint {name}, {error}") from error
     return found
@@ -206,12 +202,7 @@ def rules_of(settings: Settings) -> dict[str, tuple[Rule, ...]]:
 
 def endpoints_telling_addresses(settings: Settings) -> frozenset[str]:
     """Return the names of the endpoints whose servers are given the client's address."""
-    endpoints = (
-        ("writer", settings.writer),
-        ("reader", settings.reader),
-        *((instance.node, instance) for instance in settings.instances),
-    )
-    return frozenset(name for name, endpoint in endpoints if endpoint.client_address == "application_name")
+    return frozenset(name for name, endpoint in settings.endpoints if endpoint.client_address == "application_name")
 
 
 def _missing_files(settings: Settings) -> Iterator[str]:
@@ -232,18 +223,17 @@ def needs_restart(old: Settings, new: Settings) -> tuple[str, ...]:
         tls=old.tls,
         servers=old.servers,
         logs=old.logs,
-        writer=msgspec.structs.replace(new.writer, rules=old.writer.rules, client_address=old.writer.client_address),
-        reader=msgspec.structs.replace(
-            new.reader,
-            fallback_to_writer=old.reader.fallback_to_writer,
-            rules=old.reader.rules,
-            client_address=old.reader.client_address,
+        writer=_until_restart(old.writer, new.writer),
+        reader=_until_restart(
+            old.reader, msgspec.structs.replace(new.reader, fallback_to_writer=old.reader.fallback_to_writer)
         ),
-        instances=tuple(
-            msgspec.structs.replace(instance, rules=before.rules, client_address=before.client_address)
-            for instance, before in zip(new.instances, old.instances, strict=False)
-        )
+        instances=tuple(map(_until_restart, old.instances, new.instances))
         if len(new.instances) == len(old.instances)
         else new.instances,
     )
     return tuple(f"[{name}]" for name in Settings.__struct_fields__ if getattr(same, name) != getattr(old, name))
+
+
+def _until_restart(old: E, new: E) -> E:
+    """Return *new* as far as an endpoint takes it up at a restart only."""
+    return msgspec.structs.replace(new, rules=old.rules, client_address=old.client_address)

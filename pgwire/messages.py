@@ -135,17 +135,9 @@ def decode_report(payload: bytes) -> Report:
     return Report(tuple(fields))
 
 
-def error_response(
-    severity: str,
-    sqlstate: str,
-    text: str,
-    *,
-    detail: str | None = None,
-    hint: str | None = None,
-    source: tuple[str, str] | None = None,
-) -> bytes:
-    """Return an ErrorResponse; see make_report."""
-    return encode_report(Backend.ERROR_RESPONSE, make_report(severity, sqlstate, text, detail=detail, hint=hint, source=source))
+def error_response(severity: str, sqlstate: str, text: str, *, detail: str | None = None, hint: str | None = None) -> bytes:
+    """Return an ErrorResponse."""
+    return encode_report(Backend.ERROR_RESPONSE, make_report(severity, sqlstate, text, detail=detail, hint=hint))
 
 
 # Authentication

@@ -6,6 +6,7 @@ Not a verifier: OpenSSL verifies.  It reads the outermost fields of a Certificat
 from __future__ import annotations
 
 import hashlib
+import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -43,6 +44,11 @@ class Certificate:
     def sha256(self) -> str:
         """Its fingerprint, as `openssl x509 -fingerprint -sha256` shows it."""
         return hashlib.sha256(self.der).digest().hex(":").upper()
+
+
+def read_pem(pem: str) -> Certificate:
+    """Return what one certificate in PEM says. Raises ValueError if it is none."""
+    return read_certificate(ssl.PEM_cert_to_DER_cert(pem))
 
 
 def read_certificate(der: bytes) -> Certificate:

@@ -34,6 +34,7 @@ from daemonkit.processes import (
     write_record,
 )
 from daemonkit.proctable import boot_id
+from daemonkit.racing import first_of
 from deployment.local.layout import Layout
 from deployment.local.plan import PROXY_PROGRAM, Plan
 from deployment.local.postmaster import postmaster_of
@@ -275,30 +276,17 @@ class Program:
 
     async def _serves(self, new: PinnedProcess, ready: Callable[[int], Coroutine[Any, Any, None]]) -> bool:
         """Return whether *new* comes to serve; if not it is ended."""
-        serves, has_ended = asyncio.create_task(ready(new.record.pid)), asyncio.create_task(ended(new))
-        try:
-            await asyncio.wait({serves, has_ended}, timeout=RELIEF_S, return_when=asyncio.FIRST_COMPLETED)
-            if serves.done():
-                return True
-            new.send(signal.SIGKILL)
-            await has_ended
-            return False
-        finally:
-            for task in (serves, has_ended):
-                task.cancel()
-            await asyncio.gather(serves, has_ended, return_exceptions=True)
+        if await first_of(ready(new.record.pid), ended(new), timeout_s=RELIEF_S) == 0:
+            return True
+        new.send(signal.SIGKILL)
+        await ended(new)
+        return False
 
     async def _until_ended(self) -> None:
         """Return when the process has ended that is the program then: others may take its place meanwhile."""
         while (process := self._process) is not None:
             self._relief.clear()
-            has_ended, is_relieved = asyncio.create_task(ended(process)), asyncio.create_task(self._relief.wait())
-            try:
-                await asyncio.wait({has_ended, is_relieved}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in (has_ended, is_relieved):
-                    task.cancel()
-                await asyncio.gather(has_ended, is_relieved, return_exceptions=True)
+            await first_of(ended(process), self._relief.wait())
             if self._process is process:
                 return
             process.close()

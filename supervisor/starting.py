@@ -96,7 +96,6 @@ async def start_cluster(layout: Layout, wishes: Wishes) -> Started:
         make_root(layout)
         descriptor = _lock_or_refuse(layout)
         make_files(layout, plan)
-        make_certificates(layout, plan, datetime.now(UTC))
     else:
         known = read_plan(layout)
         assert known is not None, "inspect_directory has seen the plan"
@@ -110,10 +109,10 @@ async def start_cluster(layout: Layout, wishes: Wishes) -> Started:
         _require_ports(conflicts_with_others(layout, plan))
         make_directories(layout)
         make_tokens(layout)
-        make_certificates(layout, plan, datetime.now(UTC))
         if plan != known:
             write_plan(layout, plan)
     try:
+        make_certificates(layout, plan, datetime.now(UTC))
         write_passfile(layout, plan)
         write_settings(settings_files(plan, layout, preferences))
         await _start_supervisor(layout, descriptor)

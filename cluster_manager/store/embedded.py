@@ -26,7 +26,7 @@ from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Literal, Self, TypeVar
 
 import msgspec
 
@@ -100,15 +100,7 @@ class EmbeddedStore:
 
     async def write(self, new: Topology, *, expected: Revision | None) -> WriteResult:
         """Store *new* if the stored revision is *expected*; it has survived a crash when this returns."""
-        if new.revision <= (expected or 0):
-            raise ValueError(f"revision {new.revision} is not greater than {expected}, the one it replaces")
-        if self._holder is None:
-            raise LeaseLost("the lease is not held")
-        try:
-            result = await self._call(lambda: self._write(new, expected))
-        except LeaseLost:
-            self._holder = None
-            raise
+        result = await self._replace(new.revision, expected, lambda: self._write(new, expected))
         if result.written:
             self._publish(new)
         return result
@@ -119,12 +111,16 @@ class EmbeddedStore:
 
     async def write_desired(self, new: DesiredNodes, *, expected: int | None) -> bool:
         """Store the record if the stored one's revision is *expected*; it has survived a crash when this returns."""
-        if new.revision <= (expected or 0):
-            raise ValueError(f"revision {new.revision} is not greater than {expected}, the one it replaces")
+        return await self._replace(new.revision, expected, lambda: self._write_desired(new, expected))
+
+    async def _replace(self, revision: int, expected: int | None, work: Callable[[], T]) -> T:
+        """Do *work*, which puts *revision* in the place of *expected*. Raises LeaseLost if the lease is not held."""
+        if revision <= (expected or 0):
+            raise ValueError(f"revision {revision} is not greater than {expected}, the one it replaces")
         if self._holder is None:
             raise LeaseLost("the lease is not held")
         try:
-            return await self._call(lambda: self._write_desired(new, expected))
+            return await self._call(work)
         except LeaseLost:
             self._holder = None
             raise
@@ -318,22 +314,22 @@ class EmbeddedStore:
         return document
 
     def _write(self, new: Topology, expected: Revision | None) -> WriteResult:
+        if self._swap("document", new.revision, encode(new), expected):
+            return WriteResult(written=True, stored=new)
+        return WriteResult(written=False, stored=self._read())
+
+    def _swap(self, table: Literal["document", "desired"], revision: int, content: bytes, expected: int | None) -> bool:
+        """Put *content* into *table* if *expected* is what is there, and return whether it was. Raises LeaseLost."""
         assert self._database is not None
         if not self._in_place():
             raise LeaseLost(f"{self._path}: the store was removed or replaced while it was in use")
-        content = encode(new)
-        row = (new.revision, hashlib.sha256(content).digest(), content)
-        database = self._database
+        row = (revision, hashlib.sha256(content).digest(), content)
         # One statement is one transaction, and it compares and swaps at once.
         if expected is None:
-            statement = "INSERT INTO document VALUES (1, ?, ?, ?) ON CONFLICT DO NOTHING"
-            changed = database.execute(statement, row).rowcount
-        else:
-            statement = "UPDATE document SET revision = ?, sha256 = ?, content = ? WHERE revision = ?"
-            changed = database.execute(statement, (*row, expected)).rowcount
-        if changed == 1:
-            return WriteResult(written=True, stored=new)
-        return WriteResult(written=False, stored=self._read())
+            insert = f"INSERT INTO {table} VALUES (1, ?, ?, ?) ON CONFLICT DO NOTHING"  # noqa: S608 - one of two names
+            return self._database.execute(insert, row).rowcount == 1
+        update = f"UPDATE {table} SET revision = ?, sha256 = ?, content = ? WHERE revision = ?"  # noqa: S608 - as above
+        return self._database.execute(update, (*row, expected)).rowcount == 1
 
     def _read_desired(self) -> DesiredNodes | None:
         row = self._desired_row()
@@ -363,16 +359,9 @@ class EmbeddedStore:
 
     def _write_desired(self, new: DesiredNodes, expected: int | None) -> bool:
         assert self._database is not None
-        if not self._in_place():
-            raise LeaseLost(f"{self._path}: the store was removed or replaced while it was in use")
-        content = encode(new)
-        row = (new.revision, hashlib.sha256(content).digest(), content)
-        database = self._database
-        database.execute(f"CREATE TABLE IF NOT EXISTS desired {COLUMNS}")
-        if expected is None:
-            return database.execute("INSERT INTO desired VALUES (1, ?, ?, ?) ON CONFLICT DO NOTHING", row).rowcount == 1
-        statement = "UPDATE desired SET revision = ?, sha256 = ?, content = ? WHERE revision = ?"
-        return database.execute(statement, (*row, expected)).rowcount == 1
+        if self._in_place():
+            self._database.execute(f"CREATE TABLE IF NOT EXISTS desired {COLUMNS}")
+        return self._swap("desired", new.revision, encode(new), expected)
 
     def _close(self) -> None:
         database, self._database = self._database, None

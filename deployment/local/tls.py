@@ -10,7 +10,6 @@ before it and makes it anew.
 
 from __future__ import annotations
 
-import ssl
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +18,7 @@ from daemonkit.durable import read_or_none, write_durably
 from deployment.certificates import KeyPair, certificates_in, is_due, is_signed_by, names_of, new_authority, new_server
 from deployment.local.layout import Layout
 from deployment.local.plan import HOST, Plan
-from pgwire.x509 import Certificate, read_certificate
+from pgwire.x509 import Certificate, read_pem
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ def make_certificates(layout: Layout, plan: Plan, now: datetime, *, anew: bool =
         write_durably(layout.authority, authority.pem.encode())
     trusted = _read_certificates(layout.trusted)
     if authority.certificate_pem not in trusted:
-        counting = [each for each in trusted if _read(each).not_after > now]
+        counting = [each for each in trusted if read_pem(each).not_after > now]
         write_durably(layout.trusted, "".join([authority.certificate_pem, *counting]).encode(), 0o644)
     server = _read_pair(layout.server_pair)
     fits = (
@@ -65,7 +64,7 @@ def show_certificates(layout: Layout) -> list[Shown]:
     """Return every certificate there is."""
     trusted, server = _read_certificates(layout.trusted), _read_pair(layout.server_pair)
     shown = [
-        Shown("former authority" if number else "authority", layout.trusted, _read(each), ())
+        Shown("former authority" if number else "authority", layout.trusted, read_pem(each), ())
         for number, each in enumerate(trusted)
     ]
     if server is not None:
@@ -92,11 +91,7 @@ def _read_certificates(path: Path) -> list[str]:
     try:
         found = certificates_in(data.decode("utf-8", "replace")) if data is not None else ()
         for each in found:
-            _read(each)
+            read_pem(each)
     except ValueError:
         return []
     return list(found)
-
-
-def _read(pem: str) -> Certificate:
-    return read_certificate(ssl.PEM_cert_to_DER_cert(pem))

@@ -12,7 +12,6 @@ from endpointd.auth.rolefeed import RoleFeed
 from endpointd.auth.roles import Secret
 from endpointd.auth.slowdown import Slowdown
 from endpointd.rules import Method, Rule, Visit, decide
-from pgwire.scram import Verifier
 
 NONCE_BYTES = 18
 """PostgreSQL's SCRAM_RAW_NONCE_LEN."""
@@ -53,10 +52,10 @@ class Gate:
             await feed.refresh(min(deadline, now + LOOK_S), since=feed.roles.version)
         return feed.roles.find(user)
 
-    def verifier(self, user: str) -> Verifier:
-        """Return what a proof of *user* would be checked against now, and have the roles looked at for the next time."""
+    def is_outdated(self, user: str, secret: Secret) -> bool:
+        """Return whether a proof of *user* would not be checked against *secret* any more; have the roles looked at, too."""
         self._rolefeed.look()
-        return self._rolefeed.roles.find(user).verifier
+        return self._rolefeed.roles.find(user).verifier != secret.verifier
 
     def succeeded(self, user: str, address: str) -> None:
         """*user* has logged in from *address*."""

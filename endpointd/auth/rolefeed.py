@@ -3,7 +3,7 @@
 The writer's noded is asked, with a question that it answers when something has changed; while it is silent, or there is no
 writer, the others are asked one after the other.  What one of them says is taken if nothing is known, or if its PostgreSQL has
 replayed more than was known before: a standby that is late takes nobody's new password away.  A document with another writer
-has that one asked at once.  After a failed login somebody may want to know whether the password has just changed: `refresh`.
+has that one asked at once.  Before a login of somebody unfamiliar, and after a wrong password, it is looked once more.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SOONEST_S = 0.05
 AGAIN_S = 0.25
 """After a round in which nobody had anything."""
 REFRESH_EVERY_S = 0.05
-"""Between two looks that failed logins ask for: whoever guesses passwords makes no more of them."""
+"""Between two looks that logins ask for: whoever guesses names or passwords makes no more of them."""
 DOCUMENT_S = 60.0
 
 
@@ -105,7 +105,7 @@ class RoleFeed:
         self._wanted.set()
 
     async def refresh(self, deadline: float, *, since: str | None) -> bool:
-        """Look whether the roles are others than those of version *since*, with which a login has just failed.
+        """Look whether the roles are others than those of version *since*.
 
         Returns whether they are: at once if that is known, else after a look that began after the call, or when the loop's
         clock shows *deadline*. Looks are made no more often than each REFRESH_EVERY_S, one for all who wait.

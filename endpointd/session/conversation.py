@@ -359,12 +359,8 @@ class Conversation:
             case Kind.AUTHENTICATION:
                 asked = decode_authentication(payload).kind
                 if asked == AuthenticationKind.OK:
-                    self.state = State.SETTLING
-                    assert self.startup is not None
-                    why_not = self._admit(self.startup)
-                    if why_not is not None:
-                        return self._refuse(why_not)
-                elif self.state is not State.SETTLING:
+                    return self._settle(message(kind, payload))
+                if self.state is not State.SETTLING:
                     self.state = State.AUTHENTICATING
                     if asked == AuthenticationKind.SASL and self._server_is_encrypted:
                         # What is bound to the server's TLS cannot be relayed to somebody who does not share it.
@@ -391,7 +387,6 @@ class Conversation:
         backend = self._backend
         assert backend is not None
         assert self._proven is not None
-        assert self.startup is not None
         try:
             answer = login.answer(asked)
         except OtherSecret:
@@ -404,10 +399,17 @@ class Conversation:
         if not login.is_over:
             self.state = State.LOGGING_IN
             return [ToServer(answer)] if answer is not None else []
+        return self._settle(self._proven.final + _OK)
+
+    def _settle(self, consent: bytes) -> list[Command]:
+        """The client is who it says: keep *consent* back for it, if there is room for one more."""
+        assert self.startup is not None
         self.state = State.SETTLING
-        self._kept_back += self._proven.final + _OK
         why_not = self._admit(self.startup)
-        return self._refuse(why_not) if why_not is not None else []
+        if why_not is not None:
+            return self._refuse(why_not)
+        self._kept_back += consent
+        return []
 
     def _server_refused(self, kind: int, payload: bytes) -> list[Command]:
         report = decode_report(payload)

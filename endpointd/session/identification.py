@@ -67,7 +67,7 @@ class Identification:
 
     def is_outdated(self) -> bool:
         """Return whether the role's password was set anew since the client gave its proof."""
-        return self._secret is not None and self._gate.verifier(self._user) != self._secret.verifier
+        return self._secret is not None and self._gate.is_outdated(self._user, self._secret)
 
     def succeeded(self) -> None:
         """A server has let the client in by its proof to us."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from daemonkit.settings import SettingsError
 from endpointd.settings import ServersSettings, TlsSettings
 from endpointd.wire.tls import Channel, Role, client_context, server_context
-from pgwire.x509 import Certificate, read_certificate
+from pgwire.x509 import Certificate, read_pem
 
 PEM_BYTES_MAX = 1 << 20
 """Of a file of certificates; a path that points at something else is noticed early."""
@@ -118,7 +118,7 @@ def _first_certificate(path: Path) -> Certificate:
     if begin < 0 or end < 0:
         raise CertificateError(f"{path}: there is no certificate in it: expected PEM")
     try:
-        return read_certificate(ssl.PEM_cert_to_DER_cert(text[begin : end + len(ssl.PEM_FOOTER)]))
+        return read_pem(text[begin : end + len(ssl.PEM_FOOTER)])
     except ValueError as error:
         raise CertificateError(f"{path}: the certificate cannot be read: {error}") from error
 

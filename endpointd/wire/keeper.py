@@ -43,10 +43,15 @@ class TlsKeeper:
         self._said: dict[Address, tuple[float, str]] = {}
         self.take_up(clients, servers)
 
-    def take_up(self, clients: TlsSettings, servers: ServersSettings) -> None:
-        """Speak as these settings say from now on. Raises CertificateError; then everything stays as it was."""
+    def take_up(self, clients: TlsSettings, servers: ServersSettings, *, only_valid: bool = False) -> None:
+        """Speak as these settings say from now on. Raises CertificateError; then everything stays as it was.
+
+        *only_valid*: refuse a certificate that does not count now.
+        """
         marks = _marks(clients, servers)
         identity, to_servers = load_server_identity(clients), load_servers_tls(servers)
+        if only_valid and (why := _complaint(identity)) is not None:
+            raise CertificateError(why)
         self.clients, self.servers = identity, to_servers
         self.is_required = clients.mode == "require"
         self._settings, self._tried = (clients, servers), marks
@@ -56,7 +61,7 @@ class TlsKeeper:
 
     def complain(self) -> None:
         """Say in the log what clients will find wrong with the certificate, if anything: better served so than not at all."""
-        why = self.clients.complaint(dt.datetime.now(dt.UTC)) if self.clients is not None else None
+        why = _complaint(self.clients)
         if why is not None:
             get_logger().error("clients that verify the certificate will not connect", reason=why)
 
@@ -81,11 +86,7 @@ class TlsKeeper:
     def _try_anew(self, marks: _Marks) -> None:
         self._tried = marks
         try:
-            fresh = load_server_identity(self._settings[0])
-            why = fresh.complaint(dt.datetime.now(dt.UTC)) if fresh is not None else None
-            if why is not None:
-                raise CertificateError(why)
-            self.take_up(*self._settings)
+            self.take_up(*self._settings, only_valid=True)
         except CertificateError as error:
             get_logger().error("changed certificates cannot be used, the former ones stay", reason=str(error))
             return
@@ -95,6 +96,10 @@ class TlsKeeper:
             sha256=certificate.sha256 if certificate is not None else None,
             not_after=certificate.not_after.isoformat() if certificate is not None else None,
         )
+
+
+def _complaint(identity: ServerIdentity | None) -> str | None:
+    return identity.complaint(dt.datetime.now(dt.UTC)) if identity is not None else None
 
 
 def _marks(clients: TlsSettings, servers: ServersSettings) -> _Marks:
