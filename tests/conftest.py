@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from testkit.leftovers import ended_with_us
 from tests.versions import VersionError, programs
 
 # The same examples in every run, so that a red run means a change; HYPOTHESIS_PROFILE=explore looks for new ones.
@@ -48,6 +49,13 @@ def _reaches_no_running_cluster() -> Iterator[None]:  # pyright: ignore[reportUn
     _reached.clear()
     yield
     assert not _reached, f"a cluster of somebody's may listen there: {', '.join(_reached)}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _leaves_nothing_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:  # pyright: ignore[reportUnusedFunction]
+    """End what was started here, also when this process is killed."""
+    with ended_with_us(tmp_path_factory.getbasetemp()):
+        yield
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
