@@ -16,7 +16,7 @@ ARGS ?=
 VERSIONS ?= 15 16 17
 
 .PHONY: help install prepare-tests up down status test test-fast test-integration test-versions check format compose-test sim bench-failover \
-        bench-patroni bench-proxy bench-logins fuzz faults faults-short hostile hostile-network soak coverage compat clean
+        bench-patroni bench-proxy bench-logins bench-idle fuzz faults faults-short hostile hostile-network soak coverage compat clean
 
 help:
 	@echo "make up              install into .venv and run a cluster in the foreground (^C stops it)"
@@ -33,6 +33,7 @@ help:
 	@echo "make bench-patroni   endpointd and Patroni side by side under the same faults (needs etcd, haproxy; ARGS=--short for two minutes)"
 	@echo "make bench-proxy     pgbench directly and through the proxy, in turns (ARGS=\"--against DIR\": and through another tree's)"
 	@echo "make bench-logins    what a login costs the proxy, beside PgBouncer if it is installed, and whether its time tells who exists"
+	@echo "make bench-idle      what 10,000 clients that say nothing cost the proxy, beside PgBouncer if it is installed (ARGS=\"--clients 500\")"
 	@echo "make fuzz            INPUTS=1000000 for all that reads the wire, guided by coverage (ARGS=\"--jobs 2 relay\")"
 	@echo "make faults          everything that may befall a cluster, under recording clients (REPEAT=5, ARGS=\"kill-node 15\")"
 	@echo "make faults-short    four faults and the control run, as with every change"
@@ -120,6 +121,9 @@ bench-proxy: $(TESTING)
 
 bench-logins: $(TESTING)
 	$(BIN)/python -m bench.logins $(ARGS)
+
+bench-idle: $(TESTING)
+	$(BIN)/python -m bench.idleclients $(ARGS)
 
 fuzz: $(TESTING)
 	$(BIN)/python -m tests.fuzz --inputs $(INPUTS) $(ARGS)

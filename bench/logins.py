@@ -14,11 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import pwd
-import shutil
-import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,6 +26,7 @@ import psycopg
 from rich.console import Console
 from rich.table import Table
 
+from bench.peers import pgbouncer
 from bench.proxypath import running_proxy
 from pgwire.framing import read_message
 from pgwire.messages import sasl_initial_response, sasl_response
@@ -37,7 +34,6 @@ from pgwire.scram import MECHANISM, ScramClient, format_verifier, keys_of_passwo
 from pgwire.startup import encode_startup, make_startup
 from testkit.cluster import ROOT, Cluster
 from testkit.interrupting import end_in_order
-from testkit.ports import free_port
 from testkit.processes import cpu_s
 
 USER = "bench_login"
@@ -131,40 +127,9 @@ def _wait_until_open(way: Way) -> None:
 @contextlib.contextmanager
 def _pgbouncer(cluster: Cluster, folder: Path, server: int, verifier: str) -> Iterator[list[Way]]:
     """Run PgBouncer in session mode, in plaintext and with TLS; no way if there is none."""
-    program = shutil.which("pgbouncer")
-    if program is None:
-        yield []
-        return
-    home, port = folder / "pgbouncer", free_port()
-    home.mkdir()
-    (home / "users").write_text(f'"{USER}" "{verifier}"\n')
-    for file in ("ca.crt", "server.pem"):
-        shutil.copy(cluster.data_dir / "tls" / file, home / file)
-    (home / "ini").write_text(f"""
-[databases]
-* = host=127.0.0.1 port={server}
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = {port}
-unix_socket_dir =
-auth_type = scram-sha-256
-auth_file = {home / "users"}
-pool_mode = session
-server_lifetime = 0
-client_tls_sslmode = allow
-client_tls_cert_file = {home / "server.pem"}
-client_tls_key_file = {home / "server.pem"}
-""")
-    owner = pwd.getpwnam("nobody")
-    for path in (home, *home.iterdir()):
-        shutil.chown(path, owner.pw_uid, owner.pw_gid)
-    with (folder / "pgbouncer.log").open("wb") as log:
-        process = subprocess.Popen([program, "-u", "nobody", str(home / "ini")], stdout=log, stderr=log)
-    try:
-        yield [Way("PgBouncer", port, process.pid), Way("PgBouncer, TLS", port, process.pid, "require")]
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(30.0)
+    with pgbouncer(folder, server=server, users=f'"{USER}" "{verifier}"\n', tls=cluster.data_dir / "tls") as found:
+        ways = [] if found is None else [Way("PgBouncer", *found), Way("PgBouncer, TLS", *found, "require")]
+        yield ways
 
 
 async def _refused(port: int, tries: int) -> dict[str, list[float]]:

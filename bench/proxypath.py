@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from rich.table import Table
 
 from daemonkit.logs import LogSettings
 from daemonkit.toml import to_toml
-from endpointd.settings import read_settings
+from endpointd.settings import Settings, read_settings
 from testkit.cluster import ROOT, Cluster
 from testkit.interrupting import end_in_order
 from testkit.ports import free_port
@@ -141,20 +141,29 @@ def _pass_file(cluster: Cluster, folder: Path) -> Path:
 
 @contextlib.contextmanager
 def running_proxy(
-    cluster: Cluster, folder: Path, name: str, tree: Path, *, rules: tuple[str, ...] = (), tls: bool = False
+    cluster: Cluster,
+    folder: Path,
+    name: str,
+    tree: Path,
+    *,
+    rules: tuple[str, ...] = (),
+    tls: bool = False,
+    change: Callable[[Settings], Settings] = lambda settings: settings,
 ) -> Iterator[Way]:
-    """Run *tree*'s proxy with the settings of the cluster's own, on other ports."""
+    """Run *tree*'s proxy with the settings of the cluster's own, on other ports, and with what else is to *change*."""
     folder.mkdir()
     settings = read_settings(cluster.data_dir / "settings" / "endpointd.toml")
     port = free_port()
-    changed = replace(
-        settings,
-        proxy=replace(settings.proxy, name=folder.name, cache=folder / "topology.json", takeover=None),
-        writer=replace(settings.writer, port=port, rules=rules),
-        reader=replace(settings.reader, port=free_port()),
-        http=replace(settings.http, port=free_port()),
-        instances=(),
-        logs=LogSettings(level="warning"),
+    changed = change(
+        replace(
+            settings,
+            proxy=replace(settings.proxy, name=folder.name, cache=folder / "topology.json", takeover=None),
+            writer=replace(settings.writer, port=port, rules=rules),
+            reader=replace(settings.reader, port=free_port()),
+            http=replace(settings.http, port=free_port()),
+            instances=(),
+            logs=LogSettings(level="warning"),
+        )
     )
     text = to_toml(changed)
     if not tls:

@@ -1,7 +1,7 @@
 """Every way to hurt a local cluster by signals: one catalogue of what may be hit, and how.
 
 Knows processes, not what comes of it.  Disks are hurt in `smalldisk` and, where it is more than
-full, `bench.faults.disks`; networks in `bench.faults.namespaces`; by SQL, in `bench.faults.tenants` and `tests.hostile`.
+full, `bench.faults.disks`; networks in `testkit.namespaces`; by SQL, in `bench.faults.tenants` and `tests.hostile`.
 """
 
 from __future__ import annotations

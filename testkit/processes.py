@@ -75,6 +75,12 @@ def resident_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def proportional_bytes(pid: int) -> int:
+    """Return the memory of *pid*, what it shares with others by its part of it (Pss, proc(5)). Raises OSError if it is gone."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+
+
 def _stat(pid: int) -> Stat:
     stat = stat_of(pid)
     if stat is None:

@@ -48,7 +48,7 @@ def _stage(stage: Stage, folder: Path, *, pg_bin: str | None) -> Iterator[Cluste
             with on_small_disk(folder, options) as cluster:
                 yield cluster
         case Stage.NETWORK:
-            from bench.faults.network import in_namespaces
+            from testkit.spread import in_namespaces
 
             with in_namespaces(folder, pg_bin=pg_bin) as cluster:
                 yield cluster

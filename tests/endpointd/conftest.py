@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from pgtopology.document import Topology
 from pgtopology.node import Role
-from tests.endpointd.feedserver import FeedServer, document, feed_server, member
+from testkit.feedserver import FeedServer, document, feed_server, member
 from tests.endpointd.proxies import Proxy, proxy
 from tests.endpointd.servers import PASSWORD, Postgres
 

@@ -16,9 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from daemonkit.httpclient import HttpClient, HttpError
 from endpointd.admin import Health, Sessions
+from testkit.feedserver import TOKEN
 from testkit.ports import free_port
 from testkit.warm import Forked, WarmProgram
-from tests.endpointd.feedserver import TOKEN
 
 ENDPOINTD = WarmProgram("endpointd.daemon", ["--version"])
 RELAYED = ("host all all all relay", "host replication all all relay")

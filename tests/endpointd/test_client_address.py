@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from endpointd.session.clientaddress import NAME_BYTES_MAX, marked, with_address
 from pgwire.startup import StartupMessage, decode_first_packet, encode_startup, make_startup
+from testkit.feedserver import feed_server
 from tests.endpointd.conftest import Servers
-from tests.endpointd.feedserver import feed_server
 from tests.endpointd.proxies import proxy
 from tests.endpointd.test_failover import connect, value
 

@@ -12,7 +12,7 @@ from endpointd.session.startupsettings import refused_at_startup, relaxed_at_sta
 from pgtopology.desired import DesiredSettings
 from pgtopology.document import Durability
 from pgwire.startup import StartupMessage, make_startup
-from tests.endpointd.feedserver import document
+from testkit.feedserver import document
 
 OFF = ("synchronous_commit", "off")
 

@@ -19,9 +19,9 @@ import pytest
 from daemonkit.httpclient import HttpClient, HttpRefused
 from pgwire import startup
 from pgwire.messages import Backend, BackendKey, decode_report
+from testkit.feedserver import feed_server
 from testkit.ports import free_port
 from tests.endpointd.conftest import Servers, Stage
-from tests.endpointd.feedserver import feed_server
 from tests.endpointd.proxies import Proxy, proxy
 
 

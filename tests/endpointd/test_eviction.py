@@ -10,7 +10,7 @@ from endpointd.routing.table import Backend, make_table
 from pgtopology.document import Topology, TransitionKind
 from pgtopology.epoch import Epoch
 from pgtopology.node import Address, NodeName, Role
-from tests.endpointd.feedserver import document, member
+from testkit.feedserver import document, member
 
 MEMBERS = (member("n1", role=Role.PRIMARY), member("n2"), member("n3"))
 

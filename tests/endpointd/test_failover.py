@@ -29,8 +29,8 @@ from pgwire.messages import (
 )
 from pgwire.scram import MECHANISM, ScramClient, keys_of_password
 from pgwire.startup import encode_startup, make_startup
+from testkit.feedserver import FeedServer, document, feed_server, member
 from tests.endpointd.conftest import Duo
-from tests.endpointd.feedserver import FeedServer, document, feed_server, member
 from tests.endpointd.proxies import Proxy, proxy
 from tests.endpointd.servers import PASSWORD, Postgres, bin_dir, psql
 from tests.endpointd.test_doors import raw

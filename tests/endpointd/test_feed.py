@@ -24,8 +24,8 @@ from pgtopology.document import FORMAT_VERSION, Topology
 from pgtopology.node import Role
 from pgtopology.report import FeedFrame
 from pgtopology.sessions import SessionQuestion, SessionsPage
+from testkit.feedserver import TOKEN, FeedServer, document, feed_server, member
 from testkit.ports import free_port
-from tests.endpointd.feedserver import TOKEN, FeedServer, document, feed_server, member
 
 
 def topology(revision: int = 1, **changes: Any) -> Topology:

@@ -13,7 +13,7 @@ from pgtopology.node import NodeName, Role
 from pgtopology.observation import Heartbeat, Seen
 from pgtopology.report import FeedFrame
 from testkit.documents import observation
-from tests.endpointd.feedserver import document, member
+from testkit.feedserver import document, member
 
 HELD = document(member("n1", role=Role.PRIMARY), writer="n1", epoch=4, revision=9)
 

@@ -13,9 +13,9 @@ import psycopg
 import pytest
 
 from pgtopology.node import Role
+from testkit.feedserver import document, feed_server, member
 from testkit.ports import free_port
 from tests.endpointd.conftest import Duo, Servers
-from tests.endpointd.feedserver import document, feed_server, member
 from tests.endpointd.proxies import RELAYED, proxy
 from tests.endpointd.servers import bin_dir
 from tests.endpointd.test_clients import in_thread

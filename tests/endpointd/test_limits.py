@@ -11,8 +11,8 @@ import pytest
 
 from pgwire import startup
 from pgwire.messages import BackendKey
+from testkit.feedserver import feed_server
 from tests.endpointd.conftest import Duo, Servers, Stage
-from tests.endpointd.feedserver import feed_server
 from tests.endpointd.proxies import proxy
 from tests.endpointd.servers import PASSWORD
 from tests.endpointd.test_doors import raw

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from pgtopology.document import Topology
+from testkit.feedserver import feed_server
 from tests.endpointd.conftest import Servers
-from tests.endpointd.feedserver import feed_server
 from tests.endpointd.proxies import proxy
 from tests.endpointd.test_failover import connect, ended_by, value
 

@@ -13,8 +13,8 @@ import pytest
 
 from pgtopology.desired import DesiredSettings
 from pgtopology.document import Durability
+from testkit.feedserver import feed_server
 from tests.endpointd.conftest import Duo, Servers, Stage
-from tests.endpointd.feedserver import feed_server
 from tests.endpointd.proxies import Proxy, proxy
 from tests.endpointd.test_failover import connect, standing
 

@@ -12,7 +12,7 @@ from pgtopology.credentials import RoleCredential, VerifierKind, make_credential
 from pgtopology.lsn import Lsn
 from pgtopology.node import Role
 from pgwire.scram import format_verifier, make_verifier
-from tests.endpointd.feedserver import document, member
+from testkit.feedserver import document, member
 
 NONCE = bytes(range(32))
 SEED = b"\x55" * 32

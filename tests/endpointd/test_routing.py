@@ -7,7 +7,7 @@ import pytest
 from endpointd.routing.table import EMPTY, Backend, Door, eligible, make_table
 from pgtopology.document import Topology, TransitionKind
 from pgtopology.node import NodeState, Role
-from tests.endpointd.feedserver import document, member
+from testkit.feedserver import document, member
 
 
 def names(topology: Topology, door: Door, *, fallback_to_writer: bool = True) -> list[str]:

@@ -24,8 +24,8 @@ from daemonkit.principals import Scope, verifier_of
 from pgtopology.codec import decode
 from pgtopology.epoch import Epoch
 from pgtopology.sessions import SessionsEnded, SessionsPage, SessionsTold, SessionView
+from testkit.feedserver import TOKEN, document
 from tests.endpointd.conftest import Servers
-from tests.endpointd.feedserver import TOKEN, document
 from tests.endpointd.proxies import Proxy, proxy
 from tests.endpointd.test_failover import connect, sqlstate_of, value
 

@@ -19,8 +19,8 @@ from endpointd.session.conversation import Conversation
 from endpointd.session.state import State
 from pgwire import startup
 from pgwire.messages import Backend, decode_negotiation, decode_report
+from testkit.feedserver import document, feed_server
 from tests.endpointd.conftest import Servers, Stage
-from tests.endpointd.feedserver import document, feed_server
 from tests.endpointd.proxies import Proxy, proxy
 from tests.endpointd.servers import PASSWORD
 from tests.endpointd.test_doors import farewell, packet, raw

@@ -24,8 +24,8 @@ from endpointd.wire.link import Link
 from pgtopology.document import TransitionKind
 from pgtopology.node import Role
 from pgtopology.report import BackendHealth
+from testkit.feedserver import document, member
 from testkit.ports import free_port
-from tests.endpointd.feedserver import document, member
 
 LIMITS = LimitSettings(dial_timeout_s=5.0, hold_max=2)
 

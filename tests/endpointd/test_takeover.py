@@ -17,8 +17,8 @@ import pytest_asyncio
 from daemonkit.version import VERSION
 from endpointd.takeover.channel import Channel, ChannelError
 from endpointd.takeover.words import Answer, Order, Standing, Step, agreed, lacking
+from testkit.feedserver import FeedServer, feed_server
 from tests.endpointd.conftest import Servers
-from tests.endpointd.feedserver import FeedServer, feed_server
 from tests.endpointd.proxies import Proxy, proxy, successor
 
 

@@ -22,9 +22,9 @@ from endpointd.wire.tls import client_context
 from pgwire import startup
 from pgwire.messages import query
 from pgwire.startup import encode_startup, make_startup
+from testkit.feedserver import feed_server
 from tests.certificates import NAME, authority, client, server, trusting
 from tests.endpointd.conftest import Duo, Servers
-from tests.endpointd.feedserver import feed_server
 from tests.endpointd.proxies import Proxy, proxy
 from tests.endpointd.servers import PASSWORD
 from tests.endpointd.test_failover import connect, held, sqlstate_of, standing, value

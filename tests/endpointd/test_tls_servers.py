@@ -13,9 +13,9 @@ import pytest
 
 from pgtopology.document import Topology
 from pgtopology.node import Role
+from testkit.feedserver import document, feed_server, member
 from tests.certificates import authority, channels, server, shake_hands
 from tests.endpointd.conftest import Servers
-from tests.endpointd.feedserver import document, feed_server, member
 from tests.endpointd.proxies import proxy
 from tests.endpointd.servers import PASSWORD, Postgres
 from tests.endpointd.test_failover import connect, sqlstate_of, value

@@ -344,8 +344,12 @@ def test_a_switchover_waits_for_no_archive_and_no_subscriber_and_both_have_every
         try:
             until_archived(publisher, archive)
             until(lambda: not carried or is_carried(publisher.status(), "s"), "the subscriber's slot in step on every node")
-            told = decode(publisher.ctl("switchover", "--dry-run", "--json").stdout, Rehearsal)
-            assert (told.replication_sessions, told.open_count) == (2, 0)
+
+            def seen() -> tuple[int | None, int | None]:
+                told = decode(publisher.ctl("switchover", "--dry-run", "--json").stdout, Rehearsal)
+                return told.replication_sessions, told.open_count
+
+            until(lambda: seen() == (2, 0), "the archiver and the subscriber are seen, and nobody waits for them")
             assert "not waited for: 2" in publisher.ctl("switchover", "--dry-run").stdout
             before = publisher.status()
             execute(publisher, "INSERT INTO t SELECT generate_series(1, 5000)")

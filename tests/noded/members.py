@@ -48,6 +48,8 @@ from testkit.processes import send_all
 from testkit.warm import Forked, WarmProgram
 
 NODED = WarmProgram("noded.daemon", ["--version"])
+SHORT = tempfile.gettempdir() if len(tempfile.gettempdir()) <= 40 else "/tmp"
+"""Servers listen on sockets in it, whose paths must not be long."""
 TOKEN = "token-of-the-tests"
 PATHS = {
     InitOrder: "/init",
@@ -264,7 +266,7 @@ def slot_of(observation: Observation) -> str:
 @contextlib.asynccontextmanager
 async def running_members(count: int) -> AsyncGenerator[Cluster, None]:
     """Give *count* nodeds without data; everything is gone afterwards."""
-    root = Path(tempfile.mkdtemp(prefix="noded-", dir="/tmp"))
+    root = Path(tempfile.mkdtemp(prefix="noded-", dir=SHORT))
     store = root / "secrets"
     store.mkdir(mode=0o700)
     passwords = {name: secrets.token_hex(8) for name in ("superuser", "control", "replication", "probe")}

@@ -25,8 +25,8 @@ from pgtopology.node import Role
 from pgwire.messages import decode_authentication, sasl_initial_response
 from pgwire.scram import ScramClient, format_verifier, keys_of_password, make_verifier
 from pgwire.startup import encode_startup, make_startup
-from tests.endpointd.feedserver import document
-from tests.endpointd.feedserver import member as member_of
+from testkit.feedserver import document
+from testkit.feedserver import member as member_of
 from tests.noded.members import TOKEN, Cluster, Member, running_members
 
 NONCE = bytes(range(32))

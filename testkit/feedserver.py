@@ -19,7 +19,7 @@ from pgtopology.report import FeedFrame, ProxyReport
 from pgtopology.timeline import FIRST_TIMELINE, Timeline, TimelineRecord
 from testkit import documents
 
-TOKEN = "feed-token"
+TOKEN = "feed-token"  # noqa: S105 - of a manager that is none
 
 
 def member(name: str, port: int = 1, *, role: Role = Role.STANDBY, noded_port: int = 1, **changes: object) -> Member:
