@@ -19,6 +19,7 @@ from cluster_manager.operations.node_changes import NodeChanges
 from cluster_manager.provision.external import ExternalProvisioner
 from cluster_manager.provision.local import LocalProvisioner
 from cluster_manager.provision.provisioner import Provisioner
+from cluster_manager.proxies.cancels import Cancels
 from cluster_manager.proxies.feed import Feed
 from cluster_manager.proxies.inquiries import Inquiries
 from cluster_manager.record.chronicle import Chronicle
@@ -106,6 +107,7 @@ async def serve(manager: Running[ManagerSettings], secrets: Secrets) -> None:
                 rehearsals = Drills(reconciler, executor, files)
                 late_ms = life.lag.stood_still_ms
                 control = Control(reconciler, store, feed, journal, chronicle, flights, rehearsals, changes, late_ms)
+                cancels = Cancels(feed)
                 sessions = SessionsApi(Inquiries(feed), journal, epoch)
                 metrics = ManagerMetrics(reconciler, chronicle, lambda: any(not proxy.draining for proxy in feed.proxies()))
                 flights.on_ended = metrics.ended
@@ -113,7 +115,7 @@ async def serve(manager: Running[ManagerSettings], secrets: Secrets) -> None:
                     host=settings.http.host,
                     port=settings.http.port,
                     verifiers=secrets.verifiers,
-                    routes=[*control.routes(), *sessions.routes()],
+                    routes=[*control.routes(), *sessions.routes(), *cancels.routes()],
                     allowed_hosts=settings.http.allowed_hosts,
                 )
                 with registered(metrics):

@@ -37,9 +37,11 @@ from endpointd.routing.heartbeat_check import HeartbeatCheck
 from endpointd.routing.switchboard import Switchboard
 from endpointd.routing.table import Door
 from endpointd.servers.connector import Connector
-from endpointd.session.cancelling import cancel_for_colleague
+from endpointd.session.cancelling import cancel_for_others
 from endpointd.session.disconnections import Disconnections
+from endpointd.session.elsewhere import Elsewhere
 from endpointd.session.listener import Listener
+from endpointd.session.longkeys import KeyMint, Origin
 from endpointd.session.registry import SessionRegistry
 from endpointd.session.shared import Shared
 from endpointd.settings import Settings, endpoints_telling_addresses, needs_restart, read_settings, rules_of
@@ -50,6 +52,8 @@ from endpointd.takeover.words import Standing
 from endpointd.wire.identity import CertificateError
 from endpointd.wire.keeper import TlsKeeper
 from endpointd.wire.link import LINGER_S
+from pgtopology.cancels import proxy_id
+from pgtopology.report import ProxyEndpoint
 
 DRAIN_S = 3.0
 """After SIGTERM sessions may go on until their safe points for this long."""
@@ -106,12 +110,16 @@ async def _serve(
     gate = Gate(rules_of(settings), rolefeed, endpoints_telling_addresses(settings))
     path = settings.proxy.takeover
     colleagues = Colleagues(path)
-    shared = Shared(board, connector, engine, tls, gate, cancel_elsewhere=colleagues.cancel)
+    feeds: list[Feed] = []
+    own = Origin(proxy_id(settings.proxy.name), os.getpid().to_bytes(4, "big") + secrets.token_bytes(4))
+    mint = KeyMint.of_cluster(feed_token(), own)
+    elsewhere = Elsewhere(mint, colleagues.cancel, feeds)
+    shared = Shared(board, connector, engine, tls, gate, mint=mint, cancel_elsewhere=elsewhere.cancel)
     kept = cache.load()
     if kept is not None:
         get_logger().info("routing by the cached document", epoch=kept.epoch, revision=kept.revision)
         board.set_topology(kept)
-    feeds = [
+    feeds += [
         Feed(
             url,
             feed_token,
@@ -119,9 +127,11 @@ async def _serve(
             board,
             cache,
             engine=engine.name,
+            endpoints=tuple(ProxyEndpoint(name, place.host, place.port) for name, place in settings.endpoints),
             count=lambda: len(registry),
             count_relaxed=lambda: registry.relaxed_sessions(board.topology),
             answer=roster.answer,
+            cancel=partial(cancel_for_others, shared),
         )
         for url in settings.feed.urls
     ]
@@ -136,7 +146,7 @@ async def _serve(
             is_draining=incumbent.relieved.is_set(),
             sessions=len(registry),
         ),
-        partial(cancel_for_colleague, shared),
+        partial(cancel_for_others, shared),
     )
     incumbent = Incumbent(path, entrances, colleagues)
     doors = (Door.WRITER, Door.READER, *(Door.of(instance.node) for instance in settings.instances))

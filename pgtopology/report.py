@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
+from pgtopology.cancels import CancelQuestion
 from pgtopology.document import FORMAT_VERSION, Topology
 from pgtopology.epoch import Epoch, Revision
 from pgtopology.node import NodeName
@@ -29,6 +30,8 @@ class FeedFrame(msgspec.Struct, frozen=True, kw_only=True):
     questions: tuple[msgspec.Raw, ...] = ()
     """Each a SessionQuestion (sessions.py), asked once and answered beside this connection. Read one by one: a question that a
     proxy does not understand must not cost it the frame, and is not answered in part."""
+    cancels: tuple[CancelQuestion, ...] = ()
+    """Cancel requests that came to other proxies, each answered beside this connection."""
 
 
 class BackendHealth(msgspec.Struct, frozen=True):
@@ -38,11 +41,22 @@ class BackendHealth(msgspec.Struct, frozen=True):
     answers: bool
 
 
+class ProxyEndpoint(msgspec.Struct, frozen=True):
+    """Where a proxy listens for clients."""
+
+    name: str
+    """writer, reader, or a node's."""
+    host: str
+    port: int
+
+
 class ProxyReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a proxy tells of itself."""
 
     format_version: int = FORMAT_VERSION
     name: str
+    proxy: str = ""
+    """The name in its settings, which all processes of one proxy have in common; empty from an earlier version."""
     version: str
     epoch: Epoch
     """Of the document it routes by: no session of an earlier writer is left when this is published."""
@@ -56,3 +70,4 @@ class ProxyReport(msgspec.Struct, frozen=True, kw_only=True):
     is_draining: bool = False
     """Whether it lets nobody in any more: another process has taken over its endpoints."""
     backends: tuple[BackendHealth, ...] = ()
+    endpoints: tuple[ProxyEndpoint, ...] = ()

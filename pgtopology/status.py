@@ -10,6 +10,7 @@ import msgspec
 from pgtopology.document import FORMAT_VERSION
 from pgtopology.epoch import Epoch, Revision
 from pgtopology.node import NodeName, NodeState
+from pgtopology.report import ProxyEndpoint
 from pgtopology.timeline import Timeline
 
 
@@ -150,6 +151,8 @@ class ProxyStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Of these, those on the writer that may have weakened what their commits promise."""
     draining: bool = False
     """Whether another process has taken over its endpoints, and it has only the sessions that are left."""
+    endpoints: tuple[ProxyEndpoint, ...] = ()
+    """Where it listens; empty for one of an earlier version."""
 
 
 class VacuumHorizon(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ from aiohttp import WSMsgType, web
 
 from daemonkit.httpserver import ApiError
 from daemonkit.logs import get_logger
+from pgtopology.cancels import CancelQuestion, proxy_id
 from pgtopology.codec import MessageError, decode, encode
 from pgtopology.document import Topology
 from pgtopology.epoch import NO_EPOCH, NO_REVISION, Epoch, Revision
@@ -39,6 +40,8 @@ class _Connected:
     report: ProxyReport | None = None
     questions: list[msgspec.Raw] = field(default_factory=list)
     """To be asked by the next frame."""
+    cancels: list[CancelQuestion] = field(default_factory=list)
+    """Likewise."""
     lent_at_s: float = float("-inf")
     """When it was last sent a frame, on the manager's clock."""
 
@@ -74,6 +77,7 @@ class Feed:
                 engine=report.engine,
                 relaxed_sessions=report.relaxed_sessions,
                 draining=report.is_draining,
+                endpoints=report.endpoints,
             )
             for report in sorted(reports, key=lambda report: report.name)
         )
@@ -85,6 +89,20 @@ class Feed:
             connected.questions.append(msgspec.Raw(question))
             connected.changed.set()
         return sorted(connected.name for connected in asked)
+
+    def ask_to_cancel(self, question: CancelQuestion, *, asker: str, owner: bytes | None) -> int:
+        """Give *question* to the processes of the proxy with the id *owner*, or of all but *asker*; return to how many.
+
+        Those of an earlier version do not say whose processes they are, and would not answer.
+        """
+        asked = 0
+        for each in self._connected:
+            proxy = each.report.proxy if each.report is not None else ""
+            if proxy and (proxy != asker if owner is None else proxy_id(proxy) == owner):
+                each.cancels.append(question)
+                each.changed.set()
+                asked += 1
+        return asked
 
     def seen(self) -> tuple[Epoch, Revision]:
         """Return the greatest (epoch, revision) that a connected proxy reports."""
@@ -131,6 +149,7 @@ class Feed:
             connected.changed.clear()
             document = self._document
             questions, connected.questions = tuple(connected.questions), []
+            cancels, connected.cancels = tuple(connected.cancels), []
             frame = FeedFrame(
                 lease_ms=min(FRAME_LEASE_MS, self._lease_ms()),
                 echo_ms=connected.report.clock_ms if connected.report is not None else None,
@@ -138,6 +157,7 @@ class Feed:
                 revision=document.revision if document is not None else NO_REVISION,
                 document=document if document is not sent else None,
                 questions=questions,
+                cancels=cancels,
             )
             async with asyncio.timeout(SEND_TIMEOUT_S):
                 await socket.send_str(encode(frame).decode())
@@ -155,6 +175,7 @@ class Feed:
                 break
             try:
                 before, connected.report = connected.report, decode(message.data, ProxyReport)
+                connected.name = connected.report.name[:NAME_CHARACTERS_MAX]  # one that drains has another from then on
                 if before is None:
                     connected.changed.set()  # only now can a frame vouch for anything
                 if before is None or before.epoch != connected.report.epoch:

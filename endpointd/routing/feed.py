@@ -7,7 +7,7 @@ vouches for the writer.  A document is taken only if it may replace the present 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import aiohttp
@@ -18,9 +18,10 @@ from daemonkit.logs import get_logger
 from daemonkit.version import VERSION
 from endpointd.routing.freshness import lease_until
 from endpointd.routing.switchboard import Switchboard
+from pgtopology.cancels import CANCELLED_PATH, CANCELS_PATH, CARRY_S, CancelAnswer, CancelDone, CancelQuestion, CancelWish
 from pgtopology.codec import MessageError, decode, encode
 from pgtopology.document import Topology
-from pgtopology.report import FeedFrame, ProxyReport
+from pgtopology.report import FeedFrame, ProxyEndpoint, ProxyReport
 from pgtopology.sessions import ANSWERS_PATH, SessionQuestion, SessionsPage
 from pgtopology.succession import may_replace
 
@@ -32,6 +33,8 @@ REPORT_S = 0.5
 SEND_TIMEOUT_S = 2.0
 ANSWERING_MAX = 16
 """Questions at once; a manager has fewer open."""
+CANCELLING_MAX = 64
+"""Likewise."""
 PAGE_TIMEOUT_S = 6.0
 """For one page of an answer: whoever asked may read slowly, and the manager waits for that."""
 
@@ -39,6 +42,10 @@ PAGE_TIMEOUT_S = 6.0
 def document_cache(path: Path) -> Kept[Topology]:
     """Return the copy of the last document in *path*, so that a restarted proxy routes while all managers are dead."""
     return Kept(path, "document", encode=encode, decode=lambda data: decode(data, Topology))
+
+
+async def _nobodys(_packet: bytes) -> bool:
+    return False
 
 
 class FeedLost(Exception):  # noqa: N818 - the name says what happened
@@ -57,14 +64,17 @@ class Feed:
         cache: Kept[Topology],
         *,
         engine: str,
+        endpoints: tuple[ProxyEndpoint, ...] = (),
         count: Callable[[], int],
         count_relaxed: Callable[[], int],
         answer: Callable[[SessionQuestion], AsyncIterator[SessionsPage]],
+        cancel: Callable[[bytes], Awaitable[bool]] = _nobodys,
     ) -> None:
         """*token* is asked at each connection.
 
         *count* returns the number of sessions, *count_relaxed* that of those whose commits may not be covered; *answer* does
-        what a manager asks about them.
+        what a manager asks about them; *cancel* carries a cancel request out that came to another proxy, if one of our sessions
+        has its key, and returns whether one has.
         """
         self.url = url
         self.heard_at = float("-inf")
@@ -77,10 +87,16 @@ class Feed:
         self._board = board
         self._cache = cache
         self._engine = engine
+        self._endpoints = endpoints
         self._count = count
         self._count_relaxed = count_relaxed
         self._answer = answer
+        self._cancel = cancel
         self._answering = 0
+        self._cancelling = 0
+        self._client: HttpClient | None = None
+        """While the manager answers."""
+        self._proxy = name
         self._loop = asyncio.get_running_loop()
         self._cause = asyncio.Event()
         self._log = get_logger(manager=url)
@@ -107,14 +123,40 @@ class Feed:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._report(socket))
                     group.create_task(self._watch_board())
-                    await self._receive(socket, lambda question: group.create_task(self._reply(client, question)))
+                    self._client = client
+                    await self._receive(
+                        socket,
+                        lambda question: group.create_task(self._reply(client, question)),
+                        lambda question: group.create_task(self._carry(client, question)),
+                    )
             except* TimeoutError:
                 lost.append("the manager is silent")
             except* (OSError, aiohttp.ClientError, MessageError, FeedLost) as errors:
                 lost += [str(error) or type(error).__name__ for error in errors.exceptions]
+            finally:
+                self._client = None
         raise FeedLost(", ".join(lost))
 
-    async def _receive(self, socket: aiohttp.ClientWebSocketResponse, asked: Callable[[SessionQuestion], object]) -> None:
+    async def forward_cancel(self, packet: bytes, owner: bytes | None) -> bool | None:
+        """Have a cancel request carried out by the proxy with the id *owner*, or by whichever other one has its session.
+
+        Return whether there was one; None if this manager does not answer.
+        """
+        if self._client is None:
+            return None
+        wish = CancelWish(proxy=self._proxy, packet=packet, owner=owner)
+        try:
+            return decode(await self._client.post(CANCELS_PATH, encode(wish), timeout_s=CARRY_S), CancelDone).found
+        except (HttpError, MessageError) as error:
+            self._log.debug("a cancel request was not forwarded", reason=str(error))
+            return None
+
+    async def _receive(
+        self,
+        socket: aiohttp.ClientWebSocketResponse,
+        asked: Callable[[SessionQuestion], object],
+        asked_to_cancel: Callable[[CancelQuestion], object],
+    ) -> None:
         while True:
             async with asyncio.timeout(SILENCE_S):
                 message = await socket.receive()
@@ -124,6 +166,9 @@ class Feed:
             self._take(frame)
             for question in frame.questions:
                 self._hear(bytes(question), asked)
+            for cancel in frame.cancels:
+                if self._cancelling < CANCELLING_MAX:
+                    asked_to_cancel(cancel)
             self.heard_at = self._loop.time()
             self._cause.set()
 
@@ -169,6 +214,17 @@ class Feed:
         finally:
             self._answering -= 1
 
+    async def _carry(self, client: HttpClient, question: CancelQuestion) -> None:
+        """Carry out a cancel request that came to another proxy, if it is for us, and say whether it was."""
+        self._cancelling += 1
+        try:
+            answer = CancelAnswer(id=question.id, found=await self._cancel(question.packet))
+            await client.post(CANCELLED_PATH, encode(answer), timeout_s=SEND_TIMEOUT_S)
+        except HttpError as error:
+            self._log.debug("nobody waits any more for a cancel request", reason=str(error))
+        finally:
+            self._cancelling -= 1
+
     async def _report(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         """Say how things stand, in answer to every frame and at every change."""
         board = self._board
@@ -176,6 +232,7 @@ class Feed:
             self._cause.clear()
             report = ProxyReport(
                 name=self.name,
+                proxy=self._proxy,
                 is_draining=self.is_draining,
                 version=VERSION,
                 epoch=board.settled_epoch,
@@ -185,6 +242,7 @@ class Feed:
                 relaxed_sessions=self._count_relaxed(),
                 engine=self._engine,
                 backends=board.backends(),
+                endpoints=self._endpoints if not self.is_draining else (),
             )
             async with asyncio.timeout(SEND_TIMEOUT_S):
                 await socket.send_str(encode(report).decode())

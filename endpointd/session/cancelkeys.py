@@ -1,41 +1,52 @@
-"""Which server a cancel key belongs to.
+"""Which servers a cancel key belongs to.
 
-In this form a client holds the backend's own key, so the table maps it to where the backend is.  Two servers may hand out
-the same process number and, once in four billion, the same secret with it: then both are told, as both are the key's.
-Pure; bounded by the number of sessions.
+A client has either a key that we made (longkeys) or, where its protocol has no room for one, the server's own.  Two servers may
+hand out the same process number and, once in four billion, the same four bytes with it: then both are told, as both are the
+key's.  Pure; bounded by the number of sessions.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from pgtopology.node import Address
 from pgwire.messages import BackendKey
+
+
+@dataclass(frozen=True, slots=True)
+class Cancellable:
+    """Where a session can be cancelled, and by what."""
+
+    address: Address
+    key: BackendKey
+    """The server's own."""
 
 
 class CancelKeys:
     """The keys of the sessions that live."""
 
     def __init__(self) -> None:
-        self._owners: dict[BackendKey, dict[int, Address]] = {}
+        self._owners: dict[BackendKey, dict[int, Cancellable]] = {}
 
     def __len__(self) -> int:
         return len(self._owners)
 
-    def add(self, key: BackendKey, session: int, address: Address) -> None:
-        """Remember that *key* is *session*'s, whose server listens at *address*."""
-        self._owners.setdefault(key, {})[session] = address
+    def add(self, told: BackendKey, session: int, at: Cancellable) -> None:
+        """Remember that the client of *session* was *told* this key."""
+        self._owners.setdefault(told, {})[session] = at
 
-    def remove(self, key: BackendKey, session: int) -> None:
+    def remove(self, told: BackendKey, session: int) -> None:
         """Forget the key of an ended session."""
-        owners = self._owners.get(key)
+        owners = self._owners.get(told)
         if owners is not None:
             owners.pop(session, None)
             if not owners:
-                del self._owners[key]
+                del self._owners[told]
 
-    def find(self, key: BackendKey) -> tuple[Address, ...]:
-        """Return where a cancel request with *key* must go; empty for a stranger's."""
-        return tuple(dict.fromkeys(self._owners.get(key, {}).values()))
+    def find(self, told: BackendKey) -> tuple[Cancellable, ...]:
+        """Return where a cancel request with the key *told* must go; empty for a stranger's."""
+        return tuple(dict.fromkeys(self._owners.get(told, {}).values()))
 
-    def sessions(self, key: BackendKey) -> tuple[int, ...]:
-        """Return the sessions that a cancel request with *key* may stop."""
-        return tuple(self._owners.get(key, ()))
+    def sessions(self, told: BackendKey) -> tuple[int, ...]:
+        """Return the sessions that a cancel request with the key *told* may stop."""
+        return tuple(self._owners.get(told, ()))

@@ -6,71 +6,72 @@ import asyncio
 import contextlib
 
 from endpointd import metrics
+from endpointd.session.cancelkeys import Cancellable
+from endpointd.session.longkeys import is_long
 from endpointd.session.shared import Shared
 from endpointd.wire.dial import dial
 from endpointd.wire.link import Inbox, Link
-from pgtopology.node import Address
+from pgtopology.cancels import CARRY_S
 from pgwire.errors import WireError
 from pgwire.messages import BackendKey
 from pgwire.startup import CancelRequest, decode_first_packet, encode_cancel
 
-CANCEL_TIMEOUT_S = 5.0
-"""PostgreSQL answers a cancel request by closing; nobody waits for it longer than this, nor for its turn."""
-
 
 async def cancel(shared: Shared, key: BackendKey, packet: bytes) -> None:
-    """Carry out a client's request *packet*, whose key is *key*: here, or by whoever of our name has the session."""
-    is_known = await cancel_here(shared, key, packet)
+    """Carry out a client's request *packet*, whose key is *key*: here, or by whoever has the session."""
+    is_known = await cancel_here(shared, key)
     if not is_known:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CANCEL_TIMEOUT_S), shared.cancels:
-                is_known = await shared.cancel_elsewhere(packet)
+            async with asyncio.timeout(CARRY_S):
+                is_known = await shared.cancel_elsewhere(key, packet)
     metrics.CANCELS.labels("yes" if is_known else "no").inc()
 
 
-async def cancel_for_colleague(shared: Shared, packet: bytes) -> bool:
-    """Carry out a request that came to another process of our name; return whether one of our sessions has its key."""
+async def cancel_for_others(shared: Shared, packet: bytes) -> bool:
+    """Carry out a request that came to another process or proxy; return whether one of our sessions has its key."""
     try:
         first = decode_first_packet(packet)
     except WireError:
         return False
-    return isinstance(first, CancelRequest) and await cancel_here(shared, first.key, packet)
+    return isinstance(first, CancelRequest) and await cancel_here(shared, first.key)
 
 
-async def cancel_here(shared: Shared, key: BackendKey, packet: bytes) -> bool:
+async def cancel_here(shared: Shared, key: BackendKey) -> bool:
     """Carry out a request for one of our own sessions; return whether one has *key*."""
+    if is_long(key) and shared.mint.origin_of(key) != shared.mint.origin:
+        return False  # found out in a time that tells nothing of the keys there are
     keys, engine = shared.keys, shared.engine
-    addresses, sessions = keys.find(key), keys.sessions(key)
-    if not addresses:
+    found, sessions = keys.find(key), keys.sessions(key)
+    if not found:
         return False
     for session in sessions:
         engine.cancel_begins(session)
     try:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CANCEL_TIMEOUT_S), shared.cancels:
-                for address in addresses:
-                    await _carry(shared, packet, address)
+            async with asyncio.timeout(CARRY_S), shared.cancels:
+                for each in found:
+                    await _carry(shared, each)
     finally:
         for session in sessions:
             engine.cancel_ended(session)
     return True
 
 
-async def cancel_at_server(shared: Shared, key: BackendKey, address: Address) -> None:
+async def cancel_at_server(shared: Shared, at: Cancellable) -> None:
     """Cancel what a server is still busy with for a session that is over: else it would go on until it has an answer."""
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(CANCEL_TIMEOUT_S), shared.cancels:
-            await _carry(shared, encode_cancel(key), address)
+        async with asyncio.timeout(CARRY_S), shared.cancels:
+            await _carry(shared, at)
 
 
-async def _carry(shared: Shared, packet: bytes, address: Address) -> None:
+async def _carry(shared: Shared, at: Cancellable) -> None:
     """Give a cancel request to a server, and wait until it has closed: the client may rely on that order."""
-    link = await dial(address, asyncio.timeout(shared.board.limits.dial_timeout_s), shared.tls)
+    link = await dial(at.address, asyncio.timeout(shared.board.limits.dial_timeout_s), shared.tls)
     if not isinstance(link, Link):
         return
     closed = asyncio.Event()
     link.receiver = Inbox(link, closed.set)
-    link.write(packet)
+    link.write(encode_cancel(at.key))
     try:
         await closed.wait()
     finally:

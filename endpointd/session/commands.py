@@ -187,6 +187,8 @@ class Relay:
     """What the server said behind its ReadyForQuery."""
     client_rest: bytes = b""
     """What the client said that the server was not given yet."""
+    key_told: BackendKey | None = None
+    """What the client was told instead of *key*; None: that, since its protocol has no room for ours."""
 
 
 @dataclass(frozen=True, slots=True)

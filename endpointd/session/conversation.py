@@ -59,6 +59,7 @@ from endpointd.session.commands import (
     ToServer,
     UpgradeTls,
 )
+from endpointd.session.longkeys import MINOR
 from endpointd.session.state import WITHOUT_SERVER, State
 from endpointd.wire.tls import Facts
 from pgwire import startup
@@ -69,8 +70,10 @@ from pgwire.messages import (
     AuthenticationKind,
     BackendKey,
     Frontend,
+    backend_key_data,
     decode_authentication,
     decode_backend_key,
+    decode_negotiation,
     decode_parameter_status,
     decode_report,
     encode_authentication,
@@ -105,6 +108,7 @@ class Conversation:
         self,
         admit: Callable[[startup.StartupMessage], Refusal | None] = lambda _: None,
         *,
+        key_told: Callable[[BackendKey], BackendKey | None] = lambda _: None,
         offers_tls: bool = False,
         requires_tls: bool = False,
         client_host: str = "",
@@ -112,6 +116,8 @@ class Conversation:
     ) -> None:
         """*admit* is asked whether there is room for a client whom a server has just found to be who it says it is.
 
+        *key_told* returns the cancel key that a client is told instead of the server's, if its protocol has room for one of
+        ours.
         *offers_tls*: whoever asks for TLS gets it; *requires_tls*: whoever does not is refused, in the name of *client_host*.
         *tells_address*: servers are given that as part of the application_name.
         """
@@ -121,6 +127,7 @@ class Conversation:
         self.encrypted: Facts | None = None
         """What TLS has agreed on with the client."""
         self._admit = admit
+        self._key_for_client = key_told
         self._offers_tls = offers_tls
         self._requires_tls = requires_tls
         self._client_host = client_host
@@ -139,6 +146,9 @@ class Conversation:
         self._backend: Backend | None = None
         self._server_is_encrypted = False
         self._key: BackendKey | None = None
+        self._key_told: BackendKey | None = None
+        self._servers_minor = startup.MINOR_KNOWN
+        """Of the protocol, as a server has told the client."""
         self._exchange: Exchange | None = None
         self._proven: Proven | None = None
         """If the client has convinced us; what a server asks for is then ours to answer."""
@@ -346,7 +356,7 @@ class Conversation:
             return commands + self._refuse(refusal.not_understood(error))
         del self._server[:pos]
         if self.state is State.RELAYING:
-            commands.append(Relay(self._key, bytes(self._server), bytes(self._client)))
+            commands.append(Relay(self._key, bytes(self._server), bytes(self._client), self._key_told))
             self._forget()
         return commands
 
@@ -374,13 +384,23 @@ class Conversation:
                 if self._is_in_disguise(payload):
                     return self._server_gone(None)
             case Kind.BACKEND_KEY_DATA:
-                self._key = decode_backend_key(payload)
+                return self._told_key(decode_backend_key(payload))
+            case Kind.NEGOTIATE_PROTOCOL_VERSION:
+                self._servers_minor = decode_negotiation(payload)[0] & 0xFFFF
             case Kind.READY_FOR_QUERY:
                 self.state = State.RELAYING
             case _:
                 pass
         self._kept_back += message(kind, payload)
         return self._tell() if self.state in (State.AUTHENTICATING, State.RELAYING) else []
+
+    def _told_key(self, key: BackendKey) -> list[Command]:
+        """Keep the server's *key* to ourselves, if the client's protocol has room for one of ours."""
+        assert self.startup is not None
+        is_long = min(self.startup.minor, self._servers_minor) >= MINOR
+        self._key, self._key_told = key, self._key_for_client(key) if is_long else None
+        self._kept_back += backend_key_data(self._key_told or key)
+        return []
 
     def _log_in(self, login: ServerLogin, asked: Authentication) -> list[Command]:
         """Answer a server in the client's name, by the key that the client's proof gave away."""
@@ -439,7 +459,8 @@ class Conversation:
         return self._look_again(Connect(failed))
 
     def _look_again(self, connect: Connect) -> list[Command]:
-        self._backend = self._key = self._server_login = None
+        self._backend = self._key = self._key_told = self._server_login = None
+        self._servers_minor = startup.MINOR_KNOWN
         self._server.clear()
         self._kept_back.clear()
         self.state = State.CONNECTING

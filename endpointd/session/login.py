@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from dataclasses import dataclass, replace
 from typing import assert_never
 
@@ -18,6 +19,7 @@ from endpointd.refusal import Refusal
 from endpointd.relay.relaxed import Relaxed
 from endpointd.routing.switchboard import Evictable
 from endpointd.routing.table import Backend, Door
+from endpointd.session.cancelkeys import Cancellable
 from endpointd.session.cancelling import cancel
 from endpointd.session.commands import (
     Cancel,
@@ -44,6 +46,7 @@ from endpointd.session.commands import (
 )
 from endpointd.session.conversation import Conversation, State
 from endpointd.session.identification import Identification
+from endpointd.session.longkeys import SECRET_BYTES
 from endpointd.session.shared import Shared
 from endpointd.session.startupsettings import refused_at_startup, relaxed_at_startup
 from endpointd.wire.link import Inbox, Link
@@ -62,7 +65,9 @@ class Established:
 
     server: Link
     backend: Backend
-    key: BackendKey | None
+    cancellable: Cancellable | None
+    key_told: BackendKey | None
+    """By which its client cancels."""
     watch: Relaxed | None
     """See Engine.add."""
     server_rest: bytes
@@ -90,6 +95,7 @@ class Login:
         self._identity = shared.tls.clients
         self._conversation = Conversation(
             self._take_place,
+            key_told=lambda key: shared.mint.issue(key.pid, secrets.token_bytes(SECRET_BYTES)),
             offers_tls=self._identity is not None,
             requires_tls=shared.tls.is_required,
             client_host=client.host,
@@ -202,7 +208,8 @@ class Login:
         assert inbox is not None
         assert backend is not None
         server_rest, client_rest = relay.server_rest + inbox.take(), relay.client_rest + self._client_inbox.take()
-        return Established(server, backend, relay.key, self._watch, server_rest, client_rest)
+        cancellable = Cancellable(backend.address, relay.key) if relay.key is not None else None
+        return Established(server, backend, cancellable, relay.key_told or relay.key, self._watch, server_rest, client_rest)
 
     # What happens
 

@@ -101,7 +101,8 @@ class Session:
     @property
     def backend_pid(self) -> int | None:
         """The process of its server, while there is a relay to it."""
-        return self._relayed.key.pid if self._relayed is not None and self._relayed.key is not None else None
+        at = self._relayed.cancellable if self._relayed is not None else None
+        return at.key.pid if at is not None else None
 
     @property
     def waits(self) -> str | None:
@@ -221,8 +222,8 @@ class Session:
             if established is not None:
                 self._relay(established)
                 await self._over.wait()
-                if self._leaves_work and established.key is not None:
-                    await cancel_at_server(self._shared, established.key, established.backend.address)
+                if self._leaves_work and established.cancellable is not None:
+                    await cancel_at_server(self._shared, established.cancellable)
         except Exception:
             # The one broad except, around one unit of work: a fault of ours ends one session and is seen.
             metrics.BUGS.inc()
@@ -240,8 +241,8 @@ class Session:
             self._end = (self._why.message, self._why.kind)
             self._over.set()
             return
-        if established.key is not None:
-            self._shared.keys.add(established.key, self.number, established.backend.address)
+        if established.cancellable is not None and established.key_told is not None:
+            self._shared.keys.add(established.key_told, self.number, established.cancellable)
         metrics.SESSIONS_OPENED.labels(self.door, established.backend.node).inc()
         metrics.LOGIN_SECONDS.labels(self.door).observe(self._loop.time() - self.opened_at)
         self._relayed, self._had_relay = established, True
@@ -350,8 +351,8 @@ class Session:
             self._drop()
         elif not self._had_relay:
             self._close_ends(established)
-        if established is not None and established.key is not None:
-            self._shared.keys.remove(established.key, self.number)
+        if established is not None and established.key_told is not None:
+            self._shared.keys.remove(established.key_told, self.number)
         self._shared.board.release(self.number)
         self._shared.quota.give_back(self.number)
 

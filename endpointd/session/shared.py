@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -11,16 +12,24 @@ from endpointd.relay.engine import Engine
 from endpointd.routing.switchboard import Switchboard
 from endpointd.servers.connector import Connector
 from endpointd.session.cancelkeys import CancelKeys
+from endpointd.session.longkeys import PROCESS_ID_BYTES, KeyMint, Origin
 from endpointd.session.quota import Quota
 from endpointd.wire.keeper import TlsKeeper
+from pgtopology.cancels import PROXY_ID_BYTES
+from pgwire.messages import BackendKey
 
 CANCELS_MAX = 64
 """On their way to servers at once: a storm of them must not take the servers' connections. The others wait their turn."""
 
 
-async def nobody_else(_packet: bytes) -> bool:
-    """Know no other process that could have the session of a cancel request."""
+async def nobody_else(_key: BackendKey, _packet: bytes) -> bool:
+    """Know nobody else who could have the session of a cancel request."""
     return False
+
+
+def mint_of_nobody() -> KeyMint:
+    """Return a mint whose keys nobody else knows."""
+    return KeyMint.of_cluster(secrets.token_hex(16), Origin(bytes(PROXY_ID_BYTES), bytes(PROCESS_ID_BYTES)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +43,7 @@ class Shared:
     gate: Gate
     quota: Quota = field(default_factory=Quota)
     keys: CancelKeys = field(default_factory=CancelKeys)
-    cancel_elsewhere: Callable[[bytes], Awaitable[bool]] = nobody_else
+    mint: KeyMint = field(default_factory=mint_of_nobody)
+    cancel_elsewhere: Callable[[BackendKey, bytes], Awaitable[bool]] = nobody_else
     """Has a cancel request carried out whose key is none of ours; returns whether anybody knew it."""
     cancels: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CANCELS_MAX))

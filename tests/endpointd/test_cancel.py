@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from endpointd.session.cancelkeys import CancelKeys
+from endpointd.session.cancelkeys import CancelKeys, Cancellable
 from pgtopology.node import Address
 from pgwire.messages import BackendKey
 
 KEY = BackendKey(7, b"abcd")
-HERE, THERE = Address("h", 1), Address("h", 2)
+HERE, THERE = Cancellable(Address("h", 1), KEY), Cancellable(Address("h", 2), BackendKey(7, b"efgh"))
 
 
 def test_a_key_leads_to_its_server_while_the_session_lives() -> None:

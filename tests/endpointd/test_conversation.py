@@ -93,6 +93,28 @@ def test_a_login_by_scram_is_relayed_word_by_word() -> None:
     play.on(ServerSent(OK)).on(ServerSent(ABOUT)).on(ServerSent(READY), ToClient(OK + ABOUT + READY), Relay(KEY, b""))
 
 
+HELLO_3_2 = startup.encode_startup(startup.make_startup("u", "d", version=3 << 16 | 2))
+OURS = m.BackendKey(77, b"a key of ours, as long as we like")
+
+
+def at_server(hello: bytes) -> Play:
+    """Return a conversation whose client has said *hello* and whose server has it."""
+    play = Play(key_told=lambda key: OURS if key == KEY else None)
+    return play.on(ClientSent(hello), Identify()).on(LeftToServer(), Connect()).on(Connected(WRITER), ToServer(hello))
+
+
+def test_a_client_with_room_for_our_key_gets_it_and_the_servers_stays_with_us() -> None:
+    told = m.backend_key_data(OURS) + READY
+    at_server(HELLO_3_2).on(ServerSent(OK + m.backend_key_data(KEY) + READY), ToClient(OK + told), Relay(KEY, b"", b"", OURS))
+
+
+def test_a_client_without_room_for_it_gets_the_servers() -> None:
+    told = OK + m.backend_key_data(KEY) + READY
+    at_server(HELLO).on(ServerSent(told), ToClient(told), Relay(KEY, b""))
+    offer = m.negotiate_protocol_version(0)
+    at_server(HELLO_3_2).on(ServerSent(offer + told), ToClient(offer + told), Relay(KEY, b""))
+
+
 def test_who_was_authenticated_and_finds_no_room_is_refused_and_a_stranger_takes_none() -> None:
     full = refusal.too_many_for_user("u")
     asked: list[str] = []
