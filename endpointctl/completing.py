@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -25,6 +26,15 @@ def nodes(context: typer.Context, incomplete: str) -> list[str]:
 def doors(context: typer.Context, incomplete: str) -> list[str]:
     """Return the endpoints' and nodes' names that begin with *incomplete*."""
     return _beginning(incomplete, ["writer", "reader", *_nodes(context)])
+
+
+def proxies(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the proxies' names that begin with *incomplete*."""
+    try:
+        count = int(_plan(context).get("proxy_count", 1))
+    except (TypeError, ValueError):
+        return []
+    return _beginning(incomplete, [f"proxy-{number}" for number in range(1, count + 1)])
 
 
 def logs(context: typer.Context, incomplete: str) -> list[str]:
@@ -44,10 +54,17 @@ def _directory(context: typer.Context) -> Path:
 
 def _nodes(context: typer.Context) -> list[str]:
     try:
-        plan = json.loads((_directory(context) / "cluster.json").read_text())
-        return [str(node["name"]) for node in plan["nodes"]]
-    except (OSError, ValueError, KeyError, TypeError):
+        return [str(node["name"]) for node in _plan(context)["nodes"]]
+    except (KeyError, TypeError):
         return []
+
+
+def _plan(context: typer.Context) -> dict[str, Any]:
+    try:
+        plan = json.loads((_directory(context) / "cluster.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return plan if isinstance(plan, dict) else {}
 
 
 def _beginning(incomplete: str, words: list[str]) -> list[str]:

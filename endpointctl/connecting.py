@@ -68,6 +68,15 @@ def dsn(
     tls: Annotated[
         bool, typer.Option("--tls", help="Of an endpoint, so that libpq encrypts, and verifies whom it talks to.")
     ] = False,
+    proxy: Annotated[
+        str | None,
+        typer.Option(
+            "--proxy",
+            metavar="NAME",
+            help="Of an endpoint, at this proxy, such as proxy-2 (proxy-1).",
+            autocompletion=completing.proxies,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As an object: uri, host, port, user, dbname, passfile.")] = False,
 ) -> None:
     """Print the URI of an endpoint or a node."""
@@ -78,7 +87,7 @@ def dsn(
     from endpointctl.superuser import require_known_password
 
     layout, plan = local_cluster(target)
-    found = find_door(layout, plan, door, tls=tls)
+    found = find_door(layout, plan, door, tls=tls, proxy=proxy)
     user, database = user or USER, database or DATABASE
     password: str | None = None
     if with_password:

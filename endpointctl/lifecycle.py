@@ -27,6 +27,10 @@ def up(
     nodes: Annotated[
         int | None, typer.Option("--nodes", callback=within(1, 16), help="PostgreSQL servers: 1, 2, 3 or 5 (3).")
     ] = None,
+    proxies: Annotated[
+        int | None,
+        typer.Option("--proxies", callback=within(1, 4), help="Proxies, each with endpoints of its own: 1 to 4 (1)."),
+    ] = None,
     config: Annotated[
         str | None,
         typer.Option(
@@ -69,6 +73,7 @@ def up(
     layout = Layout(target.data_dir)
     wishes = Wishes(
         node_count=nodes,
+        proxy_count=proxies,
         base_port=_read_base_port(base_port),
         pg_bin=Path(pg_bin).expanduser() if pg_bin is not None else None,
         preferences=load_preferences(Path(config).expanduser() if config is not None else None),

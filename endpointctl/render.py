@@ -243,11 +243,14 @@ def _endpoints(status: Status) -> list[RenderableType]:
 def _proxies(status: Status) -> list[RenderableType]:
     if not status.proxies:
         return [Text("no proxy reports: the endpoints do not answer")]
-    return [Text(_proxy(proxy)) for proxy in status.proxies]
+    several = sum(not proxy.draining for proxy in status.proxies) > 1
+    return [Text(_proxy(proxy, several=several)) for proxy in status.proxies]
 
 
-def _proxy(proxy: ProxyStatus) -> str:
+def _proxy(proxy: ProxyStatus, *, several: bool) -> str:
     text = f"{proxy.name}: {proxy.sessions} sessions, routes by epoch {proxy.epoch}, {proxy.engine} engine"
+    if proxy.endpoints and several:
+        text += "".join(f", {one.name} {one.host}:{one.port}" for one in proxy.endpoints)
     if proxy.draining:
         text += ", draining: another process has taken over"
     if proxy.relaxed_sessions:

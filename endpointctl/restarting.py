@@ -1,4 +1,4 @@
-"""`restart`: every PostgreSQL server is restarted, one after another, while the cluster serves; `restart proxy`: the proxy.
+"""`restart`: every PostgreSQL server is restarted, one after another, while the cluster serves; `restart proxy`: the proxies.
 
 Standbys first, each only while the quorum does without it; then the writer hands over to one of them, which restarts it.  The
 order is also what greater settings need: no standby may have less than its writer.  What is left to do is read from the
@@ -16,14 +16,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from daemonkit.exits import Failure, Unfinished, WrongUsage
-from endpointctl import output
+from endpointctl import completing, output
 from endpointctl.options import Target, command
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from daemonkit.oneshot import OneShotClient
+    from deployment.local.layout import Layout
+    from deployment.local.plan import PlannedProxy
     from pgtopology.status import NodeStatus, Status
+    from pgtopology.supervision import ProgramReport
 
 RESTART_TIMEOUT_S = 600.0
 ORDER_TIMEOUT_S = 70.0
@@ -53,7 +56,13 @@ def _proxy_or_nothing(value: str | None) -> str | None:
 def restart(
     target: Target,
     what: Annotated[
-        str | None, typer.Argument(metavar="proxy", callback=_proxy_or_nothing, help="The proxy; else all of PostgreSQL.")
+        str | None, typer.Argument(metavar="proxy", callback=_proxy_or_nothing, help="The proxies; else all of PostgreSQL.")
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME", help="Of one proxy, such as proxy-2; else each in turn.", autocompletion=completing.proxies
+        ),
     ] = None,
     rolling: Annotated[bool, typer.Option("--rolling", help="One node after another; there is no other way.")] = True,
     only_pending: Annotated[
@@ -64,7 +73,7 @@ def restart(
 ) -> None:
     """Restart PostgreSQL on every node, one after another, or the proxy.
 
-    The writer hands over to a node that was restarted. An interrupted restart is finished by the same command. The proxy is
+    The writer hands over to a node that was restarted. An interrupted restart is finished by the same command. Each proxy is
     relieved by another process: no connection is refused, and its sessions live on.
     """
     import asyncio
@@ -73,10 +82,12 @@ def restart(
     from endpointctl.api import fetch_status, manager
 
     del rolling
+    if name is not None and what is None:
+        raise WrongUsage("a name is that of a proxy", hint="`endpointctl restart proxy NAME`")
     if what is not None:
         if only_pending:
             raise WrongUsage("--only-pending is about PostgreSQL's settings", hint="leave it out, or leave out proxy")
-        asyncio.run(_restart_proxy(target, dry_run=dry_run, as_json=as_json))
+        asyncio.run(_restart_proxies(target, name, dry_run=dry_run, as_json=as_json))
         return
 
     def say(line: str) -> None:
@@ -113,35 +124,51 @@ def restart(
     asyncio.run(run())
 
 
-async def _restart_proxy(target: Target, *, dry_run: bool, as_json: bool) -> None:
-    """Have the supervisor start another process of the proxy, which takes over. Raises Failure, Unfinished."""
+async def _restart_proxies(target: Target, name: str | None, *, dry_run: bool, as_json: bool) -> None:
+    """Have the supervisor start another process of the proxy called *name*, or of each in turn, which takes over.
+
+    Raises Failure, Unfinished.
+    """
     import json
 
-    from daemonkit.linesocket import PeerGone, PeerSilent, ask
-    from deployment.local.layout import Layout
-    from deployment.local.plan import PROXY_PROGRAM
-    from pgtopology.supervision import Answer, Order
+    from endpointctl.connecting import local_cluster
+    from endpointctl.local.paste import find_proxy
 
     if target.api is not None:
         raise WrongUsage(
             "restart proxy is about a local cluster", hint="elsewhere start another process with the same settings file"
         )
-    layout, timeout_s = Layout(target.data_dir), target.timeout_or(PROXY_TIMEOUT_S)
-    order = Order(do="list") if dry_run else Order(do="relieve", name=PROXY_PROGRAM)
+    layout, plan = local_cluster(target)
+    told: list[dict[str, object]] = []
+    for proxy in plan.proxies if name is None else (find_proxy(plan, name),):
+        report = await _relieve(layout, proxy, target.timeout_or(PROXY_TIMEOUT_S), dry_run=dry_run)
+        pid, draining = (report.pid, report.draining) if report is not None else (None, ())
+        told.append({"name": proxy.name, "pid": pid, "draining": draining})
+        if as_json:
+            continue
+        if dry_run:
+            output.line(f"{proxy.name}: another process would take over from {pid}, which drains: no connection is refused")
+        else:
+            drain = f"`endpointctl status` shows those that drain: {_listed(draining)}"
+            output.line(f"{proxy.name}: process {pid} serves; {drain}")
+    if as_json:
+        first = {key: told[0][key] for key in ("pid", "draining")}
+        output.json_document(json.dumps({"format_version": output.FORMAT_VERSION, **first, "proxies": told}))
+
+
+async def _relieve(layout: Layout, proxy: PlannedProxy, timeout_s: float, *, dry_run: bool) -> ProgramReport | None:
+    """Have the supervisor relieve *proxy*, and return what it says of it. Raises Failure, Unfinished."""
+    from daemonkit.linesocket import PeerGone, PeerSilent, ask
+    from pgtopology.supervision import Answer, Order
+
+    order = Order(do="list") if dry_run else Order(do="relieve", name=proxy.program)
     try:
         answer = await ask(layout.control_socket, order, Answer, timeout_s=timeout_s)
     except PeerSilent as error:
-        raise Unfinished(f"the proxy was not relieved within {timeout_s:g} s", hint="see `endpointctl status`") from error
+        raise Unfinished(f"{proxy.name} was not relieved within {timeout_s:g} s", hint="see `endpointctl status`") from error
     except PeerGone as error:
         raise Failure(f"no supervisor runs in {layout.root}", hint="`endpointctl up` starts one") from error
-    proxy = next((one for one in answer.programs if one.name == PROXY_PROGRAM), None)
-    told = {"pid": proxy.pid if proxy else None, "draining": proxy.draining if proxy else ()}
-    if as_json:
-        output.json_document(json.dumps({"format_version": output.FORMAT_VERSION, **told}))
-    elif dry_run:
-        output.line(f"another process would take over from {told['pid']}, which drains: no connection is refused")
-    else:
-        output.line(f"process {told['pid']} serves; `endpointctl status` shows those that drain: {_listed(told['draining'])}")
+    return next((one for one in answer.programs if one.name == proxy.program), None)
 
 
 def _listed(pids: Sequence[int]) -> str:

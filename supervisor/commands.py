@@ -8,17 +8,17 @@ from pathlib import Path
 
 import supervisor
 from deployment.local.layout import Layout
-from deployment.local.plan import MANAGER_PROGRAM, PROXY_PROGRAM, SUPERVISOR_PROGRAM
+from deployment.local.plan import MANAGER_PROGRAM, PROXY_PROGRAMS, SUPERVISOR_PROGRAM
 
 _MODULES = {
     MANAGER_PROGRAM: "cluster_manager.daemon",
-    PROXY_PROGRAM: "endpointd.daemon",
+    **dict.fromkeys(PROXY_PROGRAMS, "endpointd.daemon"),
     SUPERVISOR_PROGRAM: "supervisor.daemon",
 }
 
 
 def program_command(layout: Layout, name: str) -> tuple[str, ...]:
-    """Return the command line of the program called *name*: a node's name, the manager, the proxy or the supervisor itself."""
+    """Return the command line of the program called *name*: a node's name, the manager, a proxy or the supervisor itself."""
     module = _MODULES.get(name, "noded.daemon")
     # -P: the working directory must not shadow modules.
     return (sys.executable, "-P", "-m", module, "--config", str(layout.settings_file(name)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
@@ -36,7 +37,7 @@ from daemonkit.processes import (
 from daemonkit.proctable import boot_id
 from daemonkit.racing import first_of
 from deployment.local.layout import Layout
-from deployment.local.plan import PROXY_PROGRAM, Plan
+from deployment.local.plan import PROXY_PROGRAMS, Plan
 from deployment.local.postmaster import postmaster_of
 from pgtopology.supervision import ProgramReport, ProgramState
 from supervisor.commands import program_command
@@ -69,7 +70,7 @@ def own_pids(layout: Layout, plan: Plan) -> set[int]:
         if process is not None:
             with process:
                 pids.add(process.record.pid)
-    for process in find_draining(layout):
+    for process in itertools.chain.from_iterable(find_draining(layout, proxy.program) for proxy in plan.proxies):
         with process:
             pids.add(process.record.pid)
     postmasters = (postmaster_of(layout.pgdata(node.name)) for node in plan.everybody)
@@ -200,8 +201,8 @@ class Program:
     async def live(self) -> None:
         """Keep the program running as long as it is wanted; ends only by cancellation."""
         pause_s = 0.0
-        if self.name == PROXY_PROGRAM:
-            for draining in find_draining(self._layout):
+        if self.name in PROXY_PROGRAMS:
+            for draining in find_draining(self._layout, self.name):
                 self.relieved.take(draining)
         while True:
             await self._wanted.wait()

@@ -10,15 +10,14 @@ from daemonkit.logs import get_logger
 from daemonkit.processes import PinnedProcess, find_all_by_command, pin
 from daemonkit.proctitle import DRAINING, called
 from deployment.local.layout import Layout
-from deployment.local.plan import PROXY_PROGRAM
 from supervisor.commands import program_command
 from supervisor.patience import PATIENCE_ROUNDS
 from supervisor.watchdog import Silence
 
 
-def find_draining(layout: Layout) -> list[PinnedProcess]:
-    """Return the proxy's processes that were relieved, pinned: they call themselves so."""
-    found = find_all_by_command(PROXY_PROGRAM, called(DRAINING, program_command(layout, PROXY_PROGRAM)))
+def find_draining(layout: Layout, name: str) -> list[PinnedProcess]:
+    """Return the processes of the proxy called *name* that were relieved, pinned: they call themselves so."""
+    found = find_all_by_command(name, called(DRAINING, program_command(layout, name)))
     return [process for record in found if (process := pin(record)) is not None]
 
 

@@ -56,7 +56,7 @@ from supervisor.commands import program_command, program_environment
 from supervisor.daemon import LOCK_VARIABLE
 from supervisor.ports import Conflict, conflicts, free_base_port
 from supervisor.presence import supervisor_lives
-from supervisor.program import conflicts_with_others
+from supervisor.program import conflicts_with_others, find_program
 
 AUTO = 0
 """As a base port: find a free block."""
@@ -68,6 +68,7 @@ class Wishes:
     """What the operator asked `up` for; None where nothing was said."""
 
     node_count: int | None
+    proxy_count: int | None
     base_port: int | None
     pg_bin: Path | None
     preferences: Preferences
@@ -103,11 +104,13 @@ async def start_cluster(layout: Layout, wishes: Wishes) -> Started:
         preferences = _confirm_postgres(layout, known, wishes.preferences)
         free = lock(layout)
         if free is None:
+            _require_same_proxies(layout, known, plan)
             await _require_supervisor(layout)
             return Started(plan=known, already_ran=True)
         descriptor = free
+        _require_no_leftover_proxy(layout, known, plan)
         _require_ports(conflicts_with_others(layout, plan))
-        make_directories(layout)
+        make_directories(layout, plan)
         make_tokens(layout)
         if plan != known:
             write_plan(layout, plan)
@@ -127,6 +130,7 @@ def _new_plan(layout: Layout, wishes: Wishes) -> Plan:
     count = asked if asked is not None else DEFAULT_NODE_COUNT
     if count not in NODE_COUNTS:
         raise WrongUsage(f"{count} nodes cannot be started", hint=f"possible are {', '.join(map(str, NODE_COUNTS))}")
+    proxies = wishes.proxy_count or preferred.proxies or 1
     named = preferred.pg_bin
     pg_bin = find_pg_bin(wishes.pg_bin or (Path(named).expanduser() if named else None))
     require_disk(layout)
@@ -135,17 +139,18 @@ def _new_plan(layout: Layout, wishes: Wishes) -> Plan:
         base_port = DEFAULT_BASE_PORT
     if base_port == AUTO:
         try:
-            base_port = free_base_port(make_plan(node_count=count, base_port=0, pg_bin="").ports)
+            base_port = free_base_port(make_plan(node_count=count, base_port=0, pg_bin="", proxy_count=proxies).ports)
         except OSError as error:
             raise Failure(str(error), hint="name a block with --base-port") from error
     if not 1 <= base_port <= BASE_PORT_MAX:
         raise WrongUsage(f"base port {base_port} is outside 1 to {BASE_PORT_MAX}")
-    return make_plan(node_count=count, base_port=base_port, pg_bin=str(pg_bin))
+    return make_plan(node_count=count, base_port=base_port, pg_bin=str(pg_bin), proxy_count=proxies)
 
 
 def _confirm_plan(layout: Layout, known: Plan, wishes: Wishes) -> Plan:
-    """Return *known*, with its binaries brought up to date; refuse wishes that contradict it."""
+    """Return *known*, with its proxies and binaries brought up to date; refuse wishes that contradict it."""
     preferred = wishes.preferences.cluster
+    known = msgspec.structs.replace(known, proxy_count=wishes.proxy_count or preferred.proxies or known.proxy_count)
     # The number in a file of preferences is what the cluster began with; it may have grown or shrunk since.
     count = wishes.node_count
     if count is not None and count != len(known.nodes):
@@ -165,6 +170,29 @@ def _confirm_plan(layout: Layout, known: Plan, wishes: Wishes) -> Plan:
     pg_bin = find_pg_bin(named)
     _require_same_major(layout, known, pg_bin)
     return msgspec.structs.replace(known, pg_bin=str(pg_bin))
+
+
+def _require_same_proxies(layout: Layout, running: Plan, wanted: Plan) -> None:
+    if wanted.proxy_count != running.proxy_count:
+        raise Failure(
+            f"the cluster in {layout.root} runs with {_counted(running.proxy_count)}, not {wanted.proxy_count}",
+            hint="`endpointctl down` first, or leave --proxies out",
+        )
+
+
+def _require_no_leftover_proxy(layout: Layout, known: Plan, wanted: Plan) -> None:
+    """Raise Failure if a proxy runs without its supervisor that is not wanted any more."""
+    for proxy in known.proxies[wanted.proxy_count :]:
+        process = find_program(layout, proxy.program)
+        if process is not None:
+            with process:
+                raise Failure(
+                    f"{proxy.name} still runs (process {process.record.pid})", hint="stop the cluster with `endpointctl down`"
+                )
+
+
+def _counted(proxies: int) -> str:
+    return "1 proxy" if proxies == 1 else f"{proxies} proxies"
 
 
 def _confirm_postgres(layout: Layout, known: Plan, wished: Preferences) -> Preferences:

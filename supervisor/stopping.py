@@ -1,6 +1,6 @@
 """Stopping a local cluster in an order that loses nothing.
 
-1. The proxy drains: clients get an SQLSTATE, and nothing new is written.
+1. The proxies drain: clients get an SQLSTATE, and nothing new is written.
 2. The manager, so that nobody takes what follows for a failure.
 3. The writer's noded stops PostgreSQL fast: its last WAL goes to the replicas that are still there.
 4. The other nodes, all at once.
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from daemonkit.processes import PinnedProcess, describe_process, ended, pin, session_members
 from deployment.local.directory import read_plan
 from deployment.local.layout import Layout
-from deployment.local.plan import MANAGER_PROGRAM, PROXY_PROGRAM, SUPERVISOR_PROGRAM, Plan
+from deployment.local.plan import MANAGER_PROGRAM, PROXY_PROGRAMS, SUPERVISOR_PROGRAM, Plan
 from deployment.local.postmaster import postmaster_of
 from supervisor.program import find_program, own_pids
 from supervisor.relieved import find_draining
@@ -51,8 +51,9 @@ def stop_steps(plan: Plan, writer: str | None) -> tuple[Step, ...]:
     nodes = tuple(node.name for node in plan.everybody)
     first = tuple(name for name in nodes if name == writer)
     rest = tuple(name for name in nodes if name != writer)
+    proxies = tuple(proxy.program for proxy in plan.proxies)
     steps = (
-        Step("proxy drained", (PROXY_PROGRAM,), PROXY_STOP_S),
+        Step("proxy drained" if len(proxies) == 1 else "proxies drained", proxies, PROXY_STOP_S),
         Step("manager stopped", (MANAGER_PROGRAM,), MANAGER_STOP_S),
         Step(f"{', '.join(first)} stopped", first, NODE_STOP_S),
         Step(f"{', '.join(rest)} stopped", rest, NODE_STOP_S),
@@ -108,7 +109,7 @@ async def ask_writer(layout: Layout, plan: Plan) -> str | None:
 async def _stop_program(layout: Layout, name: str, deadline_s: float, report: Report, harsh: asyncio.Event) -> bool:
     """Stop one program, with those of its processes that were relieved; return whether it ran."""
     process = find_program(layout, name)
-    all_of_it = [*([process] if process is not None else []), *(find_draining(layout) if name == PROXY_PROGRAM else [])]
+    all_of_it = [*([process] if process is not None else []), *(find_draining(layout, name) if name in PROXY_PROGRAMS else [])]
     async with asyncio.TaskGroup() as group:
         for each in all_of_it:
             group.create_task(_stop_process(each, name, deadline_s, report, harsh))

@@ -26,7 +26,7 @@ from daemonkit.logs import get_logger
 from daemonkit.processes import describe_process, write_record
 from deployment.local.directory import leave_no_sockets, make_private, read_plan, write_plan
 from deployment.local.layout import Layout
-from deployment.local.plan import MANAGER_PROGRAM, PROXY_PROGRAM, SUPERVISOR_PROGRAM, Plan
+from deployment.local.plan import MANAGER_PROGRAM, PROXY_PROGRAMS, SUPERVISOR_PROGRAM, Plan
 from pgtopology.act import act_headers
 from pgtopology.supervision import Answer, Order
 from supervisor.changing import Changes
@@ -274,8 +274,8 @@ class Supervisor:
 
     async def _relieve(self, name: str) -> Answer:
         program = self._programs.get(name)
-        if program is None or name != PROXY_PROGRAM:
-            return Answer(error=f'"{name}" cannot be relieved: only {PROXY_PROGRAM} hands over to another process')
+        if program is None or name not in PROXY_PROGRAMS:
+            return Answer(error=f'"{name}" cannot be relieved: only a proxy hands over to another process')
         try:
             await program.relieve(self._watchdog.wait_until_ready)
         except Failure as failure:

@@ -124,7 +124,7 @@ def make_root(layout: Layout) -> None:
 
 def make_files(layout: Layout, plan: Plan) -> None:
     """Make everything below the root that is made once: directories, secrets, and the plan last."""
-    make_directories(layout)
+    make_directories(layout, plan)
     for name in ROLE_SECRETS:
         _write_once(layout.secret(name), secrets.token_urlsafe(24))
     _write_once(layout.secret(NODES_TOKEN), secrets.token_urlsafe(32))
@@ -164,9 +164,13 @@ def write_plan(layout: Layout, plan: Plan) -> None:
     write_durably(layout.plan, msgspec.json.format(msgspec.json.encode(plan)) + b"\n")
 
 
-def make_directories(layout: Layout) -> None:
-    """Make every directory of ours, private to the user. Raises Failure if somebody else made one of them."""
-    for directory in layout.directories:
+def make_directories(layout: Layout, plan: Plan | None = None) -> None:
+    """Make every directory of ours, those of the proxies of *plan* too, private to the user.
+
+    Raises Failure if somebody else made one of them.
+    """
+    proxies = plan.proxies if plan is not None else ()
+    for directory in (*layout.directories, *(layout.proxy_data(proxy.number) for proxy in proxies)):
         make_private(directory)
 
 

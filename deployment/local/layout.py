@@ -90,8 +90,12 @@ class Layout:
 
     @property
     def proxy(self) -> Path:
-        """The proxy's copy of the last document."""
+        """The proxies' copies of the last document."""
         return self.root / "proxy"
+
+    def proxy_data(self, number: int) -> Path:
+        """Return the directory of the *number*th proxy."""
+        return self.proxy if number == 1 else self.proxy / str(number)
 
     @property
     def tls(self) -> Path:
@@ -132,10 +136,9 @@ class Layout:
         """Where the supervisor hears that programs are alive."""
         return self.sockets / "notify"
 
-    @property
-    def takeover_socket(self) -> Path:
-        """Where the proxy lets another process take over."""
-        return self.sockets / "proxy"
+    def takeover_socket(self, number: int) -> Path:
+        """Return where the *number*th proxy lets another process take over."""
+        return self.sockets / ("proxy" if number == 1 else f"proxy-{number}")
 
     @property
     def directories(self) -> tuple[Path, ...]:

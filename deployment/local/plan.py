@@ -7,6 +7,7 @@ defaults are; changed when a node is added or taken out.  Ports: one base, fixed
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import msgspec
 
@@ -23,10 +24,12 @@ CLUSTER = "local"
 HOST = "127.0.0.1"
 USER = "postgres"
 DATABASE = "postgres"
-PROXY = "proxy-1"
+PROXIES_MAX = 4
+"""As many as have their ports in the block."""
 
 MANAGER_PROGRAM = "cluster_manager"
 PROXY_PROGRAM = "endpointd"
+"""The first proxy; the others have their number behind it."""
 SUPERVISOR_PROGRAM = "supervisor"
 
 
@@ -37,6 +40,55 @@ class PortUse:
     port: int
     purpose: str
     udp: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedProxy:
+    """One proxy with its endpoints."""
+
+    number: int
+    """From 1."""
+    base_port: int
+    """Of the cluster."""
+
+    @property
+    def name(self) -> str:
+        """By which managers, status and logs know it."""
+        return f"proxy-{self.number}"
+
+    @property
+    def program(self) -> str:
+        """By which the supervisor knows it; the first has the name from when there was one."""
+        return PROXY_PROGRAM if self.number == 1 else f"{PROXY_PROGRAM}-{self.number}"
+
+    @property
+    def writer_port(self) -> int:
+        """Its writer endpoint; two more of its four ports are kept free for pooled endpoints."""
+        return self.base_port + 32 + 4 * (self.number - 1)
+
+    @property
+    def reader_port(self) -> int:
+        """Its reader endpoint."""
+        return self.writer_port + 1
+
+    @property
+    def http_port(self) -> int:
+        """Its health and metrics."""
+        return self.base_port + 90 + self.number - 1
+
+    @property
+    def ports(self) -> tuple[PortUse, ...]:
+        """What it listens on."""
+        of = f" of {self.name}" if self.number > 1 else ""
+        return (
+            PortUse(self.writer_port, f"the writer endpoint{of}"),
+            PortUse(self.reader_port, f"the reader endpoint{of}"),
+            PortUse(self.http_port, f"the health and metrics of {self.name}"),
+        )
+
+
+PROXY_PROGRAMS = tuple(PlannedProxy(number, 0).program for number in range(1, PROXIES_MAX + 1))
+"""What a proxy may be called by the supervisor."""
 
 
 class LeavingNode(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +109,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     pg_bin: str
     """Directory of PostgreSQL's programs."""
     nodes: tuple[PlannedNode, ...]
+    proxy_count: Annotated[int, msgspec.Meta(ge=1, le=PROXIES_MAX)] = 1
     leaving: tuple[LeavingNode, ...] = ()
     """Those among *nodes* are members still, and the others are no more than programs and files to be done with."""
 
@@ -79,14 +132,24 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return next((one for one in self.leaving if one.node.name == name), None)
 
     @property
+    def proxies(self) -> tuple[PlannedProxy, ...]:
+        """The proxies; the first one's endpoints are those that the manager and DNS tell."""
+        return tuple(PlannedProxy(number, self.base_port) for number in range(1, self.proxy_count + 1))
+
+    @property
     def writer_port(self) -> int:
-        """The writer endpoint."""
-        return self.base_port + 32
+        """The writer endpoint of the first proxy."""
+        return self.proxies[0].writer_port
 
     @property
     def reader_port(self) -> int:
-        """The reader endpoint."""
-        return self.base_port + 33
+        """The reader endpoint of the first proxy."""
+        return self.proxies[0].reader_port
+
+    @property
+    def proxy_port(self) -> int:
+        """The health and metrics of the first proxy."""
+        return self.proxies[0].http_port
 
     @property
     def dns_port(self) -> int:
@@ -97,11 +160,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def manager_port(self) -> int:
         """The manager's HTTP API."""
         return self.base_port + 80
-
-    @property
-    def proxy_port(self) -> int:
-        """The proxy's health and metrics."""
-        return self.base_port + 90
 
     @property
     def api(self) -> str:
@@ -116,26 +174,24 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def programs(self) -> tuple[str, ...]:
         """Names of the processes, in the order in which they are started."""
-        return (*(node.name for node in self.nodes), MANAGER_PROGRAM, PROXY_PROGRAM)
+        return (*(node.name for node in self.nodes), MANAGER_PROGRAM, *(proxy.program for proxy in self.proxies))
 
     @property
     def ports(self) -> tuple[PortUse, ...]:
         """Every port that must be free before anything starts."""
         return (
-            PortUse(self.writer_port, "the writer endpoint"),
-            PortUse(self.reader_port, "the reader endpoint"),
+            *(use for proxy in self.proxies for use in proxy.ports),
             PortUse(self.dns_port, "DNS"),
             PortUse(self.dns_port, "DNS", udp=True),
             PortUse(self.manager_port, "the manager's API"),
-            PortUse(self.proxy_port, "the proxy's health and metrics"),
             *(use for node in self.nodes for use in node_ports(node)),
         )
 
 
-def make_plan(*, node_count: int, base_port: int, pg_bin: str) -> Plan:
+def make_plan(*, node_count: int, base_port: int, pg_bin: str, proxy_count: int = 1) -> Plan:
     """Return the plan of a new cluster: nodes n1, n2, … spread over the zones az1, az2 and az3."""
     nodes = tuple(plan_node(number, base_port=base_port) for number in range(1, node_count + 1))
-    return Plan(base_port=base_port, pg_bin=pg_bin, nodes=nodes)
+    return Plan(base_port=base_port, pg_bin=pg_bin, nodes=nodes, proxy_count=proxy_count)
 
 
 def plan_node(number: int, *, base_port: int, zone: str | None = None) -> PlannedNode:

@@ -14,7 +14,7 @@ from cluster_manager.settings import MAX_LAG_MS, FailoverSettings, MaxLagMs
 from daemonkit.exits import WrongUsage
 from daemonkit.logs import LogSettings
 from deployment.cluster import PostgresSettings
-from deployment.local.plan import BASE_PORT_MAX
+from deployment.local.plan import BASE_PORT_MAX, PROXIES_MAX
 from endpointd.settings import DrainSeconds, ServersSettings
 from pgtopology.node import NODES_MAX
 
@@ -29,6 +29,7 @@ class ClusterPreferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     """What the command line can say too."""
 
     nodes: Annotated[int, msgspec.Meta(ge=1, le=NODES_MAX)] | None = None
+    proxies: Annotated[int, msgspec.Meta(ge=1, le=PROXIES_MAX)] | None = None
     base_port: Annotated[int, msgspec.Meta(ge=1, le=BASE_PORT_MAX)] | None = None
     pg_bin: str | None = None
 

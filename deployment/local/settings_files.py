@@ -17,7 +17,7 @@ from daemonkit.principals import Scope
 from daemonkit.toml import to_toml
 from deployment.cluster import Cluster, Node
 from deployment.local.layout import Layout
-from deployment.local.plan import HOST, MANAGER_PROGRAM, PROXY, PROXY_PROGRAM, SUPERVISOR_PROGRAM, Plan
+from deployment.local.plan import HOST, MANAGER_PROGRAM, PROXY_PROGRAM, SUPERVISOR_PROGRAM, Plan, PlannedProxy
 from deployment.local.preferences import Preferences
 from deployment.render import Machine, manager_settings, noded_settings, proxy_settings
 from endpointd.settings import TlsSettings
@@ -67,23 +67,34 @@ def settings_files(plan: Plan, layout: Layout, preferences: Preferences) -> dict
         for node in cluster.nodes
     }
     files[MANAGER_PROGRAM] = manager_settings(cluster, _machine(layout, layout.manager), supervisor=layout.control_socket)
-    files[PROXY_PROGRAM] = proxy_settings(
-        cluster,
-        PROXY,
-        _machine(layout, layout.proxy),
-        feed_token=layout.token_of(Scope.FEED),
-        tls=TlsSettings(
-            mode=preferences.tls.mode,
-            minimum=preferences.tls.minimum,
-            certificate=layout.server_pair,
-            key=layout.server_pair,
-        ),
-        servers=preferences.servers,
-        takeover=layout.takeover_socket,
-        drain_timeout_s=preferences.proxy.drain_timeout_s,
-    )
+    for proxy in plan.proxies:
+        files[proxy.program] = proxy_settings(
+            _as_seen_from(cluster, proxy),
+            proxy.name,
+            _machine(layout, layout.proxy_data(proxy.number)),
+            feed_token=layout.token_of(Scope.FEED),
+            tls=TlsSettings(
+                mode=preferences.tls.mode,
+                minimum=preferences.tls.minimum,
+                certificate=layout.server_pair,
+                key=layout.server_pair,
+            ),
+            servers=preferences.servers,
+            takeover=layout.takeover_socket(proxy.number),
+            drain_timeout_s=preferences.proxy.drain_timeout_s,
+        )
     files[SUPERVISOR_PROGRAM] = SupervisorSettings(data_dir=layout.root, logs=preferences.logs)
     return {layout.settings_file(name): to_toml(settings) for name, settings in files.items()}
+
+
+def _as_seen_from(cluster: Cluster, proxy: PlannedProxy) -> Cluster:
+    """Return *cluster* with the endpoints of *proxy*: all proxies are on one host, so their ports differ."""
+    return msgspec.structs.replace(
+        cluster,
+        writer=Address(HOST, proxy.writer_port),
+        reader=Address(HOST, proxy.reader_port),
+        proxy_port=proxy.http_port,
+    )
 
 
 def preferences_in_force(layout: Layout, plan: Plan) -> Preferences:

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from daemonkit.exits import Failure, WrongUsage
 from deployment.local.layout import Layout
-from deployment.local.plan import DATABASE, HOST, USER, Plan
+from deployment.local.plan import DATABASE, HOST, USER, Plan, PlannedProxy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +54,27 @@ def doors(layout: Layout, plan: Plan) -> dict[str, Door]:
     return {name: Door(name=name, host=HOST, port=port, passfile=layout.passfile) for name, port in ports.items()}
 
 
-def find_door(layout: Layout, plan: Plan, name: str, *, tls: bool = False) -> Door:
-    """Return the door called *name*; with *tls* as clients reach it that verify. Raises WrongUsage, Failure."""
+def find_proxy(plan: Plan, name: str) -> PlannedProxy:
+    """Return the proxy called *name*. Raises WrongUsage."""
+    found = next((proxy for proxy in plan.proxies if proxy.name == name), None)
+    if found is None:
+        known = ", ".join(proxy.name for proxy in plan.proxies)
+        raise WrongUsage(f'there is no proxy "{name}"', hint=f"there {'are' if len(plan.proxies) > 1 else 'is'} {known}")
+    return found
+
+
+def find_door(layout: Layout, plan: Plan, name: str, *, tls: bool = False, proxy: str | None = None) -> Door:
+    """Return the door called *name*, an endpoint at the *proxy* that is named or the first.
+
+    With *tls* as clients reach it that verify.  Raises WrongUsage, Failure.
+    """
     known = doors(layout, plan)
+    if proxy is not None:
+        chosen = find_proxy(plan, proxy)
+        if name not in ("writer", "reader"):
+            raise WrongUsage(f'"{name}" is a node, which is reached without a proxy', hint="--proxy is for writer and reader")
+        port = chosen.writer_port if name == "writer" else chosen.reader_port
+        known[name] = dataclasses.replace(known[name], port=port)
     if name not in known:
         raise WrongUsage(f'there is no endpoint or node "{name}"', hint=f"known are {', '.join(known)}")
     if not tls:
@@ -83,6 +101,10 @@ def paste_lines(layout: Layout, plan: Plan, *, options: list[str]) -> list[str]:
         *(f"  {shlex.join([*own_command(), 'psql', *options, name])}" for name in endpoints),
         *(f"  {shlex.join([str(psql_path(plan)), known[name].uri()])}" for name in endpoints),
         *(f"  {name}: {known[name].uri()}" for name in endpoints),
+        *(
+            f"  at {proxy.name}: writer {HOST}:{proxy.writer_port}, reader {HOST}:{proxy.reader_port}"
+            for proxy in plan.proxies[1:]
+        ),
         f"  DNS: dig @{HOST} -p {plan.dns_port} writer.{plan.cluster}.{plan.zone}",
     ]
 

@@ -49,7 +49,8 @@ def is_usable(status: Status, plan: Plan) -> bool:
     # One or two nodes never become healthy in the sense of surviving a loss; they are as good as they get.
     if status.state != "healthy" and len(plan.nodes) >= 3:
         return False
-    return any(proxy.epoch == status.epoch and not proxy.draining for proxy in status.proxies)
+    serving = {proxy.name for proxy in status.proxies if proxy.epoch == status.epoch and not proxy.draining}
+    return all(proxy.name in serving for proxy in plan.proxies)
 
 
 def has_joined(status: Status, plan: Plan, name: str) -> bool:
