@@ -83,10 +83,19 @@ class Admission:
         self._known.discard(guest)
         found = self._strangers.pop(guest, None)
         if found is not None:
-            company = self._by_address[found[0]]
-            del company[guest]
-            if not company:
-                del self._by_address[found[0]]
+            self._leave_company(guest, found[0])
+
+    def move(self, guest: int, address: str) -> tuple[int, ...]:
+        """Count a stranger under *address* instead, where it is the newest, and return who has to go for it, if anybody."""
+        found = self._strangers.get(guest)
+        if found is None or found[0] == address:
+            return ()
+        self._leave_company(guest, found[0])
+        self._strangers[guest] = address, found[1]  # its place among all, and its time, are what they were
+        company = self._by_address.setdefault(address, {})
+        company[guest] = None
+        most = self.budget.strangers_per_address_max
+        return (next(iter(company)),) if most is not None and len(company) > most else ()
 
     def address_of(self, guest: int) -> str | None:
         """Return where a stranger is from."""
@@ -107,6 +116,12 @@ class Admission:
                 break
             late.append(guest)
         return tuple(late)
+
+    def _leave_company(self, guest: int, address: str) -> None:
+        company = self._by_address[address]
+        del company[guest]
+        if not company:
+            del self._by_address[address]
 
     def _remember(self, guest: int, address: str, now: float) -> None:
         self._strangers[guest] = address, now

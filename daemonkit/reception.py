@@ -74,6 +74,11 @@ class Guest:
         if self._by is not None:
             self._by(why)
 
+    def comes_from(self, host: str) -> None:
+        """Who brought it has said where it is from: count it there."""
+        self.address = address_group(host)
+        self._reception.move(self)
+
     def admit(self) -> bool:
         """It has proved what it is; False if too many have, and then it should go."""
         return self._reception.admit(self)
@@ -90,11 +95,21 @@ class Guest:
 class Reception:
     """The listening sockets of one purpose, and whoever came in through them. Belongs to the loop that opens it."""
 
-    def __init__(self, name: str, budget: Budget, welcome: Callable[[Guest], asyncio.BaseProtocol]) -> None:
-        """*name* stands in metrics and logs; *welcome* makes the protocol of a connection."""
+    def __init__(
+        self,
+        name: str,
+        budget: Budget,
+        welcome: Callable[[Guest], asyncio.BaseProtocol],
+        counted_as: Callable[[str], str] = address_group,
+    ) -> None:
+        """*name* stands in metrics and logs; *welcome* makes the protocol of a connection.
+
+        *counted_as* is asked under what somebody from an address counts.
+        """
         self._name = name
         self._admission = Admission(budget)
         self._welcome = welcome
+        self._counted_as = counted_as
         self._numbers = itertools.count(1)
         self._guests: dict[int, Guest] = {}
         self._sockets: list[socket.socket] = []
@@ -198,6 +213,11 @@ class Reception:
         self._note(Why.FULL, guest.address)
         return False
 
+    def move(self, guest: Guest) -> None:
+        """See Guest.comes_from."""
+        for victim in self._admission.move(guest.number, guest.address):
+            self._show_out(victim, Why.CROWDED)
+
     def renew(self, guest: Guest) -> None:
         """See Guest."""
         self._admission.renew(guest.number, asyncio.get_running_loop().time())
@@ -224,7 +244,7 @@ class Reception:
                 self._make_room("")
                 self._rest(listening)
                 return
-            address = address_group(str(cast("tuple[object, ...]", peer)[0]))
+            address = self._counted_as(str(cast("tuple[object, ...]", peer)[0]))
             if is_reserved(connection.fileno(), FOR_STRANGERS_LESS):
                 # One that is here already goes, and this one too: the next may find room.
                 connection.close()

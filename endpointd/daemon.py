@@ -151,10 +151,7 @@ async def _serve(
     incumbent = Incumbent(path, entrances, colleagues)
     doors = (Door.WRITER, Door.READER, *(Door.of(instance.node) for instance in settings.instances))
     async with asyncio.TaskGroup() as group:
-        listeners = [
-            Listener(door, place.host, place.port, shared, group, registry, disconnections)
-            for door, (_, place) in zip(doors, settings.endpoints, strict=True)
-        ]
+        listeners = [Listener(door, settings, shared, group, registry, disconnections) for door in doors]
         server = HttpServer(
             host=settings.http.host,
             port=settings.http.port,
@@ -183,7 +180,7 @@ async def _serve(
             board.notify()
             _allow_files(new)
             for listener in listeners:
-                listener.take_up()
+                listener.take_up(new)
             late = needs_restart(settings, new)
             return {"needs_restart": ", ".join(late)} if late else {}
 

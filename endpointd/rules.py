@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from endpointd.refusal import shown
 from pgtopology.hba import INCLUDES, Field, Token, fields
@@ -82,7 +83,7 @@ class Rule:
             wants is visit.is_encrypted
             and any(_is_database(token, visit) for token in self.databases)
             and any(_is_name(token, visit.user) for token in self.users)
-            and (self.networks is None or _is_inside(visit.address, self.networks))
+            and (self.networks is None or is_inside(visit.address, self.networks))
         )
 
 
@@ -191,7 +192,7 @@ def _length(mask: str) -> int:
 def _check_pattern(token: Token) -> None:
     if _is_pattern(token):
         try:
-            re.compile(token.text[1:])
+            re.compile(_pattern(token))
         except re.error as error:
             raise RuleError(f'"{token.text}" is no regular expression: {error}') from error
 
@@ -201,9 +202,18 @@ def _is_pattern(token: Token) -> bool:
     return not token.quoted and len(token.text) > 1 and token.text.startswith("/")
 
 
+_DOLLAR = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\$", re.DOTALL)
+
+
+@lru_cache(1024)
+def _pattern(token: Token) -> str:
+    """Return a token's regular expression in Python's words: its ``$`` is the end, also in front of a last line feed."""
+    return _DOLLAR.sub(lambda found: r"\Z" if found[0] == "$" else found[0], token.text[1:])
+
+
 def _is_name(token: Token, name: str) -> bool:
     if _is_pattern(token):
-        return re.search(token.text[1:], name) is not None
+        return re.search(_pattern(token), name) is not None
     return token.text == name or (token.text == "all" and not token.quoted)
 
 
@@ -217,7 +227,19 @@ def _is_database(token: Token, visit: Visit) -> bool:
     return _is_name(token, visit.database)
 
 
-def _is_inside(address: str, networks: Sequence[Network]) -> bool:
+def read_networks(texts: Sequence[str]) -> tuple[Network, ...]:
+    """Return the networks in *texts*, each as 10.0.0.0/8, ::1/128 or one address. Raises RuleError."""
+    found: list[Network] = []
+    for text in texts:
+        try:
+            found.append(ipaddress.ip_network(text, strict=False))
+        except ValueError as error:
+            raise RuleError(f'"{text}" is no network: one is written as 10.0.0.0/8, ::1/128 or 10.0.0.1') from error
+    return tuple(found)
+
+
+def is_inside(address: str, networks: Sequence[Network]) -> bool:
+    """Return whether *address*, as a socket tells it, is in one of *networks*. IPv4 written as IPv6 is IPv4."""
     try:
         given = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

@@ -1,7 +1,8 @@
 """What an operator can set, and what holds if nothing is said. Strict: an unknown key is an error.
 
-[limits], [tls], [servers], rules and client_address of the endpoints, [reader].fallback_to_writer and [logs] are read again on
-SIGHUP; everything else needs a restart, which another process may do without a connection refused (takeover/).
+[limits], [clients], [tls], [servers], [logs], [reader].fallback_to_writer and the endpoints' rules, client_address and
+proxy_protocol_from are read again on SIGHUP; everything else needs a restart, which another process may do without a connection
+refused (takeover/).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import msgspec
 
 from daemonkit.logs import LogSettings
 from daemonkit.settings import SettingsError, load_settings
-from endpointd.rules import DEFAULT_LINES, Rule, RuleError, read_rules
+from endpointd.rules import DEFAULT_LINES, Rule, RuleError, read_networks, read_rules
 from pgtopology.node import Label
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
@@ -25,6 +26,8 @@ SOCKET_PATH_BYTES_MAX = 107 - len(".4194304")
 """Of sockaddr_un's 108 bytes the last is zero; processes that do not serve listen at a name with their pid behind it."""
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 ClientAddress = Literal["none", "application_name"]
+KeepaliveSeconds = Annotated[int, msgspec.Meta(ge=0, le=32_767)]
+KeepaliveCount = Annotated[int, msgspec.Meta(ge=0, le=127)]
 Rules = Annotated[tuple[str, ...], msgspec.Meta(max_length=1000)]
 
 
@@ -63,6 +66,8 @@ class EndpointSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Who may come in and how they prove who they are, as lines of pg_hba.conf (rules.py); none: the default."""
     client_address: ClientAddress = "none"
     """application_name: servers are given the client's address behind its own (session/clientaddress.py)."""
+    proxy_protocol_from: Rules = ()
+    """Networks of balancers, whose connections must begin with the PROXY protocol's header; the address in it counts."""
 
 
 class WriterSettings(EndpointSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -100,6 +105,14 @@ class TlsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Authorities in PEM: a client's certificate is asked for, and verified if there is one."""
 
 
+class ClientsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[clients]: what their connections are set to. 0 is the system's own, as PostgreSQL has it."""
+
+    tcp_keepalives_idle_s: KeepaliveSeconds = 0
+    tcp_keepalives_interval_s: KeepaliveSeconds = 0
+    tcp_keepalives_count: KeepaliveCount = 0
+
+
 class ServersSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[servers]: how PostgreSQL is spoken to."""
 
@@ -117,7 +130,9 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     sessions_max: Count = 1000
     startup_timeout_s: Seconds = 15.0
-    """For the first packet, and again for the login."""
+    """For the first packet, with what comes before it."""
+    login_timeout_s: Seconds = 60.0
+    """For the proof, and again for the login at a server: PostgreSQL's authentication_timeout."""
     dial_timeout_s: Seconds = 3.0
     hold_s: Seconds = 10.0
     """How long a client waits for somebody to connect to."""
@@ -156,6 +171,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     writer: WriterSettings
     reader: ReaderSettings
     instances: Annotated[tuple[InstanceSettings, ...], msgspec.Meta(max_length=16)] = ()
+    clients: ClientsSettings = ClientsSettings()
     tls: TlsSettings = TlsSettings()
     servers: ServersSettings = ServersSettings()
     limits: LimitSettings = LimitSettings()
@@ -179,6 +195,8 @@ def read_settings(path: Path) -> Settings:
             raise SettingsError(f'{path}: [[instances]] {number}, node: "{node}" has a door already')
     try:
         rules_of(settings)
+        for name, endpoint in settings.endpoints:
+            _check_balancers(name, endpoint)
     except RuleError as error:
         raise SettingsError(f"{path}: {error}") from error
     for what in _missing_files(settings):
@@ -198,6 +216,14 @@ def rules_of(settings: Settings) -> dict[str, tuple[Rule, ...]]:
         except RuleError as error:
             raise RuleError(f"rules of endpoint {name}, {error}") from error
     return found
+
+
+def _check_balancers(name: str, endpoint: EndpointSettings) -> None:
+    """Raises RuleError."""
+    try:
+        read_networks(endpoint.proxy_protocol_from)
+    except RuleError as error:
+        raise RuleError(f"proxy_protocol_from of endpoint {name}, {error}") from error
 
 
 def endpoints_telling_addresses(settings: Settings) -> frozenset[str]:
@@ -220,6 +246,7 @@ def needs_restart(old: Settings, new: Settings) -> tuple[str, ...]:
     same = msgspec.structs.replace(
         new,
         limits=old.limits,
+        clients=old.clients,
         tls=old.tls,
         servers=old.servers,
         logs=old.logs,
@@ -236,4 +263,6 @@ def needs_restart(old: Settings, new: Settings) -> tuple[str, ...]:
 
 def _until_restart(old: E, new: E) -> E:
     """Return *new* as far as an endpoint takes it up at a restart only."""
-    return msgspec.structs.replace(new, rules=old.rules, client_address=old.client_address)
+    return msgspec.structs.replace(
+        new, rules=old.rules, client_address=old.client_address, proxy_protocol_from=old.proxy_protocol_from
+    )

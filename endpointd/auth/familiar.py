@@ -28,6 +28,10 @@ class Familiar:
         last = self._logins.get((address, user))
         return last is not None and now - last < LASTS_S
 
+    def remembers(self, address: str, user: str) -> bool:
+        """Return whether *user* has logged in from *address* as far back as is remembered, and not failed since."""
+        return (address, user) in self._logins
+
     def succeeded(self, address: str, user: str, now: float) -> None:
         """*user* has logged in from *address*."""
         self._logins.pop((address, user), None)

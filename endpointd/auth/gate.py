@@ -43,6 +43,15 @@ class Gate:
         """Return how *visit* is to prove who it is; None if no rule is for it."""
         return decide(self.rules[endpoint], visit)
 
+    def wait_s(self, user: str, address: str) -> float:
+        """Return for how many seconds *user* is not asked for a proof: whose failure's answer is held back could come again."""
+        return 0.0 if self._familiar.remembers(address, user) else self._slowdown.left_s(address, self._loop.time())
+
+    @property
+    def knows_roles(self) -> bool:
+        """Whether a node has told which roles there are."""
+        return self._rolefeed.roles.is_known
+
     async def secret(self, user: str, address: str, deadline: float) -> Secret | None:
         """Return what the proof of *user* is checked against; None if at *deadline* of the loop's clock no role is known."""
         feed, now = self._rolefeed, self._loop.time()

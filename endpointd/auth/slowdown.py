@@ -1,4 +1,4 @@
-"""How long an address waits for its next "wrong password". Pure.
+"""How long an address waits for its next "wrong password", and for its next try if it did not wait for that. Pure.
 
 Slowed is the address and not the user, or anybody could lock a user out.  The first few failures cost nothing, because people
 mistype; then each costs twice as much as the one before.  Only so many addresses are remembered; the oldest is forgotten.
@@ -22,6 +22,8 @@ ADDRESSES_MAX = 4096
 class _Failures:
     count: int
     last: float
+    until: float
+    """When the last one's answer is given; before that nobody unfamiliar there is asked for a proof."""
 
 
 class Slowdown:
@@ -37,7 +39,13 @@ class Slowdown:
         """Note a failure of *address* and return for how many seconds its answer is to be held back."""
         known = self._failures.pop(address, None)
         count = known.count + 1 if known is not None and now - known.last < FORGIVEN_S else 1
-        self._failures[address] = _Failures(count, now)
+        delay_s = min(FIRST_S * 2.0 ** min(count - FREE - 1, 16), MOST_S) if count > FREE else 0.0
+        self._failures[address] = _Failures(count, now, now + delay_s)
         if len(self._failures) > ADDRESSES_MAX:
             self._failures.popitem(last=False)
-        return min(FIRST_S * 2.0 ** min(count - FREE - 1, 16), MOST_S) if count > FREE else 0.0
+        return delay_s
+
+    def left_s(self, address: str, now: float) -> float:
+        """Return for how many seconds the answer to the last failure of *address* is still held back, heard or not."""
+        known = self._failures.get(address)
+        return max(0.0, known.until - now) if known is not None else 0.0

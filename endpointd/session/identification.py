@@ -27,6 +27,7 @@ class Identification:
         self._loop = asyncio.get_running_loop()
         self._secret: Secret | None = None
         self._user = ""
+        self._is_slowed = False
 
     @property
     def doom(self) -> Doom | None:
@@ -49,6 +50,7 @@ class Identification:
             case Method.RELAY:
                 return LeftToServer()
             case Method.SCRAM:
+                await self._wait_for_address()
                 self._secret = secret = await self._gate.secret(message.user, self._address, deadline)
                 if secret is None:
                     return Refused(refusal.roles_unknown(self._endpoint))
@@ -58,6 +60,22 @@ class Identification:
                 return Refused(refusal.not_permitted(self._endpoint, str(visit), is_rejected=method is Method.REJECT))
             case method:
                 assert_never(method)
+
+    @property
+    def waits(self) -> str:
+        """For what `ask` waits, for people."""
+        if self._is_slowed:
+            return "logins from its address are slowed down, since some have just failed"
+        if not self._gate.knows_roles:
+            return "no node has told yet which roles there are"
+        return "the roles are looked at, since it has not logged in from its address lately"
+
+    async def _wait_for_address(self) -> None:
+        wait_s = self._gate.wait_s(self._user, self._address)
+        if wait_s > 0:
+            self._is_slowed = True
+            await asyncio.sleep(wait_s)
+            self._is_slowed = False
 
     async def deny(self, failed: ProofFailed, wait_until: Callable[[float], Awaitable[None]]) -> Refused:
         """Return the answer when the client's address has waited for it; *wait_until* returns earlier if nobody wants it."""

@@ -7,19 +7,26 @@ a client has said who it is, it is a stranger in the reception's keeping (daemon
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 from collections.abc import Iterable
 
-from daemonkit.admission import Budget
+from daemonkit.admission import Budget, address_group
 from daemonkit.logs import get_logger
 from daemonkit.reception import Guest, Reception, Why
 from endpointd import metrics, refusal
+from endpointd.refusal import Refusal
 from endpointd.routing.table import Door
+from endpointd.rules import is_inside, read_networks
 from endpointd.session.disconnections import Disconnections
+from endpointd.session.introduction import Introduction
 from endpointd.session.registry import SessionRegistry
 from endpointd.session.session import Session
 from endpointd.session.shared import Shared
+from endpointd.settings import Settings
 from endpointd.wire.link import Link
+from endpointd.wire.sockets import Keepalive
+from pgwire.proxyheader import Header
 
 HURRIED_S = 2.0
 """For the first packet, while many have not sent theirs."""
@@ -35,8 +42,7 @@ class Listener:
     def __init__(
         self,
         door: Door,
-        host: str,
-        port: int,
+        settings: Settings,
         shared: Shared,
         group: asyncio.TaskGroup,
         registry: SessionRegistry,
@@ -44,13 +50,17 @@ class Listener:
     ) -> None:
         """*registry*: the sessions of all doors, which share the limits."""
         self.door = door
-        self._host = host
-        self._port = port
+        place = dict(settings.endpoints)[door.name]
+        self._host = place.host
         self._shared = shared
         self._group = group
         self._registry = registry
         self._disconnections = disconnections
-        self.reception = Reception(door.name, self._budget(), self._welcome)
+        self._introduced_by = read_networks(place.proxy_protocol_from)
+        """Whose connections begin with a header that says whose they are."""
+        self._unnamed = itertools.count(1)
+        self._keepalive = _keepalive(settings)
+        self.reception = Reception(door.name, self._budget(), self._welcome, self._counted_as)
         """Where its clients come in."""
         self._log = get_logger(endpoint=door.name)
 
@@ -69,8 +79,12 @@ class Listener:
         """Accept nobody any more. The sessions go on."""
         self.reception.close()
 
-    def take_up(self) -> None:
-        """Go by the limits that hold now."""
+    def take_up(self, settings: Settings) -> None:
+        """Go by *settings* for whoever comes from now on, and by the limits that hold now."""
+        place = dict(settings.endpoints).get(self.door.name)
+        if place is not None:
+            self._introduced_by = read_networks(place.proxy_protocol_from)
+        self._keepalive = _keepalive(settings)
         self.reception.set_budget(self._budget())
 
     def _budget(self) -> Budget:
@@ -79,16 +93,38 @@ class Listener:
             strangers_max=limits.strangers_max,
             strangers_per_address_max=limits.strangers_per_address_max,
             known_max=limits.sessions_max + limits.hold_max,
-            stranger_s=limits.startup_timeout_s + LATE_S,
+            stranger_s=max(limits.startup_timeout_s, limits.login_timeout_s) + LATE_S,
             hurried_s=min(limits.startup_timeout_s, HURRIED_S),
         )
 
+    def _counted_as(self, host: str) -> str:
+        """Until a balancer has said whose a connection is, it is in nobody's company."""
+        return f"{host} {next(self._unnamed)}" if is_inside(host, self._introduced_by) else address_group(host)
+
     def _welcome(self, guest: Guest) -> Link:
-        link = Link(lambda link: self._begin(link, guest))
+        link = Link(lambda link: self._opened(link, guest), self._keepalive)
         link.on_closed(guest.leave)
         return link
 
-    def _begin(self, link: Link, guest: Guest) -> None:
+    def _opened(self, link: Link, guest: Guest) -> None:
+        if not is_inside(link.host, self._introduced_by):
+            self._begin(link, guest)
+            return
+
+        def introduced(header: Header | None, rest: bytes, why: Refusal | None) -> None:
+            if header is not None and header.client is not None:
+                link.speaks_for(*header.client)
+            guest.comes_from(link.host)
+            session = self._begin(link, guest)
+            if why is not None:
+                session.end(why)
+            elif rest:
+                link.receiver.received(memoryview(rest))
+
+        introduction = Introduction(link, self._shared.board.limits.startup_timeout_s, introduced)
+        guest.is_shown_out_by(lambda _why: introduction.give_up())
+
+    def _begin(self, link: Link, guest: Guest) -> Session:
         metrics.CONNECTIONS.labels(self.door).inc()
         is_full = len(self._shared.quota) >= self._shared.board.limits.sessions_max
         unwelcome = refusal.too_many_connections(self.door.name) if is_full else None
@@ -98,6 +134,7 @@ class Listener:
         guest.is_shown_out_by(
             lambda why: session.show_out(refusal.startup_timeout() if why is Why.LATE else refusal.too_many_clients())
         )
+        return session
 
     async def _serve(self, session: Session) -> None:
         try:
@@ -105,3 +142,8 @@ class Listener:
         finally:
             self._registry.leave(session)
             self._disconnections.note(session.disconnection)
+
+
+def _keepalive(settings: Settings) -> Keepalive:
+    clients = settings.clients
+    return Keepalive(clients.tcp_keepalives_idle_s, clients.tcp_keepalives_interval_s, clients.tcp_keepalives_count)

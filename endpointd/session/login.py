@@ -124,6 +124,7 @@ class Login:
         self._behind_until: float | None = None
         self._connect: Connect | None = None
         self._connecting: asyncio.Timeout | None = None
+        self._identifying: asyncio.Timeout | None = None
         self._cancel: Cancel | None = None
         self._tls_outcome: Facts | Failure | None = None
         self._evicted: Refusal | None = None
@@ -162,7 +163,7 @@ class Login:
             case State.CONNECTING:
                 return self._shared.connector.why_waiting(self._number, self._door)
             case State.IDENTIFYING:
-                return "no node has told yet which roles there are"
+                return self._identification.waits
             case State.DENIED:
                 return "logins from its address are slowed down, since one has just failed"
             case _:
@@ -207,7 +208,7 @@ class Login:
         assert server is not None
         assert inbox is not None
         assert backend is not None
-        server_rest, client_rest = relay.server_rest + inbox.take(), relay.client_rest + self._client_inbox.take()
+        server_rest, client_rest = relay.server_rest + inbox.hand_over(), relay.client_rest + self._client_inbox.hand_over()
         cancellable = Cancellable(backend.address, relay.key) if relay.key is not None else None
         return Established(server, backend, cancellable, relay.key_told or relay.key, self._watch, server_rest, client_rest)
 
@@ -243,6 +244,8 @@ class Login:
 
     def _poke(self) -> None:
         self._wake.set()
+        if self._identifying is not None and not self._identifying.expired() and self._is_left:
+            self._identifying.reschedule(self._loop.time())
         connecting, inbox = self._connecting, self._client_inbox
         if connecting is None or connecting.expired():  # the end of the wait is under way already
             return
@@ -309,8 +312,18 @@ class Login:
     async def _identify(self) -> None:
         self._is_asked_who = False
         assert self.startup is not None
-        deadline = self._loop.time() + self._shared.board.limits.hold_s
-        self._handle(await self._identification.ask(self.startup, self._conversation.encrypted, deadline))
+        limits, now = self._shared.board.limits, self._loop.time()
+        self._deadline = now + limits.login_timeout_s
+        try:
+            # Brought forward when the client leaves or the daemon ends, which is the next event then.
+            async with asyncio.timeout(None) as self._identifying:
+                self._poke()
+                answer = await self._identification.ask(self.startup, self._conversation.encrypted, now + limits.hold_s)
+        except TimeoutError:
+            return
+        finally:
+            self._identifying = None
+        self._handle(answer)
 
     async def _deny(self, failed: ProofFailed) -> None:
         self._failed = None
@@ -369,7 +382,7 @@ class Login:
             return
         self._server_inbox = Inbox(self._server, self._poke)
         self._server.receiver = self._server_inbox
-        self._deadline = self._loop.time() + self._shared.board.limits.startup_timeout_s
+        self._deadline = self._loop.time() + self._shared.board.limits.login_timeout_s
         encrypted = self._server.encrypted
         binding = encrypted.binding if encrypted is not None else None
         self._handle(Connected(self.backend, fresh_nonce(), binding, is_encrypted=encrypted is not None))

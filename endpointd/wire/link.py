@@ -19,11 +19,15 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol, cast
 
-from endpointd.wire.sockets import name_of, tune
+from endpointd.wire.sockets import SERVERS_KEEPALIVE, Keepalive, name_of, tune
 from endpointd.wire.tls import NETWORK_BYTES_MAX, Channel, Facts, Failure
 
 READ_BYTES = 1 << 16
 """What one read takes at most. More gains nothing over loopback, and the copy stays in a core's cache."""
+
+INBOX_BYTES = 1 << 13
+"""The same while nobody relays yet, and what is kept then: most logins take less than 1 KiB, and a crowd that says more than it
+is asked for must not have us keep it."""
 
 WRITE_BYTES_HIGH = 1 << 17
 """Unsent bytes beyond which the other side is not read any longer."""
@@ -65,10 +69,10 @@ class Receiver(Protocol):
 class Inbox:
     """Keeps what a peer says until somebody asks, up to a limit, and pokes its owner."""
 
-    def __init__(self, link: Link, poke: Callable[[], None], *, bytes_max: int = READ_BYTES) -> None:
+    def __init__(self, link: Link, poke: Callable[[], None]) -> None:
         self._link = link
+        link.read_bytes = INBOX_BYTES
         self._poke = poke
-        self._bytes_max = bytes_max
         self._data = bytearray()
         self.has_ended = False
         self.is_broken = False
@@ -83,10 +87,15 @@ class Inbox:
         self._link.resume_reading()
         return data
 
+    def hand_over(self) -> bytes:
+        """Return what has come, for somebody who keeps nothing: the link reads as much as there is from now on."""
+        self._link.read_bytes = READ_BYTES
+        return self.take()
+
     def received(self, data: memoryview) -> None:
         """Keep *data*; one read more than the limit may be kept, because it has already happened."""
         self._data += data
-        if len(self._data) >= self._bytes_max:
+        if len(self._data) >= INBOX_BYTES:
             self._link.pause_reading()
         self._poke()
 
@@ -126,8 +135,10 @@ DISCARD: Receiver = _Discard()
 class Link(asyncio.BufferedProtocol):
     """A connection."""
 
-    def __init__(self, on_open: Callable[[Link], None] | None = None) -> None:
+    def __init__(self, on_open: Callable[[Link], None] | None = None, keepalive: Keepalive = SERVERS_KEEPALIVE) -> None:
         self._on_open = on_open
+        self._keepalive = keepalive
+        self._speaks_for: tuple[str, int] | None = None
         self._on_closed: Callable[[], None] | None = None
         self._transport: asyncio.Transport | None = None
         self._receiver: Receiver = DISCARD
@@ -140,6 +151,8 @@ class Link(asyncio.BufferedProtocol):
         self._tls: Channel | None = None
         self._on_tls: Callable[[Facts | Failure], None] | None = None
         self.is_writable = True
+        self.read_bytes = READ_BYTES
+        """What one read takes at most."""
 
     # What the owner does
 
@@ -169,18 +182,27 @@ class Link(asyncio.BufferedProtocol):
     @property
     def peer(self) -> str:
         """Who is at the other end, for people."""
-        name = self._transport.get_extra_info("peername") if self._transport is not None else None
-        return name_of(name)
+        return name_of(self._name)
 
     @property
     def host(self) -> str:
         """The address at the other end, without its port; empty if there is none."""
-        name = self._transport.get_extra_info("peername") if self._transport is not None else None
-        match name:
+        match self._name:
             case (str(host), int(), *_):
                 return host
             case _:
                 return ""
+
+    @property
+    def _name(self) -> object:
+        """The peer's address and port, as a socket tells them."""
+        if self._speaks_for is not None:
+            return self._speaks_for
+        return self._transport.get_extra_info("peername") if self._transport is not None else None
+
+    def speaks_for(self, host: str, port: int) -> None:
+        """The peer passes on what somebody else says, whose address counts from now on."""
+        self._speaks_for = host, port
 
     @property
     def descriptor(self) -> int:
@@ -292,13 +314,13 @@ class Link(asyncio.BufferedProtocol):
         """Set the connection up."""
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=WRITE_BYTES_HIGH)
-        tune(self._transport.get_extra_info("socket"))
+        tune(self._transport.get_extra_info("socket"), self._keepalive)
         if self._on_open is not None:
             self._on_open(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Lend the shared buffer."""
-        return _buffer
+        return _buffer[: self.read_bytes]
 
     def buffer_updated(self, nbytes: int) -> None:
         """Hand on what was read."""

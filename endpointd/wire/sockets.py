@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import dataclass
 
-KEEPALIVE_IDLE_S = 10
-KEEPALIVE_INTERVAL_S = 3
-KEEPALIVE_PROBES = 3
-"""A silent peer is given up after about 20 s. There is deliberately no TCP_USER_TIMEOUT: Linux applies it to a peer that is
+
+@dataclass(frozen=True, slots=True)
+class Keepalive:
+    """When a silent peer is asked whether it is still there, as PostgreSQL's tcp_keepalives_*. 0: as the system has it."""
+
+    idle_s: int = 0
+    interval_s: int = 0
+    count: int = 0
+
+
+SERVERS_KEEPALIVE = Keepalive(idle_s=10, interval_s=3, count=3)
+"""A silent server is given up after about 20 s. There is deliberately no TCP_USER_TIMEOUT: Linux applies it to a peer that is
 alive and merely does not read, and would cut off every client that pauses in the middle of a result, and every COPY that
 waits for a lock. A dead server is noticed by the manager long before."""
 
 
-def tune(sock: socket.socket | None) -> None:
+def tune(sock: socket.socket | None, keepalive: Keepalive) -> None:
     """Send small messages at once, and notice a peer that vanished."""
     if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
         return
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (
-        ("TCP_KEEPIDLE", KEEPALIVE_IDLE_S),
-        ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL_S),
-        ("TCP_KEEPCNT", KEEPALIVE_PROBES),
+        ("TCP_KEEPIDLE", keepalive.idle_s),
+        ("TCP_KEEPINTVL", keepalive.interval_s),
+        ("TCP_KEEPCNT", keepalive.count),
     ):
         option = getattr(socket, name, None)
-        if option is not None:  # macOS calls the first one otherwise
+        if value and option is not None:  # macOS calls the first one otherwise
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 

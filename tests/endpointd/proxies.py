@@ -61,6 +61,16 @@ class Proxy:
                     return sample.value
         return 0.0
 
+    async def wait_for_metric(self, name: str, wanted: float, **labels: str) -> None:
+        """Wait until a sample of /metrics is *wanted*."""
+        value = None
+        try:
+            async with asyncio.timeout(10):
+                while (value := await self.metric(name, **labels)) != wanted:
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            raise AssertionError(f"{name} is {value}\n{self.log.read_text()}") from None
+
     async def get(self, path: str) -> bytes:
         async with HttpClient(f"http://127.0.0.1:{self.http_port}", TOKEN) as client:
             return await client.get(path, timeout_s=2)

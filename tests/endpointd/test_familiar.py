@@ -5,6 +5,16 @@ from __future__ import annotations
 from endpointd.auth.familiar import LASTS_S, LOGINS_MAX, Familiar
 
 
+def test_a_login_is_remembered_longer_than_it_is_familiar_and_until_one_fails() -> None:
+    familiar = Familiar()
+    familiar.succeeded("10.0.0.1", "ann", now=0.0)
+    assert not familiar.knows("10.0.0.1", "ann", now=LASTS_S)
+    assert familiar.remembers("10.0.0.1", "ann")
+    assert not familiar.remembers("10.0.0.2", "ann")
+    familiar.failed("10.0.0.1", "ann")
+    assert not familiar.remembers("10.0.0.1", "ann")
+
+
 def test_familiar_is_who_has_logged_in_from_the_same_address() -> None:
     familiar = Familiar()
     assert not familiar.knows("10.0.0.1", "ann", 0.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from endpointd.auth.slowdown import ADDRESSES_MAX, FORGIVEN_S, FREE, MOST_S, Slowdown
 
 
@@ -11,6 +13,16 @@ def test_the_first_failures_cost_nothing_and_each_after_them_twice_the_one_befor
     assert waits[:FREE] == [0.0] * FREE
     assert waits[FREE : FREE + 3] == [0.1, 0.2, 0.4]
     assert waits[-1] == MOST_S
+
+
+def test_who_does_not_wait_for_the_answer_waits_when_it_comes_again() -> None:
+    slowdown = Slowdown()
+    for _ in range(FREE):
+        slowdown.failed("10.0.0.1", now=0.0)
+    assert slowdown.left_s("10.0.0.1", now=0.0) == 0.0
+    assert slowdown.failed("10.0.0.1", now=0.0) == 0.1
+    assert slowdown.left_s("10.0.0.1", now=0.04) == pytest.approx(0.06)
+    assert slowdown.left_s("10.0.0.2", now=0.04) == slowdown.left_s("10.0.0.1", now=0.1) == 0.0
 
 
 def test_an_address_pays_for_itself_alone_and_is_forgiven() -> None:

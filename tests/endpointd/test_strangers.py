@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import ssl
 import struct
 from pathlib import Path
@@ -25,6 +26,21 @@ from tests.endpointd.proxies import Proxy, proxy
 from tests.endpointd.servers import PASSWORD
 from tests.endpointd.test_doors import farewell, packet, raw
 from tests.endpointd.test_failover import connect
+
+
+def system_keepalive_s() -> float:
+    return float(Path("/proc/sys/net/ipv4/tcp_keepalive_time").read_text())
+
+
+def keepalive_left_s(local_port: int, remote_port: int) -> float:
+    """Return in how many seconds the kernel asks the peer of a connection of this machine whether it is there."""
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, _, _, timer, *_ = line.split()
+        if (local[-4:], remote[-4:]) == (f"{local_port:04X}", f"{remote_port:04X}"):
+            kind, when = timer.split(":")
+            assert kind == "02", f"no keepalive: {line}"
+            return int(when, 16) / os.sysconf("SC_CLK_TCK")
+    raise AssertionError("no such connection")
 
 
 async def failures(running: Proxy, reason: str, endpoint: str = "writer") -> float:
@@ -122,7 +138,7 @@ async def test_whoever_takes_too_long_is_sent_away(tmp_path: Path, how: str) -> 
 
 
 async def test_a_login_that_does_not_go_on_is_ended(servers: Servers, tmp_path: Path) -> None:
-    limits = "startup_timeout_s = 0.5"
+    limits = "login_timeout_s = 0.5"
     async with feed_server(servers.document()) as feed, proxy(tmp_path / "proxy", [feed.port], limits=limits) as running:
         await running.wait_for_health(status="serving")
         async with raw(running.writer_port) as (reader, writer):
@@ -131,6 +147,64 @@ async def test_a_login_that_does_not_go_on_is_ended(servers: Servers, tmp_path: 
             size = int.from_bytes(await reader.readexactly(4), "big")
             await reader.readexactly(size - 4)
             assert await farewell(reader) == "08P01 canceling connection startup due to timeout"
+
+
+async def test_a_login_has_a_time_of_its_own(servers: Servers, tmp_path: Path) -> None:
+    """As long as PostgreSQL gives it, however short the time for the first packet."""
+    limits = "startup_timeout_s = 0.5"
+    async with feed_server(servers.document()) as feed, proxy(tmp_path / "proxy", [feed.port], limits=limits) as running:
+        await running.wait_for_health(status="serving")
+        async with raw(running.writer_port) as (reader, writer), raw(running.writer_port) as (silent, _):
+            writer.write(startup.encode_startup(startup.make_startup("scram", "postgres")))
+            assert (await reader.readexactly(1))[0] == Backend.AUTHENTICATION
+            assert await farewell(silent) == "08P01 canceling connection startup due to timeout"
+            await asyncio.sleep(0.5)
+            await reader.readexactly(int.from_bytes(await reader.readexactly(4), "big") - 4)
+            writer.write(b"p\0\0\0\x08nope")
+            report = decode_report((await reader.read(-1))[5:])
+            assert report.sqlstate == "08P01"
+            assert "timeout" not in report.message
+
+
+async def test_who_leaves_while_no_roles_are_known_is_noticed_and_others_are_told_why(tmp_path: Path) -> None:
+    rules = ("host all all all scram-sha-256",)
+    async with feed_server() as feed, proxy(tmp_path / "proxy", [feed.port], limits="hold_s = 600", rules=rules) as running:
+        async with raw(running.writer_port) as (_, writer):
+            writer.write(startup.encode_startup(startup.make_startup("ann", "shop")))
+            async with asyncio.timeout(10):
+                while (found := (await running.sessions()).sessions)[:1] == [] or found[0].waits is None:
+                    await asyncio.sleep(0.01)
+            assert found[0].waits == "no node has told yet which roles there are"
+        await running.wait_for_health(sessions=0)
+        assert await failures(running, "client_left") == 1
+
+
+async def test_what_a_crowd_says_unasked_is_not_kept(tmp_path: Path) -> None:
+    crowd, said = 200, startup.encode_startup(startup.make_startup("ann", "shop")) + bytes(60_000)
+    async with feed_server(document()) as feed, proxy(tmp_path / "proxy", [feed.port], limits="hold_s = 600") as running:
+        before = running.rss_bytes
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(crowd):
+                _, writer = await stack.enter_async_context(raw(running.writer_port))
+                writer.write(said)
+            await running.wait_for_metric("endpointd_held", crowd, endpoint="writer")
+            assert running.rss_peak_bytes - before < crowd * 80_000
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted_s"),
+    [("", system_keepalive_s()), ("[clients]\ntcp_keepalives_idle_s = 77\ntcp_keepalives_count = 5", 77)],
+    ids=["the system's", "its own"],
+)
+async def test_how_soon_a_silent_client_is_asked_whether_it_is_there(tmp_path: Path, settings: str, wanted_s: float) -> None:
+    async with (
+        feed_server() as feed,
+        proxy(tmp_path / "proxy", [feed.port], more=settings) as running,
+        raw(running.writer_port) as (_, writer),
+    ):
+        await running.wait_for_health(sessions=1)
+        left_s = keepalive_left_s(running.writer_port, writer.get_extra_info("sockname")[1])
+        assert wanted_s - 30 < left_s <= wanted_s + 1
 
 
 @pytest.mark.parametrize(("minor", "option"), [(9, "_pq_.whatever"), (9999, "_pq_.test_protocol_negotiation")])

@@ -40,6 +40,7 @@ from pgwire import messages as m
 from pgwire import startup
 from pgwire.errors import AuthenticationError, ProtocolError, WireError
 from pgwire.framing import read_message
+from pgwire.proxyheader import HEADER_BYTES_MAX, read_header
 from pgwire.scram import MECHANISM, MECHANISM_PLUS, ScramClient, ScramServer, keys_of_password, make_verifier, parse_verifier
 
 PASSWORD = "secret"
@@ -263,6 +264,18 @@ _SASL = m.sasl_offer(MECHANISM)
 _ANY = b"\0"
 _GREASE = startup.encode_startup(startup.make_startup("u", "d", version=(3 << 16) | 9999, options="-c=", **{"_pq_.x": "1"}))
 
+
+def proxy_header(data: bytes) -> None:
+    """What a balancer says first: waited for no longer than it may be, and the same however it is cut."""
+    try:
+        found = read_header(data)
+    except ProtocolError:
+        return
+    assert len(data) < HEADER_BYTES_MAX if found is None else found.size <= len(data)
+    for cut in range(found.size if found is not None else len(data)):
+        assert read_header(data[:cut]) is None
+
+
 TARGETS = (
     Target(
         "first packets and proof",
@@ -346,6 +359,17 @@ TARGETS = (
             b"SFATAL\0C57P01\0\0",
         ),
         (b"\0", b"$", b":", b"SCRAM-SHA-256$", b"\0\3\0\0"),
+    ),
+    Target(
+        "PROXY protocol",
+        proxy_header,
+        (
+            b"PROXY TCP4 192.0.2.7 10.0.0.1 56324 5432\r\n" + HELLO,
+            b"PROXY UNKNOWN\r\n",
+            b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x11" + bytes(17) + HELLO,
+            b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
+        ),
+        (b"PROXY TCP6 ::1 ::1 1 1\r\n", b"\r\n\r\n\0\r\nQUIT\n", b"\x21\x21\0\x24", b"\x10\0", b"\xff\xff"),
     ),
     Target(
         "rules",
