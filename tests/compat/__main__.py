@@ -7,6 +7,7 @@ a suite did not come to its end.  2: wrong usage.  What could not be had is name
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import tempfile
 import time
@@ -20,6 +21,7 @@ from rich.console import Console
 from testkit.interrupting import end_in_order
 from tests.compat import fetching
 from tests.compat.outcomes import Outcomes
+from tests.compat.pgbouncer import PROGRAM as PGBOUNCER
 from tests.compat.report import Missed, Report, Scored, details, load, scores_table, today
 from tests.compat.running import fetch, run
 from tests.compat.score import ABSENT, Expectation, different, expectations, score
@@ -57,7 +59,7 @@ def main() -> int:
     parser.add_argument(
         "--suite", action="append", default=[], metavar="NAME", help="only this one; may be repeated; wildcards"
     )
-    parser.add_argument("--way", choices=list(Way), help="only plaintext, or only TLS (both)")
+    parser.add_argument("--way", choices=list(Way), help="only this one: plaintext, TLS, or PgBouncer in the endpoint's place")
     parser.add_argument(
         "--pg-bin", type=Path, metavar="DIR", help="PostgreSQL's programs for both ways (bundled; with TLS: a build)"
     )
@@ -72,7 +74,7 @@ def main() -> int:
     console = Console(width=None if sys.stdout.isatty() else 190, highlight=False)
     if arguments.list:
         for suite in SUITES:
-            console.print(f"{suite.name:14} {' '.join(suite.ways):10} {suite.about}", markup=False)
+            console.print(f"{suite.name:22} {' '.join(suite.ways):19} {suite.about}", markup=False)
         return 0
     if arguments.pg_bin is not None and not (arguments.pg_bin / "postgres").exists():
         parser.error(f"--pg-bin: there is no {arguments.pg_bin}/postgres")
@@ -111,6 +113,8 @@ def run_way(way: Way, report: Report, options: Options) -> Report:
         if way not in suite.ways or (options.resume and done is not None and done.score.has_passed):
             continue
         try:
+            if way is Way.PGBOUNCER and shutil.which(PGBOUNCER) is None:
+                raise fetching.UnavailableError("there is no PgBouncer (Debian: apt-get install pgbouncer)")
             fetch(suite)
         except fetching.UnavailableError as error:
             options.say(f"{suite.name}: {error}")
@@ -140,7 +144,7 @@ def run_way(way: Way, report: Report, options: Options) -> Report:
 
 def measure(suite: Suite, stand: Stand, way: Way, tools: Path | None, options: Options) -> Scored | Missed:
     """Run *suite* on both sides, and what differs again."""
-    folder = options.out / "compat" / f"{suite.name}-{way}"
+    folder = options.out / "compat" / f"{suite.name}-{way}".replace("/", "-").replace(" ", "-")
     if suite.program == "tools.py" and (tools is None or not (tools / "psql").exists()):
         return Missed(suite=suite.name, way=way, reason="there is no build of PostgreSQL with client programs")
 
@@ -157,7 +161,7 @@ def measure(suite: Suite, stand: Stand, way: Way, tools: Path | None, options: O
         took_s[side] = round(time.monotonic() - begun, 1)
     apart = different(sides[Side.DIRECT], sides[Side.THROUGH])
     again: dict[str, dict[Side, list[str]]] = {test: {side: [] for side in Side} for test in apart}
-    if 0 < len(apart) <= AGAIN_MAX:
+    if 0 < len(apart) <= AGAIN_MAX and way is not Way.PGBOUNCER:
         for number in range(1, options.repeats + 1):
             options.say(f"{suite.name}, {way}: {len(apart)} tests again, {number} of {options.repeats} ...")
             for side in Side:
@@ -173,7 +177,7 @@ def measure(suite: Suite, stand: Stand, way: Way, tools: Path | None, options: O
         known=options.known,
     )
     options.say(f"{suite.name}, {way}: {found.same} of {found.tests} the same")
-    return Scored(score=found, server_version=stand.version, packages=suite.packages, date=today(), took_s=took_s)
+    return Scored(score=found, server_version=stand.version, packages=fetching.installed(suite), date=today(), took_s=took_s)
 
 
 if __name__ == "__main__":

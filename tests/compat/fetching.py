@@ -6,6 +6,7 @@ measured by it.
 
 from __future__ import annotations
 
+import ctypes.util
 import hashlib
 import os
 import shutil
@@ -16,7 +17,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.compat.suite import PYTEST, Suite
+from tests.compat.suite import GOPATH, JDBC, PYTEST, Suite
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".venv" / "compat"
@@ -48,6 +49,55 @@ def node_modules(packages: Sequence[str], cache: Path = CACHE) -> Path:
     place = cache / f"node-{_digest(packages)}"
     _once(place, lambda new: _make_modules(new, packages))
     return place / "node_modules"
+
+
+def check(suite: Suite) -> None:
+    """Raise UnavailableError if what *suite* takes from the machine is not there."""
+    for each in suite.needs:
+        there = _is_library(each) if ".so" in each else Path(each).exists() if "/" in each else shutil.which(each) is not None
+        if not there:
+            raise UnavailableError(f"there is no {each} (Debian: apt-get install {' '.join(suite.debian)})")
+
+
+def _is_library(name: str) -> bool:
+    return ctypes.util.find_library(name.removeprefix("lib").partition(".so")[0]) == name
+
+
+def installed(suite: Suite) -> tuple[str, ...]:
+    """Return the packages that *suite* was measured with, and their versions as far as they can be told."""
+    if not suite.debian or shutil.which("dpkg-query") is None:
+        return (*suite.packages, *suite.debian)
+    asked = ["dpkg-query", "--show", "--showformat=${Package}==${Version}\\n", *suite.debian]
+    said = subprocess.run(asked, capture_output=True, text=True, timeout=TIMEOUT_S, check=False).stdout.splitlines()
+    return (*suite.packages, *said)
+
+
+def go_program(file: Path, cache: Path = CACHE) -> Path:
+    """Return *file*, built with what its folder has in common, of Debian's packages alone. Raises UnavailableError."""
+    parts = (file.with_name("observing.go"), file)
+    place = cache / f"go-{_digest([part.read_text() for part in parts])}"
+    _once(place, lambda _: _go(f"a build of {file.name}", cache, "build", "-o", str(place / "program"), *map(str, parts)))
+    return place / "program"
+
+
+def go_tests(package: str, cache: Path = CACHE) -> tuple[Path, Path]:
+    """Return the program of a package's own tests, and where its source is. Raises UnavailableError."""
+    folder = Path(GOPATH, "src", package)
+    place = cache / f"go-{_digest([part.read_text() for part in sorted(folder.glob('*.go'))])}"
+    _once(place, lambda _: _go(f"the tests of {package}", cache, "test", "-c", "-o", str(place / "tests"), package))
+    return place / "tests", folder
+
+
+def _go(what: str, cache: Path, *arguments: str) -> None:
+    settings = {"GO111MODULE": "off", "GOPATH": GOPATH, "GOFLAGS": "", "CGO_ENABLED": "0", "GOCACHE": str(cache / "go-build")}
+    _run(what, ["go", *arguments], more=settings)
+
+
+def java_program(file: Path, cache: Path = CACHE) -> list[str]:
+    """Return the command that runs *file*. Raises UnavailableError."""
+    place = cache / f"java-{_digest([file.read_text()])}"
+    _once(place, lambda new: _run(f"a build of {file.name}", ["javac", "-d", str(new), "-cp", JDBC, str(file)]))
+    return ["java", "-cp", f"{place}:{JDBC}", file.stem]
 
 
 def source(suite: Suite, cache: Path = CACHE) -> Path:

@@ -26,6 +26,7 @@ GRACE_S = 10.0
 
 def fetch(suite: Suite) -> None:
     """Bring what *suite* needs. Raises UnavailableError."""
+    fetching.check(suite)
     if suite.source is not None:
         fetching.source(suite)
     _command(suite)
@@ -66,11 +67,20 @@ def _command(suite: Suite) -> list[str]:
     if suite.source is not None:
         return [str(fetching.python(suite.packages))]
     assert suite.program is not None
-    program = str(HERE / "programs" / suite.program)
-    if suite.program.endswith(".cjs"):
-        fetching.node_modules(suite.packages)
-        return ["node", program]
-    return [str(fetching.python(suite.packages)) if suite.packages else sys.executable, program]
+    file = HERE / "programs" / suite.program
+    program = str(file)
+    match file.suffix:
+        case ".cjs":
+            fetching.node_modules(suite.packages)
+            return ["node", program]
+        case ".go":
+            return [str(fetching.go_program(file))]
+        case ".java":
+            return fetching.java_program(file)
+        case _:
+            pass
+    built = ["=".join(map(str, fetching.go_tests(package))) for package in suite.go_packages]
+    return [str(fetching.python(suite.packages)) if suite.packages else sys.executable, program, *built]
 
 
 def _pytest(suite: Suite, only: Sequence[str]) -> list[str]:

@@ -19,6 +19,8 @@ class Way(StrEnum):
     PLAIN = "plain"
     TLS = "tls"
     """On both sides: the server itself speaks TLS too."""
+    PGBOUNCER = "pgbouncer"
+    """Through PgBouncer in session mode instead of an endpoint, in plaintext: told beside, and never a failure."""
 
 
 @dataclass(frozen=True, slots=True)

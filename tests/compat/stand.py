@@ -16,6 +16,7 @@ from psycopg import sql
 from deployment.certificates import new_authority, new_server
 from deployment.cluster import PostgresSettings
 from testkit.cluster import Cluster
+from tests.compat.pgbouncer import pgbouncer
 from tests.compat.server import Server, Side, Way
 from tests.compat.suite import Suite
 
@@ -70,18 +71,22 @@ def standing(data_dir: Path, way: Way, programs: Path | None) -> Iterator[Stand]
     """Yield a cluster of three in *data_dir*, on PostgreSQL's *programs* (the bundled ones)."""
     options = () if programs is None else ("--pg-bin", str(programs))
     cluster = Cluster(data_dir, options=options, postgres=PostgresSettings(settings=SETTINGS))
+    between = contextlib.ExitStack()
     try:
         cluster.up()
         if way is Way.TLS:
             _encrypt(cluster)
         writer = cluster.writer().name
         servers = {Side.DIRECT: _server(cluster.dsn(writer), way), Side.THROUGH: _server(cluster.dsn("writer"), way)}
+        if way is Way.PGBOUNCER:
+            servers[Side.THROUGH] = between.enter_context(pgbouncer(servers[Side.DIRECT], data_dir.parent))
         with psycopg.connect(servers[Side.DIRECT].uri()) as session:
             row = session.execute("show server_version").fetchone()
             roles = frozenset(name for (name,) in session.execute("select rolname from pg_roles").fetchall())
         assert row is not None
         yield Stand(cluster, row[0], servers, roles)
     finally:
+        between.close()
         cluster.remove()
 
 

@@ -30,10 +30,14 @@ class Suite:
 
     name: str
     about: str
-    ways: tuple[Way, ...] = (Way.PLAIN, Way.TLS)
+    ways: tuple[Way, ...] = tuple(Way)
     """How it can be told to speak."""
     packages: tuple[str, ...] = ()
     """Pinned, for a virtual environment of Python or for Node."""
+    debian: tuple[str, ...] = ()
+    """Packages of Debian that it takes, in whatever version there is."""
+    needs: tuple[str, ...] = ()
+    """What of them must be there: programs, and files by their paths."""
     source: str | None = None
     """The pinned source distribution with the tests."""
     keep: tuple[str, ...] = ()
@@ -41,7 +45,9 @@ class Suite:
     tests: tuple[str, ...] = ()
     """pytest's arguments."""
     program: str | None = None
-    """A file in programs/, which prints a line per observation: its name, a tab, what was seen."""
+    """A file in programs/ (Python, Node, Go or Java), which prints a line per observation: its name, a tab, what was seen."""
+    go_packages: tuple[str, ...] = ()
+    """Whose own tests are run, by go_tests.py."""
     extensions: tuple[str, ...] = ()
     """That must be in the database."""
     schemas: tuple[str, ...] = ()
@@ -66,6 +72,24 @@ PSYCOPG = "psycopg[binary]==3.3.9"
 PG8000 = "pg8000==1.31.6"
 NODE_PG = "pg@8.23.1"
 POSTGRES_JS = "postgres@3.4.9"
+
+JDBC = "/usr/share/java/postgresql.jar"
+GOPATH = "/usr/share/gocode"
+
+
+def _sqlalchemy(driver: str, package: str) -> Suite:
+    return Suite(
+        name=f"SQLAlchemy on {driver}",
+        about=f"SQLAlchemy's dialect/postgresql and dialect/test_suite, on {driver}",
+        packages=("SQLAlchemy[asyncio]==2.1.9" if driver == "asyncpg" else "SQLAlchemy==2.1.9", package),
+        source="SQLAlchemy==2.1.9",
+        tests=("test/dialect/postgresql", "test/dialect/test_suite.py"),
+        extensions=("hstore", "citext"),
+        schemas=("test_schema", "test_schema_2"),
+        arguments=lambda server: ("--dburi", server.uri(f"postgresql+{driver}")),
+        deadline_s=2400.0,
+    )
+
 
 SUITES = (
     Suite(
@@ -92,7 +116,7 @@ SUITES = (
     Suite(
         name="pg8000",
         about="pg8000's own tests, but for those that want a pg_hba.conf of their own",
-        ways=(Way.PLAIN,),
+        ways=(Way.PLAIN, Way.PGBOUNCER),
         packages=(PG8000,),
         source="pg8000==1.31.6",
         keep=("test", "README.md"),
@@ -107,8 +131,56 @@ SUITES = (
         program="psycopg3/__main__.py",
     ),
     Suite(
+        name="libpq",
+        about="the same program on the libpq that is installed here (Debian 12 has 15), by psycopg 3 in Python alone",
+        packages=("psycopg==3.3.9",),
+        debian=("libpq5",),
+        needs=("libpq.so.5",),
+        program="psycopg3/__main__.py",
+        variables=lambda _server: {"PSYCOPG_IMPL": "python"},
+    ),
+    Suite(
+        name="pgjdbc",
+        about="PostgreSQL's JDBC driver: query modes, batches, cursors, COPY, XA, a logical stream; a program of ours",
+        debian=("libpostgresql-jdbc-java", "default-jdk-headless"),
+        needs=("javac", "java", JDBC),
+        program="java/Pgjdbc.java",
+    ),
+    Suite(
+        name="lib/pq tests",
+        about="lib/pq's own tests and those of its hstore",
+        debian=("golang-github-lib-pq-dev", "golang-go"),
+        needs=("go", f"{GOPATH}/src/github.com/lib/pq/conn_test.go"),
+        program="go_tests.py",
+        go_packages=("github.com/lib/pq", "github.com/lib/pq/hstore"),
+    ),
+    Suite(
+        name="pgx tests",
+        about="pgx 4's own tests and those of pgxpool; those of pgconn and stdlib want what Debian has not",
+        debian=("golang-github-jackc-pgx-v4-dev", "golang-go"),
+        needs=("go", f"{GOPATH}/src/github.com/jackc/pgx/v4/conn_test.go"),
+        program="go_tests.py",
+        go_packages=("github.com/jackc/pgx/v4", "github.com/jackc/pgx/v4/pgxpool"),
+        extensions=("hstore",),
+        variables=lambda server: {"PGX_TEST_DATABASE": server.uri()},
+    ),
+    Suite(
+        name="pgx",
+        about="pgx 4 for Go: batches, COPY, cancelling, pools, notifications; a program of ours",
+        debian=("golang-github-jackc-pgx-v4-dev", "golang-go"),
+        needs=("go", f"{GOPATH}/src/github.com/jackc/pgx/v4"),
+        program="go/pgx.go",
+    ),
+    Suite(
+        name="lib/pq",
+        about="lib/pq for Go, through database/sql; a program of ours",
+        debian=("golang-github-lib-pq-dev", "golang-go"),
+        needs=("go", f"{GOPATH}/src/github.com/lib/pq"),
+        program="go/pq.go",
+    ),
+    Suite(
         name="tools",
-        about="psql with ^C at a terminal, pgbench, pg_dump, pg_restore, pg_basebackup, pg_receivewal; a program of ours",
+        about="psql with ^C at a terminal, pgbench, pg_dump, pg_restore, pg_basebackup, a subscription; a program of ours",
         program="tools.py",
     ),
     Suite(
@@ -123,17 +195,9 @@ SUITES = (
         packages=(POSTGRES_JS,),
         program="postgres_js.cjs",
     ),
-    Suite(
-        name="SQLAlchemy",
-        about="SQLAlchemy's dialect/postgresql and dialect/test_suite, on psycopg2",
-        packages=("SQLAlchemy==2.1.9", PSYCOPG2),
-        source="SQLAlchemy==2.1.9",
-        tests=("test/dialect/postgresql", "test/dialect/test_suite.py"),
-        extensions=("hstore", "citext"),
-        schemas=("test_schema", "test_schema_2"),
-        arguments=lambda server: ("--dburi", server.uri("postgresql+psycopg2")),
-        deadline_s=2400.0,
-    ),
+    _sqlalchemy("psycopg2", PSYCOPG2),
+    _sqlalchemy("psycopg", PSYCOPG),
+    _sqlalchemy("asyncpg", ASYNCPG),
 )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.compat.fetching import UnavailableError, check
 from tests.compat.outcomes import Line, Outcomes, Seen, gather, printed, read
 from tests.compat.report import Missed, Report, Scored, details, load
 from tests.compat.score import ABSENT, Expectation, Score, Verdict, different, expectations, score
@@ -110,8 +112,26 @@ def test_suites_are_pinned_and_have_a_way_to_be_run() -> None:
 
 
 def test_a_suite_that_is_not_there_is_named() -> None:
-    with pytest.raises(ValueError, match='no suite is called "pgx"; there are psycopg2, '):
-        choose(["pgx"])
+    with pytest.raises(ValueError, match='no suite is called "npgsql"; there are psycopg2, '):
+        choose(["npgsql"])
+
+
+def test_what_a_suite_lacks_is_named_with_how_to_have_it() -> None:
+    missing = replace(SUITES[0], needs=("sh", "/etc/passwd", "/no/such.jar"), debian=("one", "another"))
+    with pytest.raises(UnavailableError, match=r"there is no /no/such\.jar \(Debian: apt-get install one another\)"):
+        check(missing)
+    for each in ("no-such-program", "libno-such.so.5"):
+        with pytest.raises(UnavailableError, match=f"there is no {each} "):
+            check(replace(missing, needs=(each,)))
+    check(replace(missing, needs=("sh", "/etc/passwd")))
+
+
+def test_what_pgbouncer_does_is_told_and_never_fails() -> None:
+    through = Outcomes(SAME | {"a": Seen("failed", "no")}, True)
+    told = score("s", Way.PGBOUNCER, Outcomes(SAME, True), through, again={}, known=())
+    assert [each.verdict for each in told.differences] == [Verdict.DIFFERENT]
+    assert told.has_passed
+    assert not score("s", Way.PGBOUNCER, Outcomes(SAME, True), Outcomes({}, True), again={}, known=()).has_passed
 
 
 def test_a_report_is_taken_up_again(tmp_path: Path) -> None:

@@ -234,6 +234,36 @@ def receive_decoded() -> object:
 
 
 @observation
+def subscription() -> object:
+    """A subscriber in another database of the cluster, whose publisher is what this program was told to use."""
+    psql(
+        "drop publication if exists compat_published; drop table if exists published;"
+        " create table published (n int primary key)"
+    )
+    psql("insert into published select generate_series(1, 2000); create publication compat_published for table published")
+    do("dropdb", "--if-exists", "--force", "compat_subscriber")
+    do("createdb", "-T", "template0", "compat_subscriber")
+    there = ("-d", "compat_subscriber")
+    names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD", "dbname": "PGDATABASE"}
+    publisher = " ".join(f"{key}={os.environ[name]}" for key, name in names.items()) + f" sslmode={os.environ['PGSSLMODE']}"
+    psql("create table published (n int primary key)", *there)
+    # Made by hand: a publisher in the same cluster would wait for the transaction that makes the subscription.
+    psql("select pg_create_logical_replication_slot('compat_subscribed', 'pgoutput')")
+    options = "create_slot = false, slot_name = compat_subscribed"
+    psql(
+        f"create subscription compat_subscribed connection '{publisher}' publication compat_published with ({options})", *there
+    )
+    try:
+        until(lambda: psql("select count(*) from published", *there) == "2000")
+        psql("insert into published select generate_series(2001, 3000); delete from published where n <= 500")
+        until(lambda: psql("select count(*), min(n), max(n) from published", *there) == "2500|501|3000")
+        return psql("select count(*), min(n), max(n) from published", *there)
+    finally:
+        psql("drop subscription compat_subscribed", *there)
+        do("dropdb", "--force", "compat_subscriber")
+
+
+@observation
 def is_ready() -> object:
     return do("pg_isready", check=False).split(" - ")[-1]
 

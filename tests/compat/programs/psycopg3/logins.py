@@ -32,18 +32,19 @@ def process_number() -> object:
 @observation
 def transport() -> object:
     with connect() as session:
-        return session.pgconn.ssl_in_use, session.pgconn.protocol_version, session.pgconn.used_password
+        return pq.version() // 10000, session.pgconn.ssl_in_use, session.pgconn.protocol_version, session.pgconn.used_password
 
 
 @observation
 def newest_protocol() -> object:
-    with connect(max_protocol_version="latest") as session:
+    with connect(**({"max_protocol_version": "latest"} if pq.version() >= 180000 else {})) as session:
         return session.pgconn.parameter_status(b"server_version") is not None
 
 
 @observation
 def channel_binding() -> object:
-    with connect(channel_binding="require", require_auth="scram-sha-256") as session:
+    more = {"require_auth": "scram-sha-256"} if pq.version() >= 160000 else {}
+    with connect(channel_binding="require", **more) as session:
         return session.info.status.name
 
 
@@ -51,6 +52,8 @@ def channel_binding() -> object:
 def direct_tls() -> object:
     if os.environ["COMPAT_WAY"] != "tls":
         return "skipped: only the endpoint has TLS here"
+    if pq.version() < 170000:
+        return "skipped: this libpq does not know it"
     with connect(sslnegotiation="direct") as session:
         return session.pgconn.ssl_in_use
 
