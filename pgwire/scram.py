@@ -341,4 +341,5 @@ def _sha256(data: bytes) -> bytes:
 
 
 def _xor(left: bytes, right: bytes) -> bytes:
-    return bytes(a ^ b for a, b in zip(left, right, strict=True))
+    assert len(left) == len(right)
+    return (int.from_bytes(left) ^ int.from_bytes(right)).to_bytes(len(left))

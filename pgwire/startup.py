@@ -9,6 +9,7 @@ Formats" and "Start-up"; limits as in PostgreSQL's backend_startup.c.
 from __future__ import annotations
 
 import struct
+import sys
 from dataclasses import dataclass
 
 from pgwire.errors import NotAPacketError, ProtocolError, UserMissingError, VersionError
@@ -158,8 +159,9 @@ def _decode_parameters(body: bytes) -> tuple[tuple[str, str], ...]:
     names, values = texts[::2], texts[1::2]
     if not all(names):
         raise ProtocolError("invalid startup packet layout: expected terminator as last byte")
+    # Thousands of sessions ask for the same.
     parameters = tuple(
-        (name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape"))
+        (sys.intern(name.decode("utf-8", "surrogateescape")), sys.intern(value.decode("utf-8", "surrogateescape")))
         for name, value in zip(names, values, strict=True)
     )
     if not any(name == "user" and value for name, value in parameters):

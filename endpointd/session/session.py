@@ -19,7 +19,9 @@ from endpointd.session.disconnections import Disconnection
 from endpointd.session.farewell import farewell, last_words
 from endpointd.session.login import Established, Login
 from endpointd.session.shared import Shared
+from endpointd.session.state import State
 from endpointd.wire.link import Link
+from endpointd.wire.tls import Facts as Encryption
 from pgwire.errors import ProtocolError
 from pgwire.startup import StartupMessage
 
@@ -44,7 +46,11 @@ class Session:
         """*unwelcome*: a session that will be refused as soon as it has said what it wants."""
         self.number = number
         self.door = door
-        self._login = Login(number, door, client, shared, self, unwelcome=unwelcome, guest=guest)
+        self._login: Login | None = Login(number, door, client, shared, self, unwelcome=unwelcome, guest=guest)
+        """Until there is a relay: a session that lives for days does not keep what it took to begin."""
+        self._startup: StartupMessage | None = None
+        self._encrypted: Encryption | None = None
+        self._backend: Backend | None = None
         self._client = client
         self._shared = shared
         self._loop = asyncio.get_running_loop()
@@ -59,7 +65,8 @@ class Session:
         """What the client was told at the end of the relay."""
         self._end = ("the client went away", "client_left")
         """In words and in one word why the relay ended."""
-        self._over = asyncio.Event()
+        self._over: asyncio.Future[None] = self._loop.create_future()
+        """Done when the relay has ended; an Event of asyncio's takes four times the memory."""
         self._relaying_since = self.opened_at
         self._leaves: Refusal | None = None
         """Why it will end at a safe point, once its login and a new session's moment are over."""
@@ -76,22 +83,23 @@ class Session:
     @property
     def backend(self) -> Backend | None:
         """The server it has, if any."""
-        return self._login.backend
+        return self._login.backend if self._login is not None else self._backend
 
     @property
     def state(self) -> str:
         """Where its login stands, or that it is over."""
-        return self._login.state
+        return self._login.state if self._login is not None else State.RELAYING
 
     @property
     def startup(self) -> StartupMessage | None:
         """What the client asked for, once it has."""
-        return self._login.startup
+        return self._login.startup if self._login is not None else self._startup
 
     @property
     def tls_version(self) -> str | None:
         """The version of TLS that the client speaks; None if it speaks in plaintext."""
-        return self._login.encrypted.version if self._login.encrypted is not None else None
+        encrypted = self._login.encrypted if self._login is not None else self._encrypted
+        return encrypted.version if encrypted is not None else None
 
     @property
     def facts(self) -> Facts | None:
@@ -108,7 +116,7 @@ class Session:
     def waits(self) -> str | None:
         """Why it is held, paused or about to be ended, for people; None if it is not."""
         if self._relayed is None:
-            return None if self._had_relay else self._login.waits
+            return self._login.waits if self._login is not None else None
         if self._leaves is not None or self._stop is not None:
             why = self._stop or self._leaves
             assert why is not None
@@ -134,7 +142,7 @@ class Session:
         startup, backend, login = self.startup, self.backend, self._login
         reason, kind = self._end
         sqlstate = self._why.sqlstate if self._why is not None else None
-        if not self._had_relay and self._why is None:
+        if login is not None and self._why is None:
             reason, kind, sqlstate = login.end.reason, login.end.kind, login.end.sqlstate
         return Disconnection(
             endpoint=self.door.name,
@@ -160,12 +168,13 @@ class Session:
     def evict(self, eviction: Eviction) -> None:
         """End: see Evictable. A login that can begin anew does; one that is bound to its server may end first."""
         why = eviction.refusal
-        if self._relayed is None:
-            if eviction.when is When.SAFE_POINT and self._login.is_bound:
+        login = self._login
+        if login is not None:
+            if eviction.when is When.SAFE_POINT and login.is_bound:
                 self._leaves = why
                 self._loop.call_later(LOGIN_S, self._give_login_up, why)
             else:
-                self._login.evict(why)
+                login.evict(why)
         elif eviction.when is When.NOW:
             self._say_farewell(why)
         else:
@@ -184,29 +193,29 @@ class Session:
 
     def drain(self, why: Refusal) -> None:
         """End at the next safe point; a login ends now, and so does a stream, which has none and is taken up elsewhere."""
-        if self._relayed is None:
+        if self._login is not None:
             self._login.stop(why)
-        elif self._shared.engine.facts(self.number).is_streaming:
+        elif self._relayed is not None and self._shared.engine.facts(self.number).is_streaming:
             self._say_farewell(why)
         else:
             self._end_when_safe(why)
 
     def show_out(self, why: Refusal) -> None:
         """End a login now, and do not wait until the client has taken in why: its descriptor is wanted."""
-        if self._relayed is None:
+        if self._login is not None:
             self._is_shown_out = True
             self._login.stop(why)
 
     def end(self, why: Refusal) -> None:
         """End now."""
-        if self._relayed is not None:
-            self._say_farewell(why)
-        else:
+        if self._login is not None:
             self._login.stop(why)
+        else:
+            self._say_farewell(why)
 
     def terminate(self, why: Refusal) -> bool:
         """End now, and have the server stop what it is busy with. Return False for a session that is over."""
-        if self._over.is_set() or self.state == "closed":
+        if self._over.done() or self.state == "closed":
             return False
         self._leaves_work = self._relayed is not None and self._shared.engine.facts(self.number).doing is Doing.BUSY
         self.end(why)
@@ -218,10 +227,11 @@ class Session:
         """Serve the client until it or its server is gone."""
         established: Established | None = None
         try:
+            assert self._login is not None
             established = await self._login.run()
             if established is not None:
                 self._relay(established)
-                await self._over.wait()
+                await self._over
                 if self._leaves_work and established.cancellable is not None:
                     await cancel_at_server(self._shared, established.cancellable)
         except Exception:
@@ -239,13 +249,15 @@ class Session:
             # The table changed in the very moment of the login's end.
             self._why = refusal.primary_changed()
             self._end = (self._why.message, self._why.kind)
-            self._over.set()
+            self._over.set_result(None)
             return
         if established.cancellable is not None and established.key_told is not None:
             self._shared.keys.add(established.key_told, self.number, established.cancellable)
         metrics.SESSIONS_OPENED.labels(self.door, established.backend.node).inc()
         metrics.LOGIN_SECONDS.labels(self.door).observe(self._loop.time() - self.opened_at)
-        self._relayed, self._had_relay = established, True
+        assert self._login is not None
+        self._startup, self._encrypted, self._backend = self._login.startup, self._login.encrypted, established.backend
+        self._relayed, self._had_relay, self._login = established, True, None
         self._relaying_since = self._loop.time()
         if established.watch is not None:
             self._note_relaxed(established.watch)
@@ -304,7 +316,7 @@ class Session:
     # The end
 
     def _give_login_up(self, why: Refusal) -> None:
-        if self._relayed is None:
+        if self._login is not None:
             self._login.evict(why)
 
     def _leave(self, why: Refusal) -> None:
@@ -340,7 +352,8 @@ class Session:
         self._drop()
         # At once, not when this task runs: a report may be waiting for the last of a lost writer's sessions.
         self._shared.board.release(self.number)
-        self._over.set()
+        if not self._over.done():  # it is, if the task was cancelled
+            self._over.set_result(None)
 
     def _drop(self) -> None:
         self._relayed, self._facts = None, self._shared.engine.halt(self.number)
