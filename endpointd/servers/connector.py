@@ -92,7 +92,7 @@ class Connector:
         """Return for what session *number* of *door* waits here, for people; None if it does not."""
         if number in self._turns:
             return "too many logins are under way at its server: it waits for its turn"
-        return self._why_nobody(door).message if number in self._waiting else None
+        return self.refusal_of_nobody(door).message if number in self._waiting else None
 
     async def connect(
         self,
@@ -156,7 +156,7 @@ class Connector:
                         continue
                 now = self._loop.time()
                 if now >= hold_until or not is_patient():
-                    return refusal.too_many_clients() if is_crowded else self._why_nobody(door)
+                    return refusal.too_many_clients() if is_crowded else self.refusal_of_nobody(door)
                 if held_since is None:
                     if not self._may_wait(number, address):
                         return refusal.too_many_clients() if is_crowded else refusal.too_many_waiting(door.name)
@@ -332,7 +332,8 @@ class Connector:
         times = [self._failing[backend.node].retry_at for backend in found if backend.node in self._failing]
         return max(min(times, default=float("inf")), self._loop.time() + WRITER_RETRY_S / 10)
 
-    def _why_nobody(self, door: Door) -> Refusal:
+    def refusal_of_nobody(self, door: Door) -> Refusal:
+        """Return what a client of *door* is told that gets no server now."""
         found = eligible(self._board.table, door, fallback_to_writer=self.fallback_to_writer)
         failing = next((self._failing[backend.node] for backend in found if backend.node in self._failing), None)
         writer_only = all(backend.is_writer for backend in found)

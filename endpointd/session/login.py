@@ -371,6 +371,10 @@ class Login:
                     end=self.stop,
                 )
         except TimeoutError:
+            inbox = self._client_inbox
+            if inbox.has_ended and not inbox.is_broken and self._stopped is None:
+                # It still listens, and hears why it is not waited any longer.
+                self._handle(NotConnected(self._shared.connector.refusal_of_nobody(self._door)))
             return
         finally:
             self._connecting = None

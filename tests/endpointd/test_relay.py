@@ -547,11 +547,13 @@ async def test_what_a_watched_client_relaxes_is_told_once_and_what_is_known_is_n
         for _ in range(2):
             await b.ask("set synchronous_commit = off; set client_min_messages = error")
             await b.answer_with(ready_for_query("I"))
+        await b.wait_for(Happening.COMMITS_RELAXED)
         assert b.told == [Happening.COMMITS_RELAXED]
     async with bench(engine, watch=Relaxed.NONE) as b:
         for _ in range(2):
             await b.ask("set client_min_messages = error")
             await b.answer_with(ready_for_query("I"))
+        await b.wait_for(Happening.WARNINGS_HIDDEN)
         assert b.told == [Happening.WARNINGS_HIDDEN]
         await b.ask("insert")
         engine.cancel_begins(TOKEN)
