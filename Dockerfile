@@ -23,7 +23,8 @@ COPY --from=build /opt/endpointd /opt/endpointd
 # 3. One layer of it, so that what was removed takes no room, and nothing of BASE's own entry point or volumes remains.
 FROM scratch
 COPY --from=root / /
-RUN install -d -m 0700 -o endpointd -g endpointd /var/lib/endpointd /run/endpointd
+RUN install -d -m 0700 -o endpointd -g endpointd \
+    /var/lib/endpointd /run/endpointd /etc/endpointd/tls /etc/endpointd/tls-proxy
 ENV PATH=/opt/endpointd/bin:/opt/postgresql/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     LANG=C.UTF-8 \
     PYTHONUNBUFFERED=1 \

@@ -46,12 +46,12 @@ def load_settings(path: Path, kind: type[T]) -> T:
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise SettingsError(f"{path}: not valid TOML: {error}") from error
     try:
-        return msgspec.convert(tables, kind, dec_hook=_read_path)
+        return msgspec.convert(tables, kind, dec_hook=read_path)
     except msgspec.ValidationError as error:
         raise SettingsError(f"{path}: {_explain(str(error), kind, tables)}") from error
 
 
-def _read_path(kind: type, value: object) -> object:
+def read_path(kind: type, value: object) -> object:
     """Make the types msgspec does not know: paths."""
     if issubclass(kind, Path) and isinstance(value, str) and value:
         return Path(value).expanduser()

@@ -75,21 +75,23 @@ def new_authority(cluster: str, now: datetime) -> KeyPair:
     return _pair(builder.sign(key, hashes.SHA256()), key)
 
 
-def new_server(authority: KeyPair, names: Sequence[str], now: datetime) -> KeyPair:
+def new_server(authority: KeyPair, names: Sequence[str], now: datetime, *, days: int = SERVER_DAYS) -> KeyPair:
     """Return a certificate of *authority* for *names*, DNS names and IP addresses, the first of which is its subject."""
     from cryptography.x509.oid import ExtendedKeyUsageOID
 
-    return _issue(authority, names[0], names, ExtendedKeyUsageOID.SERVER_AUTH, now)
+    return _issue(authority, names[0], names, ExtendedKeyUsageOID.SERVER_AUTH, now, days)
 
 
 def new_client(authority: KeyPair, role: str, now: datetime) -> KeyPair:
     """Return a certificate of *authority* by which a client proves that it is *role*."""
     from cryptography.x509.oid import ExtendedKeyUsageOID
 
-    return _issue(authority, role, (), ExtendedKeyUsageOID.CLIENT_AUTH, now)
+    return _issue(authority, role, (), ExtendedKeyUsageOID.CLIENT_AUTH, now, SERVER_DAYS)
 
 
-def _issue(authority: KeyPair, subject: str, names: Sequence[str], use: x509.ObjectIdentifier, now: datetime) -> KeyPair:
+def _issue(
+    authority: KeyPair, subject: str, names: Sequence[str], use: x509.ObjectIdentifier, now: datetime, days: int
+) -> KeyPair:
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -98,7 +100,7 @@ def _issue(authority: KeyPair, subject: str, names: Sequence[str], use: x509.Obj
     ca_key = serialization.load_pem_private_key(authority.pem.encode(), None)
     assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
     key = ec.generate_private_key(ec.SECP256R1())
-    builder = _builder(_name(subject[:64]), ca.subject, key, now, SERVER_DAYS)
+    builder = _builder(_name(subject[:64]), ca.subject, key, now, days)
     extensions: list[tuple[x509.ExtensionType, bool]] = [
         (x509.BasicConstraints(ca=False, path_length=None), True),
         (_usage(signs_certificates=False), True),

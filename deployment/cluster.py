@@ -10,7 +10,7 @@ import msgspec
 
 from cluster_manager.settings import MAX_LAG_MS, FailoverSettings, MaxLagMs, Tier, WantedDurability
 from daemonkit.logs import LogSettings
-from endpointd.settings import LimitSettings
+from endpointd.settings import ClientAddress, LimitSettings, Rules
 from pgtopology.node import DNS_ZONE, Address, Label
 
 
@@ -20,6 +20,13 @@ class PostgresSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     settings: dict[str, str] = {}
     hba: tuple[str, ...] = ()
     """Lines for pg_hba.conf, before our own."""
+
+
+class Door(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What clients of one endpoint meet; the proxy's settings explain it."""
+
+    rules: Rules = ()
+    client_address: ClientAddress = "none"
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +60,8 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     writer: Address
     """The writer endpoint as clients reach it."""
     reader: Address
+    writer_door: Door = Door()
+    reader_door: Door = Door()
     proxy_port: int
     """Of every proxy's health and metrics."""
     postgres: PostgresSettings = PostgresSettings()

@@ -6,19 +6,23 @@ Knows where things are in a container and on its networks.  docker/launch.py is 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
 from cluster_manager.settings import MAX_LAG_MS, FailoverSettings, ManagerSettings, MaxLagMs, Tier, WantedDurability
+from daemonkit.durable import write_durably
 from daemonkit.logs import LogSettings, Style
 from daemonkit.settings import SettingsError
-from deployment.cluster import Cluster, Node, PostgresSettings
+from deployment.certificates import AUTHORITY_DAYS
+from deployment.cluster import Cluster, Door, Node, PostgresSettings
+from deployment.keyring import Keyring, Leaf
 from deployment.render import Machine, manager_settings, noded_settings, proxy_settings
-from endpointd.settings import Count, LimitSettings, Seconds
+from endpointd.settings import Count, LimitSettings, Seconds, ServersSettings, TlsSettings
 from endpointd.settings import Settings as ProxySettings
-from noded.settings import NodedSettings
+from noded.settings import NodedSettings, PostgresTlsTable
 from pgtopology.node import DNS_ZONE, NODES_MAX, Address, Label
 
 CLUSTER_FILE = Path("/etc/endpointd/compose.toml")
@@ -26,6 +30,12 @@ RUN = Path("/run/endpointd")
 """In memory, and this container's own."""
 DATA = Path("/var/lib/endpointd")
 """A volume."""
+TLS = Path("/etc/endpointd/tls")
+"""A volume, read by nodes or by proxies: each has what the authority certified for it."""
+TLS_NODES, TLS_PROXY = TLS, Path("/etc/endpointd/tls-proxy")
+"""Both, where they are made; the authority is in a third, which nobody else reads."""
+ENDPOINTS = "endpoints.pem"
+AUTHORITIES = "ca.crt"
 SECRETS = RUN / "secrets"
 SOCKETS = RUN / "socket"
 
@@ -64,6 +74,19 @@ class ProxyTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     hold_s: Seconds = _LIMITS.hold_s
 
 
+class TlsTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[tls]: how clients are spoken to; the certificate is the cluster's own."""
+
+    mode: Literal["off", "prefer", "require"] = "prefer"
+    minimum: Literal["1.2", "1.3"] = "1.2"
+
+
+class ServersTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[servers]: how the proxy speaks to the nodes, where their PostgreSQL was built with TLS."""
+
+    tls: Literal["off", "verify"] = "verify"
+
+
 class ContainerLogs(LogSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[logs]: engines collect lines for machines."""
 
@@ -93,6 +116,10 @@ class ClusterFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     cluster: ClusterTable = ClusterTable()
     postgres: PostgresSettings = PostgresSettings()
     proxy: ProxyTable = ProxyTable()
+    writer: Door = Door()
+    reader: Door = Door()
+    tls: TlsTable = TlsTable()
+    servers: ServersTable = ServersTable()
     failover: FailoverSettings = FailoverSettings()
     logs: ContainerLogs = ContainerLogs()
 
@@ -121,6 +148,8 @@ def describe(file: ClusterFile, environment: Mapping[str, str]) -> Cluster:
         dns_port=DNS_PORT,
         writer=Address(PROXY, WRITER_PORT),
         reader=Address(PROXY, READER_PORT),
+        writer_door=file.writer,
+        reader_door=file.reader,
         proxy_port=PROXY_PORT,
         postgres=file.postgres,
         failover=file.failover,
@@ -131,9 +160,30 @@ def describe(file: ClusterFile, environment: Mapping[str, str]) -> Cluster:
     )
 
 
-def of_node(cluster: Cluster, name: str) -> NodedSettings:
-    """Return the settings of the noded of *name*. Raises SettingsError."""
-    return noded_settings(cluster, _node(cluster, name), _machine(DATA / "node"), socket_dir=SOCKETS)
+def certify(cluster: Cluster, now: datetime) -> tuple[Path, ...]:
+    """Make the authority, and what it certifies: only what is missing, damaged, due or for other names. Return the files.
+
+    The nodes' certificates end with the authority: nobody but the proxies asks for them, and with an expired one there would be
+    no writer.
+    """
+    domain = f"{cluster.name}.{cluster.zone}"
+    ring = Keyring(cluster.name, DATA / "ca.pem", TLS_NODES / AUTHORITIES)
+    nodes = [
+        Leaf(TLS_NODES / f"{node.name}.pem", node.name, (f"{node.name}.{domain}", node.postgres.host), days=AUTHORITY_DAYS)
+        for node in cluster.nodes
+    ]
+    names = (PROXY, f"writer.{domain}", f"reader.{domain}", "localhost", "127.0.0.1", "::1")
+    leaves = (*nodes, Leaf(TLS_PROXY / ENDPOINTS, "endpoints", names))
+    ring.certify(leaves, now)
+    write_durably(TLS_PROXY / AUTHORITIES, ring.trusted.read_bytes(), 0o644)
+    return tuple(leaf.path for leaf in leaves)
+
+
+def of_node(cluster: Cluster, name: str, *, has_tls: bool = False) -> NodedSettings:
+    """Return the settings of the noded of *name*; *has_tls*: PostgreSQL was built with it. Raises SettingsError."""
+    pair = TLS / f"{name}.pem"
+    tls = PostgresTlsTable(certificate=pair, key=pair) if has_tls else None
+    return noded_settings(cluster, _node(cluster, name), _machine(DATA / "node"), socket_dir=SOCKETS, tls=tls)
 
 
 def of_manager(cluster: Cluster, environment: Mapping[str, str]) -> ManagerSettings:
@@ -143,9 +193,19 @@ def of_manager(cluster: Cluster, environment: Mapping[str, str]) -> ManagerSetti
     return manager_settings(msgspec.structs.replace(cluster, nodes=present), _machine(DATA))
 
 
-def of_proxy(cluster: Cluster, hostname: str) -> ProxySettings:
-    """Return the settings of the proxy in the container called *hostname*."""
-    return proxy_settings(cluster, f"proxy-{hostname}", _machine(DATA), feed_token=SECRETS / "feed-token")
+def of_proxy(
+    cluster: Cluster, hostname: str, *, tls: TlsTable | None = None, servers: ServersTable | None = None
+) -> ProxySettings:
+    """Return the settings of the proxy in the container called *hostname*; *tls* and *servers* where there are certificates."""
+    pair = TLS / ENDPOINTS
+    return proxy_settings(
+        cluster,
+        f"proxy-{hostname}",
+        _machine(DATA),
+        feed_token=SECRETS / "feed-token",
+        tls=TlsSettings(mode=tls.mode, minimum=tls.minimum, certificate=pair, key=pair) if tls is not None else None,
+        servers=ServersSettings(tls=servers.tls, ca=TLS / AUTHORITIES) if servers is not None else None,
+    )
 
 
 def psql_command(cluster: Cluster, place: str, arguments: Sequence[str]) -> list[str]:

@@ -13,6 +13,7 @@ from cluster_manager import settings as manager
 from deployment.cluster import Cluster, Node
 from deployment.files import CACHE, JOURNAL, NODES_TOKEN, ROLE_SECRETS, STORE, VERIFIERS
 from endpointd import settings as proxy
+from endpointd.rules import Method, read_rules, vouched_logins
 from noded import settings as noded
 
 
@@ -28,13 +29,24 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def noded_settings(
-    cluster: Cluster, node: Node, machine: Machine, *, socket_dir: Path, pg_bin: Path | None = None
+    cluster: Cluster,
+    node: Node,
+    machine: Machine,
+    *,
+    socket_dir: Path,
+    pg_bin: Path | None = None,
+    tls: noded.PostgresTlsTable | None = None,
+    vouching: noded.VouchingTable | None = None,
 ) -> noded.NodedSettings:
     """Return the settings of the noded of *node*; without *pg_bin* it looks for PostgreSQL's programs itself."""
     return noded.NodedSettings(
         node=noded.NodeTable(cluster=cluster.name, name=node.name, dir=machine.data, socket_dir=socket_dir, pg_bin=pg_bin),
         postgres=noded.PostgresTable(
-            host=machine.listen, port=node.postgres.port, settings=cluster.postgres.settings, hba=cluster.postgres.hba
+            host=machine.listen,
+            port=node.postgres.port,
+            settings=cluster.postgres.settings,
+            hba=cluster.postgres.hba,
+            tls=tls,
         ),
         http=noded.HttpTable(
             host=machine.listen,
@@ -42,9 +54,22 @@ def noded_settings(
             token_file=machine.secrets / NODES_TOKEN,
             verifiers_file=machine.secrets / VERIFIERS,
         ),
+        vouching=vouching,
         secrets=noded.SecretsTable(**{role: machine.secrets / role for role in ROLE_SECRETS}),
         logs=cluster.logs,
     )
+
+
+def vouched_for(cluster: Cluster) -> tuple[str, ...]:
+    """Return whom proxies vouch for by the endpoints' rules, each as databases and users. Raises RuleError."""
+    doors = (cluster.writer_door, cluster.reader_door)
+    return tuple(dict.fromkeys(login for door in doors for login in vouched_logins(read_rules(door.rules))))
+
+
+def asks_for_certificates(cluster: Cluster) -> bool:
+    """Return whether any endpoint has a rule that asks clients for one. Raises RuleError."""
+    doors = (cluster.writer_door, cluster.reader_door)
+    return any(rule.method is Method.CERT for door in doors for rule in read_rules(door.rules))
 
 
 def manager_settings(cluster: Cluster, machine: Machine, *, supervisor: Path | None = None) -> manager.ManagerSettings:
@@ -102,9 +127,18 @@ def proxy_settings(
         proxy=proxy.ProxySettings(name=name, cache=machine.data / CACHE, takeover=takeover, drain_timeout_s=drain_timeout_s),
         feed=proxy.FeedSettings(urls=(f"http://{cluster.manager}",), token_file=feed_token),
         nodeds=proxy.NodedSettings(token_file=feed_token),
-        writer=proxy.WriterSettings(host=machine.listen, port=cluster.writer.port),
+        writer=proxy.WriterSettings(
+            host=machine.listen,
+            port=cluster.writer.port,
+            rules=cluster.writer_door.rules,
+            client_address=cluster.writer_door.client_address,
+        ),
         reader=proxy.ReaderSettings(
-            host=machine.listen, port=cluster.reader.port, fallback_to_writer=cluster.fallback_to_writer
+            host=machine.listen,
+            port=cluster.reader.port,
+            rules=cluster.reader_door.rules,
+            client_address=cluster.reader_door.client_address,
+            fallback_to_writer=cluster.fallback_to_writer,
         ),
         tls=tls or proxy.TlsSettings(),
         servers=servers or proxy.ServersSettings(),

@@ -1,6 +1,7 @@
 #!/opt/endpointd/bin/python -I
 """The program of every container: makes a daemon's settings file from the cluster's, and becomes the daemon.
 
+    endpointd-launch certs                              the cluster's certificates, what is missing or due; then it ends
     endpointd-launch noded NAME | manager | proxy      a role of the cluster, until the container stops
     endpointd-launch psql writer|reader|NODE [ARGS]     a client beside the cluster
 
@@ -16,6 +17,7 @@ import os
 import resource
 import socket
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -23,6 +25,8 @@ import msgspec
 from daemonkit.settings import SettingsError, load_settings
 from daemonkit.toml import to_toml
 from deployment import containers
+from noded.postgres.binaries import BinariesError, find_binaries
+from noded.postgres.tls import has_tls
 
 HANDED_OVER = Path("/run/secrets")
 USAGE = 2
@@ -41,6 +45,7 @@ def main() -> None:
     """Become what the arguments say."""
     parser = argparse.ArgumentParser(prog="endpointd-launch", description="the program of every container of a cluster")
     roles = parser.add_subparsers(dest="role", required=True, metavar="ROLE")
+    roles.add_parser("certs", help="makes the certificates that are missing or due, and ends")
     noded = roles.add_parser("noded", help="a PostgreSQL server with its noded")
     noded.add_argument("name", help="the node's name in config/compose.toml")
     roles.add_parser("manager", help="the cluster's manager, with its name server")
@@ -51,25 +56,37 @@ def main() -> None:
     options = parser.parse_args()
     os.umask(0o077)
     try:
-        cluster = containers.describe(load_settings(containers.CLUSTER_FILE, containers.ClusterFile), os.environ)
+        file = load_settings(containers.CLUSTER_FILE, containers.ClusterFile)
+        cluster = containers.describe(file, os.environ)
         copy_secrets(HANDED_OVER, containers.SECRETS)
         match options.role:
+            case "certs":
+                for path in containers.certify(cluster, datetime.now(UTC)):
+                    sys.stdout.write(f"{path}\n")
             case "noded":
                 containers.SOCKETS.mkdir(mode=0o700, exist_ok=True)
-                _become("noded.daemon", containers.of_node(cluster, options.name), f"{containers.NODED_PORT} /readiness")
+                settings = containers.of_node(cluster, options.name, has_tls=_have_tls(f"{options.name}.pem"))
+                _become("noded.daemon", settings, f"{containers.NODED_PORT} /readiness")
             case "manager":
                 settings = containers.of_manager(cluster, os.environ)
                 _become("cluster_manager.daemon", settings, f"{containers.MANAGER_PORT} /health")
             case "proxy":
-                settings = containers.of_proxy(cluster, socket.gethostname())
+                tls = file.tls if (containers.TLS / containers.ENDPOINTS).exists() else None
+                servers = file.servers if _have_tls(containers.ENDPOINTS) else None
+                settings = containers.of_proxy(cluster, socket.gethostname(), tls=tls, servers=servers)
                 _become("endpointd.daemon", settings, f"{containers.PROXY_PORT} /health")
             case _:
                 command = containers.psql_command(cluster, options.place, options.arguments)
                 password = (containers.SECRETS / "superuser").read_text().strip()
                 os.execvpe(command[0], command, os.environ | {"PGPASSWORD": password})  # noqa: S606 - no shell is wanted
-    except (SettingsError, OSError) as error:
+    except (SettingsError, BinariesError, OSError) as error:
         sys.stderr.write(f"endpointd-launch: {error}\n")
         sys.exit(USAGE)
+
+
+def _have_tls(certificate: str) -> bool:
+    """Return whether the nodes speak TLS: there are certificates, and the image's PostgreSQL was built with it."""
+    return (containers.TLS / certificate).exists() and has_tls(find_binaries())
 
 
 def _become(module: str, settings: msgspec.Struct, health: str) -> None:

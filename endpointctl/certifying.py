@@ -1,9 +1,11 @@
-"""`certs show|renew`: the certificates by which clients know the endpoints of a local cluster."""
+"""`certs show|renew|client`: the certificates by which clients know the endpoints and nodes of a local cluster."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +17,7 @@ from endpointctl.options import Target, command, group
 
 if TYPE_CHECKING:
     from deployment.local.layout import Layout
+    from deployment.local.plan import Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,16 +34,17 @@ class CertificateView:
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands to *app*."""
-    certs = group("Show and renew the certificates of the endpoints.")
+    certs = group("Show and renew the certificates of the endpoints and the nodes.")
     command(certs)(show)
     command(certs)(renew)
+    command(certs)(client)
     app.add_typer(certs, name="certs")
 
 
 def show(target: Target, as_json: Annotated[bool, typer.Option("--json", help="As an object.")] = False) -> None:
     """Show each certificate: until when it counts, for which names, and its SHA-256."""
-    layout, _ = local_cluster(target)
-    views = _views(layout)
+    layout, plan = local_cluster(target)
+    views = _views(layout, plan)
     if as_json:
         import msgspec
 
@@ -55,20 +59,50 @@ def renew(
         bool, typer.Option("--ca", help="The authority too. Clients that hold a copy of ca.crt need the new one.")
     ] = False,
 ) -> None:
-    """Make the endpoints' certificate anew. A running proxy takes it up within seconds, and no session ends."""
+    """Make the certificates of endpoints and nodes anew. What runs takes them up within seconds, and no session ends."""
+    from deployment.keyring import TAKEN_UP_S
     from deployment.local.directory import make_directories
-    from deployment.local.tls import make_certificates
+    from deployment.local.tls import keyring, make_certificates
+    from supervisor.door import find_supervisor
 
     layout, plan = local_cluster(target)
     make_directories(layout)
-    make_certificates(layout, plan, datetime.now(UTC), anew=True, authority_anew=authority)
-    _print(_views(layout))
+    now = datetime.now(UTC)
+    if authority:
+        keyring(layout, plan).establish(now, anew=True)
+        if (supervisor := find_supervisor(layout)) is not None:
+            with supervisor:
+                pass
+            output.line("the new authority is trusted by all programs in a moment; then it certifies them", err=True)
+            time.sleep(TAKEN_UP_S)
+    make_certificates(layout, plan, now, anew=True)
+    _print(_views(layout, plan))
 
 
-def _views(layout: Layout) -> tuple[CertificateView, ...]:
+def client(
+    target: Target,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Its common name: a role, or what a user map says.")],
+    file: Annotated[Path | None, typer.Option("--file", metavar="FILE", help="Where to (NAME.pem here).")] = None,
+) -> None:
+    """Make a client's certificate with its key in one file, for rules of the endpoints that ask for one (`cert`)."""
+    from daemonkit.durable import write_durably
+    from deployment.local.tls import keyring
+
+    layout, plan = local_cluster(target)
+    path = file if file is not None else Path(f"{name.replace('/', '_')}.pem")
+    if path.exists():
+        raise Failure(f"{path} exists", hint="name another file with --file, or remove it")
+    try:
+        write_durably(path, keyring(layout, plan).issue_client(name, datetime.now(UTC)).pem.encode())
+    except (OSError, ValueError) as error:
+        raise Failure(f"no certificate was made: {error}") from error
+    output.line(str(path))
+
+
+def _views(layout: Layout, plan: Plan) -> tuple[CertificateView, ...]:
     from deployment.local.tls import show_certificates
 
-    shown = show_certificates(layout)
+    shown = show_certificates(layout, plan)
     if not shown:
         raise Failure(f"no certificates in {layout.tls}", hint="`endpointctl certs renew` makes them")
     return tuple(

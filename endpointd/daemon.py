@@ -44,7 +44,14 @@ from endpointd.session.listener import Listener
 from endpointd.session.longkeys import KeyMint, Origin
 from endpointd.session.registry import SessionRegistry
 from endpointd.session.shared import Shared
-from endpointd.settings import Settings, endpoints_telling_addresses, needs_restart, read_settings, rules_of
+from endpointd.settings import (
+    Settings,
+    endpoints_telling_addresses,
+    needs_restart,
+    read_settings,
+    rules_of,
+    user_maps_of,
+)
 from endpointd.takeover.colleagues import Colleagues
 from endpointd.takeover.incumbent import Incumbent
 from endpointd.takeover.predecessor import Predecessor, TakeoverError, meet
@@ -63,11 +70,23 @@ FEED_NAME_MAX = 64
 
 
 def prepare(settings: Settings) -> TlsKeeper:
-    """Return what TLS is spoken with. Raises SecretError or CertificateError if a file cannot be used that will be needed."""
+    """Return what TLS is spoken with. Raises SecretError or CertificateError if what will be needed cannot be used."""
     accepted_tokens(settings.http.token_file, settings.http.verifiers_file)
     for path in (settings.feed.token_file, settings.nodeds.token_file):
         read_secret(path)
+    _require_source(settings.servers.source)
     return TlsKeeper(settings.tls, settings.servers)
+
+
+def _require_source(source: str | None) -> None:
+    """Raise CertificateError if *source* is no address of this machine."""
+    if source is None:
+        return
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in source else socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.bind((source, 0))
+    except OSError as error:
+        raise CertificateError(f"[servers], source: {source} is no address of this machine: {error.strerror}") from error
 
 
 def check(settings: Settings) -> None:
@@ -107,7 +126,7 @@ async def _serve(
     feed_token = SecretFile(settings.feed.token_file)
     noded_token = SecretFile(settings.nodeds.token_file)
     rolefeed = RoleFeed(board, noded_token, Roles(secrets.token_bytes(32)))
-    gate = Gate(rules_of(settings), rolefeed, endpoints_telling_addresses(settings))
+    gate = Gate(rules_of(settings), rolefeed, endpoints_telling_addresses(settings), user_maps_of(settings))
     path = settings.proxy.takeover
     colleagues = Colleagues(path)
     feeds: list[Feed] = []
@@ -175,7 +194,7 @@ async def _serve(
             server.set_verifiers(accepted_tokens(new.http.token_file, new.http.verifiers_file))
             board.limits = new.limits
             connector.fallback_to_writer = new.reader.fallback_to_writer
-            gate.rules = rules_of(new)
+            gate.rules, gate.user_maps = rules_of(new), user_maps_of(new)
             gate.tell_address = endpoints_telling_addresses(new)
             board.notify()
             _allow_files(new)

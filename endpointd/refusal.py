@@ -65,6 +65,44 @@ def password_failed(user: str) -> Refusal:
     )
 
 
+def certificate_missing() -> Refusal:
+    """A rule asks for a certificate, and the client has shown none."""
+    return Refusal(
+        "certificate_missing",
+        SqlState.INVALID_AUTHORIZATION,
+        "connection requires a valid client certificate",
+        routine="ClientAuthentication",
+    )
+
+
+def certificate_failed(user: str) -> Refusal:
+    """The client's certificate is not one for *user*, or nobody may be *user* by a certificate."""
+    return Refusal(
+        "certificate_failed",
+        SqlState.INVALID_AUTHORIZATION,
+        f'certificate authentication failed for user "{shown(user)}"',
+        routine="auth_failed",
+    )
+
+
+def not_vouched_for(user: str) -> Refusal:
+    """A rule trusts the client, and the servers do not take the proxy's word for *user*."""
+    return Refusal(
+        "not_vouched_for",
+        SqlState.INVALID_AUTHORIZATION,
+        f'"trust" authentication failed for user "{shown(user)}"',
+        detail="Who is or can become a superuser, who replicates, and who is unknown to the servers needs a password.",
+        routine="auth_failed",
+    )
+
+
+def certificate_refused(node: str) -> Refusal:
+    """A server refuses the proxy's own certificate."""
+    return Refusal(
+        "certificate_refused", SqlState.CONNECTION_FAILURE, f'server "{node}" refused the certificate of the endpoint'
+    )
+
+
 def not_permitted(endpoint: str, who: str, *, is_rejected: bool) -> Refusal:
     """A rule of the endpoint rejects *who*, or none is for it."""
     verdict = "rejects connection" if is_rejected else "has no rule for connection"

@@ -1,7 +1,7 @@
 """The rules of an endpoint: who may come in, from where, and how they prove who they are. Pure.
 
 Written as lines of pg_hba.conf (PostgreSQL documentation, "The pg_hba.conf File") and read by the same tokens: the first rule
-that fits a connection decides, and whom none fits is refused.  Two methods differ from PostgreSQL's: `relay` leaves the proof
+that fits a connection decides, and whom none fits is refused.  One method is not PostgreSQL's: `relay` leaves the proof
 to the server, whatever it asks for (LDAP, PAM, OAUTHBEARER ...), and what a proxy cannot check itself is refused when the rules
 are read, not when somebody comes.
 """
@@ -13,10 +13,9 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
 
 from endpointd.refusal import shown
-from pgtopology.hba import INCLUDES, Field, Token, fields
+from pgtopology.hba import INCLUDES, Field, Token, fields, is_pattern, matches, pattern, spelled
 
 
 class Method(StrEnum):
@@ -26,7 +25,15 @@ class Method(StrEnum):
     """To the proxy; a server is asked for a session only then."""
     RELAY = "relay"
     """To the server, through the proxy, by what the server's own pg_hba.conf says."""
+    CERT = "cert"
+    """By a certificate that the proxy verifies; the proxy vouches for the client to the server by a certificate of its own."""
+    TRUST = "trust"
+    """Not at all; the proxy vouches likewise."""
     REJECT = "reject"
+
+
+VOUCHED = frozenset({Method.CERT, Method.TRUST})
+"""They give nothing by which to log in at a server in the client's name."""
 
 
 class Transport(StrEnum):
@@ -75,6 +82,8 @@ class Rule:
     networks: tuple[Network, ...] | None
     """None: every address."""
     method: Method
+    user_map: str | None = None
+    """By which a certificate's common name stands for users; None: it is the user's."""
 
     def fits(self, visit: Visit) -> bool:
         """Return whether it is for *visit*."""
@@ -82,14 +91,20 @@ class Rule:
         return (
             wants is visit.is_encrypted
             and any(_is_database(token, visit) for token in self.databases)
-            and any(_is_name(token, visit.user) for token in self.users)
+            and any(matches(token, visit.user) for token in self.users)
             and (self.networks is None or is_inside(visit.address, self.networks))
         )
 
 
-def decide(rules: Sequence[Rule], visit: Visit) -> Method | None:
-    """Return the method of the first rule that fits, or None if none does."""
-    return next((rule.method for rule in rules if rule.fits(visit)), None)
+def decide(rules: Sequence[Rule], visit: Visit) -> Rule | None:
+    """Return the first rule that fits, or None if none does."""
+    return next((rule for rule in rules if rule.fits(visit)), None)
+
+
+def vouched_logins(rules: Sequence[Rule]) -> tuple[str, ...]:
+    """Return whom the proxy may vouch for by *rules*, each as databases and users of a line of pg_hba.conf."""
+    lines = (f"{spelled(rule.databases)} {spelled(rule.users)}" for rule in rules if rule.method in VOUCHED)
+    return tuple(dict.fromkeys(lines))
 
 
 def read_rules(lines: Sequence[str]) -> tuple[Rule, ...]:
@@ -136,13 +151,33 @@ def _read(line: str) -> Rule | None:
     for token in (*parts[1], *parts[2]):
         _check_pattern(token)
     words = [token.text for part in after for token in part]
-    if len(words) != 1:
+    if not words:
+        raise RuleError("expected is a method at the end")
+    method = _method(words[0])
+    rule = Rule(line, Transport(kind), parts[1], parts[2], networks, method, _user_map(method, words[1:]))
+    _check_vouched(rule)
+    return rule
+
+
+def _check_vouched(rule: Rule) -> None:
+    if rule.method is Method.CERT and rule.transport is not Transport.ENCRYPTED:
+        raise RuleError('"cert" is for connections with TLS: the first word must be hostssl')
+    if rule.method in VOUCHED and any(token.text == "replication" and not token.quoted for token in rule.databases):
+        raise RuleError(f'nobody replicates by "{rule.method}": a copy of everything needs a password')
+
+
+def _user_map(method: Method, options: Sequence[str]) -> str | None:
+    if not options:
+        return None
+    if method is not Method.CERT:
         raise RuleError("expected is one method, without options, at the end")
-    return Rule(line, Transport(kind), parts[1], parts[2], networks, _method(words[0]))
+    name = options[0].removeprefix("map=")
+    if len(options) > 1 or not name or name == options[0]:
+        raise RuleError('the only option of "cert" is map=NAME')
+    return name
 
 
 _BY_SERVER_ONLY = {"password", "md5", "gss", "sspi", "ldap", "pam", "radius", "bsd", "oauth", "ident", "peer"}
-_BY_CERTIFICATE = {"cert", "trust"}
 
 
 def _method(word: str) -> Method:
@@ -150,9 +185,7 @@ def _method(word: str) -> Method:
         return Method(word)
     if word in _BY_SERVER_ONLY:
         raise RuleError(f'"{word}" is not spoken by an endpoint; "relay" leaves the proof to the server')
-    if word in _BY_CERTIFICATE:
-        raise RuleError(f'"{word}" gives the proxy nothing by which it could log in at a server in the client\'s name')
-    raise RuleError(f'"{word}" is no method: scram-sha-256, relay or reject is expected')
+    raise RuleError(f'"{word}" is no method: {", ".join(list(Method)[:-1])} or {Method.REJECT} is expected')
 
 
 def _networks(parts: Sequence[Field]) -> tuple[tuple[Network, ...] | None, Sequence[Field]]:
@@ -190,31 +223,11 @@ def _length(mask: str) -> int:
 
 
 def _check_pattern(token: Token) -> None:
-    if _is_pattern(token):
+    if is_pattern(token):
         try:
-            re.compile(_pattern(token))
+            re.compile(pattern(token))
         except re.error as error:
             raise RuleError(f'"{token.text}" is no regular expression: {error}') from error
-
-
-def _is_pattern(token: Token) -> bool:
-    """Return whether *token* is a regular expression, as from PostgreSQL 16 on."""
-    return not token.quoted and len(token.text) > 1 and token.text.startswith("/")
-
-
-_DOLLAR = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\$", re.DOTALL)
-
-
-@lru_cache(1024)
-def _pattern(token: Token) -> str:
-    """Return a token's regular expression in Python's words: its ``$`` is the end, also in front of a last line feed."""
-    return _DOLLAR.sub(lambda found: r"\Z" if found[0] == "$" else found[0], token.text[1:])
-
-
-def _is_name(token: Token, name: str) -> bool:
-    if _is_pattern(token):
-        return re.search(_pattern(token), name) is not None
-    return token.text == name or (token.text == "all" and not token.quoted)
 
 
 def _is_database(token: Token, visit: Visit) -> bool:
@@ -224,7 +237,7 @@ def _is_database(token: Token, visit: Visit) -> bool:
         return False
     if not token.quoted and token.text == "sameuser":
         return visit.database == visit.user
-    return _is_name(token, visit.database)
+    return matches(token, visit.database)
 
 
 def read_networks(texts: Sequence[str]) -> tuple[Network, ...]:

@@ -7,8 +7,9 @@ refused (takeover/).
 
 from __future__ import annotations
 
+import ipaddress
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -16,7 +17,8 @@ import msgspec
 
 from daemonkit.logs import LogSettings
 from daemonkit.settings import SettingsError, load_settings
-from endpointd.rules import DEFAULT_LINES, Rule, RuleError, read_networks, read_rules
+from endpointd.rules import DEFAULT_LINES, VOUCHED, Method, Rule, RuleError, read_networks, read_rules
+from endpointd.usermaps import UserMapError, UserMaps, read_user_maps
 from pgtopology.node import Label
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
@@ -103,6 +105,8 @@ class TlsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """The oldest version of TLS that is spoken."""
     client_ca: Path | None = None
     """Authorities in PEM: a client's certificate is asked for, and verified if there is one."""
+    user_maps: Rules = ()
+    """Which roles certificates stand for, as lines of pg_ident.conf (usermaps.py), for rules `cert map=NAME`."""
 
 
 class ClientsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -121,8 +125,11 @@ class ServersSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     ca: Path | None = None
     """Authorities in PEM, for verify."""
     certificate: Path | None = None
-    """The proxy's own in PEM, for servers that ask."""
+    """The proxy's own in PEM, for servers that ask; with source, for those only that are spoken to from there."""
     key: Path | None = None
+    source: str | None = None
+    """An address of this machine from which the proxy logs in for clients whom it vouches for by its certificate, and nobody
+    speaks to servers otherwise: they let in by that certificate alone who comes from there."""
 
 
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -185,26 +192,33 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def read_settings(path: Path) -> Settings:
-    """Return the settings in *path*. Raises SettingsError, also for instances that clash."""
+    """Return the settings in *path*. Raises SettingsError, also for what does not fit together."""
     settings = load_settings(path, Settings)
+    for what in complaints(settings):
+        raise SettingsError(f"{path}: {what}")
+    return settings
+
+
+def complaints(settings: Settings) -> Iterator[str]:
+    """Yield what does not fit together."""
     nodes = [instance.node for instance in settings.instances]
     for number, node in enumerate(nodes, 1):
         if node in ("writer", "reader"):
-            raise SettingsError(f'{path}: [[instances]] {number}, node: "{node}" is the name of an endpoint')
+            yield f'[[instances]] {number}, node: "{node}" is the name of an endpoint'
         if node in nodes[: number - 1]:
-            raise SettingsError(f'{path}: [[instances]] {number}, node: "{node}" has a door already')
+            yield f'[[instances]] {number}, node: "{node}" has a door already'
     try:
-        rules_of(settings)
+        rules, maps = rules_of(settings), user_maps_of(settings)
         for name, endpoint in settings.endpoints:
             _check_balancers(name, endpoint)
-    except RuleError as error:
-        raise SettingsError(f"{path}: {error}") from error
-    for what in _missing_files(settings):
-        raise SettingsError(f"{path}: {what}")
+    except (RuleError, UserMapError) as error:
+        yield str(error)
+        return
+    yield from _missing_files(settings)
+    yield from _cannot_vouch(settings, rules, maps)
     takeover = settings.proxy.takeover
     if takeover is not None and not (takeover.is_absolute() and len(os.fsencode(takeover)) <= SOCKET_PATH_BYTES_MAX):
-        raise SettingsError(f"{path}: [proxy], takeover: it is an absolute path of at most {SOCKET_PATH_BYTES_MAX} bytes")
-    return settings
+        yield f"[proxy], takeover: it is an absolute path of at most {SOCKET_PATH_BYTES_MAX} bytes"
 
 
 def rules_of(settings: Settings) -> dict[str, tuple[Rule, ...]]:
@@ -226,6 +240,11 @@ def _check_balancers(name: str, endpoint: EndpointSettings) -> None:
         raise RuleError(f"proxy_protocol_from of endpoint {name}, {error}") from error
 
 
+def user_maps_of(settings: Settings) -> UserMaps:
+    """Return which roles certificates stand for. Raises UserMapError."""
+    return read_user_maps(settings.tls.user_maps)
+
+
 def endpoints_telling_addresses(settings: Settings) -> frozenset[str]:
     """Return the names of the endpoints whose servers are given the client's address."""
     return frozenset(name for name, endpoint in settings.endpoints if endpoint.client_address == "application_name")
@@ -239,6 +258,35 @@ def _missing_files(settings: Settings) -> Iterator[str]:
         yield "[servers]: certificate and key are given together or not at all"
     if servers.tls == "verify" and servers.ca is None:
         yield '[servers], tls: "verify" needs ca'
+
+
+def _cannot_vouch(settings: Settings, rules: Mapping[str, Sequence[Rule]], maps: UserMaps) -> Iterator[str]:
+    """Yield why rules cannot be held to that give no key by which to log in at a server in the client's name."""
+    tls, servers = settings.tls, settings.servers
+    if servers.source is not None and _address(servers.source) is None:
+        yield f'[servers], source: "{servers.source}" is no IP address'
+    for endpoint, lines in rules.items():
+        for rule in lines:
+            if rule.method not in VOUCHED:
+                continue
+            where = f'rules of endpoint {endpoint}, "{rule.line}"'
+            if servers.tls != "verify" or servers.certificate is None or servers.source is None:
+                yield (
+                    f'{where}: "{rule.method}" gives no key by which to log in at a server in the client\'s name, so the proxy '
+                    'vouches by a certificate of its own: [servers] needs tls = "verify", certificate, key and source, and '
+                    "PostgreSQL must have been built with TLS"
+                )
+            if rule.method is Method.CERT and (tls.mode == "off" or tls.client_ca is None):
+                yield f'{where}: "cert" needs [tls] with mode "prefer" or "require", and client_ca'
+            if rule.user_map is not None and rule.user_map not in maps:
+                yield f'{where}: [tls] user_maps has no map "{rule.user_map}"'
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
 
 
 def needs_restart(old: Settings, new: Settings) -> tuple[str, ...]:

@@ -35,6 +35,8 @@ from noded.postgres.binaries import Binaries, BinariesError, find_binaries
 from noded.postgres.instance import Instance, Server
 from noded.postgres.postmaster import Postmaster
 from noded.postgres.sessions import Sessions
+from noded.postgres.tls import ServerTls, has_tls
+from noded.postgres.vouching import Vouching, VouchingError, read_logins, read_sources
 from noded.report.attention import Attention
 from noded.report.collector import ObservationCollector
 from noded.report.heartbeat import Heartbeat
@@ -62,6 +64,8 @@ class Resources:
     """Of the directory, as long as the process lives."""
     binaries: Binaries
     state: DurableState
+    tls: ServerTls | None
+    vouching: Vouching | None
 
 
 def prepare(settings: NodedSettings) -> Resources:
@@ -76,19 +80,43 @@ def prepare(settings: NodedSettings) -> Resources:
         passwords = read_passwords(settings)
         layout = Layout(settings.node.dir.absolute())
         layout.make()
+        binaries = find_binaries(settings.node.pg_bin, prefer_bundled=settings.node.prefer_bundled)
         return Resources(
             initial=without_refused(initial),
             token=token,
             passwords=passwords,
             layout=layout,
             lock=_lock(layout.lock),
-            binaries=find_binaries(settings.node.pg_bin, prefer_bundled=settings.node.prefer_bundled),
+            binaries=binaries,
             state=DurableState(layout.state, cluster=settings.node.cluster, node=NodeName(settings.node.name)),
+            tls=_tls(settings, binaries),
+            vouching=_vouching(settings),
         )
-    except (SettingRefused, BinariesError, StateError) as error:
+    except (SettingRefused, BinariesError, StateError, VouchingError) as error:
         raise SettingsError(str(error)) from error
     except OSError as error:
         raise (NotNow if error.errno in PASSING else SettingsError)(str(error)) from error
+
+
+def _tls(settings: NodedSettings, binaries: Binaries) -> ServerTls | None:
+    """Return what PostgreSQL is to speak TLS with. Raises BinariesError if it cannot."""
+    table = settings.postgres.tls
+    if table is None:
+        return None
+    if not has_tls(binaries):
+        raise BinariesError(f"[postgres.tls] is given, and the PostgreSQL in {binaries.directory} was built without TLS")
+    vouching = settings.vouching
+    return ServerTls(table.certificate, table.key, vouching.client_ca if vouching is not None else None)
+
+
+def _vouching(settings: NodedSettings) -> Vouching | None:
+    """Return whom proxies may vouch for. Raises VouchingError."""
+    table = settings.vouching
+    if table is None:
+        return None
+    if settings.postgres.tls is None:
+        raise VouchingError("[vouching] needs [postgres.tls]: by a certificate nobody logs in without TLS")
+    return Vouching(read_sources(table.sources), read_logins(table.logins))
 
 
 def read_passwords(settings: NodedSettings) -> dict[str, str]:
@@ -169,6 +197,8 @@ def make_node(settings: NodedSettings, has: Resources) -> Node:
             socket_dir=settings.node.socket_dir,
             initial=has.initial,
             replication_password=has.passwords[conf.REPLICATION_ROLE],
+            tls=has.tls,
+            vouching=has.vouching,
         ),
         state=has.state,
         postmaster=Postmaster(has.layout, poke, tablespaces_anywhere=settings.postgres.tablespaces == "anywhere"),

@@ -21,6 +21,7 @@ from noded.housekeeping import logins
 from noded.housekeeping.audit import Audit
 from noded.housekeeping.housekeeping import Housekeeping
 from noded.housekeeping.logins import Logins
+from noded.housekeeping.vouching import VouchingWatch
 from noded.position import asking
 from noded.postgres.disk_space import lack_of_space
 from noded.postgres.instance import STATEMENTS, Instance
@@ -65,6 +66,7 @@ class Node:
         self.audit = Audit(instance, reporter.gatherer, passwords, reporter.poke)
         self.logins = Logins(instance, reporter.poke)
         self.credentials = CredentialReader(instance, reporter.poke)
+        self.vouching = VouchingWatch(instance, self.turn)
         reporter.findings = self._findings
         sessions = instance.sessions
         sessions.control.statements += [*STATEMENTS, *asking.STATEMENTS, *promotion.STATEMENTS, *logins.STATEMENTS]
@@ -92,6 +94,7 @@ class Node:
                 self.audit.run(),
                 self.logins.run(),
                 self.credentials.run(),
+                self.vouching.run(),
                 self._bury_the_dead(),
                 self._police(),
                 self._watch_wholeness(),

@@ -29,6 +29,17 @@ class NodeTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Whether the bundled PostgreSQL comes before one that is installed on the system."""
 
 
+class PostgresTlsTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[postgres.tls]: with what PostgreSQL speaks TLS, unless the cluster's settings say (ssl, ssl_cert_file, ssl_key_file).
+
+    Changed files are taken up without a restart. PostgreSQL must have been built with TLS."""
+
+    certificate: Path
+    """In PEM, with its chain behind it."""
+    key: Path
+    """Its key in PEM, mode 0600. May be the same file."""
+
+
 class PostgresTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[postgres]"""
 
@@ -39,6 +50,19 @@ class PostgresTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     tablespaces: Literal["inside", "anywhere"] = "inside"
     """Whether CREATE TABLESPACE is refused a LOCATION outside the data directory. "anywhere" is for servers with a machine or
     container each, on all of which somebody makes the directory before the statement: one that lacks it stops."""
+    tls: PostgresTlsTable | None = None
+
+
+class VouchingTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[vouching]: whom proxies may log in by a certificate of their own, for rules of their endpoints that give no key (cert,
+    trust). Its common name is endpointd_proxy. Without this table nobody. Needs [postgres.tls]."""
+
+    sources: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+    """Addresses or networks from which proxies do that, and nobody comes otherwise: all else from there is refused."""
+    client_ca: Path
+    """Authorities of that certificate in PEM."""
+    logins: tuple[str, ...]
+    """Databases and users of each such rule, as in a line of pg_hba.conf. Never let in is who is or can become a superuser."""
 
 
 class HttpTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -68,4 +92,5 @@ class NodedSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     postgres: PostgresTable
     http: HttpTable
     secrets: SecretsTable
+    vouching: VouchingTable | None = None
     logs: LogSettings = LogSettings()

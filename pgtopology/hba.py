@@ -7,7 +7,9 @@ of PostgreSQL 15 to 18.  Whether PostgreSQL accepts the line only PostgreSQL can
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 BLANK = " \t\r"
 """What parts tokens, beside the comma: hba.c, pg_isblank."""
@@ -44,6 +46,40 @@ def fields(line: str) -> tuple[Field, ...]:
         if field:
             found.append(field)
     return tuple(found)
+
+
+def is_pattern(token: Token) -> bool:
+    """Return whether *token* is a regular expression, as from PostgreSQL 16 on."""
+    return not token.quoted and len(token.text) > 1 and token.text.startswith("/")
+
+
+_DOLLAR = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\$", re.DOTALL)
+
+
+@lru_cache(1024)
+def pattern(token: Token) -> str:
+    """Return a token's regular expression in Python's words: its ``$`` is the end, also in front of a last line feed."""
+    return _DOLLAR.sub(lambda found: r"\Z" if found[0] == "$" else found[0], token.text[1:])
+
+
+def matches(token: Token, name: str) -> bool:
+    """Return whether *token* stands for *name*, of a database or a user: it is the name, a pattern that finds it, or "all"."""
+    if is_pattern(token):
+        return re.search(pattern(token), name) is not None
+    return token.text == name or (token.text == "all" and not token.quoted)
+
+
+def spelled(field: Field) -> str:
+    """Return *field* as it is written in a line, which reads back to an equal one."""
+    return ",".join(_spelled(token) for token in field)
+
+
+def _spelled(token: Token) -> str:
+    if not token.quoted and not any(character in f'{BLANK},"#' for character in token.text):
+        return token.text
+    quoted = token.text.replace('"', '""')
+    # A quote that comes later keeps characters together, and the word what it was: a keyword, a pattern.
+    return f'"{quoted}"' if token.quoted else f'{quoted[0]}"{quoted[1:]}"'
 
 
 def is_unproven(line: str) -> bool:

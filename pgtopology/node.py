@@ -24,6 +24,9 @@ Label = Annotated[str, msgspec.Meta(pattern=NAME_PATTERN)]
 DNS_ZONE = "endpointd.internal"
 """What a cluster's DNS names end in unless the operator has a zone for it; ICANN keeps `internal` for private use."""
 
+PROXY_COMMON_NAME = "endpointd_proxy"
+"""Of the certificate by which a proxy vouches for clients at servers, never for a role whose name begins with "endpointd"."""
+
 NODES_MAX = 16
 """One writer and 15 replicas."""
 

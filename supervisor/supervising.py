@@ -14,6 +14,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Coroutine
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -24,9 +25,11 @@ from daemonkit.linesocket import LINE_BYTES_MAX, peer_uid
 from daemonkit.logrotation import rotate
 from daemonkit.logs import get_logger
 from daemonkit.processes import describe_process, write_record
+from deployment.keyring import TAKEN_UP_S
 from deployment.local.directory import leave_no_sockets, make_private, read_plan, write_plan
 from deployment.local.layout import Layout
 from deployment.local.plan import MANAGER_PROGRAM, PROXY_PROGRAMS, SUPERVISOR_PROGRAM, Plan
+from deployment.local.tls import is_any_due, keyring, make_certificates
 from pgtopology.act import act_headers
 from pgtopology.supervision import Answer, Order
 from supervisor.changing import Changes
@@ -38,6 +41,7 @@ from supervisor.watchdog import ROUND_S, Watchdog
 
 _LOG_CHECK_S = 5.0
 _ORDER_READ_S = 5.0
+_CERTIFICATES_CHECK_S = 3600.0
 
 
 class Supervisor:
@@ -80,7 +84,8 @@ class Supervisor:
         async with asyncio.TaskGroup() as self._tasks:
             for name in self._changes.plan.programs:
                 self.begin(name)
-            chores = [self._tasks.create_task(work) for work in (self._rotate_logs(), self._watch())]
+            work = self._rotate_logs(), self._watch(), self._renew_certificates()
+            chores = [self._tasks.create_task(each) for each in work]
             # Programs look for themselves when their tasks first run.
             await asyncio.sleep(0)
             for program in self._programs.values():
@@ -178,6 +183,24 @@ class Supervisor:
             for path in (*(self._layout.log(name) for name in self._programs), self._layout.log(SUPERVISOR_PROGRAM)):
                 if await asyncio.to_thread(rotate, path):
                     self._log.info("log file rotated", file=path.name)
+
+    async def _renew_certificates(self) -> None:
+        """Make certificates anew that end soon: a cluster may run for years, and one that has expired shuts proxies out."""
+        while True:
+            await asyncio.sleep(_CERTIFICATES_CHECK_S)
+            plan, now = self._changes.plan, datetime.now(UTC)
+            try:
+                if not is_any_due(self._layout, plan, now):
+                    continue
+                authority = keyring(self._layout, plan)
+                if authority.is_due(now):
+                    await asyncio.to_thread(authority.establish, now)
+                    await asyncio.sleep(TAKEN_UP_S)
+                await asyncio.to_thread(make_certificates, self._layout, plan, now)
+            except (OSError, ValueError) as error:
+                self._log.error("certificates that end soon cannot be renewed", reason=str(error))
+            else:
+                self._log.info("certificates renewed")
 
     async def _watch(self) -> None:
         """End programs whose loop stands still, and bring back files and sockets that somebody removed."""

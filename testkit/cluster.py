@@ -54,11 +54,16 @@ class Cluster:
         options: tuple[str, ...] = (),
         postgres: PostgresSettings | None = None,
         may_flap: bool = True,
+        preferences: Preferences | None = None,
     ) -> None:
-        """*postgres* is given to every node; without *may_flap* the manager holds failovers back as it does for operators."""
+        """*postgres* is given to every node; without *may_flap* the manager holds failovers back as it does for operators.
+
+        *preferences*: all else that `up --config` takes.
+        """
         self.data_dir = data_dir
         self._nodes = nodes
-        self._preferences = Preferences(
+        self._preferences = msgspec.structs.replace(
+            preferences if preferences is not None else Preferences(),
             postgres=postgres if postgres is not None else PostgresSettings(),
             failover=MAY_FLAP if may_flap else FailoverSettings(),
         )

@@ -118,6 +118,15 @@ class Layout:
         return self.tls / "server.pem"
 
     @property
+    def proxy_pair(self) -> Path:
+        """The proxy's certificate for servers, with its key."""
+        return self.tls / "proxy.pem"
+
+    def node_pair(self, name: str) -> Path:
+        """Return the certificate of node *name* with its key."""
+        return self.tls / f"{name}.pem"
+
+    @property
     def sockets(self) -> Path:
         """A directory whose path is short enough for Unix sockets."""
         inside = self.run / "s"

@@ -22,6 +22,8 @@ NODE_COUNTS = (1, 2, 3, 5)
 DEFAULT_NODE_COUNT = 3
 CLUSTER = "local"
 HOST = "127.0.0.1"
+SOURCE = "127.0.0.2"
+"""From where the proxy vouches for clients, and nobody speaks to the nodes otherwise."""
 USER = "postgres"
 DATABASE = "postgres"
 PROXIES_MAX = 4
@@ -108,6 +110,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     base_port: int
     pg_bin: str
     """Directory of PostgreSQL's programs."""
+    has_tls: bool = False
+    """Whether that PostgreSQL was built with TLS."""
     nodes: tuple[PlannedNode, ...]
     proxy_count: Annotated[int, msgspec.Meta(ge=1, le=PROXIES_MAX)] = 1
     leaving: tuple[LeavingNode, ...] = ()
@@ -188,10 +192,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def make_plan(*, node_count: int, base_port: int, pg_bin: str, proxy_count: int = 1) -> Plan:
+def make_plan(*, node_count: int, base_port: int, pg_bin: str, proxy_count: int = 1, has_tls: bool = False) -> Plan:
     """Return the plan of a new cluster: nodes n1, n2, … spread over the zones az1, az2 and az3."""
     nodes = tuple(plan_node(number, base_port=base_port) for number in range(1, node_count + 1))
-    return Plan(base_port=base_port, pg_bin=pg_bin, nodes=nodes, proxy_count=proxy_count)
+    return Plan(base_port=base_port, pg_bin=pg_bin, has_tls=has_tls, nodes=nodes, proxy_count=proxy_count)
 
 
 def plan_node(number: int, *, base_port: int, zone: str | None = None) -> PlannedNode:

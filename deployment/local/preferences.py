@@ -13,14 +13,18 @@ import msgspec
 from cluster_manager.settings import MAX_LAG_MS, FailoverSettings, MaxLagMs
 from daemonkit.exits import WrongUsage
 from daemonkit.logs import LogSettings
-from deployment.cluster import PostgresSettings
+from deployment.cluster import Door, PostgresSettings
 from deployment.local.plan import BASE_PORT_MAX, PROXIES_MAX
-from endpointd.settings import DrainSeconds, ServersSettings
+from endpointd.settings import DrainSeconds, Rules, ServersSettings
 from pgtopology.node import NODES_MAX
 
 
-class ReaderPreferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Given to the manager, whose settings explain it."""
+class WriterPreferences(Door, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Given to the proxy, whose settings explain it."""
+
+
+class ReaderPreferences(Door, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Given to the proxy and the manager, whose settings explain it."""
 
     max_lag_ms: MaxLagMs = MAX_LAG_MS
 
@@ -39,6 +43,9 @@ class TlsPreferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     mode: Literal["off", "prefer", "require"] = "prefer"
     minimum: Literal["1.2", "1.3"] = "1.2"
+    client_ca: Path | None = None
+    """With rules that ask for certificates: the cluster's own authority unless set."""
+    user_maps: Rules = ()
 
 
 class ProxyPreferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -56,6 +63,7 @@ class Preferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     tls: TlsPreferences = TlsPreferences()
     servers: ServersSettings = ServersSettings()
     proxy: ProxyPreferences = ProxyPreferences()
+    writer: WriterPreferences = WriterPreferences()
     reader: ReaderPreferences = ReaderPreferences()
     logs: LogSettings = LogSettings()
 

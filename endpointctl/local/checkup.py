@@ -32,7 +32,7 @@ def examine(layout: Layout) -> list[Finding]:
         return [*findings, Finding(subject="plan", grade=Grade.BAD, text=failure.line)]
     findings += _binaries(plan)
     findings.append(_ports(layout, plan))
-    findings += _certificates(layout)
+    findings += _certificates(layout, plan) if plan is not None else []
     return findings + (_processes(layout, plan) if plan is not None else [])
 
 
@@ -54,10 +54,10 @@ def _kernel() -> Finding:
     return Finding(subject="kernel", grade=Grade.GOOD, text=platform.release())
 
 
-def _certificates(layout: Layout) -> list[Finding]:
+def _certificates(layout: Layout, plan: Plan) -> list[Finding]:
     now = datetime.now(UTC)
     findings: list[Finding] = []
-    for shown in show_certificates(layout):
+    for shown in show_certificates(layout, plan):
         certificate, subject = shown.certificate, f"certificate of the {shown.name}"
         if shown.name == "former authority":
             continue

@@ -11,7 +11,8 @@ from endpointd.auth.familiar import Familiar
 from endpointd.auth.rolefeed import RoleFeed
 from endpointd.auth.roles import Secret
 from endpointd.auth.slowdown import Slowdown
-from endpointd.rules import Method, Rule, Visit, decide
+from endpointd.rules import Rule, Visit, decide
+from endpointd.usermaps import UserMaps
 
 NONCE_BYTES = 18
 """PostgreSQL's SCRAM_RAW_NONCE_LEN."""
@@ -29,18 +30,26 @@ class Gate:
     """One for the process; its rules may be replaced at any time."""
 
     def __init__(
-        self, rules: Mapping[str, Sequence[Rule]], rolefeed: RoleFeed, tell_address: frozenset[str] = frozenset()
+        self,
+        rules: Mapping[str, Sequence[Rule]],
+        rolefeed: RoleFeed,
+        tell_address: frozenset[str] = frozenset(),
+        user_maps: UserMaps | None = None,
     ) -> None:
-        """*rules* by endpoint's name; *tell_address*: the endpoints whose servers are given the client's address."""
+        """*rules* by endpoint's name; *tell_address*: the endpoints whose servers are given the client's address.
+
+        *user_maps*: which roles certificates stand for.
+        """
         self.rules = rules
+        self.user_maps: UserMaps = user_maps or {}
         self.tell_address = tell_address
         self._rolefeed = rolefeed
         self._slowdown = Slowdown()
         self._familiar = Familiar()
         self._loop = asyncio.get_running_loop()
 
-    def method(self, endpoint: str, visit: Visit) -> Method | None:
-        """Return how *visit* is to prove who it is; None if no rule is for it."""
+    def rule(self, endpoint: str, visit: Visit) -> Rule | None:
+        """Return the rule by which *visit* is to prove who it is; None if none is for it."""
         return decide(self.rules[endpoint], visit)
 
     def wait_s(self, user: str, address: str) -> float:

@@ -105,19 +105,27 @@ class Connector:
         is_patient: Callable[[], bool] = lambda: True,
         address: str = "",
         end: Ender = lambda _why: None,
+        vouches: bool = False,
     ) -> tuple[Backend, Link] | Refusal:
         """Return a server for the session *number* and a connection to it, or why there is none.
 
         Waits until *hold_until* for somebody to connect to, and for a turn to log in there, but only while its client
         *is_patient*.  The session holds what it got until `release`, and its place among the logins until `login_over`;
         *failed* is a server that it got before and gives back, because it does not serve.  *address* is the client's; *end*
-        ends the session if others need its place.
+        ends the session if others need its place.  *vouches*: our own certificate is to stand for the client.
         """
         self._enders[number] = end
         has_server = False
         try:
             found = await self._connect(
-                number, holder, door, failed=failed, hold_until=hold_until, is_patient=is_patient, address=address
+                number,
+                holder,
+                door,
+                failed=failed,
+                hold_until=hold_until,
+                is_patient=is_patient,
+                address=address,
+                vouches=vouches,
             )
             has_server = isinstance(found, tuple)
             return found
@@ -135,6 +143,7 @@ class Connector:
         hold_until: float,
         is_patient: Callable[[], bool],
         address: str,
+        vouches: bool,
     ) -> tuple[Backend, Link] | Refusal:
         self._board.release(number)
         if failed is not None:
@@ -146,12 +155,13 @@ class Connector:
                 backend = self._choose(door, waited_for)
                 is_crowded = backend is not None and not self._may_log_in(number, backend, address)
                 if backend is not None and not is_crowded:
-                    link = await self._dial(number, holder, backend)
+                    link = await self._dial(number, holder, backend, vouches=vouches)
                     if isinstance(link, Link):
                         return backend, link
                     self._give_place_back(number)
-                    if link is DialFailure.EXHAUSTED:
-                        return refusal.too_many_clients()
+                    if link is not None:
+                        is_ours = link is DialFailure.EXHAUSTED
+                        return refusal.too_many_clients() if is_ours else refusal.unreachable(backend.node)
                     if self._choose(door) is not None:
                         continue
                 now = self._loop.time()
@@ -284,10 +294,10 @@ class Connector:
             return None
         return backend
 
-    async def _dial(self, number: int, holder: Evictable, backend: Backend) -> Link | DialFailure | None:
+    async def _dial(self, number: int, holder: Evictable, backend: Backend, *, vouches: bool) -> Link | DialFailure | None:
         """Assign *backend* to the session and connect to it; None if that failed or has become wrong meanwhile.
 
-        EXHAUSTED is returned: it is not the server's failure.
+        EXHAUSTED and SOURCE are returned: they are not the server's failure.
         """
         board, failing = self._board, self._failing.get(backend.node)
         if failing is not None:
@@ -298,7 +308,7 @@ class Connector:
         outcome: Link | DialFailure | None = None
         try:
             with metrics.DIAL_SECONDS.labels(backend.node).time():
-                outcome = await dial(backend.address, attempt.deadline, self._tls)
+                outcome = await dial(backend.address, attempt.deadline, self._tls, vouches=vouches)
         finally:
             if not isinstance(outcome, Link):
                 board.release(number)
@@ -314,7 +324,7 @@ class Connector:
                 return outcome
             outcome.abort()
             board.release(number)
-        elif outcome is DialFailure.EXHAUSTED:
+        elif outcome in (DialFailure.EXHAUSTED, DialFailure.SOURCE):
             metrics.DIAL_FAILURES.labels(backend.node, outcome).inc()
             return outcome
         elif not attempt.is_evicted:

@@ -1,7 +1,8 @@
 """The proxy's own login at a server, in a client's name, as a state machine. Pure.
 
-It has the key that the client's proof gave away, and no password: it can answer SCRAM with the verifier that the proof was
-checked against, and nothing else.  Over TLS it binds the exchange to the server's certificate where the server offers that.
+Either a certificate of its own vouches for the client, and the server asks for nothing.  Or it has the key that the client's
+proof gave away, and no password: it can answer SCRAM with the verifier that the proof was checked against, and nothing else.
+Over TLS it binds the exchange to the server's certificate where the server offers that.
 """
 
 from __future__ import annotations
@@ -29,8 +30,22 @@ _METHODS = {
 }
 
 
+class VouchedLogin:
+    """Of a client for whom a certificate of ours vouches: the server is content at once, or we have no answer."""
+
+    def __init__(self) -> None:
+        self.is_over = False
+        """Whether the server is content."""
+
+    def answer(self, asked: Authentication) -> None:
+        """Return None, there is nothing to send. Raises OtherMethod for a server that asks for anything."""
+        if asked.kind is not AuthenticationKind.OK:
+            raise OtherMethod(_METHODS.get(asked.kind) or ", ".join(asked.mechanisms) or "another")
+        self.is_over = True
+
+
 class ServerLogin:
-    """Answers one server."""
+    """Answers one server by the key that a client's proof gave away."""
 
     def __init__(self, verifier: Verifier, client_key: bytes, nonce: str, *, binding: bytes | None = None) -> None:
         """*binding*: the end point of the server's certificate, if the connection is encrypted."""

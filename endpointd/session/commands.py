@@ -58,6 +58,14 @@ class LeftToServer:
 
 
 @dataclass(frozen=True, slots=True)
+class Vouched:
+    """The client need not prove more: we log in for it, with a certificate of our own."""
+
+    otherwise: Refusal
+    """What it is told if a server does not take our word for it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """The client may not come in."""
 
@@ -112,6 +120,7 @@ Event = (
     | NotEncrypted
     | ProofWanted
     | LeftToServer
+    | Vouched
     | Refused
     | Connected
     | NotConnected
@@ -150,7 +159,7 @@ class UpgradeTls:
 
 @dataclass(frozen=True, slots=True)
 class Identify:
-    """Say how the client is to prove who it is: answer ProofWanted, LeftToServer or Refused."""
+    """Say how the client is to prove who it is: answer ProofWanted, LeftToServer, Vouched or Refused."""
 
 
 @dataclass(frozen=True, slots=True)

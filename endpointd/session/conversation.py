@@ -7,6 +7,7 @@ endpoint's rules say how the client proves who it is:
 
 * to us, by SCRAM.  Only when it has convinced is a server asked for; the proxy logs in there by what the proof gave away, and
   the client learns of no server before one has said that it is ready: until then another can take its place.
+* to us, by a certificate or because the rule trusts it.  Then the proxy's own certificate vouches for it at a server.
 * to a server, whose words are relayed unchanged.  Until the first of them has reached the client, another server can take its
   place; then the login is bound to it.
 
@@ -32,7 +33,7 @@ from endpointd import refusal
 from endpointd.auth.exchange import Exchange, Proven
 from endpointd.refusal import Refusal
 from endpointd.routing.table import Backend
-from endpointd.servers.serverlogin import OtherMethod, ServerLogin
+from endpointd.servers.serverlogin import OtherMethod, ServerLogin, VouchedLogin
 from endpointd.session.clientaddress import with_address
 from endpointd.session.commands import (
     Cancel,
@@ -58,6 +59,7 @@ from endpointd.session.commands import (
     ToClient,
     ToServer,
     UpgradeTls,
+    Vouched,
 )
 from endpointd.session.longkeys import MINOR
 from endpointd.session.state import WITHOUT_SERVER, State
@@ -152,12 +154,19 @@ class Conversation:
         self._exchange: Exchange | None = None
         self._proven: Proven | None = None
         """If the client has convinced us; what a server asks for is then ours to answer."""
-        self._server_login: ServerLogin | None = None
+        self._vouched: Vouched | None = None
+        """If our own certificate stands for the client at servers."""
+        self._server_login: ServerLogin | VouchedLogin | None = None
 
     @property
     def is_bound(self) -> bool:
         """Whether the login can only end with the server it began with: the client has heard it."""
         return self._client_has_heard
+
+    @property
+    def is_vouched_for(self) -> bool:
+        """Whether servers are to be shown our own certificate, and who comes with it."""
+        return self._vouched is not None
 
     @property
     def wants_client(self) -> bool:
@@ -180,6 +189,10 @@ class Conversation:
             case ProofWanted():
                 return self._demand_proof(event)
             case LeftToServer():
+                self.state = State.CONNECTING
+                return [Connect()]
+            case Vouched():
+                self._vouched = event
                 self.state = State.CONNECTING
                 return [Connect()]
             case Connected():
@@ -335,6 +348,8 @@ class Conversation:
         proven = self._proven
         if proven is not None:
             self._server_login = ServerLogin(proven.verifier, proven.client_key, connected.nonce, binding=connected.binding)
+        elif self._vouched is not None:
+            self._server_login = VouchedLogin()
         assert self.startup is not None
         told = with_address(self._packet, self.startup, self._client_host) if self._tells_address else self._packet
         return [ToServer(told)]
@@ -402,11 +417,10 @@ class Conversation:
         self._kept_back += backend_key_data(self._key_told or key)
         return []
 
-    def _log_in(self, login: ServerLogin, asked: Authentication) -> list[Command]:
-        """Answer a server in the client's name, by the key that the client's proof gave away."""
+    def _log_in(self, login: ServerLogin | VouchedLogin, asked: Authentication) -> list[Command]:
+        """Answer a server in the client's name, by the key that the client's proof gave away, or by our certificate."""
         backend = self._backend
         assert backend is not None
-        assert self._proven is not None
         try:
             answer = login.answer(asked)
         except OtherSecret:
@@ -419,7 +433,7 @@ class Conversation:
         if not login.is_over:
             self.state = State.LOGGING_IN
             return [ToServer(answer)] if answer is not None else []
-        return self._settle(self._proven.final + _OK)
+        return self._settle((self._proven.final if self._proven is not None else b"") + _OK)
 
     def _settle(self, consent: bytes) -> list[Command]:
         """The client is who it says: keep *consent* back for it, if there is room for one more."""
@@ -435,10 +449,14 @@ class Conversation:
         report = decode_report(payload)
         if report.sqlstate in _STARTING_OR_STOPPING and not self._client_has_heard:
             return self._server_gone(None)
+        reason = f"the server refused the login: {report.message}"
+        if self._vouched is not None and self.state is State.ANSWERING and report.sqlstate == SqlState.INVALID_AUTHORIZATION:
+            # The client has shown the server nothing, so it hears of us and not of the proxy's address and certificate.
+            why = self._vouched.otherwise
+            return [ToClient(why.encode()), *self._close(reason, why.kind, why.sqlstate)]
         self._kept_back += message(kind, payload)
         self.state = State.CLOSED
         is_full = report.sqlstate == SqlState.TOO_MANY_CONNECTIONS and report.get("R") not in _OWN_LIMITS
-        reason = f"the server refused the login: {report.message}"
         told = self._tell()
         self._forget()
         return [*told, Close(reason, "server_refused", report.sqlstate, server_is_full=is_full)]

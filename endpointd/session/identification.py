@@ -9,10 +9,12 @@ from typing import assert_never
 from endpointd import refusal
 from endpointd.auth.gate import Gate, fresh_nonce
 from endpointd.auth.roles import Doom, Secret
-from endpointd.rules import Method, Visit
-from endpointd.session.commands import LeftToServer, ProofFailed, ProofWanted, Refused
+from endpointd.rules import Method, Rule, Visit
+from endpointd.session.commands import LeftToServer, ProofFailed, ProofWanted, Refused, Vouched
+from endpointd.usermaps import may_be
 from endpointd.wire.tls import Facts
 from pgwire.startup import StartupMessage
+from pgwire.x509 import read_certificate
 
 
 class Identification:
@@ -36,7 +38,7 @@ class Identification:
 
     async def ask(
         self, message: StartupMessage, encrypted: Facts | None, deadline: float
-    ) -> ProofWanted | LeftToServer | Refused:
+    ) -> ProofWanted | LeftToServer | Vouched | Refused:
         """Return how the client proves who it is, by the endpoint's rules; *deadline* is when roles must be known."""
         self._user = message.user
         visit = Visit(
@@ -46,7 +48,8 @@ class Identification:
             user=message.user,
             is_physical_replication=message.is_physical_replication,
         )
-        match self._gate.method(self._endpoint, visit):
+        rule = self._gate.rule(self._endpoint, visit)
+        match rule.method if rule is not None else None:
             case Method.RELAY:
                 return LeftToServer()
             case Method.SCRAM:
@@ -56,6 +59,11 @@ class Identification:
                     return Refused(refusal.roles_unknown(self._endpoint))
                 binding = encrypted.binding if encrypted is not None else None
                 return ProofWanted(secret.verifier, fresh_nonce(), is_doomed=secret.doom is not None, binding=binding)
+            case Method.CERT:
+                assert rule is not None
+                return self._by_certificate(rule, message.user, encrypted.certificate if encrypted is not None else None)
+            case Method.TRUST:
+                return Vouched(refusal.not_vouched_for(message.user))
             case Method.REJECT | None as method:
                 return Refused(refusal.not_permitted(self._endpoint, str(visit), is_rejected=method is Method.REJECT))
             case method:
@@ -76,6 +84,15 @@ class Identification:
             self._is_slowed = True
             await asyncio.sleep(wait_s)
             self._is_slowed = False
+
+    def _by_certificate(self, rule: Rule, user: str, certificate: bytes | None) -> Vouched | Refused:
+        """Return whether *certificate*, which TLS has verified, is for *user*."""
+        if certificate is None:
+            return Refused(refusal.certificate_missing())
+        failed = refusal.certificate_failed(user)
+        name = read_certificate(certificate).common_name
+        is_proven = name is not None and may_be(self._gate.user_maps, rule.user_map, name, user)
+        return Vouched(failed) if is_proven else Refused(failed)
 
     async def deny(self, failed: ProofFailed, wait_until: Callable[[float], Awaitable[None]]) -> Refused:
         """Return the answer when the client's address has waited for it; *wait_until* returns earlier if nobody wants it."""

@@ -231,8 +231,18 @@ class Login:
         if server is not None and len(server):
             return ServerSent(server.take())
         if server is not None and server.has_ended:
-            return ServerGone()
+            return self._refused_certificate() or ServerGone()
         return None
+
+    def _refused_certificate(self) -> Refused | None:
+        """Return the answer if the server has ended TLS because of our certificate: another one would do so too."""
+        assert self._server is not None
+        assert self.backend is not None
+        reason = self._server.tls_failure
+        if not self._conversation.is_vouched_for or reason is None or "alert" not in reason:
+            return None
+        self._shared.tls.note_failure(self.backend.address, reason)
+        return Refused(refusal.certificate_refused(self.backend.node))
 
     async def _sleep(self) -> None:
         try:
@@ -369,6 +379,7 @@ class Login:
                     is_patient=lambda: not self._client_inbox.has_ended,
                     address=self._guest.address,
                     end=self.stop,
+                    vouches=self._conversation.is_vouched_for,
                 )
         except TimeoutError:
             inbox = self._client_inbox

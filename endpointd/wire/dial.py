@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from enum import StrEnum
 
 from daemonkit.descriptors import FOR_OWN_WORK, TOO_MANY, is_reserved
@@ -25,28 +26,36 @@ class DialFailure(StrEnum):
     """It answers, and no TLS as it is wanted could be agreed on."""
     EXHAUSTED = "exhausted"
     """This program has no descriptors left for clients: that says nothing of the server."""
+    SOURCE = "source"
+    """The address from which the proxy vouches for clients is not this machine's: nor does that."""
 
 
-async def dial(address: Address, deadline: asyncio.Timeout, tls: TlsKeeper | None = None) -> Link | DialFailure:
+async def dial(
+    address: Address, deadline: asyncio.Timeout, tls: TlsKeeper | None = None, *, vouches: bool = False
+) -> Link | DialFailure:
     """Return a connection to *address*, which speaks TLS if *tls* says so, or why there is none.
 
-    Whoever holds *deadline* may bring it forward.
+    Whoever holds *deadline* may bring it forward.  *vouches*: our own certificate is to stand for a client.
     """
+    servers = tls.servers if tls is not None else None
+    source = (servers.source, 0) if vouches and servers is not None and servers.source is not None else None
     link: Link | None = None
     failure: DialFailure | None = DialFailure.TIMEOUT
     try:
         async with deadline:
-            _, link = await asyncio.get_running_loop().create_connection(Link, address.host, address.port)
+            _, link = await asyncio.get_running_loop().create_connection(Link, address.host, address.port, local_addr=source)
             if is_reserved(link.descriptor, FOR_OWN_WORK):
                 failure = DialFailure.EXHAUSTED
             else:
-                failure = await _encrypt(link, address, tls) if tls is not None else None
+                failure = await _encrypt(link, address, tls, vouches=vouches) if tls is not None else None
     except TimeoutError:
         failure = DialFailure.TIMEOUT
     except ConnectionRefusedError:
         failure = DialFailure.REFUSED
     except OSError as error:
         failure = DialFailure.EXHAUSTED if error.errno in TOO_MANY else DialFailure.UNREACHABLE
+        if source is not None and error.errno == errno.EADDRNOTAVAIL:
+            failure = DialFailure.SOURCE
     finally:
         if failure is not None and link is not None:
             link.abort()
@@ -56,7 +65,7 @@ async def dial(address: Address, deadline: asyncio.Timeout, tls: TlsKeeper | Non
     return link
 
 
-async def _encrypt(link: Link, address: Address, keeper: TlsKeeper) -> DialFailure | None:
+async def _encrypt(link: Link, address: Address, keeper: TlsKeeper, *, vouches: bool) -> DialFailure | None:
     """Agree on TLS with the server at *address* as far as *keeper* wants it; return why that failed, if it did."""
     tls = keeper.servers
     if tls is None:
@@ -79,7 +88,7 @@ async def _encrypt(link: Link, address: Address, keeper: TlsKeeper) -> DialFailu
         keeper.note_failure(address, why)
         return DialFailure.TLS
     outcome: asyncio.Future[Facts | Failure] = asyncio.get_running_loop().create_future()
-    link.start_tls(tls.channel(address.host), outcome.set_result)
+    link.start_tls(tls.channel(address.host, vouches=vouches), outcome.set_result)
     agreed = await outcome
     if isinstance(agreed, Failure):
         keeper.note_failure(address, agreed.reason)

@@ -53,10 +53,15 @@ class ServersTls:
     is_optional: bool
     """A server that declines is spoken to in plaintext."""
     verifies: bool
+    vouching: ssl.SSLContext | None = None
+    """With the certificate that vouches for clients, if there is one."""
+    source: str | None = None
+    """From where it does."""
 
-    def channel(self, host: str) -> Channel:
-        """Return a new channel to the server at *host*, a name or an address."""
-        return Channel(self.context, Role.CLIENT, server_name=host)
+    def channel(self, host: str, *, vouches: bool = False) -> Channel:
+        """Return a new channel to the server at *host*, a name or an address; *vouches*: for a client."""
+        context = self.vouching if vouches and self.vouching is not None else self.context
+        return Channel(context, Role.CLIENT, server_name=host)
 
 
 def load_server_identity(settings: TlsSettings) -> ServerIdentity | None:
@@ -79,6 +84,16 @@ def load_servers_tls(settings: ServersSettings) -> ServersTls | None:
     """Return how to speak TLS to servers; None if it is off. Raises CertificateError."""
     if settings.tls == "off":
         return None
+    source = settings.source
+    # With a source it must not be shown from elsewhere: what a server takes for our word is not to be said for a client that
+    # proves itself to the server (relay).
+    context = _servers_context(settings, shows_certificate=source is None)
+    vouching = _servers_context(settings, shows_certificate=True) if source is not None else None
+    is_optional, verifies = settings.tls == "prefer", settings.tls == "verify"
+    return ServersTls(context, is_optional=is_optional, verifies=verifies, vouching=vouching, source=source)
+
+
+def _servers_context(settings: ServersSettings, *, shows_certificate: bool) -> ssl.SSLContext:
     context = client_context()
     if settings.tls == "verify":
         assert settings.ca is not None
@@ -86,10 +101,10 @@ def load_servers_tls(settings: ServersSettings) -> ServersTls | None:
     else:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    if settings.certificate is not None:
+    if settings.certificate is not None and shows_certificate:
         assert settings.key is not None
         _load_pair(context, settings.certificate, settings.key)
-    return ServersTls(context, is_optional=settings.tls == "prefer", verifies=settings.tls == "verify")
+    return context
 
 
 def _load_pair(context: ssl.SSLContext, certificate: Path, key: Path) -> Certificate:

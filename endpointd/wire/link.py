@@ -215,6 +215,12 @@ class Link(asyncio.BufferedProtocol):
         """What TLS agreed on, once it has."""
         return self._tls.facts if self._tls is not None else None
 
+    @property
+    def tls_failure(self) -> str | None:
+        """Why nothing that comes is understood any more, if TLS failed."""
+        failure = self._tls.failure if self._tls is not None else None
+        return failure.reason if failure is not None else None
+
     def start_tls(
         self, channel: Channel, told: Callable[[Facts | Failure], None], *, answer: bytes = b"", received: bytes = b""
     ) -> None:

@@ -52,6 +52,7 @@ async def copy_from(instance: Instance, source: Upstream, slot: str, progress: C
             "user": conf.REPLICATION_ROLE,
             "passfile": str(layout.tool_passfile),
             "application_name": "endpointd clone",
+            **conf.transport(source.address.host),
             "connect_timeout": "5",
             "options": conf.WAL_OPTIONS,
         }

@@ -45,6 +45,7 @@ async def rewind(instance: Instance, source: Upstream) -> None:
             "dbname": database,
             "passfile": str(layout.tool_passfile),
             "application_name": "endpointd rewind",
+            **conf.transport(source.address.host),
             "connect_timeout": "5",
             "options": conf.WAL_OPTIONS,
         }

@@ -15,6 +15,7 @@ from daemonkit.logs import get_logger
 from daemonkit.proctable import children, stat_of
 from noded.acts.effects import Failed
 from noded.acts.memory import Memory
+from noded.housekeeping.certificates import Certificates
 from noded.housekeeping.former_readers import FormerReaders
 from noded.housekeeping.horizon import HorizonWatch
 from noded.housekeeping.impostors import Impostors
@@ -58,6 +59,7 @@ class Housekeeping:
         self.horizon = HorizonWatch()
         self.impostors = Impostors(self.slots.session)
         self._former_readers = FormerReaders(instance.sessions.control)
+        self._certificates = Certificates(instance, turn)
         self._zombies: set[int] = set()
         self._wanted_now = asyncio.Event()
         self._log = get_logger()
@@ -97,6 +99,7 @@ class Housekeeping:
         await self._notice_lost_data()
         await self._restore_configuration()
         await self._catch_up_with_the_writer()
+        await self._certificates.look()
         self._look_outside()
         with contextlib.suppress(SessionError):  # the next round tries again
             await self._former_readers.look(self._gatherer.facts.role)

@@ -7,11 +7,14 @@ settings are a file of their own, beside PGDATA; which they may be is `pgtopolog
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from noded.law.promise import Configuration
+from noded.postgres.tls import ServerTls
+from noded.postgres.vouching import MAP
 from pgtopology.desired import DesiredSettings
 from pgtopology.hba import why_unsafe
 from pgtopology.node import Address
@@ -43,6 +46,9 @@ DEFAULTS: Mapping[str, str] = {
     "log_line_prefix": "%m [%p] %q%u@%d ",
 }
 """Where ours differ from PostgreSQL's own, or must be known here; operators may give others."""
+
+CERTIFIED_BY = frozenset({"ssl", "ssl_cert_file", "ssl_key_file"})
+"""An operator who gives one of these certifies the servers by other means than ours."""
 
 SYNCHRONISES = 17
 """The version from which on PostgreSQL itself carries logical slots over to the next writer."""
@@ -76,13 +82,16 @@ def command_line(place: Place) -> list[str]:
     return [part for name, value in _fixed(place).items() for part in ("-c", f"{name}={value}")]
 
 
-def settings_file(desired: DesiredSettings, demands: Mapping[str, int]) -> bytes:
+def settings_file(desired: DesiredSettings, demands: Mapping[str, int], tls: ServerTls | None = None) -> bytes:
     """Return the contents of the file with users' settings, which postgresql.conf includes.
+
+    *tls*: what PostgreSQL has, unless users' settings say it.
 
     *demands*: what a standby needs at least of each parameter, because the writer of its WAL had so much. A line says which
     version it is, so that a session can tell what the server has read.
     """
-    settings = {**DEFAULTS, **{name.lower(): value for name, value in desired.parameters.items()}}
+    chosen = {name.lower(): value for name, value in desired.parameters.items()}
+    settings = {**DEFAULTS, **(tls_settings(tls) if tls is not None and not chosen.keys() & CERTIFIED_BY else {}), **chosen}
     for name, demanded in demands.items():
         wanted = settings.get(name, "")
         if not wanted.strip().isdecimal() or int(wanted) < demanded:
@@ -90,6 +99,17 @@ def settings_file(desired: DesiredSettings, demands: Mapping[str, int]) -> bytes
     lines = [f"{name} = {quote_setting(value)}" for name, value in sorted(settings.items())]
     head = "# Written by noded from the cluster's settings (endpointctl config); changes made here are lost."
     return "\n".join((head, f"{VERSION_PARAMETER} = '{desired.version}'", *lines, "")).encode()
+
+
+def tls_settings(tls: ServerTls) -> dict[str, str]:
+    """Return the settings by which PostgreSQL speaks *tls*, all of which a reload changes."""
+    return {
+        "ssl": "on",
+        "ssl_cert_file": str(tls.certificate),
+        "ssl_key_file": str(tls.key),
+        **({"ssl_ca_file": str(tls.client_ca)} if tls.client_ca is not None else {}),
+        "ssl_min_protocol_version": "TLSv1.2",
+    }
 
 
 def main_file(text: str, *, place: Place, included: Path) -> str:
@@ -182,6 +202,7 @@ def upstream_conninfo(upstream: Upstream, *, passfile: Path, application_name: s
             "dbname": DATABASE,
             "passfile": str(passfile),
             **({"application_name": application_name} if application_name is not None else {}),
+            **transport(upstream.address.host),
             "connect_timeout": "2",
             "keepalives_idle": "2",
             "keepalives_interval": "1",
@@ -192,6 +213,18 @@ def upstream_conninfo(upstream: Upstream, *, passfile: Path, application_name: s
             "options": "-c wal_sender_timeout=2s" + _PINNED,
         }
     )
+
+
+def transport(host: str) -> dict[str, str]:
+    """Return in what a server at *host* is spoken to: within one machine nobody listens, and TLS would only cost time.
+
+    To others libpq speaks TLS if they have it (sslmode=prefer).
+    """
+    try:
+        is_here = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_here = False
+    return {"sslmode": "disable"} if is_here else {}
 
 
 def conninfo(words: Mapping[str, str]) -> str:
@@ -241,8 +274,8 @@ def _escaped(field: str) -> str:
     return field.replace("\\", "\\\\").replace(":", "\\:")
 
 
-def hba(user_lines: Sequence[str], *, by_peer: bool) -> bytes:
-    """Return the contents of pg_hba.conf.
+def hba(user_lines: Sequence[str], *, by_peer: bool, vouched: Sequence[str] = ()) -> bytes:
+    """Return the contents of pg_hba.conf; *vouched* are the lines for whom proxies vouch for.
 
     noded's superuser comes through the private unix socket only; users' lines come after ours, so that none of them can
     open it, and before the closing ones. *by_peer*: the kernel vouches for noded, so that no password that SQL can change
@@ -265,6 +298,7 @@ def hba(user_lines: Sequence[str], *, by_peer: bool) -> bytes:
         f"host  all         {REPLICATION_ROLE} all reject",
         f"host  replication {PROBE_ROLE} all reject",
         f"host  all         {PROBE_ROLE} all scram-sha-256",
+        *vouched,
         *user_lines,
         "host  all         all 0.0.0.0/0 scram-sha-256",
         "host  all         all ::/0      scram-sha-256",
@@ -275,14 +309,14 @@ def hba(user_lines: Sequence[str], *, by_peer: bool) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
-def ident(text: str, system_user: str | None) -> bytes:
-    """Return *text*, a pg_ident.conf, with the lines of our map, and none of another's in it.
+def ident(text: str, system_user: str | None, vouched: Sequence[str] = ()) -> bytes:
+    """Return *text*, a pg_ident.conf, with the lines of our maps, and none of another's in them.
 
-    *system_user*: who noded is to PostgreSQL; None if that user has no name.
+    *system_user*: who noded is to PostgreSQL; None if that user has no name. *vouched*: the lines of the proxies' map.
     """
-    kept = [line for line in text.splitlines() if line.split()[:1] != [IDENT_MAP]]
+    kept = [line for line in text.splitlines() if line.split()[:1] not in ([IDENT_MAP], [MAP])]
     ours = [f"{IDENT_MAP} {_quoted_word(system_user)} {role}" for role in (CONTROL_ROLE, SUPERUSER)] if system_user else []
-    return ("\n".join([*kept, *ours]) + "\n").encode(errors="surrogateescape")
+    return ("\n".join([*kept, *ours, *vouched]) + "\n").encode(errors="surrogateescape")
 
 
 def _quoted_word(word: str) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from daemonkit.durable import fsync_dir, read_or_none
+from daemonkit.logs import get_logger
 from noded.files import history
 from noded.files.controldata import ControlData, parse_controldata
 from noded.files.layout import Layout
@@ -23,7 +24,9 @@ from noded.postgres.binaries import Binaries
 from noded.postgres.doorway import Doorway
 from noded.postgres.postmaster import FAST_STOP_S, Postmaster, is_of_settings, remove_socket
 from noded.postgres.sessions import SessionError, Sessions
+from noded.postgres.tls import ServerTls
 from noded.postgres.tools import ToolError, run_tool
+from noded.postgres.vouching import Present, Vouching, hba_lines, ident_lines
 from pgtopology.desired import DesiredSettings
 from pgtopology.node import Role
 from pgtopology.observation import PostmasterState
@@ -54,6 +57,8 @@ class Server:
     initial: DesiredSettings
     """Of the settings file: what holds until the cluster has settings of its own."""
     replication_password: str = field(repr=False)
+    tls: ServerTls | None = None
+    vouching: Vouching | None = None
 
 
 class Instance:
@@ -77,6 +82,7 @@ class Instance:
         self.sessions = sessions
         self.doorway = Doorway(server.socket_dir / f".s.PGSQL.{server.port}")
         self._written: bytes | None = None
+        self._tls_problem: str | None = None
         self._is_forgetting = False
         """The password is to be gone, and it is not known that it is."""
         self.crashes = Backoff(first_s=0.5, max_s=15.0, free=1)
@@ -84,6 +90,8 @@ class Instance:
         self.refused_start: str | None = None
         """What PostgreSQL said when it ended before it read its data, at its last start."""
         self._demands: Mapping[str, int] = {}
+        self.present = Present()
+        """Whom proxies may vouch for, as far as they are allowed to, as the last look found them."""
         self.standby_slots: tuple[str, ...] | None = None
         """Whose copies decoding waits for, while this is the writer and knows who streams; None: those of all voters."""
 
@@ -146,9 +154,29 @@ class Instance:
         self._demands = control.demands
         return control
 
+    def usable_tls(self) -> ServerTls | None:
+        """Return what PostgreSQL can speak TLS with; None if nothing, or not with these files, which the log says."""
+        tls = self.server.tls
+        why_not = tls.why_not() if tls is not None else None
+        if why_not is not None and why_not != self._tls_problem:
+            get_logger().error("postgresql speaks no TLS", reason=why_not)
+        self._tls_problem = why_not
+        return tls if why_not is None else None
+
     def hba(self, user_lines: Sequence[str]) -> bytes:
         """Return the contents of pg_hba.conf with *user_lines*."""
-        return conf.hba(user_lines, by_peer=self.binaries.system_user is not None)
+        vouching = self.server.vouching
+        vouched = hba_lines(vouching, self._vouched_for) if vouching is not None else ()
+        return conf.hba(user_lines, by_peer=self.binaries.system_user is not None, vouched=vouched)
+
+    @property
+    def _vouched_for(self) -> Present:
+        """Nobody where the authorities are not ours, but an operator's: others could make a certificate of a proxy's name."""
+        return Present() if conf.CERTIFIED_BY & self._given or "ssl_ca_file" in self._given else self.present
+
+    @property
+    def _given(self) -> set[str]:
+        return {name.lower() for name in self.desired.parameters}
 
     def write_settings(self) -> None:
         """Write the operator's settings where PostgreSQL reads them. Durable. Raises OSError."""
@@ -156,9 +184,11 @@ class Instance:
         main = layout.main_conf.read_text()
         system_user = self.binaries.system_user
         idents = (read_or_none(layout.ident) or b"").decode(errors="surrogateescape")
+        vouching = self.server.vouching
+        vouched = ident_lines(vouching, self._vouched_for) if vouching is not None else ()
         texts = {
-            layout.settings: conf.settings_file(desired, self._demands),
-            layout.ident: conf.ident(idents, system_user),
+            layout.settings: conf.settings_file(desired, self._demands, self.usable_tls()),
+            layout.ident: conf.ident(idents, system_user, vouched),
             layout.hba: self.hba(desired.hba),
             layout.main_conf: conf.main_file(main, place=self.place, included=layout.settings).encode(),
         }

@@ -108,7 +108,7 @@ async def _start_refused(
         (stage / "global").mkdir(mode=0o700)
         shutil.copyfile(layout.pgdata / "PG_VERSION", stage / "PG_VERSION")
         shutil.copyfile(layout.pgdata / "global" / "pg_control", stage / "global" / "pg_control")
-        (stage / "postgresql.conf").write_bytes(conf.settings_file(_with_all_libraries(wanted), {}))
+        (stage / "postgresql.conf").write_bytes(conf.settings_file(_with_all_libraries(wanted), {}, instance.usable_tls()))
         place = replace(instance.place, is_logical=conf.is_logical(wanted))
         options = [*conf.command_line(place), "-c", "log_line_prefix="]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -11,9 +12,11 @@ from cluster_manager.settings import FailoverSettings
 from daemonkit.logs import LogSettings
 from daemonkit.settings import SettingsError, load_settings
 from deployment import containers
-from deployment.cluster import Cluster
+from deployment.certificates import KeyPair, names_of
+from deployment.cluster import Cluster, Door
 from deployment.containers import ClusterFile, describe
-from endpointd.settings import LimitSettings
+from deployment.keyring import read_pair
+from endpointd.settings import LimitSettings, complaints
 
 ROOT = Path(__file__).parents[2]
 NET = {"ENDPOINTD_NET": "172.30.64"}
@@ -32,7 +35,7 @@ def cluster(file: ClusterFile) -> Cluster:
 def test_the_shipped_description_says_the_defaults(file: ClusterFile) -> None:
     assert file.failover == FailoverSettings()
     assert describe(file, NET).limits == LimitSettings()
-    for table in ("cluster", "proxy", "logs"):
+    for table in ("cluster", "proxy", "writer", "reader", "tls", "servers", "logs"):
         assert getattr(file, table) == type(getattr(file, table))(), table
 
 
@@ -59,6 +62,49 @@ def test_the_proxy_is_called_after_its_container(cluster: Cluster) -> None:
     assert settings.proxy.name == "proxy-abc"
     assert settings.feed.urls == ("http://172.30.64.5:6480",)
     assert settings.reader.fallback_to_writer
+
+
+def test_nodes_and_endpoints_are_certified_each_where_it_reads(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("DATA", "TLS_NODES", "TLS_PROXY"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(containers, name, tmp_path / name)
+    now = datetime.now(UTC)
+    made = containers.certify(cluster, now)
+    texts = [path.read_text() for path in made]
+    assert sorted(path.name for path in (tmp_path / "TLS_PROXY").iterdir()) == ["ca.crt", "endpoints.pem"]
+    assert sorted(path.name for path in (tmp_path / "TLS_NODES").iterdir()) == ["ca.crt", *(f"n{n}.pem" for n in range(1, 6))]
+    pairs = {path.stem: read_pair(path) for path in made}
+    assert names_of(_some(pairs["n2"])) == {"n2.local.endpointd.internal", "172.30.64.12"}
+    assert names_of(_some(pairs["endpoints"])) >= {"proxy", "writer.local.endpointd.internal", "127.0.0.1"}
+    # An endpoint's is made anew in a year, the nodes' not before the authority.
+    assert containers.certify(cluster, now + timedelta(days=370)) == made
+    assert [path.read_text() == text for path, text in zip(made, texts, strict=True)] == [True] * 5 + [False]
+    assert (tmp_path / "TLS_PROXY" / "ca.crt").read_text() == (tmp_path / "TLS_NODES" / "ca.crt").read_text()
+
+
+def _some(pair: KeyPair | None) -> KeyPair:
+    assert pair is not None
+    return pair
+
+
+def test_tls_is_spoken_where_there_are_certificates(file: ClusterFile, cluster: Cluster) -> None:
+    node = containers.of_node(cluster, "n2", has_tls=True)
+    assert node.postgres.tls is not None
+    assert node.postgres.tls.certificate == Path("/etc/endpointd/tls/n2.pem")
+    proxy = containers.of_proxy(cluster, "abc", tls=file.tls, servers=file.servers)
+    assert (proxy.tls.mode, proxy.servers.tls, proxy.servers.ca) == ("prefer", "verify", Path("/etc/endpointd/tls/ca.crt"))
+    assert list(complaints(proxy)) == []
+    plain = containers.of_proxy(cluster, "abc")
+    assert (plain.tls.mode, plain.servers.tls) == ("off", "off")
+
+
+def test_rules_of_the_file_reach_the_endpoints(file: ClusterFile) -> None:
+    door = Door(rules=("host all all all reject",), client_address="application_name")
+    proxy = containers.of_proxy(describe(msgspec.structs.replace(file, reader=door), NET), "abc")
+    assert (proxy.reader.rules, proxy.reader.client_address) == (door.rules, "application_name")
+    assert proxy.writer.rules == ()
 
 
 def test_the_lines_of_containers_are_for_machines_unless_the_operator_wants_otherwise(file: ClusterFile) -> None:

@@ -20,10 +20,13 @@ from deployment.local.plan import DEFAULT_BASE_PORT, make_plan
 from deployment.local.preferences import (
     Preferences,
     ReaderPreferences,
+    TlsPreferences,
+    WriterPreferences,
     load_preferences,
 )
-from deployment.local.settings_files import settings_files
+from deployment.local.settings_files import preferences_in_force, settings_files, why_refused
 from endpointctl.options import DEFAULT_DATA_DIR
+from endpointd.settings import ServersSettings, read_settings
 from noded.settings import NodedSettings
 
 ROOT = Path(__file__).parents[2]
@@ -117,3 +120,50 @@ def test_the_proxy_knows_where_the_manager_is(layout: Layout) -> None:
     proxy = tomllib.loads(layout.settings_file("endpointd").read_text())
     assert proxy["feed"]["urls"] == ["http://127.0.0.1:6480"]
     assert (proxy["writer"]["port"], proxy["reader"]["port"]) == (6432, 6433)
+
+
+def test_nodes_and_proxy_speak_tls_where_postgresql_has_it(layout: Layout) -> None:
+    plan = make_plan(node_count=3, base_port=6400, pg_bin="/opt/pg/bin", has_tls=True)
+    write_settings(settings_files(plan, layout, Preferences(servers=ServersSettings(tls="verify"))))
+    node = load_settings(layout.settings_file("n2"), NodedSettings)
+    assert node.postgres.tls is not None
+    assert node.postgres.tls.certificate == node.postgres.tls.key == layout.tls / "n2.pem"
+    assert node.vouching is None
+    proxy = read_settings(layout.settings_file("endpointd"))
+    assert (proxy.servers.tls, proxy.servers.ca, proxy.servers.certificate) == ("verify", layout.trusted, None)
+    _write(layout, Preferences())
+    assert load_settings(layout.settings_file("n2"), NodedSettings).postgres.tls is None
+
+
+VOUCHED = Preferences(
+    writer=WriterPreferences(rules=("hostssl shop ann all cert map=m", "host all all all scram-sha-256")),
+    reader=ReaderPreferences(rules=("host shop /^svc_ all trust",), client_address="application_name", max_lag_ms=7),
+    tls=TlsPreferences(user_maps=("m a ann",)),
+)
+
+
+def test_rules_reach_the_proxy_and_whom_it_vouches_for_the_nodes(layout: Layout) -> None:
+    plan = make_plan(node_count=3, base_port=6400, pg_bin="/opt/pg/bin", has_tls=True)
+    write_settings(settings_files(plan, layout, VOUCHED))
+    node = load_settings(layout.settings_file("n3"), NodedSettings)
+    assert node.vouching is not None
+    assert node.vouching.logins == ("shop ann", "shop /^svc_")
+    proxy = read_settings(layout.settings_file("endpointd"))
+    assert (proxy.servers.tls, proxy.servers.certificate) == ("verify", layout.tls / "proxy.pem")
+    assert node.vouching.sources == (proxy.servers.source,)
+    assert (proxy.tls.client_ca, proxy.tls.user_maps) == (layout.trusted, ("m a ann",))
+    assert proxy.reader.client_address == "application_name"
+    # A node that is added gets the same.
+    in_force = preferences_in_force(layout, plan)
+    assert (in_force.writer, in_force.reader) == (VOUCHED.writer, VOUCHED.reader)
+    assert settings_files(plan, layout, in_force) == settings_files(plan, layout, VOUCHED)
+
+
+def test_rules_that_the_proxy_would_refuse_are_refused_before_anything_starts(layout: Layout) -> None:
+    without = make_plan(node_count=3, base_port=6400, pg_bin="/opt/pg/bin")
+    within = make_plan(node_count=3, base_port=6400, pg_bin="/opt/pg/bin", has_tls=True)
+    assert why_refused(within, layout, VOUCHED) is None
+    assert "built with TLS" in (why_refused(without, layout, VOUCHED) or "")
+    wrong = Preferences(writer=WriterPreferences(rules=("host all all all sesame",)))
+    assert "is no method" in (why_refused(within, layout, wrong) or "")
+    assert why_refused(without, layout, Preferences()) is None

@@ -8,11 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from deployment.local import tls
+from deployment import keyring as files
+from deployment.certificates import KeyPair, certificates_in, is_signed_by
 from deployment.local.directory import make_directories, make_root
 from deployment.local.layout import Layout
 from deployment.local.plan import make_plan
-from deployment.local.tls import make_certificates, server_names, show_certificates
+from deployment.local.tls import (
+    is_any_due,
+    keyring,
+    make_certificates,
+    server_names,
+    show_certificates,
+)
 from endpointd.settings import TlsSettings
 from endpointd.wire.identity import load_server_identity
 
@@ -35,9 +42,9 @@ def contents(layout: Layout) -> dict[str, str]:
 def fits(layout: Layout) -> bool:
     """Whether the proxy can use it, and a client that trusts ca.crt believes the endpoints' certificate."""
     identity = load_server_identity(TlsSettings(mode="prefer", certificate=layout.server_pair, key=layout.server_pair))
-    authority, server = tls.KeyPair(layout.authority.read_text()), tls.KeyPair(layout.server_pair.read_text())
-    trusted = tls.certificates_in(layout.trusted.read_text())
-    return identity is not None and tls.is_signed_by(server, authority) and authority.certificate_pem in trusted
+    authority, server = KeyPair(layout.authority.read_text()), KeyPair(layout.server_pair.read_text())
+    trusted = certificates_in(layout.trusted.read_text())
+    return identity is not None and is_signed_by(server, authority) and authority.certificate_pem in trusted
 
 
 def test_they_are_made_once_and_private(layout: Layout) -> None:
@@ -53,7 +60,7 @@ def test_they_are_made_once_and_private(layout: Layout) -> None:
     make_certificates(layout, PLAN, NOW + dt.timedelta(days=300))
     assert contents(layout) == made
     assert fits(layout)
-    assert set(show_certificates(layout)[-1].names) == set(server_names(PLAN))
+    assert set(show_certificates(layout, PLAN)[-1].names) == set(server_names(PLAN))
     assert "writer.local.endpointd.internal" in server_names(PLAN)
 
 
@@ -64,8 +71,9 @@ def test_what_is_due_or_lacks_a_name_is_made_anew_by_the_same_authority(layout: 
     after = contents(layout)
     assert (after["ca.pem"], after["ca.crt"]) == (before["ca.pem"], before["ca.crt"])
     assert after["server.pem"] != before["server.pem"]
-    make_certificates(layout, make_plan(node_count=5, base_port=20_000, pg_bin="/nowhere"), NOW)
-    assert "n5.local.endpointd.internal" in show_certificates(layout)[-1].names
+    five = make_plan(node_count=5, base_port=20_000, pg_bin="/nowhere")
+    make_certificates(layout, five, NOW)
+    assert "n5.local.endpointd.internal" in show_certificates(layout, five)[-1].names
 
 
 def test_a_new_authority_leaves_the_former_one_trusted_while_it_counts(layout: Layout) -> None:
@@ -74,10 +82,40 @@ def test_a_new_authority_leaves_the_former_one_trusted_while_it_counts(layout: L
     make_certificates(layout, PLAN, NOW, authority_anew=True)
     after = contents(layout)
     assert after["ca.crt"].endswith(before["ca.crt"])
-    assert [each.name for each in show_certificates(layout)] == ["authority", "former authority", "endpoints"]
+    assert [each.name for each in show_certificates(layout, PLAN)] == ["authority", "former authority", "endpoints"]
     assert fits(layout)
     make_certificates(layout, PLAN, NOW + dt.timedelta(days=4000))
-    assert [each.name for each in show_certificates(layout)] == ["authority", "endpoints"]
+    assert [each.name for each in show_certificates(layout, PLAN)] == ["authority", "endpoints"]
+
+
+def test_nodes_have_certificates_of_their_own_where_postgresql_has_tls(layout: Layout) -> None:
+    plan = make_plan(node_count=3, base_port=20_000, pg_bin="/nowhere", has_tls=True)
+    make_certificates(layout, PLAN, NOW)
+    assert is_any_due(layout, plan, NOW)
+    make_certificates(layout, plan, NOW)
+    assert not is_any_due(layout, plan, NOW)
+    shown = show_certificates(layout, plan)
+    assert [each.name for each in shown] == ["authority", "endpoints", "node n1", "node n2", "node n3", "proxy"]
+    assert set(shown[-2].names) == {"n3.local.endpointd.internal", "localhost", "127.0.0.1", "::1"}
+    assert {each.path.stat().st_mode & 0o777 for each in shown[1:]} == {0o600}
+    assert shown[-1].certificate.common_name == "endpointd_proxy"
+    before = contents(layout)
+    make_certificates(layout, plan, NOW, anew=True)
+    after = contents(layout)
+    assert {name for name in after if after[name] == before[name]} == {"ca.pem", "ca.crt"}
+    assert not keyring(layout, plan).is_due(NOW)
+    assert keyring(layout, plan).is_due(NOW + dt.timedelta(days=3640))
+
+
+def test_a_new_authority_is_trusted_before_it_certifies(layout: Layout) -> None:
+    make_certificates(layout, PLAN, NOW)
+    before = contents(layout)
+    authority = keyring(layout, PLAN).establish(NOW, anew=True)
+    after = contents(layout)
+    assert after["server.pem"] == before["server.pem"]
+    assert after["ca.crt"] == authority.certificate_pem + before["ca.crt"]
+    make_certificates(layout, PLAN, NOW)
+    assert fits(layout)
 
 
 class Died(Exception):  # noqa: N818
@@ -91,7 +129,7 @@ def test_whatever_is_interrupted_is_completed(
 ) -> None:
     if authority_anew:
         make_certificates(layout, PLAN, NOW)
-    real, left = tls.write_durably, [after]
+    real, left = files.write_durably, [after]
 
     def dying(path: Path, data: bytes, mode: int = 0o600) -> None:
         if not left[0]:
@@ -99,10 +137,10 @@ def test_whatever_is_interrupted_is_completed(
         left[0] -= 1
         real(path, data, mode)
 
-    monkeypatch.setattr(tls, "write_durably", dying)
+    monkeypatch.setattr(files, "write_durably", dying)
     with pytest.raises(Died):
         make_certificates(layout, PLAN, NOW, authority_anew=authority_anew)
-    monkeypatch.setattr(tls, "write_durably", real)
+    monkeypatch.setattr(files, "write_durably", real)
     make_certificates(layout, PLAN, NOW)
     assert fits(layout)
 

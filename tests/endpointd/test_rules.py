@@ -6,13 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from endpointd.rules import DEFAULT_LINES, Method, RuleError, Visit, decide, read_rules
+from endpointd.rules import DEFAULT_LINES, Method, Rule, RuleError, Visit, decide, read_rules, vouched_logins
 
 
 def visit(
     *, address: str = "10.1.2.3", tls: bool = False, database: str = "shop", user: str = "ann", replication: bool = False
 ) -> Visit:
     return Visit(address, tls, database, user, replication)
+
+
+def method(rules: tuple[Rule, ...], who: Visit) -> Method | None:
+    rule = decide(rules, who)
+    return rule.method if rule is not None else None
 
 
 @pytest.mark.parametrize(
@@ -51,20 +56,32 @@ def visit(
     ],
 )
 def test_whom_a_rule_is_for(line: str, who: Visit, fits: bool) -> None:
-    assert decide(read_rules([line]), who) is (Method.REJECT if fits else None)
+    assert method(read_rules([line]), who) is (Method.REJECT if fits else None)
 
 
 def test_the_first_rule_that_fits_decides() -> None:
     rules = read_rules(
         ["# a comment", "", "host all ann all relay", "host all all all scram-sha-256", "host all all all reject"]
     )
-    assert decide(rules, visit()) is Method.RELAY
-    assert decide(rules, visit(user="bob")) is Method.SCRAM
+    assert method(rules, visit()) is Method.RELAY
+    assert method(rules, visit(user="bob")) is Method.SCRAM
 
 
 def test_by_default_everybody_proves_who_they_are() -> None:
     rules = read_rules(DEFAULT_LINES)
-    assert decide(rules, visit()) is decide(rules, visit(replication=True)) is Method.SCRAM
+    assert method(rules, visit()) is method(rules, visit(replication=True)) is Method.SCRAM
+
+
+def test_whom_the_proxy_vouches_for_are_the_databases_and_users_of_the_rules() -> None:
+    lines = [
+        'hostssl shop,"the stock" /^a,bob all cert map=people',
+        "hostssl all all all scram-sha-256",
+        "host sameuser all 127.0.0.1/32 trust",
+        'hostssl shop,"the stock" /^a,bob 10.0.0.0/8 cert',
+    ]
+    rules = read_rules(lines)
+    assert [rule.user_map for rule in rules] == ["people", None, None, None]
+    assert vouched_logins(rules) == ('shop,"the stock" /^a,bob', "sameuser all")
 
 
 @pytest.mark.parametrize(
@@ -73,8 +90,14 @@ def test_by_default_everybody_proves_who_they_are() -> None:
         ("local all all scram-sha-256", "no Unix socket"),
         ("hostgssenc all all all reject", "is no type of connection"),
         ("host all all all", "expected are type"),
-        ("host all all all trust", "nothing by which it could log in"),
-        ("host all all all cert", "nothing by which it could log in"),
+        ("host all all all cert", "must be hostssl"),
+        ("hostnossl all all all cert", "must be hostssl"),
+        ("hostssl all all all cert clientcert=verify-ca", "the only option"),
+        ("hostssl all all all cert map=", "the only option"),
+        ("hostssl all all all cert map=a map=b", "the only option"),
+        ("host all all all trust map=x", "without options"),
+        ("host replication all all trust", "nobody replicates"),
+        ("hostssl shop,replication all all cert", "nobody replicates"),
         ("host all all all ldap", '"relay" leaves the proof to the server'),
         ("host all all all scram", "is no method"),
         ("host all all all relay map=x", "without options"),

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from deployment.local.preferences import Preferences
 from testkit.cluster import ROOT, Cluster
 from tests.conftest import TOLD
 
@@ -76,9 +77,22 @@ def make_cluster(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fixtu
     request.node.stash[_clusters] = made
 
     class Own(Cluster):
-        def __init__(self, *, nodes: int = 3, options: tuple[str, ...] = (), may_flap: bool = True) -> None:
+        def __init__(
+            self,
+            *,
+            nodes: int = 3,
+            options: tuple[str, ...] = (),
+            may_flap: bool = True,
+            preferences: Preferences | None = None,
+            pg_bin: Path | None = None,
+        ) -> None:
+            on = ("--pg-bin", str(pg_bin)) if pg_bin is not None else pg_options()
             super().__init__(
-                tmp_path_factory.mktemp("o") / "c", nodes=nodes, options=(*pg_options(), *options), may_flap=may_flap
+                tmp_path_factory.mktemp("o") / "c",
+                nodes=nodes,
+                options=(*on, *options),
+                may_flap=may_flap,
+                preferences=preferences,
             )
             made.append(self)
 

@@ -9,6 +9,7 @@ import pytest
 
 from noded.postgres.binaries import find_binaries
 from noded.postgres.features import EXTENSIONS, lacking, missing
+from noded.postgres.tls import has_tls
 
 EVERYTHING = "'--with-ssl=openssl' '--with-lz4' '--with-zstd' '--with-libxml'"
 
@@ -35,7 +36,13 @@ def test_the_bundled_one_lacks_what_the_documentation_says() -> None:
         assert word.removeprefix("extension ") in (Path(__file__).parents[2] / "README.md").read_text(), word
 
 
+def test_a_build_says_whether_it_has_tls() -> None:
+    assert not has_tls(find_binaries(prefer_bundled=True))
+
+
 @pytest.mark.skipif("ENDPOINTD_TEST_PG_BIN" not in os.environ, reason="needs another PostgreSQL than the bundled one")
 def test_an_installation_says_what_it_lacks_or_nothing() -> None:
-    told = lacking(find_binaries(Path(os.environ["ENDPOINTD_TEST_PG_BIN"])))
+    binaries = find_binaries(Path(os.environ["ENDPOINTD_TEST_PG_BIN"]))
+    told = lacking(binaries)
+    assert told is None or has_tls(binaries) is ("TLS" not in told)
     assert told is None or set(told) < {"TLS", "ICU", "lz4", "zstd", "xml", *(f"extension {name}" for name in EXTENSIONS)}

@@ -16,6 +16,7 @@ from noded.hands.conflicts import END_BLOCKERS
 from noded.law.promise import Configuration
 from noded.position.by_files import last_listed, last_whole
 from noded.postgres import conf
+from noded.postgres.tls import ServerTls
 from noded.postgres.waits import REPLAY_IS_HELD_UP
 from pgtopology.desired import DesiredSettings
 from pgtopology.lsn import parse_lsn
@@ -86,6 +87,30 @@ def test_users_settings_are_a_file_of_their_own() -> None:
     assert given["search_path"] == "'it''s'"
     assert given["max_connections"] == "'100'"
     assert given["endpointd.desired_version"] == "'7'"
+
+
+def test_postgresql_speaks_tls_by_our_certificate_unless_the_operator_gives_another() -> None:
+    tls = ServerTls(Path("/tls/n1.pem"), Path("/tls/n1.pem"), Path("/tls/ca.crt"))
+
+    def given(**parameters: str) -> dict[str, str]:
+        text = conf.settings_file(DesiredSettings(version=7, parameters=parameters), {}, tls).decode()
+        return dict(line.split(" = ", 1) for line in text.splitlines() if not line.startswith("#"))
+
+    ours = given()
+    assert (ours["ssl"], ours["ssl_cert_file"], ours["ssl_ca_file"]) == ("'on'", "'/tls/n1.pem'", "'/tls/ca.crt'")
+    assert ours["ssl_min_protocol_version"] == "'TLSv1.2'"
+    assert given(ssl_min_protocol_version="TLSv1.3")["ssl_min_protocol_version"] == "'TLSv1.3'"
+    assert given(ssl_ca_file="/mine")["ssl_ca_file"] == "'/mine'"
+    assert given(ssl_ca_file="/mine")["ssl_cert_file"] == "'/tls/n1.pem'"
+    assert "ssl_cert_file" not in given(SSL="off")
+    assert "ssl_key_file" not in given(ssl="on", ssl_cert_file="/mine")
+    assert "ssl" not in settings()
+
+
+@pytest.mark.parametrize(("host", "mode"), [("127.0.0.1", "disable"), ("::1", "disable"), ("10.0.0.7", None), ("n1", None)])
+def test_wal_needs_no_encryption_within_a_machine(host: str, mode: str | None) -> None:
+    told = conf.upstream_conninfo(Upstream(name=NodeName("n1"), address=Address(host, 5432)), passfile=Path("/p"))
+    assert ("sslmode=disable" in told) is (mode is not None)
 
 
 def test_no_setting_is_less_than_the_wal_demands() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgtopology.hba import BLANK, fields, is_unproven, why_unsafe
+from pgtopology.hba import BLANK, Token, fields, is_unproven, matches, spelled, why_unsafe
 
 ODD = st.text(alphabet='ab"@#, \t\r\\/=', max_size=30)
 
@@ -63,3 +63,24 @@ def test_a_method_is_found_however_it_is_quoted(before: list[str], method: str, 
     line = " ".join(["host", *quoted, *["all"] * (3 - len(quoted)), f'{method[:cut]}"{method[cut:]}"'])
     assert is_unproven(line)
     assert why_unsafe(line) is not None
+
+
+@given(st.text(alphabet='ab/\\"#,@+ \t', max_size=20))
+def test_a_field_that_is_written_reads_back_to_itself(line: str) -> None:
+    for field in fields(line):
+        assert fields(f"{spelled(field)} next") == (field, (Token("next", False),))
+
+
+@pytest.mark.parametrize(
+    ("token", "name", "fits"),
+    [
+        (Token("ann", False), "ann", True),
+        (Token("all", False), "ann", True),
+        (Token("all", True), "ann", False),
+        (Token("/^a", False), "ann", True),
+        (Token("/^a", True), "ann", False),
+        (Token("/", False), "/", True),
+    ],
+)
+def test_for_whom_a_word_stands(token: Token, name: str, fits: bool) -> None:
+    assert matches(token, name) is fits

@@ -52,6 +52,29 @@ def test_a_hash_that_stands_in_parameters_is_not_guessed() -> None:
     assert read_certificate(made(_RSA, hashes.SHA256(), until, rsa_padding=pss)).binding is None
 
 
+@pytest.mark.parametrize(
+    ("names", "common_name"),
+    [
+        ([("CN", "ann")], "ann"),
+        ([("O", "Shop"), ("CN", "Ann Smith"), ("OU", "till")], "Ann Smith"),
+        ([("CN", "Änne")], "Änne"),
+        ([("O", "Shop")], None),
+        ([("CN", "ann"), ("CN", "root")], None),
+        ([("CN", "ann\0root")], None),
+        ([("CN", "ann\n")], None),
+        ([], None),
+    ],
+)
+def test_a_common_name_is_one_plain_text_or_none(names: list[tuple[str, str]], common_name: str | None) -> None:
+    kinds = {"CN": x509.NameOID.COMMON_NAME, "O": x509.NameOID.ORGANIZATION_NAME, "OU": x509.NameOID.ORGANIZATIONAL_UNIT_NAME}
+    subject = x509.Name([x509.NameAttribute(kinds[kind], text) for kind, text in names])
+    issuer = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "the issuer")])
+    now = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    builder = x509.CertificateBuilder(issuer, subject, _EC.public_key(), 1, now, now + dt.timedelta(days=1))
+    der = builder.sign(_EC, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+    assert read_certificate(der).common_name == common_name
+
+
 @given(pos=st.integers(0, 2000), byte=st.integers(0, 255), cut=st.booleans())
 def test_what_is_no_certificate_is_a_value_error(pos: int, byte: int, cut: bool) -> None:
     der = bytearray(ssl.PEM_cert_to_DER_cert(server().certificate_pem))
