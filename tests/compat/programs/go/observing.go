@@ -18,14 +18,14 @@ type observation struct {
 	observe func(ctx context.Context) (any, error)
 }
 
-var numbers = regexp.MustCompile(`\b(PID|pid|process) \d+`)
+var numbers = regexp.MustCompile(`\b(PID |pid |process |pg_temp_)\d+`)
 var lines = regexp.MustCompile(`\s*\n\s*`)
 
 func steady(text string) string {
 	text = strings.ReplaceAll(text, os.Getenv("PGPASSWORD"), "PASSWORD")
 	text = strings.ReplaceAll(text, os.Getenv("PGPORT"), "PORT")
 	text = regexp.MustCompile(`127\.0\.0\.1:\d+->`).ReplaceAllString(text, "")
-	return lines.ReplaceAllString(numbers.ReplaceAllString(text, "$1 N"), " | ")
+	return lines.ReplaceAllString(numbers.ReplaceAllString(text, "${1}N"), " | ")
 }
 
 func runAll(observations []observation) {
