@@ -24,7 +24,7 @@ from tests.compat.outcomes import Outcomes
 from tests.compat.pgbouncer import PROGRAM as PGBOUNCER
 from tests.compat.report import Missed, Report, Scored, details, load, scores_table, today
 from tests.compat.running import fetch, run
-from tests.compat.score import ABSENT, Expectation, different, expectations, score
+from tests.compat.score import ABSENT, Expectation, different, expectations, score, unexplained
 from tests.compat.server import Side, Way
 from tests.compat.stand import Stand, standing
 from tests.compat.suite import SUITES, Suite, choose
@@ -159,7 +159,7 @@ def measure(suite: Suite, stand: Stand, way: Way, tools: Path | None, options: O
         begun = time.monotonic()
         sides[side] = one(side, folder / side)
         took_s[side] = round(time.monotonic() - begun, 1)
-    apart = different(sides[Side.DIRECT], sides[Side.THROUGH])
+    apart = unexplained(different(sides[Side.DIRECT], sides[Side.THROUGH]), suite.name, way, options.known)
     again: dict[str, dict[Side, list[str]]] = {test: {side: [] for side in Side} for test in apart}
     if 0 < len(apart) <= AGAIN_MAX and way is not Way.PGBOUNCER:
         for number in range(1, options.repeats + 1):

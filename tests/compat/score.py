@@ -87,6 +87,16 @@ def different(direct: Outcomes, through: Outcomes) -> tuple[str, ...]:
     return tuple(name for name in names if _outcome(direct, name) != _outcome(through, name))
 
 
+def unexplained(apart: Iterable[str], suite: str, way: Way, known: Iterable[Expectation]) -> tuple[str, ...]:
+    """Return which of *apart* nothing in *known* names."""
+    known = _for(suite, way, known)
+    return tuple(name for name in apart if _named(name, known) is None)
+
+
+def _for(suite: str, way: Way, known: Iterable[Expectation]) -> tuple[Expectation, ...]:
+    return tuple(each for each in known if each.suite == suite and way in each.ways)
+
+
 def score(
     suite: str,
     way: Way,
@@ -97,7 +107,7 @@ def score(
     known: Iterable[Expectation],
 ) -> Score:
     """Compare the two sides; *again* has what repeats of the different ones showed, directly and through."""
-    known = tuple(each for each in known if each.suite == suite and way in each.ways)
+    known = _for(suite, way, known)
     names = dict.fromkeys((*direct.seen, *through.seen))
     apart = different(direct, through)
     found: list[Difference] = []
@@ -136,10 +146,12 @@ def _problems(direct: Outcomes, through: Outcomes) -> Iterable[str]:
 def _verdict(name: str, direct: tuple[str, ...], through: tuple[str, ...], known: Iterable[Expectation]) -> tuple[Verdict, str]:
     if set(through) <= set(direct):
         return Verdict.VARIES, "seen directly too"
-    for each in known:
-        if fnmatchcase(name, each.test.replace("[", "[[]")):
-            return Verdict.EXPECTED, each.reason
-    return Verdict.DIFFERENT, ""
+    named = _named(name, known)
+    return (Verdict.EXPECTED, named.reason) if named is not None else (Verdict.DIFFERENT, "")
+
+
+def _named(name: str, known: Iterable[Expectation]) -> Expectation | None:
+    return next((each for each in known if fnmatchcase(name, each.test.replace("[", "[[]"))), None)
 
 
 def _outcome(outcomes: Outcomes, name: str) -> str:

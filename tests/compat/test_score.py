@@ -10,7 +10,7 @@ import pytest
 from tests.compat.fetching import UnavailableError, check
 from tests.compat.outcomes import Line, Outcomes, Seen, gather, printed, read
 from tests.compat.report import Missed, Report, Scored, details, load
-from tests.compat.score import ABSENT, Expectation, Score, Verdict, different, expectations, score
+from tests.compat.score import ABSENT, Expectation, Score, Verdict, different, expectations, score, unexplained
 from tests.compat.server import Way
 from tests.compat.suite import SUITES, choose
 
@@ -124,6 +124,11 @@ def test_what_a_suite_lacks_is_named_with_how_to_have_it() -> None:
         with pytest.raises(UnavailableError, match=f"there is no {each} "):
             check(replace(missing, needs=(each,)))
     check(replace(missing, needs=("sh", "/etc/passwd")))
+
+
+def test_only_what_nothing_names_is_run_again() -> None:
+    known = (Expectation(suite="s", test="a*", reason="so it is"), Expectation(suite="other", test="b", reason="no"))
+    assert unexplained(("a1", "b", "a2"), "s", Way.PLAIN, known) == ("b",)
 
 
 def test_what_pgbouncer_does_is_told_and_never_fails() -> None:
