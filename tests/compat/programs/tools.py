@@ -95,7 +95,8 @@ def control_c() -> object:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         os.close(terminal)
-    return [line for line in said.decode().splitlines() if line.startswith("ERROR")], b"goes on" in said
+    # Wherever on its line: what was typed ahead is echoed before the prompt, and the error stands behind that.
+    return re.findall(r"ERROR:  [^\r\n]+", said.decode()), b"goes on" in said
 
 
 def _until_said(terminal: int, words: bytes) -> bytes:
