@@ -28,6 +28,8 @@ from tests.endpointd.conftest import Servers
 from tests.endpointd.proxies import Proxy, proxy, successor
 
 STORM = 300
+AT_ONCE = 60
+"""Fewer than half of `strangers_max`, from where on strangers are hurried."""
 
 
 class CountingFeed(Feed):
@@ -142,13 +144,14 @@ async def test_a_request_reaches_a_session_of_the_other_proxys_former_process(
 
 async def knock(port: int, packets: Sequence[bytes]) -> None:
     """Send each of *packets* on a connection of its own, and see it closed."""
+    crowd = asyncio.Semaphore(AT_ONCE)
 
     async def send(packet: bytes) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(packet)
-        async with asyncio.timeout(30):
+        async with crowd, asyncio.timeout(30):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(packet)
             assert await reader.read(-1) == b""
-        writer.close()
+            writer.close()
 
     await asyncio.gather(*map(send, packets))
 
