@@ -120,10 +120,12 @@ class HttpServer:
         allowed_hosts: Collection[str] = (),
         budget: Budget = BUDGET,
         sockets: Sequence[socket.socket] = (),
+        metrics: Callable[[], Awaitable[bytes]] | None = None,
     ) -> None:
         """*token* is one for everything; *verifiers* tell of others. Raises ValueError if there is neither.
 
-        *sockets* are bound already, to *host* and *port*; without any it binds its own.
+        *sockets* are bound already, to *host* and *port*; without any it binds its own.  *metrics* renders what GET /metrics
+        answers; None: what this process has.
         """
         self._host = host
         self._port = port
@@ -142,8 +144,8 @@ class HttpServer:
         )
         self._app[_LONG_LIVED] = self._long_lived
         self._scopes: dict[tuple[web.AbstractResource | None, str], frozenset[Scope]] = {}
-        metrics = _Metrics()
-        for declared in (*needs(Scope.SCRAPE, routes=[web.get("/metrics", metrics.answer)]), *routes):
+        rendered = _Metrics(metrics)
+        for declared in (*needs(Scope.SCRAPE, routes=[web.get("/metrics", rendered.answer)]), *routes):
             scopes = declared.scopes if isinstance(declared, _Scoped) else frozenset({Scope.ADMIN})
             for route in declared.register(self._app.router):
                 self._scopes[route.resource, route.method] = scopes
@@ -420,7 +422,8 @@ class _Connection(web.RequestHandler):
 class _Metrics:
     """GET /metrics, rendered anew as long as that takes no more than its share of the loop's time."""
 
-    def __init__(self) -> None:
+    def __init__(self, render: Callable[[], Awaitable[bytes]] | None) -> None:
+        self._render = render
         self._body = b""
         self._paid_until = float("-inf")
         """The moment at which what was spent on rendering has been made up for."""
@@ -429,7 +432,7 @@ class _Metrics:
         now = asyncio.get_running_loop().time
         began = now()
         if self._paid_until <= began + METRICS_CREDIT_S or not self._body:
-            self._body = generate_latest(REGISTRY)
+            self._body = generate_latest(REGISTRY) if self._render is None else await self._render()
             self._paid_until = max(self._paid_until, began) + (now() - began) * METRICS_SHARE
         return web.Response(body=self._body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 

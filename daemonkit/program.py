@@ -76,6 +76,8 @@ class Daemon(Generic[S, R]):
     """Whether it waits for children itself, at SIGCHLD."""
     reloads: Counter | None = None
     """Attempts to read the settings anew, by outcome, of a program that has metrics."""
+    arguments: Callable[[argparse.ArgumentParser], None] = lambda _: None
+    """Add what its command line takes besides."""
 
     def main(self, arguments: Sequence[str] | None = None) -> int:
         """Run the program, and return its exit status."""
@@ -83,6 +85,7 @@ class Daemon(Generic[S, R]):
         parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="settings (TOML)")
         if self.check is not None:
             parser.add_argument("--check", action="store_true", help="say whether all that it is given can be used, and end")
+        self.arguments(parser)
         given = parser.parse_args(arguments)
         config: Path = given.config
         os.umask(UMASK)
@@ -102,7 +105,7 @@ class Daemon(Generic[S, R]):
         async def live(life: Lifecycle) -> None:
             nonlocal is_refused
             try:
-                await self.serve(Running(self, settings, config, life), resources)
+                await self.serve(Running(self, settings, config, life, given), resources)
             except* self.mendable as group:
                 is_refused = True
                 for error in _leaves(group):
@@ -119,11 +122,14 @@ class Daemon(Generic[S, R]):
 class Running(Generic[S]):
     """What a daemon knows of itself while it runs."""
 
-    def __init__(self, daemon: Daemon[S, R], settings: S, config: Path, life: Lifecycle) -> None:
+    def __init__(self, daemon: Daemon[S, R], settings: S, config: Path, life: Lifecycle, given: argparse.Namespace) -> None:
         self.settings = settings
         """As they were at the start."""
         self.life = life
-        self._config = config
+        self.config = config
+        """The file that they are read from."""
+        self.given = given
+        """Its command line."""
         self._read = daemon.read
         self._reloads = daemon.reloads
         self._log_name = daemon.log_name(settings)
@@ -146,7 +152,7 @@ class Running(Generic[S]):
 
         def reload() -> None:
             try:
-                new = self._read(self._config)
+                new = self._read(self.config)
                 told = take_up(new)
             except SettingsError:
                 count("failed")

@@ -117,6 +117,7 @@ def proxy_settings(
     tls: proxy.TlsSettings | None = None,
     servers: proxy.ServersSettings | None = None,
     takeover: Path | None = None,
+    workers: proxy.Workers = 1,
     drain_timeout_s: float | None = None,
 ) -> proxy.Settings:
     """Return the settings of the proxy called *name*, which knows managers and nodeds by *feed_token* alone.
@@ -124,7 +125,9 @@ def proxy_settings(
     At the socket *takeover* another process of it may relieve it.
     """
     return proxy.Settings(
-        proxy=proxy.ProxySettings(name=name, cache=machine.data / CACHE, takeover=takeover, drain_timeout_s=drain_timeout_s),
+        proxy=proxy.ProxySettings(
+            name=name, cache=machine.data / CACHE, takeover=takeover, workers=workers, drain_timeout_s=drain_timeout_s
+        ),
         feed=proxy.FeedSettings(urls=(f"http://{cluster.manager}",), token_file=feed_token),
         nodeds=proxy.NodedSettings(token_file=feed_token),
         writer=proxy.WriterSettings(

@@ -249,6 +249,8 @@ def _proxies(status: Status) -> list[RenderableType]:
 
 def _proxy(proxy: ProxyStatus, *, several: bool) -> str:
     text = f"{proxy.name}: {proxy.sessions} sessions, routes by epoch {proxy.epoch}, {proxy.engine} engine"
+    if len(proxy.pids) > 1:
+        text += f", {len(proxy.pids)} processes"
     if proxy.endpoints and several:
         text += "".join(f", {one.name} {one.host}:{one.port}" for one in proxy.endpoints)
     if proxy.draining:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
+
 import msgspec
 from aiohttp import web
 
 from daemonkit.httpserver import ApiError, json_response, needs
 from daemonkit.principals import Scope
 from daemonkit.version import VERSION
-from endpointd.roster import Roster
 from endpointd.routing.switchboard import Switchboard
-from endpointd.session.registry import SessionRegistry
-from pgtopology.sessions import SessionFilter, SessionView
+from pgtopology.sessions import SessionView
 
 NUMBER_DIGITS_MAX = 16
 
@@ -46,9 +46,16 @@ SESSIONS_MAX = 1000
 
 
 def routes(
-    name: str, engine: str, board: Switchboard, registry: SessionRegistry, roster: Roster
+    name: str,
+    engine: str,
+    board: Switchboard,
+    count: Callable[[], int],
+    find: Callable[[int, int], Awaitable[Sequence[SessionView]]],
 ) -> tuple[web.AbstractRouteDef, ...]:
-    """Return what the HTTP server answers."""
+    """Return what the HTTP server answers.
+
+    *count* returns how many sessions there are, *find* those with numbers behind the first argument, as many as the second.
+    """
 
     async def health(_request: web.Request) -> web.Response:
         table = board.table
@@ -62,7 +69,7 @@ def routes(
                 revision=table.revision,
                 writer=table.writer.node if table.writer is not None else None,
                 readers=tuple(backend.node for backend in table.readers),
-                sessions=len(registry),
+                sessions=count(),
             )
         )
 
@@ -70,11 +77,10 @@ def routes(
         after = request.query.get("after", "0")
         if not (after.isascii() and after.isdecimal() and len(after) <= NUMBER_DIGITS_MAX):
             raise ApiError(400, "bad_request", "after must be a whole number, that of a session")
-        views: list[SessionView] = []
-        async for _, view in roster.find(SessionFilter(), after=int(after)):
-            if len(views) == SESSIONS_MAX:
-                return json_response(Sessions(sessions=tuple(views), next=views[-1].session))
-            views.append(view)
-        return json_response(Sessions(sessions=tuple(views)))
+        views = tuple(await find(int(after), SESSIONS_MAX + 1))
+        has_more = len(views) > SESSIONS_MAX
+        return json_response(
+            Sessions(sessions=views[:SESSIONS_MAX], next=views[SESSIONS_MAX - 1].session if has_more else None)
+        )
 
     return (web.get("/health", health), *needs(Scope.READ, routes=[web.get("/v1/sessions", sessions)]))

@@ -2,71 +2,40 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import datetime as dt
-import os
 import resource
-import secrets
 import socket
 import sys
 from collections.abc import Coroutine, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from daemonkit.descriptors import FOR_STRANGERS_LESS, allow_descriptors
 from daemonkit.httpserver import HttpServer, registered
 from daemonkit.logs import get_logger
 from daemonkit.principals import accepted_tokens
-from daemonkit.proctitle import DRAINING, call_process
 from daemonkit.program import Daemon, Running
 from daemonkit.racing import first_of
-from daemonkit.secrets import SecretFile, read_secret
-from daemonkit.version import VERSION
-from endpointd import metrics, refusal
+from daemonkit.secrets import read_secret
+from endpointd import metrics
 from endpointd.admin import routes
-from endpointd.auth.gate import Gate
-from endpointd.auth.rolefeed import RoleFeed
-from endpointd.auth.roles import Roles
-from endpointd.collector import ProxyCollector
 from endpointd.entrances import Entrances, ListenError, claim
-from endpointd.relay.asyncio_engine import AsyncioEngine
-from endpointd.roster import Roster
-from endpointd.routing.feed import Feed, document_cache
-from endpointd.routing.heartbeat_check import HeartbeatCheck
+from endpointd.gathered import Gathered
+from endpointd.routing.feed import document_cache
 from endpointd.routing.switchboard import Switchboard
-from endpointd.routing.table import Door
-from endpointd.servers.connector import Connector
-from endpointd.session.cancelling import cancel_for_others
-from endpointd.session.disconnections import Disconnections
-from endpointd.session.elsewhere import Elsewhere
-from endpointd.session.listener import Listener
-from endpointd.session.longkeys import KeyMint, Origin
-from endpointd.session.registry import SessionRegistry
-from endpointd.session.shared import Shared
-from endpointd.settings import (
-    Settings,
-    endpoints_telling_addresses,
-    needs_restart,
-    read_settings,
-    rules_of,
-    user_maps_of,
-)
-from endpointd.takeover.colleagues import Colleagues
+from endpointd.service import DRAIN_POLL_S, Service
+from endpointd.session.places import OwnPlaces
+from endpointd.session.quota import Quota
+from endpointd.settings import Settings, limits_of_process, needs_restart, processes_of, read_settings
 from endpointd.takeover.incumbent import Incumbent
 from endpointd.takeover.predecessor import Predecessor, TakeoverError, meet
-from endpointd.takeover.words import Standing
 from endpointd.wire.identity import CertificateError
 from endpointd.wire.keeper import TlsKeeper
-from endpointd.wire.link import LINGER_S
-from pgtopology.cancels import proxy_id
-from pgtopology.report import ProxyEndpoint
-
-DRAIN_S = 3.0
-"""After SIGTERM sessions may go on until their safe points for this long."""
-DRAIN_POLL_S = 0.5
-FEED_NAME_MAX = 64
-"""A manager takes no longer one."""
+from endpointd.worker import serve_as_worker
+from endpointd.workers.crew import Crew
+from endpointd.workers.ledger import Ledger
 
 
 def prepare(settings: Settings) -> TlsKeeper:
@@ -99,6 +68,10 @@ def check(settings: Settings) -> None:
 
 async def serve(proxy: Running[Settings], tls: TlsKeeper) -> None:
     """Run the proxy until it is told to stop, or is relieved and has drained. Raises ListenError, TakeoverError."""
+    worker: int | None = proxy.given.worker
+    if worker is not None:
+        await serve_as_worker(proxy, tls, worker)
+        return
     path = proxy.settings.proxy.takeover
     predecessor = await meet(path) if path is not None else None
     try:
@@ -113,125 +86,76 @@ async def _serve(
 ) -> None:
     """Serve at *sockets*, as soon as *predecessor* is relieved."""
     settings, life = proxy.settings, proxy.life
+    processes = processes_of(settings)
     _allow_files(settings)
-    board = Switchboard(settings.limits)
-    connector = Connector(board, fallback_to_writer=settings.reader.fallback_to_writer, draw=secrets.randbelow, tls=tls)
-    engine = AsyncioEngine()
-    tls.complain()
-    registry = SessionRegistry()
-    roster = Roster(settings.proxy.name, registry)
-    disconnections = Disconnections()
+    board = Switchboard(limits_of_process(settings.limits, processes))
     cache = document_cache(settings.proxy.cache)
-    verifiers = accepted_tokens(settings.http.token_file, settings.http.verifiers_file)
-    feed_token = SecretFile(settings.feed.token_file)
-    noded_token = SecretFile(settings.nodeds.token_file)
-    rolefeed = RoleFeed(board, noded_token, Roles(secrets.token_bytes(32)))
-    gate = Gate(rules_of(settings), rolefeed, endpoints_telling_addresses(settings), user_maps_of(settings))
-    path = settings.proxy.takeover
-    colleagues = Colleagues(path)
-    feeds: list[Feed] = []
-    own = Origin(proxy_id(settings.proxy.name), os.getpid().to_bytes(4, "big") + secrets.token_bytes(4))
-    mint = KeyMint.of_cluster(feed_token(), own)
-    elsewhere = Elsewhere(mint, colleagues.cancel, feeds)
-    shared = Shared(board, connector, engine, tls, gate, mint=mint, cancel_elsewhere=elsewhere.cancel)
-    kept = cache.load()
-    if kept is not None:
-        get_logger().info("routing by the cached document", epoch=kept.epoch, revision=kept.revision)
-        board.set_topology(kept)
-    feeds += [
-        Feed(
-            url,
-            feed_token,
-            settings.proxy.name,
-            board,
-            cache,
-            engine=engine.name,
-            endpoints=tuple(ProxyEndpoint(name, place.host, place.port) for name, place in settings.endpoints),
-            count=lambda: len(registry),
-            count_relaxed=lambda: registry.relaxed_sessions(board.topology),
-            answer=roster.answer,
-            cancel=partial(cancel_for_others, shared),
-        )
-        for url in settings.feed.urls
-    ]
-    entrances = Entrances(
-        lambda: Standing(
-            pid=os.getpid(),
-            version=VERSION,
-            epoch=board.table.epoch,
-            revision=board.table.revision,
-            is_vouched=board.is_vouched,
-            knows_roles=rolefeed.roles.is_known,
-            is_draining=incumbent.relieved.is_set(),
-            sessions=len(registry),
-        ),
-        partial(cancel_for_others, shared),
-    )
-    incumbent = Incumbent(path, entrances, colleagues)
-    doors = (Door.WRITER, Door.READER, *(Door.of(instance.node) for instance in settings.instances))
+    quota = Quota()
+    places = OwnPlaces(quota, lambda: board.limits, lambda: crew.freed())
+    crew = Crew(processes - 1, proxy.config, Ledger(quota), board, lambda: places.is_full)
     async with asyncio.TaskGroup() as group:
-        listeners = [Listener(door, settings, shared, group, registry, disconnections) for door in doors]
+        service = Service(proxy, tls, board, places, cache, group, processes=processes)
+        gathered = Gathered(service.roster, crew)
+        entrances = Entrances(service.standing, service.cancel, crew)
+        incumbent = Incumbent(settings.proxy.takeover, entrances, service.colleagues)
         server = HttpServer(
             host=settings.http.host,
             port=settings.http.port,
-            verifiers=verifiers,
-            routes=routes(settings.proxy.name, engine.name, board, registry, roster),
+            verifiers=accepted_tokens(settings.http.token_file, settings.http.verifiers_file),
+            routes=routes(
+                settings.proxy.name,
+                service.engine.name,
+                board,
+                lambda: len(service.registry) + crew.sessions,
+                gathered.sessions,
+            ),
             sockets=sockets["HTTP"],
+            metrics=gathered.metrics if processes > 1 else None,
         )
         keeping = group.create_task(cache.run())
-        background = (
-            HeartbeatCheck(board, noded_token).run(),
-            rolefeed.run(),
-            tls.run(),
-            incumbent.run(),
-            colleagues.run(),
-            *(feed.run() for feed in feeds),
-        )
+        doors = {purpose: some for purpose, some in sockets.items() if purpose != "HTTP"}
+        background = (*service.background(), incumbent.run(), service.colleagues.run(), crew.run(doors))
         tasks = [keeping, *(group.create_task(work) for work in background)]
 
         def take_up(new: Settings) -> dict[str, object]:
-            tls.take_up(new.tls, new.servers)
+            service.take_up(new)
             server.set_verifiers(accepted_tokens(new.http.token_file, new.http.verifiers_file))
-            board.limits = new.limits
-            connector.fallback_to_writer = new.reader.fallback_to_writer
-            gate.rules, gate.user_maps = rules_of(new), user_maps_of(new)
-            gate.tell_address = endpoints_telling_addresses(new)
-            board.notify()
             _allow_files(new)
-            for listener in listeners:
-                listener.take_up(new)
+            crew.reload()
             late = needs_restart(settings, new)
             return {"needs_restart": ", ".join(late)} if late else {}
 
         try:
             async with contextlib.AsyncExitStack() as stack:
                 incumbent.listen()
-                if predecessor is not None and not await _unless(life.stopping, predecessor.relieve(entrances.standing)):
+                if predecessor is not None and not await _unless(
+                    life.stopping, predecessor.relieve(lambda: crew.least(service.standing()))
+                ):
                     return
-                for listener in listeners:
-                    listener.open(sockets[f"endpoint {listener.door}"])
+                service.open(sockets)
                 await stack.enter_async_context(server)
-                entrances.opened(settings, [*(listener.reception for listener in listeners), server.reception])
-                collector = ProxyCollector(registry, board, feeds, rolefeed, colleagues, asyncio.get_running_loop().time)
-                stack.enter_context(registered(collector))
+                entrances.opened(settings, [*(listener.reception for listener in service.listeners), server.reception])
+                stack.enter_context(registered(service.collector()))
                 proxy.on_reload(take_up)
                 incumbent.serve()
+                crew.accept()
                 if predecessor is not None:
                     predecessor.let_go()
                 life.notify_ready()
                 if await _unless(life.stopping, incumbent.relieved.wait()):
                     keeping.cancel()  # the document's copy on disk is the successor's from now on
-                    _call_draining(proxy, feeds, roster, len(registry))
-                    board.notify()
+                    crew.drain()
+                    service.call_draining(service.standing().pid)
                     await stack.aclose()
-                    await _unless(life.stopping, _let_end(registry, listeners, settings.proxy.drain_timeout_s))
-                for listener in listeners:
-                    listener.close()
-                await _drain(registry)
+                    await _unless(life.stopping, _let_end(service, crew, settings.proxy.drain_timeout_s))
+                service.close()
+                async with asyncio.TaskGroup() as ends:
+                    ends.create_task(crew.end())
+                    ends.create_task(service.drain())
         finally:
             incumbent.close()
-            for listener in listeners:
-                listener.close()
+            service.close()
+            await crew.end()
             for task in tasks:
                 task.cancel()
 
@@ -241,37 +165,14 @@ async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, object]) ->
     return await first_of(work, stopping.wait()) == 0
 
 
-def _call_draining(proxy: Running[Settings], feeds: Sequence[Feed], roster: Roster, sessions: int) -> None:
-    """Be known as one that drains, to managers, in the log and to `ps`."""
-    mark = f".draining-{os.getpid()}"
-    name = proxy.settings.proxy.name[: FEED_NAME_MAX - len(mark)] + mark
-    for feed in feeds:
-        feed.name, feed.is_draining = name, True
-    roster.name = name
-    proxy.log_under(name)
-    if not call_process(DRAINING):
-        get_logger().warning("there is no room in the process table to say that this process drains")
-    get_logger().info("another process serves, this one drains", sessions=sessions)
-
-
-async def _let_end(registry: SessionRegistry, listeners: Sequence[Listener], timeout_s: float | None) -> None:
-    """Wait until every session has ended by itself, or the time is over. Who has just come in is no session yet."""
+async def _let_end(service: Service, crew: Crew, timeout_s: float | None) -> None:
+    """Wait until every session has ended by itself, those of the workers too, or the time is over."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(timeout_s):
-            while len(registry) or any(one.reception.is_occupied for one in listeners):  # noqa: ASYNC110 - it takes hours
+            while not (service.is_empty and crew.is_gone):  # noqa: ASYNC110 - it takes hours
                 await asyncio.sleep(DRAIN_POLL_S)
             return
-    get_logger().info("the time for draining is over", sessions=len(registry))
-
-
-async def _drain(registry: SessionRegistry) -> None:
-    """End all sessions: at their safe points, then at once, and give their last words time to arrive."""
-    for session in registry:
-        session.drain(refusal.shutting_down())
-    if not await registry.wait_until_empty(DRAIN_S):
-        for session in registry:
-            session.end(refusal.shutting_down())
-        await registry.wait_until_empty(LINGER_S)
+    get_logger().info("the time for draining is over", sessions=len(service.registry) + crew.sessions)
 
 
 def _allow_files(settings: Settings) -> None:
@@ -281,6 +182,10 @@ def _allow_files(settings: Settings) -> None:
     allowed = allow_descriptors()
     if resource.RLIM_INFINITY != allowed < needed:
         get_logger().warning("too few open files are allowed for sessions_max", needed=needed, allowed=allowed)
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)  # the main process starts them
 
 
 PROXY = Daemon(
@@ -293,6 +198,7 @@ PROXY = Daemon(
     serve=serve,
     mendable=(ListenError, TakeoverError),
     reloads=metrics.RELOADS,
+    arguments=_arguments,
 )
 
 

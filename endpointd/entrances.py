@@ -11,6 +11,7 @@ from daemonkit.reception import Reception, bind
 from endpointd.settings import Settings
 from endpointd.takeover.predecessor import Predecessor
 from endpointd.takeover.words import Place, Standing
+from endpointd.workers.crew import Crew
 
 
 class ListenError(Exception):
@@ -23,6 +24,8 @@ class Entrances:
 
     standing: Callable[[], Standing]
     carry_cancel: Callable[[bytes], Awaitable[bool]]
+    crew: Crew | None = None
+    """Who accepts at the same sockets."""
     receptions: Sequence[tuple[Place, Reception]] = ()
 
     def opened(self, settings: Settings, receptions: Sequence[Reception]) -> None:
@@ -41,11 +44,15 @@ class Entrances:
         """Accept nobody for the moment."""
         for _, reception in self.receptions:
             reception.pause()
+        if self.crew is not None:
+            self.crew.wait()
 
     def resume(self) -> None:
         """Accept again."""
         for _, reception in self.receptions:
             reception.resume()
+        if self.crew is not None:
+            self.crew.accept()
 
     def cede(self) -> None:
         """Let go of the sockets; whoever is in stays."""

@@ -30,6 +30,9 @@ Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 ClientAddress = Literal["none", "application_name"]
 KeepaliveSeconds = Annotated[int, msgspec.Meta(ge=0, le=32_767)]
 KeepaliveCount = Annotated[int, msgspec.Meta(ge=0, le=127)]
+WORKERS_MAX = 16
+AUTO_MAX = 8
+Workers = Annotated[int, msgspec.Meta(ge=1, le=WORKERS_MAX)] | Literal["auto"]
 Rules = Annotated[tuple[str, ...], msgspec.Meta(max_length=1000)]
 
 
@@ -42,6 +45,8 @@ class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Where the last document is kept, so that a restarted proxy routes while all managers are dead."""
     takeover: Path | None = None
     """A Unix socket in a directory private to the user, where a new process asks for our ports; None: a restart closes them."""
+    workers: Workers = 1
+    """Processes that serve together, the main one among them; auto: one for each processor that we may use, up to AUTO_MAX."""
     drain_timeout_s: DrainSeconds | None = None
     """How long the sessions of a process that was relieved may go on; None: until they end by themselves."""
 
@@ -219,6 +224,31 @@ def complaints(settings: Settings) -> Iterator[str]:
     takeover = settings.proxy.takeover
     if takeover is not None and not (takeover.is_absolute() and len(os.fsencode(takeover)) <= SOCKET_PATH_BYTES_MAX):
         yield f"[proxy], takeover: it is an absolute path of at most {SOCKET_PATH_BYTES_MAX} bytes"
+    if settings.proxy.workers != 1 and takeover is None:
+        yield "[proxy], workers: more than one need takeover, the socket beside which they meet"
+
+
+def processes_of(settings: Settings) -> int:
+    """Return how many processes the proxy has."""
+    workers = settings.proxy.workers
+    return min(len(os.sched_getaffinity(0)), AUTO_MAX) if workers == "auto" else workers
+
+
+def limits_of_process(limits: LimitSettings, processes: int) -> LimitSettings:
+    """Return what each of *processes* has of *limits*: its part of those of strangers and logins, and of the others all."""
+
+    def part(whole: int) -> int:
+        return -(-whole // processes)
+
+    per_address = limits.strangers_per_address_max
+    return msgspec.structs.replace(
+        limits,
+        hold_max=part(limits.hold_max),
+        strangers_max=part(limits.strangers_max),
+        strangers_per_address_max=part(per_address) if per_address is not None else None,
+        logins_max=part(limits.logins_max),
+        logins_per_address_max=part(limits.logins_per_address_max),
+    )
 
 
 def rules_of(settings: Settings) -> dict[str, tuple[Rule, ...]]:

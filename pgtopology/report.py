@@ -57,6 +57,8 @@ class ProxyReport(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     proxy: str = ""
     """The name in its settings, which all processes of one proxy have in common; empty from an earlier version."""
+    pid: int = 0
+    """Of the process that reports."""
     version: str
     epoch: Epoch
     """Of the document it routes by: no session of an earlier writer is left when this is published."""

@@ -153,6 +153,8 @@ class ProxyStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Whether another process has taken over its endpoints, and it has only the sessions that are left."""
     endpoints: tuple[ProxyEndpoint, ...] = ()
     """Where it listens; empty for one of an earlier version."""
+    pids: tuple[int, ...] = ()
+    """Its processes; those of an earlier version do not say."""
 
 
 class VacuumHorizon(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,9 +14,10 @@ from cluster_manager.operations import configuring
 from cluster_manager.shell import observer
 from endpointctl import configuring as ctl_configuring
 from endpointctl import restarting
-from endpointd import daemon as proxy
+from endpointd import service as proxy
 from endpointd.routing import feed, heartbeat_check, switchboard
 from endpointd.wire import link
+from endpointd.workers import crew
 from noded.postgres import postmaster
 from noded.report import settings_check
 from pgtopology import timing
@@ -80,7 +81,8 @@ def test_whoever_has_settings_tried_waits_longer_than_who_tries_them() -> None:
 @pytest.mark.parametrize("patience_s", [stopping.PROXY_STOP_S, pytest.param(None, id="containers")])
 def test_whoever_stops_a_proxy_waits_until_it_has_drained(patience_s: float | None) -> None:
     drained_s = proxy.DRAIN_S + link.LINGER_S
-    assert drained_s < (patience_s if patience_s is not None else _grace_period_s("proxy"))
+    # Its main process waits for the workers, and whoever stops it for that.
+    assert drained_s < crew.END_S < (patience_s if patience_s is not None else _grace_period_s("proxy"))
 
 
 def _grace_period_s(service: str) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -68,19 +68,11 @@ class Feed:
 
     def proxies(self) -> tuple[ProxyStatus, ...]:
         """Return what the proxies last reported, by name."""
-        reports = [connected.report for connected in self._connected if connected.report is not None]
-        return tuple(
-            ProxyStatus(
-                name=report.name,
-                epoch=report.epoch,
-                sessions=report.sessions,
-                engine=report.engine,
-                relaxed_sessions=report.relaxed_sessions,
-                draining=report.is_draining,
-                endpoints=report.endpoints,
-            )
-            for report in sorted(reports, key=lambda report: report.name)
-        )
+        by_name: dict[str, list[ProxyReport]] = {}
+        for connected in self._connected:
+            if connected.report is not None:
+                by_name.setdefault(connected.report.name, []).append(connected.report)
+        return tuple(_status_of(reports) for _, reports in sorted(by_name.items()))
 
     def ask(self, question: bytes, names: Collection[str] | None = None) -> list[str]:
         """Ask *question* of every proxy, or of those called *names*, at once; return the names of those that are asked."""
@@ -185,3 +177,18 @@ class Feed:
                 break
         # A sender that waits for a reader who is gone would keep the connection open.
         await socket.close()
+
+
+def _status_of(reports: Sequence[ProxyReport]) -> ProxyStatus:
+    """Return how a proxy is all of whose processes have reported."""
+    first = reports[0]
+    return ProxyStatus(
+        name=first.name,
+        epoch=min(report.epoch for report in reports),
+        sessions=sum(report.sessions for report in reports),
+        engine=first.engine,
+        relaxed_sessions=sum(report.relaxed_sessions for report in reports),
+        draining=first.is_draining,
+        endpoints=first.endpoints,
+        pids=tuple(sorted(report.pid for report in reports if report.pid)),
+    )

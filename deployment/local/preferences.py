@@ -15,7 +15,7 @@ from daemonkit.exits import WrongUsage
 from daemonkit.logs import LogSettings
 from deployment.cluster import Door, PostgresSettings
 from deployment.local.plan import BASE_PORT_MAX, PROXIES_MAX
-from endpointd.settings import DrainSeconds, Rules, ServersSettings
+from endpointd.settings import DrainSeconds, Rules, ServersSettings, Workers
 from pgtopology.node import NODES_MAX
 
 
@@ -51,6 +51,7 @@ class TlsPreferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 class ProxyPreferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Given to the proxy, whose settings explain it."""
 
+    workers: Workers = 1
     drain_timeout_s: DrainSeconds | None = None
 
 

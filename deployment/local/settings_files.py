@@ -112,6 +112,7 @@ def proxy_of(plan: Plan, proxy: PlannedProxy, layout: Layout, preferences: Prefe
         ),
         servers=_servers(plan, layout, preferences.servers, vouches=vouches),
         takeover=layout.takeover_socket(proxy.number),
+        workers=preferences.proxy.workers,
         drain_timeout_s=preferences.proxy.drain_timeout_s,
     )
 
@@ -161,7 +162,7 @@ def preferences_in_force(layout: Layout, plan: Plan) -> Preferences:
         doors = {key: value for key, value in proxy.get(door, {}).items() if key in ("rules", "client_address")}
         in_force[door] = {**_reader_in_force(manager), **doors} if door == "reader" else doors
     in_force["servers"] = proxy.get("servers", {})
-    in_force["proxy"] = {key: value for key, value in proxy.get("proxy", {}).items() if key == "drain_timeout_s"}
+    in_force["proxy"] = {key: value for key, value in proxy.get("proxy", {}).items() if key in ("workers", "drain_timeout_s")}
     for node in plan.nodes:
         found = _tables(layout.settings_file(node.name))
         if found:

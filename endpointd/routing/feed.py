@@ -7,6 +7,7 @@ vouches for the writer.  A document is taken only if it may replace the present 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -234,6 +235,7 @@ class Feed:
                 name=self.name,
                 proxy=self._proxy,
                 is_draining=self.is_draining,
+                pid=os.getpid(),
                 version=VERSION,
                 epoch=board.settled_epoch,
                 revision=board.table.revision,

@@ -7,7 +7,8 @@ its freshness changes, it tells the sessions that have to go, to wait, or may go
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Protocol
 
@@ -63,7 +64,9 @@ class Switchboard:
         self._unvouched_since: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.load: dict[str, int] = {}
-        """How many sessions each node has; none is not listed."""
+        """How many sessions each node has here; none is not listed."""
+        self.load_elsewhere: Mapping[str, int] = {}
+        """The same of the other processes of this proxy, as far as we have heard."""
         self.topology: Topology | None = None
         self.table: Table = EMPTY
         self.freshness = Freshness()
@@ -88,6 +91,11 @@ class Switchboard:
         return tuple(
             BackendHealth(member.name, self._answers[member.name]) for member in members if member.name in self._answers
         )
+
+    @property
+    def load_everywhere(self) -> Mapping[str, int]:
+        """How many sessions of this proxy each node has."""
+        return Counter(self.load) + Counter(self.load_elsewhere) if self.load_elsewhere else self.load
 
     def record_answer(self, node: str, *, answers: bool) -> None:
         """Remember whether *node* answered, for the next report."""

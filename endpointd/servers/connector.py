@@ -287,9 +287,9 @@ class Connector:
         avoid = {node for node, state in self._failing.items() if now < state.retry_at}
         if waited_for is not None and waited_for.node not in avoid and self._leads_to(door, waited_for):
             return waited_for if not waited_for.is_writer or self._board.is_vouched else None
-        backend = choose(eligible(table, door, fallback_to_writer=False), self._board.load, self._draw, avoid=avoid)
+        backend = choose(eligible(table, door, fallback_to_writer=False), self._board.load_everywhere, self._draw, avoid=avoid)
         if backend is None and door == Door.READER and self.fallback_to_writer and table.writer is not None:
-            backend = choose((table.writer,), self._board.load, self._draw, avoid=avoid)
+            backend = choose((table.writer,), self._board.load_everywhere, self._draw, avoid=avoid)
         if backend is not None and backend.is_writer and not self._board.is_vouched:
             return None
         return backend

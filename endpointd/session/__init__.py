@@ -2,5 +2,5 @@
 
 `listener` accepts it, after an `introduction` if a balancer brings it, `registry` counts it, `session` is its life: a `login`,
 which does what a `conversation` (pure) `commands`, and then a relay that is watched over.  `cancelling` carries cancel
-requests.  How it ends is said in `farewell` and told by `disconnections`.
+requests, `elsewhere` to others.  How it ends is said in `farewell` and told by `disconnections`.
 """

@@ -107,6 +107,11 @@ class ServerGone:
 
 
 @dataclass(frozen=True, slots=True)
+class PlaceTaken:
+    """There is room for the client, as was asked: the session may begin."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stopped:
     """Time is over, or the daemon ends."""
 
@@ -126,6 +131,7 @@ Event = (
     | NotConnected
     | ServerSent
     | ServerGone
+    | PlaceTaken
     | Stopped
 )
 

@@ -49,6 +49,7 @@ from endpointd.session.commands import (
     LeftToServer,
     NotConnected,
     NotEncrypted,
+    PlaceTaken,
     ProofFailed,
     ProofWanted,
     Refused,
@@ -62,6 +63,7 @@ from endpointd.session.commands import (
     Vouched,
 )
 from endpointd.session.longkeys import MINOR
+from endpointd.session.quota import Place
 from endpointd.session.state import WITHOUT_SERVER, State
 from endpointd.wire.tls import Facts
 from pgwire import startup
@@ -108,7 +110,7 @@ class Conversation:
 
     def __init__(
         self,
-        admit: Callable[[startup.StartupMessage], Refusal | None] = lambda _: None,
+        admit: Callable[[startup.StartupMessage], Refusal | Place] = lambda _: Place.TAKEN,
         *,
         key_told: Callable[[BackendKey], BackendKey | None] = lambda _: None,
         offers_tls: bool = False,
@@ -116,7 +118,8 @@ class Conversation:
         client_host: str = "",
         tells_address: bool = False,
     ) -> None:
-        """*admit* is asked whether there is room for a client whom a server has just found to be who it says it is.
+        """*admit* is asked whether there is room for a client whom a server has just found to be who it says it is: if that is
+        only ASKED, PlaceTaken or Refused come later.
 
         *key_told* returns the cancel key that a client is told instead of the server's, if its protocol has room for one of
         ours.
@@ -151,6 +154,9 @@ class Conversation:
         self._key_told: BackendKey | None = None
         self._servers_minor = startup.MINOR_KNOWN
         """Of the protocol, as a server has told the client."""
+        self._awaits_place = False
+        self._is_ready = False
+        """Whether the server has said all that belongs to the login."""
         self._exchange: Exchange | None = None
         self._proven: Proven | None = None
         """If the client has convinced us; what a server asks for is then ours to answer."""
@@ -203,6 +209,8 @@ class Conversation:
                 return self._server_sent(data)
             case ServerGone(why):
                 return self._server_gone(why)
+            case PlaceTaken():
+                return self._place_taken()
             case _:
                 assert_never(event)
 
@@ -359,21 +367,39 @@ class Conversation:
         commands: list[Command] = []
         pos = 0
         try:
-            while self.state in (State.ANSWERING, State.LOGGING_IN, State.AUTHENTICATING, State.SETTLING):
+            while self._is_servers_turn:
                 found = read_message(self._server, pos, bytes_max=LOGIN_BYTES_MAX)
                 if found is None:
                     break
                 commands += self._server_said(found.kind, found.payload)
                 pos = found.end
-            if len(self._kept_back) > LOGIN_BYTES_MAX:
+            if len(self._kept_back) > LOGIN_BYTES_MAX and not self._awaits_place:
                 commands += self._tell()
         except ProtocolError as error:
             return commands + self._refuse(refusal.not_understood(error))
         del self._server[:pos]
-        if self.state is State.RELAYING:
-            commands.append(Relay(self._key, bytes(self._server), bytes(self._client), self._key_told))
-            self._forget()
+        return commands + self._begin_relay() if self._is_ready else commands
+
+    @property
+    def _is_servers_turn(self) -> bool:
+        return not self._is_ready and self.state in (
+            State.ANSWERING, State.LOGGING_IN, State.AUTHENTICATING, State.SETTLING,
+        )  # fmt: skip
+
+    def _begin_relay(self) -> list[Command]:
+        """Let the session begin, if it has a place."""
+        if self._awaits_place:
+            return []
+        self.state = State.RELAYING
+        commands = [*self._tell(), Relay(self._key, bytes(self._server), bytes(self._client), self._key_told)]
+        self._forget()
         return commands
+
+    def _place_taken(self) -> list[Command]:
+        if not self._awaits_place:
+            return []
+        self._awaits_place = False
+        return self._begin_relay() if self._is_ready else []
 
     def _server_said(self, kind: int, payload: bytes) -> list[Command]:
         match kind:
@@ -403,11 +429,11 @@ class Conversation:
             case Kind.NEGOTIATE_PROTOCOL_VERSION:
                 self._servers_minor = decode_negotiation(payload)[0] & 0xFFFF
             case Kind.READY_FOR_QUERY:
-                self.state = State.RELAYING
+                self._is_ready = True
             case _:
                 pass
         self._kept_back += message(kind, payload)
-        return self._tell() if self.state in (State.AUTHENTICATING, State.RELAYING) else []
+        return self._tell() if self.state is State.AUTHENTICATING else []
 
     def _told_key(self, key: BackendKey) -> list[Command]:
         """Keep the server's *key* to ourselves, if the client's protocol has room for one of ours."""
@@ -439,9 +465,10 @@ class Conversation:
         """The client is who it says: keep *consent* back for it, if there is room for one more."""
         assert self.startup is not None
         self.state = State.SETTLING
-        why_not = self._admit(self.startup)
-        if why_not is not None:
-            return self._refuse(why_not)
+        place = self._admit(self.startup)
+        if isinstance(place, Refusal):
+            return self._refuse(place)
+        self._awaits_place = place is Place.ASKED
         self._kept_back += consent
         return []
 
@@ -479,6 +506,7 @@ class Conversation:
     def _look_again(self, connect: Connect) -> list[Command]:
         self._backend = self._key = self._key_told = self._server_login = None
         self._servers_minor = startup.MINOR_KNOWN
+        self._awaits_place = self._is_ready = False
         self._server.clear()
         self._kept_back.clear()
         self.state = State.CONNECTING

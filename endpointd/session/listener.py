@@ -126,8 +126,7 @@ class Listener:
 
     def _begin(self, link: Link, guest: Guest) -> Session:
         metrics.CONNECTIONS.labels(self.door).inc()
-        is_full = len(self._shared.quota) >= self._shared.board.limits.sessions_max
-        unwelcome = refusal.too_many_connections(self.door.name) if is_full else None
+        unwelcome = refusal.too_many_connections(self.door.name) if self._shared.places.is_full else None
         session = Session(self._registry.next_number(), self.door, link, self._shared, unwelcome=unwelcome, guest=guest)
         self._registry.enter(session)
         self._group.create_task(self._serve(session), name=f"session {session.number}")

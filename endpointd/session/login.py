@@ -34,6 +34,7 @@ from endpointd.session.commands import (
     Identify,
     NotConnected,
     NotEncrypted,
+    PlaceTaken,
     ProofFailed,
     Refused,
     Relay,
@@ -47,6 +48,7 @@ from endpointd.session.commands import (
 from endpointd.session.conversation import Conversation, State
 from endpointd.session.identification import Identification
 from endpointd.session.longkeys import SECRET_BYTES
+from endpointd.session.quota import Place
 from endpointd.session.shared import Shared
 from endpointd.session.startupsettings import refused_at_startup, relaxed_at_startup
 from endpointd.wire.link import Inbox, Link
@@ -129,6 +131,8 @@ class Login:
         self._tls_outcome: Facts | Failure | None = None
         self._evicted: Refusal | None = None
         self._stopped: Refusal | None = None
+        self._place: Place | None = None
+        """What came of asking for one, if that was answered later."""
         self._watch: Relaxed | None = None
         self._relay: Relay | None = None
         self._is_over = False
@@ -224,6 +228,9 @@ class Login:
         if self._tls_outcome is not None:
             outcome, self._tls_outcome = self._tls_outcome, None
             return NotEncrypted(outcome.reason) if isinstance(outcome, Failure) else Encrypted(outcome)
+        if self._place is not None:
+            place, self._place = self._as_refusal(self._place), None
+            return Refused(place) if isinstance(place, Refusal) else PlaceTaken()
         if conversation.wants_client and len(self._client_inbox):
             return ClientSent(self._client_inbox.take())
         if self._client_inbox.is_broken or (self._client_inbox.has_ended and (conversation.wants_client or server is None)):
@@ -430,20 +437,28 @@ class Login:
             return refused_at_startup(message)
         return None
 
-    def _take_place(self, message: StartupMessage) -> Refusal | None:
+    def _take_place(self, message: StartupMessage) -> Refusal | Place:
         """Count the client among those of its user and database, now that it is known to be who it says; or refuse it."""
         self._shared.connector.login_finished(self._number)
         self._identification.succeeded()
-        limits = self._shared.board.limits
-        return self._shared.quota.take(
-            self._number,
-            message.user,
-            message.database,
-            per_user=limits.per_user_max,
-            per_database=limits.per_database_max,
-            full=refusal.too_many_connections(self._door.name),
-            most=limits.sessions_max,
-        )
+        return self._as_refusal(self._shared.places.take(self._number, message.user, message.database, self._told_place))
+
+    def _told_place(self, place: Place) -> None:
+        self._place = place
+        self._poke()
+
+    def _as_refusal(self, place: Place) -> Refusal | Place:
+        """Return *place*, or what its client is told if there is none."""
+        assert self.startup is not None
+        match place:
+            case Place.FULL:
+                return refusal.too_many_connections(self._door.name)
+            case Place.USER_FULL:
+                return refusal.too_many_for_user(self.startup.user)
+            case Place.DATABASE_FULL:
+                return refusal.too_many_for_database(self.startup.database)
+            case _:
+                return place
 
     def _may_write(self) -> bool:
         """Have the session's statements watched, as it is the writer's; or refuse it, if it asks for relaxed commits.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 
@@ -13,9 +14,10 @@ from pgtopology.document import Topology
 class SessionRegistry:
     """The sessions, of every state."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, first: int = 1, step: int = 1) -> None:
+        """Several processes of one proxy number their sessions in turns: each *step*th number from *first* is ours."""
         self._sessions: dict[int, Session] = {}
-        self._numbers = 0
+        self._numbers = itertools.count(first, step)
         self._empty = asyncio.Event()
         self._empty.set()
         self.bytes_of_ended: Counter[tuple[str, str]] = Counter()
@@ -30,8 +32,7 @@ class SessionRegistry:
 
     def next_number(self) -> int:
         """Return a number that no session has had."""
-        self._numbers += 1
-        return self._numbers
+        return next(self._numbers)
 
     def enter(self, session: Session) -> None:
         """Let *session* in."""

@@ -367,7 +367,7 @@ class Session:
         if established is not None and established.key_told is not None:
             self._shared.keys.remove(established.key_told, self.number)
         self._shared.board.release(self.number)
-        self._shared.quota.give_back(self.number)
+        self._shared.places.give_back(self.number)
 
     def _close_ends(self, established: Established | None) -> None:
         """Close what no engine was given."""

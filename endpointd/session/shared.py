@@ -13,7 +13,7 @@ from endpointd.routing.switchboard import Switchboard
 from endpointd.servers.connector import Connector
 from endpointd.session.cancelkeys import CancelKeys
 from endpointd.session.longkeys import PROCESS_ID_BYTES, KeyMint, Origin
-from endpointd.session.quota import Quota
+from endpointd.session.quota import Places
 from endpointd.wire.keeper import TlsKeeper
 from pgtopology.cancels import PROXY_ID_BYTES
 from pgwire.messages import BackendKey
@@ -41,7 +41,7 @@ class Shared:
     engine: Engine
     tls: TlsKeeper
     gate: Gate
-    quota: Quota = field(default_factory=Quota)
+    places: Places
     keys: CancelKeys = field(default_factory=CancelKeys)
     mint: KeyMint = field(default_factory=mint_of_nobody)
     cancel_elsewhere: Callable[[BackendKey, bytes], Awaitable[bool]] = nobody_else

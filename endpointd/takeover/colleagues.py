@@ -10,6 +10,7 @@ import asyncio
 import os
 from pathlib import Path
 
+from daemonkit.proctable import is_alive
 from daemonkit.version import VERSION
 from endpointd.takeover.channel import Channel, ChannelError
 from endpointd.takeover.words import Answer, Order, Standing
@@ -75,5 +76,13 @@ class Colleagues:
                         return None
                     channel.send(order)
                     return await channel.receive(Answer)
-        except (OSError, ChannelError):  # TimeoutError is one; a process that has ended says nothing
+        except (OSError, ChannelError) as error:  # TimeoutError is one; a process that has ended says nothing
+            if isinstance(error, ConnectionRefusedError) and _is_left_behind(path):
+                path.unlink(missing_ok=True)
             return None
+
+
+def _is_left_behind(path: Path) -> bool:
+    """Return whether the process is gone that listened at *path*, a name with its pid."""
+    pid = path.name.rpartition(".")[2]
+    return pid.isdecimal() and not is_alive(int(pid))

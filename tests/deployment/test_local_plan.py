@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deployment.local.plan import make_plan
+from deployment.local.plan import PROXIES_MAX, make_plan
 
 
 def test_ports_stand_at_their_documented_distances_from_the_base() -> None:
@@ -18,6 +18,17 @@ def test_ports_stand_at_their_documented_distances_from_the_base() -> None:
     )
     assert [node.port for node in plan.nodes] == [6410, 6411, 6412]
     assert [node.noded_port for node in plan.nodes] == [6460, 6461, 6462]
+
+
+def test_the_ports_of_as_many_proxies_as_there_may_be_stand_apart() -> None:
+    plan = make_plan(node_count=5, base_port=6400, pg_bin="/bin", proxy_count=PROXIES_MAX)
+    assert len({(use.port, use.udp) for use in plan.ports}) == len(plan.ports)
+    assert [(one.program, one.writer_port, one.reader_port, one.http_port) for one in plan.proxies] == [
+        ("endpointd", 6432, 6433, 6490),
+        ("endpointd-2", 6436, 6437, 6491),
+        ("endpointd-3", 6440, 6441, 6492),
+        ("endpointd-4", 6444, 6445, 6493),
+    ]
 
 
 def test_nodes_are_spread_over_three_zones_in_turn() -> None:

@@ -27,6 +27,7 @@ from deployment.local.preferences import (
 from deployment.local.settings_files import preferences_in_force, settings_files, why_refused
 from endpointctl.options import DEFAULT_DATA_DIR
 from endpointd.settings import ServersSettings, read_settings
+from endpointd.settings import Settings as ProxySettings
 from noded.settings import NodedSettings
 
 ROOT = Path(__file__).parents[2]
@@ -113,6 +114,28 @@ def test_a_misspelt_preference_is_refused_by_name(tmp_path: Path) -> None:
     path.write_text("[postgres]\nsetings = {}\n")
     with pytest.raises(WrongUsage, match="setings"):
         load_preferences(path)
+
+
+def test_every_proxy_has_ports_files_and_a_socket_of_its_own_and_the_processes_that_were_chosen(
+    layout: Layout, tmp_path: Path
+) -> None:
+    chosen = tmp_path / "p.toml"
+    chosen.write_text('[proxy]\nworkers = "auto"\ndrain_timeout_s = 5.0\n')
+    plan = make_plan(node_count=3, base_port=6400, pg_bin="/bin", proxy_count=2)
+    for path, text in settings_files(plan, layout, load_preferences(chosen)).items():
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_text(text)
+    first, second = (load_settings(layout.settings_file(proxy.program), ProxySettings) for proxy in plan.proxies)
+    assert [(one.writer.port, one.reader.port, one.http.port) for one in (first, second)] == [
+        (6432, 6433, 6490),
+        (6436, 6437, 6491),
+    ]
+    assert [one.proxy.name for one in (first, second)] == ["proxy-1", "proxy-2"]
+    assert first.proxy.takeover != second.proxy.takeover
+    assert first.proxy.cache != second.proxy.cache
+    assert {one.proxy.workers for one in (first, second)} == {"auto"}
+    in_force = preferences_in_force(layout, plan).proxy
+    assert (in_force.workers, in_force.drain_timeout_s) == ("auto", 5.0)
 
 
 def test_the_proxy_knows_where_the_manager_is(layout: Layout) -> None:

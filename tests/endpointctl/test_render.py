@@ -22,6 +22,7 @@ from pgtopology.epoch import Epoch, Revision
 from pgtopology.event import Event
 from pgtopology.explanation import Explanation
 from pgtopology.node import NodeName, NodeState
+from pgtopology.report import ProxyEndpoint
 from pgtopology.status import (
     EndpointsStatus,
     EndpointStatus,
@@ -210,6 +211,15 @@ def test_progress_tells_the_writer_or_why_there_is_none() -> None:
 def test_progress_tells_by_what_the_proxy_routes() -> None:
     proxy = ProxyStatus(name="proxy-1", epoch=Epoch(3), sessions=0, engine="asyncio")
     assert progress_phrases(make_status(proxies=(proxy,)))["proxy"] == "proxy: routes by epoch 3"
+
+
+def test_status_tells_where_each_of_several_proxies_is_and_how_many_processes_it_has() -> None:
+    where = (ProxyEndpoint("writer", "h", 6436), ProxyEndpoint("reader", "h", 6437))
+    first = ProxyStatus(name="proxy-1", epoch=Epoch(3), sessions=0, engine="asyncio", pids=(7,))
+    second = ProxyStatus(name="proxy-2", epoch=Epoch(3), sessions=4, engine="asyncio", pids=(8, 9), endpoints=where)
+    text = shown(make_status(proxies=(first, second)))
+    assert "proxy-1: 0 sessions, routes by epoch 3, asyncio engine\n" in text
+    assert "proxy-2: 4 sessions, routes by epoch 3, asyncio engine, 2 processes, writer h:6436, reader h:6437" in text
 
 
 def test_an_event_is_one_line_with_its_step_time() -> None:

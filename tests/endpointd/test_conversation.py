@@ -25,6 +25,8 @@ from endpointd.session.commands import (
     LeftToServer,
     NotConnected,
     NotEncrypted,
+    PlaceTaken,
+    Refused,
     Relay,
     ServerGone,
     ServerSent,
@@ -34,6 +36,7 @@ from endpointd.session.commands import (
     UpgradeTls,
 )
 from endpointd.session.conversation import LOGIN_BYTES_MAX, Conversation
+from endpointd.session.quota import Place
 from endpointd.session.state import State
 from endpointd.wire.tls import Facts
 from pgtopology.node import Address, NodeName
@@ -59,7 +62,9 @@ PASSWORD = m.sasl_initial_response("SCRAM-SHA-256", b"n,,n=,r=x")
 class Play:
     """A conversation and the script it is held against."""
 
-    def __init__(self, admit: Callable[[startup.StartupMessage], refusal.Refusal | None] = lambda _: None, **how: Any) -> None:
+    def __init__(
+        self, admit: Callable[[startup.StartupMessage], refusal.Refusal | Place] = lambda _: Place.TAKEN, **how: Any
+    ) -> None:
         self.conversation = Conversation(admit, **how)
 
     def on(self, event: Event, *expected: Command) -> Play:
@@ -97,6 +102,37 @@ HELLO_3_2 = startup.encode_startup(startup.make_startup("u", "d", version=3 << 1
 OURS = m.BackendKey(77, b"a key of ours, as long as we like")
 
 
+@pytest.mark.parametrize("is_ready_first", [True, False])
+def test_a_place_that_others_count_is_waited_for_with_all_that_the_server_says(is_ready_first: bool) -> None:
+    play = Play(lambda _: Place.ASKED).sent()
+    if is_ready_first:
+        play.on(ServerSent(OK + ABOUT + READY)).on(PlaceTaken(), ToClient(OK + ABOUT + READY), Relay(KEY, b""))
+    else:
+        play.on(ServerSent(OK + ABOUT)).on(PlaceTaken()).on(ServerSent(READY), ToClient(OK + ABOUT + READY), Relay(KEY, b""))
+    assert play.conversation.state is State.RELAYING
+    assert play.conversation.handle(PlaceTaken()) == []
+
+
+def test_who_waits_for_a_place_and_gets_none_hears_nothing_of_the_server() -> None:
+    full = refusal.too_many_for_user("u")
+    Play(lambda _: Place.ASKED).sent().on(ServerSent(OK + ABOUT + READY + b"rest")).on(Refused(full), *refused(full))
+
+
+def test_who_waits_for_a_place_while_its_server_goes_away_looks_for_another() -> None:
+    play = Play(lambda _: Place.ASKED).sent().on(ServerSent(OK + ABOUT + READY)).on(ServerGone(), Connect(WRITER))
+    # The answer was about the client, not about the server.
+    play.on(PlaceTaken()).on(Connected(WRITER), ToServer(HELLO)).on(ServerSent(OK + ABOUT + READY))
+    play.on(PlaceTaken(), ToClient(OK + ABOUT + READY), Relay(KEY, b""))
+
+
+def test_much_that_a_server_says_waits_for_the_place_too() -> None:
+    notice = m.message(ord("N"), b"x" * 1000)
+    play = Play(lambda _: Place.ASKED).sent()
+    for _ in range(LOGIN_BYTES_MAX // 1000 + 2):
+        play.on(ServerSent(notice if play.conversation.state is State.SETTLING else OK))
+    assert not play.conversation.is_bound
+
+
 def at_server(hello: bytes) -> Play:
     """Return a conversation whose client has said *hello* and whose server has it."""
     play = Play(key_told=lambda key: OURS if key == KEY else None)
@@ -119,7 +155,7 @@ def test_who_was_authenticated_and_finds_no_room_is_refused_and_a_stranger_takes
     full = refusal.too_many_for_user("u")
     asked: list[str] = []
 
-    def admit(message: startup.StartupMessage) -> refusal.Refusal | None:
+    def admit(message: startup.StartupMessage) -> refusal.Refusal | Place:
         asked.append(message.user)
         return full
 

@@ -30,6 +30,7 @@ from endpointd.session.commands import (
     ToServer,
 )
 from endpointd.session.conversation import Conversation
+from endpointd.session.quota import Place
 from endpointd.session.state import State
 from pgtopology.node import Address, NodeName
 from pgwire import messages as m
@@ -67,7 +68,7 @@ class Login:
         is_doomed: bool = False,
         binding: bytes | None = None,
         client_binding: bytes | None = None,
-        admit: Callable[[startup.StartupMessage], refusal.Refusal | None] = lambda _: None,
+        admit: Callable[[startup.StartupMessage], refusal.Refusal | Place] = lambda _: Place.TAKEN,
         first: bytes | None = None,
     ) -> None:
         self.conversation = Conversation(admit)

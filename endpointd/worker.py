@@ -1,0 +1,136 @@
+"""A worker: a process that serves at the sockets of its main process, which started it, counts for it and tells it to end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Mapping, Sequence
+from socket import socket
+
+import msgspec
+from prometheus_client import REGISTRY
+
+from daemonkit.httpserver import registered
+from daemonkit.lifecycle import Lifecycle
+from daemonkit.logs import get_logger
+from daemonkit.program import Running
+from daemonkit.racing import first_of
+from endpointd.entrances import Entrances
+from endpointd.gathered import first_sessions
+from endpointd.routing.feed import document_cache
+from endpointd.routing.switchboard import Switchboard
+from endpointd.service import DRAIN_POLL_S, Service
+from endpointd.settings import Settings, limits_of_process
+from endpointd.takeover.incumbent import Incumbent
+from endpointd.takeover.words import Standing
+from endpointd.wire.keeper import TlsKeeper
+from endpointd.workers.gathering import families_of
+from endpointd.workers.membership import join, take_hands
+from endpointd.workers.words import Asked, Turn
+
+
+class _Hand:
+    """Does what the main process says (workers.membership.Obedient)."""
+
+    def __init__(self, service: Service, sockets: Mapping[str, Sequence[socket]], life: Lifecycle) -> None:
+        self._service = service
+        self._life = life
+        self._sockets = sockets
+        self._is_open = False
+        self.relieved = asyncio.Event()
+        self.main_pid = 0
+
+    def standing(self) -> Standing:
+        """Return how this worker stands."""
+        return self._service.standing()
+
+    def take_turn(self, turn: Turn) -> None:
+        """Let clients in, let them wait, or let go of the sockets."""
+        receptions = [listener.reception for listener in self._service.listeners]
+        match turn.do:
+            case "accept" if not self._is_open:
+                self._is_open = True
+                self._service.open(self._sockets)
+            case "accept":
+                for one in receptions:
+                    one.resume()
+            case "wait":
+                for one in receptions:
+                    one.pause()
+            case "drain":
+                self.let_go()
+                self.main_pid = turn.main_pid
+                self.relieved.set()
+            case "end":
+                self._life.stopping.set()
+
+    def reload(self) -> None:
+        """Read the settings anew."""
+        self._life.reload()
+
+    def let_go(self) -> None:
+        """Let go of the sockets."""
+        for listener in self._service.listeners:
+            listener.reception.cede()
+        if not self._is_open:
+            for each in (one for some in self._sockets.values() for one in some):
+                each.close()
+
+    def answer(self, asked: Asked) -> Awaitable[bytes]:
+        """Return what the main process tells over HTTP of this worker."""
+        return self._metrics() if asked.what == "metrics" else self._sessions(asked)
+
+    async def _metrics(self) -> bytes:
+        return msgspec.msgpack.encode(families_of(REGISTRY.collect()))
+
+    async def _sessions(self, asked: Asked) -> bytes:
+        return msgspec.msgpack.encode(await first_sessions(self._service.roster, asked.after, asked.most))
+
+
+async def serve_as_worker(proxy: Running[Settings], tls: TlsKeeper, number: int) -> None:
+    """Be the worker with this *number*, from 1, until told to stop, or the main process has gone."""
+    settings, life = proxy.settings, proxy.life
+    hands = take_hands()
+    proxy.log_under(f"{settings.proxy.name}.worker-{number}")
+    board = Switchboard(limits_of_process(settings.limits, hands.processes))
+    membership, sockets = await join(hands, board)
+    cache = document_cache(settings.proxy.cache)  # read here, and written by the main process
+    async with asyncio.TaskGroup() as group:
+        service = Service(proxy, tls, board, membership, cache, group, number=number, processes=hands.processes)
+        hand = _Hand(service, sockets, life)
+        incumbent = Incumbent(settings.proxy.takeover, Entrances(service.standing, service.cancel), service.colleagues)
+
+        async def obey() -> None:
+            await membership.run(hand)
+            life.stopping.set()
+
+        def take_up(new: Settings) -> dict[str, object]:
+            service.take_up(new)
+            return {}
+
+        tasks = [group.create_task(work) for work in (*service.background(), incumbent.run(), obey())]
+        try:
+            incumbent.listen()
+            with registered(service.collector()):
+                proxy.on_reload(take_up)
+                await first_of(hand.relieved.wait(), life.stopping.wait())
+                if not life.stopping.is_set():
+                    service.call_draining(hand.main_pid)
+                    await first_of(_until_empty(service, settings.proxy.drain_timeout_s), life.stopping.wait())
+                hand.let_go()
+                service.close()
+                await service.drain()
+        finally:
+            incumbent.close()
+            service.close()
+            for task in tasks:
+                task.cancel()
+
+
+async def _until_empty(service: Service, timeout_s: float | None) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            while not service.is_empty:  # noqa: ASYNC110 - it takes hours
+                await asyncio.sleep(DRAIN_POLL_S)
+            return
+    get_logger().info("the time for draining is over", sessions=len(service.registry))

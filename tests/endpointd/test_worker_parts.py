@@ -1,0 +1,192 @@
+"""What a main process and its workers have in common: who has a place, how loaded each node is, and one answer to /metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from endpointd.gathered import FamiliesCollector
+from endpointd.routing.switchboard import Switchboard
+from endpointd.session.quota import Place, Quota
+from endpointd.settings import LimitSettings, limits_of_process
+from endpointd.takeover.words import Standing
+from endpointd.workers.gathering import families_of, gather
+from endpointd.workers.ledger import Ledger
+from endpointd.workers.line import Line, LineLost
+from endpointd.workers.membership import Membership
+from endpointd.workers.words import Asked, Counted, FromMain, FromWorker, Left, Others, Placed, Reload, Told, Turn, Wanted
+
+LIMITS = LimitSettings(sessions_max=3, per_user_max=2)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9), st.sampled_from("ab"), st.sampled_from(["take", "give", "lose"])))
+)
+def test_no_more_have_places_than_may_whoever_comes_leaves_or_dies(steps: list[tuple[int, int, str, str]]) -> None:
+    ledger = Ledger(Quota())
+    inside: dict[tuple[int, int], str] = {}
+    for worker, count, user, what in steps:
+        session = count * 3 + worker  # as the processes number them
+        match what:
+            case "take":
+                place = ledger.take(worker, session, user, "d", LIMITS)
+                if (worker, session) in inside:
+                    assert place is Place.TAKEN
+                    continue
+                users = list(inside.values()).count(user)
+                assert (place is Place.TAKEN) is (len(inside) < 3 and users < 2)
+                if place is Place.TAKEN:
+                    inside[worker, session] = user
+            case "give":
+                ledger.give_back(worker, session)
+                inside.pop((worker, session), None)
+            case _:
+                ledger.lose(worker)
+                inside = {key: user for key, user in inside.items() if key[0] != worker}
+    for worker in range(3):
+        ledger.lose(worker)
+    taken = [ledger.take(0, number * 3, "abc"[number], "d", LIMITS) for number in range(3)]
+    assert taken == [Place.TAKEN] * 3
+
+
+def test_each_hears_of_the_load_of_the_others() -> None:
+    ledger = Ledger(Quota())
+    ledger.count(0, {"n1": 2, "n2": 1})
+    ledger.count(1, {"n2": 4})
+    ledger.count(2, {"n3": 1})
+    assert ledger.load_beside(1) == {"n1": 2, "n2": 1, "n3": 1}
+    ledger.count(0, {})
+    ledger.lose(2)
+    assert (ledger.load_beside(1), ledger.load_beside(0)) == ({}, {"n2": 4})
+
+
+async def test_the_load_that_a_server_is_chosen_by_is_that_of_all_processes() -> None:
+    board = Switchboard(LimitSettings())
+    board.load.update(n1=2)
+    assert board.load_everywhere == {"n1": 2}
+    board.load_elsewhere = {"n1": 1, "n2": 5}
+    assert board.load_everywhere == {"n1": 3, "n2": 5}
+    assert board.load == {"n1": 2}
+
+
+def test_what_strangers_and_logins_may_take_is_shared_out_and_the_rest_is_counted_together() -> None:
+    whole = LimitSettings(sessions_max=10, strangers_max=9, hold_max=4, logins_max=32, logins_per_address_max=1, per_user_max=3)
+    part = limits_of_process(whole, 4)
+    assert (part.strangers_max, part.hold_max, part.logins_max, part.logins_per_address_max) == (3, 1, 8, 1)
+    assert (part.sessions_max, part.per_user_max, part.strangers_per_address_max) == (10, 3, None)
+    assert limits_of_process(whole, 1) == whole
+
+
+def test_several_answers_to_metrics_are_one() -> None:
+    def process(seconds: float, epoch: int, age: float) -> bytes:
+        registry = CollectorRegistry()
+        Counter("endpointd_connections", "How many.", ["endpoint"], registry=registry).labels("writer").inc(seconds)
+        Counter("alone", "Of one.", [f"l{epoch}"], registry=registry).labels("x").inc()
+        Gauge("endpointd_epoch", "Which.", registry=registry).set(epoch)
+        Gauge("endpointd_feed_age_seconds", "Since.", registry=registry).set(age)
+        Histogram("took_seconds", "How long.", buckets=(1, 5), registry=registry).observe(seconds)
+        processes.append(families_of(registry.collect()))
+        return generate_latest(registry)
+
+    processes = []
+    alone = process(0.5, 7, 1.0)
+    assert generate_latest(FamiliesCollector(gather(processes))) == alone
+    process(3.0, 6, float("inf"))
+    text = generate_latest(FamiliesCollector(gather(processes))).decode()
+    found = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    assert found["endpointd_connections_total", "writer"] == 3.5
+    assert found["endpointd_epoch",] == 6
+    assert found["endpointd_feed_age_seconds",] == float("inf")
+    assert (found["took_seconds_count",], found["took_seconds_sum",]) == (2, 3.5)
+    assert (found["took_seconds_bucket", "1.0"], found["took_seconds_bucket", "5.0"]) == (1, 2)
+
+
+class Worker:
+    """The rest of a worker."""
+
+    def __init__(self) -> None:
+        self.turns: list[str] = []
+
+    def standing(self) -> Standing:
+        return Standing(pid=1, version="")
+
+    def take_turn(self, turn: Turn) -> None:
+        self.turns.append(turn.do)
+
+    def reload(self) -> None:
+        self.turns.append("reload")
+
+    def answer(self, asked: Asked) -> Awaitable[bytes]:
+        async def answer() -> bytes:
+            return asked.what.encode()
+
+        return answer()
+
+
+async def test_a_worker_asks_for_places_and_does_what_it_is_told_until_the_line_ends() -> None:
+    ours, theirs = socket.socketpair()
+    main: Line[FromWorker] = await Line.over(ours, FromWorker)
+    line: Line[FromMain] = await Line.over(theirs, FromMain)
+    board, rest = Switchboard(LimitSettings()), Worker()
+    board.load["n1"] = 3
+    membership = Membership(line, board)
+    told: list[Place] = []
+    heard: list[FromWorker] = []
+
+    async def serve() -> None:
+        async for said in main.hear():
+            heard.append(said)
+            if isinstance(said, Wanted):
+                main.say(Placed(session=said.session, place=Place.TAKEN if said.session == 2 else Place.USER_FULL))
+            if isinstance(said, Left):
+                main.close()
+
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        group.create_task(serve())
+        running = group.create_task(membership.run(rest))
+        assert membership.take(2, "u", "d", told.append) is Place.ASKED
+        assert membership.take(4, "u", "d", told.append) is Place.ASKED
+        main.say(Turn(do="accept"))
+        main.say(Reload())
+        main.say(Others(load={"n2": 1}, is_full=True))
+        main.say(Asked(id=9, what="metrics"))
+        while len(told) < 2 or not membership.is_full or not any(isinstance(one, Told) for one in heard):
+            await asyncio.sleep(0.01)
+        membership.give_back(7)  # one that never asked
+        membership.give_back(2)
+        await running
+    assert told == [Place.TAKEN, Place.USER_FULL]
+    assert (dict(board.load_elsewhere), rest.turns) == ({"n2": 1}, ["accept", "reload"])
+    assert [one for one in heard if not isinstance(one, Counted)] == [
+        Wanted(session=2, user="u", database="d"),
+        Wanted(session=4, user="u", database="d"),
+        Told(id=9, body=b"metrics"),
+        Left(session=2),
+    ]
+    assert {one.load["n1"] for one in heard if isinstance(one, Counted)} == {3}
+
+
+async def test_a_line_that_makes_no_sense_is_given_up() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        line: Line[FromWorker] = await Line.over(ours, FromWorker)
+        theirs.sendall((5).to_bytes(4, "big") + b"hello")
+        with pytest.raises(LineLost, match="cannot be understood"):
+            async for _ in line.hear():
+                pass
+        theirs.sendall((1 << 31).to_bytes(4, "big"))
+        with pytest.raises(LineLost, match="a message of"):
+            async for _ in line.hear():
+                pass
+        line.close()
