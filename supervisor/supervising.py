@@ -25,17 +25,16 @@ from daemonkit.linesocket import LINE_BYTES_MAX, peer_uid
 from daemonkit.logrotation import rotate
 from daemonkit.logs import get_logger
 from daemonkit.processes import describe_process, write_record
-from deployment.keyring import TAKEN_UP_S
 from deployment.local.directory import leave_no_sockets, make_private, read_plan, write_plan
 from deployment.local.layout import Layout
 from deployment.local.plan import MANAGER_PROGRAM, PROXY_PROGRAMS, SUPERVISOR_PROGRAM, Plan
-from deployment.local.tls import is_any_due, keyring, make_certificates
 from pgtopology.act import act_headers
 from pgtopology.supervision import Answer, Order
 from supervisor.changing import Changes
 from supervisor.commands import program_environment
 from supervisor.keepsakes import Keepsakes, cluster_keepsakes
 from supervisor.program import Program
+from supervisor.renewing import renew
 from supervisor.stopping import ask_writer, stop_cluster
 from supervisor.watchdog import ROUND_S, Watchdog
 
@@ -185,22 +184,13 @@ class Supervisor:
                     self._log.info("log file rotated", file=path.name)
 
     async def _renew_certificates(self) -> None:
-        """Make certificates anew that end soon: a cluster may run for years, and one that has expired shuts proxies out."""
         while True:
             await asyncio.sleep(_CERTIFICATES_CHECK_S)
-            plan, now = self._changes.plan, datetime.now(UTC)
             try:
-                if not is_any_due(self._layout, plan, now):
-                    continue
-                authority = keyring(self._layout, plan)
-                if authority.is_due(now):
-                    await asyncio.to_thread(authority.establish, now)
-                    await asyncio.sleep(TAKEN_UP_S)
-                await asyncio.to_thread(make_certificates, self._layout, plan, now)
+                if await renew(self._layout, self._changes.plan, datetime.now(UTC)):
+                    self._log.info("certificates renewed")
             except (OSError, ValueError) as error:
                 self._log.error("certificates that end soon cannot be renewed", reason=str(error))
-            else:
-                self._log.info("certificates renewed")
 
     async def _watch(self) -> None:
         """End programs whose loop stands still, and bring back files and sockets that somebody removed."""

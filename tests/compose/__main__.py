@@ -105,6 +105,7 @@ def _scenario(stack: Stack, console: Console, *, short: bool) -> list[Outcome]:
     console.print(f"up until healthy: {stack.up():.1f} s")
     for line in checks.hardening(stack):
         console.print(line)
+    console.print(checks.encryption(stack))
     outcomes: list[Outcome] = []
     with Recorder(stack.dsn("writer"), clients=4) as recorder:
         console.print(checks.names(stack))

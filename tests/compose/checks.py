@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 
 import asyncpg
@@ -86,6 +87,20 @@ def names(stack: Stack) -> str:
     return f"writer.{DOMAIN} is {status['writer']} by UDP, TCP and in a container"
 
 
+def encryption(stack: Stack) -> str:
+    """Return how client, proxy and server speak. Raises AssertionError if somebody has a key that is not for it."""
+    for service, held in (("proxy", "ca.crt endpoints.pem"), ("n1", "ca.crt n1.pem n2.pem n3.pem n4.pem n5.pem")):
+        found = " ".join(stack.execute(service, "ls /etc/endpointd/tls").split())
+        assert found == held, f"{service} has {found}"
+    context = ssl.create_default_context(cadata=stack.execute("proxy", "cat /etc/endpointd/tls/ca.crt"))
+    question = "SELECT current_setting('ssl') || ' ' || ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+    spoken = asyncio.run(_ask(stack.dsn("writer"), question, context))
+    if spoken == "off false":
+        return "clients verify the proxy; this PostgreSQL was built without TLS"
+    assert spoken == "on true", f"at the server ssl and its use are: {spoken}"
+    return "clients verify the proxy, and the proxy the servers"
+
+
 def daemons(stack: Stack, recorder: Recorder) -> list[Outcome]:
     """Kill the manager, then the proxy, and start each again."""
     outcomes: list[Outcome] = []
@@ -119,9 +134,9 @@ def verdict(stack: Stack, recorder: Recorder, door: str) -> Verdict:
     return recorder.check(stack.dsn(door))
 
 
-async def _ask(dsn: str, question: str) -> object:
+async def _ask(dsn: str, question: str, context: ssl.SSLContext | None = None) -> object:
     async with asyncio.timeout(10.0):
-        connection = await asyncpg.connect(dsn, statement_cache_size=0)
+        connection = await asyncpg.connect(dsn, statement_cache_size=0, ssl=context)
     try:
         async with asyncio.timeout(10.0):
             return await connection.fetchval(question)
