@@ -60,10 +60,10 @@ def _require_source(source: str | None) -> None:
 
 def check(settings: Settings) -> None:
     """Raise SettingsError for all that would keep the proxy from serving, and for a certificate that has expired."""
-    identity = prepare(settings).clients
-    why = identity.complaint(dt.datetime.now(dt.UTC)) if identity is not None else None
-    if why is not None:
-        raise CertificateError(why)
+    keeper, now = prepare(settings), dt.datetime.now(dt.UTC)
+    for shown in (keeper.clients, keeper.servers):
+        if shown is not None and (why := shown.complaint(now)) is not None:
+            raise CertificateError(why)
 
 
 async def serve(proxy: Running[Settings], tls: TlsKeeper) -> None:

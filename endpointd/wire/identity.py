@@ -57,6 +57,12 @@ class ServersTls:
     """With the certificate that vouches for clients, if there is one."""
     source: str | None = None
     """From where it does."""
+    own: tuple[Path, Certificate] | None = None
+    """Our certificate, and where it is."""
+
+    def complaint(self, now: dt.datetime) -> str | None:
+        """Return why servers will refuse our certificate, if they will."""
+        return _complaint(*self.own, now) if self.own is not None else None
 
     def channel(self, host: str, *, vouches: bool = False) -> Channel:
         """Return a new channel to the server at *host*, a name or an address; *vouches*: for a client."""
@@ -90,7 +96,8 @@ def load_servers_tls(settings: ServersSettings) -> ServersTls | None:
     context = _servers_context(settings, shows_certificate=source is None)
     vouching = _servers_context(settings, shows_certificate=True) if source is not None else None
     is_optional, verifies = settings.tls == "prefer", settings.tls == "verify"
-    return ServersTls(context, is_optional=is_optional, verifies=verifies, vouching=vouching, source=source)
+    own = (settings.certificate, _first_certificate(settings.certificate)) if settings.certificate is not None else None
+    return ServersTls(context, is_optional=is_optional, verifies=verifies, vouching=vouching, source=source, own=own)
 
 
 def _servers_context(settings: ServersSettings, *, shows_certificate: bool) -> ssl.SSLContext:

@@ -58,12 +58,17 @@ class TlsKeeper:
         metrics.CERTIFICATE_END.clear()
         if identity is not None:
             metrics.CERTIFICATE_END.labels("clients").set(identity.certificate.not_after.timestamp())
+        if to_servers is not None and to_servers.own is not None:
+            metrics.CERTIFICATE_END.labels("servers").set(to_servers.own[1].not_after.timestamp())
 
     def complain(self) -> None:
-        """Say in the log what clients will find wrong with the certificate, if anything: better served so than not at all."""
+        """Say in the log what others will find wrong with our certificates, if anything: better served so than not at all."""
         why = _complaint(self.clients)
         if why is not None:
             get_logger().error("clients that verify the certificate will not connect", reason=why)
+        why = self.servers.complaint(dt.datetime.now(dt.UTC)) if self.servers is not None else None
+        if why is not None:
+            get_logger().error("servers will refuse the certificate", reason=why)
 
     def note_failure(self, address: Address, reason: str) -> None:
         """Say in the log that TLS with the server at *address* failed, unless that was said a moment ago."""

@@ -5,6 +5,7 @@ The server is a real one with the lines that a noded writes, for whom its own st
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import socket
 import ssl
@@ -18,6 +19,7 @@ import psycopg
 import pytest
 from msgspec.structs import replace
 
+from deployment.certificates import new_client
 from endpointd import refusal
 from endpointd.session.commands import (
     ClientSent,
@@ -46,6 +48,7 @@ from endpointd.settings import (
     WriterSettings,
     complaints,
 )
+from endpointd.wire.identity import load_servers_tls
 from noded.postgres.vouching import (
     DATABASES,
     ORDINARY_ROLES,
@@ -297,6 +300,21 @@ def test_a_stolen_key_is_good_for_what_the_rules_allow_and_nothing_more(guarded:
     # From elsewhere it is worth nothing: a password is asked for.
     assert stolen(guarded, directory, "ann", "shop", source="127.0.0.1") == "scram"
     assert stolen(guarded, directory, "svc_a", "shop", source="127.0.0.3") == "scram"
+
+
+def test_an_expired_certificate_of_our_own_is_said(tmp_path: Path) -> None:
+    directory = mint(tmp_path)
+    own = directory / "own.pem"
+    own.write_text(new_client(authority(), "endpointd_proxy", dt.datetime.now(dt.UTC) - dt.timedelta(days=500)).pem)
+    own.chmod(0o600)
+    chosen = replace(VERIFY, ca=directory / "ca.crt", certificate=own, key=own)
+    tls = load_servers_tls(chosen)
+    assert tls is not None
+    assert "the certificate expired on" in (tls.complaint(dt.datetime.now(dt.UTC)) or "")
+    own.write_text(client("endpointd_proxy").pem)
+    tls = load_servers_tls(chosen)
+    assert tls is not None
+    assert tls.complaint(dt.datetime.now(dt.UTC)) is None
 
 
 def play(otherwise: refusal.Refusal) -> Play:
