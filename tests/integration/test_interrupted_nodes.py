@@ -118,7 +118,7 @@ def test_a_manager_that_was_killed_between_two_steps_finishes_what_was_ordered(s
         _interrupt(cluster, line, "remove", moment, "node", "remove", "n2", "--purge", "--yes")
         cluster.wait(lambda status: not status.node_changes and len(status.nodes) == 1, f"n2 removed: {moment}", timeout_s=90)
         layout = Layout(cluster.data_dir)
-        assert '"n2"' not in layout.plan.read_text()
+        cluster.until(lambda layout=layout: '"n2"' not in layout.plan.read_text(), f"n2 forgotten: {moment}")
         assert postmaster_of(layout.pgdata("n2")) is None
         assert not list(layout.nodes.glob("n2*")), "its data was to go"
     told = [event["kind"] for event in cluster.events() if event.get("node") == "n2" and str(event["kind"]).startswith("node.")]

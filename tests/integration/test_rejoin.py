@@ -9,6 +9,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import psycopg
 import pytest
 
 from daemonkit import proctable
+from deployment.local.directory import read_plan
 from deployment.local.layout import Layout
 from noded.postgres import processes
 from pgtopology.status import Status
@@ -350,6 +352,17 @@ def _running(tool: str, path: Path) -> list[int]:
 def _kill_all(pids: list[int]) -> list[int]:
     send_all(pids, signal.SIGKILL)
     return pids
+
+
+def _listens(cluster: Cluster, name: str) -> bool:
+    """Return whether the noded of *name* accepts connections."""
+    plan = read_plan(Layout(cluster.data_dir))
+    assert plan is not None
+    node = plan.find(name)
+    assert node is not None
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", node.noded_port), timeout=5):
+        return True
+    return False
 
 
 def _pid_or_none(cluster: Cluster, program: str) -> int | None:

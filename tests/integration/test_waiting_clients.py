@@ -122,7 +122,7 @@ def test_two_hundred_impatient_clients_lock_nobody_out(make_cluster: Callable[[]
             assert not drilled.possible
             so_far = clients.acknowledged
             bring_back()
-            cluster.wait(lambda _: clients.acknowledged > so_far + CLIENTS, "written to again", timeout_s=20.0)
+            cluster.wait(lambda _: clients.acknowledged > so_far + CLIENTS, "written to again", timeout_s=60.0)
         after = cluster.wait_healthy()
         assert (after.epoch, after.writer) == (before.epoch, writer)
 
@@ -132,5 +132,5 @@ def test_two_hundred_impatient_clients_lock_nobody_out(make_cluster: Callable[[]
             cluster.kill_postgres(writer)
             bring_back()
             cluster.wait_for_epoch_after(before.epoch)
-            cluster.wait(lambda _: clients.acknowledged > so_far + CLIENTS, "written to after the failover", timeout_s=30.0)
+            cluster.wait(lambda _: clients.acknowledged > so_far + CLIENTS, "written to after the failover", timeout_s=60.0)
         cluster.wait_healthy()

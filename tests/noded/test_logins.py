@@ -232,7 +232,10 @@ async def test_a_plain_role_does_not_get_in_as_noded_through_the_server(role: st
         await cluster.found()
         (only,) = cluster.members
         async with session(cluster, only) as connection:
-            await connection.execute("CREATE EXTENSION dblink")
+            try:
+                await connection.execute("CREATE EXTENSION dblink")
+            except asyncpg.UndefinedFileError as error:
+                pytest.skip(f"this build of PostgreSQL has no dblink that can be loaded: {error}")
             await connection.execute("CREATE ROLE app LOGIN PASSWORD 'app'")
             await connection.execute("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO app")
             await connection.execute("SET ROLE app")
@@ -318,7 +321,10 @@ async def test_a_session_that_is_cut_at_any_step_of_a_statement_is_lost_and_open
     async with running_members(1) as cluster:
         (only,) = cluster.members
         await cluster.found()
-        sessions = Sessions(socket_dir=only.sockets, port=only.pg_port, password=cluster.passwords["control"], major=18)
+        (version,) = await cluster.sql(only, "SELECT current_setting('server_version_num')::int / 10000 AS major")
+        sessions = Sessions(
+            socket_dir=only.sockets, port=only.pg_port, password=cluster.passwords["control"], major=int(version["major"])
+        )
         session = sessions.control
         for number in range(480):
             await session.open(timeout_s=5)
