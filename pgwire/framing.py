@@ -18,6 +18,8 @@ from typing import NamedTuple
 from pgwire.errors import ProtocolError
 
 HEADER_BYTES = 5
+LENGTH_BYTES = 4
+"""Counted by the length of a message, in which the byte of its kind is not."""
 
 MESSAGE_BYTES_MAX = 0x7FFFFFFF
 """The length field is a signed 32-bit number. PostgreSQL stops a little below 1 GiB; a scanner need not be stricter."""

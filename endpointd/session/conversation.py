@@ -68,7 +68,7 @@ from endpointd.session.state import WITHOUT_SERVER, State
 from endpointd.wire.tls import Facts
 from pgwire import startup
 from pgwire.errors import AuthenticationError, NotAPacketError, OtherSecret, ProtocolError, ScramViolation, WireError
-from pgwire.framing import read_message
+from pgwire.framing import HEADER_BYTES, LENGTH_BYTES, read_message
 from pgwire.messages import (
     Authentication,
     AuthenticationKind,
@@ -97,6 +97,8 @@ ANSWER_BYTES_MAX = (1 << 16) + 4
 SASL_BYTES_MAX = 1 << 10
 """Of a client's answer in SCRAM: PostgreSQL's PG_MAX_SASL_MESSAGE_LENGTH."""
 
+_PARAMETER_STATUS = bytes((Kind.PARAMETER_STATUS,))
+_IN_HOT_STANDBY = b"in_hot_standby\0"
 _OK = encode_authentication(Authentication(AuthenticationKind.OK))
 
 _STARTING_OR_STOPPING = frozenset({SqlState.CANNOT_CONNECT_NOW, SqlState.ADMIN_SHUTDOWN, SqlState.CRASH_SHUTDOWN})
@@ -368,6 +370,8 @@ class Conversation:
         pos = 0
         try:
             while self._is_servers_turn:
+                if self.state is State.SETTLING:
+                    pos = self._skim(pos)
                 found = read_message(self._server, pos, bytes_max=LOGIN_BYTES_MAX)
                 if found is None:
                     break
@@ -400,6 +404,17 @@ class Conversation:
             return []
         self._awaits_place = False
         return self._begin_relay() if self._is_ready else []
+
+    def _skim(self, pos: int) -> int:
+        """Keep back the run of parameters at *pos* that say nothing to us, as it stands, and return where it ends."""
+        server, begin = self._server, pos
+        while server[pos : pos + 1] == _PARAMETER_STATUS and not server.startswith(_IN_HOT_STANDBY, pos + HEADER_BYTES):
+            length = int.from_bytes(server[pos + 1 : pos + HEADER_BYTES])
+            if not LENGTH_BYTES <= length < LOGIN_BYTES_MAX or pos + 1 + length > len(server):
+                break
+            pos += 1 + length
+        self._kept_back += server[begin:pos]
+        return pos
 
     def _server_said(self, kind: int, payload: bytes) -> list[Command]:
         match kind:

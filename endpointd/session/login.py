@@ -115,7 +115,7 @@ class Login:
         self._guest = guest
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
-        self._client_inbox = Inbox(client, self._poke)
+        self._client_inbox = Inbox(client, self._heard)
         self._server: Link | None = None
         self._server_inbox: Inbox | None = None
         self._deadline: float | None = self._loop.time() + shared.board.limits.startup_timeout_s
@@ -136,6 +136,8 @@ class Login:
         self._watch: Relaxed | None = None
         self._relay: Relay | None = None
         self._is_over = False
+        self._is_asleep = False
+        self._fault: Exception | None = None
         client.receiver = self._client_inbox
 
     @property
@@ -252,12 +254,43 @@ class Login:
         return Refused(refusal.certificate_refused(self.backend.node))
 
     async def _sleep(self) -> None:
+        """Wait until there is something that only this task can do; what is heard meanwhile is handled where it is heard."""
+        self._is_asleep = True
         try:
             async with asyncio.timeout_at(self._deadline):
                 await self._wake.wait()
         except TimeoutError:
             self._handle(Stopped(refusal.startup_timeout()))
+        finally:
+            self._is_asleep = False
         self._wake.clear()
+        if self._fault is not None:
+            raise self._fault
+
+    def _heard(self) -> None:
+        """Take note that client or server said something, or left; handle it at once if nothing else is under way.
+
+        To wake the task for every message would cost more than the messages do.
+        """
+        if not self._is_asleep:
+            self._poke()
+            return
+        self._is_asleep = False
+        try:
+            while not self._is_due and (event := self._next_event()) is not None:
+                self._handle(event)
+        except Exception as error:  # it is the session's fault, not that of whoever brought the bytes
+            self._fault = error
+        if self._is_due or self._fault is not None:
+            self._wake.set()
+        else:
+            self._is_asleep = True
+
+    @property
+    def _is_due(self) -> bool:
+        """Whether there is something that takes a wait, or nothing more to do."""
+        work = (self._connect, self._failed, self._cancel)
+        return self._is_over or self._is_asked_who or any(each is not None for each in work)
 
     def _poke(self) -> None:
         self._wake.set()
@@ -402,7 +435,7 @@ class Login:
         self.backend, self._server = found
         if self.backend.is_writer and not self._may_write():
             return
-        self._server_inbox = Inbox(self._server, self._poke)
+        self._server_inbox = Inbox(self._server, self._heard)
         self._server.receiver = self._server_inbox
         self._deadline = self._loop.time() + self._shared.board.limits.login_timeout_s
         encrypted = self._server.encrypted
