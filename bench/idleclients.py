@@ -42,6 +42,8 @@ from testkit.processes import proportional_bytes
 
 RELAYED = ("host all all all relay",)
 OPENING_AT_ONCE = 32
+FIRST = 300
+"""Clients with whom a proxy gets going; what one more costs is counted from there."""
 OPEN_S = 300.0
 ANSWER_S = 30.0
 SETTLE_S = 3.0
@@ -57,6 +59,7 @@ class Way:
     port: int
     pid: int
     is_encrypted: bool = False
+    clients: int = 0
     bytes_each: float = 0.0
     queries_ms: list[list[float]] = field(default_factory=list[list[float]])
     """Before the idle clients, beside them, and after."""
@@ -70,13 +73,17 @@ class Way:
 def main() -> int:
     """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser(description="measure what idle clients cost a proxy")
-    parser.add_argument("--clients", type=int, default=10_000)
+    parser.add_argument("--clients", type=int, default=10_000, help=f"more than {FIRST}")
+    parser.add_argument("--workers", type=int, default=2, help="processes of our proxy")
     parser.add_argument("--queries", type=int, default=3000, help="of another client, each time")
     arguments = parser.parse_args()
+    if arguments.clients <= FIRST:
+        parser.error(f"--clients: expected more than {FIRST}, got {arguments.clients}")
     end_in_order()
     allowed = allow_descriptors()
-    if 2 * arguments.clients + DESCRIPTORS_BESIDE > allowed:
-        fewer = (allowed - DESCRIPTORS_BESIDE) // 2
+    most = allowed - DESCRIPTORS_BESIDE
+    fewer = min(arguments.clients, most, most * arguments.workers // 2)
+    if fewer < arguments.clients:
         sys.stderr.write(f"a process may open {allowed} descriptors, and a proxy needs two for a client: {fewer} clients\n")
         arguments.clients = fewer
     console = Console(width=None if sys.stdout.isatty() else 140)
@@ -88,15 +95,15 @@ def main() -> int:
         cluster.up()
         cluster.down()
         try:
-            ways = asyncio.run(_measure_all(cluster, folder, arguments.clients, arguments.queries, console))
+            ways = asyncio.run(_measure_all(cluster, folder, arguments, console))
         finally:
             cluster.remove()
-    console.print(_table(ways, arguments.clients))
+    console.print(_table(ways))
     return 0
 
 
-async def _measure_all(cluster: Cluster, folder: Path, clients: int, queries: int, console: Console) -> list[Way]:
-    stub = free_port()
+async def _measure_all(cluster: Cluster, folder: Path, asked: argparse.Namespace, console: Console) -> list[Way]:
+    stub, allowed = free_port(), allow_descriptors()
     topology = document(member("n1", stub, role=Role.PRIMARY), writer="n1")
     measured: list[Way] = []
     with _running_stub(stub):
@@ -105,30 +112,37 @@ async def _measure_all(cluster: Cluster, folder: Path, clients: int, queries: in
                 for title in ("endpointd", "PgBouncer"):
                     place = folder / f"{title}-{is_encrypted}"
                     place.mkdir()
-                    opened = (
-                        _ours(cluster, place, feed, clients) if title == "endpointd" else _theirs(cluster, place, stub, clients)
-                    )
+                    if title == "endpointd":
+                        clients = asked.clients
+                        opened = _ours(cluster, place, feed, clients, asked.workers)
+                    else:
+                        clients = min(asked.clients, (allowed - DESCRIPTORS_BESIDE) // 2)  # it is one process
+                        opened = _theirs(cluster, place, stub, clients)
                     async with opened as way:
                         if way is None:
                             console.print(f"there is no {title} here")
                             continue
                         way.is_encrypted = is_encrypted
                         way.name = f"{title}, TLS" if is_encrypted else title
-                        await _measure(way, clients, queries)
+                        way.clients = clients
+                        await _measure(way, clients, asked.queries)
                         measured.append(way)
                         console.print(f"{way.name}: measured")
     return measured
 
 
 @contextlib.asynccontextmanager
-async def _ours(cluster: Cluster, folder: Path, feed: FeedServer, clients: int) -> AsyncIterator[Way | None]:
+async def _ours(cluster: Cluster, folder: Path, feed: FeedServer, clients: int, workers: int) -> AsyncIterator[Way | None]:
     token = folder / "feed-token"
     token.touch(mode=0o600)
     token.write_text(TOKEN)
+    meeting = folder / "m"
+    meeting.mkdir(mode=0o700)
 
     def change(settings: Settings) -> Settings:
         return replace(
             settings,
+            proxy=replace(settings.proxy, workers=workers, takeover=meeting / "s" if workers > 1 else None),
             feed=FeedSettings(urls=(f"http://127.0.0.1:{feed.port}",), token_file=token),
             nodeds=NodedSettings(token_file=token),
             limits=replace(settings.limits, sessions_max=clients + 100),
@@ -174,7 +188,6 @@ def _running_stub(port: int) -> Iterator[None]:
 async def _measure(way: Way, clients: int, queries: int) -> None:
     other = await _log_in(way)
     way.queries_ms.append(await _ask(other, queries))
-    before = way.memory
     turns = asyncio.Semaphore(OPENING_AT_ONCE)
 
     async def come() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -182,9 +195,12 @@ async def _measure(way: Way, clients: int, queries: int) -> None:
             return await _log_in(way)
 
     async with asyncio.timeout(OPEN_S):
-        everybody = await asyncio.gather(*(come() for _ in range(clients)))
+        everybody = await asyncio.gather(*(come() for _ in range(FIRST)))
+        await asyncio.sleep(SETTLE_S)
+        before = way.memory
+        everybody += await asyncio.gather(*(come() for _ in range(clients - FIRST)))
     await asyncio.sleep(SETTLE_S)
-    way.bytes_each = (way.memory - before) / clients
+    way.bytes_each = (way.memory - before) / (clients - FIRST)
     way.queries_ms.append(await _ask(other, queries))
     for _, writer in everybody:
         writer.close()
@@ -237,14 +253,14 @@ def _unverified() -> ssl.SSLContext:
 _TLS = _unverified()
 
 
-def _table(ways: list[Way], clients: int) -> Table:
-    table = Table(title=f"{clients} idle clients: memory of the proxy, and a query of another client in milliseconds")
-    for title in ("way", "KiB a pair", "p50 before", "beside them", "after", "p99 before", "beside them", "after"):
+def _table(ways: list[Way]) -> Table:
+    table = Table(title="idle clients: memory of the proxy, and a query of another client in milliseconds")
+    for title in ("way", "clients", "KiB a pair", "p50 before", "beside them", "after", "p99 before", "beside them", "after"):
         table.add_column(title, justify="left" if title == "way" else "right")
     for way in ways:
         shown = [f"{statistics.median(each):.3f}" for each in way.queries_ms]
         shown += [f"{statistics.quantiles(each, n=100)[98]:.3f}" for each in way.queries_ms]
-        table.add_row(way.name, f"{way.bytes_each / 1024:.1f}", *shown)
+        table.add_row(way.name, str(way.clients), f"{way.bytes_each / 1024:.1f}", *shown)
     return table
 
 

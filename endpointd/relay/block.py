@@ -34,7 +34,7 @@ class Block:
     __slots__ = ("_endings", "_is_bound", "_is_lost", "_is_pending", "_unnamed", "is_open")
 
     def __init__(self) -> None:
-        self._endings: set[bytes] = set()
+        self._endings: frozenset[bytes] = frozenset()
         self._unnamed: bool | None = None
         """Whether the unnamed statement is an ending; None: not prepared since the last Sync, it may be an older one."""
         self._is_bound = False
@@ -60,9 +60,9 @@ class Block:
         if not name:
             # If it is skipped behind an error, so is whatever is bound to it before the next Sync.
             self._unnamed = ends
-        if ends:
-            self._endings.add(name)
-            self._is_lost = self._is_lost or len(self._endings) > NAMES_MAX
+        if ends and not self._is_lost:
+            self._endings |= {name}
+            self._is_lost = len(self._endings) > NAMES_MAX
         return ends or self._is_lost
 
     def bound(self, payload: bytes) -> bool:
