@@ -38,6 +38,8 @@ class _Hand:
         self._sockets = sockets
         self._is_open = False
         self.relieved = asyncio.Event()
+        self.over = asyncio.Event()
+        """Set when the worker is to end: by a signal, or by the main process. A signal that follows is the first one still."""
         self.main_pid = 0
 
     def standing(self) -> Standing:
@@ -62,7 +64,7 @@ class _Hand:
                 self.main_pid = turn.main_pid
                 self.relieved.set()
             case "end":
-                self._life.stopping.set()
+                self.over.set()
 
     def reload(self) -> None:
         """Read the settings anew."""
@@ -102,21 +104,25 @@ async def serve_as_worker(proxy: Running[Settings], tls: TlsKeeper, number: int)
 
         async def obey() -> None:
             await membership.run(hand)
-            life.stopping.set()
+            hand.over.set()
+
+        async def heed() -> None:
+            await life.stopping.wait()
+            hand.over.set()
 
         def take_up(new: Settings) -> dict[str, object]:
             service.take_up(new)
             return {}
 
-        tasks = [group.create_task(work) for work in (*service.background(), incumbent.run(), obey())]
+        tasks = [group.create_task(work) for work in (*service.background(), incumbent.run(), obey(), heed())]
         try:
             incumbent.listen()
             with registered(service.collector()):
                 proxy.on_reload(take_up)
-                await first_of(hand.relieved.wait(), life.stopping.wait())
-                if not life.stopping.is_set():
+                await first_of(hand.relieved.wait(), hand.over.wait())
+                if not hand.over.is_set():
                     service.call_draining(hand.main_pid)
-                    await first_of(_until_empty(service, settings.proxy.drain_timeout_s), life.stopping.wait())
+                    await first_of(_until_empty(service, settings.proxy.drain_timeout_s), hand.over.wait())
                 hand.let_go()
                 service.close()
                 await service.drain()
