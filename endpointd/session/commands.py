@@ -221,3 +221,8 @@ class Close:
 
 
 Command = ToClient | ToServer | UpgradeTls | Identify | ProofFailed | Connect | Cancel | Relay | Close
+
+
+def refuse(why: Refusal) -> list[Command]:
+    """Return what ends a login whose client is to know why."""
+    return [ToClient(why.encode()), Close(why.message, why.kind, why.sqlstate)]

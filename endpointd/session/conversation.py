@@ -36,7 +36,6 @@ from endpointd.routing.table import Backend
 from endpointd.servers.serverlogin import OtherMethod, ServerLogin, VouchedLogin
 from endpointd.session.clientaddress import with_address
 from endpointd.session.commands import (
-    Cancel,
     ClientGone,
     ClientSent,
     Close,
@@ -45,7 +44,6 @@ from endpointd.session.commands import (
     Connected,
     Encrypted,
     Event,
-    Identify,
     LeftToServer,
     NotConnected,
     NotEncrypted,
@@ -59,14 +57,14 @@ from endpointd.session.commands import (
     Stopped,
     ToClient,
     ToServer,
-    UpgradeTls,
     Vouched,
+    refuse,
 )
 from endpointd.session.longkeys import MINOR
+from endpointd.session.opening import Opening
 from endpointd.session.quota import Place
 from endpointd.session.state import WITHOUT_SERVER, State
 from endpointd.wire.tls import Facts
-from pgwire import startup
 from pgwire.errors import AuthenticationError, NotAPacketError, OtherSecret, ProtocolError, ScramViolation, WireError
 from pgwire.framing import HEADER_BYTES, LENGTH_BYTES, read_message
 from pgwire.messages import (
@@ -87,6 +85,7 @@ from pgwire.messages import (
 )
 from pgwire.messages import Backend as Kind
 from pgwire.sqlstate import SqlState
+from pgwire.startup import MINOR_KNOWN, StartupMessage, negotiate
 
 LOGIN_BYTES_MAX = 1 << 16
 """Of a server's words that are kept back, and of one of its messages in a login. A hundred reported parameters fit."""
@@ -112,7 +111,7 @@ class Conversation:
 
     def __init__(
         self,
-        admit: Callable[[startup.StartupMessage], Refusal | Place] = lambda _: Place.TAKEN,
+        admit: Callable[[StartupMessage], Refusal | Place] = lambda _: Place.TAKEN,
         *,
         key_told: Callable[[BackendKey], BackendKey | None] = lambda _: None,
         offers_tls: bool = False,
@@ -129,21 +128,11 @@ class Conversation:
         *tells_address*: servers are given that as part of the application_name.
         """
         self.state = State.OPENING
-        self.startup: startup.StartupMessage | None = None
-        """Known from CONNECTING on."""
-        self.encrypted: Facts | None = None
-        """What TLS has agreed on with the client."""
+        self._opening = Opening(offers_tls=offers_tls, requires_tls=requires_tls, client_host=client_host)
         self._admit = admit
         self._key_for_client = key_told
-        self._offers_tls = offers_tls
-        self._requires_tls = requires_tls
         self._client_host = client_host
         self._tells_address = tells_address
-        self._is_smuggled = False
-        """Whether plaintext stood behind a request for TLS."""
-        self._has_asked = False
-        self._packet = b""
-        self._declined: set[type[startup.FirstPacket]] = set()
         self._client = bytearray()
         self._server = bytearray()
         self._kept_back = bytearray()
@@ -154,7 +143,7 @@ class Conversation:
         self._server_is_encrypted = False
         self._key: BackendKey | None = None
         self._key_told: BackendKey | None = None
-        self._servers_minor = startup.MINOR_KNOWN
+        self._servers_minor = MINOR_KNOWN
         """Of the protocol, as a server has told the client."""
         self._awaits_place = False
         self._is_ready = False
@@ -165,6 +154,16 @@ class Conversation:
         self._vouched: Vouched | None = None
         """If our own certificate stands for the client at servers."""
         self._server_login: ServerLogin | VouchedLogin | None = None
+
+    @property
+    def startup(self) -> StartupMessage | None:
+        """What the client wants, once it has said so."""
+        return self._opening.startup
+
+    @property
+    def encrypted(self) -> Facts | None:
+        """What TLS has agreed on with the client."""
+        return self._opening.encrypted
 
     @property
     def is_bound(self) -> bool:
@@ -191,7 +190,7 @@ class Conversation:
             case ClientGone():
                 return self._close("the client went away", "client_left")
             case Encrypted(facts):
-                return self._encrypted(facts)
+                return self._opened(self._opening.encrypted_with(facts))
             case NotEncrypted(reason):
                 return self._close(f"TLS failed: {reason}", "tls_failed")
             case ProofWanted():
@@ -221,19 +220,16 @@ class Conversation:
     def _client_sent(self, data: bytes) -> list[Command]:
         assert self.wants_client, f"the client's bytes were not wanted while {self.state}"
         self._client += data
-        commands: list[Command] = []
         try:
             if self.state is State.PROVING:
                 return self._client_proves()
             if self.state is State.AUTHENTICATING:
                 return self._client_answered()
-            while self.state is State.OPENING and (packet := self._take_packet()) is not None:
-                commands += self._first_packet(packet)
+            return self._opened(self._opening.read(self._client))
         except NotAPacketError as error:
-            return commands + self._close(str(error), "protocol_violation")
+            return self._close(str(error), "protocol_violation")
         except WireError as error:
-            return commands + self._refuse(refusal.not_understood(error))
-        return commands
+            return self._refuse(refusal.not_understood(error))
 
     def _client_answered(self) -> list[Command]:
         """Pass on the one message that the server waits for, if it is there. Raises ProtocolError."""
@@ -248,68 +244,12 @@ class Conversation:
         del self._client[: answer.end]
         return [ToServer(message(answer.kind, answer.payload))]
 
-    def _take_packet(self) -> bytes | None:
-        if startup.is_direct_tls(self._client) and self.encrypted is None and not self._has_asked:
-            packet = bytes(self._client)
-            self._client.clear()
-            return packet
-        size = startup.packet_size(self._client)
-        if size is None or len(self._client) < size:
-            return None
-        packet = bytes(self._client[:size])
-        del self._client[:size]
-        return packet
-
-    def _first_packet(self, packet: bytes) -> list[Command]:
-        first = startup.decode_first_packet(packet)
-        match first:
-            case startup.SslRequest() | startup.GssEncRequest():
-                return self._asked_to_encrypt(first)
-            case startup.DirectTls():
-                if not self._offers_tls:
-                    # Whoever begins so understands nothing but TLS: there is no way to tell it anything.
-                    return self._close("direct TLS is not spoken here", "direct_tls")
-                self.state = State.ENCRYPTING
-                return [UpgradeTls(b"", packet, is_direct=True)]
-            case startup.CancelRequest(key):
-                self.state = State.CANCELLING
-                return [Cancel(key, packet)]
-            case startup.StartupMessage():
-                self.startup = first
-                if self._requires_tls and self.encrypted is None:
-                    return self._refuse(refusal.no_encryption(self._client_host, first.user, first.database))
-                self._packet = packet
-                self.state = State.IDENTIFYING
-                return [Identify()]
-            case _:
-                assert_never(first)
-
-    def _asked_to_encrypt(self, request: startup.SslRequest | startup.GssEncRequest) -> list[Command]:
-        """Answer a request for encryption. Raises VersionError for one that has its answer, as PostgreSQL does."""
-        is_ssl = isinstance(request, startup.SslRequest)
-        if type(request) in self._declined or self.encrypted is not None:
-            raise startup.unsupported(startup.SSL_CODE if is_ssl else startup.GSSENC_CODE)
-        self._has_asked = True
-        is_smuggled = len(self._client) > 0
-        if is_ssl and self._offers_tls:
-            # A client may begin TLS without waiting for the answer, as PostgreSQL lets it since 17. All else is no TLS.
-            eager = bytes(self._client) if startup.is_direct_tls(self._client) else b""
-            self._is_smuggled = is_smuggled and not eager
-            self._client.clear()
-            self.state = State.ENCRYPTING
-            return [UpgradeTls(startup.ACCEPTED, eager)]
-        self._declined.add(type(request))
-        declined: list[Command] = [ToClient(startup.REFUSED)]
-        if is_smuggled:
-            declined += self._refuse(refusal.unencrypted_data("SSL" if is_ssl else "GSSAPI encryption"))
-        return declined
-
-    def _encrypted(self, facts: Facts) -> list[Command]:
-        assert self.state is State.ENCRYPTING
-        self.encrypted = facts
-        self.state = State.OPENING
-        # Told inside TLS, where nobody between can take it away.
-        return self._refuse(refusal.unencrypted_data("SSL")) if self._is_smuggled else []
+    def _opened(self, commands: list[Command]) -> list[Command]:
+        """Go where the opening has led, with what it called for."""
+        self.state = self._opening.state
+        if self.state is State.CLOSED:
+            self._forget()
+        return commands
 
     # The client's proof to us
 
@@ -317,7 +257,7 @@ class Conversation:
         assert self.startup is not None
         self.state = State.PROVING
         self._exchange = Exchange(wanted.verifier, wanted.nonce, is_doomed=wanted.is_doomed, binding=wanted.binding)
-        negotiation = startup.negotiate(self.startup)
+        negotiation = negotiate(self.startup)
         said = negotiate_protocol_version(negotiation.minor, negotiation.unknown_options) if negotiation is not None else b""
         return [ToClient(said + self._exchange.opening), *self._client_sent(b"")]
 
@@ -361,7 +301,8 @@ class Conversation:
         elif self._vouched is not None:
             self._server_login = VouchedLogin()
         assert self.startup is not None
-        told = with_address(self._packet, self.startup, self._client_host) if self._tells_address else self._packet
+        packet = self._opening.packet
+        told = with_address(packet, self.startup, self._client_host) if self._tells_address else packet
         return [ToServer(told)]
 
     def _server_sent(self, data: bytes) -> list[Command]:
@@ -520,7 +461,7 @@ class Conversation:
 
     def _look_again(self, connect: Connect) -> list[Command]:
         self._backend = self._key = self._key_told = self._server_login = None
-        self._servers_minor = startup.MINOR_KNOWN
+        self._servers_minor = MINOR_KNOWN
         self._awaits_place = self._is_ready = False
         self._server.clear()
         self._kept_back.clear()
@@ -540,7 +481,8 @@ class Conversation:
         return [ToClient(told)]
 
     def _refuse(self, why: Refusal) -> list[Command]:
-        return [ToClient(why.encode()), *self._close(why.message, why.kind, why.sqlstate)]
+        self._close(why.message, why.kind, why.sqlstate)
+        return refuse(why)
 
     def _close(self, reason: str, kind: str, sqlstate: str | None = None) -> list[Command]:
         self.state = State.CLOSED
@@ -550,6 +492,6 @@ class Conversation:
     def _forget(self) -> None:
         """Keep no secret beyond the login, and none of its bytes: a session remembers its login for as long as it lives."""
         self._exchange = self._proven = self._server_login = None
-        self._packet = b""
+        self._opening.packet = b""
         for each in (self._client, self._server, self._kept_back):
             each.clear()
