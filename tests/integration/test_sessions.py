@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import time
 from collections.abc import Callable
@@ -184,8 +185,9 @@ def test_a_row_whose_wait_was_cancelled_is_seen_on_the_writer_and_was_promised_t
     try:
         for name in replicas:
             cluster.stop_node(name)
+        # Closed, not left by `with`: that would commit, on a connection that is over.
         with (
-            psycopg.connect(cluster.dsn("writer"), autocommit=True, connect_timeout=20) as waiting,
+            contextlib.closing(psycopg.connect(cluster.dsn("writer"), autocommit=True, connect_timeout=20)) as waiting,
             ThreadPoolExecutor() as pool,
         ):
             commit = pool.submit(waiting.execute, "INSERT INTO seen_early VALUES (1)")

@@ -300,7 +300,7 @@ def test_a_switchover_waits_for_a_subscribers_slot_that_was_made_a_moment_ago(pu
         assert 'slot "s"' in refused.stderr
         assert "--allow-slot-loss" in refused.stderr
         subscribe(subscriber, publisher, "create_slot = false, failover = true, copy_data = false")
-        publisher.ctl("switchover")
+        publisher.ctl("switchover", "--timeout", "90")
         assert publisher.status().writer != before.writer
         execute(publisher, "INSERT INTO t VALUES (1)")
         until(lambda: subscriber.sql("SELECT count(*) FROM t") == "1", "the subscription goes on")
