@@ -27,11 +27,11 @@ from rich.table import Table
 
 from bench.peers import pgbouncer
 from bench.proxypath import running_proxy
+from bench.wire import next_message
 from daemonkit.descriptors import allow_descriptors
 from daemonkit.proctable import descendants
 from endpointd.settings import FeedSettings, NodedSettings, Settings
 from pgtopology.node import Role
-from pgwire.framing import read_message
 from pgwire.messages import Backend, query
 from pgwire.startup import ACCEPTED, SSL_REQUEST, encode_startup, make_startup
 from testkit.cluster import ROOT, Cluster
@@ -223,9 +223,7 @@ async def _log_in(way: Way) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 async def _until_ready(reader: asyncio.StreamReader) -> None:
     while True:
-        head = await reader.readexactly(5)
-        found = read_message(head + await reader.readexactly(int.from_bytes(head[1:], "big") - 4), 0, bytes_max=1 << 16)
-        assert found is not None
+        found = await next_message(reader)
         assert found.kind != Backend.ERROR_RESPONSE, found.payload
         if found.kind == Backend.READY_FOR_QUERY:
             return

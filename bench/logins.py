@@ -28,7 +28,7 @@ from rich.table import Table
 
 from bench.peers import pgbouncer
 from bench.proxypath import running_proxy
-from pgwire.framing import read_message
+from bench.wire import next_message
 from pgwire.messages import sasl_initial_response, sasl_response
 from pgwire.scram import MECHANISM, ScramClient, format_verifier, keys_of_password, make_verifier
 from pgwire.startup import encode_startup, make_startup
@@ -142,24 +142,17 @@ async def _refused(port: int, tries: int) -> dict[str, list[float]]:
             address = f"127.{1 + place}.{number // 250 % 250}.{1 + number % 250}"
             reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
             writer.write(encode_startup(make_startup(user, "postgres")))
-            await _message(reader)
+            await next_message(reader)
             scram = ScramClient(lambda _salt, _count: keys, "n" * 24)
             writer.write(sasl_initial_response(MECHANISM, scram.first))
-            challenge = await _message(reader)
+            challenge = (await next_message(reader)).payload
             began = time.perf_counter()
             writer.write(sasl_response(scram.respond(challenge[4:])))
-            refused = await _message(reader)
+            refused = (await next_message(reader)).payload
             took[user].append((time.perf_counter() - began) * 1000)
             assert b"28P01" in refused, refused
             writer.close()
     return took
-
-
-async def _message(reader: asyncio.StreamReader) -> bytes:
-    head = await reader.readexactly(5)
-    found = read_message(head + await reader.readexactly(int.from_bytes(head[1:], "big") - 4), 0, bytes_max=1 << 16)
-    assert found is not None
-    return found.payload
 
 
 def _spread(values: list[float]) -> tuple[float, float, float]:

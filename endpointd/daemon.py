@@ -25,7 +25,7 @@ from endpointd.entrances import Entrances, ListenError, claim
 from endpointd.gathered import Gathered
 from endpointd.routing.feed import document_cache
 from endpointd.routing.switchboard import Switchboard
-from endpointd.service import DRAIN_POLL_S, Service
+from endpointd.service import Service, let_end
 from endpointd.session.places import OwnPlaces
 from endpointd.session.quota import Quota
 from endpointd.settings import Settings, limits_of_process, needs_restart, processes_of, read_settings
@@ -165,14 +165,9 @@ async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, object]) ->
     return await first_of(work, stopping.wait()) == 0
 
 
-async def _let_end(service: Service, crew: Crew, timeout_s: float | None) -> None:
+def _let_end(service: Service, crew: Crew, timeout_s: float | None) -> Coroutine[Any, Any, None]:
     """Wait until every session has ended by itself, those of the workers too, or the time is over."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(timeout_s):
-            while not (service.is_empty and crew.is_gone):  # noqa: ASYNC110 - it takes hours
-                await asyncio.sleep(DRAIN_POLL_S)
-            return
-    get_logger().info("the time for draining is over", sessions=len(service.registry) + crew.sessions)
+    return let_end(lambda: service.is_empty and crew.is_gone, lambda: len(service.registry) + crew.sessions, timeout_s)
 
 
 def _allow_files(settings: Settings) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import secrets
 import socket
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from daemonkit.kept import Kept
@@ -199,3 +200,13 @@ class Service:
             for session in self.registry:
                 session.end(refusal.shutting_down())
             await self.registry.wait_until_empty(LINGER_S)
+
+
+async def let_end(is_over: Callable[[], bool], sessions: Callable[[], int], timeout_s: float | None) -> None:
+    """Wait until all *sessions* have ended by themselves, and it *is_over*, or the time is."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            while not is_over():  # noqa: ASYNC110 - it takes hours
+                await asyncio.sleep(DRAIN_POLL_S)
+            return
+    get_logger().info("the time for draining is over", sessions=sessions())

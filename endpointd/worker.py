@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Mapping, Sequence
 from socket import socket
 
@@ -12,14 +11,13 @@ from prometheus_client import REGISTRY
 
 from daemonkit.httpserver import registered
 from daemonkit.lifecycle import Lifecycle
-from daemonkit.logs import get_logger
 from daemonkit.program import Running
 from daemonkit.racing import first_of
 from endpointd.entrances import Entrances
 from endpointd.gathered import first_sessions
 from endpointd.routing.feed import document_cache
 from endpointd.routing.switchboard import Switchboard
-from endpointd.service import DRAIN_POLL_S, Service
+from endpointd.service import Service, let_end
 from endpointd.settings import Settings, limits_of_process
 from endpointd.takeover.incumbent import Incumbent
 from endpointd.takeover.words import Standing
@@ -122,7 +120,8 @@ async def serve_as_worker(proxy: Running[Settings], tls: TlsKeeper, number: int)
                 await first_of(hand.relieved.wait(), hand.over.wait())
                 if not hand.over.is_set():
                     service.call_draining(hand.main_pid)
-                    await first_of(_until_empty(service, settings.proxy.drain_timeout_s), hand.over.wait())
+                    emptied = let_end(lambda: service.is_empty, lambda: len(service.registry), settings.proxy.drain_timeout_s)
+                    await first_of(emptied, hand.over.wait())
                 hand.let_go()
                 service.close()
                 await service.drain()
@@ -131,12 +130,3 @@ async def serve_as_worker(proxy: Running[Settings], tls: TlsKeeper, number: int)
             service.close()
             for task in tasks:
                 task.cancel()
-
-
-async def _until_empty(service: Service, timeout_s: float | None) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(timeout_s):
-            while not service.is_empty:  # noqa: ASYNC110 - it takes hours
-                await asyncio.sleep(DRAIN_POLL_S)
-            return
-    get_logger().info("the time for draining is over", sessions=len(service.registry))

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from daemonkit.proctable import arguments, pids, working_directory
 from testkit.processes import send_all
+from testkit.warm import ROOT
 
-ROOT = Path(__file__).parents[1]
 ENOUGH_S = 20.0
 """For all of them to be gone: what supervises is killed with what it supervises, but starts more between two looks."""
 

@@ -289,8 +289,8 @@ class Login:
     @property
     def _is_due(self) -> bool:
         """Whether there is something that takes a wait, or nothing more to do."""
-        work = (self._connect, self._failed, self._cancel)
-        return self._is_over or self._is_asked_who or any(each is not None for each in work)
+        waits = self._connect is not None or self._failed is not None or self._cancel is not None
+        return self._is_over or self._is_asked_who or waits
 
     def _poke(self) -> None:
         self._wake.set()

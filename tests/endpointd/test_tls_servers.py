@@ -42,10 +42,9 @@ def with_tls() -> Path:
     return DEBIAN if DEBIAN.exists() else programs(18)
 
 
-@pytest.fixture(scope="module")
-def encrypted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    """A server that speaks TLS and takes nothing else from clients."""
-    made = Postgres(tmp_path_factory.mktemp("tls"), programs=with_tls())
+def certified(directory: Path) -> Postgres:
+    """Return a server with a certificate of the tests' authority, which is to be started."""
+    made = Postgres(directory, programs=with_tls())
     mine = {"server.crt": server().certificate_pem, "server.key": server().pem, "ca.crt": authority().certificate_pem}
     for name, text in mine.items():
         (made.data / name).write_text(text)
@@ -53,6 +52,13 @@ def encrypted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
         os.chown(made.data / name, made.data.stat().st_uid, made.data.stat().st_gid)
     with (made.data / "postgresql.conf").open("a") as settings:
         settings.write("ssl = on\nssl_ca_file = 'ca.crt'\n")
+    return made
+
+
+@pytest.fixture(scope="module")
+def encrypted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A server that speaks TLS and takes nothing else from clients."""
+    made = certified(tmp_path_factory.mktemp("tls"))
     try:
         made.start()
         made.sql("create role certified login")

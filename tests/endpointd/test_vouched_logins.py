@@ -6,7 +6,6 @@ The server is a real one with the lines that a noded writes, for whom its own st
 from __future__ import annotations
 
 import datetime as dt
-import os
 import socket
 import ssl
 import time
@@ -68,7 +67,7 @@ from tests.endpointd.servers import PASSWORD, Postgres
 from tests.endpointd.test_conversation import ABOUT, HELLO, KEY, OK, READY, SASL, WRITER, Play, refused
 from tests.endpointd.test_failover import connect, value
 from tests.endpointd.test_tls_clients import files, tables, verified
-from tests.endpointd.test_tls_servers import led_by, with_tls
+from tests.endpointd.test_tls_servers import certified, led_by
 
 SOURCE = "127.0.0.2"
 MAPS = r'user_maps = ["people /^(.*)@example$ \\1", "people boss postgres", "people nobody nobody"]'
@@ -107,14 +106,7 @@ def names(postgres: Postgres, sql: str) -> list[bytes]:
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     """A server that takes a proxy's word as a noded lets it."""
-    made = Postgres(tmp_path_factory.mktemp("vouched"), programs=with_tls())
-    mine = {"server.crt": server().certificate_pem, "server.key": server().pem, "ca.crt": authority().certificate_pem}
-    for name, text in mine.items():
-        (made.data / name).write_text(text)
-        (made.data / name).chmod(0o600)
-        os.chown(made.data / name, made.data.stat().st_uid, made.data.stat().st_gid)
-    with (made.data / "postgresql.conf").open("a") as settings:
-        settings.write("ssl = on\nssl_ca_file = 'ca.crt'\n")
+    made = certified(tmp_path_factory.mktemp("vouched"))
     try:
         made.start()
         for role in ("ann", "carl", "svc_a", "might_inherit", "might_become", *('"svc_all"', '"/svc_x"')):
