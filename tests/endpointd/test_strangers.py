@@ -266,9 +266,9 @@ async def test_silent_connections_keep_nobody_out_at_either_door(servers: Server
         await running.wait_for_health(status="serving")
         async with contextlib.AsyncExitStack() as stack:
             crowd: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
-            for _ in range(200):
+            for number in range(200):
                 crowd.append(await stack.enter_async_context(raw(running.writer_port)))
-                crowd[-1][1].write(b"\0\0\0")
+                crowd[-1][1].write(b"\0\0\0" * (number % 2))
             for port in (running.writer_port, running.reader_port):
                 async with await connect(port, user="scram", password=PASSWORD) as session:
                     await session.execute("select 1")

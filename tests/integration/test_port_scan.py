@@ -112,9 +112,7 @@ def open_ports(host: str) -> set[int]:
             for port in range(start, min(start + AT_ONCE, PORTS.stop)):
                 end = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
                 began = end.connect_ex((host, port))
-                if began == 0:
-                    found.add(port)
-                elif began == errno.EINPROGRESS:
+                if began in (0, errno.EINPROGRESS):
                     waiting[end.fileno()] = port, end
                     poll.register(end, select.POLLOUT)
                 else:
@@ -125,6 +123,7 @@ def open_ports(host: str) -> set[int]:
                 for descriptor, _ in answered:
                     port, end = waiting.pop(descriptor)
                     poll.unregister(descriptor)
-                    if end.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0:
+                    # Within one host a connection may be given the very port that it goes to, and meet itself.
+                    if end.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0 and end.getsockname() != (host, port):
                         found.add(port)
     return found
