@@ -22,20 +22,27 @@ def may_follow(old: Topology, new: Topology) -> str | None:
         return f'the cluster went from "{old.cluster}" to "{new.cluster}"'
     if old.system_identifier is not None and new.system_identifier != old.system_identifier:
         return f"the system identifier went from {old.system_identifier} to {new.system_identifier}"
-    if new.revision > old.revision + 1 and new.transition is not None and new.transition.adopts is not None:
-        return _adoption_rules(old, new, new.transition.adopts) or inconsistency(new)
-    if new.revision != old.revision + 1:
-        return f"revision went from {old.revision} to {new.revision}, not up by one"
+    if new.revision <= old.revision:
+        return f"revision went from {old.revision} to {new.revision}, not up"
+    adopted = made_anew(old, new)
+    if adopted is not None:
+        return _adoption_rules(old, new, adopted) or inconsistency(new)
     if new.epoch < old.epoch:
         return f"epoch went back from {old.epoch} to {new.epoch}"
     return inconsistency(new) or _epoch_rules(old, new) or _timeline_rules(old, new) or _voter_rules(old, new)
 
 
+def made_anew(old: Topology | None, new: Topology) -> Adopted | None:
+    """Return out of what *new* was made anew, not written on from *old*; None if it was written on: that is an epoch further at most."""
+    adopts = new.transition.adopts if new.transition is not None else None
+    return adopts if old is None or new.epoch > old.epoch + 1 else None
+
+
 def may_replace(old: Topology, new: Topology) -> str | None:
     """Return why a reader that holds *old* must not accept *new*, or None if it may; revisions in between may be missing.
 
-    A revision exists with two contents if the store was restored from a copy that lacked it and no node had seen it: then the
-    one that is sent now is in the store.
+    A revision may exist with two contents if the store was restored from a copy that lacked it: then the one that is sent now is
+    in the store.
     """
     if new.cluster != old.cluster:
         return f'the cluster went from "{old.cluster}" to "{new.cluster}"'

@@ -1,8 +1,9 @@
 """A store that is behind what nodes and proxies have seen: the document is made anew out of what they report (S12).
 
 Restored from an old copy, or empty, a store would have the manager order the past.  Every node keeps the greatest (epoch,
-revision) it has acted on, with the voters of that document and the timelines claimed so far.  The newest of these stands for
-the lost document once enough of *its* voters are heard: a safe set, which meets every set of voters that may have acknowledged
+revision) it has acted on, with the voters of that document and the timelines claimed so far.  The newest of these, by revision
+(a lost history may have come to a greater epoch, and was written earlier), stands for the lost document once enough of *its*
+voters are heard: a safe set, which meets every set of voters that may have acknowledged
 a commit or been told of newer voters (membership puts nothing in force that such a set would not know of), and so many that
 they meet every other safe set, so that no election is unknown.  The new document begins an epoch beyond everything anybody
 saw, without a writer: what was acknowledged is then found as in any failover, by promises and the election.  The argument is
@@ -32,7 +33,8 @@ EPOCHS_SKIPPED = 100
 been asked, and orders may be under way."""
 
 REVISIONS_SKIPPED = 10_000
-"""The same for revisions: most of them are only notes about members, which no node is told."""
+"""The same for revisions: most of them are only notes about members, which no node is told.  So far beyond a document that it
+found goes whoever writes upon it first, too."""
 
 
 def unheard(view: View) -> tuple[str, ...]:
@@ -119,7 +121,7 @@ def _newest(view: View) -> Seen:
     )
     seen = [stored, *(one.seen for one in _speaking(view))]
     # Of several who have seen the same, one that knows the timelines: an older noded keeps none.
-    return max(seen, key=lambda one: (one.epoch, one.revision, one.voters is not None, one.timelines is not None))
+    return max(seen, key=lambda one: (one.revision, one.epoch, one.voters is not None, one.timelines is not None))
 
 
 def _speaking(view: View) -> list[Observation]:
@@ -129,7 +131,7 @@ def _speaking(view: View) -> list[Observation]:
 def _reported(view: View) -> tuple[TimelineRecord, ...]:
     """Return every claim that nodes have kept."""
     claims: tuple[TimelineRecord, ...] = ()
-    for observation in sorted(_speaking(view), key=lambda one: (one.seen.epoch, one.seen.revision), reverse=True):
+    for observation in sorted(_speaking(view), key=lambda one: (one.seen.revision, one.seen.epoch), reverse=True):
         claims = merge_records(claims, observation.seen.timelines or ())
     return claims
 

@@ -18,6 +18,7 @@ from cluster_manager.decision.slowdisks import why_disks_are_slow
 from cluster_manager.decision.suspicion import Health, has_lost_writer, is_running, tell, tell_names
 from cluster_manager.decision.view import View
 from pgtopology.document import Durability, Topology
+from pgtopology.epoch import is_behind
 from pgtopology.node import Role
 from pgtopology.observation import Observation, Port, PostmasterState
 from pgtopology.quorum import others_asked
@@ -65,7 +66,7 @@ class Finding:
 
 
 def diagnose_store(view: View) -> Finding | None:
-    """Return STORE_BEHIND if any node or proxy has seen a greater (epoch, revision) than the document's, or the store is empty.
+    """Return STORE_BEHIND if any node or proxy has seen a greater epoch or revision than the document's, or the store is empty.
 
     Whoever acts on an old document would order the past: nothing may be ordered then (S12).
     """
@@ -81,7 +82,9 @@ def diagnose_store(view: View) -> Finding | None:
                     Diagnosis.STORE_BEHIND,
                     f'the store is empty, but "{node.name}" has seen epoch {seen.epoch}, revision {seen.revision}',
                 )
-        elif (seen.epoch, seen.revision) > (document.epoch, document.revision) or observation.promised > document.epoch:
+        elif observation.promised > document.epoch or is_behind(
+            (document.epoch, document.revision), (seen.epoch, seen.revision)
+        ):
             return Finding(
                 Diagnosis.STORE_BEHIND,
                 f"the store holds epoch {document.epoch}, revision {document.revision}, but "

@@ -16,6 +16,7 @@ import msgspec
 
 from cluster_manager.decision import refusal as refusals
 from cluster_manager.decision.actions import WriteDocument
+from cluster_manager.decision.adoption import REVISIONS_SKIPPED
 from cluster_manager.decision.diagnose import Diagnosis
 from cluster_manager.decision.nodeview import NEVER_MS
 from cluster_manager.decision.plan import CALM_WAKE_MS, Plan
@@ -252,7 +253,20 @@ class Loop:
         why_not = self._rules.may_follow(old, wanted.document) if old is not None else None
         if why_not is not None:
             raise AssertionError(f"the plan breaks the rules of succession: {why_not}")
-        return Write(wanted.document, old.revision if old is not None else None, wanted.because, now_ms)
+        new = self._after_all_histories(old, wanted.document)
+        return Write(new, old.revision if old is not None else None, wanted.because, now_ms)
+
+    def _after_all_histories(self, old: Topology | None, new: Topology) -> Topology:
+        """Return *new* with a revision greater than any that was written before, also by a history that the store has lost (S12).
+
+        What is found in the store may be an old copy of less than was written, and those who know more may be away.  A lost
+        history is left behind by many revisions or, if it was long, by the time that has passed since.
+        """
+        found = old if old is not None and not self._known.is_ours else None
+        beyond = found.revision + REVISIONS_SKIPPED if found is not None else 0
+        revision = Revision(max(new.revision, beyond, self._outside.wall_s))
+        since = revision if new.voters_since == new.revision else new.voters_since
+        return msgspec.structs.replace(new, revision=revision, voters_since=since)
 
     def _next_orders(self, plan: Plan, now_ms: float) -> tuple[Send, ...]:
         """Note those orders of the plan as begun that are not under way and whose pace allows it."""

@@ -16,6 +16,8 @@ class KnownDocument:
         self.is_read = False
         """Whether the store was ever read: only then is None an answer."""
         self.epoch_is_ours = False
+        self.is_ours = False
+        """Whether this process wrote the document: what was found may be an old copy."""
         self.epoch_began_ms = now_ms
         self.claimed_ms = now_ms
         self.transition_began_ms = now_ms
@@ -26,6 +28,7 @@ class KnownDocument:
     def found(self, document: Topology | None, now_ms: float) -> None:
         """Go on from a document that somebody else may have written."""
         before, self.document = self.document, document
+        self.is_ours = self.is_ours and document == before
         self._unpublished = document
         self.is_read, self.epoch_is_ours = True, False
         self.epoch_began_ms = self.claimed_ms = now_ms
@@ -35,6 +38,7 @@ class KnownDocument:
     def wrote(self, new: Topology, now_ms: float, *, upon_soft_evidence: bool) -> bool:
         """Go on from the document that was just written. Return whether it begins an epoch."""
         old, self.document, self._unpublished = self.document, new, None
+        self.is_ours = True
         if new.candidate is not None and (old is None or new.candidate != old.candidate):
             self.claimed_ms = now_ms
         if new.transition is not None and (old is None or old.transition is None):

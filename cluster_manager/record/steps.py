@@ -14,6 +14,7 @@ from cluster_manager.decision.view import View
 from pgtopology.document import Adopted, Topology, Transition
 from pgtopology.node import NodeName, Role
 from pgtopology.quorum import Voters
+from pgtopology.succession import made_anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +80,9 @@ def written(old: Topology | None, new: Topology, view: View) -> tuple[Step, ...]
     """Return what the write of *new* over *old*, decided upon *view*, means; nothing if only members were noted down."""
     transition = new.transition
     steps: list[Step] = []
-    if transition is not None and transition.adopts is not None and (old is None or new.revision > old.revision + 1):
-        steps.append(Remade(transition.adopts))
+    adopted = made_anew(old, new)
+    if adopted is not None:
+        steps.append(Remade(adopted))
     if transition is not None and (old is None or new.epoch > old.epoch):
         steps.append(Begun(transition, new.epoch == transition.first_epoch))
     elif old is not None and (step := _within_an_epoch(old, new, view)) is not None:

@@ -11,6 +11,11 @@ def now_ms() -> float:
     return time.monotonic() * 1000
 
 
+def wall_s() -> int:
+    """Return the wall time in whole seconds since 1970, which nothing is decided by."""
+    return int(time.time())
+
+
 def wall_time() -> str:
     """Return the wall time for people, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from pgtopology.desired import DesiredSettings
-from pgtopology.epoch import NO_EPOCH, NO_REVISION, Epoch, Revision
+from pgtopology.epoch import NO_EPOCH, NO_REVISION, Epoch, Revision, is_behind
 from pgtopology.node import Incarnation, NodeName, sync_name
 from pgtopology.observation import Seen
 from pgtopology.orders import (
@@ -269,7 +269,7 @@ def _not_ours(state: State, order: Order) -> Refused | None:
 
 
 def _stale(state: State, order: Order) -> Refused | None:
-    if (order.epoch, order.revision) < (state.seen.epoch, state.seen.revision):
+    if is_behind((order.epoch, order.revision), (state.seen.epoch, state.seen.revision)):
         return Refused(
             Refusal.STALE,
             f"the order follows from epoch {order.epoch} revision {order.revision}, "

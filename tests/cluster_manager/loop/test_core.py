@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from random import Random
 
@@ -9,6 +10,7 @@ import msgspec
 import pytest
 
 from cluster_manager.decision.actions import ActionKind, AskPromise, Clone, Follow, NodeAction, PutInForce, WriteDocument
+from cluster_manager.decision.adoption import REVISIONS_SKIPPED
 from cluster_manager.decision.diagnose import Diagnosis, Finding
 from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.request import Request, RequestKind
@@ -90,7 +92,7 @@ class Stage:
         self.actions = (WriteDocument(document, "because"),)
         store = self.turn().store
         assert isinstance(store, Write)
-        assert store.document == document
+        assert msgspec.structs.replace(store.document, revision=document.revision, voters_since=document.voters_since) == document
         self.actions = ()
         return store
 
@@ -158,8 +160,8 @@ def test_what_was_read_is_published_after_a_while_though_too_few_are_heard_but_n
 def test_nothing_is_decided_while_a_write_is_under_way_and_nothing_said_of_it_before_it_is_durable() -> None:
     stage = Stage().begin()
     stage.turn()
-    new = following(DOCUMENT, epoch=1)
-    asked = stage.write(new)
+    asked = stage.write(following(DOCUMENT, epoch=1))
+    new = asked.document
     assert asked.expected == DOCUMENT.revision
     stage.actions = (AskPromise(N2),)
     waiting = stage.turn(REST_MS)
@@ -214,6 +216,38 @@ def test_a_store_that_does_not_answer_is_read_again_after_a_while_and_complained
     stage.write(following(DOCUMENT))
     assert effects.StoreNoted(None) in stage.tell(events.Written()).notes
     assert stage.loop.store_problem is None
+
+
+def test_what_is_written_upon_a_document_that_was_found_lies_beyond_what_the_store_may_have_lost() -> None:
+    stage = Stage().begin()
+    first = stage.write(following(DOCUMENT)).document
+    assert first.revision == DOCUMENT.revision + REVISIONS_SKIPPED
+    stage.tell(events.Written())
+    assert stage.write(following(first)).document.revision == first.revision + 1
+    stage.tell(events.StoreFailed("the disk is full"))
+    stage.tell(events.Loaded(first))
+    assert stage.write(following(first)).document.revision == first.revision + 1, "nobody else has written since"
+    stage.tell(events.Overtaken())
+    theirs = following(first)
+    stage.tell(events.Loaded(theirs))
+    assert stage.write(following(theirs)).document.revision == theirs.revision + REVISIONS_SKIPPED
+
+
+def test_a_revision_is_not_smaller_than_the_seconds_since_1970_and_goes_on_if_that_clock_goes_back() -> None:
+    stage = Stage().begin()
+    stage.outside = dataclasses.replace(stage.outside, wall_s=1_800_000_000)
+    recorded = msgspec.structs.replace(following(DOCUMENT), voters_since=Revision(DOCUMENT.revision + 1))
+    first = stage.write(recorded).document
+    assert first.revision == first.voters_since == 1_800_000_000
+    stage.tell(events.Written())
+    stage.outside = dataclasses.replace(stage.outside, wall_s=1_700_000_000)
+    assert stage.write(following(first)).document.revision == 1_800_000_001
+    stage.tell(events.Written())
+    stage.outside = dataclasses.replace(stage.outside, wall_s=1_800_000_060)
+    third = stage.loop.document
+    assert third is not None
+    later = stage.write(following(third)).document
+    assert (later.revision, later.voters_since) == (1_800_000_060, first.voters_since)
 
 
 def test_a_plan_that_breaks_succession_is_a_bug() -> None:
@@ -383,10 +417,10 @@ def test_a_request_that_is_refused_is_not_kept() -> None:
 
 def test_another_writer_cannot_be_asked_for_while_an_epoch_begins_that_would_answer_it() -> None:
     stage = Stage().begin()
-    stage.write(following(DOCUMENT, epoch=1))
+    begun = stage.write(following(DOCUMENT, epoch=1)).document
     assert "begins at this moment" in (stage.tell(events.Asked(Request(kind=RequestKind.SWITCHOVER))).refused or "")
     stage.tell(events.Written())
-    stage.write(following(following(DOCUMENT, epoch=1)))
+    stage.write(following(begun))
     assert stage.tell(events.Asked(Request(kind=RequestKind.SWITCHOVER))).refused is None
     stage.tell(events.Written())
     assert stage.loop.request is not None
@@ -426,7 +460,7 @@ def test_edits_wait_while_the_store_may_be_behind_and_then_are_written_one_after
     stage.is_unsure = False
     first = stage.turn().store
     assert isinstance(first, Write)
-    assert first.document == following(DOCUMENT, paused=True)
+    assert first.document == msgspec.structs.replace(DOCUMENT, revision=first.document.revision, paused=True)
     stage.tell(events.Written())
     second = stage.turn().store
     assert isinstance(second, Write)

@@ -25,7 +25,7 @@ class LostDocument(Checker):
         if document is None or self.checks.given_up or all(node.state.seen.voters == document.voters for node in nodes):
             return
         for seen in {node.state.seen for node in nodes}:
-            self._check(commit, seen, [node for node in nodes if _pair(node.state.seen) <= _pair(seen)])
+            self._check(commit, seen, [node for node in nodes if node.state.seen.revision <= seen.revision])
 
     def _check(self, commit: Acknowledged, newest: Seen, heard: list[SimNode]) -> None:
         voters = newest.voters
@@ -39,10 +39,6 @@ class LostDocument(Checker):
                 f"record {commit.record} at {commit.position} (epoch {commit.epoch}, {commit.node}) is not on "
                 f"{', '.join(lacking)}, a safe set of what they know: {', '.join(voters.names)}, w={voters.w}",
             )
-
-
-def _pair(seen: Seen) -> tuple[int, int]:
-    return seen.epoch, seen.revision
 
 
 def _is_voter(node: SimNode, newest: Seen) -> bool:

@@ -1,7 +1,7 @@
 """Epochs and revisions only grow, in the store and on each node, and each document may follow the one before.
 
-Numbers that no node has seen may be used again after a rollback of the store: nobody has acted on them, and a proxy that holds
-the first document takes the second for it, or reports the first and so has the store found to be behind.
+No revision is ever used twice or out of order, also not after a rollback of the store.  An epoch may be, which a history that was
+lost had begun: less than a safe set of nodes have promised it, so nobody was elected in it.
 """
 
 from __future__ import annotations
@@ -25,13 +25,11 @@ class Numbers(Checker):
         self._nodes: dict[str, tuple[int, tuple[int, int]]] = {}
 
     def written(self, old: Topology | None, new: Topology) -> None:
-        """The law of succession, and no number twice that a node has seen, not even after the store was rolled back."""
+        """The law of succession, and no revision twice, not even after the store was rolled back."""
         pair = new.epoch, new.revision
-        if pair <= self._greatest or new.revision <= self._greatest[1]:
-            states = [node.state for node in self.checks.nodes.values()]
-            if not self.checks.rolled_back or any((state.seen.epoch, state.seen.revision) >= pair for state in states):
-                raise Violation(self.name, f"(epoch, revision) {pair} is written after {self._greatest}")
-        self._greatest = max(pair, self._greatest)
+        if new.revision <= self._greatest[1] or (new.epoch < self._greatest[0] and not self.checks.rolled_back):
+            raise Violation(self.name, f"(epoch, revision) {pair} is written after {self._greatest}")
+        self._greatest = max(new.epoch, self._greatest[0]), new.revision
         stood = self.checks.overwritten
         why_not = may_follow(stood, new) if self._law and stood is not None else None
         if why_not is not None:
@@ -44,6 +42,6 @@ class Numbers(Checker):
     def state_changed(self, node: str, promised: int, seen: tuple[int, int]) -> None:
         """What a node has promised and seen."""
         before = self._nodes.get(node)
-        if before is not None and (promised < before[0] or seen < before[1]):
+        if before is not None and (promised < before[0] or seen[0] < before[1][0] or seen[1] < before[1][1]):
             raise Violation(self.name, f"{node} went from promise {before[0]}, seen {before[1]} to {promised}, {seen}")
         self._nodes[node] = promised, seen
