@@ -1,9 +1,10 @@
 """The two numbers that order everything the cluster agrees upon, and the greatest pair of them that somebody has seen.
 
 An epoch names one attempt to have a writer; a revision names one write of the topology document.  Together they order
-documents and orders: whoever has seen a pair refuses what is smaller in either.  What was written later has the greater revision,
-also when the store was put back to an old copy in between; the lost history may have come to greater epochs all the same (S12).
-Neither is ever compared with a timeline, which is PostgreSQL's own number; the three are distinct types so that a checker notices.
+documents and orders: whoever has seen a pair refuses what is smaller in either.  What was written later has the greater
+revision, also when the store was put back to an old copy in between; the lost history may have come to greater epochs all the
+same (S12).  Neither is ever compared with a timeline, which is PostgreSQL's own number; the three are distinct types so that a
+checker notices.
 """
 
 from __future__ import annotations

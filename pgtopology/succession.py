@@ -33,7 +33,7 @@ def may_follow(old: Topology, new: Topology) -> str | None:
 
 
 def made_anew(old: Topology | None, new: Topology) -> Adopted | None:
-    """Return out of what *new* was made anew, not written on from *old*; None if it was written on: that is an epoch further at most."""
+    """Return what *new* was made anew out of; None if it was written on from *old*, which is an epoch further at most."""
     adopts = new.transition.adopts if new.transition is not None else None
     return adopts if old is None or new.epoch > old.epoch + 1 else None
 
@@ -41,8 +41,8 @@ def made_anew(old: Topology | None, new: Topology) -> Adopted | None:
 def may_replace(old: Topology, new: Topology) -> str | None:
     """Return why a reader that holds *old* must not accept *new*, or None if it may; revisions in between may be missing.
 
-    A revision may exist with two contents if the store was restored from a copy that lacked it: then the one that is sent now is
-    in the store.
+    A manager of an older version writes a revision twice if the store was restored from a copy that lacked it: then the one that
+    is sent now is in the store.
     """
     if new.cluster != old.cluster:
         return f'the cluster went from "{old.cluster}" to "{new.cluster}"'

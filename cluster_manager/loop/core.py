@@ -257,7 +257,7 @@ class Loop:
         return Write(new, old.revision if old is not None else None, wanted.because, now_ms)
 
     def _after_all_histories(self, old: Topology | None, new: Topology) -> Topology:
-        """Return *new* with a revision greater than any that was written before, also by a history that the store has lost (S12).
+        """Return *new* with a revision greater than all that were written before, also in a history that was lost (S12).
 
         What is found in the store may be an old copy of less than was written, and those who know more may be away.  A lost
         history is left behind by many revisions or, if it was long, by the time that has passed since.

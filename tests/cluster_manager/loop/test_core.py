@@ -92,7 +92,8 @@ class Stage:
         self.actions = (WriteDocument(document, "because"),)
         store = self.turn().store
         assert isinstance(store, Write)
-        assert msgspec.structs.replace(store.document, revision=document.revision, voters_since=document.voters_since) == document
+        asked = msgspec.structs.replace(store.document, revision=document.revision, voters_since=document.voters_since)
+        assert asked == document
         self.actions = ()
         return store
 

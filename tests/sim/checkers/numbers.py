@@ -1,7 +1,7 @@
 """Epochs and revisions only grow, in the store and on each node, and each document may follow the one before.
 
-No revision is ever used twice or out of order, also not after a rollback of the store.  An epoch may be, which a history that was
-lost had begun: less than a safe set of nodes have promised it, so nobody was elected in it.
+No revision is ever used twice or out of order, also not after a rollback of the store.  An epoch may be, which a history that
+was lost had begun: less than a safe set of nodes have promised it, so nobody was elected in it.
 """
 
 from __future__ import annotations
