@@ -41,8 +41,8 @@ def made_anew(old: Topology | None, new: Topology) -> Adopted | None:
 def may_replace(old: Topology, new: Topology) -> str | None:
     """Return why a reader that holds *old* must not accept *new*, or None if it may; revisions in between may be missing.
 
-    A manager of an older version writes a revision twice if the store was restored from a copy that lacked it: then the one that
-    is sent now is in the store.
+    A manager of an older version writes a revision twice if the store was restored from a copy that lacked it: then the one
+    that is sent now is in the store.
     """
     if new.cluster != old.cluster:
         return f'the cluster went from "{old.cluster}" to "{new.cluster}"'

@@ -32,10 +32,6 @@ EPOCHS_SKIPPED = 100
 """So far beyond the newest epoch seen the adopted one lies: nobody was elected in between, but somebody who is away may have
 been asked, and orders may be under way."""
 
-REVISIONS_SKIPPED = 10_000
-"""The same for revisions: most of them are only notes about members, which no node is told.  So far beyond a document that it
-found goes whoever writes upon it first, too."""
-
 
 def unheard(view: View) -> tuple[str, ...]:
     """Return whom of the document's voters this manager has not heard, if too few of them to know that the store is not behind.
@@ -104,7 +100,7 @@ def completed(situation: Situation, transition: Transition) -> WriteDocument | N
     again = msgspec.structs.replace(
         document,
         epoch=Epoch(document.epoch + EPOCHS_SKIPPED),
-        revision=Revision(document.revision + REVISIONS_SKIPPED),
+        revision=Revision(document.revision + 1),
         timelines=merge_records(document.timelines, told)[-RECORDS_MAX:],
     )
     return WriteDocument(again, f"the lost document claimed timeline {names} too")
@@ -150,7 +146,7 @@ def _document(view: View, newest: Seen, system: str | None, members: tuple[Membe
     document = Topology(
         cluster=view.cluster,
         system_identifier=system,
-        revision=Revision(revision + REVISIONS_SKIPPED),
+        revision=Revision(revision + 1),
         epoch=begun,
         durability=durability,
         voters=newest.voters,

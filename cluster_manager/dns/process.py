@@ -97,7 +97,9 @@ class DnsProcess:
 
     def _exchange(self, topology: Topology) -> bool:
         try:
-            zone = desired_records(topology, self._ttl_s, name_server=self._own_address())
+            zone = desired_records(
+                topology, self._ttl_s, name_server=self._own_address(), after=self._zone.serial if self._zone is not None else 0
+            )
             prepare(zone)
         except ValueError as error:
             # Names that cannot be served are no reason to stop a failover; the former answers stay.

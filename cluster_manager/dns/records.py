@@ -65,15 +65,16 @@ class Zone:
     """Sorted, each once."""
 
 
-def desired_records(topology: Topology, ttl_s: int, *, name_server: str | None = None) -> Zone:
+def desired_records(topology: Topology, ttl_s: int, *, name_server: str | None = None, after: int = 0) -> Zone:
     """Return the zone that *topology* calls for, each record to be remembered for *ttl_s* seconds.
 
-    *name_server* is the address of the server that will answer, if it has one that others can use.  Raises ValueError if the
-    document's own names do not lie in one zone.
+    *name_server* is the address of the server that will answer, if it has one that others can use; *after* is the serial of the
+    zone that it answers from so far.  Raises ValueError if the document's own names do not lie in one zone.
     """
     origin = _origin(topology)
+    serial = _serial(topology, after)
     records = {
-        Record(origin, RecordKind.SOA, _start_of_authority(topology, origin, ttl_s)),
+        Record(origin, RecordKind.SOA, _start_of_authority(serial, origin, ttl_s)),
         Record(origin, RecordKind.NS, f"ns.{origin}."),
     }
     if name_server is not None:
@@ -87,7 +88,6 @@ def desired_records(topology: Topology, ttl_s: int, *, name_server: str | None =
     records |= _endpoint(
         f"reader.{origin}", readers, f"nodes={','.join(m.name for m in readers) or '-'} epoch={topology.epoch}"
     )
-    serial = topology.revision % SERIAL_MODULUS
     return Zone(origin=origin, serial=serial, ttl_s=ttl_s, records=tuple(sorted(records)))
 
 
@@ -137,9 +137,15 @@ def _host_record(name: str, host: str) -> Record:
     return Record(name, RecordKind.A if address.version == 4 else RecordKind.AAAA, str(address))
 
 
-def _start_of_authority(topology: Topology, origin: str, ttl_s: int) -> str:
+def _serial(topology: Topology, after: int) -> int:
+    """Return a serial that lies behind *after*: the second in which the document was written or, within it, the next number."""
+    number = topology.revision // 1000 % SERIAL_MODULUS
+    is_behind = 0 < (number - after) % SERIAL_MODULUS < SERIAL_MODULUS // 2
+    return number if is_behind else (after + 1) % SERIAL_MODULUS
+
+
+def _start_of_authority(serial: int, origin: str, ttl_s: int) -> str:
     """Return the SOA. Its last number, for how long a "no" is remembered, is the TTL: a name may come back any moment."""
-    serial = topology.revision % SERIAL_MODULUS
     return f"ns.{origin}. hostmaster.{origin}. {serial} {REFRESH_S} {RETRY_S} {EXPIRE_S} {ttl_s}"
 
 

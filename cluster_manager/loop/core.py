@@ -16,7 +16,6 @@ import msgspec
 
 from cluster_manager.decision import refusal as refusals
 from cluster_manager.decision.actions import WriteDocument
-from cluster_manager.decision.adoption import REVISIONS_SKIPPED
 from cluster_manager.decision.diagnose import Diagnosis
 from cluster_manager.decision.nodeview import NEVER_MS
 from cluster_manager.decision.plan import CALM_WAKE_MS, Plan
@@ -44,6 +43,9 @@ from cluster_manager.loop.wishes import Wishes
 from pgtopology.document import Topology
 from pgtopology.epoch import Revision
 from pgtopology.node import NodeName
+
+REVISIONS_SKIPPED = 10_000_000
+"""As milliseconds almost three hours, by which clocks of managers may go wrong."""
 
 STORE_RETRY_MS = 200.0
 """How long a store that did not answer is left alone."""
@@ -259,12 +261,12 @@ class Loop:
     def _after_all_histories(self, old: Topology | None, new: Topology) -> Topology:
         """Return *new* with a revision greater than all that were written before, also in a history that was lost (S12).
 
-        What is found in the store may be an old copy of less than was written, and those who know more may be away.  A lost
-        history is left behind by many revisions or, if it was long, by the time that has passed since.
+        What is found in the store may be a copy of less than was written, and those who know more may be away.  So a revision
+        is the time of its writing; where that clock is behind, whoever writes upon what was found goes far beyond it.
         """
-        found = old if old is not None and not self._known.is_ours else None
-        beyond = found.revision + REVISIONS_SKIPPED if found is not None else 0
-        revision = Revision(max(new.revision, beyond, self._outside.wall_s))
+        revision = Revision(max(new.revision, self._outside.wall_ms))
+        if revision == new.revision and not self._known.is_ours:
+            revision = Revision(revision + REVISIONS_SKIPPED)
         since = revision if new.voters_since == new.revision else new.voters_since
         return msgspec.structs.replace(new, revision=revision, voters_since=since)
 

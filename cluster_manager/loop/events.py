@@ -29,8 +29,8 @@ class Outside:
     proxies_seen: tuple[Epoch, Revision] = (NO_EPOCH, NO_REVISION)
     wall_time: str = ""
     """ISO 8601, for people."""
-    wall_s: int = 0
-    """The same in whole seconds since 1970.  It only lets revisions grow beyond those of a history that the store has lost."""
+    wall_ms: int = 0
+    """The same in milliseconds since 1970.  It only lets revisions grow beyond those of a history that the store has lost."""
 
 
 # Time and the outside

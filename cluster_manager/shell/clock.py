@@ -1,4 +1,4 @@
-"""The manager's two clocks: one that is decided by, one for people."""
+"""The manager's two clocks: one that is decided by, and that on the wall."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ def now_ms() -> float:
     return time.monotonic() * 1000
 
 
-def wall_s() -> int:
-    """Return the wall time in whole seconds since 1970, which nothing is decided by."""
-    return int(time.time())
+def wall_ms() -> int:
+    """Return the wall time in milliseconds since 1970, which nothing is decided by."""
+    return int(time.time() * 1000)
 
 
 def wall_time() -> str:

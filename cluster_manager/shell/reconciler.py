@@ -28,7 +28,7 @@ from cluster_manager.provision.provisioner import Provisioner
 from cluster_manager.record.chronicle import Chronicle
 from cluster_manager.report.node_states import NodeStates
 from cluster_manager.settings import ManagerSettings
-from cluster_manager.shell.clock import now_ms, wall_s, wall_time
+from cluster_manager.shell.clock import now_ms, wall_ms, wall_time
 from cluster_manager.shell.desires import Desires
 from cluster_manager.shell.executor import Executor, OrderListener
 from cluster_manager.shell.observer import Observer
@@ -220,7 +220,7 @@ class Reconciler:
             proxies_settled=self._proxies_settled(document.epoch if document is not None else NO_EPOCH),
             proxies_seen=self._proxies_seen(),
             wall_time=wall_time(),
-            wall_s=wall_s(),
+            wall_ms=wall_ms(),
         )
 
     def _discount(self) -> None:

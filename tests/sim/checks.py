@@ -104,6 +104,8 @@ class Checks:
         self.given_up = 0
         """Below this epoch an operator has given up what the voters left over do not all hold."""
         self.rolled_back = False
+        self.has_clocks = True
+        """Whether the managers' clocks on the wall are right enough; else they stand still."""
         self._generated: list[Callable[[str, int, int, int], None]] = []
         self._streams: list[Callable[[str, int], None]] = []
 

@@ -40,9 +40,9 @@ from tests.sim.store import LEASE_MS, SimStore
 from tests.sim.switches import Switch
 from tests.sim.world import Owner, World
 
-CLOCK_S = 1_700_000_000
-CLOCKS_APART_S = 600
-"""By so much the clocks of two managers differ, far more than a run lasts."""
+CLOCK_MS = 1_700_000_000_000
+CLOCKS_APART_MS = 100
+"""By so much the clocks of two managers differ."""
 KEEP_MS = 300.0
 PROBE_MS = 100.0
 RESTART_MS = 300.0
@@ -76,7 +76,7 @@ class SimManager:
         self.actions = 0
         self.kinds: set[str] = set()
         """Which kinds of action were about to be taken so far."""
-        self.clock_s = CLOCK_S - CLOCKS_APART_S * (int(name[1:]) - 1)
+        self.clock_ms = CLOCK_MS - CLOCKS_APART_MS * (int(name[1:]) - 1) if store.checks.has_clocks else 0
         """What this host's clock said when the world began."""
         self.crash_at: tuple[int, bool] | None = None
         """At which action, counted from 1, this manager dies, and whether just after it."""
@@ -236,7 +236,7 @@ class Process(Owner):
             lease_until_ms=now + self.lease_ms,
             proxies_settled=all(report.epoch >= epoch for report in (heard | lent).values()),
             proxies_seen=max(((report.epoch, report.revision) for report in heard.values()), default=(NO_EPOCH, NO_REVISION)),
-            wall_s=self.host.clock_s + int(now / 1000),
+            wall_ms=self.host.clock_ms + int(now),
         )
         self.tell(events.Turn(outside))
 

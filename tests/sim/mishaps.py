@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from cluster_manager.loop.core import REVISIONS_SKIPPED
 from pgtopology.document import Topology
 from pgtopology.timeline import Timeline, fork_from
 from tests.sim.cluster import Cluster, wait_until
@@ -327,17 +328,14 @@ class Mishaps:
             return
         store = self.cluster.store
         document = store.document
-        if document is None or document.voters is None or document.voters.w < 2 or self.cluster.checks.given_up:
+        old = self._copies(store.history, document) if document is not None else []
+        if document is None or not old or document.voters is None or document.voters.w < 2 or self.cluster.checks.given_up:
             for manager in managers:
                 manager.start()
             return
-        old = [one for one in store.history if one.revision < document.revision]
-        if self.cluster.broken is not None:
-            # What the broken run is to show: elections among stale nodes, not the want of voters.
-            old = [one for one in old if one.epoch < document.epoch and one.voters == document.voters]
-            if not old or self.cluster.checks.rolled_back:
-                return
         to = self.rng.choice(old) if self.cluster.broken is not None or self.rng.random() < 0.8 else None
+        if to is None and not self.cluster.checks.has_clocks:
+            to = old[-1]
         told = f"epoch {to.epoch} revision {to.revision}" if to is not None else "nothing"
         self._begin("roll_back", "the store goes back from epoch {} revision {} to {}", document.epoch, document.revision, told)
         store.roll_back(to)
@@ -345,6 +343,18 @@ class Mishaps:
             manager.start()
         if to is not None:
             self.restored(to)
+
+    def _copies(self, history: list[Topology], document: Topology) -> list[Topology]:
+        """Return those of *history* that may be put back in the place of *document*."""
+        old = [one for one in history if one.revision < document.revision]
+        if not self.cluster.checks.has_clocks:
+            # If more was lost, nothing tells what was written later.
+            old = [one for one in old if one.revision > document.revision - REVISIONS_SKIPPED]
+        if self.cluster.broken is None:
+            return old
+        # What the broken run is to show: elections among stale nodes, not the want of voters.
+        old = [one for one in old if one.epoch < document.epoch and one.voters == document.voters]
+        return old if not self.cluster.checks.rolled_back else []
 
     def restored(self, document: Topology) -> None:
         """Somebody has restored *document*: whoever does that looks at what it says."""

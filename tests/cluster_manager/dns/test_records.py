@@ -115,13 +115,28 @@ def test_among_readers_with_addresses_those_with_names_are_left_out() -> None:
 
 
 def test_the_zone_says_who_answers_and_how_old_it_is() -> None:
-    topology = replace(document(writer="n1"), revision=Revision((1 << 32) + 5))
+    topology = replace(document(writer="n1"), revision=Revision(((1 << 32) + 5) * 1000 + 999))
     zone = desired_records(topology, 3, name_server="127.0.0.9")
     assert (zone.origin, zone.serial, zone.ttl_s) == (ORIGIN, 5, 3)
     assert Record(ORIGIN, RecordKind.SOA, f"ns.{ORIGIN}. hostmaster.{ORIGIN}. 5 60 10 604800 3") in zone.records
     assert Record(ORIGIN, RecordKind.NS, f"ns.{ORIGIN}.") in zone.records
     assert Record(f"ns.{ORIGIN}", RecordKind.A, "127.0.0.9") in zone.records
     assert list(zone.records) == sorted(set(zone.records))
+
+
+@pytest.mark.parametrize(
+    ("revision", "after", "serial"),
+    [
+        pytest.param(1_800_000_000_123, 0, 1_800_000_000, id="the first"),
+        pytest.param(1_800_000_000_999, 1_799_999_000, 1_800_000_000, id="a later second"),
+        pytest.param(1_800_000_000_999, 1_800_000_000, 1_800_000_001, id="the same second"),
+        pytest.param(1_800_000_001_000, 1_800_000_007, 1_800_000_008, id="more than one a second"),
+        pytest.param(7, 3, 4, id="no clock"),
+        pytest.param(7, (1 << 32) - 1, 0, id="it wraps"),
+    ],
+)
+def test_a_serial_lies_behind_the_one_before(revision: int, after: int, serial: int) -> None:
+    assert desired_records(replace(document(writer="n1"), revision=Revision(revision)), 1, after=after).serial == serial
 
 
 def test_final_dots_and_capitals_in_the_document_do_not_matter() -> None:

@@ -70,9 +70,9 @@ def last_words(response: dns.message.Message) -> list[str]:
 async def test_the_name_moves_with_the_document(tcp: bool) -> None:
     async with serving() as server:
         assert (await ask(server, tcp=tcp)).rcode() == dns.rcode.SERVFAIL
-        server.update(document(writer="n1", revision=40))
+        server.update(document(writer="n1", revision=40_000))
         assert last_words(await ask(server, tcp=tcp)) == ["127.0.0.1"]
-        server.update(document(writer="n2", epoch=8, revision=43))
+        server.update(document(writer="n2", epoch=8, revision=43_000))
         assert last_words(await ask(server, tcp=tcp)) == ["127.0.0.2"]
         assert last_words(await ask(server, "_postgresql._tcp.writer", "SRV", tcp=tcp)) == [f"n2.{ORIGIN}."]
         assert '"node=n2 epoch=8"' in (await ask(server, kind="TXT", tcp=tcp)).answer[0].to_text()

@@ -10,14 +10,13 @@ import msgspec
 import pytest
 
 from cluster_manager.decision.actions import ActionKind, AskPromise, Clone, Follow, NodeAction, PutInForce, WriteDocument
-from cluster_manager.decision.adoption import REVISIONS_SKIPPED
 from cluster_manager.decision.diagnose import Diagnosis, Finding
 from cluster_manager.decision.plan import Plan
 from cluster_manager.decision.request import Request, RequestKind
 from cluster_manager.decision.timings import Timings
 from cluster_manager.decision.view import View, VotersSent
 from cluster_manager.loop import effects, events
-from cluster_manager.loop.core import NO_CLUSTER, NO_LEASE, NOTHING_PENDING, STORE_RETRY_MS, WITHDRAWN, Loop
+from cluster_manager.loop.core import NO_CLUSTER, NO_LEASE, NOTHING_PENDING, REVISIONS_SKIPPED, STORE_RETRY_MS, WITHDRAWN, Loop
 from cluster_manager.loop.effects import Effects, Read, Send, Write
 from cluster_manager.loop.orders import PACE_MS, Failed
 from cluster_manager.loop.rules import Rules
@@ -219,10 +218,24 @@ def test_a_store_that_does_not_answer_is_read_again_after_a_while_and_complained
     assert stage.loop.store_problem is None
 
 
-def test_what_is_written_upon_a_document_that_was_found_lies_beyond_what_the_store_may_have_lost() -> None:
+def test_a_revision_is_the_time_of_its_writing() -> None:
+    stage = Stage().begin()
+    stage.outside = dataclasses.replace(stage.outside, wall_ms=1_800_000_000_000)
+    recorded = msgspec.structs.replace(following(DOCUMENT), voters_since=Revision(DOCUMENT.revision + 1))
+    first = stage.write(recorded).document
+    assert first.revision == first.voters_since == 1_800_000_000_000
+    stage.tell(events.Written())
+    second = stage.write(following(first)).document
+    assert (second.revision, second.voters_since) == (first.revision + 1, first.voters_since)
+    stage.tell(events.Written())
+    stage.outside = dataclasses.replace(stage.outside, wall_ms=1_800_000_060_000)
+    assert stage.write(following(second)).document.revision == 1_800_000_060_000
+
+
+def test_where_the_clock_is_behind_what_is_written_upon_a_document_that_was_found_lies_far_beyond_it() -> None:
     stage = Stage().begin()
     first = stage.write(following(DOCUMENT)).document
-    assert first.revision == DOCUMENT.revision + REVISIONS_SKIPPED
+    assert first.revision == DOCUMENT.revision + 1 + REVISIONS_SKIPPED
     stage.tell(events.Written())
     assert stage.write(following(first)).document.revision == first.revision + 1
     stage.tell(events.StoreFailed("the disk is full"))
@@ -231,24 +244,7 @@ def test_what_is_written_upon_a_document_that_was_found_lies_beyond_what_the_sto
     stage.tell(events.Overtaken())
     theirs = following(first)
     stage.tell(events.Loaded(theirs))
-    assert stage.write(following(theirs)).document.revision == theirs.revision + REVISIONS_SKIPPED
-
-
-def test_a_revision_is_not_smaller_than_the_seconds_since_1970_and_goes_on_if_that_clock_goes_back() -> None:
-    stage = Stage().begin()
-    stage.outside = dataclasses.replace(stage.outside, wall_s=1_800_000_000)
-    recorded = msgspec.structs.replace(following(DOCUMENT), voters_since=Revision(DOCUMENT.revision + 1))
-    first = stage.write(recorded).document
-    assert first.revision == first.voters_since == 1_800_000_000
-    stage.tell(events.Written())
-    stage.outside = dataclasses.replace(stage.outside, wall_s=1_700_000_000)
-    assert stage.write(following(first)).document.revision == 1_800_000_001
-    stage.tell(events.Written())
-    stage.outside = dataclasses.replace(stage.outside, wall_s=1_800_000_060)
-    third = stage.loop.document
-    assert third is not None
-    later = stage.write(following(third)).document
-    assert (later.revision, later.voters_since) == (1_800_000_060, first.voters_since)
+    assert stage.write(following(theirs)).document.revision == theirs.revision + 1 + REVISIONS_SKIPPED
 
 
 def test_a_plan_that_breaks_succession_is_a_bug() -> None:

@@ -50,13 +50,16 @@ class Timelines(Checker):
         self.data_lost(self.checks.nodes[node])
 
     def written(self, old: Topology | None, new: Topology) -> None:
-        """Nor does a candidate; and no number is claimed that another node got by hand, for its followers have it too."""
+        """Nor does a writer; and no number is claimed that another node got by hand, for its followers have it too.
+
+        A candidate may be promoted by hand after its promise, before anybody can know: it refuses the order, and is no writer.
+        """
         for record in new.timelines:
             if record.timeline not in self._claims:
                 self._claims[record.timeline] = record.node
                 self._check_number_is_free(record.timeline, record.node)
-        if new.candidate is not None and (old is None or old.candidate is None):
-            self._compare(self.checks.nodes[new.candidate.node])
+        if new.writer is not None and (old is None or old.writer is None):
+            self._compare(self.checks.nodes[new.writer])
 
     def _check_number_is_free(self, timeline: int, claimant: str) -> None:
         taken = {node for node, number, _ in self._by_hand if number == timeline} - {claimant}
