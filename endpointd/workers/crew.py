@@ -21,6 +21,7 @@ import msgspec
 
 from daemonkit.logs import get_logger
 from daemonkit.processes import PinnedProcess, ProcessRecord, ended
+from daemonkit.racing import first_of
 from endpointd.routing.switchboard import Switchboard
 from endpointd.takeover.words import Standing
 from endpointd.workers.ledger import Ledger
@@ -35,6 +36,8 @@ START_S = 60.0
 """For the first word; modules may come from a slow disk."""
 SILENCE_S = 10.0
 """A worker that says nothing for so long stands still; it says something each second."""
+ROUND_S = 1.0
+"""Silence is counted by our own rounds: that the machine stood still, or the main process, is held against nobody."""
 ANSWER_S = 2.0
 END_S = 9.0
 """For a worker that was told to stop: its sessions drain. Whoever stops the main process waits longer (tests/test_timing)."""
@@ -64,6 +67,8 @@ class _Worker:
         self.standing: Standing | None = None
         self.others: Others | None = None
         """What it was told last."""
+        self.silent_s = 0.0
+        """For how long we have heard nothing although we listened."""
 
 
 class Crew:
@@ -237,11 +242,8 @@ class Crew:
         record = ProcessRecord(name="worker", pid=worker.child.pid, start_ticks=0, boot_id="", command=())
         with PinnedProcess(record, pidfd) as process:
             try:
-                async with asyncio.timeout(START_S) as patience:
-                    async for said in worker.line.hear():
-                        patience.reschedule(asyncio.get_running_loop().time() + SILENCE_S)
-                        self._hear(worker, said)
-            except (TimeoutError, LineLost) as error:
+                await first_of(self._listen(worker), self._lose_patience(worker))
+            except LineLost as error:
                 self._log.error(
                     "a worker stands still and is ended", worker=worker.number, its_pid=process.record.pid, reason=str(error)
                 )
@@ -256,6 +258,19 @@ class Crew:
             process.send(signal.SIGKILL)
             await ended(process)
         return worker.child.wait()
+
+    async def _listen(self, worker: _Worker) -> None:
+        """Hear *worker* until its line ends. Raises LineLost."""
+        async for said in worker.line.hear():
+            worker.silent_s = 0.0
+            self._hear(worker, said)
+
+    async def _lose_patience(self, worker: _Worker) -> None:
+        """Raise LineLost when *worker* has said nothing for too long."""
+        while worker.silent_s < (START_S if worker.standing is None else SILENCE_S):
+            await asyncio.sleep(ROUND_S)
+            worker.silent_s += ROUND_S
+        raise LineLost(f"it has said nothing for {worker.silent_s:g} s")
 
     def _hear(self, worker: _Worker, said: FromWorker) -> None:
         match said:

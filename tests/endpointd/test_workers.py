@@ -19,6 +19,7 @@ from aiohttp import web
 from cluster_manager.proxies.feed import Feed
 from daemonkit.httpserver import HttpServer, needs
 from daemonkit.principals import Scope, verifier_of
+from endpointd.workers.crew import SILENCE_S
 from pgtopology.epoch import Epoch
 from testkit.feedserver import TOKEN
 from tests.endpointd.conftest import Servers
@@ -233,6 +234,22 @@ async def test_a_worker_that_stands_still_keeps_the_manager_waiting_and_is_ended
         with pytest.raises(psycopg.OperationalError):
             await value(session)
         await mine.close()
+
+
+async def test_a_main_process_that_stood_still_holds_it_against_nobody(start: Start) -> None:
+    async with start() as scene:
+        session, worker = await scene.at_worker(), scene.worker
+        backend = await value(session)
+        os.kill(scene.main, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(SILENCE_S + 1)  # as a machine that is paused, whose clock goes on
+        finally:
+            os.kill(scene.main, signal.SIGCONT)
+        await scene.proxy.wait_for_health(status="serving")
+        await (await scene.connect()).close()
+        assert await value(session) == backend
+        assert scene.worker == worker
+        await session.close()
 
 
 async def test_a_cancel_request_that_one_accepts_reaches_the_session_of_the_other(start: Start) -> None:
