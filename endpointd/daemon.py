@@ -10,6 +10,7 @@ import resource
 import socket
 import sys
 from collections.abc import Coroutine, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from daemonkit.descriptors import FOR_STRANGERS_LESS, allow_descriptors
@@ -19,6 +20,7 @@ from daemonkit.principals import accepted_tokens
 from daemonkit.program import Daemon, Running
 from daemonkit.racing import first_of
 from daemonkit.secrets import read_secret
+from daemonkit.settings import load_settings
 from endpointd import metrics
 from endpointd.admin import routes
 from endpointd.entrances import Entrances, ListenError, claim
@@ -28,7 +30,7 @@ from endpointd.routing.switchboard import Switchboard
 from endpointd.service import Service, let_end
 from endpointd.session.places import OwnPlaces
 from endpointd.session.quota import Quota
-from endpointd.settings import Settings, limits_of_process, needs_restart, processes_of, read_settings
+from endpointd.settings import Settings, in_force, limits_of_process, needs_restart, processes_of, read_settings
 from endpointd.takeover.incumbent import Incumbent
 from endpointd.takeover.predecessor import Predecessor, TakeoverError, meet
 from endpointd.wire.identity import CertificateError
@@ -36,6 +38,16 @@ from endpointd.wire.keeper import TlsKeeper
 from endpointd.worker import serve_as_worker
 from endpointd.workers.crew import Crew
 from endpointd.workers.ledger import Ledger
+from endpointd.workers.membership import lent_settings
+
+
+def read(config: Path) -> Settings:
+    """Return the settings in *config*; in a worker, what its main process goes by, whatever stands there by now.
+
+    Raises SettingsError.
+    """
+    lent = lent_settings()
+    return load_settings(lent, Settings) if lent is not None else read_settings(config)
 
 
 def prepare(settings: Settings) -> TlsKeeper:
@@ -92,7 +104,7 @@ async def _serve(
     cache = document_cache(settings.proxy.cache)
     quota = Quota()
     places = OwnPlaces(quota, lambda: board.limits, lambda: crew.freed())
-    crew = Crew(processes - 1, proxy.config, Ledger(quota), board, lambda: places.is_full)
+    crew = Crew(processes - 1, proxy.config, settings, Ledger(quota), board, lambda: places.is_full)
     async with asyncio.TaskGroup() as group:
         service = Service(proxy, tls, board, places, cache, group, processes=processes)
         gathered = Gathered(service.roster, crew)
@@ -118,10 +130,12 @@ async def _serve(
         tasks = [keeping, *(group.create_task(work) for work in background)]
 
         def take_up(new: Settings) -> dict[str, object]:
-            service.take_up(new)
-            server.set_verifiers(accepted_tokens(new.http.token_file, new.http.verifiers_file))
-            _allow_files(new)
-            crew.reload()
+            held = in_force(settings, new)
+            verifiers = accepted_tokens(new.http.token_file, new.http.verifiers_file)
+            service.take_up(held)
+            server.set_verifiers(verifiers)
+            _allow_files(held)
+            crew.reload(held)
             late = needs_restart(settings, new)
             return {"needs_restart": ", ".join(late)} if late else {}
 
@@ -187,7 +201,7 @@ PROXY = Daemon(
     name="endpointd",
     description="The proxy of a PostgreSQL cluster.",
     log_name=lambda settings: settings.proxy.name,
-    read=read_settings,
+    read=read,
     prepare=prepare,
     check=check,
     serve=serve,

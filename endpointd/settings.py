@@ -319,28 +319,30 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
 
 
-def needs_restart(old: Settings, new: Settings) -> tuple[str, ...]:
-    """Return the tables in which *new* differs from *old* in what is read at the start only."""
-    same = msgspec.structs.replace(
-        new,
-        limits=old.limits,
-        clients=old.clients,
-        tls=old.tls,
-        servers=old.servers,
-        logs=old.logs,
-        writer=_until_restart(old.writer, new.writer),
-        reader=_until_restart(
-            old.reader, msgspec.structs.replace(new.reader, fallback_to_writer=old.reader.fallback_to_writer)
-        ),
-        instances=tuple(map(_until_restart, old.instances, new.instances))
-        if len(new.instances) == len(old.instances)
-        else new.instances,
-    )
-    return tuple(f"[{name}]" for name in Settings.__struct_fields__ if getattr(same, name) != getattr(old, name))
-
-
-def _until_restart(old: E, new: E) -> E:
-    """Return *new* as far as an endpoint takes it up at a restart only."""
+def in_force(begun: Settings, new: Settings) -> Settings:
+    """Return what a process goes by that has *begun* with other settings and has read *new*: some wait for a restart."""
+    doors = {instance.node: instance for instance in new.instances}
     return msgspec.structs.replace(
-        new, rules=old.rules, client_address=old.client_address, proxy_protocol_from=old.proxy_protocol_from
+        begun,
+        limits=new.limits,
+        clients=new.clients,
+        tls=new.tls,
+        servers=new.servers,
+        logs=new.logs,
+        writer=_taken_up(begun.writer, new.writer),
+        reader=msgspec.structs.replace(_taken_up(begun.reader, new.reader), fallback_to_writer=new.reader.fallback_to_writer),
+        instances=tuple(_taken_up(each, doors.get(each.node, each)) for each in begun.instances),
+    )
+
+
+def needs_restart(begun: Settings, new: Settings) -> tuple[str, ...]:
+    """Return the tables of *new* in which something waits for a restart of a process that has *begun* with other settings."""
+    held = in_force(begun, new)
+    return tuple(f"[{name}]" for name in Settings.__struct_fields__ if getattr(held, name) != getattr(new, name))
+
+
+def _taken_up(begun: E, new: E) -> E:
+    """Return *begun* with what an endpoint takes up of *new* at once."""
+    return msgspec.structs.replace(
+        begun, rules=new.rules, client_address=new.client_address, proxy_protocol_from=new.proxy_protocol_from
     )

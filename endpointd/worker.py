@@ -23,7 +23,7 @@ from endpointd.takeover.incumbent import Incumbent
 from endpointd.takeover.words import Standing
 from endpointd.wire.keeper import TlsKeeper
 from endpointd.workers.gathering import families_of
-from endpointd.workers.membership import join, take_hands
+from endpointd.workers.membership import join, lent_settings, read_hands
 from endpointd.workers.words import Asked, Turn
 
 
@@ -64,8 +64,11 @@ class _Hand:
             case "end":
                 self.over.set()
 
-    def reload(self) -> None:
-        """Read the settings anew."""
+    def reload(self, settings: str) -> None:
+        """Go by *settings*, as a file would say them."""
+        lent = lent_settings()
+        assert lent is not None, "the main process lends them to each worker"
+        lent.write_text(settings, encoding="utf-8")
         self._life.reload()
 
     def let_go(self) -> None:
@@ -90,7 +93,7 @@ class _Hand:
 async def serve_as_worker(proxy: Running[Settings], tls: TlsKeeper, number: int) -> None:
     """Be the worker with this *number*, from 1, until told to stop, or the main process has gone."""
     settings, life = proxy.settings, proxy.life
-    hands = take_hands()
+    hands = read_hands()
     proxy.log_under(f"{settings.proxy.name}.worker-{number}")
     board = Switchboard(limits_of_process(settings.limits, hands.processes))
     membership, sockets = await join(hands, board)

@@ -22,7 +22,9 @@ import msgspec
 from daemonkit.logs import get_logger
 from daemonkit.processes import PinnedProcess, ProcessRecord, ended
 from daemonkit.racing import first_of
+from daemonkit.toml import to_toml
 from endpointd.routing.switchboard import Switchboard
+from endpointd.settings import Settings
 from endpointd.takeover.words import Standing
 from endpointd.workers.ledger import Ledger
 from endpointd.workers.line import Line, LineLost
@@ -51,6 +53,8 @@ class Hands(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker is lent: numbers of open descriptors."""
 
     line: int
+    settings: int
+    """A file in memory of the worker's own: what the main process goes by, whatever stands in the settings file by now."""
     sockets: dict[str, list[int]]
     """Those that are listened on, by purpose."""
     processes: int
@@ -74,10 +78,19 @@ class _Worker:
 class Crew:
     """All workers of this process; there may be none."""
 
-    def __init__(self, count: int, config: Path, ledger: Ledger, board: Switchboard, is_full: Callable[[], bool]) -> None:
-        """*count*: of workers, beside this process."""
+    def __init__(
+        self,
+        count: int,
+        config: Path,
+        settings: Settings,
+        ledger: Ledger,
+        board: Switchboard,
+        is_full: Callable[[], bool],
+    ) -> None:
+        """*count*: of workers, beside this process; by *config* they are known, by *settings* they go."""
         self._count = count
         self._config = config
+        self._settings = to_toml(settings)
         self._ledger = ledger
         self._board = board
         self._is_full = is_full
@@ -130,10 +143,11 @@ class Crew:
         self._is_over.set()
         self._say_turn(Turn(do="drain", main_pid=os.getpid()))
 
-    def reload(self) -> None:
-        """Have them read their settings anew."""
+    def reload(self, settings: Settings) -> None:
+        """Have them go by *settings*, and whoever is started from now on."""
+        self._settings = to_toml(settings)
         for worker in self._workers.values():
-            self._say(worker, Reload())
+            self._say(worker, Reload(settings=self._settings))
 
     def freed(self) -> None:
         """A place is free again: who said that there is none is to know at once."""
@@ -223,18 +237,22 @@ class Crew:
     def _spawn(
         self, number: int, line: socket.socket, sockets: Mapping[str, Sequence[socket.socket]]
     ) -> subprocess.Popen[bytes]:
-        hands = Hands(
-            line=line.fileno(),
-            sockets={purpose: [each.fileno() for each in some] for purpose, some in sockets.items()},
-            processes=self._count + 1,
-        )
-        environment = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_WORKERS}
-        return subprocess.Popen(
-            (sys.executable, "-P", "-m", "endpointd.daemon", "--config", str(self._config), "--worker", str(number)),
-            env=environment | {HANDS: msgspec.json.encode(hands).decode()},
-            stdin=subprocess.DEVNULL,
-            pass_fds=(hands.line, *(each for some in hands.sockets.values() for each in some)),
-        )
+        with os.fdopen(os.memfd_create("settings"), "w", encoding="utf-8") as settings:
+            settings.write(self._settings)
+            settings.flush()
+            hands = Hands(
+                line=line.fileno(),
+                settings=settings.fileno(),
+                sockets={purpose: [each.fileno() for each in some] for purpose, some in sockets.items()},
+                processes=self._count + 1,
+            )
+            environment = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_WORKERS}
+            return subprocess.Popen(
+                (sys.executable, "-P", "-m", "endpointd.daemon", "--config", str(self._config), "--worker", str(number)),
+                env=environment | {HANDS: msgspec.json.encode(hands).decode()},
+                stdin=subprocess.DEVNULL,
+                pass_fds=(hands.line, hands.settings, *(each for some in hands.sockets.values() for each in some)),
+            )
 
     async def _live(self, worker: _Worker) -> int:
         """Hear a worker until it has ended, and return its exit status."""

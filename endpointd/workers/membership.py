@@ -9,6 +9,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -36,8 +37,8 @@ class Obedient(Protocol):
         """Do what *turn* says from now on."""
         ...
 
-    def reload(self) -> None:
-        """Read the settings anew."""
+    def reload(self, settings: str) -> None:
+        """Go by *settings*, as a file would say them."""
         ...
 
     def answer(self, asked: Asked) -> Awaitable[bytes]:
@@ -92,7 +93,7 @@ class Membership:
                         case Turn():
                             rest.take_turn(said)
                         case Reload():
-                            rest.reload()
+                            rest.reload(said.settings)
                         case Asked():
                             group.create_task(self._answer(rest, said))
             except LineLost as error:
@@ -120,9 +121,14 @@ class Membership:
             await asyncio.sleep(TELL_EVERY_S)
 
 
-def take_hands() -> Hands:
+def read_hands() -> Hands:
     """Return what this worker was lent by the process that started it. Raises ValueError if nobody did."""
-    return msgspec.json.decode(os.environ.pop(HANDS, ""), type=Hands)
+    return msgspec.json.decode(os.environ.get(HANDS, ""), type=Hands)
+
+
+def lent_settings() -> Path | None:
+    """Return where a worker finds its settings; None if this process is none."""
+    return Path(f"/proc/self/fd/{read_hands().settings}") if HANDS in os.environ else None
 
 
 async def join(hands: Hands, board: Switchboard) -> tuple[Membership, Mapping[str, list[socket.socket]]]:

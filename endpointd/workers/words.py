@@ -64,7 +64,10 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Reload(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """The main process: read the settings anew. No signal, which would end a worker that has just begun."""
+    """The main process: go by other settings. No signal, which would end a worker that has just begun."""
+
+    settings: str
+    """What the main process goes by now, as a file would say it."""
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True, tag=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,20 @@ from prometheus_client.parser import text_string_to_metric_families
 from endpointd.gathered import FamiliesCollector
 from endpointd.routing.switchboard import Switchboard
 from endpointd.session.quota import Place, Quota
-from endpointd.settings import LimitSettings, limits_of_process
+from endpointd.settings import (
+    FeedSettings,
+    HttpSettings,
+    InstanceSettings,
+    LimitSettings,
+    NodedSettings,
+    ProxySettings,
+    ReaderSettings,
+    Settings,
+    WriterSettings,
+    in_force,
+    limits_of_process,
+    needs_restart,
+)
 from endpointd.takeover.words import Standing
 from endpointd.workers.gathering import families_of, gather
 from endpointd.workers.ledger import Ledger
@@ -84,6 +98,31 @@ def test_what_strangers_and_logins_may_take_is_shared_out_and_the_rest_is_counte
     assert limits_of_process(whole, 1) == whole
 
 
+def test_what_waits_for_a_restart_is_not_gone_by_before() -> None:
+    def settings(*instances: InstanceSettings, sessions_max: int = 10, host: str = "127.0.0.1") -> Settings:
+        return Settings(
+            proxy=ProxySettings(name="p", cache=Path("/c")),
+            feed=FeedSettings(urls=("http://127.0.0.1:1",), token_file=Path("/t")),
+            nodeds=NodedSettings(token_file=Path("/t")),
+            writer=WriterSettings(port=1, host=host),
+            reader=ReaderSettings(port=2),
+            instances=instances,
+            limits=LimitSettings(sessions_max=sessions_max),
+            http=HttpSettings(port=3),
+        )
+
+    rules = ("host all all all reject",)
+    n1, n2 = InstanceSettings(node="n1", port=4), InstanceSettings(node="n2", port=5)
+    begun = settings(n1, n2)
+    strict = InstanceSettings(node="n2", port=5, rules=rules)
+    assert in_force(begun, settings(n1, strict, sessions_max=5)) == settings(n1, strict, sessions_max=5)
+    # A door that is not there any more keeps its own rules, those of no other: it stays open until the restart.
+    changed = settings(strict, sessions_max=5, host="0.0.0.0")  # noqa: S104 - nothing listens
+    assert in_force(begun, changed) == settings(n1, strict, sessions_max=5)
+    assert needs_restart(begun, changed) == ("[writer]", "[instances]")
+    assert needs_restart(begun, settings(n1, strict, sessions_max=5)) == ()
+
+
 def test_several_answers_to_metrics_are_one() -> None:
     def process(seconds: float, epoch: int, age: float) -> bytes:
         registry = CollectorRegistry()
@@ -124,8 +163,8 @@ class Worker:
     def take_turn(self, turn: Turn) -> None:
         self.turns.append(turn.do)
 
-    def reload(self) -> None:
-        self.turns.append("reload")
+    def reload(self, settings: str) -> None:
+        self.turns.append(settings)
 
     def answer(self, asked: Asked) -> Awaitable[bytes]:
         async def answer() -> bytes:
@@ -158,7 +197,7 @@ async def test_a_worker_asks_for_places_and_does_what_it_is_told_until_the_line_
         assert membership.take(2, "u", "d", told.append) is Place.ASKED
         assert membership.take(4, "u", "d", told.append) is Place.ASKED
         main.say(Turn(do="accept"))
-        main.say(Reload())
+        main.say(Reload(settings="reload"))
         main.say(Others(load={"n2": 1}, is_full=True))
         main.say(Asked(id=9, what="metrics"))
         while len(told) < 2 or not membership.is_full or not any(isinstance(one, Told) for one in heard):

@@ -22,6 +22,7 @@ from daemonkit.principals import Scope, verifier_of
 from endpointd.workers.crew import SILENCE_S
 from pgtopology.epoch import Epoch
 from testkit.feedserver import TOKEN
+from testkit.ports import free_port
 from tests.endpointd.conftest import Servers
 from tests.endpointd.proxies import Proxy, proxy, successor
 
@@ -307,6 +308,27 @@ async def test_a_takeover_relieves_all_of_them_and_each_ends_after_its_sessions(
             await mine.close()
             async with asyncio.timeout(SETTLES_S):
                 assert await scene.proxy.process.wait() == 0
+
+
+async def test_a_worker_that_is_started_again_goes_by_what_its_main_process_goes_by(start: Start) -> None:
+    async with start("per_user_max = 3") as scene:
+        door = f'[[instances]]\nnode = "n2"\nport = {free_port()}\n[limits]'
+        for number, change in enumerate(
+            (("per_user_max = 3", "per_user_max = 1"), ("[limits]", door), (door, "[limits]\nodd = 1"))
+        ):
+            scene.proxy.reload(change)
+            await scene.said("settings read anew" if number < 2 else "reload failed", (2, 4, 1)[number])
+            killed = scene.worker
+            os.kill(killed, signal.SIGKILL)
+            await scene.said("endpoint open", 4 + 2 * (number + 1))
+            await scene.wait_for_worker(other_than=killed)
+            session = await scene.at_worker()
+            with pytest.raises(psycopg.OperationalError, match="too many connections for role"):
+                await scene.at_main()
+            await session.close()
+            await until(lambda: [one.sessions for one in scene.feed.proxies()] == [0], "all have left")
+        assert "exit_status=-9" in scene.proxy.log.read_text()
+        assert "exit_status=1" not in scene.proxy.log.read_text()
 
 
 async def test_settings_are_read_anew_by_all_and_a_stop_ends_all(start: Start) -> None:
