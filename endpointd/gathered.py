@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 
 import msgspec
@@ -11,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from endpointd.roster import Roster
 from endpointd.workers.crew import Crew
-from endpointd.workers.gathering import Family, families_of, gather
+from endpointd.workers.gathering import Family, Tally, families_of
 from endpointd.workers.words import Asked
 from pgtopology.sessions import SessionFilter, SessionView
 
@@ -36,17 +37,19 @@ class Gathered:
     def __init__(self, roster: Roster, crew: Crew) -> None:
         self._roster = roster
         self._crew = crew
+        self._tally = Tally()
 
     async def metrics(self) -> bytes:
         """Return the answer to GET /metrics."""
-        bodies = await self._crew.ask(Asked(id=0, what="metrics"))
-        metrics = gather([families_of(REGISTRY.collect()), *(_families.decode(body) for body in bodies)])
-        return generate_latest(FamiliesCollector(metrics))
+        self._tally.note(os.getpid(), families_of(REGISTRY.collect()))
+        for pid, body in (await self._crew.ask(Asked(id=0, what="metrics"))).items():
+            self._tally.note(pid, _families.decode(body))
+        return generate_latest(FamiliesCollector(self._tally.gather((os.getpid(), *self._crew.pids))))
 
     async def sessions(self, after: int, most: int) -> list[SessionView]:
         """Return the first *most* sessions with numbers behind *after*."""
         views = await first_sessions(self._roster, after, most)
-        for body in await self._crew.ask(Asked(id=0, what="sessions", after=after, most=most)):
+        for body in (await self._crew.ask(Asked(id=0, what="sessions", after=after, most=most))).values():
             views += _views.decode(body)
         return sorted(views, key=lambda view: view.session)[:most]
 

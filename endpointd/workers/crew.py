@@ -168,20 +168,24 @@ class Crew:
                 worker.child.kill()
             await asyncio.wait(late, timeout=END_S)
 
-    async def ask(self, what: Asked) -> list[bytes]:
-        """Return what each worker answers to *what*; one that does not is left out."""
-        waiting: list[asyncio.Future[bytes]] = []
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Of the workers."""
+        return tuple(worker.child.pid for worker in self._workers.values())
+
+    async def ask(self, what: Asked) -> dict[int, bytes]:
+        """Return what each worker answers to *what*, by its pid; one that does not is left out."""
+        waiting: dict[int, asyncio.Future[bytes]] = {}
         ids: list[int] = []
         for worker in list(self._workers.values()):
             asked = msgspec.structs.replace(what, id=next(self._ids))
             ids.append(asked.id)
-            waiting.append(asyncio.get_running_loop().create_future())
-            self._asked[asked.id] = waiting[-1]
+            self._asked[asked.id] = waiting[worker.child.pid] = asyncio.get_running_loop().create_future()
             self._say(worker, asked)
         try:
             if waiting:
-                await asyncio.wait(waiting, timeout=ANSWER_S)
-            return [one.result() for one in waiting if one.done()]
+                await asyncio.wait(waiting.values(), timeout=ANSWER_S)
+            return {pid: one.result() for pid, one in waiting.items() if one.done()}
         finally:
             for each in ids:
                 self._asked.pop(each, None)

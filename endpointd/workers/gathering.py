@@ -7,7 +7,7 @@ knows it, because that is what an operator must see.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import msgspec
 from prometheus_client.core import Metric
@@ -29,6 +29,7 @@ _WORST: dict[str, Callable[[float, float], float]] = {
     "python_info": max,
 }
 """Of the metrics that are no sums."""
+_COUNTS = ("counter", "histogram", "summary")
 
 
 class Family(msgspec.Struct, frozen=True):
@@ -67,6 +68,26 @@ def gather(processes: Sequence[Iterable[Family]]) -> list[Metric]:
         metric.samples = [Sample(sample, dict(labels), value) for (sample, labels), value in values[name].items()]
         metrics.append(metric)
     return metrics
+
+
+class Tally:
+    """What each process has told last: a counter must not fall when one of them has ended, or does not answer in time."""
+
+    def __init__(self) -> None:
+        self._last: dict[int, tuple[Family, ...]] = {}
+        self._ended: tuple[Family, ...] = ()
+        """The counts of those that have ended."""
+
+    def note(self, process: int, families: tuple[Family, ...]) -> None:
+        """*process* tells *families*."""
+        self._last[process] = families
+
+    def gather(self, alive: Collection[int]) -> list[Metric]:
+        """Return the metrics of all processes together, of which those *alive* are."""
+        for process in [each for each in self._last if each not in alive]:
+            counts = tuple(family for family in self._last.pop(process) if family.type in _COUNTS)
+            self._ended = families_of(gather([self._ended, counts]))
+        return gather([*self._last.values(), self._ended])
 
 
 def _join(family: str, sample: str) -> Callable[[float, float], float]:

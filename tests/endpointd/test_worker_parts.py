@@ -31,7 +31,7 @@ from endpointd.settings import (
     needs_restart,
 )
 from endpointd.takeover.words import Standing
-from endpointd.workers.gathering import families_of, gather
+from endpointd.workers.gathering import Family, Tally, families_of, gather
 from endpointd.workers.ledger import Ledger
 from endpointd.workers.line import Line, LineLost
 from endpointd.workers.membership import Membership
@@ -149,6 +149,30 @@ def test_several_answers_to_metrics_are_one() -> None:
     assert found["endpointd_feed_age_seconds",] == float("inf")
     assert (found["took_seconds_count",], found["took_seconds_sum",]) == (2, 3.5)
     assert (found["took_seconds_bucket", "1.0"], found["took_seconds_bucket", "5.0"]) == (1, 2)
+
+
+def test_no_counter_falls_when_a_process_ends_or_answers_late() -> None:
+    def told(sessions: int) -> tuple[Family, ...]:
+        registry = CollectorRegistry()
+        Counter("opened", "How many.", ["node"], registry=registry).labels("n1").inc(sessions)
+        Gauge("open", "How many.", registry=registry).set(sessions)
+        Histogram("took_seconds", "How long.", buckets=(1,), registry=registry).observe(sessions)
+        return families_of(registry.collect())
+
+    def total(*alive: int) -> tuple[float, float, float]:
+        samples = {each.name: each.value for metric in tally.gather(alive) for each in metric.samples}
+        return samples["opened_total"], samples["took_seconds_count"], samples["open"]
+
+    tally = Tally()
+    for process, sessions in ((1, 5), (2, 3), (3, 2)):
+        tally.note(process, told(sessions))
+    assert total(1, 2, 3) == (10, 3, 10)
+    tally.note(1, told(6))
+    assert total(1, 2, 3) == (11, 3, 11)  # the others are late
+    assert total(1, 3) == (11, 3, 8)
+    tally.note(4, told(1))
+    assert total(1, 4) == (12, 4, 7)
+    assert total(1, 4) == (12, 4, 7)
 
 
 class Worker:

@@ -186,6 +186,7 @@ async def test_the_places_of_a_worker_that_dies_are_free_and_nobody_elses_sessio
         with pytest.raises(psycopg.OperationalError, match="too many connections"):
             await scene.connect()
         killed = scene.worker
+        assert await scene.proxy.metric("endpointd_sessions_opened_total", endpoint="writer", node="n1") == 4
         os.kill(killed, signal.SIGKILL)
         for one in lost:
             with pytest.raises(psycopg.OperationalError):
@@ -195,6 +196,8 @@ async def test_the_places_of_a_worker_that_dies_are_free_and_nobody_elses_sessio
             lambda: [path.name for path in scene.meeting.iterdir() if path.name.endswith(f".{killed}")] == [],
             "what it left behind is gone",
         )
+        assert await scene.proxy.metric("endpointd_sessions_opened_total", endpoint="writer", node="n1") == 4
+        assert await scene.proxy.metric("endpointd_sessions", endpoint="writer", node="n1") == 2
         again = [await scene.connect(), await scene.connect()]
         assert [await value(one) for one in mine] == backends
         await scene.said("endpoint open", 6)
