@@ -37,13 +37,22 @@ class Colleagues:
 
     async def cancel(self, packet: bytes) -> bool:
         """Have a cancel request carried out whose key is none of ours; return whether anybody knew it."""
-        answers = await self._ask_all(Order(do="cancel", pid=os.getpid(), version=VERSION, packet=packet))
-        return any(answer.found for answer in answers)
+        order, is_found = Order(do="cancel", pid=os.getpid(), version=VERSION, packet=packet), False
+        async with asyncio.TaskGroup() as group:
+            asked = [group.create_task(self._ask(path, order, None)) for path in self._paths()]
+            for answered in asyncio.as_completed(asked):
+                answer = await answered
+                if answer is not None and answer.found:
+                    is_found = True
+                    break  # one that stands still must not keep the client waiting
+            for each in asked:
+                each.cancel()
+        return is_found
 
     async def run(self) -> None:
         """Look at those that drain, for ever."""
         while self._path is not None:
-            answers = await self._ask_all(Order(do="look", pid=os.getpid(), version=VERSION), timeout_s=LOOK_S)
+            answers = await self._ask_all(Order(do="look", pid=os.getpid(), version=VERSION), LOOK_S)
             found = [answer.standing for answer in answers if answer.standing is not None]
             self.standings = tuple(sorted((one for one in found if one.is_draining), key=lambda one: one.pid))
             await asyncio.sleep(LOOK_EVERY_S)
@@ -64,7 +73,7 @@ class Colleagues:
             if name not in own and (name == path.name or (name.startswith(prefix) and name.removeprefix(prefix).isdecimal()))
         ]
 
-    async def _ask_all(self, order: Order, *, timeout_s: float | None = None) -> list[Answer]:
+    async def _ask_all(self, order: Order, timeout_s: float) -> list[Answer]:
         asked = [self._ask(path, order, timeout_s) for path in self._paths()]
         return [answer for answer in await asyncio.gather(*asked) if answer is not None]
 

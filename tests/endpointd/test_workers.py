@@ -256,21 +256,47 @@ async def test_a_main_process_that_stood_still_holds_it_against_nobody(start: St
         await session.close()
 
 
+async def sleep(session: Connection) -> str | None:
+    """Return how the sleep of *session* ends."""
+    with pytest.raises(psycopg.Error) as caught:
+        await session.execute("select pg_sleep(60)")
+    return caught.value.sqlstate
+
+
+async def until_asleep(session: Connection, watcher: Connection) -> None:
+    """Wait until the server of *session* is asleep."""
+    query = f"select count(*) from pg_stat_activity where pid = {session.info.backend_pid} and wait_event = 'PgSleep'"
+    async with asyncio.timeout(SETTLES_S):
+        while await value(watcher, query) != 1:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_process_that_stands_still_keeps_no_cancel_request_waiting_that_another_one_carries_out(start: Start) -> None:
+    async with start() as scene:
+        mine, theirs, still = await scene.at_main(), await scene.at_worker(), scene.worker
+        async with successor(scene.proxy) as second:
+            await scene.said("endpoint open", 8)
+            sleeping = asyncio.create_task(sleep(mine))
+            await until_asleep(mine, theirs)
+            (worker,) = children(second.process.pid)
+            os.kill(still, signal.SIGSTOP)
+            try:
+                await scene.without(worker, second.process.pid, lambda: mine.cancel_safe(timeout=20))
+            finally:
+                os.kill(still, signal.SIGCONT)
+            async with asyncio.timeout(SETTLES_S):
+                assert await sleeping == "57014"
+            assert await second.metric("endpointd_cancels_total", known="yes") == 1
+            await mine.close()
+            await theirs.close()
+
+
 async def test_a_cancel_request_that_one_accepts_reaches_the_session_of_the_other(start: Start) -> None:
     async with start() as scene:
         session = await scene.at_worker()
-
-        async def sleep() -> str | None:
-            with pytest.raises(psycopg.Error) as caught:
-                await session.execute("select pg_sleep(60)")
-            return caught.value.sqlstate
-
-        sleeping = asyncio.create_task(sleep())
+        sleeping = asyncio.create_task(sleep(session))
         watcher = await scene.at_main()
-        query = f"select count(*) from pg_stat_activity where pid = {session.info.backend_pid} and wait_event = 'PgSleep'"
-        async with asyncio.timeout(SETTLES_S):
-            while await value(watcher, query) != 1:
-                await asyncio.sleep(0.01)
+        await until_asleep(session, watcher)
         await scene.without(scene.worker, scene.main, lambda: session.cancel_safe(timeout=20))
         async with asyncio.timeout(SETTLES_S):
             assert await sleeping == "57014"
