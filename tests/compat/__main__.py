@@ -28,6 +28,7 @@ from tests.compat.score import ABSENT, Expectation, different, expectations, sco
 from tests.compat.server import Side, Way
 from tests.compat.stand import Stand, standing
 from tests.compat.suite import SUITES, Suite, choose
+from tests.compat.upstream import upstream
 from tests.versions import VersionError, programs
 
 OUT = Path("bench-reports")
@@ -61,7 +62,7 @@ def main() -> int:
     )
     parser.add_argument("--way", choices=list(Way), help="only this one: plaintext, TLS, or PgBouncer in the endpoint's place")
     parser.add_argument(
-        "--pg-bin", type=Path, metavar="DIR", help="PostgreSQL's programs for both ways (bundled; with TLS: a build)"
+        "--pg-bin", type=Path, metavar="DIR", help="PostgreSQL's programs (bundled; with TLS, and for its own tests: a build)"
     )
     parser.add_argument(
         "--repeats", type=int, choices=range(REPEATS_MAX + 1), default=3, metavar="N", help="of what differs (3)"
@@ -122,21 +123,28 @@ def run_way(way: Way, report: Report, options: Options) -> Report:
         else:
             wanted.append(suite)
     report.save(options.out)
-    if not wanted:
-        return report
+    for suites in ([each for each in wanted if each.upstream is None], [each for each in wanted if each.upstream is not None]):
+        if suites:
+            report = _on_one_cluster(suites, way, report, options)
+    return report
+
+
+def _on_one_cluster(suites: Sequence[Suite], way: Way, report: Report, options: Options) -> Report:
+    """Run *suites*, which want the same version of the server; PostgreSQL's own tests want theirs."""
+    theirs = upstream(suites[0]).major if suites[0].upstream is not None else None
     try:
-        tools = options.programs or programs(TLS_VERSION)
+        tools = programs(theirs) if theirs is not None else options.programs or programs(TLS_VERSION)
     except VersionError as error:
         tools = None
         if way is Way.TLS:
-            for suite in wanted:
+            for suite in suites:
                 report = report.with_(Missed(suite=suite.name, way=way, reason=f"no server that speaks TLS: {error}"))
             report.save(options.out)
             return report
     with tempfile.TemporaryDirectory(prefix="compat-") as name:
-        chosen = tools if way is Way.TLS else options.programs
+        chosen = tools if way is Way.TLS or theirs is not None else options.programs
         with standing(Path(name) / "cluster", way, chosen) as stand:
-            for suite in wanted:
+            for suite in suites:
                 report = report.with_(measure(suite, stand, way, tools, options))
                 report.save(options.out)
     return report
@@ -177,7 +185,8 @@ def measure(suite: Suite, stand: Stand, way: Way, tools: Path | None, options: O
         known=options.known,
     )
     options.say(f"{suite.name}, {way}: {found.same} of {found.tests} the same")
-    return Scored(score=found, server_version=stand.version, packages=fetching.installed(suite), date=today(), took_s=took_s)
+    packages = (f"PostgreSQL=={upstream(suite).release} {suite.upstream}",) if suite.upstream else fetching.installed(suite)
+    return Scored(score=found, server_version=stand.version, packages=packages, date=today(), took_s=took_s)
 
 
 if __name__ == "__main__":

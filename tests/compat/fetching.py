@@ -37,7 +37,7 @@ def python(packages: Sequence[str], cache: Path = CACHE) -> Path:
     """Return the Python that has *packages*, and pytest. Raises UnavailableError."""
     wanted = (*PYTEST, *packages)
     place = cache / f"python-{_digest(wanted)}"
-    _once(place, lambda new: _make_environment(new, wanted))
+    once(place, lambda new: _make_environment(new, wanted))
     return place / "bin" / "python"
 
 
@@ -47,7 +47,7 @@ def node_modules(packages: Sequence[str], cache: Path = CACHE) -> Path:
         if shutil.which(program) is None:
             raise UnavailableError(f"there is no {program}")
     place = cache / f"node-{_digest(packages)}"
-    _once(place, lambda new: _make_modules(new, packages))
+    once(place, lambda new: _make_modules(new, packages))
     return place / "node_modules"
 
 
@@ -76,7 +76,7 @@ def go_program(file: Path, cache: Path = CACHE) -> Path:
     """Return *file*, built with what its folder has in common, of Debian's packages alone. Raises UnavailableError."""
     parts = (file.with_name("observing.go"), file)
     place = cache / f"go-{_digest([part.read_text() for part in parts])}"
-    _once(place, lambda _: _go(f"a build of {file.name}", cache, "build", "-o", str(place / "program"), *map(str, parts)))
+    once(place, lambda _: _go(f"a build of {file.name}", cache, "build", "-o", str(place / "program"), *map(str, parts)))
     return place / "program"
 
 
@@ -84,19 +84,19 @@ def go_tests(package: str, cache: Path = CACHE) -> tuple[Path, Path]:
     """Return the program of a package's own tests, and where its source is. Raises UnavailableError."""
     folder = Path(GOPATH, "src", package)
     place = cache / f"go-{_digest([part.read_text() for part in sorted(folder.glob('*.go'))])}"
-    _once(place, lambda _: _go(f"the tests of {package}", cache, "test", "-c", "-o", str(place / "tests"), package))
+    once(place, lambda _: _go(f"the tests of {package}", cache, "test", "-c", "-o", str(place / "tests"), package))
     return place / "tests", folder
 
 
 def _go(what: str, cache: Path, *arguments: str) -> None:
     settings = {"GO111MODULE": "off", "GOPATH": GOPATH, "GOFLAGS": "", "CGO_ENABLED": "0", "GOCACHE": str(cache / "go-build")}
-    _run(what, ["go", *arguments], more=settings)
+    attempt(what, ["go", *arguments], more=settings)
 
 
 def java_program(file: Path, cache: Path = CACHE) -> list[str]:
     """Return the command that runs *file*. Raises UnavailableError."""
     place = cache / f"java-{_digest([file.read_text()])}"
-    _once(place, lambda new: _run(f"a build of {file.name}", ["javac", "-d", str(new), "-cp", JDBC, str(file)]))
+    once(place, lambda new: attempt(f"a build of {file.name}", ["javac", "-d", str(new), "-cp", JDBC, str(file)]))
     return ["java", "-cp", f"{place}:{JDBC}", file.stem]
 
 
@@ -104,7 +104,7 @@ def source(suite: Suite, cache: Path = CACHE) -> Path:
     """Return the unpacked source distribution. Raises UnavailableError."""
     assert suite.source is not None
     place = cache / f"source-{suite.source}"
-    _once(place, lambda new: _unpack(new, suite.source or ""))
+    once(place, lambda new: _unpack(new, suite.source or ""))
     return place
 
 
@@ -113,7 +113,7 @@ def _digest(requirements: Sequence[str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _once(place: Path, make: Callable[[Path], None]) -> None:
+def once(place: Path, make: Callable[[Path], object]) -> None:
     """Have *make* fill *place*, which is marked when it is whole; what was left half done is made anew."""
     mark = place / ".whole"
     if mark.exists():
@@ -125,15 +125,17 @@ def _once(place: Path, make: Callable[[Path], None]) -> None:
 
 
 def _make_environment(place: Path, requirements: Sequence[str]) -> None:
-    _run("a virtual environment", [sys.executable, "-m", "venv", str(place)])
+    attempt("a virtual environment", [sys.executable, "-m", "venv", str(place)])
     pip = [str(place / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    _run(", ".join(requirements), [*pip, "--only-binary=:all:", *requirements])
+    attempt(", ".join(requirements), [*pip, "--only-binary=:all:", *requirements])
 
 
 def _make_modules(place: Path, requirements: Sequence[str]) -> None:
     place.mkdir()
     (place / "package.json").write_text('{"private": true}\n')
-    _run(", ".join(requirements), ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", *requirements], cwd=place)
+    attempt(
+        ", ".join(requirements), ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", *requirements], cwd=place
+    )
 
 
 def _unpack(place: Path, requirement: str) -> None:
@@ -144,20 +146,26 @@ def _unpack(place: Path, requirement: str) -> None:
         project = requirement.partition("==")[0]
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
         searched = {"PATH": f"{folder}:{os.environ.get('PATH', os.defpath)}"}
-        _run(f"the source of {requirement}", [*pip, f"--no-binary={project}", "--dest", name, requirement], more=searched)
+        attempt(f"the source of {requirement}", [*pip, f"--no-binary={project}", "--dest", name, requirement], more=searched)
         (archive,) = folder.glob("*.tar.gz")
-        with tarfile.open(archive) as tar:
-            if hasattr(tarfile, "data_filter"):
-                tar.extractall(folder / "unpacked", filter="data")
-            else:  # Python before 3.11.4
-                tar.extractall(folder / "unpacked")  # noqa: S202 - a pinned release of a known package
+        unpack(archive, folder / "unpacked")
         (unpacked,) = (folder / "unpacked").iterdir()
         shutil.copytree(unpacked, place)
 
 
-def _run(what: str, command: list[str], *, cwd: Path | None = None, more: dict[str, str] | None = None) -> None:
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack a release of a known project, whatever it is compressed with."""
+    with tarfile.open(archive) as tar:
+        if hasattr(tarfile, "data_filter"):
+            tar.extractall(folder, filter="data")
+        else:  # Python before 3.11.4
+            tar.extractall(folder)  # noqa: S202 - its sum was checked by who fetched it
+
+
+def attempt(what: str, command: list[str], *, cwd: Path | None = None, more: dict[str, str] | None = None) -> str:
+    """Run *command*, which brings *what*, and return what it printed. Raises UnavailableError."""
     try:
-        subprocess.run(
+        done = subprocess.run(
             command, cwd=cwd, env={**os.environ, **(more or {})}, check=True, capture_output=True, text=True, timeout=TIMEOUT_S
         )
     except subprocess.CalledProcessError as error:
@@ -165,3 +173,4 @@ def _run(what: str, command: list[str], *, cwd: Path | None = None, more: dict[s
         raise UnavailableError(f"{what} cannot be had: {' '.join(said)[-300:]}") from error
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UnavailableError(f"{what} cannot be had: {error}") from error
+    return done.stdout

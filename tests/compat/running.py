@@ -17,6 +17,7 @@ from tests.compat import fetching
 from tests.compat.outcomes import Outcomes, printed, read
 from tests.compat.server import Server
 from tests.compat.suite import Suite
+from tests.compat.upstream import upstream
 
 HERE = Path(__file__).resolve().parent
 TEST_TIMEOUT_S = 120
@@ -79,6 +80,8 @@ def _command(suite: Suite) -> list[str]:
             return fetching.java_program(file)
         case _:
             pass
+    if suite.upstream is not None:
+        return [sys.executable, program, str(upstream(suite).root / suite.upstream)]
     built = ["=".join(map(str, fetching.go_tests(package))) for package in suite.go_packages]
     return [str(fetching.python(suite.packages)) if suite.packages else sys.executable, program, *built]
 

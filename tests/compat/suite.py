@@ -1,7 +1,8 @@
 """The suites: what each is, where it comes from, and how it is told which server to use.
 
-Versions are pinned, so that two scores can be compared.  Most packages ship no tests in what is installed, but these four do in
-their source distribution; for drivers that ship none anywhere there are programs of our own.
+Versions are pinned, so that two scores can be compared; what is Debian's is in the version that the machine has.  Most packages
+ship no tests in what is installed, but these four do in their source distribution; for drivers that ship none anywhere there
+are programs of our own.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ class Suite:
     """A file in programs/ (Python, Node, Go or Java), which prints a line per observation: its name, a tab, what was seen."""
     go_packages: tuple[str, ...] = ()
     """Whose own tests are run, by go_tests.py."""
+    upstream: str | None = None
+    """The folder of PostgreSQL's source with the tests that the program runs, on a server of that version."""
     extensions: tuple[str, ...] = ()
     """That must be in the database."""
     schemas: tuple[str, ...] = ()
@@ -88,6 +91,18 @@ def _sqlalchemy(driver: str, package: str) -> Suite:
         schemas=("test_schema", "test_schema_2"),
         arguments=lambda server: ("--dburi", server.uri(f"postgresql+{driver}")),
         deadline_s=2400.0,
+    )
+
+
+def _upstream(folder: str, database: str, about: str) -> Suite:
+    return Suite(
+        name=f"PostgreSQL {folder}",
+        about=about,
+        debian=("apt", "gcc", "libc6-dev"),
+        needs=("apt-get", "apt-cache", "apt-config", "gcc"),
+        program="upstream_tests.py",
+        upstream=f"src/test/{folder}",
+        database=database,
     )
 
 
@@ -195,6 +210,10 @@ SUITES = (
         packages=(POSTGRES_JS,),
         program="postgres_js.cjs",
     ),
+    _upstream(
+        "regress", "regression", "PostgreSQL's own regression tests, by its psql, file by file in their schedule's order"
+    ),
+    _upstream("isolation", "isolation_regression", "PostgreSQL's own isolation tests: several sessions, step by step"),
     _sqlalchemy("psycopg2", PSYCOPG2),
     _sqlalchemy("psycopg", PSYCOPG),
     _sqlalchemy("asyncpg", ASYNCPG),
