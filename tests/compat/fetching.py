@@ -36,7 +36,7 @@ class UnavailableError(Exception):
 def python(packages: Sequence[str], cache: Path = CACHE) -> Path:
     """Return the Python that has *packages*, and pytest. Raises UnavailableError."""
     wanted = (*PYTEST, *packages)
-    place = cache / f"python-{_digest(wanted)}"
+    place = cache / f"python-{digest(wanted)}"
     once(place, lambda new: _make_environment(new, wanted))
     return place / "bin" / "python"
 
@@ -46,7 +46,7 @@ def node_modules(packages: Sequence[str], cache: Path = CACHE) -> Path:
     for program in ("node", "npm"):
         if shutil.which(program) is None:
             raise UnavailableError(f"there is no {program}")
-    place = cache / f"node-{_digest(packages)}"
+    place = cache / f"node-{digest(packages)}"
     once(place, lambda new: _make_modules(new, packages))
     return place / "node_modules"
 
@@ -75,7 +75,7 @@ def installed(suite: Suite) -> tuple[str, ...]:
 def go_program(file: Path, cache: Path = CACHE) -> Path:
     """Return *file*, built with what its folder has in common, of Debian's packages alone. Raises UnavailableError."""
     parts = (file.with_name("observing.go"), file)
-    place = cache / f"go-{_digest([part.read_text() for part in parts])}"
+    place = cache / f"go-{digest([part.read_text() for part in parts])}"
     once(place, lambda _: _go(f"a build of {file.name}", cache, "build", "-o", str(place / "program"), *map(str, parts)))
     return place / "program"
 
@@ -83,7 +83,7 @@ def go_program(file: Path, cache: Path = CACHE) -> Path:
 def go_tests(package: str, cache: Path = CACHE) -> tuple[Path, Path]:
     """Return the program of a package's own tests, and where its source is. Raises UnavailableError."""
     folder = Path(GOPATH, "src", package)
-    place = cache / f"go-{_digest([part.read_text() for part in sorted(folder.glob('*.go'))])}"
+    place = cache / f"go-{digest([part.read_text() for part in sorted(folder.glob('*.go'))])}"
     once(place, lambda _: _go(f"the tests of {package}", cache, "test", "-c", "-o", str(place / "tests"), package))
     return place / "tests", folder
 
@@ -95,7 +95,7 @@ def _go(what: str, cache: Path, *arguments: str) -> None:
 
 def java_program(file: Path, cache: Path = CACHE) -> list[str]:
     """Return the command that runs *file*. Raises UnavailableError."""
-    place = cache / f"java-{_digest([file.read_text()])}"
+    place = cache / f"java-{digest([file.read_text()])}"
     once(place, lambda new: attempt(f"a build of {file.name}", ["javac", "-d", str(new), "-cp", JDBC, str(file)]))
     return ["java", "-cp", f"{place}:{JDBC}", file.stem]
 
@@ -108,7 +108,7 @@ def source(suite: Suite, cache: Path = CACHE) -> Path:
     return place
 
 
-def _digest(requirements: Sequence[str]) -> str:
+def digest(requirements: Sequence[str]) -> str:
     text = " ".join((sys.version.split()[0], *requirements))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -45,7 +45,7 @@ class Server:
             "PGSSLMODE": "require" if self.way is Way.TLS else "disable",
         }
 
-    def uri(self, scheme: str = "postgresql") -> str:
-        """Return it as a URI."""
-        tail = "?sslmode=require" if self.way is Way.TLS else ""
+    def uri(self, scheme: str = "postgresql", *, tls: str = "sslmode") -> str:
+        """Return it as a URI; *tls* is what the driver calls libpq's sslmode."""
+        tail = f"?{tls}=require" if self.way is Way.TLS else ""
         return f"{scheme}://{self.user}:{self.password}@{self.host}:{self.port}/{self.database}{tail}"

@@ -81,6 +81,7 @@ GOPATH = "/usr/share/gocode"
 
 
 def _sqlalchemy(driver: str, package: str) -> Suite:
+    tls = "ssl" if driver == "asyncpg" else "sslmode"
     return Suite(
         name=f"SQLAlchemy on {driver}",
         about=f"SQLAlchemy's dialect/postgresql and dialect/test_suite, on {driver}",
@@ -89,14 +90,14 @@ def _sqlalchemy(driver: str, package: str) -> Suite:
         tests=("test/dialect/postgresql", "test/dialect/test_suite.py"),
         extensions=("hstore", "citext"),
         schemas=("test_schema", "test_schema_2"),
-        arguments=lambda server: ("--dburi", server.uri(f"postgresql+{driver}")),
+        arguments=lambda server: ("--dburi", server.uri(f"postgresql+{driver}", tls=tls)),
         deadline_s=2400.0,
     )
 
 
-def _upstream(folder: str, database: str, about: str) -> Suite:
+def _upstream(folder: str, about: str, *, database: str) -> Suite:
     return Suite(
-        name=f"PostgreSQL {folder}",
+        name=f"PostgreSQL {folder.rpartition('/')[2]}",
         about=about,
         debian=("apt", "gcc", "libc6-dev"),
         needs=("apt-get", "apt-cache", "apt-config", "gcc"),
@@ -210,10 +211,9 @@ SUITES = (
         packages=(POSTGRES_JS,),
         program="postgres_js.cjs",
     ),
-    _upstream(
-        "regress", "regression", "PostgreSQL's own regression tests, by its psql, file by file in their schedule's order"
-    ),
-    _upstream("isolation", "isolation_regression", "PostgreSQL's own isolation tests: several sessions, step by step"),
+    _upstream("regress", "PostgreSQL's own regression tests, file by file in their order, by its psql", database="regression"),
+    _upstream("isolation", "PostgreSQL's own isolation tests: several sessions, step by step", database="isolation_regression"),
+    _upstream("modules/libpq_pipeline", "PostgreSQL's own tests of libpq's pipelines, message by message", database="compat"),
     _sqlalchemy("psycopg2", PSYCOPG2),
     _sqlalchemy("psycopg", PSYCOPG),
     _sqlalchemy("asyncpg", ASYNCPG),

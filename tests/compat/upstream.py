@@ -11,7 +11,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.compat.fetching import CACHE, UnavailableError, attempt, check, once, unpack
+from tests.compat.fetching import CACHE, UnavailableError, attempt, check, digest, once, unpack
 from tests.compat.suite import Suite
 from tests.versions import BUILDS, VersionError, programs
 
@@ -23,6 +23,11 @@ MODULES = {
     "contrib/spi/autoinc.c": (),
 }
 """What tests of regress load, and the macros that their makefiles define."""
+DRIVERS = {
+    "src/test/isolation": ("isolationtester.c", "specparse.c"),
+    "src/test/modules/libpq_pipeline": ("libpq_pipeline.c",),
+}
+"""The programs that run other tests: by their folder, of which files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +54,8 @@ def upstream(suite: Suite, cache: Path = CACHE) -> Upstream:
     once(place, fetch)
     (root,) = (each for each in place.iterdir() if UNPACKED.fullmatch(each.name))
     found = Upstream(root)
-    once(cache / f"postgresql-built-{found.release}", lambda new: _build(found, new))
+    how = digest([repr(MODULES), repr(DRIVERS)])
+    once(root / f"built-{how}", lambda new: _build(found, new))
     return found
 
 
@@ -116,7 +122,7 @@ def _listed(package: str, options: list[str]) -> list[str]:
 
 
 def _build(found: Upstream, mark: Path) -> None:
-    """Build beside the tests what they load, and their driver, against our pinned build of the same major version."""
+    """Build beside the tests what they load, and their drivers, against our pinned build of the same major version."""
     try:
         there = programs(found.major).parent
     except VersionError as error:
@@ -128,8 +134,9 @@ def _build(found: Upstream, mark: Path) -> None:
         target = found.root / "src/test/regress" / f"{source.stem}.so"
         made = ["gcc", "-w", "-O1", "-fPIC", "-shared", *macros, *headers, "-o", str(target), str(source)]
         attempt(f"a build of {source.name}", made)
-    folder = found.root / "src/test/isolation"
-    parts = [str(folder / name) for name in ("isolationtester.c", "specparse.c")]
     libraries = [f"-L{there}/lib", f"-Wl,-rpath,{there}/lib", "-lpq", "-lpgcommon", "-lpgport"]
-    made = ["gcc", "-w", "-O1", f"-I{folder}", *headers, "-o", str(folder / "isolationtester"), *parts, *libraries]
-    attempt("a build of isolationtester", made)
+    for folder, files in DRIVERS.items():
+        sources = [str(found.root / folder / file) for file in files]
+        target = sources[0].removesuffix(".c")
+        made = ["gcc", "-w", "-O1", f"-I{found.root / folder}", *headers, "-o", target, *sources, *libraries]
+        attempt(f"a build of {files[0]}", made)

@@ -1,7 +1,7 @@
-"""PostgreSQL's own tests, file by file in the order of their schedule, run as its pg_regress and pg_isolation_regress run them.
+"""PostgreSQL's own tests, run as its pg_regress, pg_isolation_regress and 001_libpq_pipeline.pl run them, one after another.
 
-The argument is src/test/regress or src/test/isolation, with what their tests need built beside them.  Of a file that printed
-what PostgreSQL's authors expect that is told; of any other a digest of what it printed.
+The argument is their folder in the source, with what they need built there.  Of a test that printed what PostgreSQL's authors
+expect that is told; of any other a digest of what it printed.  libpq_pipeline prints every message of its session.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,14 +32,18 @@ SETTINGS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """Which of the two it is."""
+class Test:
+    """One of them."""
 
-    schedule: str
-    given: str
-    """A file's place, by its name."""
+    name: str
     command: tuple[str, ...]
-    application: str
+    given: Path | None = None
+    """What is its input."""
+    application: str = ""
+    trace: Path | None = None
+    """What to look at, if it is not what it prints."""
+    expected: tuple[Path, ...] = ()
+    """Any of which will do; with none it has but to end well."""
 
 
 def main() -> int:
@@ -54,20 +59,41 @@ def main() -> int:
     database = variables["PGDATABASE"]
     for name, value in SETTINGS.items():
         subprocess.run([*psql, "-c", f"alter database {database} set {name} = '{value}'"], env=variables, check=True)
-    if tests.name == "isolation":
-        driver = (str(tests / "isolationtester"), f"dbname={database}")
-        kind = Kind("isolation_schedule", "specs/{}.spec", driver, "isolation")
-    else:
-        kind = Kind("parallel_schedule", "sql/{}.sql", (*psql, "-a", *VARIABLES), "pg_regress")
-    for name in scheduled((tests / kind.schedule).read_text()):
-        result = kept / f"{name}.out"
-        named = variables | {"PGAPPNAME": f"{kind.application}/{name}"}
-        if has_ended(kind.command, tests / kind.given.format(name), named, result):
-            seen = outcome(result.read_bytes(), expected(name, tests), (tests, place))
-        else:
-            seen = f"no end after {DEADLINE_S:g} s"
-        print(f"{name}\t{seen}", flush=True)
+    match tests.name:
+        case "isolation":
+            found = isolation(tests, database)
+        case "libpq_pipeline":
+            found = pipelines(tests, database, kept)
+        case _:
+            found = regression(tests, (*psql, "-a", *VARIABLES))
+    for test in found:
+        print(f"{test.name}\t{observe(test, variables, kept, (tests, place))}", flush=True)
     return 0
+
+
+def regression(tests: Path, psql: tuple[str, ...]) -> Iterator[Test]:
+    """Yield the tests of src/test/regress."""
+    for name in scheduled((tests / "parallel_schedule").read_text()):
+        yield Test(name, psql, tests / "sql" / f"{name}.sql", f"pg_regress/{name}", expected=alternatives(name, tests))
+
+
+def isolation(tests: Path, database: str) -> Iterator[Test]:
+    """Yield the tests of src/test/isolation."""
+    driver = (str(tests / "isolationtester"), f"dbname={database}")
+    for name in scheduled((tests / "isolation_schedule").read_text()):
+        yield Test(name, driver, tests / "specs" / f"{name}.spec", f"isolation/{name}", expected=alternatives(name, tests))
+
+
+def pipelines(tests: Path, database: str, kept: Path) -> Iterator[Test]:
+    """Yield the tests of src/test/modules/libpq_pipeline, with traces where their authors keep some."""
+    driver = (str(tests / "libpq_pipeline"), "-r", "700")
+    listed = subprocess.run([driver[0], "tests"], capture_output=True, text=True, check=True).stdout
+    for name in listed.split():
+        wanted, trace = tests / "traces" / f"{name}.trace", kept / f"{name}.trace"
+        if wanted.exists():
+            yield Test(name, (*driver, "-t", str(trace), name, f"dbname={database}"), trace=trace, expected=(wanted,))
+        else:
+            yield Test(name, (*driver, name, f"dbname={database}"))
 
 
 def scheduled(text: str) -> list[str]:
@@ -91,26 +117,36 @@ def environment(tests: Path, place: Path) -> dict[str, str]:
     }
 
 
-def has_ended(command: tuple[str, ...], given: Path, variables: dict[str, str], result: Path) -> bool:
-    """Run *command* on a file, and return whether it came to its end; *result* gets all it prints."""
-    with given.open("rb") as script, result.open("wb") as said:
+def alternatives(name: str, tests: Path) -> tuple[Path, ...]:
+    """Return the outputs that a file's authors expect: one, or one for each kind of machine."""
+    named = re.compile(rf"{re.escape(name)}(_\d)?\.out")
+    return tuple(file for file in (tests / "expected").iterdir() if named.fullmatch(file.name))
+
+
+def observe(test: Test, variables: dict[str, str], kept: Path, folders: tuple[Path, ...]) -> str:
+    """Run *test* and return what is told of it; its output goes to *kept*."""
+    said = kept / f"{test.name}.out"
+    with (test.given or Path(os.devnull)).open("rb") as script, said.open("wb") as output:
         try:
-            subprocess.run(
-                command, stdin=script, stdout=said, stderr=subprocess.STDOUT, env=variables, timeout=DEADLINE_S, check=False
+            done = subprocess.run(
+                test.command,
+                stdin=script,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=variables | ({"PGAPPNAME": test.application} if test.application else {}),
+                timeout=DEADLINE_S,
+                check=False,
             )
         except subprocess.TimeoutExpired:
-            return False
-    return True
-
-
-def expected(name: str, tests: Path) -> list[bytes]:
-    """Return what PostgreSQL's authors expect: one text, or one for each kind of machine."""
-    named = re.compile(rf"{re.escape(name)}(_\d)?\.out")
-    return [file.read_bytes() for file in (tests / "expected").iterdir() if named.fullmatch(file.name)]
+            return f"no end after {DEADLINE_S:g} s"
+    if test.given is None and done.returncode == 0 and test.trace is None:
+        return "as expected"
+    look_at = test.trace if test.trace is not None and done.returncode == 0 else said
+    return outcome(look_at.read_bytes(), [each.read_bytes() for each in test.expected], folders)
 
 
 def outcome(result: bytes, expected: list[bytes], folders: tuple[Path, ...]) -> str:
-    """Return what is told of a file's output; names of *folders* make no difference."""
+    """Return what is told of an output; names of *folders* make no difference."""
     if result in expected:
         return "as expected"
     for folder in folders:
