@@ -95,10 +95,11 @@ def _sqlalchemy(driver: str, package: str) -> Suite:
     )
 
 
-def _upstream(folder: str, about: str, *, database: str) -> Suite:
+def _upstream(folder: str, about: str, *, database: str, ways: tuple[Way, ...] = tuple(Way)) -> Suite:
     return Suite(
         name=f"PostgreSQL {folder.rpartition('/')[2]}",
         about=about,
+        ways=ways,
         debian=("apt", "gcc", "libc6-dev"),
         needs=("apt-get", "apt-cache", "apt-config", "gcc"),
         program="upstream_tests.py",
@@ -212,7 +213,12 @@ SUITES = (
         program="postgres_js.cjs",
     ),
     _upstream("regress", "PostgreSQL's own regression tests, file by file in their order, by its psql", database="regression"),
-    _upstream("isolation", "PostgreSQL's own isolation tests: several sessions, step by step", database="isolation_regression"),
+    _upstream(
+        "isolation",
+        "PostgreSQL's own isolation tests: several sessions, step by step",
+        database="isolation_regression",
+        ways=(Way.PLAIN, Way.TLS),  # who waits for whom is asked by the numbers of server processes, which PgBouncer makes up
+    ),
     _upstream("modules/libpq_pipeline", "PostgreSQL's own tests of libpq's pipelines, message by message", database="compat"),
     _sqlalchemy("psycopg2", PSYCOPG2),
     _sqlalchemy("psycopg", PSYCOPG),
