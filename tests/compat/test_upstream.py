@@ -46,6 +46,15 @@ def test_what_is_not_what_was_listed_is_not_taken(tmp_path: Path, monkeypatch: p
     assert not (tmp_path / "place").exists()
 
 
+@pytest.mark.skipif(not HAS_APT, reason="there is no apt")
+@pytest.mark.parametrize(("configured", "why"), [("", "names no source"), ("deb [trusted=yes] file:/nowhere ./\n", "/nowhere")])
+def test_who_cannot_be_served_is_told_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, configured: str, why: str) -> None:
+    _configure(tmp_path, {}, monkeypatch)
+    (tmp_path / "sources.list.d" / "here.list").write_text(configured)
+    with pytest.raises(UnavailableError, match=why):
+        fetch(tmp_path / "place")
+
+
 def _archive(folder: Path, version: str) -> Path:
     inside = folder / f"postgresql-{version}"
     inside.mkdir()

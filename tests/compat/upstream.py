@@ -70,7 +70,7 @@ def fetch(place: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         options = _configure(folder)
-        why = "the machine's packages name none"
+        why = "it names no source of it"
         for major in sorted(BUILDS, reverse=True):
             package = f"postgresql-{major}"
             for version in _listed(package, options):
@@ -83,7 +83,7 @@ def fetch(place: Path) -> None:
                 (archive,) = folder.glob("*.orig.tar.[bgx]z*")
                 unpack(archive, place)
                 return
-    raise UnavailableError(f"no source of PostgreSQL can be had from the machine's packages: {why}")
+    raise UnavailableError(f"no source of PostgreSQL can be had from where the machine's packages are: {why}")
 
 
 def _configure(folder: Path) -> list[str]:
@@ -102,6 +102,7 @@ def _configure(folder: Path) -> list[str]:
         "Dir::State": folder / "state",
         "Dir::State::lists": folder / "state" / "lists",
         "Dir::Cache": folder / "cache",
+        "APT::Update::Error-Mode": "any",
     }
     options = [part for name, value in settings.items() for part in ("-o", f"{name}={value}")]
     try:
