@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import itertools
 import os
+import re
 import signal
 import subprocess
 import time
@@ -51,6 +52,8 @@ RELIEF_S = 60.0
 """For a process that is to take over: it is started, and must learn what the one that serves knows."""
 COMPLAINT = "cannot serve"
 """The event of the line by which a daemon says why it ends (daemonkit.program)."""
+_REFUSAL = re.compile(r"[a-z_]+: ")
+"""How the line begins by which it refuses its settings (daemonkit.program)."""
 
 
 def find_program(layout: Layout, name: str) -> PinnedProcess | None:
@@ -259,9 +262,10 @@ class Program:
         self._is_relieving = True
         try:
             child, new = self._spawn()
-            if not await self._serves(new, ready):
+            why_not = await self._why_not_serving(new, ready)
+            if why_not is not None:
                 child.returncode = 0  # it is reaped as an orphan is
-                raise Failure(f"{self.name} {former.record.pid} serves on: {self._last_complaint()}")
+                raise Failure(f"{self.name} {former.record.pid} serves on: {why_not}")
             # By a descriptor of its own: the other one is watched by `live` until it hears of this.
             self.relieved.take(PinnedProcess(former.record, os.dup(former.fileno())))
             if self._child is not None:
@@ -275,13 +279,15 @@ class Program:
         finally:
             self._is_relieving = False
 
-    async def _serves(self, new: PinnedProcess, ready: Callable[[int], Coroutine[Any, Any, None]]) -> bool:
-        """Return whether *new* comes to serve; if not it is ended."""
-        if await first_of(ready(new.record.pid), ended(new), timeout_s=RELIEF_S) == 0:
-            return True
+    async def _why_not_serving(self, new: PinnedProcess, ready: Callable[[int], Coroutine[Any, Any, None]]) -> str | None:
+        """Return None when *new* has come to serve; else it is ended, and this is why it has not, as far as it has said."""
+        outcome = await first_of(ready(new.record.pid), ended(new), timeout_s=RELIEF_S)
+        if outcome == 0:
+            return None
         new.send(signal.SIGKILL)
         await ended(new)
-        return False
+        has_ended = "the new process has ended, see its log"
+        return self._last_complaint() or (has_ended if outcome == 1 else f"the new process did not serve within {RELIEF_S:g} s")
 
     async def _until_ended(self) -> None:
         """Return when the process has ended that is the program then: others may take its place meanwhile."""
@@ -295,8 +301,7 @@ class Program:
     def _last_complaint(self) -> str:
         """Return what was said last in the log about why something cannot be; the process that serves writes there too."""
         said = last_lines(self._layout.log(self.name), 20)
-        complaints = [line for line in said if COMPLAINT in line]
-        return " ".join(complaints[-1:]) or f"the new process did not serve within {RELIEF_S:g} s"
+        return " ".join([line for line in said if COMPLAINT in line or _REFUSAL.match(line)][-1:])
 
     def _why_it_ended(self) -> str:
         """Return in words why it ended the last time, as far as that can be known."""

@@ -230,6 +230,20 @@ def test_a_new_process_that_is_killed_in_the_middle_leaves_the_old_one_serving(c
     assert proxies(cluster)[True] == []
 
 
+def test_a_restart_says_which_setting_the_new_process_refuses(cluster: Cluster) -> None:
+    settings = cluster.data_dir / "settings" / "endpointd.toml"
+    text, former = settings.read_text(), cluster.pid_of("endpointd")
+    settings.write_text(text.replace("[limits]", "[limits]\nodd = 1"))
+    try:
+        done = cluster.ctl("restart", "proxy", check=False)
+    finally:
+        settings.write_text(text)
+    assert done.returncode == 1
+    assert f"endpointd {former} serves on" in done.stderr
+    assert "[limits].odd: unknown key" in done.stderr
+    assert cluster.pid_of("endpointd") == former
+
+
 def test_the_supervisor_and_down_know_processes_that_drain(make_cluster: Callable[..., Cluster]) -> None:
     cluster = make_cluster(nodes=1)
     cluster.up()
