@@ -75,15 +75,20 @@ def document(seen: Seen, by: str, limit: int | None) -> bytes:
     )
 
 
+_TELLS_NOTHING = "does not tell its sessions: cut off, standing still, or of an older version"
+_TELLS_NOT_ALL = "does not tell all its sessions: one of its processes is cut off or stands still"
+
+
 def sessions_view(seen: Seen, by: str, limit: int) -> RenderableType:
     """Return *seen* for people, at most *limit* of the sessions."""
     shown = seen.sorted(by)[:limit]
     count = len(seen.sessions)
-    head = f"{counted(count)} at {', '.join(seen.proxies) or 'no proxy'}"
+    heard = {one.proxy for one in seen.sessions}
+    head = f"{counted(count)} at {', '.join(sorted({*seen.proxies, *heard})) or 'no proxy'}"
     parts: list[RenderableType] = [Text(visible(head), style="bold")]
     parts += [
         Text(
-            visible(f"{name} does not tell its sessions: cut off, standing still, or of an older version"),
+            visible(f"{name} {_TELLS_NOT_ALL if name in heard else _TELLS_NOTHING}"),
             style="bold red",
         )
         for name in seen.silent

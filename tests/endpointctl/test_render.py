@@ -18,11 +18,13 @@ from endpointctl.render import (
     status_view,
     warnings,
 )
+from endpointctl.sessionview import Seen, sessions_view
 from pgtopology.epoch import Epoch, Revision
 from pgtopology.event import Event
 from pgtopology.explanation import Explanation
 from pgtopology.node import NodeName, NodeState
 from pgtopology.report import ProxyEndpoint
+from pgtopology.sessions import SessionId, SessionView
 from pgtopology.status import (
     EndpointsStatus,
     EndpointStatus,
@@ -287,3 +289,17 @@ def test_an_outline_shows_nested_documents() -> None:
         "  - x",
         "none: none",
     ]
+
+
+def test_a_proxy_one_of_whose_processes_says_nothing_is_still_the_one_whose_sessions_are_shown() -> None:
+    view = SessionView(
+        session=1, endpoint="writer", client="127.0.0.1:5", state="relaying", doing="idle", node="n1", user="u", database="d",
+        application_name=None, age_s=1.0, to_server_bytes=0, to_client_bytes=0, held_bytes=0,
+    )  # fmt: skip
+    buffer = io.StringIO()
+    seen = Seen(sessions={SessionId("proxy-1", 1): view}, proxies=("proxy-2",), silent=("proxy-1", "proxy-3"))
+    Console(file=buffer, width=160).print(sessions_view(seen, "age", 10))
+    lines = buffer.getvalue().splitlines()
+    assert lines[0].rstrip() == "1 session at proxy-1, proxy-2"
+    assert lines[1].startswith("proxy-1 does not tell all its sessions: one of its processes ")
+    assert lines[2].startswith("proxy-3 does not tell its sessions: ")
