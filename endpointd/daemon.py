@@ -143,7 +143,7 @@ async def _serve(
             async with contextlib.AsyncExitStack() as stack:
                 incumbent.listen()
                 if predecessor is not None and not await _unless(
-                    life.stopping, predecessor.relieve(lambda: crew.least(service.standing()))
+                    life.stopping, predecessor.relieve(lambda incumbent: crew.lacking(service.standing(), incumbent))
                 ):
                     return
                 service.open(sockets)

@@ -16,12 +16,13 @@ from endpointctl import configuring as ctl_configuring
 from endpointctl import restarting
 from endpointd import service as proxy
 from endpointd.routing import feed, heartbeat_check, switchboard
+from endpointd.takeover import incumbent, predecessor
 from endpointd.wire import link
 from endpointd.workers import crew
 from noded.postgres import postmaster
 from noded.report import settings_check
 from pgtopology import timing
-from supervisor import stopping
+from supervisor import program, stopping
 
 ROOT = Path(__file__).parents[1]
 MANAGER = Timings()
@@ -83,6 +84,10 @@ def test_whoever_stops_a_proxy_waits_until_it_has_drained(patience_s: float | No
     drained_s = proxy.DRAIN_S + link.LINGER_S
     # Its main process waits for the workers, and whoever stops it for that.
     assert drained_s < crew.END_S < (patience_s if patience_s is not None else _grace_period_s("proxy"))
+
+
+def test_whoever_has_a_proxy_relieved_waits_longer_than_the_new_one_and_the_former_one_longest() -> None:
+    assert predecessor.READY_S + predecessor.DYING_S < program.RELIEF_S < incumbent.READY_S
 
 
 def _grace_period_s(service: str) -> float:

@@ -12,12 +12,13 @@ from daemonkit.logs import get_logger
 from daemonkit.proctable import is_alive
 from daemonkit.version import VERSION
 from endpointd.takeover.channel import Channel, ChannelError
-from endpointd.takeover.words import Answer, Order, Place, Standing, Step, lacking
+from endpointd.takeover.words import Answer, Order, Place, Standing, Step
 
 ANSWER_S = 10.0
 """For what a running proxy answers at once. One that is frozen is not relieved: it would serve again when it thaws."""
-READY_S = 30.0
-"""For learning what the predecessor knows."""
+READY_S = 50.0
+"""For learning what the predecessor knows, and before that for the start of all workers, half a second of a processor each.
+Whoever started us waits a little longer (tests/test_timing)."""
 DYING_S = 1.0
 POLL_S = 0.02
 
@@ -40,13 +41,15 @@ class Predecessor:
         """Return its sockets at *place*, none if it has none there."""
         return self._sockets.pop(place, [])
 
-    async def relieve(self, mine: Callable[[], Standing]) -> None:
+    async def relieve(self, lacks: Callable[[Standing], str | None]) -> None:
         """When we stand as well as it does, have it accept nobody any more. Raises TakeoverError; then it serves on.
+
+        *lacks* is asked what we lack for that, None if nothing.
 
         One that dies before is relieved by that: its sockets are ours, with whoever waits there.
         """
         try:
-            await self._until_ready(mine)
+            await self._until_ready(lacks)
             self._channel.send(Step(step="ready"))
             async with asyncio.timeout(ANSWER_S):
                 await self._channel.receive(Step)
@@ -82,10 +85,10 @@ class Predecessor:
                 each.close()
         self._sockets.clear()
 
-    async def _until_ready(self, mine: Callable[[], Standing]) -> None:
+    async def _until_ready(self, still_lacks: Callable[[Standing], str | None]) -> None:
         deadline = asyncio.get_running_loop().time() + READY_S
         said = None
-        while (lacks := lacking(mine(), self.standing)) is not None:
+        while (lacks := still_lacks(self.standing)) is not None:
             if lacks != said:
                 said = lacks
                 self._log.info("waits before it takes over", lacks=lacks)

@@ -25,7 +25,7 @@ from daemonkit.racing import first_of
 from daemonkit.toml import to_toml
 from endpointd.routing.switchboard import Switchboard
 from endpointd.settings import Settings
-from endpointd.takeover.words import Standing
+from endpointd.takeover.words import Standing, lacking
 from endpointd.workers.ledger import Ledger
 from endpointd.workers.line import Line, LineLost
 from endpointd.workers.words import Asked, Counted, FromWorker, Left, Others, Placed, Reload, Told, Turn, Wanted
@@ -113,20 +113,12 @@ class Crew:
         """Whether no worker lives, or will."""
         return not self._keepers
 
-    def least(self, mine: Standing) -> Standing:
-        """Return how the one stands that knows least, this process being one of them."""
-        if len(self._workers) < self._count:
-            return msgspec.structs.replace(mine, epoch=0, revision=0, is_vouched=False, knows_roles=False)
-        nothing = Standing(pid=0, version=mine.version)
-        all_of_us = [mine, *(worker.standing or nothing for worker in self._workers.values())]
-        last = min(all_of_us, key=lambda one: (one.epoch, one.revision))
-        return msgspec.structs.replace(
-            mine,
-            epoch=last.epoch,
-            revision=last.revision,
-            is_vouched=all(one.is_vouched for one in all_of_us),
-            knows_roles=all(one.knows_roles for one in all_of_us),
-        )
+    def lacking(self, mine: Standing, incumbent: Standing) -> str | None:
+        """Return what the one that knows least does not know yet and *incumbent* does; *mine* is how this process stands."""
+        all_of_us = [mine, *(worker.standing for worker in self._workers.values() if worker.standing is not None)]
+        if missing := self._count + 1 - len(all_of_us):
+            return f"the start of {missing} of {self._count} workers"
+        return next((lacks for one in all_of_us if (lacks := lacking(one, incumbent)) is not None), None)
 
     # What they are told
 

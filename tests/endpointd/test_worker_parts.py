@@ -31,6 +31,7 @@ from endpointd.settings import (
     needs_restart,
 )
 from endpointd.takeover.words import Standing
+from endpointd.workers.crew import Crew
 from endpointd.workers.gathering import Family, Tally, families_of, gather
 from endpointd.workers.ledger import Ledger
 from endpointd.workers.line import Line, LineLost
@@ -98,19 +99,20 @@ def test_what_strangers_and_logins_may_take_is_shared_out_and_the_rest_is_counte
     assert limits_of_process(whole, 1) == whole
 
 
-def test_what_waits_for_a_restart_is_not_gone_by_before() -> None:
-    def settings(*instances: InstanceSettings, sessions_max: int = 10, host: str = "127.0.0.1") -> Settings:
-        return Settings(
-            proxy=ProxySettings(name="p", cache=Path("/c")),
-            feed=FeedSettings(urls=("http://127.0.0.1:1",), token_file=Path("/t")),
-            nodeds=NodedSettings(token_file=Path("/t")),
-            writer=WriterSettings(port=1, host=host),
-            reader=ReaderSettings(port=2),
-            instances=instances,
-            limits=LimitSettings(sessions_max=sessions_max),
-            http=HttpSettings(port=3),
-        )
+def settings(*instances: InstanceSettings, sessions_max: int = 10, host: str = "127.0.0.1") -> Settings:
+    return Settings(
+        proxy=ProxySettings(name="p", cache=Path("/c")),
+        feed=FeedSettings(urls=("http://127.0.0.1:1",), token_file=Path("/t")),
+        nodeds=NodedSettings(token_file=Path("/t")),
+        writer=WriterSettings(port=1, host=host),
+        reader=ReaderSettings(port=2),
+        instances=instances,
+        limits=LimitSettings(sessions_max=sessions_max),
+        http=HttpSettings(port=3),
+    )
 
+
+def test_what_waits_for_a_restart_is_not_gone_by_before() -> None:
     rules = ("host all all all reject",)
     n1, n2 = InstanceSettings(node="n1", port=4), InstanceSettings(node="n2", port=5)
     begun = settings(n1, n2)
@@ -121,6 +123,13 @@ def test_what_waits_for_a_restart_is_not_gone_by_before() -> None:
     assert in_force(begun, changed) == settings(n1, strict, sessions_max=5)
     assert needs_restart(begun, changed) == ("[writer]", "[instances]")
     assert needs_restart(begun, settings(n1, strict, sessions_max=5)) == ()
+
+
+async def test_who_is_to_take_over_says_that_workers_have_not_started() -> None:
+    incumbent, mine = Standing(pid=1, version="", epoch=2), Standing(pid=2, version="", epoch=2)
+    for count, lacks in ((0, None), (2, "the start of 2 of 2 workers")):
+        crew = Crew(count, Path("/c"), settings(), Ledger(Quota()), Switchboard(LimitSettings()), lambda: False)
+        assert crew.lacking(mine, incumbent) == lacks
 
 
 def test_several_answers_to_metrics_are_one() -> None:
