@@ -292,7 +292,7 @@ class Crew:
                 worker.standing = said.standing
                 self._ledger.count(worker.number, said.load)
             case Wanted():
-                place = self._ledger.take(worker.number, said.session, said.user, said.database, self._board.limits)
+                place = self._ledger.take(worker.number, said.session, *said.names, self._board.limits)
                 self._say(worker, Placed(session=said.session, place=place))
             case Left():
                 self._ledger.give_back(worker.number, said.session)

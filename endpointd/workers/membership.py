@@ -65,7 +65,7 @@ class Membership:
         """Ask for a place for *session*: *told* is called with the answer."""
         self._wanted[session] = told
         self._asked_for.add(session)
-        self._say(Wanted(session=session, user=user, database=database))
+        self._say(Wanted.of(session, user, database))
         return Place.ASKED
 
     def give_back(self, session: int) -> None:

@@ -9,6 +9,8 @@ import msgspec
 from endpointd.session.quota import Place
 from endpointd.takeover.words import Standing
 
+_ENCODED = "utf-8", "surrogateescape"
+
 
 class Counted(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """A worker: how it stands. Said at every change, and now and then, so that the main process knows that its loop turns."""
@@ -22,8 +24,19 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """A worker: may this session have a place?"""
 
     session: int
-    user: str
-    database: str
+    user: bytes
+    database: bytes
+    """Names in whatever encoding: PostgreSQL's are bytes."""
+
+    @classmethod
+    def of(cls, session: int, user: str, database: str) -> Wanted:
+        """Return the question for *session*; what is no UTF-8 in the names stands as surrogates (pgwire.startup)."""
+        return cls(session=session, user=user.encode(*_ENCODED), database=database.encode(*_ENCODED))
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """Of the user and the database, as `of` was given them."""
+        return self.user.decode(*_ENCODED), self.database.decode(*_ENCODED)
 
 
 class Left(msgspec.Struct, frozen=True, kw_only=True, tag=True):

@@ -241,8 +241,8 @@ async def test_a_worker_asks_for_places_and_does_what_it_is_told_until_the_line_
     assert told == [Place.TAKEN, Place.USER_FULL]
     assert (dict(board.load_elsewhere), rest.turns) == ({"n2": 1}, ["accept", "reload"])
     assert [one for one in heard if not isinstance(one, Counted)] == [
-        Wanted(session=2, user="u", database="d"),
-        Wanted(session=4, user="u", database="d"),
+        Wanted.of(2, "u", "d"),
+        Wanted.of(4, "u", "d"),
         Told(id=9, body=b"metrics"),
         Left(session=2),
     ]

@@ -21,6 +21,7 @@ from daemonkit.httpserver import HttpServer, needs
 from daemonkit.principals import Scope, verifier_of
 from endpointd.workers.crew import SILENCE_S
 from pgtopology.epoch import Epoch
+from pgwire.startup import encode_startup, make_startup
 from testkit.feedserver import TOKEN
 from testkit.ports import free_port
 from tests.endpointd.conftest import Servers
@@ -377,6 +378,30 @@ async def test_settings_are_read_anew_by_all_and_a_stop_ends_all(start: Start) -
         for one in sessions:
             with pytest.raises(psycopg.errors.AdminShutdown):
                 await value(one)
+
+
+async def test_names_in_another_encoding_come_in_at_each(start: Start) -> None:
+    async with start() as scene:
+        server = scene.servers.n1
+        server.sql("create database latin template template0 encoding 'LATIN1' locale_provider libc locale 'C'")
+        server.sql("set client_encoding = 'UTF8'; create role \"caf\u00e9\" login", "latin")
+        packet = encode_startup(make_startup("caf\udce9", "postgres"))
+
+        async def log_in() -> bytes:
+            reader, writer = await asyncio.open_connection("127.0.0.1", scene.proxy.writer_port)
+            writer.write(packet)
+            async with asyncio.timeout(SETTLES_S):
+                answer = await reader.read(1)
+            writer.close()
+            return answer
+
+        try:
+            assert await scene.without(scene.worker, scene.main, log_in) == b"R"
+            assert await scene.without(scene.main, scene.worker, log_in) == b"R"
+        finally:
+            await until(lambda: [one.sessions for one in scene.feed.proxies()] == [0], "all have left")
+            server.sql("set client_encoding = 'UTF8'; drop role \"caf\u00e9\"", "latin")
+            server.sql("drop database latin")
 
 
 async def test_more_than_one_need_a_place_to_meet(servers: Servers, tmp_path: Path) -> None:
