@@ -51,5 +51,7 @@ CERTIFICATE_END = Gauge(
 EPOCH = Gauge("endpointd_epoch", "Epoch of the document that is routed by.")
 REVISION = Gauge("endpointd_revision", "Revision of the document that is routed by.")
 WRITER_VOUCHED = Gauge("endpointd_writer_vouched", "Whether somebody vouches for the writer now.")
+PROCESSES = Gauge("endpointd_processes", "Processes of the proxy that have started, its main one among them.")
+WORKERS_ENDED = Counter("endpointd_workers_ended", "Workers that have ended by themselves or were killed, with their sessions.")
 RELOADS = Counter("endpointd_reloads", "Attempts to read the settings anew.", ["outcome"])
 BUGS = Counter("endpointd_bugs", "Sessions that ended because of a fault of ours.")

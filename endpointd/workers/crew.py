@@ -23,6 +23,7 @@ from daemonkit.logs import get_logger
 from daemonkit.processes import PinnedProcess, ProcessRecord, ended
 from daemonkit.racing import first_of
 from daemonkit.toml import to_toml
+from endpointd import metrics
 from endpointd.routing.switchboard import Switchboard
 from endpointd.settings import Settings
 from endpointd.takeover.words import Standing, lacking
@@ -102,6 +103,7 @@ class Crew:
         self._ids = itertools.count()
         self._asked: dict[int, asyncio.Future[bytes]] = {}
         self._log = get_logger()
+        metrics.PROCESSES.set(1)
 
     @property
     def sessions(self) -> int:
@@ -166,10 +168,10 @@ class Crew:
         return tuple(worker.child.pid for worker in self._workers.values())
 
     async def ask(self, what: Asked) -> dict[int, bytes]:
-        """Return what each worker answers to *what*, by its pid; one that does not is left out."""
+        """Return what each worker answers to *what*, by its pid; one that does not, or has just been started, is left out."""
         waiting: dict[int, asyncio.Future[bytes]] = {}
         ids: list[int] = []
-        for worker in list(self._workers.values()):
+        for worker in [each for each in self._workers.values() if each.standing is not None]:
             asked = msgspec.structs.replace(what, id=next(self._ids))
             ids.append(asked.id)
             self._asked[asked.id] = waiting[worker.child.pid] = asyncio.get_running_loop().create_future()
@@ -209,6 +211,7 @@ class Crew:
                 status = await self._live(worker)
             if self._is_over.is_set():
                 return
+            metrics.WORKERS_ENDED.inc()
             pause_s = FIRST_PAUSE_S if loop.time() - began > SETTLED_S else min(2 * pause_s, PAUSE_MAX_S)
             self._log.warning("a worker has ended, with its sessions", worker=number, exit_status=status, restart_in_s=pause_s)
             with contextlib.suppress(TimeoutError):
@@ -226,6 +229,7 @@ class Crew:
                 raise
         line: Line[FromWorker] = await Line.over(ours, FromWorker)
         worker = self._workers[number] = _Worker(number, child, line)
+        metrics.PROCESSES.set(1 + len(self._workers))
         self._log.info("worker started", worker=number, its_pid=child.pid)
         self._say(worker, self._turn)
         return worker
@@ -265,6 +269,7 @@ class Crew:
             finally:
                 worker.line.close()
                 self._workers.pop(worker.number, None)
+                metrics.PROCESSES.set(1 + len(self._workers))
                 self._ledger.lose(worker.number)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(END_S):

@@ -199,12 +199,14 @@ async def test_the_places_of_a_worker_that_dies_are_free_and_nobody_elses_sessio
         )
         assert await scene.proxy.metric("endpointd_sessions_opened_total", endpoint="writer", node="n1") == 4
         assert await scene.proxy.metric("endpointd_sessions", endpoint="writer", node="n1") == 2
+        assert await scene.proxy.metric("endpointd_workers_ended_total") == 1
         again = [await scene.connect(), await scene.connect()]
         assert [await value(one) for one in mine] == backends
         await scene.said("endpoint open", 6)
         await scene.wait_for_worker(other_than=killed)
         with pytest.raises(psycopg.OperationalError, match="too many connections"):
             await scene.at_worker()
+        assert await scene.proxy.metric("endpointd_processes") == 2
         await mine.pop().close()
         await until(lambda: [one.sessions for one in scene.feed.proxies()] == [3], "one has left")
         again.append(await scene.at_worker())
