@@ -20,7 +20,7 @@ from daemonkit.principals import accepted_tokens
 from daemonkit.program import Daemon, Running
 from daemonkit.racing import first_of
 from daemonkit.secrets import read_secret
-from daemonkit.settings import load_settings
+from daemonkit.settings import SettingsError, load_settings
 from endpointd import metrics
 from endpointd.admin import routes
 from endpointd.entrances import Entrances, ListenError, claim
@@ -31,7 +31,7 @@ from endpointd.service import Service, let_end
 from endpointd.session.places import OwnPlaces
 from endpointd.session.quota import Quota
 from endpointd.settings import Settings, in_force, limits_of_process, needs_restart, processes_of, read_settings
-from endpointd.takeover.incumbent import Incumbent
+from endpointd.takeover.incumbent import Incumbent, require_private
 from endpointd.takeover.predecessor import Predecessor, TakeoverError, meet
 from endpointd.wire.identity import CertificateError
 from endpointd.wire.keeper import TlsKeeper
@@ -76,6 +76,11 @@ def check(settings: Settings) -> None:
     for shown in (keeper.clients, keeper.servers):
         if shown is not None and (why := shown.complaint(now)) is not None:
             raise CertificateError(why)
+    if settings.proxy.takeover is not None:
+        try:
+            require_private(settings.proxy.takeover)
+        except OSError as error:
+            raise SettingsError(f"[proxy], takeover: {settings.proxy.takeover}: {error.strerror}") from error
 
 
 async def serve(proxy: Running[Settings], tls: TlsKeeper) -> None:

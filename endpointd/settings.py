@@ -219,6 +219,7 @@ def complaints(settings: Settings) -> Iterator[str]:
     except (RuleError, UserMapError) as error:
         yield str(error)
         return
+    yield from _clashes(settings)
     yield from _missing_files(settings)
     yield from _cannot_vouch(settings, rules, maps)
     takeover = settings.proxy.takeover
@@ -226,6 +227,22 @@ def complaints(settings: Settings) -> Iterator[str]:
         yield f"[proxy], takeover: it is an absolute path of at most {SOCKET_PATH_BYTES_MAX} bytes"
     if settings.proxy.workers != 1 and takeover is None:
         yield "[proxy], workers: more than one need takeover, the socket beside which they meet"
+
+
+def _clashes(settings: Settings) -> Iterator[str]:
+    """Yield what is to be listened on twice."""
+    places = [(f"endpoint {name}", place.host, place.port) for name, place in settings.endpoints]
+    places.append(("[http]", settings.http.host, settings.http.port))
+    for number, (name, host, port) in enumerate(places):
+        for other, there, same in places[:number]:
+            if port == same != 0 and _overlap(host, there):
+                yield f"{other} and {name}: both are to be at port {port} of {there or 'every address'}"
+
+
+def _overlap(one: str, other: str) -> bool:
+    both = {one, other}
+    are_of_one_kind = (":" in one) is (":" in other)
+    return len(both) == 1 or "" in both or (are_of_one_kind and bool(both & {"0.0.0.0", "::"}))  # noqa: S104 - compared
 
 
 def processes_of(settings: Settings) -> int:

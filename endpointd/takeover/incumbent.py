@@ -29,6 +29,12 @@ LOOK_AFTER_S = 2.0
 """Between two looks whether the socket is still there: /tmp is cleaned at times."""
 
 
+def require_private(path: Path) -> None:
+    """Raise OSError if a socket at *path* could be anybody's."""
+    if path.parent.stat().st_mode & 0o077:
+        raise PermissionError(errno.EPERM, f"{path.parent} is open to other users; expected mode 0700")
+
+
 class Estate(Protocol):
     """What is handed over, and who knows of it."""
 
@@ -96,8 +102,7 @@ class Incumbent:
         return path if self._colleagues.is_serving else path_of(path, os.getpid())
 
     def _listen(self, path: Path) -> None:
-        if path.parent.stat().st_mode & 0o077:
-            raise PermissionError(errno.EPERM, f"{path.parent} is open to other users; expected mode 0700")
+        require_private(path)
         aside = path_of(path, os.getpid())
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:

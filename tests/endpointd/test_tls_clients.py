@@ -357,7 +357,7 @@ async def test_certificates_are_taken_up_and_sessions_stay(servers: Servers, tmp
         assert running.log.read_text().count("changed certificates cannot be used") == 1
 
 
-async def test_files_that_cannot_be_used_are_named_with_the_reason(servers: Servers, tmp_path: Path) -> None:
+async def test_what_cannot_be_used_is_named_with_the_reason(servers: Servers, tmp_path: Path) -> None:
     async with encrypting(servers, tmp_path) as (running, directory):
         pair, other = directory / "server.pem", directory / "other.pem"
         config = running.config
@@ -396,6 +396,17 @@ async def test_files_that_cannot_be_used_are_named_with_the_reason(servers: Serv
         assert said.startswith(f"endpointd: {other}: the certificate expired on "), said
         assert f"{server(age_days=500).certificate.not_after:%Y-%m-%d}" in said
         assert server(age_days=500).certificate.not_after < dt.datetime.now(dt.UTC)
+        shared = tmp_path / "shared"
+        shared.mkdir(mode=0o755)
+        for path, why in (
+            (tmp_path / "no" / "s", "No such file or directory"),
+            (shared / "s", f"{shared} is open to other users; expected mode 0700"),
+        ):
+            status, said = await check(good.replace("[feed]", f'takeover = "{path}"\n[feed]'))
+            assert (status, said) == (2, f"endpointd: [proxy], takeover: {path}: {why}\n")
+        status, said = await check(good.replace(f"port = {running.reader_port}", f"port = {running.writer_port}"))
+        assert status == 2
+        assert f"endpoint writer and endpoint reader: both are to be at port {running.writer_port} of 127.0.0.1" in said
         status, said = await check(good.replace(f'key = "{pair}"', ""))
         assert (status, said) == (
             2, f'endpointd: {config.with_name("changed.toml")}: [tls], mode: "prefer" needs certificate and key\n'

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Awaitable
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,6 +27,7 @@ from endpointd.settings import (
     ReaderSettings,
     Settings,
     WriterSettings,
+    complaints,
     in_force,
     limits_of_process,
     needs_restart,
@@ -38,6 +40,7 @@ from endpointd.workers.line import Line, LineLost
 from endpointd.workers.membership import Membership
 from endpointd.workers.words import Asked, Counted, FromMain, FromWorker, Left, Others, Placed, Reload, Told, Turn, Wanted
 
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - nothing listens
 LIMITS = LimitSettings(sessions_max=3, per_user_max=2)
 
 
@@ -119,10 +122,19 @@ def test_what_waits_for_a_restart_is_not_gone_by_before() -> None:
     strict = InstanceSettings(node="n2", port=5, rules=rules)
     assert in_force(begun, settings(n1, strict, sessions_max=5)) == settings(n1, strict, sessions_max=5)
     # A door that is not there any more keeps its own rules, those of no other: it stays open until the restart.
-    changed = settings(strict, sessions_max=5, host="0.0.0.0")  # noqa: S104 - nothing listens
+    changed = settings(strict, sessions_max=5, host=EVERYWHERE)
     assert in_force(begun, changed) == settings(n1, strict, sessions_max=5)
     assert needs_restart(begun, changed) == ("[writer]", "[instances]")
     assert needs_restart(begun, settings(n1, strict, sessions_max=5)) == ()
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "clashes"),
+    [("127.0.0.1", 2, True), (EVERYWHERE, 2, True), ("", 2, True), ("::", 2, False), ("10.0.0.1", 2, False), ("", 0, False)],
+)
+def test_nothing_is_to_be_listened_on_twice(host: str, port: int, clashes: bool) -> None:
+    given = msgspec.structs.replace(settings(), writer=WriterSettings(port=port, host=host))
+    assert any("both are to be at port 2" in said for said in complaints(given)) is clashes
 
 
 async def test_who_is_to_take_over_says_that_workers_have_not_started() -> None:
