@@ -77,6 +77,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="measure what idle clients cost a proxy")
     parser.add_argument("--clients", type=int, default=10_000, help=f"more than {FIRST}")
     parser.add_argument("--workers", type=int, default=2, help="processes of our proxy")
+    parser.add_argument("--server", type=int, metavar="PORT", help="of a PostgreSQL on 127.0.0.1 that trusts postgres, instead")
     parser.add_argument("--queries", type=int, default=3000, help="of another client, each time")
     arguments = parser.parse_args()
     if arguments.clients <= FIRST:
@@ -108,10 +109,10 @@ def main() -> int:
 
 
 async def _measure_all(cluster: Cluster, folder: Path, asked: argparse.Namespace, console: Console) -> list[Way]:
-    stub, allowed = free_port(), allow_descriptors()
+    stub, allowed = asked.server or free_port(), allow_descriptors()
     topology = document(member("n1", stub, role=Role.PRIMARY), writer="n1")
     measured: list[Way] = []
-    with _running_stub(stub):
+    with _running_stub(stub) if asked.server is None else contextlib.nullcontext():
         async with feed_server(topology) as feed:
             for is_encrypted in (False, True):
                 for title in ("endpointd", "PgBouncer"):
@@ -240,7 +241,7 @@ async def _ask(connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], qu
     took: list[float] = []
     for _ in range(queries):
         began = time.perf_counter()
-        writer.write(query("select"))
+        writer.write(query("select 1"))
         await _until_ready(reader)
         took.append((time.perf_counter() - began) * 1000)
     return took
