@@ -22,6 +22,8 @@ class Numbers(Checker):
         super().__init__(checks)
         self._law = law
         self._greatest: tuple[int, int] = (0, 0)
+        self._elected_in = 0
+        """The last epoch that had a candidate, in whatever history."""
         self._nodes: dict[str, tuple[int, tuple[int, int]]] = {}
 
     def written(self, old: Topology | None, new: Topology) -> None:
@@ -31,6 +33,10 @@ class Numbers(Checker):
             raise Violation(self.name, f"(epoch, revision) {pair} is written after {self._greatest}")
         self._greatest = max(new.epoch, self._greatest[0]), new.revision
         stood = self.checks.overwritten
+        if new.epoch <= self._elected_in and (stood is None or new.epoch > stood.epoch):
+            raise Violation(self.name, f"epoch {new.epoch} is begun, but somebody was elected in {self._elected_in}")
+        if new.candidate is not None:
+            self._elected_in = max(self._elected_in, new.epoch)
         why_not = may_follow(stood, new) if self._law and stood is not None else None
         if why_not is not None:
             raise Violation(self.name, f"revision {new.revision} may not follow: {why_not}")
