@@ -24,6 +24,9 @@ Timeline = NewType("Timeline", int)
 BETWEEN_CLAIMS = 2
 """How far a claim is from the one before, if nobody was seen beyond that."""
 
+UNKNOWN_CLAIMS_MAX = 16
+"""For so many epochs that ended without a known claim a number is left out; each costs a candidate a placeholder (S3)."""
+
 FIRST_TIMELINE = Timeline(1)
 """What initdb makes. It belongs to no epoch: nobody ever writes on it, for every writer is made by a promotion."""
 
@@ -59,9 +62,14 @@ def merge_records(known: Iterable[TimelineRecord], told: Iterable[TimelineRecord
     return tuple(merged[timeline] for timeline in sorted(merged))
 
 
-def next_timeline(records: Iterable[TimelineRecord], seen: Iterable[Timeline]) -> Timeline:
-    """Return the first odd number greater than any ever claimed in *records* or observed in *seen*."""
-    greatest = max([FIRST_TIMELINE, *(record.timeline for record in records), *seen])
+def next_timeline(records: Iterable[TimelineRecord], seen: Iterable[Timeline], epoch: Epoch) -> Timeline:
+    """Return the first odd number greater than any ever claimed in *records* or observed in *seen*, and that any epoch between
+    the last claim's and *epoch* may have claimed, in a history that the store has lost: nobody may have said so yet.
+    """
+    last = max(records, key=lambda record: record.timeline, default=None)
+    number, claimed_in = (last.timeline, last.epoch) if last is not None else (FIRST_TIMELINE, 0)
+    unknown = min(max(0, epoch - claimed_in - 1), UNKNOWN_CLAIMS_MAX)
+    greatest = max([number + BETWEEN_CLAIMS * unknown, *seen])
     return Timeline(greatest + (BETWEEN_CLAIMS if is_claimable(greatest) else 1))
 
 

@@ -147,7 +147,7 @@ def _claim(situation: Situation, transition: Transition, elected: Elected) -> Wr
     observed = [node.observation.timeline for node in view.nodes if node.observation and node.observation.timeline]
     answered = [promise.answer.position.timeline for promise in view.promises.values() if promise.answer.position]
     lost = [transition.adopts.timeline] if transition.adopts is not None else []
-    timeline = next_timeline(document.timelines, [*observed, *answered, *lost])
+    timeline = next_timeline(document.timelines, [*observed, *answered, *lost], document.epoch)
     record = TimelineRecord(
         timeline=timeline,
         epoch=document.epoch,

@@ -14,7 +14,7 @@ from pgtopology.lsn import Lsn, format_lsn, parse_lsn
 from pgtopology.node import Incarnation, NodeName, sync_name
 from pgtopology.observation import Observation, Postmaster, PostmasterState
 from pgtopology.orders import PromiseOrder
-from pgtopology.timeline import Timeline, TimelineRecord, epoch_of, fork_from, next_timeline
+from pgtopology.timeline import UNKNOWN_CLAIMS_MAX, Timeline, TimelineRecord, epoch_of, fork_from, next_timeline
 
 
 @given(st.integers(0, 2**64 - 1))
@@ -70,10 +70,19 @@ def test_a_timeline_beside_the_history_has_no_fork() -> None:
 
 
 def test_a_claimed_timeline_is_greater_than_any_claimed_or_seen() -> None:
-    assert next_timeline((), ()) == 3
-    assert next_timeline(HISTORY, ()) == 7
-    assert next_timeline(HISTORY, (Timeline(11), Timeline(2))) == 13
-    assert next_timeline(HISTORY, (Timeline(12),)) == 13
+    epoch = Epoch(HISTORY[-1].epoch + 1)
+    assert next_timeline((), (), Epoch(1)) == 3
+    assert next_timeline(HISTORY, (), epoch) == 7
+    assert next_timeline(HISTORY, (Timeline(11), Timeline(2)), epoch) == 13
+    assert next_timeline(HISTORY, (Timeline(12),), epoch) == 13
+
+
+def test_what_a_lost_history_may_have_claimed_in_an_epoch_is_not_claimed_in_the_next() -> None:
+    """The store goes back to where the first epoch was recruiting: the one node that was told of its claim is away."""
+    first = Epoch(HISTORY[-1].epoch + 1)
+    numbers = [next_timeline(HISTORY, (), Epoch(first + attempts)) for attempts in range(10)]
+    assert numbers == sorted({*numbers})
+    assert next_timeline(HISTORY, (), Epoch(first + 1000)) - numbers[0] == 2 * UNKNOWN_CLAIMS_MAX
 
 
 @given(st.lists(st.integers(0, 3), max_size=30))
@@ -85,7 +94,8 @@ def test_no_claim_is_a_number_that_a_hand_gives_to_a_server_on_a_claimed_timelin
             TimelineRecord(timeline=claim, epoch=Epoch(claim), node="n1", parent=Timeline(1), fork_lsn=Lsn(1))
             for claim in claims
         )
-        claims.append(next_timeline(records, [Timeline(max(claims, default=1) + heard)]))
+        epoch = Epoch(max(claims, default=0) + 1)
+        claims.append(next_timeline(records, [Timeline(max(claims, default=1) + heard)], epoch))
     by_hand = {Timeline(counted + 1) for counted in (Timeline(1), *claims)}
     assert not by_hand & {*claims}
     assert claims == sorted({*claims})
