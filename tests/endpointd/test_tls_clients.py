@@ -397,7 +397,8 @@ async def test_what_cannot_be_used_is_named_with_the_reason(servers: Servers, tm
         assert f"{server(age_days=500).certificate.not_after:%Y-%m-%d}" in said
         assert server(age_days=500).certificate.not_after < dt.datetime.now(dt.UTC)
         shared = tmp_path / "shared"
-        shared.mkdir(mode=0o755)
+        shared.mkdir()
+        shared.chmod(0o755)
         for path, why in (
             (tmp_path / "no" / "s", "No such file or directory"),
             (shared / "s", f"{shared} is open to other users; expected mode 0700"),
