@@ -65,10 +65,10 @@ class Service:
         cache: Kept[Topology],
         group: asyncio.TaskGroup,
         *,
-        number: int = 0,
+        first_session: int = 1,
         processes: int = 1,
     ) -> None:
-        """*number*: of this process among the *processes* of the proxy, from 0."""
+        """*first_session*: the number of this process's first one; *processes*: of the proxy."""
         settings = proxy.settings
         self._proxy = proxy
         self._processes = processes
@@ -78,7 +78,7 @@ class Service:
         self.connector = Connector(
             board, fallback_to_writer=settings.reader.fallback_to_writer, draw=secrets.randbelow, tls=tls
         )
-        self.registry = SessionRegistry(first=number + 1, step=processes)
+        self.registry = SessionRegistry(first=first_session, step=processes)
         self.roster = Roster(settings.proxy.name, self.registry)
         feed_token = SecretFile(settings.feed.token_file)
         self._noded_token = SecretFile(settings.nodeds.token_file)

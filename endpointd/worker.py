@@ -44,6 +44,11 @@ class _Hand:
         """Return how this worker stands."""
         return self._service.standing()
 
+    @property
+    def upcoming(self) -> int:
+        """The number that the next session will have."""
+        return self._service.registry.upcoming
+
     def take_turn(self, turn: Turn) -> None:
         """Let clients in, let them wait, or let go of the sockets."""
         receptions = [listener.reception for listener in self._service.listeners]
@@ -99,7 +104,9 @@ async def serve_as_worker(proxy: Running[Settings], tls: TlsKeeper, number: int)
     membership, sockets = await join(hands, board)
     cache = document_cache(settings.proxy.cache)  # read here, and written by the main process
     async with asyncio.TaskGroup() as group:
-        service = Service(proxy, tls, board, membership, cache, group, number=number, processes=hands.processes)
+        service = Service(
+            proxy, tls, board, membership, cache, group, first_session=hands.first_session, processes=hands.processes
+        )
         hand = _Hand(service, sockets, life)
         incumbent = Incumbent(settings.proxy.takeover, Entrances(service.standing, service.cancel), service.colleagues)
 

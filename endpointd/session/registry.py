@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections import Counter
 from collections.abc import Iterator
 
@@ -17,7 +16,9 @@ class SessionRegistry:
     def __init__(self, *, first: int = 1, step: int = 1) -> None:
         """Several processes of one proxy number their sessions in turns: each *step*th number from *first* is ours."""
         self._sessions: dict[int, Session] = {}
-        self._numbers = itertools.count(first, step)
+        self.upcoming = first
+        """The number that the next one will have."""
+        self._step = step
         self._empty = asyncio.Event()
         self._empty.set()
         self.bytes_of_ended: Counter[tuple[str, str]] = Counter()
@@ -32,7 +33,8 @@ class SessionRegistry:
 
     def next_number(self) -> int:
         """Return a number that no session has had."""
-        return next(self._numbers)
+        number, self.upcoming = self.upcoming, self.upcoming + self._step
+        return number
 
     def enter(self, session: Session) -> None:
         """Let *session* in."""

@@ -41,6 +41,8 @@ SILENCE_S = 10.0
 """A worker that says nothing for so long stands still; it says something each second."""
 ROUND_S = 1.0
 """Silence is counted by our own rounds: that the machine stood still, or the main process, is held against nobody."""
+UNTOLD_SESSIONS = 1000
+"""A worker that dies may have begun so many since it said the last time: their numbers are not given again."""
 ANSWER_S = 2.0
 END_S = 9.0
 """For a worker that was told to stop: its sessions drain. Whoever stops the main process waits longer (tests/test_timing)."""
@@ -58,6 +60,8 @@ class Hands(msgspec.Struct, frozen=True, kw_only=True):
     """A file in memory of the worker's own: what the main process goes by, whatever stands in the settings file by now."""
     sockets: dict[str, list[int]]
     """Those that are listened on, by purpose."""
+    first_session: int
+    """The number of its first one: no session of a former worker in its place had it."""
     processes: int
     """Of the proxy, the main one among them: what the settings said when that began."""
 
@@ -96,6 +100,8 @@ class Crew:
         self._board = board
         self._is_full = is_full
         self._workers: dict[int, _Worker] = {}
+        self._upcoming: dict[int, int] = {}
+        """By worker's number, those of the sessions to come."""
         self._keepers: set[asyncio.Task[None]] = set()
         self._turn = Turn(do="wait")
         self._is_over = asyncio.Event()
@@ -234,6 +240,10 @@ class Crew:
         self._say(worker, self._turn)
         return worker
 
+    def _first_session(self, number: int) -> int:
+        upcoming = self._upcoming.get(number)
+        return number + 1 if upcoming is None else upcoming + UNTOLD_SESSIONS * (self._count + 1)
+
     def _spawn(
         self, number: int, line: socket.socket, sockets: Mapping[str, Sequence[socket.socket]]
     ) -> subprocess.Popen[bytes]:
@@ -244,6 +254,7 @@ class Crew:
                 line=line.fileno(),
                 settings=settings.fileno(),
                 sockets={purpose: [each.fileno() for each in some] for purpose, some in sockets.items()},
+                first_session=self._first_session(number),
                 processes=self._count + 1,
             )
             environment = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_WORKERS}
@@ -294,7 +305,7 @@ class Crew:
     def _hear(self, worker: _Worker, said: FromWorker) -> None:
         match said:
             case Counted():
-                worker.standing = said.standing
+                worker.standing, self._upcoming[worker.number] = said.standing, said.upcoming
                 self._ledger.count(worker.number, said.load)
             case Wanted():
                 place = self._ledger.take(worker.number, said.session, *said.names, self._board.limits)

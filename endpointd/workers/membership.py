@@ -33,6 +33,11 @@ class Obedient(Protocol):
         """Return how it stands."""
         ...
 
+    @property
+    def upcoming(self) -> int:
+        """The number that the next session will have."""
+        ...
+
     def take_turn(self, turn: Turn) -> None:
         """Do what *turn* says from now on."""
         ...
@@ -114,7 +119,7 @@ class Membership:
         loop = asyncio.get_running_loop()
         said, said_at = None, float("-inf")
         while True:
-            counted = Counted(standing=rest.standing(), load=dict(self._board.load))
+            counted = Counted(standing=rest.standing(), load=dict(self._board.load), upcoming=rest.upcoming)
             if counted != said or loop.time() - said_at > TELL_AT_LEAST_EVERY_S:
                 self._say(counted)
                 said, said_at = counted, loop.time()

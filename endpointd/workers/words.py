@@ -18,6 +18,8 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     standing: Standing
     load: dict[str, int]
     """Sessions by node; none is not listed."""
+    upcoming: int
+    """The number that its next session will have."""
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True, tag=True):

@@ -205,6 +205,8 @@ class Worker:
     def standing(self) -> Standing:
         return Standing(pid=1, version="")
 
+    upcoming = 2
+
     def take_turn(self, turn: Turn) -> None:
         self.turns.append(turn.do)
 

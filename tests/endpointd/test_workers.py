@@ -187,6 +187,7 @@ async def test_the_places_of_a_worker_that_dies_are_free_and_nobody_elses_sessio
         with pytest.raises(psycopg.OperationalError, match="too many connections"):
             await scene.connect()
         killed = scene.worker
+        numbers = {view.session for view in (await scene.proxy.sessions()).sessions}
         assert await scene.proxy.metric("endpointd_sessions_opened_total", endpoint="writer", node="n1") == 4
         os.kill(killed, signal.SIGKILL)
         for one in lost:
@@ -210,6 +211,10 @@ async def test_the_places_of_a_worker_that_dies_are_free_and_nobody_elses_sessio
         await mine.pop().close()
         await until(lambda: [one.sessions for one in scene.feed.proxies()] == [3], "one has left")
         again.append(await scene.at_worker())
+        backend = await value(again[-1])
+        (number,) = [view.session for view in (await scene.proxy.sessions()).sessions if view.backend_pid == backend]
+        assert number % 2 == 0
+        assert number not in numbers
         for one in (*mine, *again):
             await one.close()
 
