@@ -101,15 +101,19 @@ class Reception:
         budget: Budget,
         welcome: Callable[[Guest], asyncio.BaseProtocol],
         counted_as: Callable[[str], str] = address_group,
+        *,
+        sorry: bytes = b"",
     ) -> None:
         """*name* stands in metrics and logs; *welcome* makes the protocol of a connection.
 
-        *counted_as* is asked under what somebody from an address counts.
+        *counted_as* is asked under what somebody from an address counts; *sorry* is said to whom there is no room for when the
+        protocol does not stand yet.
         """
         self._name = name
         self._admission = Admission(budget)
         self._welcome = welcome
         self._counted_as = counted_as
+        self._sorry = sorry
         self._numbers = itertools.count(1)
         self._guests: dict[int, Guest] = {}
         self._sockets: list[socket.socket] = []
@@ -247,7 +251,7 @@ class Reception:
             address = self._counted_as(str(cast("tuple[object, ...]", peer)[0]))
             if is_reserved(connection.fileno(), FOR_STRANGERS_LESS):
                 # One that is here already goes, and this one too: the next may find room.
-                connection.close()
+                self._turn_away(connection)
                 self._make_room(address)
                 continue
             connection.setblocking(False)
@@ -262,7 +266,7 @@ class Reception:
 
     async def _connect(self, guest: Guest, connection: socket.socket) -> None:
         if guest.number not in self._guests:  # shown out before it was in
-            connection.close()
+            self._turn_away(connection)
             return
         try:
             await asyncio.get_running_loop().connect_accepted_socket(lambda: self._welcome(guest), connection)
@@ -271,6 +275,11 @@ class Reception:
             self.leave(guest)
             if not isinstance(error, OSError):
                 raise
+
+    def _turn_away(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):  # it may have left itself
+            connection.setblocking(False)
+            connection.send(self._sorry)
 
     def _make_room(self, address: str) -> None:
         self._note(Why.DESCRIPTORS, address)

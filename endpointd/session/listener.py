@@ -60,7 +60,8 @@ class Listener:
         """Whose connections begin with a header that says whose they are."""
         self._unnamed = itertools.count(1)
         self._keepalive = _keepalive(settings)
-        self.reception = Reception(door.name, self._budget(), self._welcome, self._counted_as)
+        sorry = refusal.too_many_clients().encode()
+        self.reception = Reception(door.name, self._budget(), self._welcome, self._counted_as, sorry=sorry)
         """Where its clients come in."""
         self._log = get_logger(endpoint=door.name)
 

@@ -399,6 +399,7 @@ async def test_readers_pass_over_a_replica_that_is_gone_and_fall_back_to_the_wri
         session = await connect(running.reader_port)
         assert await value(session, "show port") == str(duo.n2.port)
         await asyncio.to_thread(duo.n2.stop, signal.SIGQUIT)
+        await running.wait_for_health(sessions=0)
         assert await sqlstate_of(session) == "57P01"
         fallen_back = await connect(running.reader_port)
         assert await value(fallen_back, "show port") == str(duo.n1.port)

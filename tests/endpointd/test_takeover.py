@@ -164,7 +164,11 @@ async def test_one_that_drains_can_be_told_to_stop(scene: Scene) -> None:
 async def test_a_successor_that_is_killed_while_it_waits_leaves_the_other_one_serving(scene: Scene) -> None:
     # It cannot be ready: the manager says nothing to those that come now.
     lease, scene.feed.lease_ms = scene.feed.lease_ms, -1
-    scene.first.config.with_name("topology.json").unlink()
+    cached = scene.first.config.with_name("topology.json")
+    async with asyncio.timeout(30):
+        while not cached.exists():
+            await asyncio.sleep(0.05)
+    cached.unlink()
     process = scene.first.another()
     await scene.first.wait_for_log("waits before it takes over")
     process.kill()
