@@ -16,6 +16,8 @@ OUTPUT_BYTES_MAX = 1 << 16
 _OF_OUR_SUPERVISOR = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 """Whoever supervises us is told of us, not of PostgreSQL."""
 _CHUNK_BYTES = 1 << 12
+_LOOK_S = 0.5
+"""After so long without a word it is looked whether the program still runs."""
 
 
 class ToolError(Exception):
@@ -51,7 +53,8 @@ async def run_tool(
         async with asyncio.timeout(timeout_s):
             if stdin:
                 await _feed(process, stdin)
-            await _collect(process, output, watch)
+            if not await _collect(process, output, watch):
+                _kill_session(process)
             status = await process.wait()
     except TimeoutError as error:
         raise ToolError(f"{name} did not end within {timeout_s:.0f} s") from error
@@ -84,9 +87,19 @@ async def _feed(process: asyncio.subprocess.Process, stdin: bytes) -> None:
         process.stdin.close()
 
 
-async def _collect(process: asyncio.subprocess.Process, output: bytearray, watch: Callable[[str], None] | None) -> None:
+async def _collect(process: asyncio.subprocess.Process, output: bytearray, watch: Callable[[str], None] | None) -> bool:
+    """Read what it prints to the end; False if it has ended itself, and somebody it left behind may print more."""
     assert process.stdout is not None
-    while chunk := await process.stdout.read(_CHUNK_BYTES):
+    while True:
+        try:
+            async with asyncio.timeout(_LOOK_S):
+                chunk = await process.stdout.read(_CHUNK_BYTES)
+        except TimeoutError:
+            if process.returncode is not None:
+                return False
+            continue
+        if not chunk:
+            return True
         output += chunk
         del output[:-OUTPUT_BYTES_MAX]
         if watch is not None:
@@ -96,6 +109,10 @@ async def _collect(process: asyncio.subprocess.Process, output: bytearray, watch
 async def _end(process: asyncio.subprocess.Process) -> None:
     """Leave nothing behind: the program's whole session goes, also when we were cancelled."""
     if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        _kill_session(process)
         await process.wait()
+
+
+def _kill_session(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)

@@ -121,6 +121,15 @@ async def test_a_program_that_takes_too_long_is_killed_with_its_children(tmp_pat
             await asyncio.sleep(0)
 
 
+async def test_a_program_that_was_killed_is_not_waited_for_because_of_a_child_that_it_leaves(tmp_path: Path) -> None:
+    """As when the kernel, short of memory, ends pg_basebackup but not the process that streams WAL for it."""
+    with pytest.raises(ToolError, match=r"sh failed: begun"):
+        await run_tool(["/bin/sh", "-c", f"cd {tmp_path}; echo begun; sleep 600 & kill -9 $$"], timeout_s=60)
+    async with asyncio.timeout(5):
+        while processes.members(tmp_path):
+            await asyncio.sleep(0)
+
+
 def test_libpq_settings_of_the_environment_do_not_reach_postgresql(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGSSLMODE", "require")
     assert "PGSSLMODE" not in environment()
