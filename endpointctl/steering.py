@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,6 +25,7 @@ SESSIONS_SHOWN = 20
 SLOTS_WAIT_S = 30.0
 """PostgreSQL's worker for logical slots looks every 10 s at most."""
 SLOTS_POLL_S = 0.5
+SLOTS_TRIES = 3
 
 ToOption = Annotated[
     str | None,
@@ -111,11 +113,20 @@ def switchover(
         _rehearse(target, to, drain_timeout, allow_slot_loss=allow_slot_loss, as_json=as_json)
     else:
         body = {"to": to, **_slots(allow=allow_slot_loss), **_drain(drain_timeout)}
-        if not allow_slot_loss and not no_wait:
-            _await_slots(target, to)
-        if wait_idle is not None:
-            _wait_idle(target, to, wait_idle, allow_slot_loss=allow_slot_loss)
-        _hand_over(target, SWITCHOVER_PATH, body, no_wait=no_wait, as_json=as_json, drain_s=drain_timeout or 0)
+        waits_for_slots = not allow_slot_loss and not no_wait
+        for tries_left in reversed(range(SLOTS_TRIES)):
+            if waits_for_slots:
+                _await_slots(target, to)
+            if wait_idle is not None:
+                _wait_idle(target, to, wait_idle, allow_slot_loss=allow_slot_loss)
+            try:
+                _hand_over(target, SWITCHOVER_PATH, body, no_wait=no_wait, as_json=as_json, drain_s=drain_timeout or 0)
+            except Failure:
+                # Another node may have become the next in line meanwhile, whose copies are not there yet.
+                if not (waits_for_slots and tries_left and _awaited_slots(target, to)):
+                    raise
+            else:
+                return
 
 
 def _hand_over(
@@ -211,6 +222,19 @@ def slots_lost(status: Status, to: str | None) -> list[str]:
 
 def _await_slots(target: Target, to: str | None) -> None:
     """Return when no slot is lost only because its copy is not there yet. Raises Failure if that takes too long."""
+    deadline = time.monotonic() + target.timeout_or(SLOTS_WAIT_S)
+    is_said = False
+    while awaited := _awaited_slots(target, to):
+        if time.monotonic() >= deadline:
+            raise Failure("; ".join(awaited))
+        if not is_said:
+            is_said = True
+            output.line(f"waiting for copies of replication slots: {'; '.join(awaited)}", err=True)
+        time.sleep(SLOTS_POLL_S)
+
+
+def _awaited_slots(target: Target, to: str | None) -> tuple[str, ...]:
+    """Return what a handover at this moment would lose only because a copy is not there yet, one line each."""
     import asyncio
 
     import msgspec
@@ -219,26 +243,14 @@ def _await_slots(target: Target, to: str | None) -> None:
     from pgtopology.codec import decode
     from pgtopology.handover import Rehearsal
 
-    async def run() -> None:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + target.timeout_or(SLOTS_WAIT_S)
-        is_said = False
+    async def ask() -> tuple[str, ...]:
         order = msgspec.json.encode({"to": to, "dry_run": True})
         async with manager(target) as client:
             if leads(await fetch_status(client), to):
-                return
-            while True:
-                told = decode(await client.post(SWITCHOVER_PATH, order, timeout_s=REQUEST_TIMEOUT_S), Rehearsal)
-                if not told.slots_awaited:
-                    return
-                if loop.time() >= deadline:
-                    raise Failure(told.obstacle or "; ".join(told.slots_awaited))
-                if not is_said:
-                    is_said = True
-                    output.line(f"waiting for copies of replication slots: {'; '.join(told.slots_awaited)}", err=True)
-                await asyncio.sleep(SLOTS_POLL_S)
+                return ()
+            return decode(await client.post(SWITCHOVER_PATH, order, timeout_s=REQUEST_TIMEOUT_S), Rehearsal).slots_awaited
 
-    asyncio.run(run())
+    return asyncio.run(ask())
 
 
 def _wait_idle(target: Target, to: str | None, wait_s: float, *, allow_slot_loss: bool) -> None:

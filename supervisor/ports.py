@@ -22,6 +22,7 @@ _LISTEN = "0A"
 _NOBODYS = "0"
 """The inode of a connection that no process has open."""
 _BLOCK = 100
+_claims: list[socket.socket] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,8 @@ def is_free(use: PortUse) -> bool:
 
 
 def free_base_port(offsets: Iterable[PortUse]) -> int:
-    """Return a base port, outside the range of outgoing connections, whose whole block is free.
+    """Return a base port, outside the range of outgoing connections, whose whole block is free and, until this process ends,
+    given to nobody else who asks.
 
     *offsets* are the uses of a plan with base port 0.  Raises OSError if no block is free.
     """
@@ -73,9 +75,21 @@ def free_base_port(offsets: Iterable[PortUse]) -> int:
     bases = list(range(10_000, max(lowest_ephemeral, 12_000) - _BLOCK, _BLOCK))
     random.shuffle(bases)
     for base in bases:
-        if all(is_free(PortUse(base + use.port, use.purpose, use.udp)) for use in uses):
+        if all(is_free(PortUse(base + use.port, use.purpose, use.udp)) for use in uses) and _claim(base):
             return base
     raise OSError("no block of 100 free ports between 10000 and the range of outgoing connections")
+
+
+def _claim(base: int) -> bool:
+    """Return whether nobody else is about to listen there: between the look and the first program that listens lie seconds."""
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        claim.bind(f"\0endpointd/ports/{base}")  # a name without a file, which goes with the process
+    except OSError:
+        claim.close()
+        return False
+    _claims.append(claim)
+    return True
 
 
 def find_holder(use: PortUse) -> Holder:

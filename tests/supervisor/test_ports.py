@@ -78,3 +78,10 @@ def test_a_free_block_lies_below_the_ports_of_outgoing_connections() -> None:
     base = free_base_port(make_plan(node_count=5, base_port=0, pg_bin="").ports)
     assert base % 100 == 0
     assert not conflicts(make_plan(node_count=5, base_port=base, pg_bin="").ports)
+
+
+def test_a_free_block_is_given_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look and the first program that listens there lie seconds, in which somebody else may ask."""
+    monkeypatch.setattr("random.shuffle", lambda _bases: None)
+    uses = make_plan(node_count=3, base_port=0, pg_bin="").ports
+    assert len({free_base_port(uses) for _ in range(3)}) == 3
