@@ -119,6 +119,16 @@ def roles_unknown(endpoint: str) -> Refusal:
     )
 
 
+def roles_outdated(endpoint: str) -> Refusal:
+    """No node has told for some seconds which roles there are: a superuser by now might be taken for who it was."""
+    return Refusal(
+        "roles_unknown",
+        SqlState.CANNOT_CONNECT_NOW,
+        f'endpoint "{endpoint}" does not know the roles of the cluster any more',
+        hint="No server has told them for some seconds; try again, or log in with a password.",
+    )
+
+
 def other_method(node: str, method: str) -> Refusal:
     """The server's pg_hba.conf asks a client for what it has not told us."""
     return Refusal(

@@ -40,6 +40,8 @@ class RoleCredential(msgspec.Struct, frozen=True):
     """One of VerifierKind, or a word of a later version."""
     verifier: str | None = None
     """As PostgreSQL stores it; with SCRAM alone."""
+    vouchable: bool | None = None
+    """Whether this node's server would take a proxy's word for it, if a rule names it. None: the noded does not say."""
 
     def __repr__(self) -> str:
         return f"RoleCredential(name={self.name!r}, kind={self.kind!r})"

@@ -1,4 +1,4 @@
-"""A manager as far as a proxy can tell: a real web socket that speaks FeedFrame, and a noded's /status."""
+"""A manager as far as a proxy can tell: a real web socket that speaks FeedFrame, and a noded's /status and /v1/roles."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Self
 from aiohttp import WSMsgType, web
 
 from pgtopology.codec import decode, encode
+from pgtopology.credentials import Credentials, RolesAnswer
 from pgtopology.document import Candidate, Step, Topology, Transition, TransitionKind
 from pgtopology.epoch import Epoch, Revision
 from pgtopology.lsn import Lsn
@@ -82,6 +83,8 @@ class FeedServer:
         self.heartbeat_age_ms: int | None = None
         """Of the writer, when asked as its noded; None: no answer."""
         self.status_requests = 0
+        self.roles: Credentials | None = None
+        """What every noded tells of roles; None: no answer."""
         self.port = 0
         self._news = asyncio.Event()
         self._runner: web.AppRunner | None = None
@@ -90,6 +93,7 @@ class FeedServer:
         app = web.Application()
         app.router.add_get("/v1/feed", self._feed)
         app.router.add_get("/status", self._status)
+        app.router.add_get("/v1/roles", self._roles)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         await self.listen()
@@ -171,6 +175,16 @@ class FeedServer:
             heartbeat=Heartbeat(epoch=self.topology.epoch, acknowledged_age_ms=self.heartbeat_age_ms),
         )
         return web.Response(body=encode(seen), content_type="application/json")
+
+    async def _roles(self, request: web.Request) -> web.Response:
+        if request.headers.get("Authorization") != f"Bearer {TOKEN}":
+            raise web.HTTPUnauthorized
+        roles = self.roles
+        if roles is None:
+            raise web.HTTPServiceUnavailable
+        is_news = roles.version != request.query.get("since")
+        told = RolesAnswer(version=roles.version, lsn=Lsn(1), age_ms=0, credentials=roles if is_news else None)
+        return web.Response(body=encode(told), content_type="application/json")
 
 
 @contextlib.asynccontextmanager

@@ -21,6 +21,11 @@ LOOK_S = 0.2
 """For how long a login waits for a look at the roles: longer than one takes, and no longer when no node answers."""
 
 
+VOUCHES_FOR_S = 5.0
+"""How old what is known of roles may be when a client comes in by our word: whoever has become a superuser since must not. A
+noded that answers does so each second; one that is silent is given up after 2.5 s, and the others are asked then."""
+
+
 def fresh_nonce() -> str:
     """Return a nonce that was never used before."""
     return b64encode(secrets.token_bytes(NONCE_BYTES)).decode("ascii")
@@ -69,6 +74,15 @@ class Gate:
         if not self._familiar.knows(address, user, now):
             await feed.refresh(min(deadline, now + LOOK_S), since=feed.roles.version)
         return feed.roles.find(user)
+
+    async def vouches_for(self, user: str, deadline: float) -> bool | None:
+        """Return whether *user* may come in by our word; None if at *deadline* nobody has told the roles for VOUCHES_FOR_S."""
+        is_told = await self._rolefeed.wait_until_heard(deadline, within_s=VOUCHES_FOR_S)
+        return self.is_vouchable(user) if is_told else None
+
+    def is_vouchable(self, user: str) -> bool:
+        """Return whether *user* may come in by our word, by what is known at this moment."""
+        return self._rolefeed.roles.is_vouchable(user)
 
     def is_outdated(self, user: str, secret: Secret) -> bool:
         """Return whether a proof of *user* would not be checked against *secret* any more; have the roles looked at, too."""

@@ -1,9 +1,10 @@
 """Learns the cluster's roles from its nodeds, not from the manager: logins work while all managers are dead (decision 0031).
 
 The writer's noded is asked, with a question that it answers when something has changed; while it is silent, or there is no
-writer, the others are asked one after the other.  What one of them says is taken if nothing is known, or if its PostgreSQL has
-replayed more than was known before: a standby that is late takes nobody's new password away.  A document with another writer
-has that one asked at once.  Before a login of somebody unfamiliar, and after a wrong password, it is looked once more.
+writer, all others are asked: one of them may be behind.  What one of them says is taken if nothing is known, or if its
+PostgreSQL has replayed as much as was known before: a standby that is late takes nobody's new password away.  A document with
+another writer has that one asked at once.  Before a login of somebody unfamiliar, and after a wrong password, it is looked once
+more.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ class RoleFeed:
         """*token* is asked at each connection."""
         self.roles = roles
         self.heard_at = float("-inf")
-        """When a noded last said what the roles are, on the loop's clock."""
+        """When a noded last said, or confirmed, what the roles are, on the loop's clock."""
+        self._heard = asyncio.Event()
+        """Wakes whoever waits for that; never set for longer."""
         self._board = board
         self._token = token
         self._loop = asyncio.get_running_loop()
@@ -100,6 +103,18 @@ class RoleFeed:
                 await self._known.wait()
         return self.roles.is_known
 
+    async def wait_until_heard(self, deadline: float, *, within_s: float) -> bool:
+        """Wait until a noded has said what the roles are no longer than *within_s* ago, or the loop's clock shows *deadline*.
+
+        Returns whether one has.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                while self._loop.time() - self.heard_at > within_s:
+                    await self._heard.wait()
+                return True
+        return False
+
     def look(self) -> None:
         """Have a look made soon, without waiting for it."""
         self._wanted.set()
@@ -129,22 +144,30 @@ class RoleFeed:
             if writer is not None and not is_quiet:
                 await asyncio.sleep(SOONEST_S)
                 continue
-            for other in others:
-                if await self._ask(other, clients[other], wait_s=0):
-                    break
+            await self._ask_all(others, clients)
             await asyncio.sleep(AGAIN_S)
+
+    async def _ask_all(self, others: list[Source], clients: dict[Source, HttpClient]) -> None:
+        """Ask *others*: all of them, since one may have stood still just where what is known was true; but if nothing is known
+        one after the other, since a whole answer is large and one is enough."""
+        while others and not self.roles.is_known:
+            await self._ask(others[0], clients[others[0]], wait_s=0)
+            others = others[1:]
+        async with asyncio.TaskGroup() as group:
+            for other in others:
+                group.create_task(self._ask(other, clients[other], wait_s=0))
 
     async def _look_when_wanted(self, clients: dict[Source, HttpClient]) -> None:
         """Look once for all who want it, for ever. The others are asked while the writer is silent."""
-        ordered = sorted(clients, key=lambda one: not one.is_writer)
+        writer = next((one for one in clients if one.is_writer), None)
+        others = [one for one in clients if not one.is_writer]
         while True:
             await self._wanted.wait()
             self._wanted.clear()
             look, self._next = self._next, self._loop.create_future()
             try:
-                for source in ordered:
-                    if await self._ask(source, clients[source], wait_s=0):
-                        break
+                if writer is None or not await self._ask(writer, clients[writer], wait_s=0):
+                    await self._ask_all(others, clients)
             finally:
                 look.set_result(None)
             await asyncio.sleep(REFRESH_EVERY_S)
@@ -171,7 +194,7 @@ class RoleFeed:
             if answer.lsn is not None and self._writer_lsn is not None and answer.lsn < self._writer_lsn:
                 return
             self._writer_lsn = answer.lsn
-        elif self.roles.is_known and not is_newer(answer.lsn, self._lsn):
+        elif self.roles.is_known and not has_reached(answer.lsn, self._lsn):
             return
         if answer.credentials is not None:
             if not self.roles.is_known:
@@ -180,7 +203,9 @@ class RoleFeed:
             self._known.set()
         if self.roles.version == answer.version:
             self._lsn = answer.lsn
-            self.heard_at = self._loop.time() - (answer.age_ms or 0) / 1000
+            self.heard_at = max(self.heard_at, self._loop.time() - (answer.age_ms or 0) / 1000)
+            self._heard.set()
+            self._heard.clear()
 
     def _say(self, source: Source, problem: str) -> None:
         """Log *problem* once."""
@@ -207,6 +232,8 @@ def sources(topology: Topology | None) -> tuple[Source, ...]:
     )
 
 
-def is_newer(lsn: Lsn | None, known: Lsn | None) -> bool:
-    """Return whether a standby that has replayed up to *lsn* may know more than is *known*; across histories a guess."""
-    return lsn is not None and known is not None and lsn > known
+def has_reached(lsn: Lsn | None, known: Lsn | None) -> bool:
+    """Return whether a standby that has replayed up to *lsn* knows all that is *known*, or more; across histories a guess.
+
+    At the same place it may still know more: a writer's commit is visible there only after it was sent to the standbys."""
+    return lsn is not None and known is not None and lsn >= known

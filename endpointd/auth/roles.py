@@ -58,6 +58,7 @@ class Roles:
         self.version: str | None = None
         """Of what is known; None before anything is."""
         self.count = 0
+        self._tells_vouchable = False
         self._roles: Mapping[bytes, RoleCredential] = {}
         self._mock_nonce = seed
         self._stored_key = hashlib.sha256(b"stored" + seed).digest()
@@ -74,10 +75,11 @@ class Roles:
         self._mock_nonce = credentials.mock_nonce
         self.version = credentials.version
         self.count = len(self._roles)
+        self._tells_vouchable = any(role.vouchable is not None for role in credentials.roles)
 
     def find(self, user: str) -> Secret:
         """Return what *user*, as the startup packet names it, is checked against. The work is the same for every name."""
-        name = user.encode("utf-8", "surrogateescape")[:NAME_BYTES_MAX]
+        name = _name(user)
         salt = hashlib.sha256(name + self._mock_nonce).digest()[:MOCK_SALT_BYTES]
         mock = Verifier(MOCK_ITERATIONS, salt, self._stored_key, self._server_key)
         text = format_verifier(mock)
@@ -90,9 +92,19 @@ class Roles:
         except ValueError:
             return Secret(mock, Doom.UNUSABLE, self.version)
 
+    def is_vouchable(self, user: str) -> bool:
+        """Return whether *user* may come in by our word; where a noded of an earlier version told the roles, servers decide."""
+        role = self._roles.get(_name(user))
+        return not self._tells_vouchable or (role is not None and role.vouchable is True)
+
     def _doom(self, role: RoleCredential | None) -> Doom | None:
         if role is None:
             return Doom.NO_ROLE if self.is_known else Doom.UNKNOWN
         if role.kind == VerifierKind.SCRAM and role.verifier is not None:
             return None
         return next((doom for kind, doom in _DOOMS.items() if role.kind == kind), Doom.UNUSABLE)
+
+
+def _name(user: str) -> bytes:
+    """Return what PostgreSQL looks up for *user*."""
+    return user.encode("utf-8", "surrogateescape")[:NAME_BYTES_MAX]

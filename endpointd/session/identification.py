@@ -30,6 +30,8 @@ class Identification:
         self._secret: Secret | None = None
         self._user = ""
         self._is_slowed = False
+        self._vouched: Vouched | None = None
+        self._is_vouching = False
 
     @property
     def doom(self) -> Doom | None:
@@ -61,9 +63,10 @@ class Identification:
                 return ProofWanted(secret.verifier, fresh_nonce(), is_doomed=secret.doom is not None, binding=binding)
             case Method.CERT:
                 assert rule is not None
-                return self._by_certificate(rule, message.user, encrypted.certificate if encrypted is not None else None)
+                proven = self._by_certificate(rule, message.user, encrypted.certificate if encrypted is not None else None)
+                return await self._vouch(proven, deadline) if isinstance(proven, Vouched) else proven
             case Method.TRUST:
-                return Vouched(refusal.not_vouched_for(message.user))
+                return await self._vouch(Vouched(refusal.not_vouched_for(message.user)), deadline)
             case Method.REJECT | None as method:
                 return Refused(refusal.not_permitted(self._endpoint, str(visit), is_rejected=method is Method.REJECT))
             case method:
@@ -76,6 +79,8 @@ class Identification:
             return "logins from its address are slowed down, since some have just failed"
         if not self._gate.knows_roles:
             return "no node has told yet which roles there are"
+        if self._is_vouching:
+            return "no node has told for some seconds which roles there are, and its role may not be the same any more"
         return "the roles are looked at, since it has not logged in from its address lately"
 
     async def _wait_for_address(self) -> None:
@@ -93,6 +98,23 @@ class Identification:
         name = read_certificate(certificate).common_name
         is_proven = name is not None and may_be(self._gate.user_maps, rule.user_map, name, user)
         return Vouched(failed) if is_proven else Refused(failed)
+
+    async def _vouch(self, vouched: Vouched, deadline: float) -> Vouched | Refused:
+        """Return *vouched* if the role may come in by our word, as far as the nodes have told lately."""
+        self._is_vouching = True
+        is_vouchable = await self._gate.vouches_for(self._user, deadline)
+        self._is_vouching = False
+        if is_vouchable is None:
+            is_known = self._gate.knows_roles
+            return Refused((refusal.roles_outdated if is_known else refusal.roles_unknown)(self._endpoint))
+        self._vouched = vouched
+        return vouched if is_vouchable else Refused(vouched.otherwise)
+
+    @property
+    def objection(self) -> Refused | None:
+        """Why the client may not come in by our word any more, if it was to: it may have waited long for its server."""
+        vouched = self._vouched
+        return Refused(vouched.otherwise) if vouched is not None and not self._gate.is_vouchable(self._user) else None
 
     async def deny(self, failed: ProofFailed, wait_until: Callable[[float], Awaitable[None]]) -> Refused:
         """Return the answer when the client's address has waited for it; *wait_until* returns earlier if nobody wants it."""

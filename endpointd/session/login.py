@@ -433,6 +433,9 @@ class Login:
             self._handle(NotConnected(found))
             return
         self.backend, self._server = found
+        if (objection := self._identification.objection) is not None:
+            self._handle(objection)
+            return
         if self.backend.is_writer and not self._may_write():
             return
         self._server_inbox = Inbox(self._server, self._heard)

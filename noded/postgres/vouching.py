@@ -22,18 +22,23 @@ ROLES_MAX = 5_000
 MIGHTY = ("pg_execute_server_program", "pg_read_server_files", "pg_write_server_files")
 """Predefined roles whose members can become superusers."""
 
-ORDINARY_ROLES = f"""
+WITH_MIGHTY = f"""
 WITH RECURSIVE mighty(oid) AS (
   SELECT oid FROM pg_catalog.pg_authid
    WHERE rolsuper OR rolcreaterole OR rolreplication OR rolname IN {MIGHTY}
   UNION
   SELECT member FROM pg_catalog.pg_auth_members JOIN mighty ON roleid OPERATOR(pg_catalog.=) mighty.oid)
+"""  # noqa: S608 - constants of ours
+IS_ORDINARY = "oid NOT IN (SELECT oid FROM mighty)"
+"""Of a row of pg_authid, behind WITH_MIGHTY: who is no superuser and cannot become one by SET ROLE, by a predefined role, or by
+giving itself one (CREATEROLE before PostgreSQL 16); nor replicates, which is to read everything. What is told to proxies and
+what stands in this server's files both go by it, and by `present`."""
+
+ORDINARY_ROLES = f"""{WITH_MIGHTY}
 SELECT pg_catalog.textsend(rolname::pg_catalog.text) AS name FROM pg_catalog.pg_authid
- WHERE oid NOT IN (SELECT oid FROM mighty)
+ WHERE {IS_ORDINARY}
  ORDER BY oid
 """  # noqa: S608 - constants of ours
-"""Who is no superuser and cannot become one by SET ROLE, by a predefined role, or by giving itself one (CREATEROLE before
-PostgreSQL 16); nor replicates, which is to read everything."""
 
 DATABASES = """
 SELECT pg_catalog.textsend(datname::pg_catalog.text) AS name FROM pg_catalog.pg_database WHERE datallowconn ORDER BY oid

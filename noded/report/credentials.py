@@ -2,16 +2,17 @@
 
 One reader for all proxies, with a session, a task and deadlines of its own: whoever locks pg_authid, or makes ten thousand
 roles, delays nothing else here.  A look is one statement that names the present content, by where each row stands and which
-transaction made it, and a second one that reads it only if it is another: a password that was changed, a rename, a drop and a
-rollback are all seen so, and after a restart everything is read anew, because another history may stand in the same places.
-While a look is in vain, what was seen last is told, with the reason.  Nothing of it is logged or written anywhere.
+transaction made it, and a second one that reads it only if it is another: a password that was changed, a rename, a drop, a
+membership and a rollback are all seen so, and after a restart everything is read anew, because another history may stand in
+the same places.  While a look is in vain, what was seen last is told, with the reason.  Nothing of it is logged or written
+anywhere.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from typing import Protocol
 
 from noded.files.controldata import ControlData
@@ -20,6 +21,7 @@ from noded.postgres.conf import CONTROL_ROLE, PROBE_ROLE, REPLICATION_ROLE
 from noded.postgres.failures import FAILURES
 from noded.postgres.instance import Instance
 from noded.postgres.sessions import BOUNDED, ROUTES, Routes, Session, SessionError, shown
+from noded.postgres.vouching import IS_ORDINARY, WITH_MIGHTY, present
 from pgtopology.credentials import NONCE_BYTES, Credentials, RoleCredential, RolesAnswer, VerifierKind, make_credentials
 from pgtopology.lsn import Lsn
 
@@ -56,6 +58,9 @@ OURS = tuple(name.encode() for name in (CONTROL_ROLE, REPLICATION_ROLE, PROBE_RO
 CONTENT = """
 SELECT pg_catalog.md5(pg_catalog.string_agg(xmin::pg_catalog.text OPERATOR(pg_catalog.||) ctid::pg_catalog.text, ','
                                             ORDER BY ctid)) AS content,
+       (SELECT pg_catalog.md5(pg_catalog.string_agg(xmin::pg_catalog.text OPERATOR(pg_catalog.||) ctid::pg_catalog.text, ','
+                                                    ORDER BY ctid))
+          FROM pg_catalog.pg_auth_members) AS members,
        coalesce(pg_catalog.current_setting('scram_iterations', true)::pg_catalog.int4, 0) AS iterations,
        (CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
              ELSE pg_catalog.pg_current_wal_flush_lsn() END OPERATOR(pg_catalog.-) '0/0')::pg_catalog.int8 AS lsn
@@ -63,8 +68,8 @@ SELECT pg_catalog.md5(pg_catalog.string_agg(xmin::pg_catalog.text OPERATOR(pg_ca
 """
 """One row, and no password in it."""
 
-ROLES = f"""
-SELECT pg_catalog.textsend(rolname::pg_catalog.text) AS name,
+ROLES = f"""{WITH_MIGHTY}
+SELECT pg_catalog.textsend(rolname::pg_catalog.text) AS name, {IS_ORDINARY} AS ordinary,
        CASE WHEN rolpassword IS NULL THEN 'none'
             WHEN pg_catalog.octet_length(rolpassword) OPERATOR(pg_catalog.>) {VERIFIER_BYTES_MAX} THEN 'other'
             WHEN pg_catalog.substr(pg_catalog.textsend(rolpassword), 1, 14) OPERATOR(pg_catalog.=) 'SCRAM-SHA-256$' THEN 'scram'
@@ -97,7 +102,7 @@ class CredentialReader:
         # A login that hangs, while pg_authid is locked, must not make those sessions wait that a failover needs.
         self._session.routes = Routes(ROUTES, Backoff(first_s=0.5, max_s=15.0, free=1))
         self._control: ControlData | None = None
-        self._content: tuple[str, int] | None = None
+        self._content: tuple[str, str | None, int] | None = None
         """What names the content that `_credentials` were read from."""
         self._credentials: Credentials | None = None
         self._lsn: Lsn | None = None
@@ -198,7 +203,8 @@ class CredentialReader:
             await self._read()
         except SessionError as error:
             locked = error.sqlstate == LOCK_NOT_AVAILABLE
-            self._problem = "somebody has locked pg_authid" if locked else f"pg_authid cannot be read: {_first_line(error)}"
+            tables = "pg_authid or pg_auth_members"
+            self._problem = f"somebody has locked {tables}" if locked else f"{tables} cannot be read: {_first_line(error)}"
         except FAILURES as error:
             self._problem = f"the control file cannot be read: {_first_line(error)}"
         else:
@@ -218,11 +224,11 @@ class CredentialReader:
                 raise ValueError("pg_controldata did not report the mock authentication nonce")
             self._control = control
         row = await session.row(CONTENT, timeout_s=ASK_TIMEOUT_S)
-        content = row["content"], row["iterations"] or DEFAULT_ITERATIONS
+        content = row["content"], row["members"], row["iterations"] or DEFAULT_ITERATIONS
         if content != self._content:
             rows = await session.rows(ROLES, timeout_s=ASK_TIMEOUT_S)
             # Twenty thousand roles take this a tenth of a second, in which the loop has other things to do.
-            told = await asyncio.to_thread(compose, rows, self._control.mock_nonce, content[1])
+            told = await asyncio.to_thread(compose, rows, self._control.mock_nonce, content[2])
             (self._credentials, self._left_out, self._md5), self._content = told, content
         self._lsn = Lsn(row["lsn"]) if row["lsn"] is not None else None
 
@@ -241,20 +247,30 @@ class CredentialReader:
 
 def compose(rows: Sequence[Row], mock_nonce: bytes, iterations: int) -> tuple[Credentials, bool, str | None]:
     """Return what is told of *rows*, those of ROLES; whether some are left out; and a line about md5 hashes."""
-    roles = [role for role in map(_role, rows) if role.name not in OURS]
+    vouchable = {name.encode() for name in present(map(_name, filter(_is_ordinary, rows)), ()).roles}
+    roles = [role for role in (_role(row, vouchable) for row in rows) if role.name not in OURS]
     told = make_credentials(mock_nonce, iterations, roles[:ROLES_MAX])
     return told, len(roles) > ROLES_MAX, md5_note(told.roles)
 
 
-def _role(row: Row) -> RoleCredential:
-    name, kind, verifier = row["name"], row["kind"], row["verifier"]
+def _name(row: Row) -> bytes:
+    name = row["name"]
     assert isinstance(name, bytes)
+    return name
+
+
+def _is_ordinary(row: Row) -> bool:
+    return row["ordinary"] is True
+
+
+def _role(row: Row, vouchable: Set[bytes]) -> RoleCredential:
+    name, kind, verifier = _name(row), row["kind"], row["verifier"]
     text = None
     if isinstance(verifier, bytes):
         with contextlib.suppress(UnicodeDecodeError):
             text = verifier.decode("ascii")
         kind = VerifierKind.SCRAM if text is not None else VerifierKind.OTHER
-    return RoleCredential(name, str(kind), text)
+    return RoleCredential(name, str(kind), text, name in vouchable)
 
 
 def md5_note(roles: Iterable[RoleCredential]) -> str | None:

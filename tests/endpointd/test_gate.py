@@ -1,16 +1,16 @@
-"""What logins ask about their clients: a password that was set anew since a proof is noticed."""
+"""What logins ask about their clients: a password that was set anew since a proof is noticed, and who became a superuser."""
 
 from __future__ import annotations
 
 import asyncio
 
-from endpointd.auth.gate import Gate
+from endpointd.auth.gate import VOUCHES_FOR_S, Gate
 from endpointd.auth.rolefeed import RoleFeed
 from endpointd.auth.roles import Roles
 from endpointd.auth.slowdown import FREE
 from endpointd.routing.switchboard import Switchboard
 from endpointd.rules import DEFAULT_LINES, read_rules
-from endpointd.session.commands import ProofWanted
+from endpointd.session.commands import ProofWanted, Refused, Vouched
 from endpointd.session.identification import Identification
 from endpointd.settings import LimitSettings
 from pgtopology.credentials import RoleCredential, VerifierKind, make_credentials
@@ -88,3 +88,54 @@ async def test_why_a_login_is_not_asked_yet_is_told_as_it_is() -> None:
     assert ann.waits == "no node has told yet which roles there are"
     told(roles, b"a salt")
     assert ann.waits == "the roles are looked at, since it has not logged in from its address lately"
+
+
+def trusting(heard_s_ago: float | None) -> tuple[Roles, Identification]:
+    """Return one client whom a rule trusts, of a proxy that was told of the roles so long ago, or never."""
+    roles = Roles(bytes(32))
+    feed = RoleFeed(Switchboard(LimitSettings()), lambda: "token", roles)
+    if heard_s_ago is not None:
+        tell(roles, vouchable=True)
+        feed.heard_at = asyncio.get_running_loop().time() - heard_s_ago
+    return roles, of(Gate({"writer": read_rules(["host all all all trust"])}, feed))
+
+
+def tell(roles: Roles, *, vouchable: bool | None) -> None:
+    roles.put(make_credentials(bytes(32), 4096, [RoleCredential(b"ann", VerifierKind.NONE, None, vouchable)]))
+
+
+async def vouched(one: Identification, user: str, wait_s: float = 10.0) -> str | None:
+    """Return why *one* is not vouched for."""
+    answer = await one.ask(make_startup(user, "shop"), None, asyncio.get_running_loop().time() + wait_s)
+    assert isinstance(answer, Vouched | Refused)
+    return answer.refusal.kind if isinstance(answer, Refused) else None
+
+
+async def test_who_is_mighty_or_no_role_is_not_vouched_for() -> None:
+    roles, ann = trusting(0)
+    assert await vouched(ann, "ann") is None
+    assert await vouched(ann, "nobody") == "not_vouched_for"
+    tell(roles, vouchable=False)
+    assert await vouched(ann, "ann") == "not_vouched_for"
+    tell(roles, vouchable=None)
+    assert await vouched(ann, "ann") is None, "the servers decide where a noded of an earlier version does not say"
+
+
+async def test_who_has_become_mighty_while_its_login_waited_for_a_server_is_not_vouched_for_any_more() -> None:
+    roles, ann = trusting(0)
+    assert ann.objection is None
+    assert await vouched(ann, "ann") is None
+    assert ann.objection is None
+    tell(roles, vouchable=False)
+    assert ann.objection is not None
+    assert ann.objection.refusal.kind == "not_vouched_for"
+
+
+async def test_nobody_is_vouched_for_by_what_was_told_long_ago() -> None:
+    _, ann = trusting(VOUCHES_FOR_S + 1)
+    waiting = asyncio.create_task(vouched(ann, "ann", wait_s=0.1))
+    await asyncio.sleep(0)
+    assert ann.waits == "no node has told for some seconds which roles there are, and its role may not be the same any more"
+    assert await waiting == "roles_unknown"
+    _, early = trusting(None)
+    assert await vouched(early, "ann", wait_s=0.1) == "roles_unknown"

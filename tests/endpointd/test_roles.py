@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from endpointd.auth.rolefeed import is_newer, sources
+from endpointd.auth.rolefeed import has_reached, sources
 from endpointd.auth.roles import Doom, Roles
 from pgtopology.credentials import RoleCredential, VerifierKind, make_credentials
 from pgtopology.lsn import Lsn
@@ -106,8 +106,28 @@ def test_every_member_may_be_asked_and_the_writer_is_known_as_such() -> None:
     assert sources(None) == ()
 
 
-def test_a_standby_is_believed_only_where_it_has_replayed_more() -> None:
-    assert is_newer(Lsn(2), Lsn(1))
-    assert not is_newer(Lsn(1), Lsn(1))
-    assert not is_newer(None, Lsn(1))
-    assert not is_newer(Lsn(2), None), "after a failover what is known stands until the writer has spoken"
+def test_a_standby_is_believed_only_where_it_is_not_behind() -> None:
+    assert has_reached(Lsn(2), Lsn(1))
+    assert has_reached(Lsn(1), Lsn(1)), "a writer's commit is visible at the standbys first"
+    assert not has_reached(Lsn(1), Lsn(2))
+    assert not has_reached(None, Lsn(1))
+    assert not has_reached(Lsn(2), None), "after a failover what is known stands until the writer has spoken"
+
+
+def test_who_may_come_in_by_our_word_is_who_is_told_to_be() -> None:
+    told = roles(
+        RoleCredential(b"ann", "none", None, True),
+        RoleCredential(b"x" * 63, "none", None, True),
+        RoleCredential(b"boss", "none", None, False),
+        RoleCredential(b"eve", "none"),
+    )
+    long = "x" * 70
+    assert [name for name in ("ann", long, "boss", "eve", "nobody", "") if told.is_vouchable(name)] == ["ann", long]
+
+
+def test_where_a_noded_of_an_earlier_version_told_the_roles_servers_decide() -> None:
+    assert Roles(SEED).is_vouchable("ann")
+    earlier = roles(scram(b"ann"), RoleCredential(b"boss", "none"))
+    assert all(earlier.is_vouchable(name) for name in ("ann", "boss", "nobody"))
+    earlier.put(make_credentials(NONCE, 9000, [RoleCredential(b"ann", "none", None, False)]))
+    assert not earlier.is_vouchable("ann")

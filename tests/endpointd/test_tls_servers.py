@@ -70,8 +70,8 @@ def encrypted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
         made.remove()
 
 
-def led_by(postgres: Postgres) -> Topology:
-    return document(member("n1", postgres.port, role=Role.PRIMARY, noded_port=1), writer="n1")
+def led_by(postgres: Postgres, *, noded_port: int = 1) -> Topology:
+    return document(member("n1", postgres.port, role=Role.PRIMARY, noded_port=noded_port), writer="n1")
 
 
 @pytest.mark.parametrize("mode", ["prefer", "require", "verify"])

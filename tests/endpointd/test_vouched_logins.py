@@ -58,6 +58,8 @@ from noded.postgres.vouching import (
     read_logins,
     read_sources,
 )
+from noded.report.credentials import ROLES, compose
+from pgtopology.credentials import Credentials, make_credentials
 from pgwire import messages as m
 from pgwire.startup import SSL_REQUEST, encode_startup, make_startup
 from testkit.feedserver import feed_server
@@ -85,6 +87,8 @@ LOGINS = (
     "shop /^svc_",
     "all /^might,postgres,endpointd_replication",
 )
+earlier = pytest.mark.parametrize("is_earlier", [False, True], ids=["proxy refuses", "server refuses"])
+"""A noded of an earlier version does not say who is vouched for: then the server's own files decide."""
 MIGHTY = ("might_copy", "might_grant", "might_run", "might_become", "might_inherit")
 
 
@@ -125,6 +129,18 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
         made.remove()
 
 
+def told(postgres: Postgres, *, is_earlier: bool) -> Credentials:
+    """Return what a noded tells of the roles, *is_earlier*: one that does not say yet who is vouched for."""
+    rows: list[dict[str, object]] = []
+    for line in postgres.sql(ROLES).splitlines():
+        name, ordinary, kind, verifier = line.split("|")
+        value = bytes.fromhex(verifier.removeprefix("\\x")) or None
+        rows.append({"name": bytes.fromhex(name[2:]), "ordinary": ordinary == "t", "kind": kind, "verifier": value})
+    credentials, _, _ = compose(rows, bytes(32), 4096)
+    roles = (replace(role, vouchable=None) if is_earlier else role for role in credentials.roles)
+    return make_credentials(bytes(32), 4096, roles)
+
+
 def trusted(postgres: Postgres) -> None:
     """Do what a noded does after a look."""
     vouching = Vouching(read_sources([SOURCE]), read_logins(LOGINS))
@@ -143,16 +159,19 @@ def trusted(postgres: Postgres) -> None:
 
 @asynccontextmanager
 async def vouching(
-    postgres: Postgres, tmp_path: Path, *, pair: str = "endpointd_proxy.pem"
+    postgres: Postgres, tmp_path: Path, *, pair: str = "endpointd_proxy.pem", is_earlier: bool = False
 ) -> AsyncIterator[tuple[Proxy, Path]]:
     directory = mint(tmp_path / "tls")
     ca, own = directory / "ca.crt", directory / pair
     settings = tables(directory, more=f'client_ca = "{ca}"\n{MAPS}')
     settings += f'[servers]\ntls = "verify"\nca = "{ca}"\ncertificate = "{own}"\nkey = "{own}"\nsource = "{SOURCE}"\n'
     options: dict[str, Any] = {"more": settings, "rules": RULES, "limits": "hold_s = 2"}
-    async with feed_server(led_by(postgres)) as feed, proxy(tmp_path / "p", [feed.port], **options) as running:
-        await running.wait_for_health(status="serving")
-        yield running, directory
+    async with feed_server() as feed:
+        feed.roles = told(postgres, is_earlier=is_earlier)
+        feed.publish(led_by(postgres, noded_port=feed.port))
+        async with proxy(tmp_path / "p", [feed.port], **options) as running:
+            await running.wait_for_health(status="serving")
+            yield running, directory
 
 
 def with_certificate(directory: Path, name: str) -> dict[str, str]:
@@ -168,8 +187,11 @@ async def refusal_of(port: int, **options: str) -> str:
 
 
 @pytest.mark.versions
-async def test_certificates_come_in_by_their_map_and_nobody_else_does(guarded: Postgres, tmp_path: Path) -> None:
-    async with vouching(guarded, tmp_path) as (running, directory):
+@earlier
+async def test_certificates_come_in_by_their_map_and_nobody_else_does(
+    guarded: Postgres, tmp_path: Path, *, is_earlier: bool
+) -> None:
+    async with vouching(guarded, tmp_path, is_earlier=is_earlier) as (running, directory):
         port = running.writer_port
         ann, carl = with_certificate(directory, "ann@example"), with_certificate(directory, "carl")
         async with await connect(port, user="ann", dbname="shop", **ann) as connection:
@@ -198,8 +220,9 @@ async def test_certificates_come_in_by_their_map_and_nobody_else_does(guarded: P
 
 
 @pytest.mark.versions
-async def test_who_is_trusted_comes_in_and_no_superuser_ever(guarded: Postgres, tmp_path: Path) -> None:
-    async with vouching(guarded, tmp_path) as (running, _):
+@earlier
+async def test_who_is_trusted_comes_in_and_no_superuser_ever(guarded: Postgres, tmp_path: Path, *, is_earlier: bool) -> None:
+    async with vouching(guarded, tmp_path, is_earlier=is_earlier) as (running, _):
         port = running.writer_port
         async with await connect(port, user="svc_a", dbname="shop", sslmode="disable") as connection:
             assert await value(

@@ -80,6 +80,10 @@ class Member:
     pg_port: int = field(default_factory=free_port)
     http_port: int = field(default_factory=free_port)
     process: Forked | None = None
+    programs: Path | None = None
+    """Of another PostgreSQL than the tests' own."""
+    settings: str = ""
+    """Tables at the end of its settings."""
 
     @property
     def upstream(self) -> Upstream:
@@ -107,15 +111,15 @@ class Member:
             + (f'verifiers_file = "{others}"\n' if verifiers is not None else "")
             + "[secrets]\n"
             + "".join(f'{name} = "{self.secrets / name}"\n' for name in names)
+            + self.settings
         )
         with self.log.open("ab") as log:
             self.process = NODED.start(["--config", str(config)], env=os.environ, out=log.fileno(), err=log.fileno())
         await self.until(lambda _observation: True)
 
-    @staticmethod
-    def _binaries() -> str:
+    def _binaries(self) -> str:
         """Return which PostgreSQL the tests use: the bundled one, or the one ENDPOINTD_TEST_PG_BIN names."""
-        named = os.environ.get("ENDPOINTD_TEST_PG_BIN")
+        named = self.programs or os.environ.get("ENDPOINTD_TEST_PG_BIN")
         return f'pg_bin = "{named}"' if named else "prefer_bundled = true"
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
@@ -264,8 +268,10 @@ def slot_of(observation: Observation) -> str:
 
 
 @contextlib.asynccontextmanager
-async def running_members(count: int) -> AsyncGenerator[Cluster, None]:
-    """Give *count* nodeds without data; everything is gone afterwards."""
+async def running_members(
+    count: int, *, programs: Path | None = None, settings: str = "", verifiers: str | None = None
+) -> AsyncGenerator[Cluster, None]:
+    """Give *count* nodeds without data; everything is gone afterwards. See Member and its `start` for the rest."""
     root = Path(tempfile.mkdtemp(prefix="noded-", dir=SHORT))
     store = root / "secrets"
     store.mkdir(mode=0o700)
@@ -273,12 +279,15 @@ async def running_members(count: int) -> AsyncGenerator[Cluster, None]:
     for name, value in {**passwords, "token": TOKEN}.items():
         (store / name).write_text(value)
         (store / name).chmod(0o600)
-    members = [Member(NodeName(f"n{i}"), root / f"n{i}", root / f"s{i}", store) for i in range(1, count + 1)]
+    members = [
+        Member(NodeName(f"n{i}"), root / f"n{i}", root / f"s{i}", store, programs=programs, settings=settings)
+        for i in range(1, count + 1)
+    ]
     cluster = Cluster(members, passwords=passwords)
     try:
         async with asyncio.TaskGroup() as tasks:
             for member in members:
-                tasks.create_task(member.start())
+                tasks.create_task(member.start(verifiers=verifiers))
         yield cluster
     finally:
         await asyncio.gather(*(member.stop() for member in members if member.process is not None), return_exceptions=True)

@@ -17,6 +17,7 @@ from endpointd.auth.rolefeed import RoleFeed
 from endpointd.auth.roles import Doom, Roles
 from endpointd.routing.switchboard import Switchboard
 from endpointd.settings import LimitSettings
+from noded.postgres import vouching
 from noded.report.credentials import OURS, ROLES_MAX, compose, md5_note
 from pgtopology.codec import decode
 from pgtopology.credentials import Credentials, RoleCredential, RolesAnswer, VerifierKind
@@ -33,8 +34,10 @@ NONCE = bytes(range(32))
 VERIFIER = "SCRAM-SHA-256$4096:c2FsdA==$c3RvcmVk:c2VydmVy"
 
 
-def row(name: bytes, kind: str = "scram", verifier: bytes | None = VERIFIER.encode()) -> dict[str, object]:
-    return {"name": name, "kind": kind, "verifier": verifier if kind == "scram" else None}
+def row(
+    name: bytes, kind: str = "scram", verifier: bytes | None = VERIFIER.encode(), *, ordinary: bool = False
+) -> dict[str, object]:
+    return {"name": name, "kind": kind, "verifier": verifier if kind == "scram" else None, "ordinary": ordinary}
 
 
 def test_roles_of_ours_are_not_told() -> None:
@@ -55,7 +58,17 @@ def test_of_too_many_roles_the_youngest_are_left_out() -> None:
 
 def test_a_verifier_that_is_no_text_is_told_as_unusable() -> None:
     told, _, _ = compose([row(b"app", verifier=b"SCRAM-SHA-256$\xff")], NONCE, 4096)
-    assert told.roles == (RoleCredential(b"app", VerifierKind.OTHER),)
+    assert told.roles == (RoleCredential(b"app", VerifierKind.OTHER, None, False),)
+
+
+def test_proxies_are_told_to_vouch_for_those_whom_the_servers_files_can_name() -> None:
+    odd = (b"endpointd_x", b"pg_x", b"/x", b'a"b', b"\xff")
+    rows = [row(name, ordinary=True) for name in (b"ann", *odd)]
+    told, _, _ = compose([*rows, row(b"boss")], NONCE, 4096)
+    assert {role.name: role.vouchable for role in told.roles} == {b"ann": True, b"boss": False} | dict.fromkeys(odd, False)
+    many = [row(b"r%d" % number, "none", ordinary=True) for number in range(vouching.ROLES_MAX + 1)]
+    told, _, _ = compose(many, NONCE, 4096)
+    assert [role.name for role in told.roles if not role.vouchable] == [b"r%d" % vouching.ROLES_MAX], "the youngest"
 
 
 def test_md5_roles_are_named_but_not_without_end() -> None:
@@ -144,19 +157,25 @@ async def test_every_change_is_told_to_who_waits() -> None:
         assert postgres.kind == VerifierKind.SCRAM
 
         told = await change(cluster, only, f"CREATE ROLE app LOGIN PASSWORD '{verifier('a')}'")
-        assert find(told, "app") == RoleCredential(b"app", VerifierKind.SCRAM, verifier("a"))
+        assert find(told, "app") == RoleCredential(b"app", VerifierKind.SCRAM, verifier("a"), True)
         told = await change(cluster, only, f"ALTER ROLE app PASSWORD '{verifier('b')}'")
-        assert find(told, "app") == RoleCredential(b"app", VerifierKind.SCRAM, verifier("b"))
+        assert find(told, "app") == RoleCredential(b"app", VerifierKind.SCRAM, verifier("b"), True)
         told = await change(cluster, only, "ALTER ROLE app RENAME TO renamed")
-        assert (find(told, "app"), find(told, "renamed")) == (None, RoleCredential(b"renamed", "scram", verifier("b")))
+        assert (find(told, "app"), find(told, "renamed")) == (None, RoleCredential(b"renamed", "scram", verifier("b"), True))
         told = await change(cluster, only, "DROP ROLE renamed", f"CREATE ROLE renamed PASSWORD '{verifier('c')}'")
-        assert find(told, "renamed") == RoleCredential(b"renamed", VerifierKind.SCRAM, verifier("c")), "without LOGIN too"
+        assert find(told, "renamed") == RoleCredential(b"renamed", VerifierKind.SCRAM, verifier("c"), True), "without LOGIN too"
         told = await change(cluster, only, "ALTER ROLE renamed PASSWORD NULL")
-        assert find(told, "renamed") == RoleCredential(b"renamed", VerifierKind.NONE)
+        assert find(told, "renamed") == RoleCredential(b"renamed", VerifierKind.NONE, None, True)
         told = await change(cluster, only, "SET password_encryption = md5", "ALTER ROLE renamed PASSWORD 'x'")
-        assert find(told, "renamed") == RoleCredential(b"renamed", VerifierKind.MD5), "and no hash of it"
+        assert find(told, "renamed") == RoleCredential(b"renamed", VerifierKind.MD5, None, True), "and no hash of it"
         seen = await only.until(lambda o: o.role_notes)
         assert 'role "renamed"' in seen.role_notes[0]
+        told = await change(cluster, only, "CREATE ROLE chief SUPERUSER", "GRANT chief TO renamed")
+        assert find(told, "renamed") == RoleCredential(b"renamed", VerifierKind.MD5, None, False), "a membership is seen too"
+        told = await change(cluster, only, "REVOKE chief FROM renamed")
+        assert find(told, "renamed") == RoleCredential(b"renamed", VerifierKind.MD5, None, True)
+        told = await change(cluster, only, "ALTER ROLE renamed REPLICATION")
+        assert find(told, "renamed") == RoleCredential(b"renamed", VerifierKind.MD5, None, False)
         told = await change(cluster, only, "DROP ROLE renamed")
         assert find(told, "renamed") is None
         await only.until(lambda o: not o.role_notes)
@@ -176,7 +195,7 @@ async def test_somebody_who_locks_pg_authid_freezes_what_is_told_and_nothing_els
         try:
             await locker.execute(f"BEGIN; LOCK pg_authid; CREATE ROLE app PASSWORD '{verifier('a')}'")
             answer = await ask(only, wait_s=0)
-            assert answer.problem == "somebody has locked pg_authid"
+            assert answer.problem == "somebody has locked pg_authid or pg_auth_members"
             assert answer.credentials == before, "the last that was seen is told"
             waiting = asyncio.create_task(ask(only, before.version, wait_s=30))
             seen = await only.until(lambda o: o.role_notes)

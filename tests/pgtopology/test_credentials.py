@@ -28,6 +28,8 @@ def test_the_order_of_the_roles_is_no_other_version() -> None:
         made(ALICE, RoleCredential(b"bob", VerifierKind.MD5)),
         made(ALICE, RoleCredential(b"bob\xff", VerifierKind.NONE)),
         made(RoleCredential(b"alice", VerifierKind.SCRAM, VERIFIER + "="), BOB),
+        made(RoleCredential(b"alice", VerifierKind.SCRAM, VERIFIER, False), BOB),
+        made(RoleCredential(b"alice", VerifierKind.SCRAM, VERIFIER, True), BOB),
         made(ALICE, BOB, nonce=bytes(32)),
         made(ALICE, BOB, iterations=4097),
     ],
@@ -44,6 +46,14 @@ def test_an_answer_is_read_back_as_it_was() -> None:
 def test_a_kind_of_a_later_version_is_read() -> None:
     answer = RolesAnswer(version="v", credentials=made(RoleCredential(b"eve", "scram-512")))
     assert decode(encode(answer), RolesAnswer) == answer
+
+
+def test_a_noded_of_an_earlier_version_says_nothing_of_vouching() -> None:
+    role = b'{"name":"YQ==","kind":"none"}'
+    told = b'{"version":"v","credentials":{"version":"v","mock_nonce":"","scram_iterations":1,"roles":[%b]}}' % role
+    credentials = decode(told, RolesAnswer).credentials
+    assert credentials is not None
+    assert credentials.roles[0].vouchable is None
 
 
 def test_no_secret_is_ever_shown() -> None:
