@@ -57,7 +57,8 @@ CLUSTER = st.builds(
         per_user_max=st.none() | st.integers(1, 9),
     ),
     logs=st.builds(LogSettings, level=st.sampled_from(["debug", "error"]), style=st.sampled_from(["console", "json"])),
-)
+).filter(lambda cluster: len({cluster.writer.port, cluster.reader.port, cluster.proxy_port}) == 3)
+"""A proxy's three ports differ, as its settings want it."""
 MACHINE = st.builds(Machine, listen=st.sampled_from(["127.0.0.1", "::"]), data=PATH, secrets=PATH)
 
 
