@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +25,7 @@ SLOTS_WAIT_S = 30.0
 """PostgreSQL's worker for logical slots looks every 10 s at most."""
 SLOTS_POLL_S = 0.5
 SLOTS_TRIES = 3
+"""So often a switchover is ordered whose slots were all there a moment before."""
 
 ToOption = Annotated[
     str | None,
@@ -114,16 +114,16 @@ def switchover(
     else:
         body = {"to": to, **_slots(allow=allow_slot_loss), **_drain(drain_timeout)}
         waits_for_slots = not allow_slot_loss and not no_wait
+        if waits_for_slots:
+            _await_slots(target, to)
         for tries_left in reversed(range(SLOTS_TRIES)):
-            if waits_for_slots:
-                _await_slots(target, to)
             if wait_idle is not None:
                 _wait_idle(target, to, wait_idle, allow_slot_loss=allow_slot_loss)
             try:
                 _hand_over(target, SWITCHOVER_PATH, body, no_wait=no_wait, as_json=as_json, drain_s=drain_timeout or 0)
             except Failure:
                 # Another node may have become the next in line meanwhile, whose copies are not there yet.
-                if not (waits_for_slots and tries_left and _awaited_slots(target, to)):
+                if not (waits_for_slots and tries_left and _await_slots(target, to)):
                     raise
             else:
                 return
@@ -220,21 +220,11 @@ def slots_lost(status: Status, to: str | None) -> list[str]:
     return found
 
 
-def _await_slots(target: Target, to: str | None) -> None:
-    """Return when no slot is lost only because its copy is not there yet. Raises Failure if that takes too long."""
-    deadline = time.monotonic() + target.timeout_or(SLOTS_WAIT_S)
-    is_said = False
-    while awaited := _awaited_slots(target, to):
-        if time.monotonic() >= deadline:
-            raise Failure("; ".join(awaited))
-        if not is_said:
-            is_said = True
-            output.line(f"waiting for copies of replication slots: {'; '.join(awaited)}", err=True)
-        time.sleep(SLOTS_POLL_S)
+def _await_slots(target: Target, to: str | None) -> bool:
+    """Return when no slot is lost only because its copy is not there yet: whether there was one.
 
-
-def _awaited_slots(target: Target, to: str | None) -> tuple[str, ...]:
-    """Return what a handover at this moment would lose only because a copy is not there yet, one line each."""
+    Raises Failure if that takes too long.
+    """
     import asyncio
 
     import msgspec
@@ -243,14 +233,26 @@ def _awaited_slots(target: Target, to: str | None) -> tuple[str, ...]:
     from pgtopology.codec import decode
     from pgtopology.handover import Rehearsal
 
-    async def ask() -> tuple[str, ...]:
+    async def run() -> bool:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + target.timeout_or(SLOTS_WAIT_S)
+        is_said = False
         order = msgspec.json.encode({"to": to, "dry_run": True})
         async with manager(target) as client:
             if leads(await fetch_status(client), to):
-                return ()
-            return decode(await client.post(SWITCHOVER_PATH, order, timeout_s=REQUEST_TIMEOUT_S), Rehearsal).slots_awaited
+                return False
+            while True:
+                told = decode(await client.post(SWITCHOVER_PATH, order, timeout_s=REQUEST_TIMEOUT_S), Rehearsal)
+                if not told.slots_awaited:
+                    return is_said
+                if loop.time() >= deadline:
+                    raise Failure(told.obstacle or "; ".join(told.slots_awaited))
+                if not is_said:
+                    is_said = True
+                    output.line(f"waiting for copies of replication slots: {'; '.join(told.slots_awaited)}", err=True)
+                await asyncio.sleep(SLOTS_POLL_S)
 
-    return asyncio.run(ask())
+    return asyncio.run(run())
 
 
 def _wait_idle(target: Target, to: str | None, wait_s: float, *, allow_slot_loss: bool) -> None:

@@ -66,11 +66,18 @@ def next_timeline(records: Iterable[TimelineRecord], seen: Iterable[Timeline], e
     """Return the first odd number greater than any ever claimed in *records* or observed in *seen*, and that any epoch between
     the last claim's and *epoch* may have claimed, in a history that the store has lost: nobody may have said so yet.
     """
+    greatest = max([last_claimable(records, Epoch(epoch - 1), unknown_max=UNKNOWN_CLAIMS_MAX), *seen])
+    return Timeline(greatest + (BETWEEN_CLAIMS if is_claimable(greatest) else 1))
+
+
+def last_claimable(records: Iterable[TimelineRecord], epoch: Epoch, *, unknown_max: int | None = None) -> Timeline:
+    """Return the greatest number that may have been claimed by the end of *epoch*: each epoch after the last known claim's may
+    have claimed one; at most *unknown_max* of them are reckoned with.
+    """
     last = max(records, key=lambda record: record.timeline, default=None)
     number, claimed_in = (last.timeline, last.epoch) if last is not None else (FIRST_TIMELINE, 0)
-    unknown = min(max(0, epoch - claimed_in - 1), UNKNOWN_CLAIMS_MAX)
-    greatest = max([number + BETWEEN_CLAIMS * unknown, *seen])
-    return Timeline(greatest + (BETWEEN_CLAIMS if is_claimable(greatest) else 1))
+    unknown = max(0, epoch - claimed_in)
+    return Timeline(number + BETWEEN_CLAIMS * (unknown if unknown_max is None else min(unknown, unknown_max)))
 
 
 def is_claimable(timeline: int) -> bool:

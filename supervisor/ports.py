@@ -23,6 +23,7 @@ _NOBODYS = "0"
 """The inode of a connection that no process has open."""
 _BLOCK = 100
 _claims: list[socket.socket] = []
+"""Of the blocks that this process was given; closed at its end, which gives them back."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,16 +3,13 @@
 Restored from an old copy, or empty, a store would have the manager order the past.  Every node keeps the greatest (epoch,
 revision) it has acted on, with the voters of that document and the timelines claimed so far.  The newest of these, by revision
 (a lost history may have come to a greater epoch, and was written earlier), stands for the lost document once enough of *its*
-voters are heard: a safe set, which meets every set of voters that may have acknowledged
-a commit or been told of newer voters (membership puts nothing in force that such a set would not know of), and so many that
-they meet every other safe set, so that no election is unknown.  The new document begins an epoch beyond everything anybody
-saw, without a writer: what was acknowledged is then found as in any failover, by promises and the election.  The argument is
-docs/decisions/0006.
+voters are heard: a safe set, which meets every set of voters that may have acknowledged a commit or been told of newer voters
+(membership puts nothing in force that such a set would not know of), and so many that they meet every other safe set, so that
+no election is unknown.  The new document begins an epoch beyond everything anybody saw, without a writer: what was
+acknowledged is then found as in any failover, by promises and the election.  The argument is docs/decisions/0006.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterable
 
 import msgspec
 
@@ -26,7 +23,7 @@ from pgtopology.document import Adopted, Durability, Step, Topology, Transition,
 from pgtopology.epoch import NO_EPOCH, NO_REVISION, Epoch, Revision
 from pgtopology.node import Member
 from pgtopology.observation import Observation, Seen
-from pgtopology.timeline import BETWEEN_CLAIMS, FIRST_TIMELINE, RECORDS_MAX, Timeline, TimelineRecord, merge_records
+from pgtopology.timeline import RECORDS_MAX, TimelineRecord, last_claimable, merge_records
 
 EPOCHS_SKIPPED = 100
 """So far beyond the newest epoch seen the adopted one lies: nobody was elected in between, but somebody who is away may have
@@ -159,20 +156,12 @@ def _document(view: View, newest: Seen, system: str | None, members: tuple[Membe
             cause=str(behind.diagnosis),
             first_epoch=begun,
             started_at=view.wall_time,
-            adopts=Adopted(epoch=newest.epoch, revision=newest.revision, timeline=_last_claimable(claims, epoch)),
+            adopts=Adopted(epoch=newest.epoch, revision=newest.revision, timeline=last_claimable(claims, epoch)),
         ),
     )
     if stored is None:
         return document
     return msgspec.structs.replace(document, paused=stored.paused, desired=stored.desired)
-
-
-def _last_claimable(claims: Iterable[TimelineRecord], epoch: Epoch) -> Timeline:
-    """Return the greatest number that may have been claimed: each epoch after the last known claim's may have claimed one."""
-    last = max(claims, key=lambda record: record.timeline, default=None)
-    if last is None:
-        return Timeline(FIRST_TIMELINE + BETWEEN_CLAIMS * epoch)
-    return Timeline(last.timeline + BETWEEN_CLAIMS * max(0, epoch - last.epoch))
 
 
 def _member(view: View, spec: NodeSpec) -> Member:

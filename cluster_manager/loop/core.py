@@ -44,9 +44,6 @@ from pgtopology.document import Topology
 from pgtopology.epoch import Revision
 from pgtopology.node import NodeName
 
-REVISIONS_SKIPPED = 10_000_000
-"""As milliseconds almost three hours, by which clocks of managers may go wrong."""
-
 STORE_RETRY_MS = 200.0
 """How long a store that did not answer is left alone."""
 
@@ -255,20 +252,8 @@ class Loop:
         why_not = self._rules.may_follow(old, wanted.document) if old is not None else None
         if why_not is not None:
             raise AssertionError(f"the plan breaks the rules of succession: {why_not}")
-        new = self._after_all_histories(old, wanted.document)
+        new = self._known.beyond_all_histories(wanted.document, self._outside.wall_ms)
         return Write(new, old.revision if old is not None else None, wanted.because, now_ms)
-
-    def _after_all_histories(self, old: Topology | None, new: Topology) -> Topology:
-        """Return *new* with a revision greater than all that were written before, also in a history that was lost (S12).
-
-        What is found in the store may be a copy of less than was written, and those who know more may be away.  So a revision
-        is the time of its writing; where that clock is behind, whoever writes upon what was found goes far beyond it.
-        """
-        revision = Revision(max(new.revision, self._outside.wall_ms))
-        if revision == new.revision and not self._known.is_ours:
-            revision = Revision(revision + REVISIONS_SKIPPED)
-        since = revision if new.voters_since == new.revision else new.voters_since
-        return msgspec.structs.replace(new, revision=revision, voters_since=since)
 
     def _next_orders(self, plan: Plan, now_ms: float) -> tuple[Send, ...]:
         """Note those orders of the plan as begun that are not under way and whose pace allows it."""

@@ -134,7 +134,6 @@ class RoleFeed:
     async def _follow(self, clients: dict[Source, HttpClient]) -> None:
         """Ask the writer, and while it is silent the others, for ever."""
         writer = next((one for one in clients if one.is_writer), None)
-        others = [one for one in clients if not one.is_writer]
         is_quiet = False
         while True:
             if writer is not None:
@@ -144,15 +143,16 @@ class RoleFeed:
             if writer is not None and not is_quiet:
                 await asyncio.sleep(SOONEST_S)
                 continue
-            await self._ask_all(others, clients)
+            await self._ask_others(clients)
             await asyncio.sleep(AGAIN_S)
 
-    async def _ask_all(self, others: list[Source], clients: dict[Source, HttpClient]) -> None:
-        """Ask *others*: all of them, since one may have stood still just where what is known was true; but if nothing is known
-        one after the other, since a whole answer is large and one is enough."""
+    async def _ask_others(self, clients: dict[Source, HttpClient]) -> None:
+        """Ask all but the writer: all of them, since one may have stood still just where what is known was true; but if nothing
+        is known one after the other, since a whole answer is large and one is enough."""
+        others = [one for one in clients if not one.is_writer]
         while others and not self.roles.is_known:
-            await self._ask(others[0], clients[others[0]], wait_s=0)
-            others = others[1:]
+            first = others.pop(0)
+            await self._ask(first, clients[first], wait_s=0)
         async with asyncio.TaskGroup() as group:
             for other in others:
                 group.create_task(self._ask(other, clients[other], wait_s=0))
@@ -160,14 +160,13 @@ class RoleFeed:
     async def _look_when_wanted(self, clients: dict[Source, HttpClient]) -> None:
         """Look once for all who want it, for ever. The others are asked while the writer is silent."""
         writer = next((one for one in clients if one.is_writer), None)
-        others = [one for one in clients if not one.is_writer]
         while True:
             await self._wanted.wait()
             self._wanted.clear()
             look, self._next = self._next, self._loop.create_future()
             try:
                 if writer is None or not await self._ask(writer, clients[writer], wait_s=0):
-                    await self._ask_all(others, clients)
+                    await self._ask_others(clients)
             finally:
                 look.set_result(None)
             await asyncio.sleep(REFRESH_EVERY_S)

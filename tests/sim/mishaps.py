@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cluster_manager.loop.core import REVISIONS_SKIPPED
+from cluster_manager.loop.known import REVISIONS_SKIPPED
 from pgtopology.document import Topology
 from pgtopology.timeline import Timeline, fork_from
 from tests.sim.cluster import Cluster, wait_until

@@ -16,8 +16,9 @@ from cluster_manager.decision.request import Request, RequestKind
 from cluster_manager.decision.timings import Timings
 from cluster_manager.decision.view import View, VotersSent
 from cluster_manager.loop import effects, events
-from cluster_manager.loop.core import NO_CLUSTER, NO_LEASE, NOTHING_PENDING, REVISIONS_SKIPPED, STORE_RETRY_MS, WITHDRAWN, Loop
+from cluster_manager.loop.core import NO_CLUSTER, NO_LEASE, NOTHING_PENDING, STORE_RETRY_MS, WITHDRAWN, Loop
 from cluster_manager.loop.effects import Effects, Read, Send, Write
+from cluster_manager.loop.known import REVISIONS_SKIPPED
 from cluster_manager.loop.orders import PACE_MS, Failed
 from cluster_manager.loop.rules import Rules
 from cluster_manager.loop.settings import LoopSettings
