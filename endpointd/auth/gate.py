@@ -18,8 +18,10 @@ NONCE_BYTES = 18
 """PostgreSQL's SCRAM_RAW_NONCE_LEN."""
 
 LOOK_S = 0.2
-"""For how long a login waits for a look at the roles: longer than one takes, and no longer when no node answers."""
-
+"""For how long a login waits for a look at the roles when no node has answered lately: longer than one takes."""
+ANSWERS_WITHIN_S = 3.0
+"""For how long after its last answer a node is waited for, busy as it may be: its noded confirms the roles each second, and who
+was made a moment ago is not to be told that its password is wrong."""
 
 VOUCHES_FOR_S = 5.0
 """How old what is known of roles may be when a client comes in by our word: whoever has become a superuser since must not. A
@@ -72,7 +74,8 @@ class Gate:
         if not feed.roles.is_known:
             return feed.roles.find(user) if await feed.wait_until_known(deadline) else None
         if not self._familiar.knows(address, user, now):
-            await feed.refresh(min(deadline, now + LOOK_S), since=feed.roles.version)
+            patience = max(now + LOOK_S, feed.heard_at + ANSWERS_WITHIN_S)
+            await feed.refresh(min(deadline, patience), since=feed.roles.version)
         return feed.roles.find(user)
 
     async def vouches_for(self, user: str, deadline: float) -> bool | None:

@@ -13,9 +13,11 @@ import pytest
 
 from daemonkit.httpclient import HttpClient, HttpRefused
 from daemonkit.principals import Scope, encode_verifiers
+from endpointd.auth.gate import LOOK_S, Gate
 from endpointd.auth.rolefeed import RoleFeed
 from endpointd.auth.roles import Doom, Roles
 from endpointd.routing.switchboard import Switchboard
+from endpointd.rules import DEFAULT_LINES, read_rules
 from endpointd.settings import LimitSettings
 from noded.postgres import vouching
 from noded.report.credentials import OURS, ROLES_MAX, compose, md5_note
@@ -303,6 +305,33 @@ async def test_a_proxy_learns_roles_from_any_node_and_from_the_new_writer_after_
             await execute(cluster, new, f"ALTER ROLE app PASSWORD '{verifier('c')}'")
             board.set_topology(named(cluster, "n2", epoch=2))
             await until(lambda: format_verifier(roles.find("app").verifier) == verifier("c"))
+            running.cancel()
+
+
+@pytest.mark.integration
+async def test_a_role_made_a_moment_ago_is_waited_for_while_its_noded_is_busy() -> None:
+    async with running_members(1) as cluster:
+        await cluster.found()
+        (only,) = cluster.members
+        board, loop = Switchboard(LimitSettings()), asyncio.get_running_loop()
+        feed = RoleFeed(board, lambda: TOKEN, Roles(b"\x55" * 32))
+        gate = Gate({"writer": read_rules(DEFAULT_LINES)}, feed)
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(feed.run())
+            board.set_topology(named(cluster, "n1", epoch=1))
+            assert await feed.wait_until_known(loop.time() + 10)
+            assert only.process is not None
+            await feed.refresh(loop.time() + 5, since=feed.roles.version)
+            only.process.send_signal(signal.SIGSTOP)
+            try:
+                await execute(cluster, only, f"CREATE ROLE app LOGIN PASSWORD '{verifier('a')}'")
+                asked = group.create_task(gate.secret("app", "10.0.0.1", loop.time() + 30))
+                await asyncio.wait((asked,), timeout=3 * LOOK_S)
+            finally:
+                only.process.send_signal(signal.SIGCONT)
+            secret = await asked
+            assert secret is not None
+            assert format_verifier(secret.verifier) == verifier("a")
             running.cancel()
 
 
