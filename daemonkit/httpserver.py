@@ -22,23 +22,21 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, cast
 
-import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 from prometheus_client.registry import Collector
 
 from daemonkit.admission import Budget
+from daemonkit.httperrors import BODY_BYTES_MAX, ApiError, translated
+from daemonkit.linestream import LONG_LIVED, Registered, is_gone
 from daemonkit.logs import get_logger
 from daemonkit.principals import Scope, Verifiers, verifier_of
 from daemonkit.reception import Guest, Reception, Why
 
-BODY_BYTES_MAX = 1 << 20
 CLOSE_TIMEOUT_S = 2.0
 """For requests that are being answered when the server closes."""
 KEEPALIVE_TIMEOUT_S = 60.0
-WRITE_TIMEOUT_S = 5.0
-"""For a reader of a stream that does not take what it asked for."""
 HOSTS_REMEMBERED_MAX = 64
 SERVER = "endpointd"
 """The header of that name; the library's own gives away its version and Python's."""
@@ -52,30 +50,6 @@ METRICS_CREDIT_S = 2.0
 """Who asks for /metrics oftener than a tenth of the loop's time allows, for longer than this, gets the last answer again."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-class ApiError(Exception):
-    """A request that is refused, with the answer its sender gets."""
-
-    def __init__(self, status: int, code: str, message: str, **detail: object) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        """For programs: lower case, stable."""
-        self.message = message
-        """For people."""
-        self.detail = detail
-
-    def response(self) -> web.Response:
-        """Return the answer."""
-        error = {"code": self.code, "message": self.message, **self.detail}
-        return json_response(msgspec.json.encode({"error": error}), self.status)
-
-
-def json_response(body: bytes | msgspec.Struct, status: int = 200) -> web.Response:
-    """Return the answer that carries *body*: JSON already, or a Struct to be made so."""
-    data = body if isinstance(body, bytes) else msgspec.json.encode(body)
-    return web.Response(body=data, status=status, content_type="application/json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +116,7 @@ class HttpServer:
             middlewares=[self._answer_errors, self._check_host, self._check_token, self._end_with_server],
             client_max_size=BODY_BYTES_MAX,
         )
-        self._app[_LONG_LIVED] = self._long_lived
+        self._app[LONG_LIVED] = self._long_lived
         self._scopes: dict[tuple[web.AbstractResource | None, str], frozenset[Scope]] = {}
         rendered = _Metrics(metrics)
         for declared in (*needs(Scope.SCRAPE, routes=[web.get("/metrics", rendered.answer)]), *routes):
@@ -216,9 +190,9 @@ class HttpServer:
         except web.HTTPException as error:
             if error.status < 400:
                 raise
-            return _translate(error, request).response()
+            return translated(error, request).response()
         except Exception as error:
-            if isinstance(error, ConnectionError) and _is_gone(request):
+            if isinstance(error, ConnectionError) and is_gone(request):
                 # There is nobody to answer, so this goes nowhere; the library would report an exception as a bug.
                 return web.Response(status=499, reason="Client Closed Request")
             # The one broad except around one unit of work: a bug in a handler must not end the program.
@@ -263,88 +237,12 @@ class HttpServer:
         """Remember requests that would otherwise hold up the end of the server: web sockets here, streams by themselves."""
         if request.headers.get("Upgrade", "").lower() != "websocket":
             return await handler(request)
-        with _Registered(self._long_lived):
+        with Registered(self._long_lived):
             return await handler(request)
 
     async def _end_long_lived(self, _app: web.Application) -> None:
         for task in list(self._long_lived):
             task.cancel()
-
-
-_LONG_LIVED = web.AppKey("long_lived", set[asyncio.Task[object]])
-
-
-class _Registered:
-    """The current task, in a set, for the length of a block."""
-
-    def __init__(self, tasks: set[asyncio.Task[object]]) -> None:
-        self._tasks = tasks
-        self._task: asyncio.Task[object] | None = None
-
-    def __enter__(self) -> None:
-        self._task = asyncio.current_task()
-        if self._task is not None:
-            self._tasks.add(self._task)
-
-    def __exit__(self, *_error: object) -> None:
-        if self._task is not None:
-            self._tasks.discard(self._task)
-
-
-class LineStream:
-    """An answer of many lines, each delivered at once (application/x-ndjson).
-
-    ``async with await LineStream.open(request) as stream: ... await stream.write_line(line)``, then return
-    ``stream.response``.  An empty line is allowed and means nothing: it shows that the sender lives, and finds out whether
-    the reader does.
-    """
-
-    def __init__(self, request: web.Request, response: web.StreamResponse, write_timeout_s: float) -> None:
-        self.response = response
-        self._request = request
-        self._write_timeout_s = write_timeout_s
-        self._registered = _Registered(request.app[_LONG_LIVED])
-
-    @classmethod
-    async def open(cls, request: web.Request, *, write_timeout_s: float = WRITE_TIMEOUT_S) -> LineStream:
-        """Send the head of the answer to *request*."""
-        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"})
-        await response.prepare(request)
-        return cls(request, response, write_timeout_s)
-
-    async def __aenter__(self) -> Self:
-        self._registered.__enter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._registered.__exit__()
-        if kind is None and not self.gone:
-            await self._in_time(self.response.write_eof())
-
-    @property
-    def gone(self) -> bool:
-        """Whether the reader has closed the connection."""
-        return _is_gone(self._request)
-
-    async def write_line(self, line: bytes) -> None:
-        """Send *line*, which has no line end.
-
-        Raises ConnectionError if the reader has gone, or did not take earlier lines in time and was therefore cut off.
-        """
-        if self.gone:
-            raise ConnectionResetError("the reader has closed the stream")
-        await self._in_time(self.response.write(line + b"\n"))
-
-    async def _in_time(self, write: Awaitable[None]) -> None:
-        try:
-            async with asyncio.timeout(self._write_timeout_s):
-                await write
-        except TimeoutError as error:
-            if self._request.transport is not None:
-                self._request.transport.abort()
-            raise ConnectionAbortedError("the reader of the stream is too slow") from error
 
 
 @contextlib.contextmanager
@@ -442,27 +340,9 @@ async def _hide_versions(_request: web.Request, response: web.StreamResponse) ->
     response.headers["Server"] = SERVER
 
 
-def _is_gone(request: web.Request) -> bool:
-    """Return whether the client of *request* has closed the connection, or was cut off."""
-    return request.transport is None or request.transport.is_closing()
-
-
 def _is_worth_a_line(record: logging.LogRecord) -> bool:
     """Return whether what the HTTP library logs is about us: what a client sends that is not HTTP is the client's affair."""
     return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
-
-
-def _translate(error: web.HTTPException, request: web.Request) -> ApiError:
-    """Return our shape of an error that the HTTP library raised."""
-    match error.status:
-        case 404:
-            return ApiError(404, "not_found", f"there is nothing at {request.path}")
-        case 405:
-            return ApiError(405, "method_not_allowed", f"{request.method} is not possible at {request.path}")
-        case 413:
-            return ApiError(413, "body_too_large", f"the body is larger than {BODY_BYTES_MAX} bytes")
-        case status:
-            return ApiError(status, "bad_request" if status < 500 else "internal_error", error.reason)
 
 
 def _host_name(host: str) -> str:

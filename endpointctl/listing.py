@@ -118,3 +118,8 @@ def _indented(texts: Iterable[Text], console: Console, width: int) -> Iterable[T
         for line in text.wrap(console, max(1, width - INDENT)):
             line.rstrip()
             yield Text.assemble(" " * INDENT, line)
+
+
+def or_dash(value: object) -> str:
+    """Return *value* as text, a dash for None."""
+    return "-" if value is None else str(value)

@@ -138,7 +138,7 @@ def _hand_over(
     import msgspec
 
     from endpointctl.api import fetch_status, manager, wait_for_status
-    from endpointctl.render import event_lines
+    from endpointctl.chronicle import event_lines
     from pgtopology.codec import decode
     from pgtopology.event import Event
 

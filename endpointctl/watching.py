@@ -135,7 +135,7 @@ def events(
     from datetime import UTC, datetime
 
     from endpointctl.api import manager
-    from endpointctl.render import event_lines
+    from endpointctl.chronicle import event_lines
     from pgtopology.codec import decode
     from pgtopology.event import NO_STORY, Event, kinds_of
 
@@ -211,7 +211,7 @@ def history(target: Target, as_json: JsonOption = False) -> None:
     import asyncio
 
     from endpointctl.api import manager
-    from endpointctl.render import event_lines, history_view
+    from endpointctl.chronicle import event_lines, history_view
     from pgtopology.codec import decode
     from pgtopology.history import History
 
@@ -273,7 +273,7 @@ def _print_explanation(target: Target, *, as_json: bool) -> None:
     import asyncio
 
     from endpointctl.api import manager
-    from endpointctl.render import explanation_lines
+    from endpointctl.chronicle import explanation_lines
     from pgtopology.codec import decode
     from pgtopology.explanation import Explanation
 

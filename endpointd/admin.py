@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 from aiohttp import web
 
-from daemonkit.httpserver import ApiError, json_response, needs
+from daemonkit.httperrors import ApiError, json_response
+from daemonkit.httpserver import needs
 from daemonkit.principals import Scope
 from daemonkit.version import VERSION
 from endpointd.routing.switchboard import Switchboard

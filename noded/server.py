@@ -13,7 +13,9 @@ from typing import TypeVar
 import msgspec
 from aiohttp import web
 
-from daemonkit.httpserver import ApiError, LineStream, json_response, needs
+from daemonkit.httperrors import ApiError, json_response
+from daemonkit.httpserver import needs
+from daemonkit.linestream import LineStream
 from daemonkit.principals import Scope
 from noded import metrics
 from noded.acts.effects import Steps

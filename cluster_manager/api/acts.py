@@ -12,7 +12,7 @@ import msgspec
 from aiohttp import web
 
 from cluster_manager.record.journal import Journal
-from daemonkit.httpserver import ApiError
+from daemonkit.httperrors import ApiError
 from pgtopology.act import read_act
 from pgtopology.epoch import Epoch
 

@@ -31,7 +31,9 @@ from cluster_manager.record.past_writers import past_writers
 from cluster_manager.report.status import make_status, pending
 from cluster_manager.shell.reconciler import Reconciler
 from cluster_manager.store.store import Store
-from daemonkit.httpserver import ApiError, LineStream, json_response, needs, require
+from daemonkit.httperrors import ApiError, json_response
+from daemonkit.httpserver import needs, require
+from daemonkit.linestream import LineStream
 from daemonkit.principals import Scope
 from daemonkit.version import VERSION
 from pgtopology.configuration import ConfigChange

@@ -11,7 +11,9 @@ from aiohttp import web
 from cluster_manager.api.acts import Acts
 from cluster_manager.proxies.inquiries import Inquiries
 from cluster_manager.record.journal import Journal
-from daemonkit.httpserver import ApiError, LineStream, json_response, needs
+from daemonkit.httperrors import ApiError, json_response
+from daemonkit.httpserver import needs
+from daemonkit.linestream import LineStream
 from daemonkit.principals import Scope
 from pgtopology.codec import encode
 from pgtopology.epoch import Epoch

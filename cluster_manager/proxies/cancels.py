@@ -14,7 +14,8 @@ from typing import TypeVar
 from aiohttp import web
 
 from cluster_manager.proxies.feed import Feed
-from daemonkit.httpserver import ApiError, json_response, needs
+from daemonkit.httperrors import ApiError, json_response
+from daemonkit.httpserver import needs
 from daemonkit.principals import Scope
 from pgtopology.cancels import CANCELLED_PATH, CANCELS_PATH, CARRY_S, CancelAnswer, CancelDone, CancelQuestion, CancelWish
 from pgtopology.codec import MessageError, decode, encode

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import msgspec
 from aiohttp import WSMsgType, web
 
-from daemonkit.httpserver import ApiError
+from daemonkit.httperrors import ApiError
 from daemonkit.logs import get_logger
 from pgtopology.cancels import CancelQuestion, proxy_id
 from pgtopology.codec import MessageError, decode, encode

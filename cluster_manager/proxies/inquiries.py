@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, Collection
 from aiohttp import web
 
 from cluster_manager.proxies.feed import Feed
-from daemonkit.httpserver import ApiError, json_response
+from daemonkit.httperrors import ApiError, json_response
 from pgtopology.codec import MessageError, decode, encode
 from pgtopology.sessions import SessionFilter, SessionOrder, SessionQuestion, SessionsPage
 

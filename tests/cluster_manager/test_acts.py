@@ -11,7 +11,8 @@ from aiohttp import web
 
 from cluster_manager.api.acts import Acts
 from cluster_manager.record.journal import Journal
-from daemonkit.httpserver import ApiError, HttpServer, json_response
+from daemonkit.httperrors import ApiError, json_response
+from daemonkit.httpserver import HttpServer
 from pgtopology.act import act_headers
 from pgtopology.epoch import Epoch
 from pgtopology.event import Event

@@ -77,7 +77,7 @@ def refused(why: Why) -> float:
     "greeting", [b"", b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"x" * 4000, b"\x16\x03\x01"]
 )
 async def test_a_crowd_of_strangers_keeps_nobody_out(greeting: bytes) -> None:
-    before = refused(Why.CROWDED)
+    before = refused(Why.CROWDED) + refused(Why.LATE)
     async with serving(budget=FEW) as server, HttpClient(f"http://127.0.0.1:{server.port}", ADMIN) as known:
         await known.get("/read", timeout_s=5)
         async with crowd(server.port, 200, greeting) as peers:
@@ -85,8 +85,8 @@ async def test_a_crowd_of_strangers_keeps_nobody_out(greeting: bytes) -> None:
             async with HttpClient(f"http://127.0.0.1:{server.port}", ADMIN) as newcomer:
                 assert await newcomer.get("/read", timeout_s=5) == b"ok"
             assert await is_over(peers[0])
-    if not greeting.startswith(b"\x16"):  # those were refused for what they said
-        assert refused(Why.CROWDED) >= before + 200 - FEW.strangers_max
+    if not greeting.startswith(b"\x16"):  # those were refused for what they said; on a busy machine some are late first
+        assert refused(Why.CROWDED) + refused(Why.LATE) >= before + 200 - FEW.strangers_max
 
 
 async def test_a_stranger_has_so_much_time_and_a_served_one_has_it_anew() -> None:

@@ -19,7 +19,9 @@ from aiohttp import WSMsgType, web
 from daemonkit import httpserver
 from daemonkit.httpanswers import ANSWER_BYTES_MAX, HttpError, HttpRefused, HttpTimeout, HttpUnavailable
 from daemonkit.httpclient import HttpClient
-from daemonkit.httpserver import ApiError, HttpServer, LineStream, json_response
+from daemonkit.httperrors import ApiError, json_response
+from daemonkit.httpserver import HttpServer
+from daemonkit.linestream import LineStream
 from daemonkit.oneshot import OneShotClient
 from tests import certificates
 

@@ -27,7 +27,8 @@ import pytest
 from aiohttp import web
 
 from daemonkit.exits import ExitCode
-from daemonkit.httpserver import ApiError, HttpServer, json_response
+from daemonkit.httperrors import ApiError, json_response
+from daemonkit.httpserver import HttpServer
 from deployment.local.directory import make_files, make_root
 from deployment.local.layout import Layout
 from deployment.local.plan import make_plan

@@ -8,16 +8,8 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from endpointctl.render import (
-    event_line,
-    event_lines,
-    explanation_lines,
-    node_notes,
-    outline,
-    progress_phrases,
-    status_view,
-    warnings,
-)
+from endpointctl.chronicle import event_line, event_lines, explanation_lines, outline
+from endpointctl.render import node_notes, progress_phrases, status_view, warnings
 from endpointctl.sessionview import Seen, sessions_view
 from pgtopology.epoch import Epoch, Revision
 from pgtopology.event import Event

@@ -17,13 +17,14 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 import endpointctl
+from endpointctl.chronicle import event_line, explanation_lines, history_view
 from endpointctl.configuring import view_lines
 from endpointctl.drillview import drill_view
 from endpointctl.flightstory import flight_view, story_lines
 from endpointctl.listing import Fitted
 from endpointctl.output import console as our_console
 from endpointctl.rehearsing import report_lines
-from endpointctl.render import event_line, explanation_lines, history_view, progress_phrases, status_view
+from endpointctl.render import progress_phrases, status_view
 from endpointctl.verifying.checker import Report
 from pgtopology.configuration import ConfigView, NodeConfig
 from pgtopology.epoch import Epoch
