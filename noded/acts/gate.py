@@ -11,7 +11,6 @@ from noded.acts.effects import Act, Failed, LearnSlots, Poke, Recall, Steps, Sto
 from noded.acts.memory import Memory
 from noded.law import promise as rules
 from noded.law.promise import Circumstances, State
-from pgtopology.epoch import is_behind
 from pgtopology.node import Role
 from pgtopology.orders import Order, PromiseOrder, Refusal
 
@@ -63,10 +62,10 @@ class Gate:
 
     def check_not_overtaken(self, order: Order) -> None:
         """Raise OrderRefused if a newer order came while this one waited, or noded is stopping."""
-        state = self._memory.state
         self._check_open()
-        if state.promised > order.epoch or is_behind((order.epoch, order.revision), (state.seen.epoch, state.seen.revision)):
-            raise OrderRefused(Refusal.STALE, f"epoch {state.seen.epoch} revision {state.seen.revision} came meanwhile")
+        refused = rules.overtaken(self._memory.state, order)
+        if refused is not None:
+            raise OrderRefused(refused.reason, refused.message)
 
     def check_not_primary(self, primary: bool) -> None:
         """Raise OrderRefused if PostgreSQL became a primary while an order waited."""

@@ -144,7 +144,7 @@ class Configuration:
 
 def refusal(state: State, order: Order, now: Circumstances) -> Refused | None:
     """Return why *order* is not accepted in *state*, or None if it is."""
-    return _not_ours(state, order) or _stale(state, order) or _unfit(state, order, now)
+    return _not_ours(state, order) or overtaken(state, order) or _unfit(state, order, now)
 
 
 def see(state: State, order: Order) -> State:
@@ -268,7 +268,8 @@ def _not_ours(state: State, order: Order) -> Refused | None:
     )
 
 
-def _stale(state: State, order: Order) -> Refused | None:
+def overtaken(state: State, order: Order) -> Refused | None:
+    """Return why *order* is behind what was seen or promised, if it is."""
     if is_behind((order.epoch, order.revision), (state.seen.epoch, state.seen.revision)):
         return Refused(
             Refusal.STALE,
