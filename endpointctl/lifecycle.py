@@ -93,6 +93,8 @@ def up(
             welcome.insert(1, _ASYNC_WARNING.format(count=len(plan.nodes)))
         if started.already_ran:
             say(f"the cluster in {layout.root} runs already; `endpointctl down` stops it")
+            if config is not None and started.waiting:
+                say(f"{config} has other settings for {', '.join(started.waiting)}, for which it counts from the next start on")
         if not detach and not started.already_ran:
             await Foreground(layout, plan, console, welcome).run(timeout_s=timeout_s)
             return

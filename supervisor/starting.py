@@ -80,6 +80,8 @@ class Started:
 
     plan: Plan
     already_ran: bool
+    waiting: tuple[str, ...] = ()
+    """Programs that ran already and would have other settings by what was asked for now."""
 
 
 async def start_cluster(layout: Layout, wishes: Wishes) -> Started:
@@ -108,7 +110,7 @@ async def start_cluster(layout: Layout, wishes: Wishes) -> Started:
         if free is None:
             _require_same_proxies(layout, known, plan)
             await _require_supervisor(layout)
-            return Started(plan=known, already_ran=True)
+            return Started(plan=known, already_ran=True, waiting=_with_other_settings(layout, known, preferences))
         descriptor = free
         _require_no_leftover_proxy(layout, known, plan)
         _require_ports(conflicts_with_others(layout, plan))
@@ -173,6 +175,11 @@ def _confirm_plan(layout: Layout, known: Plan, wishes: Wishes) -> Plan:
         pg_bin = find_pg_bin(named)
         _require_same_major(layout, known, pg_bin)
     return msgspec.structs.replace(known, pg_bin=str(pg_bin), has_tls=_has_tls(pg_bin))
+
+
+def _with_other_settings(layout: Layout, plan: Plan, preferences: Preferences) -> tuple[str, ...]:
+    files = settings_files(plan, layout, preferences)
+    return tuple(path.stem for path, text in files.items() if not path.exists() or path.read_text() != text)
 
 
 def _require_same_proxies(layout: Layout, running: Plan, wanted: Plan) -> None:

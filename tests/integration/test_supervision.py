@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -258,8 +259,14 @@ def test_down_works_without_a_supervisor(cluster: Cluster) -> None:
     assert recorder.check(dsn).is_clean
 
 
-def test_up_again_while_it_runs_is_harmless(cluster: Cluster) -> None:
+def test_up_again_while_it_runs_is_harmless(cluster: Cluster, tmp_path: Path) -> None:
     before = cluster.pid_of("supervisor")
+    (tmp_path / "prefs.toml").write_text("[proxy]\ndrain_timeout_s = 7\n")
+    said = cluster.ctl("up", "--config", str(tmp_path / "prefs.toml"), "--detach").stdout
+    assert re.search(r"prefs\.toml has other settings for .*\bendpointd, for which it counts from the next start on", said), (
+        said
+    )
+    assert "next start" not in cluster.ctl("up", "--detach").stdout
     assert "runs already" in cluster.ctl("up", "--detach", "--wait").stdout
     assert "runs already" in cluster.ctl("up").stdout
     assert cluster.pid_of("supervisor") == before
