@@ -31,7 +31,7 @@ help:
 	@echo "make compose-test    the cluster of docker-compose.yml on a real engine, under faults (root; ARGS=--short for less)"
 	@echo "make bench-failover  KILLS=10 times kill -9 of the primary under load, or ARGS=\"--fault freeze-node\"; outages and verdict"
 	@echo "make bench-patroni   endpointd and Patroni side by side under the same faults (needs etcd, haproxy; ARGS=--short for two minutes)"
-	@echo "make bench-proxy     pgbench directly and through the proxy, in turns (ARGS=\"--against DIR\": and through another tree's)"
+	@echo "make bench-proxy     pgbench directly, through the proxy, PgBouncer and HAProxy, in turns (ARGS=--short for three minutes; --list)"
 	@echo "make bench-logins    what a login costs the proxy, beside PgBouncer if it is installed, and whether its time tells who exists"
 	@echo "make bench-idle      what 10,000 clients that say nothing cost the proxy, beside PgBouncer if it is installed (ARGS=\"--clients 500\")"
 	@echo "make fuzz            INPUTS=1000000 for all that reads the wire, guided by coverage (ARGS=\"--jobs 2 relay\")"
@@ -117,7 +117,7 @@ bench-patroni: $(TESTING)
 	$(BIN)/python -m bench.patroni $(ARGS)
 
 bench-proxy: $(TESTING)
-	$(BIN)/python -m bench.proxypath $(ARGS)
+	$(BIN)/python -m bench.proxy $(ARGS)
 
 bench-logins: $(TESTING)
 	$(BIN)/python -m bench.logins $(ARGS)

@@ -27,8 +27,8 @@ from msgspec.structs import replace
 from rich.console import Console
 from rich.table import Table
 
+from bench.ourproxy import running_proxy
 from bench.peers import pgbouncer
-from bench.proxypath import running_proxy
 from bench.wire import next_message
 from daemonkit.descriptors import allow_descriptors
 from daemonkit.proctable import descendants
@@ -155,10 +155,9 @@ async def _ours(cluster: Cluster, folder: Path, feed: FeedServer, clients: int, 
         )
 
     with contextlib.ExitStack() as stack:
-        running = running_proxy(cluster, folder / "proxy", "endpointd", ROOT, rules=RELAYED, tls=True, change=change)
+        running = running_proxy(cluster, folder / "proxy", ROOT, rules=RELAYED, change=change)
         # It waits for the proxy, which waits for the feed of this very loop.
         found = await asyncio.to_thread(stack.enter_context, running)
-        assert found.pid is not None
         try:
             yield Way("endpointd", found.port, found.pid)
         finally:

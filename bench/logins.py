@@ -26,8 +26,8 @@ import psycopg
 from rich.console import Console
 from rich.table import Table
 
+from bench.ourproxy import running_proxy
 from bench.peers import pgbouncer
-from bench.proxypath import running_proxy
 from bench.wire import next_message
 from pgwire.messages import sasl_initial_response, sasl_response
 from pgwire.scram import MECHANISM, ScramClient, format_verifier, keys_of_password, make_verifier
@@ -94,7 +94,7 @@ def main() -> int:
             connection.execute(f"CREATE ROLE {USER} LOGIN PASSWORD '{verifier}'".encode())
         ways = [Way("server", node.port, None)]
         for title, rules in (("proxy, its own proof", ()), ("proxy, left to the server", RELAYED)):
-            found = stack.enter_context(running_proxy(cluster, folder / f"p{len(ways)}", title, ROOT, rules=rules, tls=True))
+            found = stack.enter_context(running_proxy(cluster, folder / f"p{len(ways)}", ROOT, rules=rules))
             ways.append(Way(title, found.port, found.pid))
         proven = ways[1]
         ways.append(Way("proxy, its own proof, TLS", proven.port, proven.pid, "require"))

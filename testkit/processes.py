@@ -64,6 +64,12 @@ def cpu_s(pid: int) -> float:
     return _stat(pid).cpu_ticks / os.sysconf("SC_CLK_TCK")
 
 
+def run_s(pid: int) -> float:
+    """Return how long the threads of *pid* that live have run, in seconds: finer than cpu_s. Raises OSError if it ended."""
+    threads = Path(f"/proc/{pid}/task")
+    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads.iterdir()) / 1e9
+
+
 def age_s(pid: int) -> float:
     """Return how long *pid* has lived, in seconds. Raises ProcessLookupError if it is gone."""
     begun = _stat(pid).start_ticks / os.sysconf("SC_CLK_TCK")
