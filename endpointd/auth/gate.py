@@ -19,7 +19,7 @@ NONCE_BYTES = 18
 
 LOOK_S = 0.2
 """For how long a login waits for a look at the roles when no node has answered lately: longer than one takes."""
-ANSWERS_WITHIN_S = 3.0
+ANSWERS_WITHIN_S = 4.0
 """For how long after its last answer a node is waited for, busy as it may be: its noded confirms the roles each second, and who
 was made a moment ago is not to be told that its password is wrong."""
 
@@ -73,10 +73,13 @@ class Gate:
         feed, now = self._rolefeed, self._loop.time()
         if not feed.roles.is_known:
             return feed.roles.find(user) if await feed.wait_until_known(deadline) else None
-        if not self._familiar.knows(address, user, now):
+        secret = feed.roles.find(user)
+        # Of somebody familiar whom no proof would help the role was dropped, and may have been made anew a moment ago.
+        if not self._familiar.knows(address, user, now) or secret.doom is not None:
             patience = max(now + LOOK_S, feed.heard_at + ANSWERS_WITHIN_S)
-            await feed.refresh(min(deadline, patience), since=feed.roles.version)
-        return feed.roles.find(user)
+            await feed.refresh(min(deadline, patience), since=secret.version)
+            secret = feed.roles.find(user)
+        return secret
 
     async def vouches_for(self, user: str, deadline: float) -> bool | None:
         """Return whether *user* may come in by our word; None if at *deadline* nobody has told the roles for VOUCHES_FOR_S."""

@@ -29,6 +29,8 @@ WAIT_S = 1
 """How long a question waits for a change. It is asked again so often, so that a dead noded is noticed."""
 ANSWER_S = 1.5
 """Beyond the wait: a look of the noded, and up to 14 MB on their way."""
+LOOK_ANSWER_S = 3.0
+"""Of a question that a login waits for: a busy noded is at another look first, and rests for up to a second behind it."""
 QUIET_ANSWER_S = 0.3
 """The same of a writer's noded that has not answered the last time: the others are not kept waiting for it."""
 SOONEST_S = 0.05
@@ -165,7 +167,7 @@ class RoleFeed:
             self._wanted.clear()
             look, self._next = self._next, self._loop.create_future()
             try:
-                if writer is None or not await self._ask(writer, clients[writer], wait_s=0):
+                if writer is None or not await self._ask(writer, clients[writer], wait_s=0, answer_s=LOOK_ANSWER_S):
                     await self._ask_others(clients)
             finally:
                 look.set_result(None)

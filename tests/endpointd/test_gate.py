@@ -90,6 +90,21 @@ async def test_why_a_login_is_not_asked_yet_is_told_as_it_is() -> None:
     assert ann.waits == "the roles are looked at, since it has not logged in from its address lately"
 
 
+async def test_who_is_familiar_and_whose_role_is_gone_is_looked_for_once_more() -> None:
+    roles = Roles(bytes(32))
+    told(roles, b"a salt")
+    door = gate(roles)
+    door.succeeded("ann", "10.0.0.1")
+    begun = asyncio.create_task(asked(of(door), "ann"))
+    await asyncio.sleep(0)
+    assert begun.done(), "who is familiar waits for nothing"
+    roles.put(make_credentials(bytes(32), 4096, []))
+    again = asyncio.create_task(asked(of(door), "ann"))
+    await asyncio.sleep(0)
+    assert not again.done()
+    assert (await again).is_doomed
+
+
 def trusting(heard_s_ago: float | None) -> tuple[Roles, Identification]:
     """Return one client whom a rule trusts, of a proxy that was told of the roles so long ago, or never."""
     roles = Roles(bytes(32))
