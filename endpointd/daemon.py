@@ -25,6 +25,7 @@ from endpointd import metrics
 from endpointd.admin import routes
 from endpointd.entrances import Entrances, ListenError, claim
 from endpointd.gathered import Gathered
+from endpointd.relay.choice import why_not_native
 from endpointd.routing.feed import document_cache
 from endpointd.routing.switchboard import Switchboard
 from endpointd.service import Service, let_end
@@ -51,7 +52,9 @@ def read(config: Path) -> Settings:
 
 
 def prepare(settings: Settings) -> TlsKeeper:
-    """Return what TLS is spoken with. Raises SecretError or CertificateError if what will be needed cannot be used."""
+    """Return what TLS is spoken with. Raises SettingsError if what will be needed cannot be used."""
+    if settings.proxy.engine == "native" and (why := why_not_native()) is not None:
+        raise SettingsError(f"[proxy], engine: there is no native engine: {why}; or set it to auto or asyncio")
     accepted_tokens(settings.http.token_file, settings.http.verifiers_file)
     for path in (settings.feed.token_file, settings.nodeds.token_file):
         read_secret(path)

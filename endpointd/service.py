@@ -22,7 +22,7 @@ from endpointd.auth.gate import Gate
 from endpointd.auth.rolefeed import RoleFeed
 from endpointd.auth.roles import Roles
 from endpointd.collector import ProxyCollector
-from endpointd.relay.asyncio_engine import AsyncioEngine
+from endpointd.relay.choice import make_engine
 from endpointd.roster import Roster
 from endpointd.routing.feed import Feed
 from endpointd.routing.heartbeat_check import HeartbeatCheck
@@ -74,7 +74,7 @@ class Service:
         self._processes = processes
         self.tls = tls
         self.board = board
-        self.engine = AsyncioEngine()
+        self.engine = make_engine(settings.proxy.engine)
         self.connector = Connector(
             board, fallback_to_writer=settings.reader.fallback_to_writer, draw=secrets.randbelow, tls=tls
         )

@@ -33,6 +33,7 @@ KeepaliveCount = Annotated[int, msgspec.Meta(ge=0, le=127)]
 WORKERS_MAX = 16
 AUTO_MAX = 8
 Workers = Annotated[int, msgspec.Meta(ge=1, le=WORKERS_MAX)] | Literal["auto"]
+WantedEngine = Literal["auto", "native", "asyncio"]
 Rules = Annotated[tuple[str, ...], msgspec.Meta(max_length=1000)]
 
 
@@ -40,7 +41,8 @@ class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """[proxy]"""
 
     name: str
-    engine: Literal["asyncio"] = "asyncio"
+    engine: WantedEngine = "asyncio"
+    """What moves bytes; auto: the native engine if it was built, else the asyncio engine."""
     cache: Path
     """Where the last document is kept, so that a restarted proxy routes while all managers are dead."""
     takeover: Path | None = None

@@ -157,6 +157,7 @@ class Pair:
     def facts(self) -> Facts:
         point = self.point
         return Facts(
+            engine=AsyncioEngine.name,
             to_server_bytes=self._to_server_bytes,
             to_client_bytes=self._to_client_bytes,
             held_bytes=len(self._tail) + self._client.unsent + self._server.unsent,

@@ -56,7 +56,7 @@ class Block:
         """Take note of a Parse."""
         self.is_open = True
         name, text = _strings(payload, 1)
-        ends = may_end(text)
+        ends = len(payload) >= COLLECTED_BYTES_MAX or may_end(text)
         if not name:
             # If it is skipped behind an error, so is whatever is bound to it before the next Sync.
             self._unnamed = ends

@@ -19,6 +19,8 @@ class Doing(StrEnum):
 class Facts:
     """One session at one moment."""
 
+    engine: str
+    """The name of what moves its bytes."""
     to_server_bytes: int
     to_client_bytes: int
     held_bytes: int

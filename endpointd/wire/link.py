@@ -132,6 +132,10 @@ class _Discard:
 DISCARD: Receiver = _Discard()
 
 
+def _nothing() -> None:
+    pass
+
+
 class Link(asyncio.BufferedProtocol):
     """A connection."""
 
@@ -309,6 +313,23 @@ class Link(asyncio.BufferedProtocol):
         self._receiver = DISCARD
         if self._transport is not None:
             self._transport.abort()
+
+    @property
+    def can_be_let_go(self) -> bool:
+        """Whether nothing of it is anywhere but in its socket: somebody who has that could go on."""
+        transport = self._transport
+        return transport is not None and self._may_say and self._tls is None and not self.unsent and self.descriptor >= 0
+
+    def let_go(self) -> Callable[[], None]:
+        """Have nothing to do with the socket any more, of which somebody else has a descriptor; it is not closed by that.
+
+        Return what that somebody has to call when nothing of the connection is left.
+        """
+        transport, on_closed = self._transport, self._on_closed
+        assert transport is not None
+        self._receiver, self._transport, self._on_closed = DISCARD, None, None
+        transport.abort()
+        return on_closed if on_closed is not None else _nothing
 
     def on_closed(self, callback: Callable[[], None]) -> None:
         """Call *callback* when nothing of the connection is left."""

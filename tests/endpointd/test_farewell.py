@@ -15,6 +15,7 @@ def facts_of(
     doing: Doing = Doing.BUSY, *, may_have_committed: bool = True, is_awaited: bool = False, is_streaming: bool = False
 ) -> Facts:
     return Facts(
+        engine="asyncio",
         to_server_bytes=0,
         to_client_bytes=0,
         held_bytes=0,

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from endpointd.relay.asyncio_engine import HELD_BYTES_MAX, AsyncioEngine
+from endpointd.relay.choice import why_not_native
 from endpointd.relay.engine import Engine, Happening
 from endpointd.relay.facts import Doing, Facts
 from endpointd.relay.relaxed import Relaxed
@@ -200,6 +201,8 @@ async def bench(
         server_rest=server_rest,
         client_rest=client_rest,
     )
+    if engine.name == "native":
+        assert made.facts.engine == engine.name, "the pair was left to the event loop"
     try:
         yield made
     finally:
@@ -208,7 +211,14 @@ async def bench(
         server.close()
 
 
-@pytest.fixture(params=[AsyncioEngine, DescriptorEngine, Encrypted], ids=lambda kind: kind.name)
+KINDS: list[type[Engine]] = [AsyncioEngine, DescriptorEngine, Encrypted]
+if why_not_native() is None:
+    from endpointd.relay.native_engine import NativeEngine
+
+    KINDS.append(NativeEngine)
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
 def engine(request: pytest.FixtureRequest) -> Engine:
     """Each engine there is."""
     return request.param()

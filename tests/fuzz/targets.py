@@ -42,6 +42,7 @@ from pgwire.errors import AuthenticationError, ProtocolError, WireError
 from pgwire.framing import read_message
 from pgwire.proxyheader import HEADER_BYTES_MAX, read_header
 from pgwire.scram import MECHANISM, MECHANISM_PLUS, ScramClient, ScramServer, keys_of_password, make_verifier, parse_verifier
+from tests.endpointd.twins import Twins, native
 
 PASSWORD = "secret"
 VERIFIER = make_verifier(PASSWORD, b"sixteen bytes of", 1)
@@ -224,6 +225,24 @@ def relay(data: bytes) -> None:
         assert seen[0] == seen[1], seen
 
 
+def twins(data: bytes) -> None:
+    """Both directions in turns, parted by bars, with cancel requests: both safe points believe the same at every moment."""
+    if native is None or len(data) < 2:
+        return
+    pair = Twins(None if data[1] & 4 else Relaxed(data[1] & 3))
+    cancels = 0
+    for number, part in enumerate(data[2:].split(b"||")):
+        if part == b"!" or (part == b"." and cancels):
+            cancels += 1 if part == b"!" else -1
+            pair.cancel(begins=part == b"!")
+            continue
+        feed = pair.server_sent if number % 2 else pair.client_sent
+        for piece in _pieces(data[:1] + part):
+            feed(piece)
+            if pair.is_over:
+                return
+
+
 def decoders(data: bytes) -> None:
     """Everything that takes a payload apart."""
     for decode in (
@@ -276,7 +295,7 @@ def proxy_header(data: bytes) -> None:
         assert read_header(data[:cut]) is None
 
 
-TARGETS = (
+_TARGETS = (
     Target(
         "first packets and proof",
         first_packets,
@@ -349,6 +368,71 @@ TARGETS = (
         ),
     ),
     Target(
+        "relay, native beside Python",
+        twins,
+        (
+            b"\0\0" + m.query("begin") + b"||" + m.message(m.Backend.COMMAND_COMPLETE, b"BEGIN\0") + m.ready_for_query("T"),
+            b"\1\0"
+            + m.message(m.Frontend.PARSE, b"a\0commit\0\0\0")
+            + m.message(m.Frontend.BIND, b"\0a\0")
+            + m.SYNC
+            + b"||"
+            + m.ready_for_query("T")
+            + b"||"
+            + m.message(m.Frontend.EXECUTE, b"\0\0\0\0\0")
+            + m.SYNC,
+            b"\0\2"
+            + m.query("set client_min_messages=error; commit")
+            + b"||"
+            + m.ready_for_query("I")
+            + b"||!||"
+            + m.message(m.Backend.COMMAND_COMPLETE, b"COMMIT\0")
+            + b"||.||"
+            + m.error_response("ERROR", "57014", "x"),
+            b"\0\4"
+            + m.query("copy")
+            + m.SYNC
+            + b"||"
+            + m.message(m.Backend.COPY_IN_RESPONSE, b"\0\0\0")
+            + b"||"
+            + m.message(m.Frontend.COPY_DATA, b"w")
+            + m.message(m.Frontend.COPY_DONE)
+            + b"||"
+            + m.error_response("FATAL", "57P01", "x"),
+            b"\0\0"
+            + m.query("x")
+            + b"||"
+            + m.message(m.Backend.COPY_BOTH_RESPONSE)
+            + m.message(m.Backend.COMMAND_COMPLETE, b"")
+            + m.message(m.Backend.NOTICE_RESPONSE, b"SWARNING\0RSyncRepWaitForLSN\0\0"),
+        ),
+        (
+            b"||",
+            b"||!||",
+            b"||.||",
+            b"Q\0\0\0",
+            b"P\0\0\0",
+            b"B\0\0\0",
+            b"E\0\0\0",
+            b"S\0\0\0\4",
+            b"Z\0\0\0\5I",
+            b"Z\0\0\0\5T",
+            b"commit",
+            b"rollback",
+            b"synchronous_commit",
+            b"client_min_messages",
+            b"RSyncRepWaitForLSN\0",
+            b"C57014\0",
+            b"VFATAL\0",
+            b"C\0\0\0",
+            b"N\0\0\0",
+            b"G\0\0\0\4",
+            b"W\0\0\0\4",
+            b"c\0\0\0\4",
+            b"X\0\0\0\4",
+        ),
+    ),
+    Target(
         "decoders",
         decoders,
         (
@@ -384,3 +468,5 @@ TARGETS = (
         (b"\x16\x03\x03", b"\x15\x03\x03", b"\x17\x03\x03", b"\x14\x03\x03\x00\x01\x01"),
     ),
 )
+
+TARGETS = tuple(target for target in _TARGETS if native is not None or target.run is not twins)

@@ -1,0 +1,45 @@
+"""The relay engine in C (native/). A handle is never used again; *watch* is NOT_WATCHED or flags of Relaxed."""
+
+NOT_WATCHED: int
+PAIR_BYTES: int
+"""What a pair that holds nothing back takes of memory."""
+
+_Facts = tuple[int, int, int, int, bool, bool, bool, bool, bool, bool]
+"""As Facts has them; what the session is doing is a number: idle, in a transaction, busy."""
+
+class Core:
+    """The engine, and its thread."""
+
+    def fileno(self) -> int:
+        """Return the descriptor that can be read when something is to be told."""
+    def add(self, client: int, server: int, watch: int, server_rest: bytes, client_rest: bytes, /) -> int:
+        """Return a handle; the descriptors are the engine's then. Raises OSError, and they are the caller's still."""
+    def pause(self, handle: int, /) -> None: ...
+    def resume(self, handle: int, /) -> None: ...
+    def close_server(self, handle: int, /) -> None: ...
+    def cancel_begins(self, handle: int, /) -> None: ...
+    def cancel_ended(self, handle: int, /) -> None: ...
+    def halt(self, handle: int, /) -> _Facts: ...
+    def facts(self, handle: int, /) -> _Facts: ...
+    def drop(self, handle: int, farewell: bytes, /) -> None: ...
+    def relaxes(self, handle: int, relaxed: int, /) -> int:
+        """Note what a client relaxes, and return what of it is new."""
+    def take_text(self, handle: int, /) -> bytes | None:
+        """Return a statement that is to be looked at, before its turn comes in `next`."""
+    def next(self) -> tuple[int, int, bytes | None] | None:
+        """Return what is to be told: a handle, what it is, and a statement if it is one."""
+
+class SafePoint:
+    """What `relay.safepoint.SafePoint` is, for tests that compare the two."""
+
+    def __init__(self, watch: int, /) -> None: ...
+    def client_sent(self, chunk: bytes, /) -> list[bytes]:
+        """Return statements that are to be looked at. Raises ValueError."""
+    def server_sent(self, chunk: bytes, /) -> int | None:
+        """Raises ValueError."""
+    def relaxes(self, relaxed: int, /) -> int: ...
+    def cancel_begins(self) -> None: ...
+    def cancel_ended(self) -> None: ...
+    def state(self) -> tuple[int, int, int, bool, bool, bool, bool, bool, bool]:
+        """Return boundary, missing, what the session is doing, and whether it is awaited, streams, may have committed, was
+        terminated by its client, was said goodbye to by its server, is in doubt."""

@@ -1,0 +1,443 @@
+/* endpointd.relay._native: the engine and, for the tests, its safe point, as Python has them.
+ *
+ * No Python object is touched while the engine's mutex is held, and the engine's thread touches none at all.
+ */
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030B0000
+#include <Python.h>
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "loop.h"
+
+static PyObject *flag(bool is_so)
+{
+    return PyBool_FromLong(is_so);
+}
+
+static PyObject *facts_tuple(const Facts *facts)
+{
+    return Py_BuildValue("(KKKiNNNNNN)", (unsigned long long)facts->to_server_bytes,
+                         (unsigned long long)facts->to_client_bytes, (unsigned long long)facts->held_bytes, (int)facts->doing,
+                         flag(facts->is_awaited), flag(facts->is_streaming), flag(facts->may_have_committed),
+                         flag(facts->client_terminated), flag(facts->client_has_ended), flag(facts->server_said_goodbye));
+}
+
+static Slice slice_of(const Py_buffer *buffer)
+{
+    return (Slice){buffer->buf, (size_t)buffer->len};
+}
+
+static PyObject *text_bytes(Text *text)
+{
+    PyObject *bytes = PyBytes_FromStringAndSize((const char *)text->bytes, (Py_ssize_t)text->len);
+    free(text);
+    return bytes;
+}
+
+/* The safe point: for tests, which compare it with the other one. */
+
+typedef struct {
+    PyObject_HEAD
+    SafePoint point;
+    Frames frames;
+} SafePointObject;
+
+static int point_init(SafePointObject *self, PyObject *args, PyObject *Py_UNUSED(kwargs))
+{
+    int watch;
+    if (!PyArg_ParseTuple(args, "i", &watch))
+        return -1;
+    safepoint_free(&self->point);
+    safepoint_init(&self->point, watch);
+    return 0;
+}
+
+static void point_dealloc(SafePointObject *self)
+{
+    PyTypeObject *type = Py_TYPE((PyObject *)self);
+    safepoint_free(&self->point);
+    frames_free(&self->frames);
+    PyObject_Free(self);
+    Py_DECREF((PyObject *)type);
+}
+
+static PyObject *scan_error(ScanResult result)
+{
+    if (result == SCAN_NO_MEMORY)
+        return PyErr_NoMemory();
+    PyErr_SetString(PyExc_ValueError, "no chain of messages");
+    return NULL;
+}
+
+static PyObject *point_client_sent(SafePointObject *self, PyObject *args)
+{
+    Py_buffer chunk;
+    if (!PyArg_ParseTuple(args, "y*", &chunk))
+        return NULL;
+    ScanResult result = safepoint_client_sent(&self->point, chunk.buf, (size_t)chunk.len, &self->frames);
+    PyBuffer_Release(&chunk);
+    if (result != SCAN_OK)
+        return scan_error(result);
+    PyObject *texts = PyList_New(0);
+    for (Text *text; texts != NULL && (text = safepoint_take_text(&self->point)) != NULL;) {
+        PyObject *bytes = text_bytes(text);
+        if (bytes == NULL || PyList_Append(texts, bytes) < 0)
+            Py_CLEAR(texts);
+        Py_XDECREF(bytes);
+    }
+    return texts;
+}
+
+static PyObject *point_server_sent(SafePointObject *self, PyObject *args)
+{
+    Py_buffer chunk;
+    if (!PyArg_ParseTuple(args, "y*", &chunk))
+        return NULL;
+    int64_t unconfirmed;
+    ScanResult result = safepoint_server_sent(&self->point, chunk.buf, (size_t)chunk.len, &self->frames, &unconfirmed);
+    PyBuffer_Release(&chunk);
+    if (result != SCAN_OK)
+        return scan_error(result);
+    if (unconfirmed == CONFIRMED)
+        Py_RETURN_NONE;
+    return PyLong_FromLongLong(unconfirmed);
+}
+
+static PyObject *point_relaxes(SafePointObject *self, PyObject *args)
+{
+    unsigned relaxed;
+    if (!PyArg_ParseTuple(args, "I", &relaxed))
+        return NULL;
+    return PyLong_FromUnsignedLong(safepoint_relaxes(&self->point, relaxed));
+}
+
+static PyObject *point_cancel_begins(SafePointObject *self, PyObject *Py_UNUSED(args))
+{
+    safepoint_cancel_begins(&self->point);
+    Py_RETURN_NONE;
+}
+
+static PyObject *point_cancel_ended(SafePointObject *self, PyObject *Py_UNUSED(args))
+{
+    safepoint_cancel_ended(&self->point);
+    Py_RETURN_NONE;
+}
+
+static PyObject *point_state(SafePointObject *self, PyObject *Py_UNUSED(args))
+{
+    const SafePoint *point = &self->point;
+    return Py_BuildValue("(LKiNNNNNN)", (long long)point->server.boundary, (unsigned long long)point->server.skip,
+                         (int)safepoint_doing(point), flag(point->outstanding.len > 0), flag(point->is_streaming),
+                         flag(safepoint_may_have_committed(point)), flag(point->client_terminated),
+                         flag(point->server_said_goodbye), flag(point->is_in_doubt));
+}
+
+static PyMethodDef point_methods[] = {
+    {"client_sent", (PyCFunction)(void (*)(void))point_client_sent, METH_VARARGS, NULL},
+    {"server_sent", (PyCFunction)(void (*)(void))point_server_sent, METH_VARARGS, NULL},
+    {"relaxes", (PyCFunction)(void (*)(void))point_relaxes, METH_VARARGS, NULL},
+    {"cancel_begins", (PyCFunction)(void (*)(void))point_cancel_begins, METH_NOARGS, NULL},
+    {"cancel_ended", (PyCFunction)(void (*)(void))point_cancel_ended, METH_NOARGS, NULL},
+    {"state", (PyCFunction)(void (*)(void))point_state, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot point_slots[] = {
+    {Py_tp_init, (void *)point_init},
+    {Py_tp_dealloc, (void *)point_dealloc},
+    {Py_tp_methods, point_methods},
+    {0, NULL},
+};
+
+static PyType_Spec point_spec = {
+    .name = "endpointd.relay._native.SafePoint",
+    .basicsize = sizeof(SafePointObject),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = point_slots,
+};
+
+/* The engine */
+
+typedef struct {
+    PyObject_HEAD
+    Engine *engine;
+} CoreObject;
+
+/* The engine's thread may have the mutex for as long as it moves one pair's bytes: nobody waits for it with the GIL. */
+static PyThreadState *enter(Engine *engine)
+{
+    if (engine_try_enter(engine))
+        return NULL;
+    PyThreadState *state = PyEval_SaveThread();
+    engine_enter(engine);
+    return state;
+}
+
+static void leave(Engine *engine, PyThreadState *state)
+{
+    engine_leave(engine);
+    if (state != NULL)
+        PyEval_RestoreThread(state);
+}
+
+static int core_init(CoreObject *self, PyObject *args, PyObject *Py_UNUSED(kwargs))
+{
+    if (!PyArg_ParseTuple(args, "") || self->engine != NULL)
+        return self->engine != NULL ? 0 : -1;
+    self->engine = engine_open();
+    if (self->engine == NULL) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    return 0;
+}
+
+static void core_dealloc(CoreObject *self)
+{
+    PyTypeObject *type = Py_TYPE((PyObject *)self);
+    if (self->engine != NULL) {
+        PyThreadState *state = PyEval_SaveThread();
+        engine_close(self->engine);
+        PyEval_RestoreThread(state);
+    }
+    PyObject_Free(self);
+    Py_DECREF((PyObject *)type);
+}
+
+static PyObject *core_fileno(CoreObject *self, PyObject *Py_UNUSED(args))
+{
+    return PyLong_FromLong(self->engine->news_fd);
+}
+
+static PyObject *core_add(CoreObject *self, PyObject *args)
+{
+    int client, server, watch;
+    Py_buffer server_rest, client_rest;
+    if (!PyArg_ParseTuple(args, "iiiy*y*", &client, &server, &watch, &server_rest, &client_rest))
+        return NULL;
+    PyThreadState *state = enter(self->engine);
+    uint64_t handle = engine_add(self->engine, client, server, watch, slice_of(&server_rest), slice_of(&client_rest));
+    int why = errno;
+    leave(self->engine, state);
+    PyBuffer_Release(&server_rest);
+    PyBuffer_Release(&client_rest);
+    if (handle != 0)
+        return PyLong_FromUnsignedLongLong(handle);
+    errno = why;
+    return PyErr_SetFromErrno(PyExc_OSError);
+}
+
+static PyObject *no_such_pair(void)
+{
+    PyErr_SetString(PyExc_KeyError, "the pair is over");
+    return NULL;
+}
+
+/* Do one thing with a pair; False in *found* if there is none of this handle. */
+static PyObject *with_pair(CoreObject *self, PyObject *args, void (*act)(Pair *pair))
+{
+    unsigned long long handle;
+    if (!PyArg_ParseTuple(args, "K", &handle))
+        return NULL;
+    PyThreadState *state = enter(self->engine);
+    Pair *pair = engine_find(self->engine, handle);
+    if (pair != NULL)
+        act(pair);
+    leave(self->engine, state);
+    if (pair == NULL)
+        return no_such_pair();
+    Py_RETURN_NONE;
+}
+
+static void cancel_begins(Pair *pair)
+{
+    safepoint_cancel_begins(&pair->point);
+}
+
+static void cancel_ended(Pair *pair)
+{
+    safepoint_cancel_ended(&pair->point);
+}
+
+static PyObject *core_pause(CoreObject *self, PyObject *args)
+{
+    return with_pair(self, args, pair_pause);
+}
+
+static PyObject *core_resume(CoreObject *self, PyObject *args)
+{
+    return with_pair(self, args, pair_resume);
+}
+
+static PyObject *core_close_server(CoreObject *self, PyObject *args)
+{
+    return with_pair(self, args, pair_close_server);
+}
+
+static PyObject *core_cancel_begins(CoreObject *self, PyObject *args)
+{
+    return with_pair(self, args, cancel_begins);
+}
+
+static PyObject *core_cancel_ended(CoreObject *self, PyObject *args)
+{
+    return with_pair(self, args, cancel_ended);
+}
+
+static PyObject *facts_of(CoreObject *self, PyObject *args, bool halts)
+{
+    unsigned long long handle;
+    Facts facts = {0};
+    if (!PyArg_ParseTuple(args, "K", &handle))
+        return NULL;
+    PyThreadState *state = enter(self->engine);
+    Pair *pair = engine_find(self->engine, handle);
+    if (pair != NULL && halts)
+        pair_halt(pair);
+    if (pair != NULL)
+        facts = pair_facts(pair);
+    leave(self->engine, state);
+    return pair != NULL ? facts_tuple(&facts) : no_such_pair();
+}
+
+static PyObject *core_halt(CoreObject *self, PyObject *args)
+{
+    return facts_of(self, args, true);
+}
+
+static PyObject *core_facts(CoreObject *self, PyObject *args)
+{
+    return facts_of(self, args, false);
+}
+
+static PyObject *core_drop(CoreObject *self, PyObject *args)
+{
+    unsigned long long handle;
+    Py_buffer farewell;
+    if (!PyArg_ParseTuple(args, "Ky*", &handle, &farewell))
+        return NULL;
+    PyThreadState *state = enter(self->engine);
+    Pair *pair = engine_find(self->engine, handle);
+    if (pair != NULL && !pair->is_dropped)
+        pair_drop(pair, slice_of(&farewell));
+    leave(self->engine, state);
+    PyBuffer_Release(&farewell);
+    Py_RETURN_NONE;
+}
+
+static PyObject *core_relaxes(CoreObject *self, PyObject *args)
+{
+    unsigned long long handle;
+    unsigned relaxed, new = 0;
+    if (!PyArg_ParseTuple(args, "KI", &handle, &relaxed))
+        return NULL;
+    PyThreadState *state = enter(self->engine);
+    Pair *pair = engine_find(self->engine, handle);
+    if (pair != NULL)
+        new = safepoint_relaxes(&pair->point, relaxed);
+    leave(self->engine, state);
+    return PyLong_FromUnsignedLong(new);
+}
+
+/* A statement of one pair's that is to be looked at, or None. */
+static PyObject *core_take_text(CoreObject *self, PyObject *args)
+{
+    unsigned long long handle;
+    Text *text = NULL;
+    if (!PyArg_ParseTuple(args, "K", &handle))
+        return NULL;
+    PyThreadState *state = enter(self->engine);
+    Pair *pair = engine_find(self->engine, handle);
+    if (pair != NULL)
+        text = safepoint_take_text(&pair->point);
+    leave(self->engine, state);
+    if (text == NULL)
+        Py_RETURN_NONE;
+    return text_bytes(text);
+}
+
+/* One thing that is to be told: handle, what, and the statement if that is it; or None. */
+static PyObject *core_next(CoreObject *self, PyObject *Py_UNUSED(args))
+{
+    uint64_t handle;
+    Text *text;
+    PyThreadState *state = enter(self->engine);
+    unsigned news = engine_take_news(self->engine, &handle, &text);
+    leave(self->engine, state);
+    if (news == 0)
+        Py_RETURN_NONE;
+    if (text == NULL)
+        return Py_BuildValue("(KIO)", (unsigned long long)handle, news, Py_None);
+    return Py_BuildValue("(KIN)", (unsigned long long)handle, news, text_bytes(text));
+}
+
+static PyMethodDef core_methods[] = {
+    {"fileno", (PyCFunction)(void (*)(void))core_fileno, METH_NOARGS, NULL},
+    {"add", (PyCFunction)(void (*)(void))core_add, METH_VARARGS, NULL},
+    {"pause", (PyCFunction)(void (*)(void))core_pause, METH_VARARGS, NULL},
+    {"resume", (PyCFunction)(void (*)(void))core_resume, METH_VARARGS, NULL},
+    {"close_server", (PyCFunction)(void (*)(void))core_close_server, METH_VARARGS, NULL},
+    {"cancel_begins", (PyCFunction)(void (*)(void))core_cancel_begins, METH_VARARGS, NULL},
+    {"cancel_ended", (PyCFunction)(void (*)(void))core_cancel_ended, METH_VARARGS, NULL},
+    {"halt", (PyCFunction)(void (*)(void))core_halt, METH_VARARGS, NULL},
+    {"facts", (PyCFunction)(void (*)(void))core_facts, METH_VARARGS, NULL},
+    {"drop", (PyCFunction)(void (*)(void))core_drop, METH_VARARGS, NULL},
+    {"relaxes", (PyCFunction)(void (*)(void))core_relaxes, METH_VARARGS, NULL},
+    {"take_text", (PyCFunction)(void (*)(void))core_take_text, METH_VARARGS, NULL},
+    {"next", (PyCFunction)(void (*)(void))core_next, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot core_slots[] = {
+    {Py_tp_init, (void *)core_init},
+    {Py_tp_dealloc, (void *)core_dealloc},
+    {Py_tp_methods, core_methods},
+    {0, NULL},
+};
+
+static PyType_Spec core_spec = {
+    .name = "endpointd.relay._native.Core",
+    .basicsize = sizeof(CoreObject),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = core_slots,
+};
+
+/* The module */
+
+static int add_type(PyObject *module, PyType_Spec *spec)
+{
+    PyObject *type = PyType_FromSpec(spec);
+    if (type == NULL)
+        return -1;
+    int result = PyModule_AddType(module, (PyTypeObject *)type);
+    Py_DECREF(type);
+    return result;
+}
+
+static int exec_module(PyObject *module)
+{
+    if (add_type(module, &core_spec) < 0 || add_type(module, &point_spec) < 0)
+        return -1;
+    if (PyModule_AddIntConstant(module, "NOT_WATCHED", NOT_WATCHED) < 0 ||
+        PyModule_AddIntConstant(module, "PAIR_BYTES", sizeof(Pair)) < 0)
+        return -1;
+    return 0;
+}
+
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, (void *)exec_module},
+    {0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "endpointd.relay._native",
+    .m_slots = module_slots,
+};
+
+PyMODINIT_FUNC PyInit__native(void)
+{
+    return PyModuleDef_Init(&definition);
+}

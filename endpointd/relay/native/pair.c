@@ -1,0 +1,361 @@
+#include "pair.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "loop.h"
+
+enum {
+    HELD_BYTES_MAX = 1 << 16, /* a longer message of the server's is passed on as it comes */
+    TEXTS_BYTES_MAX = 1 << 18, /* statements that nobody has looked at yet, beyond which the client is not read */
+    READS_PER_TURN = 8,
+    HEAR_OUT_MS = 1000, /* wire/link.py: HEAR_OUT_S, LINGER_S */
+    LINGER_MS = 5000,
+};
+
+/* What is told */
+
+static void tell(Pair *pair, unsigned news)
+{
+    if (!pair->is_dropped || news == NEWS_GONE)
+        engine_tell(pair->engine, pair, news);
+}
+
+static void stop(Pair *pair, unsigned why)
+{
+    if (pair->is_stopped)
+        return;
+    pair->is_stopped = true;
+    tell(pair, why);
+}
+
+static void pause_if_safe(Pair *pair)
+{
+    if (pair->is_paused)
+        return;
+    if (pair->point.is_streaming) {
+        tell(pair, NEWS_STREAMING);
+    } else if (safepoint_doing(&pair->point) == DOING_IDLE) {
+        pair->is_paused = true;
+        tell(pair, NEWS_PAUSED);
+    }
+}
+
+/* From the client to the server */
+
+static void from_client(Pair *pair, const uint8_t *data, size_t len)
+{
+    SafePoint *point = &pair->point;
+    if (safepoint_client_sent(point, data, len, &pair->engine->frames) != SCAN_OK) {
+        stop(pair, NEWS_CLIENT_NOT_UNDERSTOOD);
+        return;
+    }
+    if (point->texts != NULL)
+        tell(pair, NEWS_TEXT);
+    pair->to_server_bytes += len;
+    /* If that breaks the server may have said why: its end is told when it was read to the end. */
+    end_write(&pair->server, &(struct iovec){.iov_base = (void *)data, .iov_len = len}, 1);
+}
+
+static void client_ended(Pair *pair)
+{
+    pair->client.has_ended = true;
+    if (pair->is_stopped)
+        return;
+    if (safepoint_doing(&pair->point) == DOING_BUSY)
+        end_say_no_more(&pair->server);
+    else
+        stop(pair, NEWS_CLIENT_ENDED);
+}
+
+/* From the server to the client: in whole messages, so that an error can be put between two of them */
+
+static void write_to_client(Pair *pair, const uint8_t *data, size_t len)
+{
+    struct iovec parts[] = {
+        {.iov_base = pair->tail, .iov_len = pair->tail_len},
+        {.iov_base = (void *)data, .iov_len = len},
+    };
+    pair->to_client_bytes += pair->tail_len + len;
+    if (!end_write(&pair->client, parts, 2)) {
+        pair->client.has_ended = true;
+        stop(pair, NEWS_CLIENT_ENDED);
+    }
+    free(pair->tail);
+    pair->tail = NULL;
+    pair->tail_len = pair->tail_cap = 0;
+}
+
+static bool hold_back(Pair *pair, const uint8_t *data, size_t len)
+{
+    size_t needed = pair->tail_len + len;
+    if (len == 0)
+        return true;
+    if (pair->tail == NULL || needed > pair->tail_cap) {
+        size_t cap = pair->tail_cap ? pair->tail_cap : 64;
+        while (cap < needed)
+            cap *= 2;
+        uint8_t *grown = realloc(pair->tail, cap);
+        if (grown == NULL)
+            return false;
+        pair->tail = grown;
+        pair->tail_cap = (uint32_t)cap;
+    }
+    memcpy(pair->tail + pair->tail_len, data, len);
+    pair->tail_len = (uint32_t)needed;
+    return true;
+}
+
+static void pass_on_whole_messages(Pair *pair, const uint8_t *data, size_t len)
+{
+    const Scanner *scanner = &pair->point.server;
+    size_t whole = scanner->boundary > 0 ? (size_t)scanner->boundary : 0;
+    if (whole > 0) {
+        write_to_client(pair, data, whole);
+        pair->client_is_mid_message = false;
+    } else if (pair->client_is_mid_message) {
+        write_to_client(pair, data, len);
+        return;
+    }
+    if (pair->tail_len + (len - whole) + scanner->skip > HELD_BYTES_MAX) {
+        write_to_client(pair, data + whole, len - whole);
+        pair->client_is_mid_message = true;
+    } else if (!hold_back(pair, data + whole, len - whole)) {
+        stop(pair, NEWS_SERVER_ENDED);
+    }
+}
+
+/* Pass on what stands before the place from which nothing may reach the client. */
+static void pass_on_until(Pair *pair, const uint8_t *data, int64_t place)
+{
+    if (place < 0) {
+        int64_t left = (int64_t)pair->tail_len + place;
+        pair->tail_len = left > 0 ? (uint32_t)left : 0;
+        place = 0;
+    }
+    write_to_client(pair, data, (size_t)place);
+}
+
+static void from_server(Pair *pair, const uint8_t *data, size_t len)
+{
+    SafePoint *point = &pair->point;
+    int64_t unconfirmed;
+    if (safepoint_server_sent(point, data, len, &pair->engine->frames, &unconfirmed) != SCAN_OK) {
+        stop(pair, NEWS_SERVER_ENDED);
+        return;
+    }
+    if (unconfirmed != CONFIRMED) {
+        pass_on_until(pair, data, unconfirmed);
+        stop(pair, point->is_in_doubt ? NEWS_COMMIT_IN_DOUBT : NEWS_COMMIT_UNCONFIRMED);
+        return;
+    }
+    if (point->server.boundary == (int64_t)len) {
+        write_to_client(pair, data, len);
+        pair->client_is_mid_message = false;
+    } else {
+        pass_on_whole_messages(pair, data, len);
+    }
+    if (pair->is_pausing && !pair->is_stopped)
+        pause_if_safe(pair);
+}
+
+/* Reading */
+
+static bool wants(const Pair *pair, const End *from)
+{
+    if (end_is_closed(from) || from->has_ended || from->is_closing)
+        return false;
+    if (from->is_finishing)
+        return true;
+    if (pair->is_stopped)
+        return false;
+    if (from == &pair->server)
+        return pair->client.out_len == 0;
+    return !pair->is_paused && pair->server.out_len == 0 && pair->point.texts_bytes < TEXTS_BYTES_MAX;
+}
+
+static void ended(Pair *pair, End *from)
+{
+    from->can_read = false;
+    if (from->is_finishing) {
+        from->has_ended = true;
+        end_close(from);
+    } else if (from == &pair->client) {
+        client_ended(pair);
+    } else {
+        from->has_ended = true;
+        stop(pair, NEWS_SERVER_ENDED);
+    }
+}
+
+static void failed(Pair *pair, End *from)
+{
+    from->can_read = false;
+    from->has_ended = from->is_broken = true;
+    if (from->is_finishing)
+        end_close_now(from);
+    else
+        stop(pair, from == &pair->client ? NEWS_CLIENT_ENDED : NEWS_SERVER_ENDED);
+}
+
+static void read_some(Pair *pair, End *from)
+{
+    Engine *engine = pair->engine;
+    for (int reads = 0; reads < READS_PER_TURN && from->can_read && wants(pair, from);) {
+        ssize_t len = recv(from->fd, engine->buffer, sizeof engine->buffer, MSG_DONTWAIT);
+        if (len < 0 && errno == EINTR)
+            continue;
+        reads++;
+        if (len > 0) {
+            /* Less than there was room for was all there was, unless the end stands behind it. */
+            from->can_read = len == sizeof engine->buffer || from->hangs_up || from->is_broken;
+            if (from->is_finishing)
+                continue;
+            if (from == &pair->client)
+                from_client(pair, engine->buffer, (size_t)len);
+            else
+                from_server(pair, engine->buffer, (size_t)len);
+        } else if (len == 0) {
+            ended(pair, from);
+        } else if (errno != EAGAIN && errno != EWOULDBLOCK) {
+            failed(pair, from);
+        } else {
+            from->can_read = false;
+            if (from->is_broken)
+                ended(pair, from);
+        }
+    }
+}
+
+void pair_settle(Pair *pair)
+{
+    if (!pair->is_dropped)
+        return;
+    if (end_is_closed(&pair->client) && !pair->is_gone) {
+        pair->is_gone = true;
+        tell(pair, NEWS_GONE);
+    }
+    if (end_is_closed(&pair->client) && end_is_closed(&pair->server) && !pair->has_news && !pair->is_ready)
+        engine_bury(pair->engine, pair);
+}
+
+void pair_serve(Pair *pair)
+{
+    if (!end_flush(&pair->client)) {
+        pair->client.has_ended = true;
+        stop(pair, NEWS_CLIENT_ENDED);
+    }
+    end_flush(&pair->server);
+    read_some(pair, &pair->client);
+    read_some(pair, &pair->server);
+    if ((pair->client.can_read && wants(pair, &pair->client)) || (pair->server.can_read && wants(pair, &pair->server)))
+        engine_ready(pair->engine, pair);
+    pair_settle(pair);
+}
+
+/* An owner's words */
+
+void pair_start(Pair *pair, Slice server_rest, Slice client_rest)
+{
+    if (server_rest.len > 0)
+        from_server(pair, server_rest.at, server_rest.len);
+    if (client_rest.len > 0 && !pair->is_stopped)
+        from_client(pair, client_rest.at, client_rest.len);
+}
+
+void pair_pause(Pair *pair)
+{
+    if (pair->is_stopped)
+        return;
+    pair->is_pausing = true;
+    pause_if_safe(pair);
+}
+
+void pair_resume(Pair *pair)
+{
+    pair->is_pausing = pair->is_paused = false;
+    pair->news &= (uint16_t) ~(NEWS_PAUSED | NEWS_STREAMING);
+    engine_ready(pair->engine, pair);
+}
+
+void pair_halt(Pair *pair)
+{
+    pair->is_stopped = true;
+}
+
+static void leave(Pair *pair, End *end)
+{
+    if (end->is_broken)
+        end_close_now(end);
+    end_close(end);
+    if (!end_is_closed(end))
+        deadlines_add(&pair->engine->lingering, end, engine_now_ms() + LINGER_MS);
+}
+
+static void finish(Pair *pair, End *end)
+{
+    if (end->has_ended || end->is_broken || end_is_closed(end)) {
+        leave(pair, end);
+        return;
+    }
+    end->is_finishing = true;
+    end_say_no_more(end);
+    deadlines_add(&pair->engine->heard_out, end, engine_now_ms() + HEAR_OUT_MS);
+}
+
+void pair_drop(Pair *pair, Slice farewell)
+{
+    pair_halt(pair);
+    if (farewell.len > 0 && !pair->client_is_mid_message)
+        end_write(&pair->client, &(struct iovec){.iov_base = (void *)farewell.at, .iov_len = farewell.len}, 1);
+    finish(pair, &pair->client);
+    leave(pair, &pair->server);
+    pair->is_dropped = true;
+    pair->news = 0;
+    safepoint_free(&pair->point);
+    engine_ready(pair->engine, pair);
+}
+
+void pair_close_server(Pair *pair)
+{
+    if (!pair->server.is_closing)
+        leave(pair, &pair->server);
+}
+
+void pair_give_up(End *end)
+{
+    if (end->is_closing)
+        end_close_now(end);
+    else
+        leave(end->pair, end);
+    pair_settle(end->pair);
+}
+
+Facts pair_facts(const Pair *pair)
+{
+    const SafePoint *point = &pair->point;
+    return (Facts){
+        .to_server_bytes = pair->to_server_bytes,
+        .to_client_bytes = pair->to_client_bytes,
+        .held_bytes = (uint64_t)pair->tail_len + pair->client.out_len + pair->server.out_len,
+        .doing = safepoint_doing(point),
+        .is_awaited = point->outstanding.len > 0,
+        .is_streaming = point->is_streaming,
+        .may_have_committed = safepoint_may_have_committed(point),
+        .client_terminated = point->client_terminated,
+        .client_has_ended = pair->client.has_ended,
+        .server_said_goodbye = point->server_said_goodbye,
+    };
+}
+
+void pair_free(Pair *pair)
+{
+    end_close_now(&pair->client);
+    end_close_now(&pair->server);
+    free(pair->tail);
+    pair->tail = NULL;
+    safepoint_free(&pair->point);
+    free(pair);
+}

@@ -1,0 +1,83 @@
+/* Two ends, joined, and what is known of the session: the twin of relay/asyncio_engine.py (Pair). */
+#ifndef ENDPOINTD_PAIR_H
+#define ENDPOINTD_PAIR_H
+
+#include "end.h"
+#include "safepoint.h"
+
+typedef struct Engine Engine;
+
+/* What an owner is to be told of a pair.  The first is told first. */
+enum {
+    NEWS_TEXT = 1 << 0, /* statements to be looked at */
+    NEWS_STREAMING = 1 << 1,
+    NEWS_PAUSED = 1 << 2,
+    NEWS_CLIENT_ENDED = 1 << 3,
+    NEWS_CLIENT_NOT_UNDERSTOOD = 1 << 4,
+    NEWS_SERVER_ENDED = 1 << 5,
+    NEWS_COMMIT_UNCONFIRMED = 1 << 6,
+    NEWS_COMMIT_IN_DOUBT = 1 << 7,
+    NEWS_GONE = 1 << 8, /* nothing of the client's connection is left */
+};
+
+struct Pair {
+    Engine *engine;
+    End client;
+    End server;
+    SafePoint point;
+    uint8_t *tail; /* the beginning of a message of the server's that is held back */
+    uint32_t tail_len;
+    uint32_t tail_cap;
+    uint64_t to_server_bytes;
+    uint64_t to_client_bytes;
+    uint64_t handle;
+    uint16_t news;
+    bool has_news; /* stands in the engine's list of those who have */
+    bool is_ready; /* stands in the engine's list of those who can go on */
+    bool client_is_mid_message;
+    bool is_pausing;
+    bool is_paused;
+    bool is_stopped;
+    bool is_dropped;
+    bool is_gone; /* NEWS_GONE was told */
+    bool is_buried;
+    Pair *next_news;
+    Pair *next_ready;
+    Pair *next_buried;
+};
+
+typedef struct {
+    uint64_t to_server_bytes;
+    uint64_t to_client_bytes;
+    uint64_t held_bytes;
+    Doing doing;
+    bool is_awaited;
+    bool is_streaming;
+    bool may_have_committed;
+    bool client_terminated;
+    bool client_has_ended;
+    bool server_said_goodbye;
+} Facts;
+
+/* An owner's words; see relay/engine.py. */
+void pair_start(Pair *pair, Slice server_rest, Slice client_rest);
+void pair_pause(Pair *pair);
+void pair_resume(Pair *pair);
+void pair_halt(Pair *pair);
+void pair_drop(Pair *pair, Slice farewell);
+void pair_close_server(Pair *pair);
+Facts pair_facts(const Pair *pair);
+
+/* Do what can be done now. */
+void pair_serve(Pair *pair);
+
+/* Bury the pair if it is over and nobody has to be told any more. */
+void pair_settle(Pair *pair);
+
+/* An end that is leaving has had its time. */
+void pair_give_up(End *end);
+
+/* Free what a pair holds, and close its ends. */
+void pair_free(Pair *pair);
+
+#endif

@@ -1,0 +1,218 @@
+"""The relay engine in C: one thread of its own that is given descriptors (native/, docs/decisions/0041).
+
+What the thread finds out stands in a list until the event loop asks for it; a descriptor says that there is something.  Two
+things stay with Python.  What a statement relaxes is found by the expressions of relaxed.py: the thread hands over those few
+statements that speak of such a setting.  And what cannot be given away, a connection that speaks TLS, is served by the asyncio
+engine, on the event loop of the same process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+
+from endpointd.relay import _native
+from endpointd.relay.asyncio_engine import AsyncioEngine
+from endpointd.relay.engine import Happening
+from endpointd.relay.facts import Doing, Facts
+from endpointd.relay.relaxed import Relaxed, relaxed_by
+from endpointd.wire.link import Link
+
+NEWS_PER_TURN = 1000
+"""What is told in one turn of the event loop at most."""
+
+_TEXT = 1 << 0
+_GONE = 1 << 8
+_HAPPENINGS = {
+    1 << 1: Happening.STREAMING,
+    1 << 2: Happening.PAUSED,
+    1 << 3: Happening.CLIENT_ENDED,
+    1 << 4: Happening.CLIENT_NOT_UNDERSTOOD,
+    1 << 5: Happening.SERVER_ENDED,
+    1 << 6: Happening.COMMIT_UNCONFIRMED,
+    1 << 7: Happening.COMMIT_IN_DOUBT,
+}
+"""As native/pair.h has them."""
+
+_DOINGS = (Doing.IDLE, Doing.IN_TRANSACTION, Doing.BUSY)
+
+
+class NativeEngine:
+    """Moves bytes in a thread, and those of encrypted connections on the event loop."""
+
+    name = "native"
+
+    def __init__(self) -> None:
+        self._core = _native.Core()
+        self._others = AsyncioEngine()
+        self._pairs: dict[int, _Pair] = {}
+        """By token, from `add` to `drop`."""
+        self._ends: dict[int, _Pair | Callable[[], None]] = {}
+        """By handle: until `drop` what is told of, then who waits for the end of the client's connection."""
+        self._is_listened_to = False
+
+    def add(
+        self,
+        token: int,
+        client: Link,
+        server: Link,
+        tell: Callable[[Happening], None],
+        *,
+        watch: Relaxed | None = None,
+        server_rest: bytes = b"",
+        client_rest: bytes = b"",
+    ) -> None:
+        """See the seam."""
+        if not self._is_listened_to:
+            self._is_listened_to = True
+            asyncio.get_running_loop().add_reader(self._core.fileno(), self._tell_news)
+        handle = self._take(client, server, watch, server_rest, client_rest)
+        if handle is None:
+            self._others.add(token, client, server, tell, watch=watch, server_rest=server_rest, client_rest=client_rest)
+            return
+        server.let_go()
+        self._pairs[token] = self._ends[handle] = _Pair(handle, tell, client.let_go())
+
+    def _take(self, client: Link, server: Link, watch: Relaxed | None, server_rest: bytes, client_rest: bytes) -> int | None:
+        """Return the handle of a new pair that has descriptors of its own; None if that cannot be."""
+        if not client.can_be_let_go or not server.can_be_let_go:
+            return None
+        descriptors: list[int] = []
+        try:
+            descriptors += [os.dup(client.descriptor)]
+            descriptors += [os.dup(server.descriptor)]
+            watched = _native.NOT_WATCHED if watch is None else watch.value
+            return self._core.add(descriptors[0], descriptors[1], watched, server_rest, client_rest)
+        except OSError:  # there are no descriptors left, or no memory
+            for each in descriptors:
+                os.close(each)
+            return None
+
+    def pause(self, token: int) -> None:
+        """See the seam."""
+        pair = self._pairs.get(token)
+        if pair is None:
+            self._others.pause(token)
+        else:
+            self._core.pause(pair.handle)
+
+    def resume(self, token: int) -> None:
+        """See the seam."""
+        pair = self._pairs.get(token)
+        if pair is None:
+            self._others.resume(token)
+        else:
+            self._core.resume(pair.handle)
+
+    def cancel_begins(self, token: int) -> None:
+        """See the seam."""
+        pair = self._pairs.get(token)
+        if pair is None:
+            self._others.cancel_begins(token)
+            return
+        while token in self._pairs and (text := self._core.take_text(pair.handle)) is not None:
+            self._look_through(pair, text)
+        if token in self._pairs:
+            self._core.cancel_begins(pair.handle)
+
+    def cancel_ended(self, token: int) -> None:
+        """See the seam."""
+        pair = self._pairs.get(token)
+        if pair is None:
+            self._others.cancel_ended(token)
+        else:
+            self._core.cancel_ended(pair.handle)
+
+    def close_server(self, token: int) -> None:
+        """See the seam."""
+        pair = self._pairs.get(token)
+        if pair is None:
+            self._others.close_server(token)
+        else:
+            self._core.close_server(pair.handle)
+
+    def halt(self, token: int) -> Facts:
+        """See the seam."""
+        pair = self._pairs.get(token)
+        return self._others.halt(token) if pair is None else _facts(*self._core.halt(pair.handle))
+
+    def drop(self, token: int, farewell: bytes = b"") -> None:
+        """See the seam."""
+        pair = self._pairs.pop(token, None)
+        if pair is None:
+            self._others.drop(token, farewell)
+            return
+        self._ends[pair.handle] = pair.gone
+        self._core.drop(pair.handle, farewell)
+
+    def facts(self, token: int) -> Facts:
+        """See the seam."""
+        pair = self._pairs.get(token)
+        return self._others.facts(token) if pair is None else _facts(*self._core.facts(pair.handle))
+
+    def _tell_news(self) -> None:
+        """Tell what has happened, one thing after the other: each may bring about that the next is no news any more."""
+        for _ in range(NEWS_PER_TURN):
+            news = self._core.next()
+            if news is None:
+                return
+            handle, what, text = news
+            end = self._ends.get(handle)
+            if what == _GONE:
+                del self._ends[handle]
+                assert callable(end)
+                end()
+            elif isinstance(end, _Pair):
+                if what == _TEXT:
+                    self._look_through(end, text or b"")
+                else:
+                    end.tell(_HAPPENINGS[what])
+
+    def _look_through(self, pair: _Pair, statement: bytes) -> None:
+        found = relaxed_by(statement)
+        if found is Relaxed.NONE:
+            return
+        new = Relaxed(self._core.relaxes(pair.handle, found.value))
+        if Relaxed.COMMITS in new:
+            pair.tell(Happening.COMMITS_RELAXED)
+        if Relaxed.WARNINGS in new:
+            pair.tell(Happening.WARNINGS_HIDDEN)
+
+
+class _Pair:
+    """What the event loop keeps of a pair that the thread serves."""
+
+    __slots__ = ("gone", "handle", "tell")
+
+    def __init__(self, handle: int, tell: Callable[[Happening], None], gone: Callable[[], None]) -> None:
+        self.handle = handle
+        self.tell = tell
+        self.gone = gone
+
+
+def _facts(
+    to_server_bytes: int,
+    to_client_bytes: int,
+    held_bytes: int,
+    doing: int,
+    is_awaited: bool,
+    is_streaming: bool,
+    may_have_committed: bool,
+    client_terminated: bool,
+    client_has_ended: bool,
+    server_said_goodbye: bool,
+) -> Facts:
+    return Facts(
+        engine=NativeEngine.name,
+        to_server_bytes=to_server_bytes,
+        to_client_bytes=to_client_bytes,
+        held_bytes=held_bytes,
+        doing=_DOINGS[doing],
+        is_awaited=is_awaited,
+        is_streaming=is_streaming,
+        may_have_committed=may_have_committed,
+        client_terminated=client_terminated,
+        client_has_ended=client_has_ended,
+        server_said_goodbye=server_said_goodbye,
+    )
