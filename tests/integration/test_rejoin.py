@@ -11,7 +11,8 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -150,18 +151,27 @@ def promoted_behind_a_frozen_noded(cluster: Cluster) -> Lost:
 def noded_killed_in_a_copy(cluster: Cluster) -> Lost:
     name = _standby(cluster)
     partial = Layout(cluster.data_dir).node(name) / "pgdata.partial"
-    cluster.ctl("node", "reinit", name, "--yes")
-    _until(lambda: bool(_running("pg_basebackup", partial)), "a copy under way")
-    cluster.kill(name)
+    with _made_anew(cluster, name):
+        _until(lambda: bool(_running("pg_basebackup", partial)), "a copy under way")
+        cluster.kill(name)
     return Lost(name, time.monotonic())
 
 
 def killed_copy(cluster: Cluster) -> Lost:
     name = _standby(cluster)
     partial = Layout(cluster.data_dir).node(name) / "pgdata.partial"
-    cluster.ctl("node", "reinit", name, "--yes")
-    _until(lambda: bool(_kill_all(_running("pg_basebackup", partial))), "a copy to kill")
+    with _made_anew(cluster, name):
+        _until(lambda: bool(_kill_all(_running("pg_basebackup", partial))), "a copy to kill")
     return Lost(name, time.monotonic())
+
+
+@contextlib.contextmanager
+def _made_anew(cluster: Cluster, name: str) -> Generator[None, None, None]:
+    """Ask for a new copy, and go on at once: on a busy machine the copy is over before the command is."""
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(cluster.ctl, "node", "reinit", name, "--yes")
+        yield
+        asked.result()
 
 
 def cut_off_wal(cluster: Cluster) -> Lost:
