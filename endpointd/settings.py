@@ -41,7 +41,7 @@ class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """[proxy]"""
 
     name: str
-    engine: WantedEngine = "asyncio"
+    engine: WantedEngine = "auto"
     """What moves bytes; auto: the native engine if it was built, else the asyncio engine."""
     cache: Path
     """Where the last document is kept, so that a restarted proxy routes while all managers are dead."""
