@@ -8,6 +8,7 @@ RUNTIME := $(VENV)/.runtime-installed
 TESTING := $(VENV)/.test-installed
 KILLS ?= 10
 INPUTS ?= 1000000
+SANITIZED_INPUTS ?= 30000
 SEEDS ?= 1000
 REPEAT ?= 1
 MINUTES ?= 30
@@ -15,7 +16,7 @@ SEED ?= 1
 ARGS ?=
 VERSIONS ?= 15 16 17
 
-.PHONY: help install prepare-tests up down status test test-fast test-integration test-versions check check-native format compose-test sim bench-failover \
+.PHONY: help install prepare-tests up down status test test-fast test-integration test-versions check check-native sanitize sanitize-address sanitize-thread format compose-test sim bench-failover \
         bench-patroni bench-proxy bench-logins bench-idle fuzz faults faults-short hostile hostile-network soak coverage compat clean
 
 help:
@@ -35,6 +36,7 @@ help:
 	@echo "make bench-logins    what a login costs the proxy, beside PgBouncer if it is installed, and whether its time tells who exists"
 	@echo "make bench-idle      what 10,000 clients that say nothing cost the proxy, beside PgBouncer if it is installed (ARGS=\"--clients 500\")"
 	@echo "make fuzz            INPUTS=1000000 for all that reads the wire, guided by coverage (ARGS=\"--jobs 2 relay\")"
+	@echo "make sanitize        the native relay engine under AddressSanitizer, UBSan and ThreadSanitizer (needs gcc)"
 	@echo "make faults          everything that may befall a cluster, under recording clients (REPEAT=5, ARGS=\"kill-node 15\")"
 	@echo "make faults-short    four faults and the control run, as with every change"
 	@echo "make hostile-network every port attacked in every way, and the primary killed meanwhile (ARGS=\"--listener manager --kills 1\", --short)"
@@ -103,6 +105,25 @@ check-native: $(TESTING)
 	    -isystem $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))') \
 	    -c $$source -o /dev/null || exit 1; \
 	done
+
+# Other builds of the extension, each in a Python that was not built so: the runtime has to come first.
+sanitize: sanitize-address sanitize-thread
+
+sanitize-address: SANITIZERS := address,undefined
+sanitize-address: RUNTIME_LIBRARIES = $(shell $(CC) -print-file-name=libasan.so) $(shell $(CC) -print-file-name=libubsan.so)
+sanitize-thread: SANITIZERS := thread
+sanitize-thread: RUNTIME_LIBRARIES = $(shell $(CC) -print-file-name=libtsan.so)
+
+sanitize-address sanitize-thread: $(TESTING)
+	@mkdir -p build/$@
+	$(CC) -std=c11 -D_GNU_SOURCE -O1 -g -fno-omit-frame-pointer -fPIC -shared -pthread -fsanitize=$(SANITIZERS) \
+	  -fno-sanitize-recover=all -I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))') \
+	  endpointd/relay/native/*.c -o build/$@/_native.abi3.so
+	export NATIVE_BUILD=build/$@/_native.abi3.so LD_PRELOAD="$(RUNTIME_LIBRARIES)" PYTHONMALLOC=malloc \
+	  ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=8 TSAN_OPTIONS=halt_on_error=1:report_signal_unsafe=0; \
+	$(BIN)/python -m pytest -p tests.sanitized -p no:cacheprovider -q -k "native or both" $(ARGS) \
+	  tests/endpointd/test_relay.py tests/endpointd/test_relay_strain.py tests/endpointd/test_twins.py && \
+	$(BIN)/python -c "import tests.sanitized, tests.fuzz.__main__ as fuzz; raise SystemExit(fuzz.main())" --inputs $(SANITIZED_INPUTS) native
 
 coverage: $(TESTING)
 	@rm -f .coverage .coverage.*

@@ -75,6 +75,7 @@ def view_of(session: Session, now: float) -> SessionView:
         database=shown(startup.database) if startup is not None else None,
         application_name=shown(startup.get("application_name") or "") if startup is not None else None,
         tls=session.tls_version,
+        engine=facts.engine if facts is not None else None,
         waits=session.waits,
         age_s=round(now - session.opened_at, 3),
         to_server_bytes=facts.to_server_bytes if facts is not None else 0,

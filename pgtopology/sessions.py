@@ -69,6 +69,8 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True):
     """As the client asked for it; it may have changed it since."""
     tls: str | None = None
     """The version that the client speaks; None: plaintext."""
+    engine: str | None = None
+    """What moves its bytes; None until the login is over."""
     waits: str | None = None
     """Why it is held or paused, or will be ended; None if it is not."""
     age_s: float

@@ -20,12 +20,13 @@ from deployment.local.plan import DEFAULT_BASE_PORT, Plan, make_plan
 from deployment.local.postmaster import postmaster_of
 from deployment.local.tls import show_certificates
 from endpointctl.local.machine import Finding, Grade, examine_machine
+from endpointd.relay.choice import why_not_native
 from supervisor.door import conflicts, conflicts_with_others, find_program, find_supervisor
 
 
 def examine(layout: Layout) -> list[Finding]:
     """Return every finding about this machine and the cluster in *layout*."""
-    findings = [_python(), _kernel(), *examine_machine(layout), _confinement(), _disk(layout), _directory(layout)]
+    findings = [_python(), _kernel(), _engine(), *examine_machine(layout), _confinement(), _disk(layout), _directory(layout)]
     try:
         plan = read_plan(layout)
     except Failure as failure:
@@ -52,6 +53,14 @@ def _kernel() -> Finding:
             subject="kernel", grade=Grade.BAD, text=f"{platform.release()} has no pidfd; Linux 5.3 or newer is needed"
         )
     return Finding(subject="kernel", grade=Grade.GOOD, text=platform.release())
+
+
+def _engine() -> Finding:
+    why = why_not_native()
+    if why is None:
+        return Finding(subject="relay engine", grade=Grade.GOOD, text="native")
+    text = f"the asyncio engine serves, which takes more of a processor: the native one is not there, {why}"
+    return Finding(subject="relay engine", grade=Grade.NOTE, text=text)
 
 
 def _certificates(layout: Layout, plan: Plan) -> list[Finding]:

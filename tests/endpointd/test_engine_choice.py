@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
 import endpointd.relay
+from daemonkit.settings import SettingsError
+from deployment.local.layout import Layout
+from endpointctl.local.checkup import examine
+from endpointctl.local.machine import Grade
+from endpointd.daemon import prepare
 from endpointd.relay.choice import make_engine, why_not_native
-from endpointd.settings import WantedEngine
+from endpointd.settings import (
+    FeedSettings,
+    HttpSettings,
+    NodedSettings,
+    ProxySettings,
+    ReaderSettings,
+    Settings,
+    WantedEngine,
+    WriterSettings,
+)
 from tests.endpointd.twins import native
 
 
@@ -33,3 +48,25 @@ def test_the_asyncio_engine_serves_where_there_is_no_other() -> None:
     assert "install a C compiler" in (why_not_native() or "")
     with pytest.raises(ImportError):
         make_engine("native")
+
+
+@pytest.mark.usefixtures("unbuilt")
+def test_doctor_says_what_it_takes_to_have_the_native_engine(tmp_path: Path) -> None:
+    (found,) = (finding for finding in examine(Layout(tmp_path)) if finding.subject == "relay engine")
+    assert found.grade is Grade.NOTE
+    assert "install a C compiler" in found.text
+
+
+@pytest.mark.usefixtures("unbuilt")
+def test_a_proxy_that_is_to_have_the_native_engine_does_not_begin_without_it() -> None:
+    proxy = ProxySettings(name="proxy-1", engine="native", cache=Path("unused"))
+    settings = Settings(
+        proxy=proxy,
+        feed=FeedSettings(urls=("http://127.0.0.1:1",), token_file=Path("unused")),
+        nodeds=NodedSettings(token_file=Path("unused")),
+        http=HttpSettings(port=0),
+        writer=WriterSettings(port=0),
+        reader=ReaderSettings(port=0),
+    )
+    with pytest.raises(SettingsError, match="engine: there is no native engine"):
+        prepare(settings)

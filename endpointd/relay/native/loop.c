@@ -305,6 +305,8 @@ static bool start_thread(Engine *engine)
     int error = pthread_create(&engine->thread, NULL, run, engine);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     engine->is_running = error == 0;
+    if (engine->is_running)
+        pthread_setname_np(engine->thread, "endpointd relay");
     errno = error;
     return engine->is_running;
 }
