@@ -60,19 +60,18 @@ from endpointd.session.commands import (
     Vouched,
     refuse,
 )
-from endpointd.session.longkeys import MINOR
 from endpointd.session.opening import Opening
 from endpointd.session.quota import Place
 from endpointd.session.state import WITHOUT_SERVER, State
+from endpointd.session.welcome import LOGIN_BYTES_MAX, Welcome
 from endpointd.wire.tls import Facts
 from pgwire.errors import AuthenticationError, NotAPacketError, OtherSecret, ProtocolError, ScramViolation, WireError
-from pgwire.framing import HEADER_BYTES, LENGTH_BYTES, read_message
+from pgwire.framing import read_message
 from pgwire.messages import (
     Authentication,
     AuthenticationKind,
     BackendKey,
     Frontend,
-    backend_key_data,
     decode_authentication,
     decode_backend_key,
     decode_negotiation,
@@ -85,10 +84,7 @@ from pgwire.messages import (
 )
 from pgwire.messages import Backend as Kind
 from pgwire.sqlstate import SqlState
-from pgwire.startup import MINOR_KNOWN, StartupMessage, negotiate
-
-LOGIN_BYTES_MAX = 1 << 16
-"""Of a server's words that are kept back, and of one of its messages in a login. A hundred reported parameters fit."""
+from pgwire.startup import StartupMessage, negotiate
 
 ANSWER_BYTES_MAX = (1 << 16) + 4
 """Of a client's answer in a login: PostgreSQL's PG_MAX_AUTH_TOKEN_LENGTH and the header."""
@@ -96,8 +92,6 @@ ANSWER_BYTES_MAX = (1 << 16) + 4
 SASL_BYTES_MAX = 1 << 10
 """Of a client's answer in SCRAM: PostgreSQL's PG_MAX_SASL_MESSAGE_LENGTH."""
 
-_PARAMETER_STATUS = bytes((Kind.PARAMETER_STATUS,))
-_IN_HOT_STANDBY = b"in_hot_standby\0"
 _OK = encode_authentication(Authentication(AuthenticationKind.OK))
 
 _STARTING_OR_STOPPING = frozenset({SqlState.CANNOT_CONNECT_NOW, SqlState.ADMIN_SHUTDOWN, SqlState.CRASH_SHUTDOWN})
@@ -130,21 +124,16 @@ class Conversation:
         self.state = State.OPENING
         self._opening = Opening(offers_tls=offers_tls, requires_tls=requires_tls, client_host=client_host)
         self._admit = admit
-        self._key_for_client = key_told
+        self._welcome = Welcome(key_told)
         self._client_host = client_host
         self._tells_address = tells_address
         self._client = bytearray()
         self._server = bytearray()
-        self._kept_back = bytearray()
         self._asked: int | None = None
         """For what the server waits from the client."""
         self._client_has_heard = False
         self._backend: Backend | None = None
         self._server_is_encrypted = False
-        self._key: BackendKey | None = None
-        self._key_told: BackendKey | None = None
-        self._servers_minor = MINOR_KNOWN
-        """Of the protocol, as a server has told the client."""
         self._awaits_place = False
         self._is_ready = False
         """Whether the server has said all that belongs to the login."""
@@ -312,13 +301,13 @@ class Conversation:
         try:
             while self._is_servers_turn:
                 if self.state is State.SETTLING:
-                    pos = self._skim(pos)
+                    pos = self._welcome.skim(self._server, pos)
                 found = read_message(self._server, pos, bytes_max=LOGIN_BYTES_MAX)
                 if found is None:
                     break
                 commands += self._server_said(found.kind, found.payload)
                 pos = found.end
-            if len(self._kept_back) > LOGIN_BYTES_MAX and not self._awaits_place:
+            if len(self._welcome) > LOGIN_BYTES_MAX and not self._awaits_place:
                 commands += self._tell()
         except ProtocolError as error:
             return commands + self._refuse(refusal.not_understood(error))
@@ -336,7 +325,7 @@ class Conversation:
         if self._awaits_place:
             return []
         self.state = State.RELAYING
-        commands = [*self._tell(), Relay(self._key, bytes(self._server), bytes(self._client), self._key_told)]
+        commands = [*self._tell(), Relay(self._welcome.key, bytes(self._server), bytes(self._client), self._welcome.key_told)]
         self._forget()
         return commands
 
@@ -345,17 +334,6 @@ class Conversation:
             return []
         self._awaits_place = False
         return self._begin_relay() if self._is_ready else []
-
-    def _skim(self, pos: int) -> int:
-        """Keep back the run of parameters at *pos* that say nothing to us, as it stands, and return where it ends."""
-        server, begin = self._server, pos
-        while server[pos : pos + 1] == _PARAMETER_STATUS and not server.startswith(_IN_HOT_STANDBY, pos + HEADER_BYTES):
-            length = int.from_bytes(server[pos + 1 : pos + HEADER_BYTES])
-            if not LENGTH_BYTES <= length < LOGIN_BYTES_MAX or pos + 1 + length > len(server):
-                break
-            pos += 1 + length
-        self._kept_back += server[begin:pos]
-        return pos
 
     def _server_said(self, kind: int, payload: bytes) -> list[Command]:
         match kind:
@@ -373,7 +351,7 @@ class Conversation:
                         # What is bound to the server's TLS cannot be relayed to somebody who does not share it.
                         payload = without_binding(payload)
                     self._asked = asked if asked != AuthenticationKind.SASL_FINAL else None
-                    self._kept_back += message(kind, payload)
+                    self._welcome.keep_message(kind, payload)
                     return [*self._tell(), *self._client_answered()]
             case Kind.ERROR_RESPONSE:
                 return self._server_refused(kind, payload)
@@ -381,23 +359,17 @@ class Conversation:
                 if self._is_in_disguise(payload):
                     return self._server_gone(None)
             case Kind.BACKEND_KEY_DATA:
-                return self._told_key(decode_backend_key(payload))
+                assert self.startup is not None
+                self._welcome.keep_key(decode_backend_key(payload), self.startup.minor)
+                return []
             case Kind.NEGOTIATE_PROTOCOL_VERSION:
-                self._servers_minor = decode_negotiation(payload)[0] & 0xFFFF
+                self._welcome.servers_minor = decode_negotiation(payload)[0] & 0xFFFF
             case Kind.READY_FOR_QUERY:
                 self._is_ready = True
             case _:
                 pass
-        self._kept_back += message(kind, payload)
+        self._welcome.keep_message(kind, payload)
         return self._tell() if self.state is State.AUTHENTICATING else []
-
-    def _told_key(self, key: BackendKey) -> list[Command]:
-        """Keep the server's *key* to ourselves, if the client's protocol has room for one of ours."""
-        assert self.startup is not None
-        is_long = min(self.startup.minor, self._servers_minor) >= MINOR
-        self._key, self._key_told = key, self._key_for_client(key) if is_long else None
-        self._kept_back += backend_key_data(self._key_told or key)
-        return []
 
     def _log_in(self, login: ServerLogin | VouchedLogin, asked: Authentication) -> list[Command]:
         """Answer a server in the client's name, by the key that the client's proof gave away, or by our certificate."""
@@ -425,7 +397,7 @@ class Conversation:
         if isinstance(place, Refusal):
             return self._refuse(place)
         self._awaits_place = place is Place.ASKED
-        self._kept_back += consent
+        self._welcome.keep(consent)
         return []
 
     def _server_refused(self, kind: int, payload: bytes) -> list[Command]:
@@ -437,7 +409,7 @@ class Conversation:
             # The client has shown the server nothing, so it hears of us and not of the proxy's address and certificate.
             why = self._vouched.otherwise
             return [ToClient(why.encode()), *self._close(reason, why.kind, why.sqlstate)]
-        self._kept_back += message(kind, payload)
+        self._welcome.keep_message(kind, payload)
         self.state = State.CLOSED
         is_full = report.sqlstate == SqlState.TOO_MANY_CONNECTIONS and report.get("R") not in _OWN_LIMITS
         told = self._tell()
@@ -460,11 +432,10 @@ class Conversation:
         return self._look_again(Connect(failed))
 
     def _look_again(self, connect: Connect) -> list[Command]:
-        self._backend = self._key = self._key_told = self._server_login = None
-        self._servers_minor = MINOR_KNOWN
+        self._backend = self._server_login = None
         self._awaits_place = self._is_ready = False
         self._server.clear()
-        self._kept_back.clear()
+        self._welcome.begin_anew()
         self.state = State.CONNECTING
         return [connect]
 
@@ -475,10 +446,8 @@ class Conversation:
 
     def _tell(self) -> list[Command]:
         """Give the client what was kept back."""
-        told = bytes(self._kept_back)
-        self._kept_back.clear()
         self._client_has_heard = True
-        return [ToClient(told)]
+        return [ToClient(self._welcome.take())]
 
     def _refuse(self, why: Refusal) -> list[Command]:
         self._close(why.message, why.kind, why.sqlstate)
@@ -493,5 +462,6 @@ class Conversation:
         """Keep no secret beyond the login, and none of its bytes: a session remembers its login for as long as it lives."""
         self._exchange = self._proven = self._server_login = None
         self._opening.packet = b""
-        for each in (self._client, self._server, self._kept_back):
+        self._welcome.take()
+        for each in (self._client, self._server):
             each.clear()

@@ -1,0 +1,73 @@
+"""What a server says at the end of a login, kept back until the client may hear it. Pure, a part of the conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from endpointd.session.longkeys import MINOR
+from pgwire.framing import HEADER_BYTES, LENGTH_BYTES
+from pgwire.messages import Backend as Kind
+from pgwire.messages import BackendKey, backend_key_data, message
+from pgwire.startup import MINOR_KNOWN
+
+LOGIN_BYTES_MAX = 1 << 16
+"""Of a server's words that are kept back, and of one of its messages in a login. A hundred reported parameters fit."""
+
+_PARAMETER_STATUS = bytes((Kind.PARAMETER_STATUS,))
+_IN_HOT_STANDBY = b"in_hot_standby\0"
+
+
+class Welcome:
+    """The words of one server after another, until there is one that the client gets."""
+
+    def __init__(self, key_told: Callable[[BackendKey], BackendKey | None]) -> None:
+        """*key_told*: see Conversation."""
+        self._key_for_client = key_told
+        self._kept_back = bytearray()
+        self.key: BackendKey | None = None
+        """By which the server cancels."""
+        self.key_told: BackendKey | None = None
+        """What the client is told instead; None: that."""
+        self.servers_minor = MINOR_KNOWN
+        """Of the protocol, as a server has told the client."""
+
+    def __len__(self) -> int:
+        """Return how many bytes are kept back."""
+        return len(self._kept_back)
+
+    def keep(self, data: bytes) -> None:
+        """Keep whole messages back."""
+        self._kept_back += data
+
+    def skim(self, server: bytearray, pos: int) -> int:
+        """Keep back the run of parameters at *pos* that say nothing to us, as it stands, and return where it ends."""
+        begin = pos
+        while server[pos : pos + 1] == _PARAMETER_STATUS and not server.startswith(_IN_HOT_STANDBY, pos + HEADER_BYTES):
+            length = int.from_bytes(server[pos + 1 : pos + HEADER_BYTES])
+            if not LENGTH_BYTES <= length < LOGIN_BYTES_MAX or pos + 1 + length > len(server):
+                break
+            pos += 1 + length
+        self._kept_back += server[begin:pos]
+        return pos
+
+    def keep_key(self, key: BackendKey, minor: int) -> None:
+        """Keep the server's *key* to ourselves, if the protocol of the client, version 3.*minor*, has room for one of ours."""
+        is_long = min(minor, self.servers_minor) >= MINOR
+        self.key, self.key_told = key, self._key_for_client(key) if is_long else None
+        self._kept_back += backend_key_data(self.key_told or key)
+
+    def keep_message(self, kind: int, payload: bytes) -> None:
+        """Keep a message back."""
+        self._kept_back += message(kind, payload)
+
+    def take(self) -> bytes:
+        """Return what was kept back, and keep it no longer."""
+        told = bytes(self._kept_back)
+        self._kept_back.clear()
+        return told
+
+    def begin_anew(self) -> None:
+        """Another server is asked."""
+        self._kept_back.clear()
+        self.key = self.key_told = None
+        self.servers_minor = MINOR_KNOWN
