@@ -46,11 +46,12 @@ from endpointd.session.commands import (
     UpgradeTls,
 )
 from endpointd.session.conversation import Conversation, State
+from endpointd.session.entry import Entry
 from endpointd.session.identification import Identification
 from endpointd.session.longkeys import SECRET_BYTES
 from endpointd.session.quota import Place
 from endpointd.session.shared import Shared
-from endpointd.session.startupsettings import refused_at_startup, relaxed_at_startup
+from endpointd.session.startupsettings import relaxed_at_startup
 from endpointd.wire.link import Inbox, Link
 from endpointd.wire.tls import Facts, Failure
 from pgwire.messages import BackendKey
@@ -111,7 +112,7 @@ class Login:
         self._client = client
         self._shared = shared
         self._owner = owner
-        self._unwelcome = unwelcome
+        self._entry = Entry(number, door, shared, guest, unwelcome)
         self._guest = guest
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
@@ -231,7 +232,8 @@ class Login:
             outcome, self._tls_outcome = self._tls_outcome, None
             return NotEncrypted(outcome.reason) if isinstance(outcome, Failure) else Encrypted(outcome)
         if self._place is not None:
-            place, self._place = self._as_refusal(self._place), None
+            assert self.startup is not None
+            place, self._place = self._entry.as_refusal(self._place, self.startup), None
             return Refused(place) if isinstance(place, Refusal) else PlaceTaken()
         if conversation.wants_client and len(self._client_inbox):
             return ClientSent(self._client_inbox.take())
@@ -398,7 +400,8 @@ class Login:
 
     async def _find_server(self, connect: Connect) -> None:
         self._connect = self._watch = None
-        why_not = self._why_not()
+        assert self.startup is not None
+        why_not = self._entry.why_no_server(self.startup)
         if why_not is not None:
             self._handle(NotConnected(why_not))
             return
@@ -461,49 +464,21 @@ class Login:
             return False
         return True
 
-    def _why_not(self) -> Refusal | None:
-        """Return why the client may not have any server, or None."""
-        message, topology = self.startup, self._shared.board.topology
-        assert message is not None
-        if self._unwelcome is not None:
-            return self._unwelcome
-        if not self._guest.admit():
-            return refusal.too_many_connections(self._door.name)
-        if self._door == Door.WRITER and topology is not None and topology.promises_commits:
-            return refused_at_startup(message)
-        return None
-
     def _take_place(self, message: StartupMessage) -> Refusal | Place:
         """Count the client among those of its user and database, now that it is known to be who it says; or refuse it."""
         self._shared.connector.login_finished(self._number)
         self._identification.succeeded()
-        return self._as_refusal(self._shared.places.take(self._number, message.user, message.database, self._told_place))
+        return self._entry.take_place(message, self._told_place)
 
     def _told_place(self, place: Place) -> None:
         self._place = place
         self._poke()
 
-    def _as_refusal(self, place: Place) -> Refusal | Place:
-        """Return *place*, or what its client is told if there is none."""
-        assert self.startup is not None
-        match place:
-            case Place.FULL:
-                return refusal.too_many_connections(self._door.name)
-            case Place.USER_FULL:
-                return refusal.too_many_for_user(self.startup.user)
-            case Place.DATABASE_FULL:
-                return refusal.too_many_for_database(self.startup.database)
-            case _:
-                return place
-
     def _may_write(self) -> bool:
-        """Have the session's statements watched, as it is the writer's; or refuse it, if it asks for relaxed commits.
-
-        Only now is it known of a reader's or an instance's door that it leads to the writer, and by which document.
-        """
-        message, topology = self.startup, self._shared.board.topology
+        """Have the session's statements watched, as it is the writer's; or refuse it, if it asks for relaxed commits."""
+        message = self.startup
         assert message is not None
-        refused = refused_at_startup(message) if topology is not None and topology.promises_commits else None
+        refused = self._entry.why_no_writer(message)
         if refused is not None:
             self._handle(NotConnected(refused))
             return False
