@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from endpointd.auth.rolefeed import RoleFeed
 from endpointd.routing.feed import Feed
 from endpointd.routing.switchboard import Switchboard
+from endpointd.servers.warm import WarmServers
 from endpointd.session.registry import SessionRegistry
 from endpointd.takeover.colleagues import Colleagues
 
@@ -28,6 +29,7 @@ class ProxyCollector(Collector):
         feeds: Sequence[Feed],
         rolefeed: RoleFeed,
         colleagues: Colleagues,
+        warm: WarmServers,
         now: Callable[[], float],
     ) -> None:
         self._registry = registry
@@ -35,6 +37,7 @@ class ProxyCollector(Collector):
         self._feeds = feeds
         self._rolefeed = rolefeed
         self._colleagues = colleagues
+        self._warm = warm
         self._now = now
 
     def collect(self) -> Iterable[Metric]:
@@ -70,12 +73,18 @@ class ProxyCollector(Collector):
         )
         for standing in self._colleagues.standings:
             draining.add_metric([str(standing.pid)], standing.sessions)
+        kept = GaugeMetricFamily(
+            "endpointd_warm_servers", "Connections to servers that are kept for the next clients.", labels=["node"]
+        )
+        for node, count in sorted(self._warm.by_node().items()):
+            kept.add_metric([node], count)
         vouched_s = max(0.0, self._board.freshness.until - self._now())
         return (
             here,
             through,
             age,
             draining,
+            kept,
             GaugeMetricFamily(
                 "endpointd_roles", "Roles that clients' passwords are checked against.", value=self._rolefeed.roles.count
             ),

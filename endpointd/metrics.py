@@ -34,6 +34,14 @@ LOGIN_SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
 DIAL_FAILURES = Counter("endpointd_dial_failures", "Servers that could not be connected to.", ["node", "reason"])
+SERVER_CONNECTIONS = Counter(
+    "endpointd_server_connections",
+    "Connections to servers that clients were given, by whether they were dialled or kept from a client before (reused).",
+    ["node", "origin"],
+)
+WARM_DISCARDED = Counter(
+    "endpointd_warm_discarded", "Connections to servers that were kept, or were to be, and went without a client.", ["reason"]
+)
 CANCELS = Counter("endpointd_cancels", "Cancel requests, by whether the key was known.", ["known"])
 RELAXED = Counter(
     "endpointd_relaxed_statements",

@@ -23,12 +23,15 @@ from endpointd.auth.rolefeed import RoleFeed
 from endpointd.auth.roles import Roles
 from endpointd.collector import ProxyCollector
 from endpointd.relay.choice import make_engine
+from endpointd.relay.engine import KeepingEngine
 from endpointd.roster import Roster
 from endpointd.routing.feed import Feed
 from endpointd.routing.heartbeat_check import HeartbeatCheck
 from endpointd.routing.switchboard import Switchboard
 from endpointd.routing.table import Door
 from endpointd.servers.connector import Connector
+from endpointd.servers.warm import WarmServers
+from endpointd.servers.warmpool import ServerSession, fingerprint
 from endpointd.session.cancelling import cancel_for_others
 from endpointd.session.disconnections import Disconnections
 from endpointd.session.elsewhere import Elsewhere
@@ -37,7 +40,7 @@ from endpointd.session.longkeys import KeyMint, Origin
 from endpointd.session.quota import Places
 from endpointd.session.registry import SessionRegistry
 from endpointd.session.shared import Shared
-from endpointd.settings import Settings, endpoints_telling_addresses, limits_of_process, rules_of, user_maps_of
+from endpointd.settings import Settings, endpoints_telling_addresses, limits_of_process, rules_of, user_maps_of, warm_of_process
 from endpointd.takeover.colleagues import Colleagues
 from endpointd.takeover.words import Standing
 from endpointd.wire.keeper import TlsKeeper
@@ -75,8 +78,13 @@ class Service:
         self.tls = tls
         self.board = board
         self.engine = make_engine(settings.proxy.engine)
+        self.warm = WarmServers(warm_of_process(settings.warm, processes))
         self.connector = Connector(
-            board, fallback_to_writer=settings.reader.fallback_to_writer, draw=secrets.randbelow, tls=tls
+            board,
+            fallback_to_writer=settings.reader.fallback_to_writer,
+            draw=secrets.randbelow,
+            tls=tls,
+            warm=self.warm,
         )
         self.registry = SessionRegistry(first=first_session, step=processes)
         self.roster = Roster(settings.proxy.name, self.registry)
@@ -90,8 +98,19 @@ class Service:
         mint = KeyMint.of_cluster(feed_token(), own)
         elsewhere = Elsewhere(mint, self.colleagues.cancel, self.feeds)
         self._shared = Shared(
-            board, self.connector, self.engine, tls, self.gate, places, mint=mint, cancel_elsewhere=elsewhere.cancel
+            board,
+            self.connector,
+            self.engine,
+            tls,
+            self.gate,
+            places,
+            self.warm,
+            keeper=self.engine if isinstance(self.engine, KeepingEngine) else None,
+            mint=mint,
+            cancel_elsewhere=elsewhere.cancel,
         )
+        board.on_table = self.warm.go_by
+        self.rolefeed.on_change = lambda: self.warm.keep_only(self._may_still_come)
         self._is_draining = False
         tls.complain()
         kept = cache.load()
@@ -127,13 +146,14 @@ class Service:
             HeartbeatCheck(self.board, self._noded_token).run(),
             self.rolefeed.run(),
             self.tls.run(),
+            self.warm.run(),
             *(feed.run() for feed in self.feeds),
         )
 
     def collector(self) -> ProxyCollector:
         """Return what tells GET /metrics of it."""
         clock = asyncio.get_running_loop().time
-        return ProxyCollector(self.registry, self.board, self.feeds, self.rolefeed, self.colleagues, clock)
+        return ProxyCollector(self.registry, self.board, self.feeds, self.rolefeed, self.colleagues, self.warm, clock)
 
     def standing(self) -> Standing:
         """Return how it stands."""
@@ -166,6 +186,7 @@ class Service:
         """Go by *new*, as far as that can be done without a restart. Raises SettingsError."""
         self.tls.take_up(new.tls, new.servers)
         self.board.limits = limits_of_process(new.limits, self._processes)
+        self.warm.settings = warm_of_process(new.warm, self._processes)
         self.connector.fallback_to_writer = new.reader.fallback_to_writer
         self.gate.rules, self.gate.user_maps = rules_of(new), user_maps_of(new)
         self.gate.tell_address = endpoints_telling_addresses(new)
@@ -173,9 +194,18 @@ class Service:
         for listener in self.listeners:
             listener.take_up(new)
 
+    def _may_still_come(self, session: ServerSession) -> bool:
+        """Return whether the role of *session* is what it was when it logged in, as far as is known."""
+        wish, roles = session.key.wish, self.rolefeed.roles
+        if wish.is_vouched:
+            return roles.is_vouchable(wish.user)
+        secret = roles.find(wish.user)
+        return secret.doom is None and fingerprint(secret.verifier) == wish.proof
+
     def call_draining(self, main_pid: int) -> None:
         """Be known as one that drains, to managers, in the log and to `ps`; *main_pid* is the main process of those that do."""
         self._is_draining = True
+        self.warm.close()
         mark = f".draining-{main_pid}"
         name = self._proxy.settings.proxy.name[: FEED_NAME_MAX - len(mark)] + mark
         for feed in self.feeds:
@@ -194,6 +224,7 @@ class Service:
 
     async def drain(self) -> None:
         """End all sessions: at their safe points, then at once, and give their last words time to arrive."""
+        self.warm.close()
         for session in self.registry:
             session.drain(refusal.shutting_down())
         if not await self.registry.wait_until_empty(DRAIN_S):

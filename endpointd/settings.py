@@ -1,6 +1,6 @@
 """What an operator can set, and what holds if nothing is said. Strict: an unknown key is an error.
 
-[limits], [clients], [tls], [servers], [logs], [reader].fallback_to_writer and the endpoints' rules, client_address and
+[limits], [warm], [clients], [tls], [servers], [logs], [reader].fallback_to_writer and the endpoints' rules, client_address and
 proxy_protocol_from are read again on SIGHUP; everything else needs a restart, which another process may do without a connection
 refused (takeover/).
 """
@@ -30,6 +30,7 @@ Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 ClientAddress = Literal["none", "application_name"]
 KeepaliveSeconds = Annotated[int, msgspec.Meta(ge=0, le=32_767)]
 KeepaliveCount = Annotated[int, msgspec.Meta(ge=0, le=127)]
+IdleCount = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
 WORKERS_MAX = 16
 AUTO_MAX = 8
 Workers = Annotated[int, msgspec.Meta(ge=1, le=WORKERS_MAX)] | Literal["auto"]
@@ -165,6 +166,21 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     per_database_max: Count | None = None
 
 
+class WarmSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[warm]: server connections that are kept for the next client when theirs has left (servers/warm.py)."""
+
+    enabled: bool = False
+    idle_min: IdleCount = 4
+    """Of one login (server, user, database, startup packet) so many are kept for all of their lifetime."""
+    idle_max: IdleCount = 16
+    """Kept at one server at most, of all logins together. They count towards its max_connections."""
+    idle_max_per_login: IdleCount = 16
+    idle_timeout_s: Seconds = 3.0
+    """What is kept beyond idle_min goes after this time."""
+    lifetime_s: Seconds = 300.0
+    """No login serves new clients for longer."""
+
+
 class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[http]: health, metrics and who is connected where."""
 
@@ -189,6 +205,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tls: TlsSettings = TlsSettings()
     servers: ServersSettings = ServersSettings()
     limits: LimitSettings = LimitSettings()
+    warm: WarmSettings = WarmSettings()
     http: HttpSettings
     logs: LogSettings = LogSettings()
 
@@ -270,6 +287,20 @@ def limits_of_process(limits: LimitSettings, processes: int) -> LimitSettings:
     )
 
 
+def warm_of_process(warm: WarmSettings, processes: int) -> WarmSettings:
+    """Return what each of *processes* has of *warm*: its part of what may be kept."""
+
+    def part(whole: int) -> int:
+        return -(-whole // processes)
+
+    return msgspec.structs.replace(
+        warm,
+        idle_min=part(warm.idle_min),
+        idle_max=part(warm.idle_max),
+        idle_max_per_login=part(warm.idle_max_per_login),
+    )
+
+
 def rules_of(settings: Settings) -> dict[str, tuple[Rule, ...]]:
     """Return the rules of each endpoint by its name. Raises RuleError, which names the endpoint."""
     found: dict[str, tuple[Rule, ...]] = {}
@@ -344,6 +375,7 @@ def in_force(begun: Settings, new: Settings) -> Settings:
     return msgspec.structs.replace(
         begun,
         limits=new.limits,
+        warm=new.warm,
         clients=new.clients,
         tls=new.tls,
         servers=new.servers,

@@ -59,6 +59,8 @@ class RoleFeed:
         self.roles = roles
         self.heard_at = float("-inf")
         """When a noded last said, or confirmed, what the roles are, on the loop's clock."""
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when the roles are others than before."""
         self._heard = asyncio.Event()
         """Wakes whoever waits for that; never set for longer."""
         self._board = board
@@ -201,6 +203,7 @@ class RoleFeed:
             if not self.roles.is_known:
                 self._log.info("roles are known", node=source.node, count=len(answer.credentials.roles))
             self.roles.put(answer.credentials)
+            self.on_change()
             self._known.set()
         if self.roles.version == answer.version:
             self._lsn = answer.lsn

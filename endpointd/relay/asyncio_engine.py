@@ -17,6 +17,7 @@ from endpointd.relay.relaxed import Relaxed
 from endpointd.relay.safepoint import SafePoint
 from endpointd.wire.link import Link
 from pgwire.errors import ProtocolError
+from pgwire.messages import TERMINATE
 
 HELD_BYTES_MAX = 1 << 16
 """A longer message is passed on as it comes."""
@@ -83,6 +84,14 @@ class AsyncioEngine:
         """See the seam."""
         return self._pairs[token].facts()
 
+    def keep_server(self, token: int) -> None:
+        """See the seam."""
+        self._pairs[token].keeps_server = True
+
+    def take_server(self, token: int) -> Link | None:
+        """See the seam."""
+        return self._pairs[token].take_server()
+
 
 class Pair:
     """Two links, joined."""
@@ -90,14 +99,17 @@ class Pair:
     __slots__ = (
         "_client",
         "_client_is_mid_message",
+        "_goodbye_is_known",
         "_is_pausing",
         "_is_stopped",
         "_server",
+        "_server_is_taken",
         "_tail",
         "_tell",
         "_to_client_bytes",
         "_to_server_bytes",
         "is_paused",
+        "keeps_server",
         "point",
     )
 
@@ -113,6 +125,10 @@ class Pair:
         self._is_pausing = False
         self.is_paused = False
         self._is_stopped = False
+        self.keeps_server = False
+        self._goodbye_is_known = False
+        """The server was told that the client says no more."""
+        self._server_is_taken = False
 
     def start(self, server_rest: bytes, client_rest: bytes) -> None:
         if server_rest:
@@ -149,7 +165,16 @@ class Pair:
         if farewell and not self._client_is_mid_message:
             self._client.write(farewell)
         self._client.finish()
-        self._server.close()
+        if not self._server_is_taken:
+            self._server.close()
+
+    def take_server(self) -> Link | None:
+        point, server = self.point, self._server
+        is_clean = point.doing is Doing.IDLE and not self._tail and not server.unsent and not server.has_ended
+        if not self.keeps_server or not self._is_stopped or self._goodbye_is_known or not is_clean:
+            return None
+        self._server_is_taken = True
+        return server
 
     def close_server(self) -> None:
         self._server.close()
@@ -173,6 +198,7 @@ class Pair:
     # The two directions
 
     def from_client(self, data: memoryview) -> None:
+        leaves_server = self.keeps_server and data == TERMINATE and self.point.doing is Doing.IDLE
         try:
             relaxed = self.point.client_sent(data)
         except ProtocolError:
@@ -180,6 +206,10 @@ class Pair:
             return
         if relaxed is not None:
             self._tell_relaxed(relaxed)
+        if leaves_server:
+            self._stop(Happening.CLIENT_ENDED)
+            return
+        self._goodbye_is_known = self.point.client_terminated
         self._to_server_bytes += len(data)
         self._server.write(bytes(data))
         if not self._server.is_writable:
@@ -235,6 +265,7 @@ class Pair:
         if self._is_stopped:
             return
         if self.point.doing is Doing.BUSY:
+            self._goodbye_is_known = True
             self._server.end_sending()
         else:
             self._stop(Happening.CLIENT_ENDED)

@@ -11,9 +11,10 @@ the ends' descriptors.  What it finds there it tells on the event loop, one thin
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from endpointd.relay.facts import Facts
 from endpointd.relay.relaxed import Relaxed
@@ -110,4 +111,21 @@ class Engine(Protocol):
 
     def facts(self, token: int) -> Facts:
         """Return what is known of the session at this moment, also between its end and `drop`."""
+        ...
+
+
+@runtime_checkable
+class KeepingEngine(Engine, Protocol):
+    """An engine that can give a server's end back when the client has left, for another client."""
+
+    def keep_server(self, token: int) -> None:
+        """Do not tell the server that the client says goodbye, if it is idle then."""
+        ...
+
+    def take_server(self, token: int) -> Link | socket.socket | None:
+        """Return the server's end of a pair that has told CLIENT_ENDED, which is the caller's again; None if it has to go.
+
+        It is given back only if the session is idle, nothing is on its way to the server, and the server does not know of any
+        end.  `drop` then ends the client's side alone.
+        """
         ...

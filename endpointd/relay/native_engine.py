@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import Callable
 
 from endpointd.relay import _native
@@ -150,6 +151,22 @@ class NativeEngine:
         """See the seam."""
         pair = self._pairs.get(token)
         return self._others.facts(token) if pair is None else _facts(*self._core.facts(pair.handle))
+
+    def keep_server(self, token: int) -> None:
+        """See the seam."""
+        pair = self._pairs.get(token)
+        if pair is None:
+            self._others.keep_server(token)
+        else:
+            self._core.keep_server(pair.handle)
+
+    def take_server(self, token: int) -> Link | socket.socket | None:
+        """See the seam."""
+        pair = self._pairs.get(token)
+        if pair is None:
+            return self._others.take_server(token)
+        descriptor = self._core.take_server(pair.handle)
+        return socket.socket(fileno=descriptor) if descriptor is not None else None
 
     def _tell_news(self) -> None:
         """Tell what has happened, one thing after the other: each may bring about that the next is no news any more."""

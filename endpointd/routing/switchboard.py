@@ -69,6 +69,8 @@ class Switchboard:
         """The same of the other processes of this proxy, as far as we have heard."""
         self.topology: Topology | None = None
         self.table: Table = EMPTY
+        self.on_table: Callable[[Table], None] = lambda _table: None
+        """Called with each new one, before anybody goes by it."""
         self.freshness = Freshness()
 
     # What is known
@@ -133,6 +135,7 @@ class Switchboard:
         if new.readers != old.readers:
             self._log.info("readers changed", epoch=new.epoch, revision=new.revision, nodes=[b.node for b in new.readers])
         self._answers = {node: answers for node, answers in self._answers.items() if node in new.members}
+        self.on_table(new)
         ended = evictions(new, self._assignments.values())
         if ended:
             self._log.info("sessions end", epoch=new.epoch, count=len(ended))

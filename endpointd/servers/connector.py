@@ -20,6 +20,8 @@ from endpointd.routing.eviction import Eviction
 from endpointd.routing.switchboard import Evictable, Switchboard
 from endpointd.routing.table import Backend, Door, eligible
 from endpointd.servers.loginslots import LoginSlots
+from endpointd.servers.warm import Warm, WarmServers
+from endpointd.servers.warmpool import WarmKey, Wish
 from endpointd.wire.dial import DialFailure, dial
 from endpointd.wire.keeper import TlsKeeper
 from endpointd.wire.link import Link
@@ -34,6 +36,16 @@ HURRY_EVERY_S = 0.01
 """How often slow logins are looked for while others wait."""
 
 Ender = Callable[[Refusal], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A server, and a connection to it."""
+
+    backend: Backend
+    link: Link
+    warm: Warm | None = None
+    """If it is logged in already: as whom, and what it reports."""
 
 
 @dataclass(slots=True)
@@ -67,13 +79,23 @@ class Connector:
     """The way from the doors to the servers."""
 
     def __init__(
-        self, board: Switchboard, *, fallback_to_writer: bool, draw: Callable[[int], int], tls: TlsKeeper | None = None
+        self,
+        board: Switchboard,
+        *,
+        fallback_to_writer: bool,
+        draw: Callable[[int], int],
+        tls: TlsKeeper | None = None,
+        warm: WarmServers | None = None,
     ) -> None:
-        """*draw(n)* returns a random number from 0 to n - 1; *tls* says how servers are spoken to, None: in plaintext."""
+        """*draw(n)* returns a random number from 0 to n - 1; *tls* says how servers are spoken to, None: in plaintext.
+
+        *warm* has connections that are logged in already.
+        """
         self._board = board
         self.fallback_to_writer = fallback_to_writer
         self._draw = draw
         self._tls = tls
+        self._warm = warm
         self._loop = asyncio.get_running_loop()
         self._failing: dict[str, _Failing] = {}
         self._held = Admission(_hold_budget(board))
@@ -106,13 +128,15 @@ class Connector:
         address: str = "",
         end: Ender = lambda _why: None,
         vouches: bool = False,
-    ) -> tuple[Backend, Link] | Refusal:
+        wish: Wish | None = None,
+    ) -> Found | Refusal:
         """Return a server for the session *number* and a connection to it, or why there is none.
 
         Waits until *hold_until* for somebody to connect to, and for a turn to log in there, but only while its client
         *is_patient*.  The session holds what it got until `release`, and its place among the logins until `login_over`;
         *failed* is a server that it got before and gives back, because it does not serve.  *address* is the client's; *end*
-        ends the session if others need its place.  *vouches*: our own certificate is to stand for the client.
+        ends the session if others need its place.  *vouches*: our own certificate is to stand for the client.  *wish*: a
+        connection will do that was logged in as it says.
         """
         self._enders[number] = end
         has_server = False
@@ -126,8 +150,9 @@ class Connector:
                 is_patient=is_patient,
                 address=address,
                 vouches=vouches,
+                wish=wish,
             )
-            has_server = isinstance(found, tuple)
+            has_server = isinstance(found, Found)
             return found
         finally:
             if not has_server:
@@ -144,7 +169,8 @@ class Connector:
         is_patient: Callable[[], bool],
         address: str,
         vouches: bool,
-    ) -> tuple[Backend, Link] | Refusal:
+        wish: Wish | None,
+    ) -> Found | Refusal:
         self._board.release(number)
         if failed is not None:
             self._fail(failed, refusal.no_primary(door.name) if failed.is_writer else refusal.unreachable(failed.node))
@@ -153,11 +179,13 @@ class Connector:
         try:
             while True:
                 backend = self._choose(door, waited_for)
+                if backend is not None and wish is not None and (warm := await self._take_warm(number, holder, backend, wish)):
+                    return Found(backend, warm.link, warm)
                 is_crowded = backend is not None and not self._may_log_in(number, backend, address)
                 if backend is not None and not is_crowded:
                     link = await self._dial(number, holder, backend, vouches=vouches)
                     if isinstance(link, Link):
-                        return backend, link
+                        return Found(backend, link)
                     self._give_place_back(number)
                     if link is not None:
                         is_ours = link is DialFailure.EXHAUSTED
@@ -293,6 +321,33 @@ class Connector:
         if backend is not None and backend.is_writer and not self._board.is_vouched:
             return None
         return backend
+
+    async def _take_warm(self, number: int, holder: Evictable, backend: Backend, wish: Wish) -> Warm | None:
+        """Assign *backend* to the session, if there is a connection to it that is logged in already and still right."""
+        board = self._board
+        key = WarmKey(wish, backend, board.table.epoch)
+        if self._warm is None or not self._warm.has(key):
+            return None
+        deadline = asyncio.timeout(board.limits.dial_timeout_s)
+        attempt = _Attempt(deadline)
+        board.assign(number, backend, attempt)
+        warm: Warm | None = None
+        try:
+            async with deadline:
+                warm = await self._warm.take(key)
+        except TimeoutError:
+            pass
+        finally:
+            if warm is None or attempt.is_evicted:
+                board.release(number)
+        if warm is None:
+            return None
+        if attempt.is_evicted:
+            warm.link.abort()
+            return None
+        board.hand_over(number, holder)
+        self.answered(backend)
+        return warm
 
     async def _dial(self, number: int, holder: Evictable, backend: Backend, *, vouches: bool) -> Link | DialFailure | None:
         """Assign *backend* to the session and connect to it; None if that failed or has become wrong meanwhile.

@@ -27,6 +27,7 @@ class CancelKeys:
 
     def __init__(self) -> None:
         self._owners: dict[BackendKey, dict[int, Cancellable]] = {}
+        self._cancelled: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._owners)
@@ -42,6 +43,15 @@ class CancelKeys:
             owners.pop(session, None)
             if not owners:
                 del self._owners[told]
+        self._cancelled.discard(session)
+
+    def cancels(self, session: int) -> None:
+        """A request for *session* is about to be sent, and may be late."""
+        self._cancelled.add(session)
+
+    def was_cancelled(self, session: int) -> bool:
+        """Return whether a request was ever sent for *session*, which lives."""
+        return session in self._cancelled
 
     def find(self, told: BackendKey) -> tuple[Cancellable, ...]:
         """Return where a cancel request with the key *told* must go; empty for a stranger's."""

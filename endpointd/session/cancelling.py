@@ -45,6 +45,7 @@ async def cancel_here(shared: Shared, key: BackendKey) -> bool:
     if not found:
         return False
     for session in sessions:
+        keys.cancels(session)
         engine.cancel_begins(session)
     try:
         with contextlib.suppress(TimeoutError):

@@ -83,6 +83,10 @@ class Connected:
     """The end point of the server's certificate, if the connection is encrypted."""
     is_encrypted: bool = False
     """It speaks TLS."""
+    reported: bytes | None = field(default=None, repr=False)
+    """It is logged in already, as the client would be: what the server reports of itself."""
+    cancel_key: BackendKey | None = None
+    """Of that login."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +187,8 @@ class Connect:
     """Who was tried last."""
     behind: Backend | None = None
     """Who was tried last and serves, but does not know the role's present password yet: it may in a moment."""
+    is_room_made: bool = False
+    """Who was tried last had no connection left; connections are being closed there that nobody had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +210,8 @@ class Relay:
     """What the client said that the server was not given yet."""
     key_told: BackendKey | None = None
     """What the client was told instead of *key*; None: that, since its protocol has no room for ours."""
+    names: tuple[str, ...] | None = None
+    """Of the parameters that the server reported to a login that another client may have after this one; None: none may."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from endpointd.auth.exchange import Exchange, Proven
 from endpointd.refusal import Refusal
 from endpointd.routing.table import Backend
 from endpointd.servers.serverlogin import OtherMethod, ServerLogin, VouchedLogin
+from endpointd.servers.warmpool import Wish, fingerprint
 from endpointd.session.clientaddress import with_address
 from endpointd.session.commands import (
     ClientGone,
@@ -62,6 +63,7 @@ from endpointd.session.commands import (
 )
 from endpointd.session.opening import Opening
 from endpointd.session.quota import Place
+from endpointd.session.startupsettings import may_be_shared
 from endpointd.session.state import WITHOUT_SERVER, State
 from endpointd.session.welcome import LOGIN_BYTES_MAX, Welcome
 from endpointd.wire.tls import Facts
@@ -80,6 +82,7 @@ from pgwire.messages import (
     encode_authentication,
     message,
     negotiate_protocol_version,
+    ready_for_query,
     without_binding,
 )
 from pgwire.messages import Backend as Kind
@@ -96,6 +99,9 @@ _OK = encode_authentication(Authentication(AuthenticationKind.OK))
 
 _STARTING_OR_STOPPING = frozenset({SqlState.CANNOT_CONNECT_NOW, SqlState.ADMIN_SHUTDOWN, SqlState.CRASH_SHUTDOWN})
 
+ROOMS_MADE_MAX = 3
+"""So often a login is tried again at a server that had no connection left, while connections are found that nobody has."""
+
 _OWN_LIMITS = frozenset({"InitializeSessionUserId", "CheckMyDatabase"})
 """Where PostgreSQL finds a role's or a database's own CONNECTION LIMIT used up (field R): the server has room for others."""
 
@@ -108,6 +114,8 @@ class Conversation:
         admit: Callable[[StartupMessage], Refusal | Place] = lambda _: Place.TAKEN,
         *,
         key_told: Callable[[BackendKey], BackendKey | None] = lambda _: None,
+        short_secret: Callable[[], bytes] = lambda: bytes(4),
+        makes_room: Callable[[Backend], bool] = lambda _: False,
         offers_tls: bool = False,
         requires_tls: bool = False,
         client_host: str = "",
@@ -118,13 +126,17 @@ class Conversation:
 
         *key_told* returns the cancel key that a client is told instead of the server's, if its protocol has room for one of
         ours.
+        *short_secret* returns a new one for a key of four bytes; *makes_room* closes connections that nobody has at a server
+        that has none left, and returns whether there were any.
         *offers_tls*: whoever asks for TLS gets it; *requires_tls*: whoever does not is refused, in the name of *client_host*.
         *tells_address*: servers are given that as part of the application_name.
         """
         self.state = State.OPENING
         self._opening = Opening(offers_tls=offers_tls, requires_tls=requires_tls, client_host=client_host)
         self._admit = admit
-        self._welcome = Welcome(key_told)
+        self._welcome = Welcome(key_told, short_secret)
+        self._makes_room = makes_room
+        self._rooms_made = 0
         self._client_host = client_host
         self._tells_address = tells_address
         self._client = bytearray()
@@ -143,6 +155,8 @@ class Conversation:
         self._vouched: Vouched | None = None
         """If our own certificate stands for the client at servers."""
         self._server_login: ServerLogin | VouchedLogin | None = None
+        self._is_used = False
+        """Whether the server's session has had another client."""
 
     @property
     def startup(self) -> StartupMessage | None:
@@ -163,6 +177,22 @@ class Conversation:
     def is_vouched_for(self) -> bool:
         """Whether servers are to be shown our own certificate, and who comes with it."""
         return self._vouched is not None
+
+    @property
+    def wish(self) -> Wish | None:
+        """What a login of the client's at any server is, if another session may be one like it; None: it is its own alone."""
+        startup = self.startup
+        if startup is None or not (self._proven is not None or self._vouched is not None) or not may_be_shared(startup):
+            return None
+        proof = fingerprint(self._proven.verifier) if self._proven is not None else b""
+        return Wish(self._servers_packet, proof, startup.user, startup.database)
+
+    @property
+    def _servers_packet(self) -> bytes:
+        """The startup packet, as servers are given it."""
+        assert self.startup is not None
+        packet = self._opening.packet
+        return with_address(packet, self.startup, self._client_host) if self._tells_address else packet
 
     @property
     def wants_client(self) -> bool:
@@ -283,16 +313,28 @@ class Conversation:
     def _connected(self, connected: Connected) -> list[Command]:
         self._backend = connected.backend
         self._server_is_encrypted = connected.is_encrypted
+        if connected.reported is not None and connected.cancel_key is not None:
+            return self._logged_in_already(connected.reported, connected.cancel_key)
         self.state = State.ANSWERING
         proven = self._proven
         if proven is not None:
             self._server_login = ServerLogin(proven.verifier, proven.client_key, connected.nonce, binding=connected.binding)
         elif self._vouched is not None:
             self._server_login = VouchedLogin()
+        return [ToServer(self._servers_packet)]
+
+    def _logged_in_already(self, reported: bytes, cancel_key: BackendKey) -> list[Command]:
+        """The server has nothing more to say than what it *reported*: another client has had the session before."""
         assert self.startup is not None
-        packet = self._opening.packet
-        told = with_address(packet, self.startup, self._client_host) if self._tells_address else packet
-        return [ToServer(told)]
+        commands = self._settle((self._proven.final if self._proven is not None else b"") + _OK)
+        if self.state is not State.SETTLING:
+            return commands
+        self._is_used = True
+        commands = self._server_sent(reported)
+        if self.state is not State.SETTLING:
+            return commands
+        self._welcome.keep_key(cancel_key, self.startup.minor, was_told=True)
+        return commands + self._server_sent(ready_for_query("I"))
 
     def _server_sent(self, data: bytes) -> list[Command]:
         self._server += data
@@ -325,7 +367,9 @@ class Conversation:
         if self._awaits_place:
             return []
         self.state = State.RELAYING
-        commands = [*self._tell(), Relay(self._welcome.key, bytes(self._server), bytes(self._client), self._welcome.key_told)]
+        names = self._welcome.names() if not self._is_used and self.wish is not None and not self._client_has_heard else None
+        key, key_told = self._welcome.key, self._welcome.key_told
+        commands = [*self._tell(), Relay(key, bytes(self._server), bytes(self._client), key_told, names)]
         self._forget()
         return commands
 
@@ -404,6 +448,11 @@ class Conversation:
         report = decode_report(payload)
         if report.sqlstate in _STARTING_OR_STOPPING and not self._client_has_heard:
             return self._server_gone(None)
+        assert self._backend is not None
+        is_crowded = report.sqlstate == SqlState.TOO_MANY_CONNECTIONS and not self._client_has_heard
+        if is_crowded and self._rooms_made < ROOMS_MADE_MAX and self._makes_room(self._backend):
+            self._rooms_made += 1
+            return self._look_again(Connect(is_room_made=True))
         reason = f"the server refused the login: {report.message}"
         if self._vouched is not None and self.state is State.ANSWERING and report.sqlstate == SqlState.INVALID_AUTHORIZATION:
             # The client has shown the server nothing, so it hears of us and not of the proxy's address and certificate.
@@ -433,7 +482,7 @@ class Conversation:
 
     def _look_again(self, connect: Connect) -> list[Command]:
         self._backend = self._server_login = None
-        self._awaits_place = self._is_ready = False
+        self._awaits_place = self._is_ready = self._is_used = False
         self._server.clear()
         self._welcome.begin_anew()
         self.state = State.CONNECTING

@@ -19,6 +19,9 @@ from endpointd.refusal import Refusal
 from endpointd.relay.relaxed import Relaxed
 from endpointd.routing.switchboard import Evictable
 from endpointd.routing.table import Backend, Door
+from endpointd.servers.upkeep import can_be_asked_for
+from endpointd.servers.warm import Warm
+from endpointd.servers.warmpool import ServerSession, WarmKey
 from endpointd.session.cancelkeys import Cancellable
 from endpointd.session.cancelling import cancel
 from endpointd.session.commands import (
@@ -54,10 +57,12 @@ from endpointd.session.shared import Shared
 from endpointd.session.startupsettings import relaxed_at_startup
 from endpointd.wire.link import Inbox, Link
 from endpointd.wire.tls import Facts, Failure
-from pgwire.messages import BackendKey
+from pgwire.messages import KEY_BYTES_MIN, BackendKey
 from pgwire.startup import StartupMessage
 
 BEHIND_RETRY_S = 0.05
+ROOM_S = 0.1
+"""A server whose connections are being closed is tried again after this time."""
 BEHIND_S = 2.0
 """A replica that does not know a role's present password yet is tried again this soon, and for so long."""
 
@@ -75,6 +80,8 @@ class Established:
     """See Engine.add."""
     server_rest: bytes
     client_rest: bytes
+    session: ServerSession | None = None
+    """What another client may have when this one has left."""
 
 
 class Login:
@@ -99,6 +106,8 @@ class Login:
         self._conversation = Conversation(
             self._take_place,
             key_told=lambda key: shared.mint.issue(key.pid, secrets.token_bytes(SECRET_BYTES)),
+            short_secret=lambda: secrets.token_bytes(KEY_BYTES_MIN),
+            makes_room=lambda backend: shared.warm.make_room(backend.node),
             offers_tls=self._identity is not None,
             requires_tls=shared.tls.is_required,
             client_host=client.host,
@@ -135,6 +144,10 @@ class Login:
         self._place: Place | None = None
         """What came of asking for one, if that was answered later."""
         self._watch: Relaxed | None = None
+        self._key: WarmKey | None = None
+        """Of the session that it has at its server."""
+        self._warm: Warm | None = None
+        """That session, if another client has had it."""
         self._relay: Relay | None = None
         self._is_over = False
         self._is_asleep = False
@@ -217,7 +230,15 @@ class Login:
         assert backend is not None
         server_rest, client_rest = relay.server_rest + inbox.hand_over(), relay.client_rest + self._client_inbox.hand_over()
         cancellable = Cancellable(backend.address, relay.key) if relay.key is not None else None
-        return Established(server, backend, cancellable, relay.key_told or relay.key, self._watch, server_rest, client_rest)
+        key_told, session = relay.key_told or relay.key, self._session(relay)
+        return Established(server, backend, cancellable, key_told, self._watch, server_rest, client_rest, session)
+
+    def _session(self, relay: Relay) -> ServerSession | None:
+        if self._warm is not None:
+            return self._warm.session
+        if self._key is None or relay.key is None or relay.names is None or not can_be_asked_for(relay.names):
+            return None
+        return ServerSession(self._key, relay.names, relay.key, self._loop.time())
 
     # What happens
 
@@ -409,6 +430,10 @@ class Login:
             self._hold_until = self._loop.time() + self._shared.board.limits.hold_s
         if connect.behind is not None and not await self._wait_for_password(connect.behind):
             return
+        if connect.is_room_made:
+            await self._wait_until(self._loop.time() + ROOM_S)
+        wish = self._conversation.wish if self._shared.warm.settings.enabled else None
+        lately = self._shared.gate.has_heard_roles
         try:
             # Brought forward when the client leaves or the daemon ends: then nobody waits for a server any more.
             async with asyncio.timeout(None) as self._connecting:
@@ -423,6 +448,7 @@ class Login:
                     address=self._guest.address,
                     end=self.stop,
                     vouches=self._conversation.is_vouched_for,
+                    wish=wish if lately else None,
                 )
         except TimeoutError:
             inbox = self._client_inbox
@@ -435,7 +461,9 @@ class Login:
         if isinstance(found, Refusal):
             self._handle(NotConnected(found))
             return
-        self.backend, self._server = found
+        self.backend, self._server, self._warm = found.backend, found.link, found.warm
+        self._key = WarmKey(wish, found.backend, self._shared.board.table.epoch) if wish is not None else None
+        metrics.SERVER_CONNECTIONS.labels(found.backend.node, "dialled" if found.warm is None else "reused").inc()
         if (objection := self._identification.objection) is not None:
             self._handle(objection)
             return
@@ -446,6 +474,10 @@ class Login:
         self._deadline = self._loop.time() + self._shared.board.limits.login_timeout_s
         encrypted = self._server.encrypted
         binding = encrypted.binding if encrypted is not None else None
+        if found.warm is not None:
+            cancel_key = found.warm.session.cancel_key
+            self._handle(Connected(self.backend, reported=found.warm.reported, cancel_key=cancel_key))
+            return
         self._handle(Connected(self.backend, fresh_nonce(), binding, is_encrypted=encrypted is not None))
 
     async def _wait_for_password(self, behind: Backend) -> bool:
@@ -489,7 +521,7 @@ class Login:
         self._shared.connector.login_over(self._number)
         if self._server is not None:
             self._server.abort()
-        self._server = self._server_inbox = self.backend = None
+        self._server = self._server_inbox = self.backend = self._key = self._warm = None
         self._evicted = None
         self._deadline = None
 

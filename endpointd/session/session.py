@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import assert_never
 
 from daemonkit.logs import get_logger
@@ -272,6 +273,8 @@ class Session:
         )
         if self._relayed is None:
             return
+        if established.session is not None and self._shared.keeper is not None:
+            self._shared.keeper.keep_server(self.number)
         if self._leaves is not None:
             self._leave(self._leaves)
         elif board.must_wait(self.number):
@@ -290,7 +293,7 @@ class Session:
                 if self._stop is not None:
                     self._shared.board.leave_to_server(self.number, self._stop)
             case Happening.CLIENT_ENDED:
-                self._end_relay(None)
+                self._end_relay(None, happening)
             case Happening.CLIENT_NOT_UNDERSTOOD:
                 self._end_relay(refusal.not_understood(ProtocolError("invalid message length")))
             case Happening.SERVER_ENDED:
@@ -343,21 +346,37 @@ class Session:
         facts = self._shared.engine.halt(self.number)
         self._end_relay(farewell(facts, is_writer=self._relayed.backend.is_writer, because=because))
 
-    def _end_relay(self, why: Refusal | None) -> None:
+    def _end_relay(self, why: Refusal | None, happening: Happening | None = None) -> None:
         if self._relayed is None:
             return
         self._why = why
         if why is not None:
             self._end = (why.message, why.kind)
-        self._drop()
+        self._drop(keeps_server=happening is Happening.CLIENT_ENDED)
         # At once, not when this task runs: a report may be waiting for the last of a lost writer's sessions.
         self._shared.board.release(self.number)
         if not self._over.done():  # it is, if the task was cancelled
             self._over.set_result(None)
 
-    def _drop(self) -> None:
-        self._relayed, self._facts = None, self._shared.engine.halt(self.number)
-        self._shared.engine.drop(self.number, last_words(self._why, self._facts) if self._why is not None else b"")
+    def _drop(self, *, keeps_server: bool = False) -> None:
+        relayed, shared = self._relayed, self._shared
+        self._relayed, self._facts = None, shared.engine.halt(self.number)
+        server = self._server_for_others(relayed) if relayed is not None and keeps_server else None
+        shared.engine.drop(self.number, last_words(self._why, self._facts) if self._why is not None else b"")
+        if server is not None and relayed is not None and relayed.session is not None:
+            shared.warm.offer(server, relayed.session)
+
+    def _server_for_others(self, relayed: Established) -> Link | socket.socket | None:
+        """Return the server's end if another client may have it; nobody can cancel what runs there any more."""
+        shared = self._shared
+        if relayed.session is None or shared.keeper is None or not shared.board.stands(self.number):
+            return None
+        was_cancelled = shared.keys.was_cancelled(self.number)
+        if relayed.key_told is not None:
+            shared.keys.remove(relayed.key_told, self.number)
+        if was_cancelled or self._stop is not None or self._leaves is not None:
+            return None
+        return shared.keeper.take_server(self.number)
 
     def _close(self, established: Established | None) -> None:
         if self._relayed is not None:

@@ -8,9 +8,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from endpointd.auth.gate import Gate
-from endpointd.relay.engine import Engine
+from endpointd.relay.engine import Engine, KeepingEngine
 from endpointd.routing.switchboard import Switchboard
 from endpointd.servers.connector import Connector
+from endpointd.servers.warm import WarmServers
 from endpointd.session.cancelkeys import CancelKeys
 from endpointd.session.longkeys import PROCESS_ID_BYTES, KeyMint, Origin
 from endpointd.session.quota import Places
@@ -42,6 +43,9 @@ class Shared:
     tls: TlsKeeper
     gate: Gate
     places: Places
+    warm: WarmServers
+    keeper: KeepingEngine | None = None
+    """The engine, if it can give servers' ends back."""
     keys: CancelKeys = field(default_factory=CancelKeys)
     mint: KeyMint = field(default_factory=mint_of_nobody)
     cancel_elsewhere: Callable[[BackendKey, bytes], Awaitable[bool]] = nobody_else

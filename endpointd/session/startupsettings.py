@@ -28,6 +28,15 @@ def refused_at_startup(message: StartupMessage) -> Refusal | None:
     return None
 
 
+_NOT_RESET = frozenset({"role", "session_authorization", "replication"})
+"""`DISCARD ALL` does not bring back what a startup packet has made of the first two; the last makes another protocol of it."""
+
+
+def may_be_shared(message: StartupMessage) -> bool:
+    """Return whether a session that began with *message* can be made what it was then, when its client has left."""
+    return not message.options and not any(name in _NOT_RESET for name, _ in settings_asked_for(message))
+
+
 def relaxed_at_startup(message: StartupMessage) -> Relaxed:
     """Return what *message* asks for, wherever it may."""
     relaxed = Relaxed.NONE

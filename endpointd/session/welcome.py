@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 from endpointd.session.longkeys import MINOR
-from pgwire.framing import HEADER_BYTES, LENGTH_BYTES
+from pgwire.framing import HEADER_BYTES, LENGTH_BYTES, read_message
 from pgwire.messages import Backend as Kind
 from pgwire.messages import BackendKey, backend_key_data, message
 from pgwire.startup import MINOR_KNOWN
@@ -15,14 +16,22 @@ LOGIN_BYTES_MAX = 1 << 16
 
 _PARAMETER_STATUS = bytes((Kind.PARAMETER_STATUS,))
 _IN_HOT_STANDBY = b"in_hot_standby\0"
+_EVERYBODYS = frozenset({Kind.AUTHENTICATION, Kind.BACKEND_KEY_DATA, Kind.READY_FOR_QUERY})
+
+
+@functools.lru_cache(maxsize=64)
+def _shared_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return an equal tuple, the same for all sessions."""
+    return names
 
 
 class Welcome:
     """The words of one server after another, until there is one that the client gets."""
 
-    def __init__(self, key_told: Callable[[BackendKey], BackendKey | None]) -> None:
-        """*key_told*: see Conversation."""
+    def __init__(self, key_told: Callable[[BackendKey], BackendKey | None], short_secret: Callable[[], bytes]) -> None:
+        """*key_told*, *short_secret*: see Conversation."""
         self._key_for_client = key_told
+        self._short_secret = short_secret
         self._kept_back = bytearray()
         self.key: BackendKey | None = None
         """By which the server cancels."""
@@ -50,11 +59,28 @@ class Welcome:
         self._kept_back += server[begin:pos]
         return pos
 
-    def keep_key(self, key: BackendKey, minor: int) -> None:
-        """Keep the server's *key* to ourselves, if the protocol of the client, version 3.*minor*, has room for one of ours."""
+    def keep_key(self, key: BackendKey, minor: int, *, was_told: bool = False) -> None:
+        """Keep the server's *key* to ourselves, if the protocol of the client, version 3.*minor*, has room for one of ours.
+
+        *was_told*: another client may know it, so this one is given a key of ours in any case.
+        """
         is_long = min(minor, self.servers_minor) >= MINOR
         self.key, self.key_told = key, self._key_for_client(key) if is_long else None
+        if was_told and not is_long:
+            self.key_told = BackendKey(key.pid, self._short_secret())
         self._kept_back += backend_key_data(self.key_told or key)
+
+    def names(self) -> tuple[str, ...] | None:
+        """Return which parameters are reported, in their order; None if there is something else that a client should know."""
+        found: list[str] = []
+        pos = 0
+        while (said := read_message(self._kept_back, pos, bytes_max=LOGIN_BYTES_MAX)) is not None:
+            if said.kind == Kind.PARAMETER_STATUS:
+                found.append(said.payload.partition(b"\0")[0].decode("ascii", "replace"))
+            elif said.kind not in _EVERYBODYS:
+                return None
+            pos = said.end
+        return _shared_names(tuple(found))
 
     def keep_message(self, kind: int, payload: bytes) -> None:
         """Keep a message back."""

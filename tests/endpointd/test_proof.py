@@ -20,6 +20,8 @@ from endpointd.session.commands import (
     Connected,
     Event,
     Identify,
+    LeftToServer,
+    PlaceTaken,
     ProofFailed,
     ProofWanted,
     Refused,
@@ -126,7 +128,7 @@ def test_no_server_is_asked_for_before_the_proof_and_the_client_hears_all_at_onc
     assert final is not None
     login.client.finish(final.payload[4:])
     assert told.data[final.end :] == OK + READY
-    assert relay == Relay(KEY, b"")
+    assert relay == Relay(KEY, b"", names=("in_hot_standby",))
 
 
 def kept(root: object) -> Iterator[bytes]:
@@ -171,7 +173,7 @@ def test_what_the_client_says_on_its_own_is_kept_for_the_relay() -> None:
     assert isinstance(told, ToClient)
     eager = m.query("select 1")
     assert login.on(ClientSent(m.sasl_response(login.client.respond(told.data[9:])) + eager)) == [Connect()]
-    assert login.logged_in()[-1] == Relay(KEY, b"", eager)
+    assert login.logged_in()[-1] == Relay(KEY, b"", eager, names=("in_hot_standby",))
 
 
 @pytest.mark.parametrize("login", [Login(password="wrong"), Login(is_doomed=True), Login(password="wrong", is_doomed=True)])
@@ -239,6 +241,75 @@ def test_the_version_is_negotiated_once_before_the_proof(version: int, options: 
     login.proven()
     assert login.on(Connected(WRITER, "n")) == [ToServer(login.hello)]
     assert login.on(ServerSent(m.negotiate_protocol_version(0, tuple(options)))) == []
+
+
+REPORTED = m.parameter_status("in_hot_standby", "off") + m.parameter_status("TimeZone", "UTC")
+
+
+@pytest.mark.parametrize("version", [startup.PROTOCOL_3_0, startup.PROTOCOL_3_2])
+def test_a_session_that_another_client_has_had_is_greeted_like_a_login_and_has_a_key_of_its_own(version: int) -> None:
+    def told(key: m.BackendKey) -> m.BackendKey:
+        return m.BackendKey(key.pid, b"a long one")
+
+    login = Login(first=hello(version))
+    login.conversation = Conversation(key_told=told, short_secret=lambda: b"ours")
+    assert login.proven() == [Connect()]
+    said, relay = login.on(Connected(WRITER, reported=REPORTED, cancel_key=KEY))
+    assert isinstance(said, ToClient)
+    final = read_message(said.data, 0, bytes_max=1 << 16)
+    assert final is not None
+    login.client.finish(final.payload[4:])
+    key = m.BackendKey(KEY.pid, b"ours" if version == startup.PROTOCOL_3_0 else b"a long one")
+    assert said.data[final.end :] == OK + REPORTED + m.backend_key_data(key) + m.ready_for_query("I")
+    assert relay == Relay(KEY, b"", key_told=key)
+
+
+def test_a_session_that_another_client_has_had_waits_for_a_place_and_is_checked_like_any_other() -> None:
+    login = Login(admit=lambda _: Place.ASKED)
+    login.proven()
+    assert login.on(Connected(WRITER, reported=REPORTED, cancel_key=KEY)) == []
+    assert isinstance(login.on(PlaceTaken())[-1], Relay)
+    login = Login(admit=lambda _: refusal.too_many_for_user("u"))
+    login.proven()
+    assert isinstance(login.on(Connected(WRITER, reported=REPORTED, cancel_key=KEY))[-1], Close)
+    login = Login()
+    login.proven()
+    assert login.on(Connected(READER, reported=REPORTED, cancel_key=KEY)) == [Connect(READER)], "it is no replica any more"
+    assert login.logged_in()[-1] == Relay(KEY, b"", names=("in_hot_standby",))
+
+
+def test_only_who_proves_itself_to_us_may_have_another_clients_session() -> None:
+    login = Login()
+    assert login.conversation.wish is None
+    login.proven()
+    wish = login.conversation.wish
+    assert wish is not None
+    assert (wish.user, wish.database, wish.packet) == ("u", "d", login.hello)
+    relayed = Conversation()
+    relayed.handle(ClientSent(hello()))
+    relayed.handle(LeftToServer())
+    assert relayed.wish is None
+    for unlike in (hello(replication="database"), hello(options="-c role=x")):
+        login = Login(first=unlike)
+        login.proven()
+        assert login.conversation.wish is None
+
+
+def test_a_full_server_is_tried_again_while_connections_are_found_there_that_nobody_has() -> None:
+    full = m.error_response("FATAL", "53300", "sorry, too many clients already")
+    rooms = [True, True, False]
+    login = Login()
+    login.conversation = Conversation(makes_room=lambda _backend: rooms.pop(0))
+    login.proven()
+    for _ in range(2):
+        login.on(Connected(WRITER, "proxy-client-nonce"))
+        assert login.on(ServerSent(full)) == [Connect(is_room_made=True)]
+    login.on(Connected(WRITER, "proxy-client-nonce"))
+    told, close = login.on(ServerSent(full))
+    assert isinstance(told, ToClient)
+    assert told.data == full
+    assert isinstance(close, Close)
+    assert close.server_is_full
 
 
 def test_another_server_takes_the_place_of_one_that_is_lost_at_any_moment_of_its_login() -> None:

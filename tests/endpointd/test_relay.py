@@ -10,13 +10,15 @@ import socket
 import pytest
 
 from endpointd.relay.asyncio_engine import HELD_BYTES_MAX
-from endpointd.relay.engine import Engine, Happening
+from endpointd.relay.engine import Engine, Happening, KeepingEngine
 from endpointd.relay.facts import Doing
 from endpointd.relay.relaxed import Relaxed
 from endpointd.relay.safepoint import SYNC_WAIT_ROUTINE
-from endpointd.wire.link import WRITE_BYTES_HIGH
+from endpointd.wire.link import WRITE_BYTES_HIGH, Link
 from pgwire.messages import (
+    TERMINATE,
     Backend,
+    Frontend,
     Report,
     encode_report,
     error_response,
@@ -24,7 +26,7 @@ from pgwire.messages import (
     query,
     ready_for_query,
 )
-from tests.endpointd.enginebench import BYE, ENGINES, ROW, TOKEN, Encrypted, Peer, bench, connected
+from tests.endpointd.enginebench import BYE, ENGINES, ROW, TOKEN, Bench, Encrypted, Peer, bench, connected
 
 
 @pytest.fixture(params=ENGINES, ids=lambda kind: kind.name)
@@ -444,3 +446,85 @@ async def test_a_pair_that_is_over_is_no_error(engine: Engine) -> None:
         engine.cancel_begins(TOKEN)
         engine.cancel_ended(TOKEN)
         assert await b.client.receive_all() == b""
+
+
+@pytest.fixture(params=[kind for kind in ENGINES if hasattr(kind, "take_server")], ids=lambda kind: kind.name)
+def keeping(request: pytest.FixtureRequest) -> KeepingEngine:
+    """Each engine that can give a server's end back."""
+    made = request.param()
+    assert isinstance(made, KeepingEngine)
+    return made
+
+
+async def link_of(end: Link | socket.socket | None) -> Link:
+    """Return the end that an engine has given back as one of ours."""
+    assert end is not None
+    if isinstance(end, Link):
+        return end
+    end.setblocking(False)
+    _, link = await asyncio.get_running_loop().create_connection(Link, sock=end)
+    return link
+
+
+async def test_the_server_of_a_client_that_leaves_idle_is_given_back_and_hears_nothing_of_it(keeping: KeepingEngine) -> None:
+    for leave in (lambda b: b.client.send(TERMINATE), lambda b: b.client.say_no_more()):
+        async with bench(keeping) as b:
+            keeping.keep_server(TOKEN)
+            await b.ask("select 1")
+            await b.answer_with(ready_for_query("I"))
+            await leave(b)
+            await b.wait_for(Happening.CLIENT_ENDED)
+            keeping.halt(TOKEN)
+            server = await link_of(keeping.take_server(TOKEN))
+            keeping.drop(TOKEN)
+            assert await b.client.receive_all() == b""
+            server.resume_reading()
+            server.write(query("discard all"))
+            assert await b.server.receive(len(query("discard all"))) == query("discard all")
+            server.close()
+
+
+async def test_a_client_that_leaves_otherwise_takes_its_server_along(keeping: KeepingEngine) -> None:
+    async def in_a_transaction(b: Bench) -> bytes:
+        await b.ask("begin")
+        await b.answer_with(ready_for_query("T"))
+        await b.client.send(TERMINATE)
+        return TERMINATE
+
+    async def busy(b: Bench) -> bytes:
+        await b.ask("select 1")
+        await b.client.send(TERMINATE)
+        return TERMINATE
+
+    async def without_an_answer_to_wait_for(b: Bench) -> bytes:
+        said = message(Frontend.PARSE, b"\0\0\0\0") + message(Frontend.FLUSH)
+        await b.client.send(said)
+        assert await b.server.receive(len(said)) == said
+        await b.client.send(TERMINATE)
+        return TERMINATE
+
+    async def in_pieces(b: Bench) -> bytes:
+        await b.client.send(TERMINATE[:2])
+        assert await b.server.receive(2) == TERMINATE[:2]
+        await b.client.send(TERMINATE[2:])
+        return TERMINATE[2:]
+
+    for leave in (in_a_transaction, busy, without_an_answer_to_wait_for, in_pieces):
+        async with bench(keeping) as b:
+            keeping.keep_server(TOKEN)
+            hears = await leave(b)
+            assert await b.server.receive(len(hears)) == hears
+            await b.client.say_no_more()
+            await asyncio.sleep(0)
+            keeping.halt(TOKEN)
+            assert keeping.take_server(TOKEN) is None
+            keeping.drop(TOKEN)
+            assert await b.server.receive_all() == b""
+
+
+async def test_a_server_that_was_not_to_be_kept_is_not_given_back(keeping: KeepingEngine) -> None:
+    async with bench(keeping) as b:
+        await b.client.say_no_more()
+        await b.wait_for(Happening.CLIENT_ENDED)
+        keeping.halt(TOKEN)
+        assert keeping.take_server(TOKEN) is None

@@ -172,3 +172,12 @@ void end_close_now(End *end)
     close(end->fd);
     end->fd = -1;
 }
+
+int end_give_away(End *end)
+{
+    int fd = end->fd;
+    if (end->epoll_fd >= 0)
+        epoll_ctl(end->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+    end->fd = -1;
+    return fd;
+}

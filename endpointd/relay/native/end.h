@@ -57,6 +57,9 @@ void end_close(End *end);
 
 void end_close_now(End *end);
 
+/* Have nothing to do with the descriptor any more, and return it. */
+int end_give_away(End *end);
+
 static inline bool end_is_closed(const End *end)
 {
     return end->fd < 0;

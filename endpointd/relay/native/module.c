@@ -139,6 +139,28 @@ static PyObject *core_close_server(CoreObject *self, PyObject *args)
     return with_pair(self, args, pair_close_server);
 }
 
+static PyObject *core_keep_server(CoreObject *self, PyObject *args)
+{
+    return with_pair(self, args, pair_keep_server);
+}
+
+/* The server's descriptor, which is the caller's from then on; or None. */
+static PyObject *core_take_server(CoreObject *self, PyObject *args)
+{
+    unsigned long long handle;
+    int fd = -1;
+    if (!PyArg_ParseTuple(args, "K", &handle))
+        return NULL;
+    PyThreadState *state = enter(self->engine);
+    Pair *pair = engine_find(self->engine, handle);
+    if (pair != NULL)
+        fd = pair_take_server(pair);
+    leave(self->engine, state);
+    if (fd < 0)
+        Py_RETURN_NONE;
+    return PyLong_FromLong(fd);
+}
+
 static PyObject *core_cancel_begins(CoreObject *self, PyObject *args)
 {
     return with_pair(self, args, cancel_begins);
@@ -242,6 +264,8 @@ static PyMethodDef core_methods[] = {
     {"pause", (PyCFunction)(void (*)(void))core_pause, METH_VARARGS, NULL},
     {"resume", (PyCFunction)(void (*)(void))core_resume, METH_VARARGS, NULL},
     {"close_server", (PyCFunction)(void (*)(void))core_close_server, METH_VARARGS, NULL},
+    {"keep_server", (PyCFunction)(void (*)(void))core_keep_server, METH_VARARGS, NULL},
+    {"take_server", (PyCFunction)(void (*)(void))core_take_server, METH_VARARGS, NULL},
     {"cancel_begins", (PyCFunction)(void (*)(void))core_cancel_begins, METH_VARARGS, NULL},
     {"cancel_ended", (PyCFunction)(void (*)(void))core_cancel_ended, METH_VARARGS, NULL},
     {"halt", (PyCFunction)(void (*)(void))core_halt, METH_VARARGS, NULL},

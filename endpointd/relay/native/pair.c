@@ -45,15 +45,24 @@ static void pause_if_safe(Pair *pair)
 
 /* From the client to the server */
 
+static const uint8_t TERMINATE[] = {'X', 0, 0, 0, 4};
+
 static void from_client(Pair *pair, const uint8_t *data, size_t len)
 {
     SafePoint *point = &pair->point;
+    bool leaves_server = pair->keeps_server && len == sizeof TERMINATE && memcmp(data, TERMINATE, len) == 0 &&
+                         safepoint_doing(point) == DOING_IDLE;
     if (safepoint_client_sent(point, data, len, &pair->engine->frames) != SCAN_OK) {
         stop(pair, NEWS_CLIENT_NOT_UNDERSTOOD);
         return;
     }
     if (point->texts != NULL)
         tell(pair, NEWS_TEXT);
+    if (leaves_server) {
+        stop(pair, NEWS_CLIENT_ENDED);
+        return;
+    }
+    pair->goodbye_is_known = point->client_terminated;
     pair->to_server_bytes += len;
     /* If that breaks the server may have said why: its end is told when it was read to the end. */
     end_write(&pair->server, &(struct iovec){.iov_base = (void *)data, .iov_len = len}, 1);
@@ -64,10 +73,12 @@ static void client_ended(Pair *pair)
     pair->client.has_ended = true;
     if (pair->is_stopped)
         return;
-    if (safepoint_doing(&pair->point) == DOING_BUSY)
+    if (safepoint_doing(&pair->point) == DOING_BUSY) {
+        pair->goodbye_is_known = true;
         end_say_no_more(&pair->server);
-    else
-        stop(pair, NEWS_CLIENT_ENDED);
+        return;
+    }
+    stop(pair, NEWS_CLIENT_ENDED);
 }
 
 /* From the server to the client: in whole messages, so that an error can be put between two of them */
@@ -331,6 +342,22 @@ void pair_give_up(End *end)
     else
         leave(end->pair, end);
     pair_settle(end->pair);
+}
+
+void pair_keep_server(Pair *pair)
+{
+    pair->keeps_server = true;
+}
+
+int pair_take_server(Pair *pair)
+{
+    End *server = &pair->server;
+    bool is_open = !end_is_closed(server) && !server->has_ended && !server->is_broken && !server->is_closing &&
+                   !server->says_no_more && !server->hangs_up;
+    bool is_clean = safepoint_doing(&pair->point) == DOING_IDLE && pair->tail_len == 0 && server->out_len == 0;
+    if (!pair->keeps_server || !pair->is_stopped || pair->is_dropped || pair->goodbye_is_known || !is_open || !is_clean)
+        return -1;
+    return end_give_away(server);
 }
 
 Facts pair_facts(const Pair *pair)

@@ -40,6 +40,8 @@ struct Pair {
     bool is_stopped;
     bool is_dropped;
     bool is_gone; /* NEWS_GONE was told */
+    bool keeps_server;
+    bool goodbye_is_known; /* the server was told that the client says no more */
     bool is_buried;
     Pair *next_news;
     Pair *next_ready;
@@ -66,6 +68,8 @@ void pair_resume(Pair *pair);
 void pair_halt(Pair *pair);
 void pair_drop(Pair *pair, Slice farewell);
 void pair_close_server(Pair *pair);
+void pair_keep_server(Pair *pair);
+int pair_take_server(Pair *pair); /* -1 if it has to go */
 Facts pair_facts(const Pair *pair);
 
 /* Do what can be done now. */

@@ -1,0 +1,161 @@
+"""What the proxy says to a server in a session that no client has, and what it makes of the answers. Pure.
+
+`DISCARD ALL` undoes what a client has done to its session.  What it does not undo, and what a login of the next client would
+have met, is asked for: by the rights of the role, since a server lets everybody read all of it but the secrets.  Nothing is
+looked up by the session's search_path, which its role may have chosen.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from pgwire.errors import ProtocolError
+from pgwire.framing import read_message
+from pgwire.messages import Backend, Frontend, message, query
+from pgwire.startup import NAME_BYTES_MAX
+
+ANSWER_BYTES_MAX = 1 << 16
+GOODBYE = message(Frontend.TERMINATE)
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
+_IS, _LESS, _MORE = (f"OPERATOR(pg_catalog.{sign})" for sign in ("=", "<", ">"))
+_DATABASES = 1262
+"""The oid of pg_database, in every version."""
+
+_STATE = f"""SELECT
+ r.rolcanlogin AND d.datallowconn AND r.rolconnlimit {_LESS} 0 AND d.datconnlimit {_LESS} 0
+ AND pg_catalog.has_database_privilege(r.oid, d.oid, 'CONNECT')
+ AND r.rolsuper {_IS} (pg_catalog.current_setting('is_superuser') {_IS} 'on')
+ AND NOT EXISTS (SELECT FROM pg_catalog.pg_event_trigger e WHERE e.evtevent {_IS} 'login'),
+ COALESCE(r.rolvaliduntil {_MORE} pg_catalog.now(), true),
+ pg_catalog.encode(pg_catalog.convert_to(r.rolname::pg_catalog.text, pg_catalog.getdatabaseencoding()), 'hex'),
+ pg_catalog.encode(pg_catalog.convert_to(d.datname::pg_catalog.text, pg_catalog.getdatabaseencoding()), 'hex'),
+ (SELECT pg_catalog.string_agg(s.setconfig::pg_catalog.text, ' ' ORDER BY s.setdatabase, s.setrole)
+  FROM pg_catalog.pg_db_role_setting s
+  WHERE (s.setdatabase {_IS} 0 OR s.setdatabase {_IS} d.oid) AND (s.setrole {_IS} 0 OR s.setrole {_IS} r.oid))"""  # noqa: S608 - of constants
+_FROM = f"""
+FROM pg_catalog.pg_roles r, pg_catalog.pg_database d
+WHERE r.rolname {_IS} session_user AND d.datname {_IS} pg_catalog.current_database()"""
+_COLUMNS = 5
+
+ASK = query(_STATE + _FROM)
+"""Whether a login would end in a session like this one, now."""
+
+LOOK = query(
+    f"""SELECT EXISTS (SELECT FROM pg_catalog.pg_locks l, pg_catalog.pg_database d
+ WHERE l.locktype {_IS} 'object' AND l.classid {_IS} {_DATABASES} AND l.objid {_IS} d.oid
+ AND d.datname {_IS} pg_catalog.current_database()
+ AND (l.mode {_IS} 'AccessExclusiveLock' OR l.mode {_IS} 'ShareLock'))"""  # noqa: S608 - of constants
+)
+"""Whether somebody wants this database for itself: to drop it, rename it or copy it."""
+
+
+def can_be_asked_for(names: tuple[str, ...]) -> bool:
+    """Return whether all *names* of parameters can be put into a question."""
+    return all(_NAME.fullmatch(name) is not None for name in names)
+
+
+def reset_and_ask(names: tuple[str, ...]) -> bytes:
+    """Return what resets a session, and asks for what `ASK` does and for the parameters *names* as they are then."""
+    values = "".join(f",\n pg_catalog.current_setting('{name}')" for name in names)
+    return query("DISCARD ALL") + query(_STATE + values + _FROM)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server said to all questions."""
+
+    rows: tuple[tuple[bytes | None, ...], ...]
+    reported: dict[bytes, bytes]
+    """Parameters that have changed since they were reported last, by their names."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a session is like that was reset."""
+
+    settings: bytes | None
+    """Of the role and the database, for sessions that begin now."""
+    parameters: tuple[bytes, ...] = field(default=())
+    """That were asked for, in that order."""
+
+
+class Listening:
+    """Reads the answers to so many questions."""
+
+    def __init__(self, questions: int) -> None:
+        self._missing = questions
+        self._data = bytearray()
+        self._rows: list[tuple[bytes | None, ...]] = []
+        self._reported: dict[bytes, bytes] = {}
+
+    def read(self, data: bytes | memoryview) -> Answer | None:
+        """Return everything when it is there, None until then. Raises ProtocolError for an error and for what is no answer."""
+        self._data += data
+        pos = 0
+        while self._missing and (found := read_message(self._data, pos, bytes_max=ANSWER_BYTES_MAX)) is not None:
+            self._take(found.kind, found.payload)
+            pos = found.end
+        del self._data[:pos]
+        if self._missing:
+            return None
+        if self._data:
+            raise ProtocolError("a server said more than it was asked")
+        return Answer(tuple(self._rows), self._reported)
+
+    def _take(self, kind: int, payload: bytes) -> None:
+        if kind == Backend.READY_FOR_QUERY:
+            if payload != b"I":
+                raise ProtocolError("a session that was reset is in a transaction")
+            self._missing -= 1
+        elif kind == Backend.DATA_ROW:
+            self._rows.append(_fields(payload))
+        elif kind == Backend.PARAMETER_STATUS:
+            name, value, *_ = *payload.split(b"\0"), b""
+            self._reported[name] = value
+        elif kind not in _MEANINGLESS:
+            raise ProtocolError("a server cannot answer")
+
+
+_ROW_DESCRIPTION = ord("T")
+_MEANINGLESS = frozenset({_ROW_DESCRIPTION, Backend.COMMAND_COMPLETE, Backend.NOTICE_RESPONSE, Backend.NOTIFICATION_RESPONSE})
+
+
+def state_of(answer: Answer, *, user: str, database: str, needs_valid: bool) -> State | None:
+    """Return what the session is like, if a login of *user* to *database* would end in one like it; None if not.
+
+    *needs_valid*: the password's VALID UNTIL counts.
+    """
+    if len(answer.rows) != 1 or len(answer.rows[0]) < _COLUMNS:
+        return None
+    may, is_valid, role, name, settings, *values = answer.rows[0]
+    is_same = role == _hex(user) and name == _hex(database)
+    if may != b"t" or not is_same or (needs_valid and is_valid != b"t") or None in values:
+        return None
+    if settings is not None and b"role=" in settings:
+        return None  # RESET ALL leaves the role alone
+    return State(settings, tuple(value for value in values if value is not None))
+
+
+def is_wanted_by_others(answer: Answer) -> bool:
+    """Return whether the answer to `LOOK` says so, or says nothing that can be understood."""
+    return answer.rows != ((b"f",),)
+
+
+def _hex(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")[:NAME_BYTES_MAX].hex().encode("ascii")
+
+
+def _fields(payload: bytes) -> tuple[bytes | None, ...]:
+    """Return the columns of a DataRow. Raises ProtocolError."""
+    fields: list[bytes | None] = []
+    pos = 2
+    for _ in range(int.from_bytes(payload[:2])):
+        length = int.from_bytes(payload[pos : pos + 4], signed=True)
+        pos += 4
+        if not -1 <= length <= len(payload) - pos:
+            raise ProtocolError("a row that is longer than it is")
+        fields.append(payload[pos : pos + length] if length >= 0 else None)
+        pos += max(0, length)
+    return tuple(fields)

@@ -1,0 +1,314 @@
+"""Keeps server connections whose clients have left for the next clients: resets them, looks after them, gives them out.
+
+What is kept is decided by the pool (warmpool.py), what is said to the servers by upkeep.py.  A connection that does not answer
+as it should, or says something unasked, is closed, and whoever wanted it gets another one or a fresh one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from endpointd import metrics
+from endpointd.routing.table import Table
+from endpointd.servers import upkeep
+from endpointd.servers.upkeep import Answer, Listening, State
+from endpointd.servers.warmpool import ServerSession, WarmKey, WarmPool
+from endpointd.settings import WarmSettings
+from endpointd.wire.link import DISCARD, Link
+from pgwire.errors import ProtocolError
+from pgwire.messages import Backend as Kind
+from pgwire.messages import message
+
+RESET_S = 2.0
+"""DISCARD ALL drops temporary tables, of which there may be many."""
+CHECK_S = 0.5
+"""A server that needs longer to say whether a kept session is still right is asked for a new one instead."""
+TICK_S = 1.0
+"""How often it is looked who is overdue, and whether others want a database for themselves: PostgreSQL waits 5 s for its users
+to leave, then DROP DATABASE fails."""
+FULL_S = 5.0
+"""For so long nothing is kept at a server that had no connection left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Warm:
+    """A server connection for a client."""
+
+    link: Link
+    session: ServerSession
+    reported: bytes
+    """The parameters, as the server would report them to a login now."""
+
+
+class _Kept:
+    """One connection, and what is known of it; the receiver of its link."""
+
+    def __init__(self, owner: WarmServers, token: int, link: Link, session: ServerSession) -> None:
+        self._owner = owner
+        self.token = token
+        self.link = link
+        self.session = session
+        self.state: State | None = None
+        self.parameters: dict[bytes, bytes] = {}
+        self._listening: Listening | None = None
+        self._told: Callable[[Answer | None], None] | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def ask(self, words: bytes, questions: int, timeout_s: float, told: Callable[[Answer | None], None]) -> None:
+        """Say *words*; *told* is called once, with the answer, or None if there is none that can be used."""
+        self._listening, self._told = Listening(questions), told
+        self._deadline = asyncio.get_running_loop().call_later(timeout_s, self._tell, None)
+        self.link.write(words)
+
+    def _tell(self, answer: Answer | None) -> None:
+        told, self._told, self._listening = self._told, None, None
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        if answer is not None:
+            self.parameters.update({name: value for name, value in answer.reported.items() if name in self.parameters})
+        if told is not None:
+            told(answer)
+        else:
+            self._owner.discard(self, "server_ended")
+
+    def received(self, data: memoryview) -> None:
+        """Take what the server says; unasked it has nothing to say that would not have it closed."""
+        answer: Answer | None = None
+        if self._listening is not None:
+            try:
+                answer = self._listening.read(data)
+            except ProtocolError:
+                self._tell(None)
+                return
+            if answer is None:
+                return
+        self._tell(answer)
+
+    def ended(self) -> None:
+        """The server has closed it."""
+        self._tell(None)
+
+    def broken(self) -> None:
+        """`ended` came before."""
+
+    def writable(self, is_writable: bool) -> None:
+        """What is said is short."""
+
+    def let_go(self) -> Link:
+        """Return the link to whoever has it from now on."""
+        self._told = self._listening = None
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self.link.receiver = DISCARD
+        return self.link
+
+    def judge(self, answer: Answer | None, *, with_parameters: bool) -> State | None:
+        """Return the state of the session, if a client may have it."""
+        if answer is None:
+            return None
+        wish = self.session.key.wish
+        state = upkeep.state_of(answer, user=wish.user, database=wish.database, needs_valid=not wish.is_vouched)
+        if state is None or len(state.parameters) != (len(self.session.names) if with_parameters else 0):
+            return None
+        return state
+
+    @property
+    def reported(self) -> bytes:
+        """The parameters, as messages."""
+        return b"".join(message(Kind.PARAMETER_STATUS, name + b"\0" + value + b"\0") for name, value in self.parameters.items())
+
+
+class WarmServers:
+    """One for the process."""
+
+    def __init__(self, settings: WarmSettings) -> None:
+        self.settings = settings
+        """May be exchanged while the program runs."""
+        self._loop = asyncio.get_running_loop()
+        self._pool = WarmPool()
+        self._kept: dict[int, _Kept] = {}
+        self._tokens = itertools.count(1)
+        self._arriving: asyncio.Queue[tuple[socket.socket, ServerSession]] = asyncio.Queue()
+        """No more than may be kept."""
+        self._is_closed = False
+
+    def __len__(self) -> int:
+        return len(self._pool)
+
+    def by_node(self) -> dict[str, int]:
+        """Return how many are kept at each server."""
+        found: dict[str, int] = {}
+        for _, session in self._pool:
+            node = session.key.backend.node
+            found[node] = found.get(node, 0) + 1
+        return found
+
+    # In and out
+
+    def offer(self, end: Link | socket.socket, session: ServerSession) -> None:
+        """Have *end*, whose client has left clean, for the next one; it is closed if it is not worth that."""
+        is_wanted = not self._is_closed and self._pool.may_enter(session, self._loop.time(), self.settings)
+        if isinstance(end, Link):
+            if is_wanted:
+                self._enter(end, session)
+            else:
+                _say_goodbye(end)
+        elif is_wanted and self._arriving.qsize() < self.settings.idle_max:
+            end.setblocking(False)
+            self._arriving.put_nowait((end, session))
+        else:
+            _close(end)
+
+    async def _let_in(self) -> None:
+        """Make links of the sockets that were offered, for ever."""
+        while True:
+            sock, session = await self._arriving.get()
+            if self._is_closed:
+                _close(sock)
+                continue
+            try:
+                _, link = await self._loop.create_connection(Link, sock=sock)
+            except OSError:
+                sock.close()
+            else:
+                self.offer(link, session)
+
+    def _enter(self, link: Link, session: ServerSession) -> None:
+        now = self._loop.time()
+        kept = _Kept(self, next(self._tokens), link, session)
+        self._kept[kept.token] = kept
+        leaving = self._pool.enter(kept.token, session, now, self.settings)
+        link.receiver = kept
+        if kept.token in self._kept:  # it may have been told of its end at once
+            link.resume_reading()
+            kept.ask(upkeep.reset_and_ask(session.names), 2, RESET_S, lambda answer: self._was_reset(kept, answer))
+        self._discard(leaving, "full")
+
+    def _was_reset(self, kept: _Kept, answer: Answer | None) -> None:
+        state = kept.judge(answer, with_parameters=True)
+        if state is None:
+            self.discard(kept, "reset_failed" if answer is None else "unfit")
+            return
+        kept.state = State(state.settings)
+        names = (name.encode("ascii") for name in kept.session.names)
+        kept.parameters = dict(zip(names, state.parameters, strict=True))
+        self._pool.ready(kept.token)
+
+    def has(self, key: WarmKey) -> bool:
+        """Return whether there is one for *key*."""
+        return self._pool.has(key)
+
+    async def take(self, key: WarmKey) -> Warm | None:
+        """Return a connection for whoever would have come to one of *key* by a login, which would succeed now; or None."""
+        while (token := self._pool.take(key, self._loop.time(), self.settings)) is not None:
+            kept = self._kept.pop(token)
+            outcome: asyncio.Future[Answer | None] = self._loop.create_future()
+
+            def told(answer: Answer | None, outcome: asyncio.Future[Answer | None] = outcome) -> None:
+                if not outcome.done():
+                    outcome.set_result(answer)
+
+            kept.ask(upkeep.ASK, 1, CHECK_S, told)
+            is_fit = False
+            try:
+                answer = await outcome
+                is_fit = kept.judge(answer, with_parameters=False) == kept.state
+            finally:
+                link = kept.let_go()
+                if not is_fit:
+                    metrics.WARM_DISCARDED.labels("unfit").inc()
+                    _say_goodbye(link)
+            if is_fit:
+                return Warm(link, kept.session, kept.reported)
+        return None
+
+    # Who has to go
+
+    def discard(self, kept: _Kept, reason: str) -> None:
+        """Close one that is kept; one that is not any longer is no error."""
+        if self._kept.pop(kept.token, None) is None:
+            return
+        self._pool.leave(kept.token)
+        metrics.WARM_DISCARDED.labels(reason).inc()
+        _say_goodbye(kept.let_go())
+
+    def _discard(self, tokens: Iterable[int], reason: str) -> None:
+        for token in tokens:
+            kept = self._kept.get(token)
+            if kept is not None:
+                self.discard(kept, reason)
+
+    def go_by(self, table: Table) -> None:
+        """Keep nothing at whom *table* does not stand for as before."""
+        self._discard(self._pool.unfit(table), "evicted")
+
+    def keep_only(self, is_welcome: Callable[[ServerSession], bool]) -> None:
+        """Keep nothing of roles that have changed."""
+        self._discard([token for token, session in self._pool if not is_welcome(session)], "role")
+
+    def make_room(self, node: str) -> bool:
+        """Close all at *node*, which has no connection left, and keep none there for a moment. Return if there were any."""
+        self._pool.is_full(node, self._loop.time() + FULL_S)
+        leaving = self._pool.at(node)
+        self._discard(leaving, "server_full")
+        return bool(leaving)
+
+    def close(self) -> None:
+        """Keep nothing any more."""
+        self._is_closed = True
+        while not self._arriving.empty():
+            _close(self._arriving.get_nowait()[0])
+        self._discard(tuple(self._kept), "shutting_down")
+
+    async def run(self) -> None:
+        """Look after those that are kept, for ever."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._let_in())
+            group.create_task(self._look_after())
+
+    async def _look_after(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            if not self.settings.enabled:
+                self._discard(tuple(self._kept), "disabled")
+            for token, reason in self._pool.overdue(self._loop.time(), self.settings).items():
+                self.discard(self._kept[token], reason)
+            for token in self._pool.watchers():
+                self._look(self._kept[token])
+
+    def _look(self, kept: _Kept) -> None:
+        """Ask whether others want the database for themselves."""
+
+        def told(answer: Answer | None) -> None:
+            if answer is None:
+                self.discard(kept, "server_ended")
+            elif upkeep.is_wanted_by_others(answer):
+                key = kept.session.key
+                wanted = (key.backend, key.wish.database)
+                self._discard(
+                    [token for token, each in self._pool if (each.key.backend, each.key.wish.database) == wanted],
+                    "database_wanted",
+                )
+            else:
+                self._pool.ready(kept.token)
+
+        self._pool.ready(kept.token, is_ready=False)
+        kept.ask(upkeep.LOOK, 1, CHECK_S, told)
+
+
+def _say_goodbye(link: Link) -> None:
+    link.receiver = DISCARD
+    link.write(upkeep.GOODBYE)
+    link.close()
+
+
+def _close(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        sock.send(upkeep.GOODBYE)
+    sock.close()

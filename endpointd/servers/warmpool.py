@@ -1,0 +1,214 @@
+"""Which server connections are kept for the next client, which one it gets, and which have to go. Pure.
+
+A *server session* is a login at a server that may outlive its client.  Only who would have come to an equal one by a login of
+its own may have it: the same server in the same capacity and epoch, the same startup packet byte for byte, and the same proof.
+Whoever left last is given out first, so that what is not needed grows old and goes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from endpointd.routing.eviction import Assignment, evictions
+from endpointd.routing.table import Backend, Table
+from pgtopology.epoch import Epoch
+from pgwire.messages import BackendKey
+from pgwire.scram import Verifier
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a login at whatever server would be given."""
+
+    packet: bytes
+    """The startup packet, as the server is given it."""
+    proof: bytes
+    """What the client's proof was checked against, hashed; empty if our certificate vouches for it."""
+    user: str
+    database: str
+
+    @property
+    def is_vouched(self) -> bool:
+        """Whether our certificate vouches for the client."""
+        return not self.proof
+
+
+def fingerprint(verifier: Verifier) -> bytes:
+    """Return what *verifier* is known by; nothing follows from it."""
+    text = b"%d %b %b %b" % (verifier.iterations, verifier.salt, verifier.stored_key, verifier.server_key)
+    return hashlib.sha256(text).digest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class WarmKey:
+    """What two server sessions have in common that can stand for one another."""
+
+    wish: Wish
+    backend: Backend
+    epoch: Epoch
+    """Of the table by which the server was given out."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSession:
+    """A login at a server."""
+
+    key: WarmKey
+    names: tuple[str, ...]
+    """Of the parameters that the server reported, in its order."""
+    cancel_key: BackendKey
+    began_at: float
+
+
+class WarmLimits(Protocol):
+    """How many are kept, and for how long: [warm] of the settings."""
+
+    @property
+    def enabled(self) -> bool:
+        """Whether any are."""
+        ...
+
+    @property
+    def idle_min(self) -> int:
+        """Of one key, for all of their lifetime."""
+        ...
+
+    @property
+    def idle_max(self) -> int:
+        """At one server."""
+        ...
+
+    @property
+    def idle_max_per_login(self) -> int:
+        """Of one key."""
+        ...
+
+    @property
+    def idle_timeout_s(self) -> float:
+        """Those beyond idle_min."""
+        ...
+
+    @property
+    def lifetime_s(self) -> float:
+        """Since the login."""
+        ...
+
+
+@dataclass(slots=True)
+class _Resident:
+    session: ServerSession
+    idle_since: float
+    is_ready: bool = False
+
+
+class WarmPool:
+    """The server sessions that no client has, by a number each."""
+
+    def __init__(self) -> None:
+        self._residents: dict[int, _Resident] = {}
+        """Who came last is at the end."""
+        self._full_until: dict[str, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._residents)
+
+    def __iter__(self) -> Iterator[tuple[int, ServerSession]]:
+        """Return all, as of now."""
+        return iter([(token, resident.session) for token, resident in self._residents.items()])
+
+    def may_enter(self, session: ServerSession, now: float, limits: WarmLimits) -> bool:
+        """Return whether *session* is worth keeping."""
+        node = session.key.backend.node
+        is_young = now - session.began_at < limits.lifetime_s
+        return limits.enabled and is_young and now >= self._full_until.get(node, now) and limits.idle_max > 0
+
+    def enter(self, token: int, session: ServerSession, now: float, limits: WarmLimits) -> tuple[int, ...]:
+        """Take *session* in, which nobody can have before it is `ready`; return who has to go for it."""
+        node = session.key.backend.node
+        self._residents[token] = _Resident(session, now)
+        leaving = self._beyond(limits.idle_max_per_login, lambda other: other.key == session.key)
+        return (*leaving, *self._beyond(limits.idle_max, lambda other: other.key.backend.node == node, without=leaving))
+
+    def _beyond(
+        self, most: int, is_meant: Callable[[ServerSession], bool], *, without: tuple[int, ...] = ()
+    ) -> tuple[int, ...]:
+        """Return who has to go if there are to be no more than *most* of those meant: who came first."""
+        found = [token for token, each in self._residents.items() if token not in without and is_meant(each.session)]
+        return tuple(found[: max(0, len(found) - most)])
+
+    def ready(self, token: int, *, is_ready: bool = True) -> None:
+        """*token* can be given out, or cannot for a moment."""
+        self._residents[token].is_ready = is_ready
+
+    def has(self, key: WarmKey) -> bool:
+        """Return whether there is one for *key*."""
+        return any(resident.is_ready and resident.session.key == key for resident in self._residents.values())
+
+    def take(self, key: WarmKey, now: float, limits: WarmLimits) -> int | None:
+        """Return who is to serve whoever would have come to a session of *key*, and forget it; None: nobody can."""
+        for token in reversed(self._residents):
+            resident = self._residents[token]
+            if resident.is_ready and resident.session.key == key and now - resident.session.began_at < limits.lifetime_s:
+                del self._residents[token]
+                return token
+        return None
+
+    def leave(self, token: int) -> None:
+        """Forget *token*; nobody needs to have it."""
+        self._residents.pop(token, None)
+
+    # Who has to go
+
+    def unfit(self, table: Table) -> tuple[int, ...]:
+        """Return whose servers *table* does not stand for as they were given out: as of the sessions of clients."""
+        assigned = (
+            Assignment(token, each.session.key.backend, each.session.key.epoch) for token, each in self._residents.items()
+        )
+        gone = {eviction.session for eviction in evictions(table, assigned)}
+        addresses = {backend.node: backend.address for backend in _backends(table)}
+        return tuple(
+            token
+            for token, each in self._residents.items()
+            if token in gone
+            or each.session.key.epoch != table.epoch
+            or addresses.get(each.session.key.backend.node) != each.session.key.backend.address
+        )
+
+    def overdue(self, now: float, limits: WarmLimits) -> dict[int, str]:
+        """Return who has been kept for long enough, and why: for their age, or because so many are not needed."""
+        found: dict[int, str] = {}
+        kept: dict[WarmKey, int] = {}
+        for token, each in reversed(self._residents.items()):
+            key = each.session.key
+            kept[key] = kept.get(key, 0) + 1
+            if now - each.session.began_at >= limits.lifetime_s:
+                found[token] = "age"
+            elif kept[key] > limits.idle_min and now - each.idle_since >= limits.idle_timeout_s:
+                found[token] = "idle"
+        return found
+
+    def at(self, node: str) -> tuple[int, ...]:
+        """Return whoever is at *node*."""
+        return tuple(token for token, each in self._residents.items() if each.session.key.backend.node == node)
+
+    def is_full(self, node: str, until: float) -> None:
+        """*node* has no connection left for those who need one: keep none of them there *until* then."""
+        self._full_until[node] = until
+
+    def watchers(self) -> tuple[int, ...]:
+        """Return one of each server and database, who can look whether that is wanted by others."""
+        found: dict[tuple[Backend, str], int] = {}
+        for token, each in self._residents.items():
+            if each.is_ready:
+                found.setdefault((each.session.key.backend, each.session.key.wish.database), token)
+        return tuple(found.values())
+
+
+def _backends(table: Table) -> Iterator[Backend]:
+    yield from table.readers
+    yield from table.others
+    if table.writer is not None:
+        yield table.writer
