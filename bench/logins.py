@@ -1,9 +1,9 @@
 """`make bench-logins`: what a login costs the proxy, and whether its time tells who exists.
 
-A cluster of one node.  The ways: the server's own port, a proxy that checks clients' proofs itself (plaintext and TLS), one
-that leaves the proof to the server, and PgBouncer where it is installed, which is given the role's SCRAM secret and keeps its
-servers' sessions for the next client.  Round after round each way logs in so many times, one after the other; counted is the
-proxy's time of the processor, not the client's.
+A cluster of one node.  The ways: the server's own port, a proxy that checks clients' proofs itself and keeps servers' sessions
+for the next client (plaintext and TLS), one that keeps none, one that leaves the proof to the server, and PgBouncer where it is
+installed, which is given the role's SCRAM secret and keeps its servers' sessions too.  Round after round each way logs in so
+many times, one after the other; counted is the proxy's time of the processor, not the client's.
 
 Then a role that exists and one that does not are tried with a wrong password in turn, each time from another address, so that
 nobody is slowed down: the medians must be within each other's spread.
@@ -23,18 +23,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
+from msgspec.structs import replace
 from rich.console import Console
 from rich.table import Table
 
 from bench.ourproxy import running_proxy
 from bench.peers import pgbouncer
 from bench.wire import next_message
+from endpointd.settings import Settings, WarmSettings
 from pgwire.messages import sasl_initial_response, sasl_response
 from pgwire.scram import MECHANISM, ScramClient, format_verifier, keys_of_password, make_verifier
 from pgwire.startup import encode_startup, make_startup
 from testkit.cluster import ROOT, Cluster
 from testkit.interrupting import end_in_order
-from testkit.processes import cpu_s
+from testkit.processes import run_s
 
 USER = "bench_login"
 PASSWORD = "a password of some length"  # noqa: S105 - of a cluster that lives for a minute
@@ -56,13 +58,13 @@ class Way:
 
     def measure(self, count: int) -> None:
         """Log in *count* times."""
-        before_s = cpu_s(self.pid) if self.pid is not None else 0.0
+        before_s = run_s(self.pid) if self.pid is not None else 0.0
         began = time.perf_counter()
         for _ in range(count):
             self.log_in()
         self.took_ms.append((time.perf_counter() - began) / count * 1000)
         if self.pid is not None:
-            self.cpu_ms.append((cpu_s(self.pid) - before_s) / count * 1000)
+            self.cpu_ms.append((run_s(self.pid) - before_s) / count * 1000)
 
     def log_in(self) -> None:
         psycopg.connect(
@@ -93,8 +95,16 @@ def main() -> int:
         with psycopg.connect(cluster.dsn(node.name), autocommit=True) as connection:
             connection.execute(f"CREATE ROLE {USER} LOGIN PASSWORD '{verifier}'".encode())
         ways = [Way("server", node.port, None)]
-        for title, rules in (("proxy, its own proof", ()), ("proxy, left to the server", RELAYED)):
-            found = stack.enter_context(running_proxy(cluster, folder / f"p{len(ways)}", ROOT, rules=rules))
+        for title, rules, warm in (
+            ("proxy, its own proof", (), WarmSettings(enabled=True)),
+            ("proxy, its own proof, fresh", (), WarmSettings(enabled=False)),
+            ("proxy, left to the server", RELAYED, WarmSettings()),
+        ):
+
+            def change(settings: Settings, warm: WarmSettings = warm) -> Settings:
+                return replace(settings, warm=warm)
+
+            found = stack.enter_context(running_proxy(cluster, folder / f"p{len(ways)}", ROOT, rules=rules, change=change))
             ways.append(Way(title, found.port, found.pid))
         proven = ways[1]
         ways.append(Way("proxy, its own proof, TLS", proven.port, proven.pid, "require"))
@@ -127,7 +137,8 @@ def _wait_until_open(way: Way) -> None:
 @contextlib.contextmanager
 def _pgbouncer(cluster: Cluster, folder: Path, server: int, verifier: str) -> Iterator[list[Way]]:
     """Run PgBouncer in session mode, in plaintext and with TLS; no way if there is none."""
-    with pgbouncer(folder, server=server, users=f'"{USER}" "{verifier}"\n', tls=cluster.data_dir / "tls") as found:
+    users = f'"{USER}" "{verifier}"\n'
+    with pgbouncer(folder, server=server, users=users, tls=cluster.data_dir / "tls", keeps_servers=True) as found:
         ways = [] if found is None else [Way("PgBouncer", *found), Way("PgBouncer, TLS", *found, "require")]
         yield ways
 

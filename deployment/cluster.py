@@ -10,7 +10,7 @@ import msgspec
 
 from cluster_manager.settings import MAX_LAG_MS, FailoverSettings, MaxLagMs, Tier, WantedDurability
 from daemonkit.logs import LogSettings
-from endpointd.settings import ClientAddress, LimitSettings, Rules
+from endpointd.settings import ClientAddress, LimitSettings, Rules, WarmSettings
 from pgtopology.node import DNS_ZONE, Address, Label
 
 
@@ -72,6 +72,8 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     """Where the reader endpoint leads with no replica left; else clients wait and are refused."""
     limits: LimitSettings = LimitSettings()
     """Of each proxy."""
+    warm: WarmSettings = WarmSettings()
+    """What each proxy keeps for the next clients."""
     logs: LogSettings = LogSettings()
 
     def node(self, name: str) -> Node | None:

@@ -20,7 +20,7 @@ from deployment.certificates import AUTHORITY_DAYS
 from deployment.cluster import Cluster, Door, Node, PostgresSettings
 from deployment.keyring import Keyring, Leaf
 from deployment.render import Machine, manager_settings, noded_settings, proxy_settings
-from endpointd.settings import Count, LimitSettings, Seconds, ServersSettings, TlsSettings
+from endpointd.settings import Count, LimitSettings, Seconds, ServersSettings, TlsSettings, WarmSettings
 from endpointd.settings import Settings as ProxySettings
 from noded.settings import NodedSettings, PostgresTlsTable
 from pgtopology.node import DNS_ZONE, NODES_MAX, Address, Label
@@ -116,6 +116,7 @@ class ClusterFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     cluster: ClusterTable = ClusterTable()
     postgres: PostgresSettings = PostgresSettings()
     proxy: ProxyTable = ProxyTable()
+    warm: WarmSettings = WarmSettings()
     writer: Door = Door()
     reader: Door = Door()
     tls: TlsTable = TlsTable()
@@ -156,6 +157,7 @@ def describe(file: ClusterFile, environment: Mapping[str, str]) -> Cluster:
         max_lag_ms=file.proxy.max_lag_ms,
         fallback_to_writer=file.proxy.fallback_to_writer,
         limits=LimitSettings(sessions_max=file.proxy.sessions_max, hold_s=file.proxy.hold_s),
+        warm=file.warm,
         logs=LogSettings(level=file.logs.level, style=file.logs.style),
     )
 

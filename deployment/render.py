@@ -146,6 +146,7 @@ def proxy_settings(
         tls=tls or proxy.TlsSettings(),
         servers=servers or proxy.ServersSettings(),
         limits=cluster.limits,
+        warm=cluster.warm,
         http=proxy.HttpSettings(host=machine.listen, port=cluster.proxy_port, verifiers_file=machine.secrets / VERIFIERS),
         logs=cluster.logs,
     )

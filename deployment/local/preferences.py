@@ -15,7 +15,7 @@ from daemonkit.exits import WrongUsage
 from daemonkit.logs import LogSettings
 from deployment.cluster import Door, PostgresSettings
 from deployment.local.plan import BASE_PORT_MAX, PROXIES_MAX
-from endpointd.settings import DrainSeconds, Rules, ServersSettings, Workers
+from endpointd.settings import DrainSeconds, Rules, ServersSettings, WarmSettings, Workers
 from pgtopology.node import NODES_MAX
 
 
@@ -64,6 +64,7 @@ class Preferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     tls: TlsPreferences = TlsPreferences()
     servers: ServersSettings = ServersSettings()
     proxy: ProxyPreferences = ProxyPreferences()
+    warm: WarmSettings = WarmSettings()
     writer: WriterPreferences = WriterPreferences()
     reader: ReaderPreferences = ReaderPreferences()
     logs: LogSettings = LogSettings()

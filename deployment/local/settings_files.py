@@ -62,6 +62,7 @@ def describe(plan: Plan, preferences: Preferences) -> Cluster:
         writer_door=_door(preferences.writer),
         reader_door=_door(preferences.reader),
         max_lag_ms=preferences.reader.max_lag_ms,
+        warm=preferences.warm,
         logs=preferences.logs,
     )
 
@@ -162,6 +163,7 @@ def preferences_in_force(layout: Layout, plan: Plan) -> Preferences:
         doors = {key: value for key, value in proxy.get(door, {}).items() if key in ("rules", "client_address")}
         in_force[door] = {**_reader_in_force(manager), **doors} if door == "reader" else doors
     in_force["servers"] = proxy.get("servers", {})
+    in_force["warm"] = proxy.get("warm", {})
     in_force["proxy"] = {key: value for key, value in proxy.get("proxy", {}).items() if key in ("workers", "drain_timeout_s")}
     for node in plan.nodes:
         found = _tables(layout.settings_file(node.name))

@@ -21,6 +21,7 @@ WORDS = {
     "reason",
     "sqlstate",
     "direction",
+    "origin",
     "known",
     "manager",
     "setting",

@@ -18,9 +18,8 @@ from endpointd.routing import switchboard
 from endpointd.routing.eviction import Eviction, When
 from endpointd.routing.switchboard import Switchboard
 from endpointd.routing.table import Backend, Door
-from endpointd.servers.connector import READER_RETRY_S, Connector
+from endpointd.servers.connector import READER_RETRY_S, Connector, Found
 from endpointd.settings import LimitSettings
-from endpointd.wire.link import Link
 from pgtopology.document import TransitionKind
 from pgtopology.node import Role
 from pgtopology.report import BackendHealth
@@ -86,7 +85,7 @@ async def opened(board: Board, door: Door, number: int, guest: Guest, hold_s: fl
     """Give the server of a session; the session keeps it until `release`."""
     found = await ask(board, door, number, guest, hold_s)
     assert not isinstance(found, Refusal), found
-    backend, link = found
+    backend, link = found.backend, found.link
     try:
         yield backend
     finally:
@@ -95,7 +94,7 @@ async def opened(board: Board, door: Door, number: int, guest: Guest, hold_s: fl
 
 async def ask(
     board: Board, door: Door, number: int, guest: Guest, hold_s: float = 0.0, failed: Backend | None = None
-) -> tuple[Backend, Link] | Refusal:
+) -> Found | Refusal:
     now = asyncio.get_running_loop().time()
     async with asyncio.timeout(20):
         return await board.connector.connect(number, guest, door, failed=failed, hold_until=now + hold_s)
@@ -163,8 +162,8 @@ async def test_writers_wait_for_a_document_a_writer_and_a_word_for_it(hosts: lis
     vouch(board)
     found = await waiting
     assert not isinstance(found, Refusal)
-    assert found[0].node == "n1"
-    found[1].abort()
+    assert found.backend.node == "n1"
+    found.link.abort()
 
 
 async def test_no_more_than_hold_max_wait(hosts: list[Host]) -> None:
@@ -215,9 +214,9 @@ async def test_one_tries_a_silent_writer_for_all() -> None:
     async def one(number: int) -> None:
         found = await ask(board, Door.WRITER, number, Guest(), hold_s=10)
         assert not isinstance(found, Refusal)
-        board.connector.answered(found[0])
+        board.connector.answered(found.backend)
         board.connector.login_over(number)
-        found[1].abort()
+        found.link.abort()
 
     dead = Host(takes=False)
     board = Board(limits=LimitSettings(hold_max=1000))
@@ -261,9 +260,9 @@ async def test_a_dial_to_a_writer_that_is_lost_meanwhile_is_given_up(hosts: list
     async with asyncio.timeout(1):
         found = await connecting
     assert not isinstance(found, Refusal)
-    assert found[0].node == "n2"
+    assert found.backend.node == "n2"
     assert guest.evictions == []
-    found[1].abort()
+    found.link.abort()
     for one in (full, *stuffing):
         one.close()
 
@@ -278,7 +277,7 @@ async def test_a_server_that_failed_its_session_is_given_back_and_tried_again_la
     assert board.load == {}
     found = await ask(board, Door.WRITER, 1, Guest(), hold_s=5, failed=backend)
     assert not isinstance(found, Refusal)
-    found[1].abort()
+    found.link.abort()
 
 
 async def test_lost_writers_are_evicted_and_the_report_waits_for_them(hosts: list[Host]) -> None:
