@@ -228,5 +228,14 @@ if why_not_native() is None:
 
         name = "native, TLS on both sides"
 
-    ENGINES += [NativeEngine, EncryptedNative, EncryptedTwiceNative]
+    class LeavingNative(NativeEngine):
+        """One that cannot take TLS along, and leaves it to the asyncio engine beside it."""
+
+        name = "asyncio beside native, a client with TLS"
+
+        def __init__(self) -> None:
+            super().__init__()
+            self._can_tls = False
+
+    ENGINES += [NativeEngine, EncryptedNative, EncryptedTwiceNative, LeavingNative]
 """Every engine there is, by its `name`."""
