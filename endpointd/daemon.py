@@ -55,6 +55,9 @@ def prepare(settings: Settings) -> TlsKeeper:
     """Return what TLS is spoken with. Raises SettingsError if what will be needed cannot be used."""
     if settings.proxy.engine == "native" and (why := why_not_native()) is not None:
         raise SettingsError(f"[proxy], engine: there is no native engine: {why}; or set it to auto or asyncio")
+    if settings.pooled and (why := why_not_native()) is not None:
+        table = next(iter(settings.pooled)).replace("-", "_")
+        raise SettingsError(f"[{table}]: pooled endpoints need the native engine: {why}; or leave them out")
     accepted_tokens(settings.http.token_file, settings.http.verifiers_file)
     for path in (settings.feed.token_file, settings.nodeds.token_file):
         read_secret(path)

@@ -42,6 +42,9 @@ SERVER_CONNECTIONS = Counter(
 WARM_DISCARDED = Counter(
     "endpointd_warm_discarded", "Connections to servers that were kept, or were to be, and went without a client.", ["reason"]
 )
+POOL_PINS = Counter(
+    "endpointd_pool_pins", "Sessions of pooled endpoints that keep their server from then on, by why.", ["endpoint", "reason"]
+)
 CANCELS = Counter("endpointd_cancels", "Cancel requests, by whether the key was known.", ["known"])
 RELAXED = Counter(
     "endpointd_relaxed_statements",

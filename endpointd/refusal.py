@@ -303,6 +303,43 @@ def too_many_waiting(endpoint: str) -> Refusal:
     )
 
 
+def not_pooled(endpoint: str, what: str, instead: str) -> Refusal:
+    """A client of a pooled endpoint wants what needs a server of its own."""
+    return Refusal(
+        "not_pooled",
+        SqlState.FEATURE_NOT_SUPPORTED,
+        f'{what} is not supported at endpoint "{endpoint}"',
+        detail="Its clients take turns at servers.",
+        hint=f'Use the endpoint "{instead}".',
+    )
+
+
+def pool_refused(node: str, why: str, sqlstate: str | None) -> Refusal:
+    """A server does not let a pool's clients in, for a reason that will not pass."""
+    code = SqlState(sqlstate) if sqlstate in set(SqlState) else SqlState.INVALID_AUTHORIZATION
+    return Refusal("pool_refused", code, why, detail=f'Server "{node}" refused the login.')
+
+
+def waited_too_long(endpoint: str, timeout_s: float) -> Refusal:
+    """All servers that a client may have were busy for too long."""
+    return Refusal(
+        "waited_too_long",
+        SqlState.TOO_MANY_CONNECTIONS,
+        f'no server became free for endpoint "{endpoint}" within {timeout_s:g} s',
+        hint="Nothing of the statement was executed. Shorten transactions, or raise pool_size of the endpoint.",
+    )
+
+
+def more_than_one_may_have(endpoint: str) -> Refusal:
+    """A session of a pooled endpoint wants to keep, or to say in one message, more than is given to one."""
+    return Refusal(
+        "pool_limit",
+        SqlState.PROGRAM_LIMIT_EXCEEDED,
+        f'a statement or the prepared statements of a session are too large for endpoint "{endpoint}"',
+        hint="A statement to prepare may have 1 MiB, and a session 10000 of them.",
+    )
+
+
 def not_understood(error: WireError) -> Refusal:
     """What the client sent is not the protocol, or not one that is spoken here."""
     kind = "unsupported_version" if isinstance(error, VersionError) else "protocol_violation"

@@ -22,6 +22,7 @@ from endpointd.auth.gate import Gate
 from endpointd.auth.rolefeed import RoleFeed
 from endpointd.auth.roles import Roles
 from endpointd.collector import ProxyCollector
+from endpointd.pooling.pools import Pools
 from endpointd.relay.choice import make_engine
 from endpointd.relay.engine import KeepingEngine
 from endpointd.roster import Roster
@@ -31,7 +32,7 @@ from endpointd.routing.switchboard import Switchboard
 from endpointd.routing.table import Door
 from endpointd.servers.connector import Connector
 from endpointd.servers.warm import WarmServers
-from endpointd.servers.warmpool import ServerSession, fingerprint
+from endpointd.servers.warmpool import Wish, fingerprint
 from endpointd.session.cancelling import cancel_for_others
 from endpointd.session.disconnections import Disconnections
 from endpointd.session.elsewhere import Elsewhere
@@ -40,7 +41,15 @@ from endpointd.session.longkeys import KeyMint, Origin
 from endpointd.session.quota import Places
 from endpointd.session.registry import SessionRegistry
 from endpointd.session.shared import Shared
-from endpointd.settings import Settings, endpoints_telling_addresses, limits_of_process, rules_of, user_maps_of, warm_of_process
+from endpointd.settings import (
+    Settings,
+    endpoints_telling_addresses,
+    limits_of_process,
+    pooled_of_process,
+    rules_of,
+    user_maps_of,
+    warm_of_process,
+)
 from endpointd.takeover.colleagues import Colleagues
 from endpointd.takeover.words import Standing
 from endpointd.wire.keeper import TlsKeeper
@@ -88,6 +97,7 @@ class Service:
         )
         self.registry = SessionRegistry(first=first_session, step=processes)
         self.roster = Roster(settings.proxy.name, self.registry)
+        self.pools = self._make_pools(group) if settings.pooled else None
         feed_token = SecretFile(settings.feed.token_file)
         self._noded_token = SecretFile(settings.nodeds.token_file)
         self.rolefeed = RoleFeed(board, self._noded_token, Roles(secrets.token_bytes(32)))
@@ -106,11 +116,12 @@ class Service:
             places,
             self.warm,
             keeper=self.engine if isinstance(self.engine, KeepingEngine) else None,
+            pools=self.pools,
             mint=mint,
             cancel_elsewhere=elsewhere.cancel,
         )
         board.on_table = self.warm.go_by
-        self.rolefeed.on_change = lambda: self.warm.keep_only(self._may_still_come)
+        self.rolefeed.on_change = self._roles_changed
         self._is_draining = False
         tls.complain()
         kept = cache.load()
@@ -133,12 +144,24 @@ class Service:
             )
             for url in settings.feed.urls
         ]
-        doors = (Door.WRITER, Door.READER, *(Door.of(instance.node) for instance in settings.instances))
+        nodes = (Door.of(instance.node) for instance in settings.instances)
+        pooled = (door for door in (Door.POOLED_WRITER, Door.POOLED_READER) if door.name in settings.pooled)
+        doors = (Door.WRITER, Door.READER, *nodes, *pooled)
         disconnections = Disconnections()
         self.listeners = [Listener(door, settings, self._shared, group, self.registry, disconnections) for door in doors]
         # What is here now lives as long as the process: no search for garbage has to go through it.
         gc.collect()
         gc.freeze()
+
+    def _make_pools(self, group: asyncio.TaskGroup) -> Pools:
+        return Pools(
+            pooled_of_process(self._proxy.settings, self._processes),
+            board=self.board,
+            connector=self.connector,
+            tls=self.tls,
+            group=group,
+            next_number=self.registry.next_number,
+        )
 
     def background(self) -> tuple[Coroutine[Any, Any, None], ...]:
         """Return what goes on all the time."""
@@ -147,6 +170,7 @@ class Service:
             self.rolefeed.run(),
             self.tls.run(),
             self.warm.run(),
+            *((self.pools.run(),) if self.pools is not None else ()),
             *(feed.run() for feed in self.feeds),
         )
 
@@ -187,6 +211,8 @@ class Service:
         self.tls.take_up(new.tls, new.servers)
         self.board.limits = limits_of_process(new.limits, self._processes)
         self.warm.settings = warm_of_process(new.warm, self._processes)
+        if self.pools is not None:
+            self.pools.take_up(pooled_of_process(new, self._processes))
         self.connector.fallback_to_writer = new.reader.fallback_to_writer
         self.gate.rules, self.gate.user_maps = rules_of(new), user_maps_of(new)
         self.gate.tell_address = endpoints_telling_addresses(new)
@@ -194,9 +220,14 @@ class Service:
         for listener in self.listeners:
             listener.take_up(new)
 
-    def _may_still_come(self, session: ServerSession) -> bool:
-        """Return whether the role of *session* is what it was when it logged in, as far as is known."""
-        wish, roles = session.key.wish, self.rolefeed.roles
+    def _roles_changed(self) -> None:
+        self.warm.keep_only(lambda session: self._may_still_come(session.key.wish))
+        if self.pools is not None:
+            self.pools.keep_only(self._may_still_come)
+
+    def _may_still_come(self, wish: Wish) -> bool:
+        """Return whether the role that logged in by *wish* is what it was then, as far as is known."""
+        roles = self.rolefeed.roles
         if wish.is_vouched:
             return roles.is_vouchable(wish.user)
         secret = roles.find(wish.user)

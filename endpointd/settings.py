@@ -1,8 +1,8 @@
 """What an operator can set, and what holds if nothing is said. Strict: an unknown key is an error.
 
-[limits], [warm], [clients], [tls], [servers], [logs], [reader].fallback_to_writer and the endpoints' rules, client_address and
-proxy_protocol_from are read again on SIGHUP; everything else needs a restart, which another process may do without a connection
-refused (takeover/).
+[limits], [warm], [clients], [tls], [servers], [logs], [reader].fallback_to_writer, the endpoints' rules, client_address and
+proxy_protocol_from, and all of pooled endpoints but their place are read again on SIGHUP; everything else needs a restart,
+which another process may do without a connection refused (takeover/).
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ DrainSeconds = Annotated[float, msgspec.Meta(gt=0, le=30 * 86_400)]
 SOCKET_PATH_BYTES_MAX = 107 - len(".4194304")
 """Of sockaddr_un's 108 bytes the last is zero; processes that do not serve listen at a name with their pid behind it."""
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+PoolCount = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
+WaitSeconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
 ClientAddress = Literal["none", "application_name"]
 KeepaliveSeconds = Annotated[int, msgspec.Meta(ge=0, le=32_767)]
 KeepaliveCount = Annotated[int, msgspec.Meta(ge=0, le=127)]
@@ -95,6 +97,22 @@ class InstanceSettings(EndpointSettings, frozen=True, kw_only=True, forbid_unkno
     """One [[instances]] table: a door to one node, wherever it is and whatever it is at the moment."""
 
     node: Label
+
+
+class PooledSettings(EndpointSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[pooled_writer], [pooled_reader]: endpoints whose clients take turns at servers, transaction by transaction."""
+
+    pool_size: PoolCount = 20
+    """Servers of one user at one database, at most."""
+    pool_min: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 0
+    """Of these, of one login, that are not closed for having nothing to do."""
+    query_wait_timeout_s: WaitSeconds = 120.0
+    """A client that has waited for a server for so long is refused."""
+    server_idle_timeout_s: WaitSeconds = 600.0
+    server_lifetime_s: WaitSeconds = 3600.0
+    """Since its login; it is closed when no client has it."""
+    prepared_statements_max: PoolCount = 200
+    """That are kept at one server."""
 
 
 E = TypeVar("E", bound=EndpointSettings)
@@ -200,6 +218,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     nodeds: NodedSettings
     writer: WriterSettings
     reader: ReaderSettings
+    pooled_writer: PooledSettings | None = None
+    pooled_reader: PooledSettings | None = None
     instances: Annotated[tuple[InstanceSettings, ...], msgspec.Meta(max_length=16)] = ()
     clients: ClientsSettings = ClientsSettings()
     tls: TlsSettings = TlsSettings()
@@ -211,8 +231,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def endpoints(self) -> tuple[tuple[str, EndpointSettings], ...]:
-        """Every endpoint by its name: the writer, the reader, then those of single nodes."""
-        return ("writer", self.writer), ("reader", self.reader), *((instance.node, instance) for instance in self.instances)
+        """Every endpoint by its name: the writer, the reader, those of single nodes, then pooled ones."""
+        nodes = tuple((instance.node, instance) for instance in self.instances)
+        return ("writer", self.writer), ("reader", self.reader), *nodes, *self.pooled.items()
+
+    @property
+    def pooled(self) -> dict[str, PooledSettings]:
+        """The pooled endpoints by their names, if there are any."""
+        both = {"pooled-writer": self.pooled_writer, "pooled-reader": self.pooled_reader}
+        return {name: each for name, each in both.items() if each is not None}
 
 
 def read_settings(path: Path) -> Settings:
@@ -227,7 +254,7 @@ def complaints(settings: Settings) -> Iterator[str]:
     """Yield what does not fit together."""
     nodes = [instance.node for instance in settings.instances]
     for number, node in enumerate(nodes, 1):
-        if node in ("writer", "reader"):
+        if node in ("writer", "reader", "pooled-writer", "pooled-reader"):
             yield f'[[instances]] {number}, node: "{node}" is the name of an endpoint'
         if node in nodes[: number - 1]:
             yield f'[[instances]] {number}, node: "{node}" has a door already'
@@ -238,6 +265,7 @@ def complaints(settings: Settings) -> Iterator[str]:
     except (RuleError, UserMapError) as error:
         yield str(error)
         return
+    yield from _cannot_pool(settings, rules)
     yield from _clashes(settings)
     yield from _missing_files(settings)
     yield from _cannot_vouch(settings, rules, maps)
@@ -256,6 +284,18 @@ def _clashes(settings: Settings) -> Iterator[str]:
         for other, there, same in places[:number]:
             if port == same != 0 and _overlap(host, there):
                 yield f"{other} and {name}: both are to be at port {port} of {there or 'every address'}"
+
+
+def _cannot_pool(settings: Settings, rules: Mapping[str, Sequence[Rule]]) -> Iterator[str]:
+    """Yield what needs a server of its own for each client."""
+    for name, endpoint in settings.pooled.items():
+        if endpoint.client_address != "none":
+            yield f"endpoint {name}, client_address: its servers are shared by clients of many addresses"
+        if endpoint.pool_min > endpoint.pool_size:
+            yield f"endpoint {name}, pool_min: it is more than pool_size"
+        for rule in rules[name]:
+            if rule.method is Method.RELAY:
+                yield f'rules of endpoint {name}, "{rule.line}": who is authenticated by a server cannot be given another one'
 
 
 def _overlap(one: str, other: str) -> bool:
@@ -299,6 +339,14 @@ def warm_of_process(warm: WarmSettings, processes: int) -> WarmSettings:
         idle_max=part(warm.idle_max),
         idle_max_per_login=part(warm.idle_max_per_login),
     )
+
+
+def pooled_of_process(settings: Settings, processes: int) -> dict[str, PooledSettings]:
+    """Return what each of *processes* has of the pooled endpoints: its part of the servers."""
+    return {
+        name: msgspec.structs.replace(each, pool_size=-(-each.pool_size // processes), pool_min=-(-each.pool_min // processes))
+        for name, each in settings.pooled.items()
+    }
 
 
 def rules_of(settings: Settings) -> dict[str, tuple[Rule, ...]]:
@@ -382,6 +430,8 @@ def in_force(begun: Settings, new: Settings) -> Settings:
         logs=new.logs,
         writer=_taken_up(begun.writer, new.writer),
         reader=msgspec.structs.replace(_taken_up(begun.reader, new.reader), fallback_to_writer=new.reader.fallback_to_writer),
+        pooled_writer=_pool_taken_up(begun.pooled_writer, new.pooled_writer),
+        pooled_reader=_pool_taken_up(begun.pooled_reader, new.pooled_reader),
         instances=tuple(_taken_up(each, doors.get(each.node, each)) for each in begun.instances),
     )
 
@@ -390,6 +440,12 @@ def needs_restart(begun: Settings, new: Settings) -> tuple[str, ...]:
     """Return the tables of *new* in which something waits for a restart of a process that has *begun* with other settings."""
     held = in_force(begun, new)
     return tuple(f"[{name}]" for name in Settings.__struct_fields__ if getattr(held, name) != getattr(new, name))
+
+
+def _pool_taken_up(begun: PooledSettings | None, new: PooledSettings | None) -> PooledSettings | None:
+    if begun is None or new is None:
+        return begun
+    return msgspec.structs.replace(new, host=begun.host, port=begun.port)
 
 
 def _taken_up(begun: E, new: E) -> E:

@@ -1,7 +1,5 @@
 """The relay engine in C (native/). A handle is never used again; *watch* is NOT_WATCHED or flags of Relaxed."""
 
-from ssl import SSLContext
-
 NOT_WATCHED: int
 PAIR_BYTES: int
 """What a pair that holds nothing back takes of memory."""
@@ -9,32 +7,13 @@ PAIR_BYTES: int
 _Facts = tuple[int, int, int, int, bool, bool, bool, bool, bool, bool]
 """As Facts has them; what the session is doing is a number: idle, in a transaction, busy."""
 
-def use_openssl(library: str | None, /) -> str | None:
-    """Speak TLS by the library that the extension module in the file *library* is linked with; None: by the program's own.
-
-    Return what is missing, if anything is.
-    """
-
 class Core:
     """The engine, and its thread."""
 
     def fileno(self) -> int:
         """Return the descriptor that can be read when something is to be told."""
-    def add(
-        self,
-        client: int,
-        client_tls: tuple[object, SSLContext] | None,
-        server: int,
-        server_tls: tuple[object, SSLContext] | None,
-        watch: int,
-        server_rest: bytes,
-        client_rest: bytes,
-        /,
-    ) -> int:
-        """Return a handle; the descriptors are the engine's then, and so are the connections of _ssl, each with its context.
-
-        Raises OSError, and they are the caller's still.
-        """
+    def add(self, client: int, server: int, watch: int, server_rest: bytes, client_rest: bytes, /) -> int:
+        """Return a handle; the descriptors are the engine's then. Raises OSError, and they are the caller's still."""
     def pause(self, handle: int, /) -> None: ...
     def resume(self, handle: int, /) -> None: ...
     def close_server(self, handle: int, /) -> None: ...
@@ -67,3 +46,54 @@ class SafePoint:
     def state(self) -> tuple[int, int, int, bool, bool, bool, bool, bool, bool]:
         """Return boundary, missing, what the session is doing, and whether it is awaited, streams, may have committed, was
         terminated by its client, was said goodbye to by its server, is in doubt."""
+
+def is_suspicious(statement: bytes, /) -> bool:
+    """Return whether a statement has words that somebody who knows the grammar has to look at."""
+
+class Pooler:
+    """Transaction pooling, and its thread: see native/pooler.h. A handle is never used again."""
+
+    def fileno(self) -> int:
+        """Return the descriptor that can be read when something is to be told."""
+    def add_pool(
+        self, size_max: int, idle_min: int, statements_max: int, wait_max_ms: int, idle_max_ms: int, age_max_ms: int, /
+    ) -> int: ...
+    def set_pool(
+        self,
+        pool: int,
+        size_max: int,
+        idle_min: int,
+        statements_max: int,
+        wait_max_ms: int,
+        idle_max_ms: int,
+        age_max_ms: int,
+        /,
+    ) -> int: ...
+    def close_pool(self, pool: int, /) -> None: ...
+    def dial_failed(self, pool: int, /) -> None: ...
+    def pool_facts(self, pool: int, /) -> tuple[int, int, int, int, int, int, int, int, int]: ...
+    def add_client(self, pool: int, descriptor: int, watch: int, rest: bytes, /) -> int:
+        """Raises OSError, and the descriptor is the caller's still."""
+    def add_server(self, pool: int, descriptor: int, is_paused: bool, /) -> int:
+        """Raises OSError, and the descriptor is the caller's still."""
+    def kill(self, server: int, /) -> None: ...
+    def retire(self, server: int, /) -> None: ...
+    def pause_server(self, server: int, /) -> None: ...
+    def resume_server(self, server: int, /) -> None: ...
+    def client_of(self, server: int, /) -> tuple[int, int] | None:
+        """Return the client that has the server, and the number of why it is pinned."""
+    def pause(self, client: int, /) -> None: ...
+    def resume(self, client: int, /) -> None: ...
+    def close_server(self, client: int, /) -> None: ...
+    def halt(self, client: int, /) -> _Facts: ...
+    def facts(self, client: int, /) -> _Facts: ...
+    def standing(self, client: int, /) -> tuple[int, int, int, int]:
+        """Return server or 0, the pin's number or 0, the wait in ms or -1, and how often it was given a server."""
+    def drop(self, client: int, farewell: bytes, /) -> None: ...
+    def cancel_begins(self, client: int, /) -> int: ...
+    def cancel_ended(self, client: int, server: int, is_over: bool, /) -> None: ...
+    def relaxes(self, client: int, relaxed: int, /) -> int: ...
+    def take_text(self, client: int, /) -> bytes | None: ...
+    def judged(self, client: int, statement: bytes, verdict: int, /) -> None: ...
+    def next(self) -> tuple[int, int, int, bytes | None] | None:
+        """Return what is to be told: a handle, what it is, a number, and a statement if it is one."""

@@ -47,7 +47,42 @@ class Happening(StrEnum):
     """A client that is watched spoke of a client_min_messages that hides warnings, for the first time."""
 
 
-class Engine(Protocol):
+class SessionEngine(Protocol):
+    """What the owner of a session asks of whatever moves its bytes."""
+
+    def pause(self, token: int) -> None:
+        """Stop taking from the client at the next safe point, at once if this is one, and tell PAUSED then.
+
+        Until then STREAMING is told whenever it is found that there will be none.
+        """
+        ...
+
+    def resume(self, token: int) -> None:
+        """Go on; take back a pause that was not reached."""
+        ...
+
+    def close_server(self, token: int) -> None:
+        """Close the server's end of a pair that is paused. The client's waits for `drop`."""
+        ...
+
+    def halt(self, token: int) -> Facts:
+        """Move nothing more of a pair, and return what is known of the session from then on: a farewell may rest on it."""
+        ...
+
+    def drop(self, token: int, farewell: bytes = b"") -> None:
+        """End the pair: give the client *farewell* if it can be put between two messages, and close both ends.
+
+        It cannot be only when the client has the beginning of a message that is too long to be held back.  What either side
+        was given before still reaches it.  A pair that is over is no error.
+        """
+        ...
+
+    def facts(self, token: int) -> Facts:
+        """Return what is known of the session at this moment, also between its end and `drop`."""
+        ...
+
+
+class Engine(SessionEngine, Protocol):
     """Moves bytes."""
 
     @property
@@ -74,43 +109,12 @@ class Engine(Protocol):
         """
         ...
 
-    def pause(self, token: int) -> None:
-        """Stop taking from the client at the next safe point, at once if this is one, and tell PAUSED then.
-
-        Until then STREAMING is told whenever it is found that there will be none.
-        """
-        ...
-
-    def resume(self, token: int) -> None:
-        """Go on; take back a pause that was not reached."""
-        ...
-
     def cancel_begins(self, token: int) -> None:
         """A cancel request for this session is about to be sent to its server. A session that is over is no error."""
         ...
 
     def cancel_ended(self, token: int) -> None:
         """The request was delivered, or given up."""
-        ...
-
-    def close_server(self, token: int) -> None:
-        """Close the server's end of a pair that is paused. The client's waits for `drop`."""
-        ...
-
-    def halt(self, token: int) -> Facts:
-        """Move nothing more of a pair, and return what is known of the session from then on: a farewell may rest on it."""
-        ...
-
-    def drop(self, token: int, farewell: bytes = b"") -> None:
-        """End the pair: give the client *farewell* if it can be put between two messages, and close both ends.
-
-        It cannot be only when the client has the beginning of a message that is too long to be held back.  What either side
-        was given before still reaches it.  A pair that is over is no error.
-        """
-        ...
-
-    def facts(self, token: int) -> Facts:
-        """Return what is known of the session at this moment, also between its end and `drop`."""
         ...
 
 

@@ -1,21 +1,16 @@
 """The relay engine in C: one thread of its own that is given descriptors (native/, docs/decisions/0041).
 
-What the thread finds out stands in a list until the event loop asks for it; a descriptor says that there is something.  One
-thing stays with Python: what a statement relaxes is found by the expressions of relaxed.py, and the thread hands over those few
-statements that speak of such a setting.
-
-A connection that speaks TLS takes OpenSSL's part of it along (native/tls.h).  What cannot be given away is served by the
-asyncio engine, on the event loop of the same process: a link that has something unsent, or TLS where Python's ssl module
-shares no library with anybody.
+What the thread finds out stands in a list until the event loop asks for it; a descriptor says that there is something.  Two
+things stay with Python.  What a statement relaxes is found by the expressions of relaxed.py: the thread hands over those few
+statements that speak of such a setting.  And what cannot be given away, a connection that speaks TLS, is served by the asyncio
+engine, on the event loop of the same process.
 """
 
 from __future__ import annotations
 
-import _ssl
 import asyncio
 import os
 import socket
-import ssl
 from collections.abc import Callable
 
 from endpointd.relay import _native
@@ -45,13 +40,12 @@ _DOINGS = (Doing.IDLE, Doing.IN_TRANSACTION, Doing.BUSY)
 
 
 class NativeEngine:
-    """Moves bytes in a thread, and what cannot be given away on the event loop."""
+    """Moves bytes in a thread, and those of encrypted connections on the event loop."""
 
     name = "native"
 
     def __init__(self) -> None:
         self._core = _native.Core()
-        self._can_tls = _native.use_openssl(getattr(_ssl, "__file__", None)) is None
         self._others = AsyncioEngine()
         self._pairs: dict[int, _Pair] = {}
         """By token, from `add` to `drop`."""
@@ -83,23 +77,18 @@ class NativeEngine:
 
     def _take(self, client: Link, server: Link, watch: Relaxed | None, server_rest: bytes, client_rest: bytes) -> int | None:
         """Return the handle of a new pair that has descriptors of its own; None if that cannot be."""
-        if not self._can_take(client) or not self._can_take(server):
+        if not client.can_be_let_go or not server.can_be_let_go:
             return None
         descriptors: list[int] = []
         try:
             descriptors += [os.dup(client.descriptor)]
             descriptors += [os.dup(server.descriptor)]
             watched = _native.NOT_WATCHED if watch is None else watch.value
-            return self._core.add(
-                descriptors[0], _secret(client), descriptors[1], _secret(server), watched, server_rest, client_rest
-            )
-        except OSError:  # there are no descriptors left, or no memory; or this Python keeps its connections elsewhere
+            return self._core.add(descriptors[0], descriptors[1], watched, server_rest, client_rest)
+        except OSError:  # there are no descriptors left, or no memory
             for each in descriptors:
                 os.close(each)
             return None
-
-    def _can_take(self, link: Link) -> bool:
-        return link.can_be_let_go and (link.channel is None or self._can_tls)
 
     def pause(self, token: int) -> None:
         """See the seam."""
@@ -217,14 +206,6 @@ class _Pair:
         self.handle = handle
         self.tell = tell
         self.gone = gone
-
-
-def _secret(link: Link) -> tuple[object, ssl.SSLContext] | None:
-    """Return the connection of *link* as the _ssl module has it, if it speaks TLS."""
-    if link.channel is None:
-        return None
-    connection = link.channel.connection
-    return connection._sslobj, connection.context  # type: ignore[attr-defined]
 
 
 def _facts(

@@ -27,9 +27,27 @@ class Door:
     """Whoever is the writer."""
     READER: ClassVar[Door]
     """Every replica that may be read from; the writer if there is none, where that is wanted."""
+    POOLED_WRITER: ClassVar[Door]
+    POOLED_READER: ClassVar[Door]
+    """Where clients take turns at the servers of the other two."""
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether its clients take turns at servers."""
+        return self in (Door.POOLED_WRITER, Door.POOLED_READER)
+
+    @property
+    def unpooled(self) -> Door:
+        """The endpoint whose servers a pooled one has; any other's are its own."""
+        return {Door.POOLED_WRITER: Door.WRITER, Door.POOLED_READER: Door.READER}.get(self, self)
+
+    @property
+    def pooled(self) -> Door:
+        """The pooled endpoint that has its servers, if it may have one."""
+        return {Door.WRITER: Door.POOLED_WRITER, Door.READER: Door.POOLED_READER}.get(self, self)
 
     @classmethod
     def of(cls, node: str) -> Door:
@@ -39,6 +57,8 @@ class Door:
 
 Door.WRITER = Door("writer")
 Door.READER = Door("reader")
+Door.POOLED_WRITER = Door("pooled-writer")
+Door.POOLED_READER = Door("pooled-reader")
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,8 @@ async def cancel_here(shared: Shared, key: BackendKey) -> bool:
     """Carry out a request for one of our own sessions; return whether one has *key*."""
     if is_long(key) and shared.mint.origin_of(key) != shared.mint.origin:
         return False  # found out in a time that tells nothing of the keys there are
+    if shared.pools is not None and await shared.pools.cancel(key):
+        return True
     keys, engine = shared.keys, shared.engine
     found, sessions = keys.find(key), keys.sessions(key)
     if not found:

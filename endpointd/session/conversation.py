@@ -179,16 +179,21 @@ class Conversation:
         return self._vouched is not None
 
     @property
+    def proof(self) -> Proven | None:
+        """What the client has proven to us, if it has, until the login is over."""
+        return self._proven
+
+    @property
     def wish(self) -> Wish | None:
         """What a login of the client's at any server is, if another session may be one like it; None: it is its own alone."""
         startup = self.startup
         if startup is None or not (self._proven is not None or self._vouched is not None) or not may_be_shared(startup):
             return None
         proof = fingerprint(self._proven.verifier) if self._proven is not None else b""
-        return Wish(self._servers_packet, proof, startup.user, startup.database)
+        return Wish(self.servers_packet, proof, startup.user, startup.database)
 
     @property
-    def _servers_packet(self) -> bytes:
+    def servers_packet(self) -> bytes:
         """The startup packet, as servers are given it."""
         assert self.startup is not None
         packet = self._opening.packet
@@ -321,7 +326,7 @@ class Conversation:
             self._server_login = ServerLogin(proven.verifier, proven.client_key, connected.nonce, binding=connected.binding)
         elif self._vouched is not None:
             self._server_login = VouchedLogin()
-        return [ToServer(self._servers_packet)]
+        return [ToServer(self.servers_packet)]
 
     def _logged_in_already(self, reported: bytes, cancel_key: BackendKey) -> list[Command]:
         """The server has nothing more to say than what it *reported*: another client has had the session before."""

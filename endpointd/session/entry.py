@@ -32,7 +32,7 @@ class Entry:
             return self._unwelcome
         if not self._guest.admit():
             return refusal.too_many_connections(self._door.name)
-        if self._door == Door.WRITER and topology is not None and topology.promises_commits:
+        if self._door.unpooled == Door.WRITER and topology is not None and topology.promises_commits:
             return refused_at_startup(message)
         return None
 

@@ -20,6 +20,7 @@ from endpointd.routing.table import Door
 from endpointd.rules import is_inside, read_networks
 from endpointd.session.disconnections import Disconnections
 from endpointd.session.introduction import Introduction
+from endpointd.session.pooledsession import PooledSession
 from endpointd.session.registry import SessionRegistry
 from endpointd.session.session import Session
 from endpointd.session.shared import Shared
@@ -128,7 +129,8 @@ class Listener:
     def _begin(self, link: Link, guest: Guest) -> Session:
         metrics.CONNECTIONS.labels(self.door).inc()
         unwelcome = refusal.too_many_connections(self.door.name) if self._shared.places.is_full else None
-        session = Session(self._registry.next_number(), self.door, link, self._shared, unwelcome=unwelcome, guest=guest)
+        kind = PooledSession if self.door.is_pooled else Session
+        session = kind(self._registry.next_number(), self.door, link, self._shared, unwelcome=unwelcome, guest=guest)
         self._registry.enter(session)
         self._group.create_task(self._serve(session), name=f"session {session.number}")
         guest.is_shown_out_by(

@@ -71,7 +71,8 @@ BEHIND_S = 2.0
 class Established:
     """A login that succeeded: what the relay begins with."""
 
-    server: Link
+    server: Link | None
+    """None at a pooled endpoint, whose sessions have servers in turns."""
     backend: Backend
     cancellable: Cancellable | None
     key_told: BackendKey | None

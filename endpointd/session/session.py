@@ -10,11 +10,12 @@ from daemonkit.logs import get_logger
 from daemonkit.reception import Guest
 from endpointd import metrics, refusal
 from endpointd.refusal import Refusal, shown
-from endpointd.relay.engine import Happening
+from endpointd.relay.engine import Happening, SessionEngine
 from endpointd.relay.facts import Doing, Facts
 from endpointd.relay.relaxed import CLIENT_MIN_MESSAGES, SYNCHRONOUS_COMMIT, Relaxed
 from endpointd.routing.eviction import Eviction, When
 from endpointd.routing.table import Backend, Door
+from endpointd.session.cancelkeys import Cancellable
 from endpointd.session.cancelling import cancel_at_server
 from endpointd.session.disconnections import Disconnection
 from endpointd.session.farewell import farewell, last_words
@@ -47,13 +48,14 @@ class Session:
         """*unwelcome*: a session that will be refused as soon as it has said what it wants."""
         self.number = number
         self.door = door
-        self._login: Login | None = Login(number, door, client, shared, self, unwelcome=unwelcome, guest=guest)
+        self._login: Login | None = self._new_login(client, shared, unwelcome, guest)
         """Until there is a relay: a session that lives for days does not keep what it took to begin."""
         self._startup: StartupMessage | None = None
         self._encrypted: Encryption | None = None
         self._backend: Backend | None = None
         self._client = client
         self._shared = shared
+        self._engine: SessionEngine = shared.engine
         self._loop = asyncio.get_running_loop()
         self._peer = client.peer
         self.opened_at = self._loop.time()
@@ -78,6 +80,9 @@ class Session:
         self._is_shown_out = False
         self._leaves_work = False
         """Whether its server is left with something that nobody waits for any more."""
+
+    def _new_login(self, client: Link, shared: Shared, unwelcome: Refusal | None, guest: Guest) -> Login:
+        return Login(self.number, self.door, client, shared, self, unwelcome=unwelcome, guest=guest)
 
     # What others ask
 
@@ -105,7 +110,7 @@ class Session:
     @property
     def facts(self) -> Facts | None:
         """What is known of its relay, once there is one."""
-        return self._shared.engine.facts(self.number) if self._relayed is not None else self._facts
+        return self._engine.facts(self.number) if self._relayed is not None else self._facts
 
     @property
     def backend_pid(self) -> int | None:
@@ -184,19 +189,19 @@ class Session:
     def pause(self) -> None:
         """Let the client wait: see Evictable. A login goes on; whether its session has to wait is asked when it begins."""
         if self._relayed is not None and self._leaves is None:
-            self._shared.engine.pause(self.number)
+            self._engine.pause(self.number)
 
     def resume(self) -> None:
         """Let the client go on: see Evictable."""
         if self._relayed is not None and self._stop is None:
             self._is_at_safe_point = False
-            self._shared.engine.resume(self.number)
+            self._engine.resume(self.number)
 
     def drain(self, why: Refusal) -> None:
         """End at the next safe point; a login ends now, and so does a stream, which has none and is taken up elsewhere."""
         if self._login is not None:
             self._login.stop(why)
-        elif self._relayed is not None and self._shared.engine.facts(self.number).is_streaming:
+        elif self._relayed is not None and self._engine.facts(self.number).is_streaming:
             self._say_farewell(why)
         else:
             self._end_when_safe(why)
@@ -218,7 +223,7 @@ class Session:
         """End now, and have the server stop what it is busy with. Return False for a session that is over."""
         if self._over.done() or self.state == "closed":
             return False
-        self._leaves_work = self._relayed is not None and self._shared.engine.facts(self.number).doing is Doing.BUSY
+        self._leaves_work = self._relayed is not None and self._engine.facts(self.number).doing is Doing.BUSY
         self.end(why)
         return True
 
@@ -233,8 +238,9 @@ class Session:
             if established is not None:
                 self._relay(established)
                 await self._over
-                if self._leaves_work and established.cancellable is not None:
-                    await cancel_at_server(self._shared, established.cancellable)
+                left_at = self._cancellable(established)
+                if self._leaves_work and left_at is not None:
+                    await cancel_at_server(self._shared, left_at)
         except Exception:
             # The one broad except, around one unit of work: a fault of ours ends one session and is seen.
             metrics.BUGS.inc()
@@ -243,6 +249,10 @@ class Session:
             self._end = (self._why.message, self._why.kind)
         finally:
             self._close(established)
+
+    def _cancellable(self, established: Established) -> Cancellable | None:
+        """Return where its server works on, when it has ended."""
+        return established.cancellable
 
     def _relay(self, established: Established) -> None:
         board, engine = self._shared.board, self._shared.engine
@@ -254,14 +264,8 @@ class Session:
             return
         if established.cancellable is not None and established.key_told is not None:
             self._shared.keys.add(established.key_told, self.number, established.cancellable)
-        metrics.SESSIONS_OPENED.labels(self.door, established.backend.node).inc()
-        metrics.LOGIN_SECONDS.labels(self.door).observe(self._loop.time() - self.opened_at)
-        assert self._login is not None
-        self._startup, self._encrypted, self._backend = self._login.startup, self._login.encrypted, established.backend
-        self._relayed, self._had_relay, self._login = established, True, None
-        self._relaying_since = self._loop.time()
-        if established.watch is not None:
-            self._note_relaxed(established.watch)
+        self._begins(established)
+        assert established.server is not None
         engine.add(
             self.number,
             self._client,
@@ -280,13 +284,24 @@ class Session:
         elif board.must_wait(self.number):
             engine.pause(self.number)
 
+    def _begins(self, established: Established) -> None:
+        """The login is over."""
+        metrics.SESSIONS_OPENED.labels(self.door, established.backend.node).inc()
+        metrics.LOGIN_SECONDS.labels(self.door).observe(self._loop.time() - self.opened_at)
+        assert self._login is not None
+        self._startup, self._encrypted, self._backend = self._login.startup, self._login.encrypted, established.backend
+        self._relayed, self._had_relay, self._login = established, True, None
+        self._relaying_since = self._loop.time()
+        if established.watch is not None:
+            self._note_relaxed(established.watch)
+
     def _told(self, happening: Happening) -> None:
         match happening:
             case Happening.PAUSED:
                 self._is_at_safe_point = True
                 if self._stop is not None:
                     # The server is given back before the client is told: a handover waits for nothing else.
-                    self._shared.engine.close_server(self.number)
+                    self._engine.close_server(self.number)
                     self._shared.board.release(self.number)
                     self._loop.call_later(BEFORE_FAREWELL_S, self._say_farewell, self._stop)
             case Happening.STREAMING:
@@ -297,7 +312,7 @@ class Session:
             case Happening.CLIENT_NOT_UNDERSTOOD:
                 self._end_relay(refusal.not_understood(ProtocolError("invalid message length")))
             case Happening.SERVER_ENDED:
-                facts = self._shared.engine.facts(self.number)
+                facts = self._engine.facts(self.number)
                 if facts.client_terminated or facts.server_said_goodbye:
                     self._end = ("the server ended the session", "server_ended")
                     self._end_relay(None)
@@ -338,12 +353,12 @@ class Session:
         if self._is_at_safe_point:
             self._say_farewell(why)
         else:
-            self._shared.engine.pause(self.number)
+            self._engine.pause(self.number)
 
     def _say_farewell(self, because: Refusal | None) -> None:
         if self._relayed is None:
             return
-        facts = self._shared.engine.halt(self.number)
+        facts = self._engine.halt(self.number)
         self._end_relay(farewell(facts, is_writer=self._relayed.backend.is_writer, because=because))
 
     def _end_relay(self, why: Refusal | None, happening: Happening | None = None) -> None:
@@ -360,9 +375,9 @@ class Session:
 
     def _drop(self, *, keeps_server: bool = False) -> None:
         relayed, shared = self._relayed, self._shared
-        self._relayed, self._facts = None, shared.engine.halt(self.number)
+        self._relayed, self._facts = None, self._engine.halt(self.number)
         server = self._server_for_others(relayed) if relayed is not None and keeps_server else None
-        shared.engine.drop(self.number, last_words(self._why, self._facts) if self._why is not None else b"")
+        self._engine.drop(self.number, last_words(self._why, self._facts) if self._why is not None else b"")
         if server is not None and relayed is not None and relayed.session is not None:
             shared.warm.offer(server, relayed.session)
 
@@ -390,7 +405,7 @@ class Session:
 
     def _close_ends(self, established: Established | None) -> None:
         """Close what no engine was given."""
-        if established is not None:
+        if established is not None and established.server is not None:
             established.server.close()
         if self._why is not None:
             self._client.write(self._why.encode())

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from endpointd.auth.gate import Gate
+from endpointd.pooling.pools import Pools
 from endpointd.relay.engine import Engine, KeepingEngine
 from endpointd.routing.switchboard import Switchboard
 from endpointd.servers.connector import Connector
@@ -46,6 +47,8 @@ class Shared:
     warm: WarmServers
     keeper: KeepingEngine | None = None
     """The engine, if it can give servers' ends back."""
+    pools: Pools | None = None
+    """Of the pooled endpoints, if there are any."""
     keys: CancelKeys = field(default_factory=CancelKeys)
     mint: KeyMint = field(default_factory=mint_of_nobody)
     cancel_elsewhere: Callable[[BackendKey, bytes], Awaitable[bool]] = nobody_else

@@ -26,6 +26,10 @@ class State(StrEnum):
     SETTLING = "settling"
     """The server is content with the client and tells of itself."""
     RELAYING = "relaying"
+    POOLED = "pooled"
+    """The login is over, and it has no server, as it needs none now."""
+    WAITING = "waiting"
+    """It needs a server, and its pool has none for it yet."""
     CANCELLING = "cancelling"
     CLOSED = "closed"
 

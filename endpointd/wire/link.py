@@ -318,13 +318,7 @@ class Link(asyncio.BufferedProtocol):
     def can_be_let_go(self) -> bool:
         """Whether nothing of it is anywhere but in its socket: somebody who has that could go on."""
         transport = self._transport
-        is_open = transport is not None and self._may_say and not self.unsent and self.descriptor >= 0
-        return is_open and (self._tls is None or self._tls.can_be_let_go)
-
-    @property
-    def channel(self) -> Channel | None:
-        """How it speaks TLS, if it does."""
-        return self._tls
+        return transport is not None and self._may_say and self._tls is None and not self.unsent and self.descriptor >= 0
 
     def let_go(self) -> Callable[[], None]:
         """Have nothing to do with the socket any more, of which somebody else has a descriptor; it is not closed by that.
@@ -333,7 +327,7 @@ class Link(asyncio.BufferedProtocol):
         """
         transport, on_closed = self._transport, self._on_closed
         assert transport is not None
-        self._receiver, self._transport, self._on_closed, self._tls = DISCARD, None, None, None
+        self._receiver, self._transport, self._on_closed = DISCARD, None, None
         transport.abort()
         return on_closed if on_closed is not None else _nothing
 

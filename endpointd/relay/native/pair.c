@@ -174,14 +174,6 @@ static void from_server(Pair *pair, const uint8_t *data, size_t len)
 
 /* Reading */
 
-static void deliver(Pair *pair, const End *from, const uint8_t *data, size_t len)
-{
-    if (from == &pair->client)
-        from_client(pair, data, len);
-    else
-        from_server(pair, data, len);
-}
-
 static bool wants(const Pair *pair, const End *from)
 {
     if (end_is_closed(from) || from->has_ended || from->is_closing)
@@ -219,23 +211,6 @@ static void failed(Pair *pair, End *from)
         stop(pair, from == &pair->client ? NEWS_CLIENT_ENDED : NEWS_SERVER_ENDED);
 }
 
-/* Take what came from the network. */
-static void take_in(Pair *pair, End *from, const uint8_t *data, size_t len)
-{
-    if (from->tls == NULL) {
-        deliver(pair, from, data, len);
-        return;
-    }
-    Buffer *plain = &pair->engine->plain;
-    TlsState state = end_open(from, data, len, plain);
-    if (plain->len > 0)
-        deliver(pair, from, plain->bytes, plain->len);
-    if (state == TLS_ENDED)
-        ended(pair, from);
-    else if (state == TLS_BROKEN)
-        failed(pair, from);
-}
-
 static void read_some(Pair *pair, End *from)
 {
     Engine *engine = pair->engine;
@@ -247,10 +222,12 @@ static void read_some(Pair *pair, End *from)
         if (len > 0) {
             /* Less than there was room for was all there was, unless the end stands behind it. */
             from->can_read = len == sizeof engine->buffer || from->hangs_up || from->is_broken;
-            if (!from->is_finishing)
-                take_in(pair, from, engine->buffer, (size_t)len);
-        } else if (len == 0 && from->tls != NULL && !from->is_finishing) {
-            failed(pair, from); /* without TLS's own goodbye: anybody on the way could have made that end */
+            if (from->is_finishing)
+                continue;
+            if (from == &pair->client)
+                from_client(pair, engine->buffer, (size_t)len);
+            else
+                from_server(pair, engine->buffer, (size_t)len);
         } else if (len == 0) {
             ended(pair, from);
         } else if (errno != EAGAIN && errno != EWOULDBLOCK) {
@@ -284,8 +261,6 @@ void pair_serve(Pair *pair)
     end_flush(&pair->server);
     read_some(pair, &pair->client);
     read_some(pair, &pair->server);
-    if (pair->client.has_ended && pair->client.is_gone && !pair->client.is_broken && !pair->client.is_finishing)
-        failed(pair, &pair->client); /* it had said that it says no more: that is not read any longer */
     if ((pair->client.can_read && wants(pair, &pair->client)) || (pair->server.can_read && wants(pair, &pair->server)))
         engine_ready(pair->engine, pair);
     pair_settle(pair);
@@ -380,8 +355,7 @@ int pair_take_server(Pair *pair)
     bool is_open = !end_is_closed(server) && !server->has_ended && !server->is_broken && !server->is_closing &&
                    !server->says_no_more && !server->hangs_up;
     bool is_clean = safepoint_doing(&pair->point) == DOING_IDLE && pair->tail_len == 0 && server->out_len == 0;
-    if (server->tls != NULL || !pair->keeps_server || !pair->is_stopped || pair->is_dropped || pair->goodbye_is_known ||
-        !is_open || !is_clean)
+    if (!pair->keeps_server || !pair->is_stopped || pair->is_dropped || pair->goodbye_is_known || !is_open || !is_clean)
         return -1;
     return end_give_away(server);
 }

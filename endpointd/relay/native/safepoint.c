@@ -22,6 +22,9 @@ enum {
     COMMAND_COMPLETE = 'C',
     COPY_IN_RESPONSE = 'G',
     COPY_BOTH_RESPONSE = 'W',
+    PARSE_COMPLETE = '1',
+    BIND_COMPLETE = '2',
+    CLOSE_COMPLETE = '3',
 };
 
 #define SYNC_WAIT_ROUTINE "SyncRepWaitForLSN"
@@ -88,6 +91,11 @@ void safepoint_init(SafePoint *point, int watch)
     point->relaxed = watch != NOT_WATCHED ? (uint8_t)watch : 0;
     point->may_end_block = true;
     point->status = 'I';
+}
+
+void safepoint_tell_extended(SafePoint *point)
+{
+    scanner_ask_for_told(&point->server, "123");
 }
 
 void safepoint_free(SafePoint *point)
@@ -308,6 +316,10 @@ ScanResult safepoint_server_sent(SafePoint *point, const uint8_t *chunk, size_t 
         case COMMAND_COMPLETE:
             point->server_said_goodbye = point->is_streaming;
             break;
+        case PARSE_COMPLETE:
+        case BIND_COMPLETE:
+        case CLOSE_COMPLETE:
+            break; /* for pools */
         default:
             point->copying_in = true;
             if (frame->kind == COPY_BOTH_RESPONSE) {

@@ -1,0 +1,269 @@
+"""The native pooler as the event loop has it: an engine for the sessions of pooled endpoints, which have servers in turns.
+
+To its owner a session here looks as at any engine (relay/engine.py), but that it may have no server; a server's death is its
+business only while it has one.  Pools and servers are told of by their handles.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from endpointd.pooling import statestatements
+from endpointd.pooling.bridge import descriptor_of
+from endpointd.pooling.pins import FORGETS_STATEMENTS, Pin
+from endpointd.relay.engine import Happening
+from endpointd.relay.facts import Doing, Facts
+from endpointd.relay.relaxed import Relaxed, relaxed_by
+from endpointd.wire.link import Link
+
+NEWS_PER_TURN = 1000
+
+_TEXT, _GONE, _QUESTION, _PINNED = 1 << 0, 1 << 8, 1 << 9, 1 << 10
+_WAITED, _LIMIT, _SERVER_GONE, _WANTS_SERVER = 1 << 11, 1 << 12, 1 << 13, 1 << 14
+_HAPPENINGS = {
+    1 << 1: Happening.STREAMING,
+    1 << 2: Happening.PAUSED,
+    1 << 3: Happening.CLIENT_ENDED,
+    1 << 4: Happening.CLIENT_NOT_UNDERSTOOD,
+    1 << 5: Happening.SERVER_ENDED,
+    1 << 6: Happening.COMMIT_UNCONFIRMED,
+    1 << 7: Happening.COMMIT_IN_DOUBT,
+}
+"""As native/pair.h and native/pooler.h have them."""
+_DOINGS = (Doing.IDLE, Doing.IN_TRANSACTION, Doing.BUSY)
+
+
+class PoolHappening(StrEnum):
+    """What only happens to the session of a pooled endpoint. It moves no bytes from then on."""
+
+    WAITED_TOO_LONG = "waited_too_long"
+    """For a server."""
+    LIMIT = "limit"
+    """It wants more than is given to one session: a statement or statements too large, or there is no memory."""
+
+
+class Teller(Protocol):
+    """Who is told of a session."""
+
+    def happened(self, happening: Happening | PoolHappening) -> None:
+        """Something happened."""
+        ...
+
+    def pinned(self, pin: Pin) -> None:
+        """It keeps its server from now on."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a session stands at one moment."""
+
+    server: int
+    """The handle of the server that it has; 0: none."""
+    pin: Pin | None
+    waited_s: float | None
+    """For a server; None if it does not wait."""
+    transactions: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolFacts:
+    """One pool at one moment."""
+
+    clients: int
+    waiting: int
+    servers: int
+    idle: int
+    dialled: int
+    waits: int
+    waited_ms: int
+    parses: int
+    evicted: int
+
+
+class PoolEngine:
+    """Gives servers to sessions. The seam of engines, less what only a pair has."""
+
+    name = "pool"
+
+    def __init__(self) -> None:
+        from endpointd.relay import _native  # an installation may do without, if it has no pooled endpoints
+
+        self.core = _native.Pooler()
+        self._not_watched = _native.NOT_WATCHED
+        self.on_wants_server: Callable[[int, int], None] = lambda _pool, _count: None
+        self.on_server_gone: Callable[[int], None] = lambda _server: None
+        self._handles: dict[int, int] = {}
+        """By token, from `add` to `drop`."""
+        self._tokens: dict[int, int] = {}
+        self._tellers: dict[int, Teller | Callable[[], None]] = {}
+        """By handle: until `drop` who is told, then who waits for the end of the client's connection."""
+        self._gone: dict[int, Callable[[], None]] = {}
+        self._is_listened_to = False
+
+    def listen(self) -> None:
+        """Begin to tell."""
+        if not self._is_listened_to:
+            self._is_listened_to = True
+            asyncio.get_running_loop().add_reader(self.core.fileno(), self._tell_news)
+
+    def close(self) -> None:
+        """Tell nothing any more."""
+        if self._is_listened_to:
+            asyncio.get_running_loop().remove_reader(self.core.fileno())
+
+    def add(self, token: int, pool: int, client: Link, teller: Teller, *, watch: Relaxed | None, client_rest: bytes) -> None:
+        """Serve *client*, whose login is over, from *pool*. Raises OSError."""
+        watched = self._not_watched if watch is None else watch.value
+        descriptor, gone = descriptor_of(client)
+        handle = self.core.add_client(pool, descriptor, watched, client_rest)
+        self._handles[token], self._tokens[handle] = handle, token
+        self._tellers[handle], self._gone[handle] = teller, gone
+
+    def standing(self, token: int) -> Standing:
+        """Return how a session stands."""
+        server, pin, waited_ms, transactions = self.core.standing(self._handles[token])
+        return Standing(server, Pin.of(pin), waited_ms / 1000 if waited_ms >= 0 else None, transactions)
+
+    def is_waiting(self, token: int) -> bool:
+        """Return whether a session waits for a server; one that is over does not."""
+        return token in self._handles and self.standing(token).waited_s is not None
+
+    def token_of(self, client: int) -> int | None:
+        """Return the session that has the handle *client*."""
+        return self._tokens.get(client)
+
+    def pool_facts(self, pool: int) -> PoolFacts:
+        """Return how a pool stands. Raises KeyError."""
+        return PoolFacts(*self.core.pool_facts(pool))
+
+    # The seam of engines
+
+    def pause(self, token: int) -> None:
+        """See Engine."""
+        if token in self._handles:
+            self.core.pause(self._handles[token])
+
+    def resume(self, token: int) -> None:
+        """See Engine."""
+        if token in self._handles:
+            self.core.resume(self._handles[token])
+
+    def close_server(self, token: int) -> None:
+        """See Engine."""
+        if token in self._handles:
+            self.core.close_server(self._handles[token])
+
+    def halt(self, token: int) -> Facts:
+        """See Engine."""
+        return _facts(*self.core.halt(self._handles[token]))
+
+    def facts(self, token: int) -> Facts:
+        """See Engine."""
+        return _facts(*self.core.facts(self._handles[token]))
+
+    def drop(self, token: int, farewell: bytes = b"") -> None:
+        """See Engine. The server, if it has one, goes back to the pool or is closed."""
+        handle = self._handles.pop(token, None)
+        if handle is None:
+            return
+        del self._tokens[handle]
+        self._tellers[handle] = self._gone.pop(handle)
+        self.core.drop(handle, farewell)
+
+    def cancel_begins(self, token: int) -> int:
+        """Return the handle of the server that has what a session can cancel, which nobody else is given until `cancel_ended`.
+
+        0: it has none.
+        """
+        handle = self._handles.get(token)
+        while handle is not None and (text := self.core.take_text(handle)) is not None:
+            self._look_through(handle, text)
+        return self.core.cancel_begins(handle) if handle is not None else 0
+
+    def cancel_ended(self, token: int, server: int, *, is_over: bool) -> None:
+        """The request was delivered and *is_over*, or it may still be felt."""
+        self.core.cancel_ended(self._handles.get(token, 0), server, is_over)
+
+    # News
+
+    def _tell_news(self) -> None:
+        for _ in range(NEWS_PER_TURN):
+            news = self.core.next()
+            if news is None:
+                return
+            handle, what, number, text = news
+            if what == _WANTS_SERVER:
+                self.on_wants_server(handle, number)
+            elif what == _SERVER_GONE:
+                self.on_server_gone(handle)
+            elif what == _GONE:
+                gone = self._tellers.pop(handle)
+                assert callable(gone)
+                gone()
+            elif handle in self._tokens:
+                self._tell(handle, what, number, text)
+
+    def _tell(self, handle: int, what: int, number: int, text: bytes | None) -> None:
+        teller = self._tellers[handle]
+        assert not callable(teller)
+        if what == _QUESTION:
+            verdict = statestatements.judge(text or b"")
+            with contextlib.suppress(KeyError):
+                self.core.judged(handle, text or b"", verdict)
+        elif what == _TEXT:
+            self._look_through(handle, text or b"")
+        elif what == _PINNED:
+            pin = Pin.of(number & ~FORGETS_STATEMENTS)
+            assert pin is not None
+            teller.pinned(pin)
+        elif what == _WAITED:
+            teller.happened(PoolHappening.WAITED_TOO_LONG)
+        elif what == _LIMIT:
+            teller.happened(PoolHappening.LIMIT)
+        else:
+            teller.happened(_HAPPENINGS[what])
+
+    def _look_through(self, handle: int, statement: bytes) -> None:
+        found = relaxed_by(statement)
+        if found is Relaxed.NONE:
+            return
+        new = Relaxed(self.core.relaxes(handle, found.value))
+        teller = self._tellers[handle]
+        assert not callable(teller)
+        if Relaxed.COMMITS in new:
+            teller.happened(Happening.COMMITS_RELAXED)
+        if Relaxed.WARNINGS in new:
+            teller.happened(Happening.WARNINGS_HIDDEN)
+
+
+def _facts(
+    to_server_bytes: int,
+    to_client_bytes: int,
+    held_bytes: int,
+    doing: int,
+    is_awaited: bool,
+    is_streaming: bool,
+    may_have_committed: bool,
+    client_terminated: bool,
+    client_has_ended: bool,
+    server_said_goodbye: bool,
+) -> Facts:
+    return Facts(
+        engine=PoolEngine.name,
+        to_server_bytes=to_server_bytes,
+        to_client_bytes=to_client_bytes,
+        held_bytes=held_bytes,
+        doing=_DOINGS[doing],
+        is_awaited=is_awaited,
+        is_streaming=is_streaming,
+        may_have_committed=may_have_committed,
+        client_terminated=client_terminated,
+        client_has_ended=client_has_ended,
+        server_said_goodbye=server_said_goodbye,
+    )

@@ -1,0 +1,343 @@
+"""All pools of a process: who joins which, who dials for them, and who cancels what. The door of pooling."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from daemonkit.logs import get_logger
+from endpointd import metrics
+from endpointd.pooling.poolengine import PoolEngine, PoolFacts
+from endpointd.pooling.serverlogin import Secret
+from endpointd.pooling.serverpool import PooledServer, PoolKey, ServerPool
+from endpointd.refusal import Refusal
+from endpointd.routing.eviction import Eviction
+from endpointd.routing.switchboard import Switchboard
+from endpointd.routing.table import Door
+from endpointd.servers.connector import Connector
+from endpointd.servers.warmpool import Wish
+from endpointd.settings import PooledSettings
+from endpointd.wire.dial import dial
+from endpointd.wire.keeper import TlsKeeper
+from endpointd.wire.link import Inbox, Link
+from pgtopology.cancels import CARRY_S
+from pgwire.messages import BackendKey
+from pgwire.startup import encode_cancel
+
+TICK_S = 1.0
+FORGOTTEN_AFTER_S = 60.0
+"""A pool without clients and servers is forgotten after this time, and with it the key to its servers."""
+DIALS_MAX = 16
+"""Of a process, at once; each server has a limit of its own for logins."""
+
+
+class Client(Protocol):
+    """A session of a pooled endpoint."""
+
+    @property
+    def pool(self) -> ServerPool | None:
+        """Where it gets servers."""
+        ...
+
+    def evict(self, eviction: Eviction) -> None:
+        """End: see Evictable."""
+        ...
+
+    def end(self, why: Refusal) -> None:
+        """End now."""
+        ...
+
+
+class Pools:
+    """One for the process."""
+
+    def __init__(
+        self,
+        settings: dict[str, PooledSettings],
+        *,
+        board: Switchboard,
+        connector: Connector,
+        tls: TlsKeeper,
+        group: asyncio.TaskGroup,
+        next_number: Callable[[], int],
+    ) -> None:
+        """*settings*: of the pooled endpoints, by their names."""
+        self.settings = settings
+        self.engine = PoolEngine()
+        self.engine.on_wants_server = self._wants_server
+        self.engine.on_server_gone = self._server_gone
+        self._board = board
+        self._connector = connector
+        self._tls = tls
+        self._group = group
+        self._next_number = next_number
+        self._loop = asyncio.get_running_loop()
+        self._pools: dict[PoolKey, ServerPool] = {}
+        self._by_handle: dict[int, ServerPool] = {}
+        self._servers: dict[int, tuple[ServerPool, PooledServer]] = {}
+        self._clients: dict[int, Client] = {}
+        """By number."""
+        self._keys: dict[BackendKey, int] = {}
+        self._wanted: Counter[int] = Counter()
+        """Servers that a pool wants and that its login has no room for yet."""
+        self._dialling: Counter[int] = Counter()
+        self._dials = asyncio.Semaphore(DIALS_MAX)
+        self._cancels = asyncio.Semaphore(64)
+
+    # Coming in
+
+    async def join(self, door: Door, wish: Wish, secret: Secret | None) -> ServerPool | Refusal:
+        """Return the pool for a client whose login is *wish*, when a server has told what the client is to be told."""
+        self.engine.listen()
+        pool = self._pool(PoolKey(door.unpooled, wish), self.settings[door.name], secret)
+        while not pool.is_known:
+            told = pool.known()
+            if not self._dialling[pool.handle]:
+                self._dial(pool)
+            try:
+                why = await told
+            finally:
+                told.cancel()
+            if why is not None:
+                return why
+        return pool
+
+    def _pool(self, key: PoolKey, settings: PooledSettings, secret: Secret | None) -> ServerPool:
+        pool = self._pools.get(key)
+        if pool is not None and not pool.closed:
+            return pool
+        handle = self.engine.core.add_pool(*_limits(settings))
+        pool = self._pools[key] = self._by_handle[handle] = ServerPool(
+            key,
+            handle,
+            secret,
+            engine=self.engine,
+            board=self._board,
+            connector=self._connector,
+            owner=self,
+            next_number=self._next_number,
+        )
+        pool.idle_since = self._loop.time()
+        return pool
+
+    def enter(self, number: int, client: Client, key: BackendKey | None) -> None:
+        """*client* is served from now on, and can be cancelled by *key*."""
+        self._clients[number] = client
+        if key is not None:
+            self._keys[key] = number
+
+    def leave(self, number: int, key: BackendKey | None) -> None:
+        """A client has gone."""
+        self._clients.pop(number, None)
+        if key is not None and self._keys.get(key) == number:
+            del self._keys[key]
+
+    # What others ask
+
+    def server(self, handle: int) -> PooledServer | None:
+        """Return the server that has this handle."""
+        found = self._servers.get(handle)
+        return found[1] if found is not None else None
+
+    def server_of(self, number: int) -> PooledServer | None:
+        """Return the server that a session has at this moment."""
+        try:
+            return self.server(self.engine.standing(number).server)
+        except KeyError:
+            return None
+
+    def facts(self) -> Iterator[tuple[PoolKey, PoolFacts]]:
+        """Yield how each pool stands."""
+        for pool in self._by_handle.values():
+            with contextlib.suppress(KeyError):
+                yield pool.key, self.engine.pool_facts(pool.handle)
+
+    # Servers
+
+    def _room(self, pool: ServerPool) -> int:
+        """Return how many more servers the user may have at the database: all of its pools at one endpoint share the limit."""
+        used = sum(self.engine.pool_facts(each.handle).servers + self._dialling[each.handle] for each in self._siblings(pool))
+        return self._size(pool) - used
+
+    def _size(self, pool: ServerPool) -> int:
+        return self.settings[pool.key.door.pooled.name].pool_size
+
+    def _siblings(self, pool: ServerPool) -> list[ServerPool]:
+        key = pool.key
+        return [
+            each
+            for each in self._by_handle.values()
+            if each.key.door == key.door and each.key.wish.user == key.wish.user and each.key.wish.database == key.wish.database
+        ]
+
+    def _wants_server(self, handle: int, count: int) -> None:
+        pool = self._by_handle.get(handle)
+        if pool is not None:
+            self._wanted[handle] += count
+            self._serve(pool)
+
+    def _serve(self, pool: ServerPool) -> None:
+        """Dial what *pool* wants, as far as there is room; if it has none at all, have another one give a server back."""
+        while self._wanted[pool.handle] > 0 and not pool.closed:
+            if self._room(pool) <= 0:
+                self._make_room(pool)
+                return
+            self._wanted[pool.handle] -= 1
+            self._dial(pool)
+
+    def _make_room(self, pool: ServerPool) -> None:
+        others = [each for each in self._siblings(pool) if each is not pool and each.servers]
+        if not others:
+            return
+        richest = max(others, key=lambda each: len(each.servers))
+        if len(richest.servers) <= len(pool.servers) + 1 and self.engine.pool_facts(richest.handle).idle == 0:
+            return
+        retiring = next((each for each in richest.servers.values() if not each.is_retiring), None)
+        if retiring is not None:
+            retiring.is_retiring = True
+            self.engine.core.retire(retiring.handle)
+
+    def _dial(self, pool: ServerPool) -> None:
+        self._dialling[pool.handle] += 1
+        self._group.create_task(self._dialled(pool), name=f"pool {pool.handle & 0xFFFFFFFF} dials")
+
+    async def _dialled(self, pool: ServerPool) -> None:
+        try:
+            async with self._dials:
+                await pool.dial()
+        except Exception:  # a fault of ours costs one server and is seen
+            metrics.BUGS.inc()
+            get_logger().exception("a pool's server could not be dialled", user=pool.key.wish.user)
+            with contextlib.suppress(KeyError):
+                self.engine.core.dial_failed(pool.handle)
+        finally:
+            self._dialling[pool.handle] -= 1
+
+    def added(self, pool: ServerPool, server: PooledServer) -> None:
+        """See Owner."""
+        self._servers[server.handle] = pool, server
+
+    def _server_gone(self, handle: int) -> None:
+        found = self._servers.pop(handle, None)
+        if found is None:
+            return
+        pool, server = found
+        pool.gone(server)
+        for each in self._siblings(pool):
+            self._serve(each)
+
+    def evict_client(self, client: int, eviction: Eviction) -> None:
+        """See Owner."""
+        number = self.engine.token_of(client)
+        if number is not None and number in self._clients:
+            self._clients[number].evict(eviction)
+
+    def refuse_clients(self, pool: ServerPool, why: Refusal) -> None:
+        """See Owner."""
+        pool.refuse(why)
+        for number, client in tuple(self._clients.items()):
+            if client.pool is pool and self.engine.is_waiting(number):
+                client.end(why)
+        if not pool.servers:
+            self._forget(pool)
+
+    # Cancelling
+
+    async def cancel(self, key: BackendKey) -> bool:
+        """Cancel what the session with *key* has under way, at the server that it has; return whether there is one.
+
+        No other session is given that server before the request has been felt, or can no longer be.
+        """
+        number = self._keys.get(key)
+        if number is None:
+            return False
+        handle = self.engine.cancel_begins(number)
+        server = self.server(handle)
+        is_over = False
+        try:
+            if server is not None and server.key is not None and server.address is not None:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(CARRY_S), self._cancels:
+                        is_over = await self._carry(server)
+        finally:
+            if handle:
+                self.engine.cancel_ended(number, handle, is_over=is_over)
+        return True
+
+    async def _carry(self, server: PooledServer) -> bool:
+        """Give a server a cancel request; return whether it was taken: then the server has closed the connection."""
+        assert server.address is not None
+        assert server.key is not None
+        link = await dial(server.address, asyncio.timeout(self._board.limits.dial_timeout_s), self._tls)
+        if not isinstance(link, Link):
+            return True  # it was not sent
+        closed = asyncio.Event()
+        link.receiver = Inbox(link, closed.set)
+        link.write(encode_cancel(server.key))
+        try:
+            await closed.wait()
+        finally:
+            link.close()
+        return True
+
+    # Its life
+
+    def take_up(self, settings: dict[str, PooledSettings]) -> None:
+        """Go by *settings* from now on."""
+        self.settings = {name: settings.get(name, mine) for name, mine in self.settings.items()}
+        for pool in self._by_handle.values():
+            with contextlib.suppress(KeyError):
+                self.engine.core.set_pool(pool.handle, *_limits(self.settings[pool.key.door.pooled.name]))
+
+    def keep_only(self, is_welcome: Callable[[Wish], bool]) -> None:
+        """Open no more servers by what a role's former secret was, and close those that nobody has."""
+        for pool in tuple(self._by_handle.values()):
+            if not pool.closed and not is_welcome(pool.key.wish):
+                self._forget(pool)
+
+    def _forget(self, pool: ServerPool) -> None:
+        pool.close()
+        if self._pools.get(pool.key) is pool:
+            del self._pools[pool.key]
+
+    async def run(self) -> None:
+        """Forget pools that nobody needs, for ever."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            now = self._loop.time()
+            for pool in tuple(self._by_handle.values()):
+                self._look_after(pool, now)
+
+    def _look_after(self, pool: ServerPool, now: float) -> None:
+        try:
+            facts = self.engine.pool_facts(pool.handle)
+        except KeyError:
+            del self._by_handle[pool.handle]
+            return
+        if facts.clients or facts.servers or self._dialling[pool.handle]:
+            pool.idle_since = now
+            self._serve(pool)
+        elif not pool.closed and now - pool.idle_since > FORGOTTEN_AFTER_S:
+            self._forget(pool)
+
+    def close(self) -> None:
+        """Have no servers any more; the sessions have ended."""
+        for pool in self._by_handle.values():
+            with contextlib.suppress(KeyError):
+                pool.close()
+        self.engine.close()
+
+
+def _limits(settings: PooledSettings) -> tuple[int, int, int, int, int, int]:
+    """Return what the native engine is told."""
+    return (
+        settings.pool_size,
+        settings.pool_min,
+        settings.prepared_statements_max,
+        round(settings.query_wait_timeout_s * 1000),
+        round(settings.server_idle_timeout_s * 1000),
+        round(settings.server_lifetime_s * 1000),
+    )

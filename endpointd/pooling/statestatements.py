@@ -1,0 +1,141 @@
+"""What statements leave behind in a session, by PostgreSQL's own grammar. The one place that imports pglast (extra `sql`).
+
+Asked only about statements with a suspicious word (native/suspect.c), once for each text.  What a function does inside cannot
+be seen.  Pure.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from endpointd.pooling.pins import FORGETS_STATEMENTS, Pin
+
+try:
+    from pglast.parser import parse_sql_json  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType, reportMissingImports]
+except ImportError:
+    parse_sql_json = None
+
+HAS_GRAMMAR = parse_sql_json is not None
+
+_HOLD = 0x20
+"""CURSOR_OPT_HOLD."""
+_OF_TRANSACTION = frozenset({"TRANSACTION", "TRANSACTION SNAPSHOT"})
+_OF_TRANSACTION_BY_NAME = frozenset({"transaction_isolation", "transaction_read_only", "transaction_deferrable"})
+_RESETS = frozenset({"VAR_RESET", "VAR_RESET_ALL", "VAR_SET_DEFAULT"})
+
+
+def judge(statement: bytes) -> int:
+    """Return the number of the reason to pin a session that says *statement*, or 0; and FORGETS_STATEMENTS."""
+    try:
+        stmts = _parse(statement)
+    except Exception:
+        return Pin.NOT_PARSED.number | FORGETS_STATEMENTS
+    verdict = 0
+    for each in stmts:
+        found, forgets = _judge(each)
+        if found is not None and not verdict & ~FORGETS_STATEMENTS:
+            verdict |= found.number
+        if forgets:
+            verdict |= FORGETS_STATEMENTS
+    return verdict
+
+
+def _parse(statement: bytes) -> list[dict[str, Any]]:
+    if parse_sql_json is None:
+        raise ValueError("there is no grammar")
+    parsed = json.loads(parse_sql_json(statement.decode("utf-8", "replace")))  # pyright: ignore[reportUnknownArgumentType]
+    return [each.get("stmt", {}) for each in parsed.get("stmts", ())]
+
+
+def _judge(stmt: dict[str, Any]) -> tuple[Pin | None, bool]:
+    """Return why one statement pins, if it does, and whether it makes the server forget what is prepared."""
+    for kind, node in stmt.items():
+        match kind:
+            case "VariableSetStmt":
+                return _of_setting(node), False
+            case "DiscardStmt":
+                return None, node.get("target") == "DISCARD_ALL"
+            case "DeallocateStmt":
+                is_all = "name" not in node
+                return (None if is_all else Pin.SQL_PREPARE), True
+            case "ListenStmt":
+                return Pin.LISTEN, False
+            case "PrepareStmt":
+                return Pin.SQL_PREPARE, False
+            case "LoadStmt":
+                return Pin.LOAD, False
+            case "DoStmt":
+                return Pin.DO_BLOCK, False
+            case "DeclareCursorStmt" if node.get("options", 0) & _HOLD:
+                return Pin.HELD_CURSOR, False
+            case _:
+                pass
+    return next(_of_parts(stmt), None), False
+
+
+def _of_setting(node: dict[str, Any]) -> Pin | None:
+    name = node.get("name", "")
+    if node.get("is_local") or node.get("kind") in _RESETS or name in _OF_TRANSACTION or name in _OF_TRANSACTION_BY_NAME:
+        return None
+    return Pin.SETTING
+
+
+def _of_parts(node: Any) -> Iterator[Pin]:
+    """Yield why what is somewhere in a statement pins."""
+    if isinstance(node, list):
+        for each in node:  # pyright: ignore[reportUnknownVariableType]
+            yield from _of_parts(each)
+        return
+    if not isinstance(node, dict):
+        return
+    is_dropped_at_end = node.get("oncommit") == "ONCOMMIT_DROP" or node.get("onCommit") == "ONCOMMIT_DROP"
+    for key, value in node.items():  # pyright: ignore[reportUnknownVariableType]
+        if key == "FuncCall":
+            pin = _of_call(value)
+            if pin is not None:
+                yield pin
+        elif key == "ExecuteStmt":
+            yield Pin.SQL_PREPARE
+        elif _is_temporary(key, value):
+            yield Pin.TEMPORARY_OBJECT
+        if is_dropped_at_end and key in ("relation", "rel"):
+            continue
+        yield from _of_parts(value)
+
+
+def _is_temporary(key: Any, value: Any) -> bool:
+    """Return whether a field names something in the schema of a session's own."""
+    match key:
+        case "String":
+            return str(value.get("sval", "")).startswith("pg_temp")
+        case "schemaname":
+            return str(value).startswith("pg_temp")
+        case "relpersistence":
+            return value == "t"
+        case _:
+            return False
+
+
+def _of_call(call: dict[str, Any]) -> Pin | None:
+    name = str(call.get("funcname", [{}])[-1].get("String", {}).get("sval", ""))
+    if name == "set_config":
+        return None if _is_true(call.get("args", [])[2:3]) else Pin.SET_CONFIG
+    if name in ("currval", "lastval"):
+        return Pin.SEQUENCE_VALUE
+    if name == "setseed":
+        return Pin.RANDOM_SEED
+    if name.startswith(("pg_advisory_lock", "pg_try_advisory_lock")):
+        return Pin.ADVISORY_LOCK
+    if name.startswith(("dblink_connect", "pg_replication_origin_session")):
+        return Pin.EXTENSION_STATE
+    return None
+
+
+def _is_true(argument: list[dict[str, Any]]) -> bool:
+    """Return whether there is an argument, and it is literally true."""
+    if not argument:
+        return False
+    constant = argument[0].get("A_Const", {})
+    return bool(constant.get("boolval", {}).get("boolval", False))

@@ -1,0 +1,376 @@
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "loop.h"
+#include "poolmessages.h"
+
+enum {
+    TEXTS_BYTES_MAX = 1 << 18, /* statements that nobody has looked at yet, beyond which the client is not read */
+    READS_PER_TURN = 8,
+    HEAR_OUT_MS = 1000,
+    LINGER_MS = 5000,
+};
+
+static void tell(PoolClient *client, uint32_t news)
+{
+    if (!client->is_dropped || news == NEWS_GONE)
+        pooler_tell(client->pool->pooler, &client->party, news);
+}
+
+void pool_client_stop(PoolClient *client, uint32_t why)
+{
+    if (client->is_stopped)
+        return;
+    client->is_stopped = true;
+    pool_stop_waiting(client);
+    tell(client, why);
+}
+
+/* Whether all that it has said was passed on, but for a message that will never be whole. */
+static bool has_said_all(const PoolClient *client)
+{
+    return client->in_len == 0 || client->needs_more;
+}
+
+void pool_client_look(PoolClient *client)
+{
+    if (client->is_stopped)
+        return;
+    Doing doing = safepoint_doing(&client->point);
+    PoolServer *server = client->server;
+    if (server != NULL && doing == DOING_IDLE && client->pinned == 0 && server->cancels == 0 && client->tail_len == 0 &&
+        !client->is_mid_message) {
+        pool_detach(client);
+        server = NULL;
+    }
+    bool is_leaving = client->point.client_terminated || (client->party.end.has_ended && has_said_all(client));
+    if (is_leaving && (server == NULL || doing != DOING_BUSY) && !client->is_waiting && !client->is_asking) {
+        pool_client_stop(client, NEWS_CLIENT_ENDED);
+    } else if (client->is_pausing && !client->is_paused) {
+        if (client->point.is_streaming) {
+            tell(client, NEWS_STREAMING);
+        } else if (server == NULL || doing == DOING_IDLE) {
+            client->is_paused = true;
+            pool_stop_waiting(client);
+            tell(client, NEWS_PAUSED);
+        }
+    }
+}
+
+/* What it says */
+
+static bool append(PoolClient *client, const uint8_t *data, size_t len)
+{
+    if (client->in_len + len > client->in_cap) {
+        size_t cap = client->in_cap ? client->in_cap * 2 : len;
+        while (cap < client->in_len + len)
+            cap *= 2;
+        uint8_t *grown = realloc(client->in, cap);
+        if (grown == NULL)
+            return false;
+        client->in = grown;
+        client->in_cap = cap;
+    }
+    memcpy(client->in + client->in_len, data, len);
+    client->in_len += len;
+    return true;
+}
+
+static void take_kept(PoolClient *client)
+{
+    size_t taken = take_messages(client, client->in, client->in_len);
+    client->in_len -= taken;
+    if (client->in_len == 0) {
+        free(client->in);
+        client->in = NULL;
+        client->in_cap = 0;
+    } else if (taken > 0) {
+        memmove(client->in, client->in + taken, client->in_len);
+    }
+}
+
+static void from_client(PoolClient *client, const uint8_t *data, size_t len)
+{
+    bool is_kept = true;
+    if (client->in_len > 0) {
+        is_kept = append(client, data, len);
+        if (is_kept)
+            take_kept(client);
+    } else {
+        size_t taken = take_messages(client, data, len);
+        if (taken < len)
+            is_kept = append(client, data + taken, len - taken);
+    }
+    if (!is_kept)
+        pool_client_stop(client, NEWS_LIMIT);
+    pool_client_look(client);
+}
+
+/* Whether what it said already can be passed on. */
+static bool can_go_on(const PoolClient *client)
+{
+    return client->in_len > 0 && !client->needs_more && !client->is_waiting && !client->is_asking && !client->is_stopped &&
+           !client->is_paused && !client->point.client_terminated &&
+           (client->server == NULL || client->server->party.end.out_len == 0);
+}
+
+void pool_client_go_on(PoolClient *client)
+{
+    if (!can_go_on(client))
+        return;
+    take_kept(client);
+    pool_client_look(client);
+}
+
+Slice pool_client_question(const PoolClient *client)
+{
+    Slice rest = {client->in, client->in_len};
+    if (!client->is_asking || rest.len < HEADER_BYTES)
+        return (Slice){client->in, 0};
+    uint8_t kind = rest.at[0];
+    uint32_t length = (uint32_t)rest.at[1] << 24 | (uint32_t)rest.at[2] << 16 | (uint32_t)rest.at[3] << 8 | rest.at[4];
+    rest.at += HEADER_BYTES;
+    rest.len = length - 4 < rest.len - HEADER_BYTES ? length - 4 : rest.len - HEADER_BYTES;
+    if (kind == 'P')
+        slice_string(&rest);
+    return slice_string(&rest);
+}
+
+/* Reading */
+
+static bool wants_client(const PoolClient *client)
+{
+    const End *end = &client->party.end;
+    const PoolServer *server = client->server;
+    if (end_is_closed(end) || end->has_ended || end->is_closing)
+        return false;
+    if (end->is_finishing)
+        return true;
+    if (client->is_stopped || client->is_paused || client->is_waiting || client->is_asking || client->point.client_terminated ||
+        client->point.texts_bytes >= TEXTS_BYTES_MAX || (client->in_len > 0 && !client->needs_more))
+        return false;
+    if (server == NULL)
+        return true;
+    if (server->is_paused && safepoint_doing(&client->point) == DOING_IDLE)
+        return false;
+    return server->party.end.out_len == 0;
+}
+
+static bool wants_server(const PoolClient *client)
+{
+    const PoolServer *server = client->server;
+    return server != NULL && !client->is_stopped && client->party.end.out_len == 0 && !end_is_closed(&server->party.end);
+}
+
+/* Receive; 0: there is nothing now, and *end->has_ended* says whether there ever will be. */
+static size_t receive(Pooler *pooler, End *end)
+{
+    for (;;) {
+        ssize_t len = recv(end->fd, pooler->buffer, sizeof pooler->buffer, MSG_DONTWAIT);
+        if (len < 0 && errno == EINTR)
+            continue;
+        if (len > 0) {
+            /* Less than there was room for was all there was, unless the end stands behind it. */
+            end->can_read = len == sizeof pooler->buffer || end->hangs_up || end->is_broken;
+            return (size_t)len;
+        }
+        end->can_read = false;
+        if (len == 0 || (errno != EAGAIN && errno != EWOULDBLOCK) || end->is_broken)
+            end->has_ended = true;
+        if (len < 0 && end->has_ended)
+            end->is_broken = true;
+        return 0;
+    }
+}
+
+static void client_ended(PoolClient *client)
+{
+    End *end = &client->party.end;
+    if (end->is_finishing) {
+        end_close(end);
+        return;
+    }
+    if (end->is_broken)
+        pool_client_stop(client, NEWS_CLIENT_ENDED);
+    pool_client_look(client);
+}
+
+static void read_client(PoolClient *client)
+{
+    End *end = &client->party.end;
+    for (int reads = 0; reads < READS_PER_TURN && end->can_read && wants_client(client); reads++) {
+        size_t len = receive(client->pool->pooler, end);
+        if (len > 0 && !end->is_finishing)
+            from_client(client, client->pool->pooler->buffer, len);
+        else if (len == 0 && end->has_ended)
+            client_ended(client);
+    }
+}
+
+static void read_server(PoolClient *client)
+{
+    for (int reads = 0; reads < READS_PER_TURN && wants_server(client) && client->server->party.end.can_read; reads++) {
+        End *end = &client->server->party.end;
+        size_t len = receive(client->pool->pooler, end);
+        if (len > 0) {
+            pool_client_from_server(client, client->pool->pooler->buffer, len);
+            pool_client_look(client);
+        } else if (end->has_ended) {
+            pool_client_stop(client, NEWS_SERVER_ENDED);
+        }
+    }
+}
+
+void pool_client_serve(PoolClient *client)
+{
+    if (!end_flush(&client->party.end)) {
+        client->party.end.has_ended = true;
+        pool_client_stop(client, NEWS_CLIENT_ENDED);
+    }
+    if (client->server != NULL)
+        end_flush(&client->server->party.end);
+    pool_client_go_on(client);
+    read_client(client);
+    read_server(client);
+    pool_client_look(client);
+    bool can_read = (client->party.end.can_read && wants_client(client)) || can_go_on(client) ||
+                    (wants_server(client) && client->server->party.end.can_read);
+    if (can_read)
+        pooler_ready(client->pool->pooler, &client->party);
+}
+
+/* An owner's words */
+
+void pool_client_pause(PoolClient *client)
+{
+    client->is_pausing = true;
+    pool_client_look(client);
+}
+
+void pool_client_resume(PoolClient *client)
+{
+    client->is_pausing = client->is_paused = false;
+    client->party.news &= ~(uint32_t)(NEWS_PAUSED | NEWS_STREAMING);
+    pooler_ready(client->pool->pooler, &client->party);
+}
+
+void pool_client_halt(PoolClient *client)
+{
+    client->is_stopped = true;
+    pool_stop_waiting(client);
+}
+
+int64_t pool_client_waited_ms(const PoolClient *client)
+{
+    return engine_now_ms() - client->waiting_since_ms;
+}
+
+static void leave(PoolClient *client)
+{
+    End *end = &client->party.end;
+    if (end->is_broken)
+        end_close_now(end);
+    end_close(end);
+    if (!end_is_closed(end))
+        deadlines_add(&client->pool->pooler->lingering, end, engine_now_ms() + LINGER_MS);
+}
+
+static void finish(PoolClient *client)
+{
+    End *end = &client->party.end;
+    if (end->has_ended || end->is_broken || end_is_closed(end)) {
+        leave(client);
+        return;
+    }
+    end->is_finishing = true;
+    end_say_no_more(end);
+    deadlines_add(&client->pool->pooler->heard_out, end, engine_now_ms() + HEAR_OUT_MS);
+}
+
+void pool_client_close_server(PoolClient *client)
+{
+    if (client->server != NULL && client->is_paused)
+        pool_abandon(client);
+}
+
+static void release_server(PoolClient *client)
+{
+    const PoolServer *server = client->server;
+    if (server == NULL)
+        return;
+    bool is_clean = client->pinned == 0 && safepoint_doing(&client->point) == DOING_IDLE && client->tail_len == 0 &&
+                    !client->is_mid_message && server->party.end.out_len == 0;
+    if (is_clean)
+        pool_detach(client);
+    else
+        pool_abandon(client);
+}
+
+void pool_client_drop(PoolClient *client, Slice farewell)
+{
+    pool_client_halt(client);
+    if (farewell.len > 0 && !client->is_mid_message)
+        end_write(&client->party.end, &(struct iovec){(void *)farewell.at, farewell.len}, 1);
+    release_server(client);
+    finish(client);
+    client->is_dropped = true;
+    client->is_asking = false;
+    client->party.news = 0;
+    client->pool->clients--;
+    safepoint_free(&client->point);
+    pooler_ready(client->pool->pooler, &client->party);
+    pooler_ready(client->pool->pooler, &client->pool->party);
+}
+
+void pool_client_give_up(PoolClient *client)
+{
+    if (client->party.end.is_closing)
+        end_close_now(&client->party.end);
+    else
+        leave(client);
+}
+
+void pool_client_settle(PoolClient *client)
+{
+    if (!client->is_dropped || !end_is_closed(&client->party.end))
+        return;
+    if (!client->is_gone) {
+        client->is_gone = true;
+        tell(client, NEWS_GONE);
+    }
+    if (!client->party.has_news && !client->party.is_ready)
+        pooler_bury(client->pool->pooler, &client->party);
+}
+
+Facts pool_client_facts(const PoolClient *client)
+{
+    const SafePoint *point = &client->point;
+    bool waits = client->in_len > 0 && !client->needs_more;
+    return (Facts){
+        .to_server_bytes = client->to_server_bytes,
+        .to_client_bytes = client->to_client_bytes,
+        .held_bytes = (uint64_t)client->tail_len + client->in_len + client->party.end.out_len,
+        .doing = client->server != NULL ? safepoint_doing(point) : DOING_IDLE,
+        .is_awaited = point->outstanding.len > 0 || waits,
+        .is_streaming = point->is_streaming,
+        .may_have_committed = client->server != NULL && safepoint_may_have_committed(point),
+        .client_terminated = point->client_terminated,
+        .client_has_ended = client->party.end.has_ended,
+        .server_said_goodbye = point->server_said_goodbye,
+    };
+}
+
+void pool_client_free(PoolClient *client)
+{
+    end_close_now(&client->party.end);
+    expected_clear(client);
+    free(client->expected.at);
+    names_free(&client->names);
+    free(client->unnamed);
+    free(client->in);
+    free(client->tail);
+    safepoint_free(&client->point);
+    free(client);
+}

@@ -1,0 +1,460 @@
+#include "poolmessages.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    STATEMENT_BYTES_MAX = 1 << 20, /* of a Query or Parse that is seen whole */
+    ASKED_BYTES_MAX = 1 << 14,     /* a longer suspicious statement pins, whatever it says */
+    NAMES_BYTES_MAX = 1 << 12,     /* of a portal's name and a statement's */
+};
+
+typedef enum { TAKEN, INCOMPLETE, WAITS, SWALLOWED } Taking;
+
+/* A message, as far as it is there. */
+typedef struct {
+    uint8_t kind;
+    const uint8_t *at;
+    size_t here;
+    uint64_t total;
+} Message;
+
+/* No statement is called so. */
+static const uint8_t NOBODY[] = "pooled_none";
+
+static bool is_whole(const Message *message)
+{
+    return message->here == message->total;
+}
+
+static Slice payload_of(const Message *message)
+{
+    return (Slice){message->at + HEADER_BYTES, message->here - HEADER_BYTES};
+}
+
+/* Making messages */
+
+static void emit_header(Pooler *pooler, uint8_t kind, size_t payload_len)
+{
+    size_t length = payload_len + 4;
+    uint8_t header[HEADER_BYTES] = {kind, (uint8_t)(length >> 24), (uint8_t)(length >> 16), (uint8_t)(length >> 8),
+                                    (uint8_t)length};
+    emit_copy(pooler, header, sizeof header);
+}
+
+static void emit_close(Pooler *pooler, const uint8_t *name, size_t name_len)
+{
+    emit_header(pooler, 'C', 1 + name_len);
+    emit_copy(pooler, "S", 1);
+    emit_copy(pooler, name, name_len);
+}
+
+static void emit_parse(Pooler *pooler, const uint8_t *name, size_t name_len, Slice body)
+{
+    emit_header(pooler, 'P', name_len + body.len);
+    emit_copy(pooler, name, name_len);
+    emit_copy(pooler, body.at, body.len);
+}
+
+static void out_of_memory(PoolClient *client)
+{
+    pool_client_stop(client, NEWS_LIMIT);
+}
+
+static void expect_one(PoolClient *client, Expected answer)
+{
+    if (!expect(client, answer))
+        out_of_memory(client);
+}
+
+/* Statements */
+
+static void emit_close_of(PoolClient *client, const Statement *statement)
+{
+    uint8_t name[SERVER_NAME_BYTES_MAX];
+    emit_close(client->pool->pooler, name, statement_name(statement, name));
+    expect_one(client, (Expected){.kind = '3', .is_swallowed = true});
+}
+
+/* Prepare a statement at the client's server, which lacks it.  *serial*: the client asked for it; else it is not told. */
+static void prepare(PoolClient *client, Statement *statement, uint32_t serial)
+{
+    PoolServer *server = client->server;
+    Pool *pool = client->pool;
+    if (server->prepared.map.len >= pool->statements_max && server->prepared.oldest != NULL) {
+        emit_close_of(client, server->prepared.oldest->statement);
+        prepared_remove(&server->prepared, server->prepared.oldest->statement);
+        pool->counts.evicted++;
+    }
+    if (server->forgets)
+        emit_close_of(client, statement);
+    uint8_t name[SERVER_NAME_BYTES_MAX];
+    emit_parse(pool->pooler, name, statement_name(statement, name), (Slice){statement->body, statement->len});
+    pool->counts.parses++;
+    if (!prepared_add(&server->prepared, statement))
+        out_of_memory(client);
+    expect_one(client, (Expected){.kind = '1', .is_swallowed = serial == 0, .serial = serial, .statement = statement});
+}
+
+static void need(PoolClient *client, Statement *statement)
+{
+    if (!prepared_use(&client->server->prepared, statement))
+        prepare(client, statement, 0);
+}
+
+/* Have the server's unnamed statement be the client's. */
+static void need_unnamed(PoolClient *client)
+{
+    PoolServer *server = client->server;
+    if (server->unnamed_of == client->party.handle && server->unnamed_serial == client->unnamed_serial)
+        return;
+    emit_parse(client->pool->pooler, (const uint8_t *)"", 1, (Slice){client->unnamed, client->unnamed_len});
+    expect_one(client, (Expected){.kind = '1', .is_swallowed = true});
+    server->unnamed_of = client->party.handle;
+    server->unnamed_serial = client->unnamed_serial;
+}
+
+static void forget_statements(PoolClient *client)
+{
+    PoolServer *server = client->server;
+    prepared_free(&server->prepared);
+    server->forgets = true;
+    server->unnamed_of = 0;
+    client->may_redefine = true;
+    client->has_unnamed = false;
+}
+
+/* What statements do to the session */
+
+static void pin(PoolClient *client, uint8_t why)
+{
+    if (client->pinned != 0 || why == 0)
+        return;
+    client->pinned = why;
+    pooler_tell(client->pool->pooler, &client->party, NEWS_PINNED);
+}
+
+/* False: somebody has to say first what *text* does. */
+static bool judge(PoolClient *client, Slice text, Verdict *verdict)
+{
+    *verdict = 0;
+    if (!is_suspicious(text))
+        return true;
+    if (text.len > ASKED_BYTES_MAX) {
+        *verdict = PINNED_LONG_STATEMENT | FORGETS_STATEMENTS;
+        return true;
+    }
+    if (verdicts_find(&client->pool->pooler->verdicts, text, verdict))
+        return true;
+    client->is_asking = true;
+    pooler_tell(client->pool->pooler, &client->party, NEWS_QUESTION);
+    return false;
+}
+
+static bool attach(PoolClient *client)
+{
+    bool was_attached = client->server != NULL;
+    if (!pool_attach(client))
+        return false;
+    if (!was_attached)
+        emit_begin(client->pool->pooler, &client->server->party.end);
+    return true;
+}
+
+/* Attach the client, and go by what was found of its statement; false: it waits. */
+static bool admit(PoolClient *client, Slice text)
+{
+    Verdict verdict;
+    if (!judge(client, text, &verdict) || !attach(client))
+        return false;
+    pin(client, verdict & REASON_MASK);
+    if (verdict & FORGETS_STATEMENTS)
+        forget_statements(client);
+    return true;
+}
+
+/* Each kind of message */
+
+static Taking pass_on(PoolClient *client, const Message *message)
+{
+    emit(client->pool->pooler, message->at, message->here);
+    client->skip = message->total - message->here;
+    return TAKEN;
+}
+
+/* A statement that is too long to be looked at: what it does to the session nobody knows. */
+static bool is_too_long(PoolClient *client, const Message *message)
+{
+    if (message->total <= STATEMENT_BYTES_MAX)
+        return false;
+    pin(client, PINNED_LONG_STATEMENT);
+    return true;
+}
+
+static Taking query(PoolClient *client, const Message *message)
+{
+    if (message->total > STATEMENT_BYTES_MAX) {
+        if (!attach(client))
+            return WAITS;
+        (void)is_too_long(client, message);
+        forget_statements(client);
+    } else {
+        if (!is_whole(message))
+            return INCOMPLETE;
+        Slice text = payload_of(message);
+        if (!admit(client, slice_string(&text)))
+            return WAITS;
+    }
+    client->has_unnamed = false;
+    client->server->unnamed_of = 0;
+    expect_one(client, (Expected){.kind = 'Z'});
+    return pass_on(client, message);
+}
+
+static bool keep_unnamed(PoolClient *client, Slice body)
+{
+    if (client->unnamed_cap < body.len || (client->unnamed_cap > 4096 && body.len < 1024)) {
+        uint8_t *kept = malloc(body.len + 64);
+        if (kept == NULL)
+            return false;
+        free(client->unnamed);
+        client->unnamed = kept;
+        client->unnamed_cap = (uint32_t)body.len + 64;
+    }
+    if (body.len > 0)
+        memcpy(client->unnamed, body.at, body.len);
+    client->unnamed_len = (uint32_t)body.len;
+    client->has_unnamed = true;
+    return true;
+}
+
+static Taking parse_unnamed(PoolClient *client, const Message *message, Slice body)
+{
+    if (!keep_unnamed(client, body)) {
+        out_of_memory(client);
+        return WAITS;
+    }
+    client->unnamed_serial = ++client->serial;
+    client->server->unnamed_of = client->party.handle;
+    client->server->unnamed_serial = client->unnamed_serial;
+    expect_one(client, (Expected){.kind = '1', .serial = client->serial});
+    return pass_on(client, message);
+}
+
+static Taking parse_named(PoolClient *client, Slice name, Slice body)
+{
+    Pooler *pooler = client->pool->pooler;
+    NamedStatement *named = names_find(&client->names, name);
+    if (named != NULL && !client->may_redefine) {
+        /* The server says, as ever, that there is one of this name. */
+        uint8_t taken[SERVER_NAME_BYTES_MAX];
+        need(client, named->statement);
+        emit_parse(pooler, taken, statement_name(named->statement, taken), body);
+        expect_one(client, (Expected){.kind = '1'});
+        return TAKEN;
+    }
+    Statement *statement = statement_intern(&pooler->statements, body);
+    if (statement == NULL || !names_set(&client->names, name, statement, ++client->serial)) {
+        if (statement != NULL)
+            statement_release(statement);
+        out_of_memory(client);
+        return WAITS;
+    }
+    if (prepared_use(&client->server->prepared, statement)) {
+        /* It is there.  What says so, in its turn, is the answer to a message that does nothing. */
+        emit_close(pooler, NOBODY, sizeof NOBODY);
+        expect_one(client, (Expected){.kind = '3', .is_flipped = true, .serial = client->serial});
+    } else {
+        prepare(client, statement, client->serial);
+    }
+    statement_release(statement);
+    return TAKEN;
+}
+
+static Taking parse(PoolClient *client, const Message *message)
+{
+    if (message->total > STATEMENT_BYTES_MAX) {
+        pool_client_stop(client, NEWS_LIMIT);
+        return WAITS;
+    }
+    if (!is_whole(message))
+        return INCOMPLETE;
+    Slice rest = payload_of(message), name = slice_string(&rest), body = rest, text = slice_string(&rest);
+    if (!admit(client, text))
+        return WAITS;
+    return name.len == 0 ? parse_unnamed(client, message, body) : parse_named(client, name, body);
+}
+
+/* Name the statement as the server does, in a message that has *before* in front of the name; the rest is passed on as it is. */
+static Taking rename_in(PoolClient *client, const Message *message, Slice before, Slice name, Slice rest, bool has_answer)
+{
+    Pooler *pooler = client->pool->pooler;
+    Statement *statement = NULL;
+    uint8_t ours[SERVER_NAME_BYTES_MAX];
+    const uint8_t *new_name = NOBODY;
+    size_t new_len = sizeof NOBODY;
+    if (name.len > 0) {
+        NamedStatement *named = names_find(&client->names, name);
+        if (named == NULL) { /* the server says so */
+            if (has_answer)
+                expect_one(client, (Expected){.kind = '2'});
+            return pass_on(client, message);
+        }
+        statement = named->statement;
+        need(client, statement);
+        new_len = statement_name(statement, ours);
+        new_name = ours;
+    } else if (client->has_unnamed) {
+        need_unnamed(client);
+        if (has_answer)
+            expect_one(client, (Expected){.kind = '2'});
+        return pass_on(client, message);
+    }
+    emit_header(pooler, message->kind, (size_t)message->total - HEADER_BYTES - (name.len + 1) + new_len);
+    emit_copy(pooler, before.at, before.len);
+    emit_copy(pooler, new_name, new_len);
+    emit(pooler, rest.at, rest.len);
+    client->skip = message->total - message->here;
+    if (has_answer)
+        expect_one(client, (Expected){.kind = '2', .statement = statement});
+    return TAKEN;
+}
+
+static bool has_zero(Slice slice)
+{
+    return slice.len > 0 && memchr(slice.at, 0, slice.len) != NULL;
+}
+
+static Taking bind(PoolClient *client, const Message *message)
+{
+    Slice rest = payload_of(message), portal = rest;
+    bool is_there = has_zero(rest);
+    if (is_there) {
+        slice_string(&rest);
+        is_there = has_zero(rest);
+    }
+    if (!is_there && !is_whole(message) && message->here < NAMES_BYTES_MAX)
+        return INCOMPLETE;
+    if (!attach(client))
+        return WAITS;
+    if (!is_there) { /* what it is the server may say */
+        expect_one(client, (Expected){.kind = '2'});
+        return pass_on(client, message);
+    }
+    portal.len = (size_t)(rest.at - portal.at);
+    Slice name = slice_string(&rest);
+    return rename_in(client, message, portal, name, rest, true);
+}
+
+/* Describe and Close. */
+static Taking of_statement_or_portal(PoolClient *client, const Message *message)
+{
+    if (!is_whole(message)) {
+        if (message->total <= STATEMENT_BYTES_MAX)
+            return INCOMPLETE;
+        pool_client_stop(client, NEWS_LIMIT);
+        return WAITS;
+    }
+    if (!attach(client))
+        return WAITS;
+    Slice rest = payload_of(message), before = {rest.at, rest.len > 0 ? 1 : 0};
+    bool is_close = message->kind == 'C', is_statement = rest.len > 1 && rest.at[0] == 'S';
+    if (is_close)
+        expect_one(client, (Expected){.kind = '3'});
+    if (!is_statement)
+        return pass_on(client, message);
+    rest.at++;
+    rest.len--;
+    Slice name = slice_string(&rest);
+    if (!is_close)
+        return rename_in(client, message, before, name, rest, false);
+    if (name.len == 0) {
+        client->has_unnamed = false;
+        client->server->unnamed_of = 0;
+        return pass_on(client, message);
+    }
+    NamedStatement *named = names_find(&client->names, name);
+    if (named != NULL)
+        names_forget(&client->names, named);
+    emit_close(client->pool->pooler, NOBODY, sizeof NOBODY);
+    return TAKEN;
+}
+
+static Taking take_message(PoolClient *client, const Message *message)
+{
+    switch (message->kind) {
+    case 'Q':
+        return query(client, message);
+    case 'P':
+        return parse(client, message);
+    case 'B':
+        return bind(client, message);
+    case 'D':
+    case 'C':
+        return of_statement_or_portal(client, message);
+    case 'X':
+        return is_whole(message) ? SWALLOWED : INCOMPLETE;
+    case 'd':
+    case 'c':
+    case 'f':
+        if (client->server == NULL) /* COPY has failed already: a server would ignore it too */
+            return is_whole(message) ? SWALLOWED : INCOMPLETE;
+        break;
+    default:
+        break;
+    }
+    if (!attach(client))
+        return WAITS;
+    if (message->kind == 'S' || message->kind == 'F')
+        expect_one(client, (Expected){.kind = 'Z'});
+    return pass_on(client, message);
+}
+
+size_t take_messages(PoolClient *client, const uint8_t *data, size_t len)
+{
+    Pooler *pooler = client->pool->pooler;
+    size_t pos = 0;
+    bool is_broken = false;
+    emit_begin(pooler, client->server != NULL ? &client->server->party.end : NULL);
+    client->needs_more = false;
+    while (pos < len && !client->is_stopped && !client->point.client_terminated) {
+        if (client->skip > 0) {
+            size_t passed = client->skip < len - pos ? (size_t)client->skip : len - pos;
+            emit(pooler, data + pos, passed);
+            client->skip -= passed;
+            pos += passed;
+            continue;
+        }
+        const uint8_t *at = data + pos;
+        if (len - pos < HEADER_BYTES) {
+            client->needs_more = true;
+            break;
+        }
+        uint32_t length = (uint32_t)at[1] << 24 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 8 | at[4];
+        if (length < 4 || length > 0x7FFFFFFF) {
+            is_broken = true;
+            break;
+        }
+        uint64_t total = (uint64_t)length + 1;
+        Message message = {at[0], at, total < len - pos ? (size_t)total : len - pos, total};
+        Taking taking = take_message(client, &message);
+        client->needs_more = taking == INCOMPLETE;
+        if (taking == INCOMPLETE || taking == WAITS)
+            break;
+        pos += message.here;
+        if (message.kind == 'X')
+            break;
+    }
+    if (pos > 0) {
+        if (safepoint_client_sent(&client->point, data, pos, &pooler->frames) != SCAN_OK)
+            is_broken = true;
+        if (client->point.texts != NULL)
+            pooler_tell(pooler, &client->party, NEWS_TEXT);
+        client->to_server_bytes += pos;
+        if (client->server != NULL)
+            emit_flush(pooler); /* if that breaks its end is told when it was read to the end */
+    }
+    if (is_broken)
+        pool_client_stop(client, NEWS_CLIENT_NOT_UNDERSTOOD);
+    return pos;
+}

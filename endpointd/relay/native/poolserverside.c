@@ -1,0 +1,212 @@
+/* What a server says to the client that has it, less what the client does not know that it was asked for. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "pooler.h"
+
+enum { HELD_BYTES_MAX = 1 << 16 };
+
+/* Expected answers */
+
+bool expect(PoolClient *client, Expected answer)
+{
+    ExpectedAnswers *expected = &client->expected;
+    if (expected->begin + expected->len == expected->cap) {
+        if (expected->begin > 0) {
+            memmove(expected->at, expected->at + expected->begin, expected->len * sizeof *expected->at);
+            expected->begin = 0;
+        } else {
+            uint32_t cap = expected->cap ? expected->cap * 2 : 8;
+            Expected *grown = realloc(expected->at, cap * sizeof *grown);
+            if (grown == NULL)
+                return false;
+            expected->at = grown;
+            expected->cap = cap;
+        }
+    }
+    if (answer.statement != NULL)
+        statement_hold(answer.statement);
+    expected->at[expected->begin + expected->len++] = answer;
+    return true;
+}
+
+static Expected pop(ExpectedAnswers *expected)
+{
+    Expected first = expected->at[expected->begin++];
+    if (--expected->len == 0)
+        expected->begin = 0;
+    return first;
+}
+
+static void let_go(Expected *answer)
+{
+    if (answer->statement != NULL)
+        statement_release(answer->statement);
+    answer->statement = NULL;
+}
+
+void expected_clear(PoolClient *client)
+{
+    while (client->expected.len > 0) {
+        Expected answer = pop(&client->expected);
+        let_go(&answer);
+    }
+    if (client->expected.cap > 16) {
+        free(client->expected.at);
+        client->expected = (ExpectedAnswers){0};
+    }
+}
+
+/* The server does nothing of what stands before the next Sync. */
+static void undo(PoolClient *client, Slice report)
+{
+    ExpectedAnswers *expected = &client->expected;
+    PoolServer *server = client->server;
+    for (bool is_first = true; expected->len > 0 && expected->at[expected->begin].kind != 'Z'; is_first = false) {
+        Expected answer = pop(expected);
+        if (answer.kind == '2' && is_first && answer.statement != NULL && slice_has(report, "RevalidateCachedQuery"))
+            statement_is_stale(answer.statement);
+        if (answer.kind == '1' || answer.is_flipped) {
+            if (answer.statement != NULL && !answer.is_flipped)
+                prepared_remove(&server->prepared, answer.statement);
+            else if (answer.kind == '1')
+                server->unnamed_of = 0;
+            if (answer.serial != 0) {
+                names_undo(&client->names, answer.serial);
+                if (answer.serial == client->unnamed_serial)
+                    client->has_unnamed = false;
+            }
+        } else if (answer.kind == '3' && answer.is_swallowed) {
+            server->forgets = true; /* it was to be closed, and is not */
+        }
+        let_go(&answer);
+    }
+}
+
+/* What is to become of an answer.  *swallowed*: the client is not to have it. */
+static void answered(PoolClient *client, const Frame *frame, uint8_t *first_byte, bool *swallowed)
+{
+    ExpectedAnswers *expected = &client->expected;
+    *swallowed = false;
+    if (frame->kind == 'E') {
+        undo(client, (Slice){frame->payload, frame->payload_len});
+        return;
+    }
+    if (frame->kind != 'Z' && frame->kind != '1' && frame->kind != '2' && frame->kind != '3')
+        return;
+    for (bool is_it = false; expected->len > 0 && !is_it;) {
+        Expected answer = pop(expected);
+        is_it = answer.kind == frame->kind;
+        if (is_it) {
+            *swallowed = answer.is_swallowed;
+            if (answer.is_flipped && first_byte != NULL)
+                *first_byte = '1';
+        }
+        let_go(&answer);
+    }
+}
+
+/* Passing on */
+
+/* What is sent stands at places of the chunk; negative ones are in the tail. */
+static void pass(PoolClient *client, const uint8_t *data, int64_t from, int64_t to)
+{
+    Pooler *pooler = client->pool->pooler;
+    if (from < 0 && to > from) {
+        int64_t until = to < 0 ? to : 0;
+        emit(pooler, client->tail + client->tail_len + from, (size_t)(until - from));
+        client->to_client_bytes += (uint64_t)(until - from);
+        from = until;
+    }
+    if (to > from) {
+        emit(pooler, data + from, (size_t)(to - from));
+        client->to_client_bytes += (uint64_t)(to - from);
+    }
+}
+
+static void flush(PoolClient *client)
+{
+    if (!emit_flush(client->pool->pooler)) {
+        client->party.end.has_ended = true;
+        pool_client_stop(client, NEWS_CLIENT_ENDED);
+    }
+}
+
+static void forget_tail(PoolClient *client)
+{
+    free(client->tail);
+    client->tail = NULL;
+    client->tail_len = client->tail_cap = 0;
+}
+
+static bool hold_back(PoolClient *client, const uint8_t *data, size_t len)
+{
+    size_t needed = client->tail_len + len;
+    if (len == 0)
+        return true;
+    if (client->tail == NULL || needed > client->tail_cap) {
+        size_t cap = client->tail_cap ? client->tail_cap : 64;
+        while (cap < needed)
+            cap *= 2;
+        uint8_t *grown = realloc(client->tail, cap);
+        if (grown == NULL)
+            return false;
+        client->tail = grown;
+        client->tail_cap = (uint32_t)cap;
+    }
+    memcpy(client->tail + client->tail_len, data, len);
+    client->tail_len = (uint32_t)needed;
+    return true;
+}
+
+void pool_client_from_server(PoolClient *client, uint8_t *data, size_t len)
+{
+    Pooler *pooler = client->pool->pooler;
+    SafePoint *point = &client->point;
+    Frames *frames = &pooler->frames;
+    int64_t unconfirmed;
+    if (safepoint_server_sent(point, data, len, frames, &unconfirmed) != SCAN_OK) {
+        pool_client_stop(client, NEWS_SERVER_ENDED);
+        return;
+    }
+    int64_t whole = point->server.boundary, from = -(int64_t)client->tail_len;
+    int64_t until = unconfirmed != CONFIRMED ? unconfirmed : whole;
+    emit_begin(pooler, &client->party.end);
+    for (size_t i = 0; i < frames->len && client->expected.len > 0; i++) {
+        const Frame *frame = &frames->at[i];
+        int64_t in_tail = (int64_t)client->tail_len + frame->begin;
+        uint8_t *first = frame->begin >= 0 ? data + frame->begin : in_tail >= 0 ? client->tail + in_tail : NULL;
+        bool swallowed;
+        answered(client, frame, first, &swallowed);
+        if (swallowed && frame->end <= until) {
+            pass(client, data, from, frame->begin);
+            from = frame->end;
+        }
+    }
+    if (unconfirmed != CONFIRMED) {
+        pass(client, data, from, until);
+        flush(client);
+        pool_client_stop(client, point->is_in_doubt ? NEWS_COMMIT_IN_DOUBT : NEWS_COMMIT_UNCONFIRMED);
+        return;
+    }
+    bool is_too_long = (uint64_t)((int64_t)len - whole) + client->tail_len + point->server.skip > HELD_BYTES_MAX;
+    bool goes_on = whole == 0 && (client->is_mid_message || is_too_long);
+    if (whole > 0) {
+        client->is_mid_message = false;
+        goes_on = is_too_long && (int64_t)len > whole;
+    }
+    if (goes_on) {
+        pass(client, data, from, (int64_t)len);
+        client->is_mid_message = true;
+        flush(client);
+        forget_tail(client);
+        return;
+    }
+    if (whole > 0) {
+        pass(client, data, from, whole);
+        flush(client);
+        forget_tail(client);
+    }
+    if (!hold_back(client, data + whole, (size_t)((int64_t)len - whole)))
+        pool_client_stop(client, NEWS_SERVER_ENDED);
+}

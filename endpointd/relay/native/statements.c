@@ -1,0 +1,194 @@
+#include "statements.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Statements */
+
+Statement *statement_intern(Statements *statements, Slice body)
+{
+    Statement *found = (Statement *)map_find(&statements->map, body);
+    if (found != NULL) {
+        found->references++;
+        return found;
+    }
+    found = malloc(sizeof *found + body.len);
+    if (found == NULL)
+        return NULL;
+    found->among = statements;
+    found->number = ++statements->last_number;
+    found->references = 1;
+    found->len = (uint32_t)body.len;
+    if (body.len > 0)
+        memcpy(found->body, body.at, body.len);
+    if (!map_add(&statements->map, &found->node, (Slice){found->body, body.len})) {
+        free(found);
+        return NULL;
+    }
+    return found;
+}
+
+void statement_hold(Statement *statement)
+{
+    statement->references++;
+}
+
+void statement_is_stale(Statement *statement)
+{
+    if (statement->among != NULL)
+        map_remove(&statement->among->map, &statement->node);
+    statement->among = NULL;
+}
+
+void statement_release(Statement *statement)
+{
+    if (--statement->references > 0)
+        return;
+    statement_is_stale(statement);
+    free(statement);
+}
+
+size_t statement_name(const Statement *statement, uint8_t name[SERVER_NAME_BYTES_MAX])
+{
+    return (size_t)snprintf((char *)name, SERVER_NAME_BYTES_MAX, "pooled_%llx", (unsigned long long)statement->number) + 1;
+}
+
+void statements_free(Statements *statements)
+{
+    map_free(&statements->map);
+}
+
+/* Names */
+
+NamedStatement *names_find(const Names *names, Slice name)
+{
+    return (NamedStatement *)map_find(&names->map, name);
+}
+
+bool names_set(Names *names, Slice name, Statement *statement, uint32_t serial)
+{
+    NamedStatement *named = names_find(names, name);
+    if (named == NULL) {
+        if (names->map.len >= NAMES_PER_CLIENT_MAX || (named = malloc(sizeof *named + name.len)) == NULL)
+            return false;
+        if (name.len > 0)
+            memcpy(named->name, name.at, name.len);
+        if (!map_add(&names->map, &named->node, (Slice){named->name, name.len})) {
+            free(named);
+            return false;
+        }
+    } else {
+        statement_release(named->statement);
+    }
+    statement_hold(statement);
+    named->statement = statement;
+    named->serial = serial;
+    return true;
+}
+
+void names_forget(Names *names, NamedStatement *named)
+{
+    map_remove(&names->map, &named->node);
+    statement_release(named->statement);
+    free(named);
+}
+
+void names_undo(Names *names, uint32_t serial)
+{
+    for (uint32_t i = 0; i < names->map.cap; i++)
+        for (MapNode *node = names->map.buckets[i]; node != NULL; node = node->next)
+            if (((NamedStatement *)node)->serial == serial) {
+                names_forget(names, (NamedStatement *)node);
+                return;
+            }
+}
+
+void names_free(Names *names)
+{
+    uint32_t from = 0;
+    for (NamedStatement *named; (named = (NamedStatement *)map_take_any(&names->map, &from)) != NULL;) {
+        statement_release(named->statement);
+        free(named);
+    }
+    map_free(&names->map);
+}
+
+/* What a server has */
+
+static Slice key_of(Statement *const *statement)
+{
+    return (Slice){(const uint8_t *)statement, sizeof *statement};
+}
+
+static void unlink_prepared(PreparedStatements *prepared, Prepared *one)
+{
+    if (one->newer != NULL)
+        one->newer->older = one->older;
+    else
+        prepared->newest = one->older;
+    if (one->older != NULL)
+        one->older->newer = one->newer;
+    else
+        prepared->oldest = one->newer;
+}
+
+static void link_newest(PreparedStatements *prepared, Prepared *one)
+{
+    one->newer = NULL;
+    one->older = prepared->newest;
+    if (prepared->newest != NULL)
+        prepared->newest->newer = one;
+    else
+        prepared->oldest = one;
+    prepared->newest = one;
+}
+
+bool prepared_use(PreparedStatements *prepared, Statement *statement)
+{
+    Prepared *one = (Prepared *)map_find(&prepared->map, key_of(&statement));
+    if (one == NULL)
+        return false;
+    if (one != prepared->newest) {
+        unlink_prepared(prepared, one);
+        link_newest(prepared, one);
+    }
+    return true;
+}
+
+bool prepared_add(PreparedStatements *prepared, Statement *statement)
+{
+    Prepared *one = malloc(sizeof *one);
+    if (one == NULL)
+        return false;
+    one->statement = statement;
+    if (!map_add(&prepared->map, &one->node, key_of(&one->statement))) {
+        free(one);
+        return false;
+    }
+    statement_hold(statement);
+    link_newest(prepared, one);
+    return true;
+}
+
+static void drop(PreparedStatements *prepared, Prepared *one)
+{
+    unlink_prepared(prepared, one);
+    map_remove(&prepared->map, &one->node);
+    statement_release(one->statement);
+    free(one);
+}
+
+void prepared_remove(PreparedStatements *prepared, Statement *statement)
+{
+    Prepared *one = (Prepared *)map_find(&prepared->map, key_of(&statement));
+    if (one != NULL)
+        drop(prepared, one);
+}
+
+void prepared_free(PreparedStatements *prepared)
+{
+    while (prepared->newest != NULL)
+        drop(prepared, prepared->newest);
+    map_free(&prepared->map);
+}

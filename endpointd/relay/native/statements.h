@@ -1,0 +1,86 @@
+/* Prepared statements of the protocol: what clients call them, and what servers have of them.
+ *
+ * A statement is what stands in a Parse behind the name: a text and the types of its parameters.  Whoever prepares the same
+ * shares it, and at every server it has the same name, made of its number.
+ */
+#ifndef ENDPOINTD_STATEMENTS_H
+#define ENDPOINTD_STATEMENTS_H
+
+#include "map.h"
+
+enum {
+    SERVER_NAME_BYTES_MAX = 32,
+    NAMES_PER_CLIENT_MAX = 10000,
+};
+
+typedef struct {
+    Map map;
+    uint64_t last_number;
+} Statements;
+
+typedef struct {
+    MapNode node;
+    Statements *among; /* NULL: nobody else who prepares the same will share it */
+    uint64_t number;
+    uint32_t references;
+    uint32_t len;
+    uint8_t body[];
+} Statement;
+
+/* Return the statement of a Parse's *body*, which the caller then holds; NULL if there is no memory. */
+Statement *statement_intern(Statements *statements, Slice body);
+void statement_hold(Statement *statement);
+void statement_release(Statement *statement);
+
+/* A server says that what it has of a statement is out of date: whoever prepares it from now on has it anew. */
+void statement_is_stale(Statement *statement);
+
+/* Write what servers call it, and the zero byte behind; return how many bytes these are. */
+size_t statement_name(const Statement *statement, uint8_t name[SERVER_NAME_BYTES_MAX]);
+
+void statements_free(Statements *statements);
+
+/* What one client calls its statements. */
+typedef struct {
+    MapNode node;
+    Statement *statement;
+    uint32_t serial; /* of the Parse */
+    uint8_t name[];
+} NamedStatement;
+
+typedef struct {
+    Map map;
+} Names;
+
+NamedStatement *names_find(const Names *names, Slice name);
+
+/* Have *name* stand for *statement*, which is held from now on.  False: there is no memory, or there are too many. */
+bool names_set(Names *names, Slice name, Statement *statement, uint32_t serial);
+void names_forget(Names *names, NamedStatement *named);
+/* The Parse with this *serial* failed. */
+void names_undo(Names *names, uint32_t serial);
+void names_free(Names *names);
+
+/* What one server has. */
+typedef struct Prepared Prepared;
+struct Prepared {
+    MapNode node;
+    Statement *statement;
+    Prepared *newer;
+    Prepared *older;
+};
+
+typedef struct {
+    Map map;
+    Prepared *newest;
+    Prepared *oldest;
+} PreparedStatements;
+
+/* Whether the server has it; it was used last then. */
+bool prepared_use(PreparedStatements *prepared, Statement *statement);
+bool prepared_add(PreparedStatements *prepared, Statement *statement);
+/* It is no error if the server does not have it. */
+void prepared_remove(PreparedStatements *prepared, Statement *statement);
+void prepared_free(PreparedStatements *prepared);
+
+#endif
