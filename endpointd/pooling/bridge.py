@@ -18,7 +18,7 @@ def descriptor_of(link: Link) -> tuple[int, Callable[[], None]]:
 
     What *link* has read already is the caller's. Raises OSError.
     """
-    if link.can_be_let_go:
+    if link.channel is None and link.can_be_let_go:
         descriptor = os.dup(link.descriptor)
         return descriptor, link.let_go()
     ours, theirs = socket.socketpair()

@@ -1,5 +1,7 @@
 """The relay engine in C (native/). A handle is never used again; *watch* is NOT_WATCHED or flags of Relaxed."""
 
+from ssl import SSLContext
+
 NOT_WATCHED: int
 PAIR_BYTES: int
 """What a pair that holds nothing back takes of memory."""
@@ -7,13 +9,32 @@ PAIR_BYTES: int
 _Facts = tuple[int, int, int, int, bool, bool, bool, bool, bool, bool]
 """As Facts has them; what the session is doing is a number: idle, in a transaction, busy."""
 
+def use_openssl(library: str | None, /) -> str | None:
+    """Speak TLS by the library that the extension module in the file *library* is linked with; None: by the program's own.
+
+    Return what is missing, if anything is.
+    """
+
 class Core:
     """The engine, and its thread."""
 
     def fileno(self) -> int:
         """Return the descriptor that can be read when something is to be told."""
-    def add(self, client: int, server: int, watch: int, server_rest: bytes, client_rest: bytes, /) -> int:
-        """Return a handle; the descriptors are the engine's then. Raises OSError, and they are the caller's still."""
+    def add(
+        self,
+        client: int,
+        client_tls: tuple[object, SSLContext] | None,
+        server: int,
+        server_tls: tuple[object, SSLContext] | None,
+        watch: int,
+        server_rest: bytes,
+        client_rest: bytes,
+        /,
+    ) -> int:
+        """Return a handle; the descriptors are the engine's then, and so are the connections of _ssl, each with its context.
+
+        Raises OSError, and they are the caller's still.
+        """
     def pause(self, handle: int, /) -> None: ...
     def resume(self, handle: int, /) -> None: ...
     def close_server(self, handle: int, /) -> None: ...

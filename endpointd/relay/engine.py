@@ -11,7 +11,6 @@ the ends' descriptors.  What it finds there it tells on the event loop, one thin
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
@@ -19,6 +18,7 @@ from typing import Protocol, runtime_checkable
 from endpointd.relay.facts import Facts
 from endpointd.relay.relaxed import Relaxed
 from endpointd.wire.link import Link
+from endpointd.wire.looseend import LooseEnd
 
 
 class Happening(StrEnum):
@@ -126,7 +126,7 @@ class KeepingEngine(Engine, Protocol):
         """Do not tell the server that the client says goodbye, if it is idle then."""
         ...
 
-    def take_server(self, token: int) -> Link | socket.socket | None:
+    def take_server(self, token: int) -> Link | LooseEnd | None:
         """Return the server's end of a pair that has told CLIENT_ENDED, which is the caller's again; None if it has to go.
 
         It is given back only if the session is idle, nothing is on its way to the server, and the server does not know of any

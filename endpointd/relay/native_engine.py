@@ -1,16 +1,21 @@
 """The relay engine in C: one thread of its own that is given descriptors (native/, docs/decisions/0041).
 
-What the thread finds out stands in a list until the event loop asks for it; a descriptor says that there is something.  Two
-things stay with Python.  What a statement relaxes is found by the expressions of relaxed.py: the thread hands over those few
-statements that speak of such a setting.  And what cannot be given away, a connection that speaks TLS, is served by the asyncio
-engine, on the event loop of the same process.
+What the thread finds out stands in a list until the event loop asks for it; a descriptor says that there is something.  One
+thing stays with Python: what a statement relaxes is found by the expressions of relaxed.py, and the thread hands over those few
+statements that speak of such a setting.
+
+A connection that speaks TLS takes OpenSSL's part of it along (native/tls.h).  What cannot be given away is served by the
+asyncio engine, on the event loop of the same process: a link that has something unsent, or TLS where Python's ssl module
+shares no library with anybody.
 """
 
 from __future__ import annotations
 
+import _ssl
 import asyncio
 import os
 import socket
+import ssl
 from collections.abc import Callable
 
 from endpointd.relay import _native
@@ -19,6 +24,8 @@ from endpointd.relay.engine import Happening
 from endpointd.relay.facts import Doing, Facts
 from endpointd.relay.relaxed import Relaxed, relaxed_by
 from endpointd.wire.link import Link
+from endpointd.wire.looseend import LooseEnd
+from endpointd.wire.tls import Channel
 
 NEWS_PER_TURN = 1000
 """What is told in one turn of the event loop at most."""
@@ -40,12 +47,13 @@ _DOINGS = (Doing.IDLE, Doing.IN_TRANSACTION, Doing.BUSY)
 
 
 class NativeEngine:
-    """Moves bytes in a thread, and those of encrypted connections on the event loop."""
+    """Moves bytes in a thread, and what cannot be given away on the event loop."""
 
     name = "native"
 
     def __init__(self) -> None:
         self._core = _native.Core()
+        self._can_tls = _native.use_openssl(getattr(_ssl, "__file__", None)) is None
         self._others = AsyncioEngine()
         self._pairs: dict[int, _Pair] = {}
         """By token, from `add` to `drop`."""
@@ -72,23 +80,28 @@ class NativeEngine:
         if handle is None:
             self._others.add(token, client, server, tell, watch=watch, server_rest=server_rest, client_rest=client_rest)
             return
+        self._pairs[token] = self._ends[handle] = _Pair(handle, tell, client.let_go(), server.channel)
         server.let_go()
-        self._pairs[token] = self._ends[handle] = _Pair(handle, tell, client.let_go())
 
     def _take(self, client: Link, server: Link, watch: Relaxed | None, server_rest: bytes, client_rest: bytes) -> int | None:
         """Return the handle of a new pair that has descriptors of its own; None if that cannot be."""
-        if not client.can_be_let_go or not server.can_be_let_go:
+        if not self._can_take(client) or not self._can_take(server):
             return None
         descriptors: list[int] = []
         try:
             descriptors += [os.dup(client.descriptor)]
             descriptors += [os.dup(server.descriptor)]
             watched = _native.NOT_WATCHED if watch is None else watch.value
-            return self._core.add(descriptors[0], descriptors[1], watched, server_rest, client_rest)
-        except OSError:  # there are no descriptors left, or no memory
+            return self._core.add(
+                descriptors[0], _secret(client), descriptors[1], _secret(server), watched, server_rest, client_rest
+            )
+        except OSError:  # there are no descriptors left, or no memory; or this Python keeps its connections elsewhere
             for each in descriptors:
                 os.close(each)
             return None
+
+    def _can_take(self, link: Link) -> bool:
+        return link.can_be_let_go and (link.channel is None or self._can_tls)
 
     def pause(self, token: int) -> None:
         """See the seam."""
@@ -160,13 +173,13 @@ class NativeEngine:
         else:
             self._core.keep_server(pair.handle)
 
-    def take_server(self, token: int) -> Link | socket.socket | None:
+    def take_server(self, token: int) -> Link | LooseEnd | None:
         """See the seam."""
         pair = self._pairs.get(token)
         if pair is None:
             return self._others.take_server(token)
         descriptor = self._core.take_server(pair.handle)
-        return socket.socket(fileno=descriptor) if descriptor is not None else None
+        return LooseEnd(socket.socket(fileno=descriptor), pair.channel) if descriptor is not None else None
 
     def _tell_news(self) -> None:
         """Tell what has happened, one thing after the other: each may bring about that the next is no news any more."""
@@ -200,12 +213,24 @@ class NativeEngine:
 class _Pair:
     """What the event loop keeps of a pair that the thread serves."""
 
-    __slots__ = ("gone", "handle", "tell")
+    __slots__ = ("channel", "gone", "handle", "tell")
 
-    def __init__(self, handle: int, tell: Callable[[Happening], None], gone: Callable[[], None]) -> None:
+    def __init__(
+        self, handle: int, tell: Callable[[Happening], None], gone: Callable[[], None], channel: Channel | None
+    ) -> None:
         self.handle = handle
         self.tell = tell
         self.gone = gone
+        self.channel = channel
+        """The server's, by whose connection the thread speaks until it gives that back."""
+
+
+def _secret(link: Link) -> tuple[object, ssl.SSLContext] | None:
+    """Return the connection of *link* as the _ssl module has it, if it speaks TLS."""
+    if link.channel is None:
+        return None
+    connection = link.channel.connection
+    return connection._sslobj, connection.context  # type: ignore[attr-defined]
 
 
 def _facts(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ from endpointd.servers.upkeep import Answer, Listening, State
 from endpointd.servers.warmpool import ServerSession, WarmKey, WarmPool
 from endpointd.settings import WarmSettings
 from endpointd.wire.link import DISCARD, Link
+from endpointd.wire.looseend import LooseEnd
 from pgwire.errors import ProtocolError
 from pgwire.messages import Backend as Kind
 from pgwire.messages import message
@@ -134,7 +134,7 @@ class WarmServers:
         self._pool = WarmPool()
         self._kept: dict[int, _Kept] = {}
         self._tokens = itertools.count(1)
-        self._arriving: asyncio.Queue[tuple[socket.socket, ServerSession]] = asyncio.Queue()
+        self._arriving: asyncio.Queue[tuple[LooseEnd, ServerSession]] = asyncio.Queue()
         """No more than may be kept."""
         self._is_closed = False
 
@@ -151,7 +151,7 @@ class WarmServers:
 
     # In and out
 
-    def offer(self, end: Link | socket.socket, session: ServerSession) -> None:
+    def offer(self, end: Link | LooseEnd, session: ServerSession) -> None:
         """Have *end*, whose client has left clean, for the next one; it is closed if it is not worth that."""
         is_wanted = not self._is_closed and self._pool.may_enter(session, self._loop.time(), self.settings)
         if isinstance(end, Link):
@@ -160,24 +160,19 @@ class WarmServers:
             else:
                 _say_goodbye(end)
         elif is_wanted and self._arriving.qsize() < self.settings.idle_max:
-            end.setblocking(False)
             self._arriving.put_nowait((end, session))
         else:
-            _close(end)
+            end.close(upkeep.GOODBYE)
 
     async def _let_in(self) -> None:
-        """Make links of the sockets that were offered, for ever."""
+        """Make links of the ends that were offered, for ever."""
         while True:
-            sock, session = await self._arriving.get()
+            end, session = await self._arriving.get()
             if self._is_closed:
-                _close(sock)
+                end.close(upkeep.GOODBYE)
                 continue
-            try:
-                _, link = await self._loop.create_connection(Link, sock=sock)
-            except OSError:
-                sock.close()
-            else:
-                self.offer(link, session)
+            with contextlib.suppress(OSError):
+                self.offer(await end.link(), session)
 
     def _enter(self, link: Link, session: ServerSession) -> None:
         now = self._loop.time()
@@ -263,7 +258,7 @@ class WarmServers:
         """Keep nothing any more."""
         self._is_closed = True
         while not self._arriving.empty():
-            _close(self._arriving.get_nowait()[0])
+            self._arriving.get_nowait()[0].close(upkeep.GOODBYE)
         self._discard(tuple(self._kept), "shutting_down")
 
     async def run(self) -> None:
@@ -306,9 +301,3 @@ def _say_goodbye(link: Link) -> None:
     link.receiver = DISCARD
     link.write(upkeep.GOODBYE)
     link.close()
-
-
-def _close(sock: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        sock.send(upkeep.GOODBYE)
-    sock.close()

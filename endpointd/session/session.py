@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from typing import assert_never
 
 from daemonkit.logs import get_logger
@@ -23,6 +22,7 @@ from endpointd.session.login import Established, Login
 from endpointd.session.shared import Shared
 from endpointd.session.state import State
 from endpointd.wire.link import Link
+from endpointd.wire.looseend import LooseEnd
 from endpointd.wire.tls import Facts as Encryption
 from pgwire.errors import ProtocolError
 from pgwire.startup import StartupMessage
@@ -381,7 +381,7 @@ class Session:
         if server is not None and relayed is not None and relayed.session is not None:
             shared.warm.offer(server, relayed.session)
 
-    def _server_for_others(self, relayed: Established) -> Link | socket.socket | None:
+    def _server_for_others(self, relayed: Established) -> Link | LooseEnd | None:
         """Return the server's end if another client may have it; nobody can cancel what runs there any more."""
         shared = self._shared
         if relayed.session is None or shared.keeper is None or not shared.board.stands(self.number):

@@ -139,7 +139,13 @@ def _nothing() -> None:
 class Link(asyncio.BufferedProtocol):
     """A connection."""
 
-    def __init__(self, on_open: Callable[[Link], None] | None = None, keepalive: Keepalive = SERVERS_KEEPALIVE) -> None:
+    def __init__(
+        self,
+        on_open: Callable[[Link], None] | None = None,
+        keepalive: Keepalive = SERVERS_KEEPALIVE,
+        channel: Channel | None = None,
+    ) -> None:
+        """*channel*: how TLS is spoken already, on a connection that somebody else has had."""
         self._on_open = on_open
         self._keepalive = keepalive
         self._speaks_for: tuple[str, int] | None = None
@@ -152,7 +158,7 @@ class Link(asyncio.BufferedProtocol):
         self._is_finishing = False
         self._has_said_all = False
         self._linger: asyncio.TimerHandle | None = None
-        self._tls: Channel | None = None
+        self._tls = channel
         self._on_tls: Callable[[Facts | Failure], None] | None = None
         self.is_writable = True
         self.read_bytes = READ_BYTES
@@ -318,7 +324,13 @@ class Link(asyncio.BufferedProtocol):
     def can_be_let_go(self) -> bool:
         """Whether nothing of it is anywhere but in its socket: somebody who has that could go on."""
         transport = self._transport
-        return transport is not None and self._may_say and self._tls is None and not self.unsent and self.descriptor >= 0
+        is_open = transport is not None and self._may_say and not self.unsent and self.descriptor >= 0
+        return is_open and (self._tls is None or self._tls.can_be_let_go)
+
+    @property
+    def channel(self) -> Channel | None:
+        """How it speaks TLS, if it does."""
+        return self._tls
 
     def let_go(self) -> Callable[[], None]:
         """Have nothing to do with the socket any more, of which somebody else has a descriptor; it is not closed by that.
@@ -327,7 +339,7 @@ class Link(asyncio.BufferedProtocol):
         """
         transport, on_closed = self._transport, self._on_closed
         assert transport is not None
-        self._receiver, self._transport, self._on_closed = DISCARD, None, None
+        self._receiver, self._transport, self._on_closed, self._tls = DISCARD, None, None, None
         transport.abort()
         return on_closed if on_closed is not None else _nothing
 

@@ -202,6 +202,17 @@ class Channel:
             self._connection.unwrap()
         return self._out.read()
 
+    @property
+    def can_be_let_go(self) -> bool:
+        """Whether nothing is in between: all that came is plaintext already or part of a record, and nothing is to be said."""
+        is_speaking = self.facts is not None and self.failure is None and not self.ended and not self._said_goodbye
+        return is_speaking and not self._in.pending and not self._out.pending
+
+    @property
+    def connection(self) -> ssl.SSLObject:
+        """OpenSSL's connection, for somebody who goes on with it; the channel is of no use then."""
+        return self._connection
+
     def cut_off(self) -> None:
         """The network ended: a failure, unless the peer ended by itself before."""
         if not self.ended and self.failure is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -14,7 +15,7 @@ from endpointd.relay.engine import Engine, Happening
 from endpointd.relay.facts import Facts
 from endpointd.relay.relaxed import Relaxed
 from endpointd.wire.link import Link
-from endpointd.wire.tls import NETWORK_BYTES_MAX, Failure
+from endpointd.wire.tls import NETWORK_BYTES_MAX, Channel, Failure
 from endpointd.wire.tls import Facts as TlsFacts
 from pgwire.messages import (
     Backend,
@@ -22,7 +23,7 @@ from pgwire.messages import (
     message,
     query,
 )
-from tests.certificates import channels
+from tests.certificates import channels, serving
 from tests.endpointd.descriptorengine import DescriptorEngine
 
 TOKEN = 7
@@ -69,9 +70,9 @@ class Peer:
 class EncryptedPeer(Peer):
     """The same, speaking TLS."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, tls: Channel) -> None:
         super().__init__(sock)
-        self._tls, _ = channels()
+        self._tls = tls
         self._heard = bytearray()
 
     async def shake_hands(self) -> None:
@@ -155,12 +156,21 @@ class Encrypted(AsyncioEngine):
     name = "asyncio, a client with TLS"
 
 
-async def encrypted() -> tuple[Link, Peer]:
-    """Return a link that speaks TLS, as a server, and its other end."""
+def speaks_tls(engine: Engine) -> bool:
+    """Whether its client's end is to speak TLS."""
+    return "TLS" in engine.name
+
+
+async def encrypted(*, is_client: bool = False, version: ssl.TLSVersion | None = None) -> tuple[Link, Peer]:
+    """Return a link that speaks TLS, as a server or as a client, and its other end."""
+    serving_side = serving()
+    if version is not None:
+        serving_side.maximum_version = version
+    client, server = channels(serving_side)
     link, plain = await connected()
-    peer = EncryptedPeer(plain.sock)
+    peer = EncryptedPeer(plain.sock, server if is_client else client)
     outcome: asyncio.Future[TlsFacts | Failure] = asyncio.get_running_loop().create_future()
-    link.start_tls(channels()[1], outcome.set_result)
+    link.start_tls(client if is_client else server, outcome.set_result)
     await peer.shake_hands()
     assert not isinstance(await outcome, Failure)
     return link, peer
@@ -181,9 +191,9 @@ async def connected() -> tuple[Link, Peer]:
 async def bench(
     engine: Engine, *, server_rest: bytes = b"", client_rest: bytes = b"", watch: Relaxed | None = None
 ) -> AsyncIterator[Bench]:
-    encrypts = isinstance(engine, Encrypted)
+    encrypts = speaks_tls(engine)
     client_link, client = await (encrypted() if encrypts else connected())
-    server_link, server = await connected()
+    server_link, server = await (encrypted(is_client=True) if engine.name.endswith("both sides") else connected())
     made = Bench(engine, client, server)
     engine.add(
         TOKEN,
@@ -194,8 +204,8 @@ async def bench(
         server_rest=server_rest,
         client_rest=client_rest,
     )
-    if engine.name == "native":
-        assert made.facts.engine == engine.name, "the pair was left to the event loop"
+    if engine.name.startswith("native"):
+        assert made.facts.engine == "native", "the pair was left to the event loop"
     try:
         yield made
     finally:
@@ -208,5 +218,24 @@ ENGINES: list[type[Engine]] = [AsyncioEngine, DescriptorEngine, Encrypted]
 if why_not_native() is None:
     from endpointd.relay.native_engine import NativeEngine
 
-    ENGINES.append(NativeEngine)
+    class EncryptedNative(NativeEngine):
+        """The same, and its client's end speaks TLS."""
+
+        name = "native, a client with TLS"
+
+    class EncryptedTwiceNative(NativeEngine):
+        """The same, and its server's end too."""
+
+        name = "native, TLS on both sides"
+
+    class LeavingNative(NativeEngine):
+        """One that cannot take TLS along, and leaves it to the asyncio engine beside it."""
+
+        name = "asyncio beside native, a client with TLS"
+
+        def __init__(self) -> None:
+            super().__init__()
+            self._can_tls = False
+
+    ENGINES += [NativeEngine, EncryptedNative, EncryptedTwiceNative, LeavingNative]
 """Every engine there is, by its `name`."""

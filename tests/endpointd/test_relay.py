@@ -6,15 +6,18 @@ import asyncio
 import contextlib
 import random
 import socket
+import ssl
 
 import pytest
 
 from endpointd.relay.asyncio_engine import HELD_BYTES_MAX
+from endpointd.relay.choice import make_engine, why_not_native
 from endpointd.relay.engine import Engine, Happening, KeepingEngine
 from endpointd.relay.facts import Doing
 from endpointd.relay.relaxed import Relaxed
 from endpointd.relay.safepoint import SYNC_WAIT_ROUTINE
 from endpointd.wire.link import WRITE_BYTES_HIGH, Link
+from endpointd.wire.looseend import LooseEnd
 from pgwire.messages import (
     TERMINATE,
     Backend,
@@ -26,7 +29,7 @@ from pgwire.messages import (
     query,
     ready_for_query,
 )
-from tests.endpointd.enginebench import BYE, ENGINES, ROW, TOKEN, Bench, Encrypted, Peer, bench, connected
+from tests.endpointd.enginebench import BYE, ENGINES, ROW, TOKEN, Bench, Peer, bench, connected, encrypted, speaks_tls
 
 
 @pytest.fixture(params=ENGINES, ids=lambda kind: kind.name)
@@ -145,8 +148,9 @@ async def test_a_client_that_breaks_off_has_left_whatever_is_under_way(engine: E
         await b.wait_for(Happening.CLIENT_ENDED)
 
 
-async def test_a_client_that_is_cut_off_in_tls_has_left_whatever_is_under_way() -> None:
-    engine = Encrypted()
+async def test_a_client_that_is_cut_off_in_tls_has_left_whatever_is_under_way(engine: Engine) -> None:
+    if not speaks_tls(engine):
+        pytest.skip("who ends in plaintext needs no goodbye")
     async with bench(engine) as b:
         b.answer = lambda _happening: engine.drop(TOKEN)
         await b.client.send(query("select 1"))
@@ -154,6 +158,16 @@ async def test_a_client_that_is_cut_off_in_tls_has_left_whatever_is_under_way() 
         b.client.sock.shutdown(socket.SHUT_WR)  # as whoever stands between could do: no goodbye
         await b.wait_for(Happening.CLIENT_ENDED)
         assert await b.server.receive_all() == query("select 1")
+
+
+async def test_what_tls_does_not_understand_is_a_broken_connection(engine: Engine) -> None:
+    if not speaks_tls(engine):
+        pytest.skip("there is no TLS")
+    async with bench(engine) as b:
+        b.answer = lambda _happening: engine.drop(TOKEN, BYE)
+        await b.ask("select 1")
+        b.client.sock.send(b"\x17\x03\x03\x00\x20" + bytes(32))  # a record that nobody sealed
+        await b.wait_for(Happening.CLIENT_ENDED)
 
 
 async def test_a_reset_is_an_end(engine: Engine) -> None:
@@ -448,7 +462,10 @@ async def test_a_pair_that_is_over_is_no_error(engine: Engine) -> None:
         assert await b.client.receive_all() == b""
 
 
-@pytest.fixture(params=[kind for kind in ENGINES if hasattr(kind, "take_server")], ids=lambda kind: kind.name)
+KEEPING = [kind for kind in ENGINES if hasattr(kind, "take_server")]
+
+
+@pytest.fixture(params=KEEPING, ids=lambda kind: kind.name)
 def keeping(request: pytest.FixtureRequest) -> KeepingEngine:
     """Each engine that can give a server's end back."""
     made = request.param()
@@ -456,14 +473,10 @@ def keeping(request: pytest.FixtureRequest) -> KeepingEngine:
     return made
 
 
-async def link_of(end: Link | socket.socket | None) -> Link:
+async def link_of(end: Link | LooseEnd | None) -> Link:
     """Return the end that an engine has given back as one of ours."""
     assert end is not None
-    if isinstance(end, Link):
-        return end
-    end.setblocking(False)
-    _, link = await asyncio.get_running_loop().create_connection(Link, sock=end)
-    return link
+    return end if isinstance(end, Link) else await end.link()
 
 
 async def test_the_server_of_a_client_that_leaves_idle_is_given_back_and_hears_nothing_of_it(keeping: KeepingEngine) -> None:
@@ -528,3 +541,24 @@ async def test_a_server_that_was_not_to_be_kept_is_not_given_back(keeping: Keepi
         await b.wait_for(Happening.CLIENT_ENDED)
         keeping.halt(TOKEN)
         assert keeping.take_server(TOKEN) is None
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.skipif(why_not_native() is not None, reason="the native engine was not built")
+async def test_the_native_engine_goes_on_with_any_version_of_tls(version: ssl.TLSVersion) -> None:
+    (client_link, client), (server_link, server) = (
+        await encrypted(version=version),
+        await encrypted(is_client=True, version=version),
+    )
+    engine = make_engine("native")
+    engine.add(TOKEN, client_link, server_link, lambda _happening: None)
+    assert engine.facts(TOKEN).engine == "native"
+    for asked, answered in ((query("a"), ROW), (query("x" * 100_000), ROW * 10_000)):
+        await client.send(asked)
+        assert await server.receive(len(asked)) == asked
+        await server.send(answered)
+        assert await client.receive(len(answered)) == answered
+    engine.drop(TOKEN, BYE)
+    assert await client.receive_all() == BYE
+    client.close()
+    server.close()

@@ -88,6 +88,22 @@ def test_both_believe_the_same_after_every_chunk(
     play(watch, stream, random.Random(seed) if seed is not None else None)
 
 
+_PARTS = st.sampled_from(
+    [b"commit", b"COMMIT", b"Abort", b"enD", b"prepare", b"Rollback", b"synchronous_commit", b"Client_Min_Messages", b"set ",
+     b"show ",     b" = off", b"to error", b"'", b"_", b" ", b";", b"\n", b"\xe9", b"x", b"1", b"."]
+)  # fmt: skip
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(_PARTS, max_size=5).map(b"".join), st.sampled_from([b"", b"a"]))
+def test_both_read_the_same_in_a_statement(text: bytes, name: bytes) -> None:
+    for begun in (message(ord("Q"), text + b"\0"), message(ord("P"), name + b"\0" + text + b"\0\0\0")):
+        twins = Twins(Relaxed.NONE)
+        twins.client_sent(message(ord("Q"), b"begin\0"))
+        twins.server_sent(message(ord("Z"), b"T"))
+        twins.client_sent(begun)  # only here does it matter whether the text may end the block
+
+
 def test_both_give_up_following_a_client_with_many_endings() -> None:
     for count in (255, 256, 257, 300):
         twins = Twins(Relaxed.NONE)

@@ -7,6 +7,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+/* Beyond which a peer is cut off that makes TLS say more, by requests for new keys, and reads nothing (wire/link.py). */
+enum { UNASKED_BYTES_MAX = 1 << 19 };
+
 void deadlines_add(Deadlines *list, End *end, int64_t deadline_ms)
 {
     deadlines_remove(end);
@@ -67,14 +70,19 @@ static bool would_block(void)
     return errno == EAGAIN || errno == EWOULDBLOCK;
 }
 
-/* Park *parts* without their first *sent* bytes, behind what is parked already. */
-static bool park(End *end, const struct iovec *parts, int count, size_t sent)
+static size_t length_of(const struct iovec *parts, int count)
 {
     size_t total = 0;
     for (int i = 0; i < count; i++)
         total += parts[i].iov_len;
+    return total;
+}
+
+/* Park *parts* without their first *sent* bytes, behind what is parked already. */
+static bool park(End *end, const struct iovec *parts, int count, size_t sent)
+{
     size_t len = end->out_len;
-    uint8_t *out = malloc(len + total - sent);
+    uint8_t *out = malloc(len + length_of(parts, count) - sent);
     if (out == NULL)
         return false;
     if (len > 0)
@@ -93,14 +101,12 @@ static bool park(End *end, const struct iovec *parts, int count, size_t sent)
     return true;
 }
 
-bool end_write(End *end, const struct iovec *parts, int count)
+/* Send or park what goes over the wire. */
+static bool put(End *end, const struct iovec *parts, int count)
 {
-    size_t total = 0;
-    for (int i = 0; i < count; i++)
-        total += parts[i].iov_len;
-    if (total == 0 || end_is_closed(end) || end->is_broken || end->says_no_more || end->is_closing)
+    size_t total = length_of(parts, count), sent = 0;
+    if (total == 0)
         return true;
-    size_t sent = 0;
     if (end->out_len == 0) {
         struct msghdr message = {.msg_iov = (struct iovec *)parts, .msg_iovlen = (size_t)count};
         ssize_t taken;
@@ -113,6 +119,38 @@ bool end_write(End *end, const struct iovec *parts, int count)
     }
     /* A short write means that the socket is full: epoll tells when there is room. */
     return sent == total || park(end, parts, count, sent) || broke(end);
+}
+
+static bool may_say(const End *end)
+{
+    return !end_is_closed(end) && !end->is_broken && !end->says_no_more && !end->is_closing;
+}
+
+bool end_write(End *end, const struct iovec *parts, int count)
+{
+    if (length_of(parts, count) == 0 || !may_say(end))
+        return true;
+    if (end->tls == NULL)
+        return put(end, parts, count);
+    struct iovec sealed;
+    return tls_seal(end->tls, parts, count, &sealed) ? put(end, &sealed, 1) : broke(end);
+}
+
+TlsState end_open(End *end, const uint8_t *chunk, size_t len, Buffer *plain)
+{
+    struct iovec answer;
+    TlsState state = tls_open(end->tls, chunk, len, plain, &answer);
+    if (may_say(end) && answer.iov_len > 0 && (!put(end, &answer, 1) || end->out_len > UNASKED_BYTES_MAX))
+        return TLS_BROKEN;
+    return state;
+}
+
+static void say_goodbye(End *end)
+{
+    if (end->tls == NULL || !may_say(end))
+        return;
+    struct iovec goodbye = tls_goodbye(end->tls);
+    put(end, &goodbye, 1);
 }
 
 static void all_is_sent(End *end)
@@ -146,6 +184,7 @@ void end_say_no_more(End *end)
 {
     if (end_is_closed(end) || end->says_no_more)
         return;
+    say_goodbye(end);
     end->says_no_more = true;
     if (end->out_len == 0)
         all_is_sent(end);
@@ -155,6 +194,7 @@ void end_close(End *end)
 {
     if (end_is_closed(end))
         return;
+    say_goodbye(end);
     end->is_closing = true;
     if (end->out_len == 0)
         end_close_now(end);
@@ -164,6 +204,8 @@ void end_close_now(End *end)
 {
     deadlines_remove(end);
     forget_parked(end);
+    tls_free(end->tls);
+    end->tls = NULL;
     if (end_is_closed(end))
         return;
     /* To close it is not enough: somebody else may have a descriptor of the same socket, and epoll watches sockets. */
@@ -176,6 +218,9 @@ void end_close_now(End *end)
 int end_give_away(End *end)
 {
     int fd = end->fd;
+    if (end->tls != NULL)
+        tls_give_back(end->tls);
+    end->tls = NULL;
     if (end->epoll_fd >= 0)
         epoll_ctl(end->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
     end->fd = -1;

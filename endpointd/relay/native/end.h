@@ -7,12 +7,15 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
+#include "tls.h"
+
 typedef struct Pair Pair;
 typedef struct End End;
 typedef struct Deadlines Deadlines;
 
 struct End {
     Pair *pair;
+    Tls *tls;     /* if it is spoken */
     uint8_t *out; /* parked: what the kernel did not take */
     uint32_t out_begin;
     uint32_t out_len;
@@ -20,6 +23,7 @@ struct End {
     int epoll_fd;   /* that watches it; -1 if none does */
     bool can_read;  /* as far as is known; epoll tells edges */
     bool hangs_up;  /* epoll saw the peer's end: a short read proves nothing any more */
+    bool is_gone;   /* epoll saw that both directions are over: a reset */
     bool has_ended; /* the peer will say no more */
     bool is_broken; /* nothing can be said to it either */
     bool says_no_more;
@@ -46,6 +50,9 @@ void end_init(End *end, Pair *pair, int fd);
 /* Send, or park what is not taken.  Of an end that is broken or has said all this is nothing.  False: it broke. */
 bool end_write(End *end, const struct iovec *parts, int count);
 
+/* Take what came from the network out of TLS, into *plain*, and send what TLS has to answer. */
+TlsState end_open(End *end, const uint8_t *chunk, size_t len, Buffer *plain);
+
 /* Send what is parked, and do what was to be done behind it.  False: it broke. */
 bool end_flush(End *end);
 
@@ -57,7 +64,7 @@ void end_close(End *end);
 
 void end_close_now(End *end);
 
-/* Have nothing to do with the descriptor any more, and return it. */
+/* Have nothing to do with the descriptor any more, nor with TLS, and return it. */
 int end_give_away(End *end);
 
 static inline bool end_is_closed(const End *end)

@@ -91,15 +91,41 @@ static bool watch_end(Engine *engine, End *end)
     return true;
 }
 
+/* Leave an end to the caller again. */
 static void forget_end(Engine *engine, End *end)
 {
-    epoll_ctl(engine->epoll_fd, EPOLL_CTL_DEL, end->fd, NULL);
+    if (end->epoll_fd >= 0)
+        epoll_ctl(engine->epoll_fd, EPOLL_CTL_DEL, end->fd, NULL);
     end->fd = -1;
+}
+
+/* Have two sockets be a pair's ends; if that cannot be done they are nobody's. */
+static bool take_sockets(Engine *engine, Pair *pair, Socket client, Socket server)
+{
+    end_init(&pair->client, pair, client.fd);
+    end_init(&pair->server, pair, server.fd);
+    if (!watch_end(engine, &pair->client) || !watch_end(engine, &pair->server))
+        return false;
+    /* Last, because it cannot be taken back. */
+    Tls *client_tls = NULL, *server_tls = NULL;
+    if ((client.ssl != NULL && (client_tls = tls_prepare(&engine->sealed)) == NULL) ||
+        (server.ssl != NULL && (server_tls = tls_prepare(&engine->sealed)) == NULL)) {
+        tls_free(client_tls);
+        errno = ENOMEM;
+        return false;
+    }
+    pair->client.tls = client_tls;
+    pair->server.tls = server_tls;
+    if (client_tls != NULL)
+        tls_take(client_tls, client.ssl);
+    if (server_tls != NULL)
+        tls_take(server_tls, server.ssl);
+    return true;
 }
 
 static bool start_thread(Engine *engine);
 
-uint64_t engine_add(Engine *engine, int client, int server, int watch, Slice server_rest, Slice client_rest)
+uint64_t engine_add(Engine *engine, Socket client, Socket server, int watch, Slice server_rest, Slice client_rest)
 {
     Pair *pair = calloc(1, sizeof *pair);
     if (pair == NULL || !make_place(engine) || !start_thread(engine)) {
@@ -107,18 +133,12 @@ uint64_t engine_add(Engine *engine, int client, int server, int watch, Slice ser
         return 0;
     }
     pair->engine = engine;
-    end_init(&pair->client, pair, client);
-    end_init(&pair->server, pair, server);
     safepoint_init(&pair->point, watch);
-    if (!watch_end(engine, &pair->client)) {
-        free(pair);
-        return 0;
-    }
-    if (!watch_end(engine, &pair->server)) {
+    if (!take_sockets(engine, pair, client, server)) {
         int why = errno;
         /* An event may be on its way already: it has to find a pair. */
         forget_end(engine, &pair->client);
-        pair->server.fd = -1;
+        forget_end(engine, &pair->server);
         pair->is_buried = true;
         pair->next_buried = engine->buried;
         engine->buried = pair;
@@ -249,6 +269,8 @@ static void serve_end(End *end, uint32_t events)
         end->can_read = true;
     if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
         end->hangs_up = true;
+    if (events & (EPOLLHUP | EPOLLERR))
+        end->is_gone = true;
     pair_serve(end->pair);
 }
 
@@ -351,6 +373,8 @@ void engine_close(Engine *engine)
         if (descriptors[i] >= 0)
             close(descriptors[i]);
     frames_free(&engine->frames);
+    buffer_free(&engine->sealed);
+    buffer_free(&engine->plain);
     free(engine->pairs);
     free(engine->free_places);
     pthread_cond_destroy(&engine->owner_left);

@@ -39,6 +39,8 @@ struct Engine {
     Deadlines heard_out;
     Deadlines lingering;
     Frames frames;
+    Buffer sealed; /* by TLS, of whoever says something */
+    Buffer plain;
     uint8_t buffer[READ_BYTES];
 };
 
@@ -54,9 +56,15 @@ void engine_leave(Engine *engine);
 
 /* The rest: between enter and leave. */
 
-/* Move bytes between two non-blocking descriptors, which are the engine's from then on.  0 and errno if that cannot be done: then
- * they are the caller's still. */
-uint64_t engine_add(Engine *engine, int client, int server, int watch, Slice server_rest, Slice client_rest);
+/* What an end is made of: a non-blocking descriptor, and OpenSSL's connection if TLS is spoken. */
+typedef struct {
+    int fd;
+    SSL *ssl;
+} Socket;
+
+/* Move bytes between two sockets, which are the engine's from then on.  0 and errno if that cannot be done: then they are the
+ * caller's still. */
+uint64_t engine_add(Engine *engine, Socket client, Socket server, int watch, Slice server_rest, Slice client_rest);
 
 /* NULL if nothing is left of it. */
 Pair *engine_find(const Engine *engine, uint64_t handle);

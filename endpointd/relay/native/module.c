@@ -75,12 +75,56 @@ static PyObject *core_fileno(CoreObject *self, PyObject *Py_UNUSED(args))
     return PyLong_FromLong(self->engine->news_fd);
 }
 
+/* How large the objects of an object's type are; -1 and an exception if that is not known. */
+static long basic_size(PyObject *object)
+{
+    PyObject *size = PyObject_GetAttrString((PyObject *)Py_TYPE(object), "__basicsize__");
+    long bytes = size != NULL ? PyLong_AsLong(size) : -1;
+    Py_XDECREF(size);
+    return bytes;
+}
+
+/* Find OpenSSL's connection in *tls*: None, or the object of Python's _ssl module and the context that it was made with.
+ *
+ * No interface of Python's gives it away.  It stands in that object behind one reference and before the context; and since the
+ * context is known, whether it stands there is known too, before anything is done with it. */
+static bool connection_of(PyObject *tls, SSL **ssl)
+{
+    PyObject *object, *context;
+    if (tls == Py_None)
+        return true;
+    if (!PyArg_ParseTuple(tls, "OO", &object, &context))
+        return false;
+    struct {
+        PyObject_HEAD
+        PyObject *socket;
+        SSL *ssl;
+        PyObject *context;
+    } *inside = (void *)object;
+    if (basic_size(object) >= (long)sizeof *inside && inside->context == context && inside->ssl != NULL) {
+        *ssl = inside->ssl;
+        return true;
+    }
+    if (!PyErr_Occurred()) {
+        errno = ENOTSUP;
+        PyErr_SetFromErrno(PyExc_OSError);
+    }
+    return false;
+}
+
 static PyObject *core_add(CoreObject *self, PyObject *args)
 {
-    int client, server, watch;
+    Socket client = {0}, server = {0};
+    int watch;
     Py_buffer server_rest, client_rest;
-    if (!PyArg_ParseTuple(args, "iiiy*y*", &client, &server, &watch, &server_rest, &client_rest))
+    PyObject *client_tls, *server_tls;
+    if (!PyArg_ParseTuple(args, "iOiOiy*y*", &client.fd, &client_tls, &server.fd, &server_tls, &watch, &server_rest, &client_rest))
         return NULL;
+    if (!connection_of(client_tls, &client.ssl) || !connection_of(server_tls, &server.ssl)) {
+        PyBuffer_Release(&server_rest);
+        PyBuffer_Release(&client_rest);
+        return NULL;
+    }
     PyThreadState *state = enter(self->engine);
     uint64_t handle = engine_add(self->engine, client, server, watch, slice_of(&server_rest), slice_of(&client_rest));
     int why = errno;
@@ -304,6 +348,18 @@ static int add_type(PyObject *module, PyType_Spec *spec)
     return result;
 }
 
+/* Have TLS in the engine: by what the extension module at a path is linked with, or the program itself.  Returns what is missing. */
+static PyObject *use_openssl(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    const char *library;
+    if (!PyArg_ParseTuple(args, "z", &library))
+        return NULL;
+    const char *missing = tls_load(library);
+    if (missing == NULL)
+        Py_RETURN_NONE;
+    return PyUnicode_FromString(missing);
+}
+
 static int exec_module(PyObject *module)
 {
     if (add_type(module, &core_spec) < 0 || add_type(module, &safepoint_spec) < 0 ||
@@ -322,6 +378,7 @@ static PyModuleDef_Slot module_slots[] = {
 
 static PyMethodDef module_methods[] = {
     {"is_suspicious", pooler_is_suspicious, METH_VARARGS, NULL},
+    {"use_openssl", use_openssl, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -174,6 +174,14 @@ static void from_server(Pair *pair, const uint8_t *data, size_t len)
 
 /* Reading */
 
+static void deliver(Pair *pair, const End *from, const uint8_t *data, size_t len)
+{
+    if (from == &pair->client)
+        from_client(pair, data, len);
+    else
+        from_server(pair, data, len);
+}
+
 static bool wants(const Pair *pair, const End *from)
 {
     if (end_is_closed(from) || from->has_ended || from->is_closing)
@@ -211,6 +219,23 @@ static void failed(Pair *pair, End *from)
         stop(pair, from == &pair->client ? NEWS_CLIENT_ENDED : NEWS_SERVER_ENDED);
 }
 
+/* Take what came from the network. */
+static void take_in(Pair *pair, End *from, const uint8_t *data, size_t len)
+{
+    if (from->tls == NULL) {
+        deliver(pair, from, data, len);
+        return;
+    }
+    Buffer *plain = &pair->engine->plain;
+    TlsState state = end_open(from, data, len, plain);
+    if (plain->len > 0)
+        deliver(pair, from, plain->bytes, plain->len);
+    if (state == TLS_ENDED)
+        ended(pair, from);
+    else if (state == TLS_BROKEN)
+        failed(pair, from);
+}
+
 static void read_some(Pair *pair, End *from)
 {
     Engine *engine = pair->engine;
@@ -222,12 +247,10 @@ static void read_some(Pair *pair, End *from)
         if (len > 0) {
             /* Less than there was room for was all there was, unless the end stands behind it. */
             from->can_read = len == sizeof engine->buffer || from->hangs_up || from->is_broken;
-            if (from->is_finishing)
-                continue;
-            if (from == &pair->client)
-                from_client(pair, engine->buffer, (size_t)len);
-            else
-                from_server(pair, engine->buffer, (size_t)len);
+            if (!from->is_finishing)
+                take_in(pair, from, engine->buffer, (size_t)len);
+        } else if (len == 0 && from->tls != NULL && !from->is_finishing) {
+            failed(pair, from); /* without TLS's own goodbye: anybody on the way could have made that end */
         } else if (len == 0) {
             ended(pair, from);
         } else if (errno != EAGAIN && errno != EWOULDBLOCK) {
@@ -261,6 +284,8 @@ void pair_serve(Pair *pair)
     end_flush(&pair->server);
     read_some(pair, &pair->client);
     read_some(pair, &pair->server);
+    if (pair->client.has_ended && pair->client.is_gone && !pair->client.is_broken && !pair->client.is_finishing)
+        failed(pair, &pair->client); /* it had said that it says no more: that is not read any longer */
     if ((pair->client.can_read && wants(pair, &pair->client)) || (pair->server.can_read && wants(pair, &pair->server)))
         engine_ready(pair->engine, pair);
     pair_settle(pair);
