@@ -54,6 +54,8 @@ class Why(StrEnum):
 class Guest:
     """One connection, as the reception knows it. Its protocol says how it is shown out, and calls `leave` when it is gone."""
 
+    __slots__ = ("_by", "_reception", "_why", "address", "number")
+
     def __init__(self, reception: Reception, number: int, address: str) -> None:
         self._reception = reception
         self.number = number

@@ -26,7 +26,8 @@ class CancelKeys:
     """The keys of the sessions that live."""
 
     def __init__(self) -> None:
-        self._owners: dict[BackendKey, dict[int, Cancellable]] = {}
+        self._owners: dict[BackendKey, tuple[tuple[int, Cancellable], ...]] = {}
+        """Nearly always one each: tuples, since there are thousands."""
         self._cancelled: set[int] = set()
 
     def __len__(self) -> int:
@@ -34,15 +35,13 @@ class CancelKeys:
 
     def add(self, told: BackendKey, session: int, at: Cancellable) -> None:
         """Remember that the client of *session* was *told* this key."""
-        self._owners.setdefault(told, {})[session] = at
+        self._owners[told] = (*self._owners.get(told, ()), (session, at))
 
     def remove(self, told: BackendKey, session: int) -> None:
         """Forget the key of an ended session."""
-        owners = self._owners.get(told)
-        if owners is not None:
-            owners.pop(session, None)
-            if not owners:
-                del self._owners[told]
+        owners = tuple(owner for owner in self._owners.pop(told, ()) if owner[0] != session)
+        if owners:
+            self._owners[told] = owners
         self._cancelled.discard(session)
 
     def cancels(self, session: int) -> None:
@@ -55,8 +54,8 @@ class CancelKeys:
 
     def find(self, told: BackendKey) -> tuple[Cancellable, ...]:
         """Return where a cancel request with the key *told* must go; empty for a stranger's."""
-        return tuple(dict.fromkeys(self._owners.get(told, {}).values()))
+        return tuple(dict.fromkeys(at for _, at in self._owners.get(told, ())))
 
     def sessions(self, told: BackendKey) -> tuple[int, ...]:
         """Return the sessions that a cancel request with the key *told* may stop."""
-        return tuple(self._owners.get(told, ()))
+        return tuple(session for session, _ in self._owners.get(told, ()))

@@ -18,6 +18,7 @@ from endpointd import metrics, refusal
 from endpointd.refusal import Refusal
 from endpointd.routing.table import Door
 from endpointd.rules import is_inside, read_networks
+from endpointd.session.cancelling import cancel_at_server
 from endpointd.session.disconnections import Disconnections
 from endpointd.session.introduction import Introduction
 from endpointd.session.pooledsession import PooledSession
@@ -129,21 +130,22 @@ class Listener:
     def _begin(self, link: Link, guest: Guest) -> Session:
         metrics.CONNECTIONS.labels(self.door).inc()
         unwelcome = refusal.too_many_connections(self.door.name) if self._shared.places.is_full else None
+        number = self._registry.next_number()
         kind = PooledSession if self.door.is_pooled else Session
-        session = kind(self._registry.next_number(), self.door, link, self._shared, unwelcome=unwelcome, guest=guest)
+        session = kind(number, self.door, link, self._shared, self._over, unwelcome=unwelcome, guest=guest)
         self._registry.enter(session)
-        self._group.create_task(self._serve(session), name=f"session {session.number}")
+        self._group.create_task(session.run(), name=f"login of session {number}")
         guest.is_shown_out_by(
             lambda why: session.show_out(refusal.startup_timeout() if why is Why.LATE else refusal.too_many_clients())
         )
         return session
 
-    async def _serve(self, session: Session) -> None:
-        try:
-            await session.run()
-        finally:
-            self._registry.leave(session)
-            self._disconnections.note(session.disconnection)
+    def _over(self, session: Session) -> None:
+        self._registry.leave(session)
+        self._disconnections.note(session.disconnection)
+        left = session.left_work
+        if left is not None:
+            self._group.create_task(cancel_at_server(self._shared, left), name=f"cancel of session {session.number}")
 
 
 def _keepalive(settings: Settings) -> Keepalive:

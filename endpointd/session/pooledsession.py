@@ -46,20 +46,20 @@ class PooledSession(Session):
 
     @property
     def _standing(self) -> Standing | None:
-        return self._pools.engine.standing(self.number) if self._relayed is not None else None
+        return self._pools.engine.standing(self.number) if self._is_relaying else None
 
     # What others ask
 
     @property
     def backend(self) -> Backend | None:
         """The server that it has at this moment, if any."""
-        server = self._pools.server_of(self.number) if self._relayed is not None else None
+        server = self._pools.server_of(self.number) if self._is_relaying else None
         return server.backend if server is not None else None
 
     @property
     def backend_pid(self) -> int | None:
         """The process of the server that it has at this moment."""
-        server = self._pools.server_of(self.number) if self._relayed is not None else None
+        server = self._pools.server_of(self.number) if self._is_relaying else None
         return server.key.pid if server is not None and server.key is not None else None
 
     @property
@@ -84,30 +84,32 @@ class PooledSession(Session):
 
     def terminate(self, why: Refusal) -> bool:
         """End now, and have the server stop what it is busy with. Return False for a session that is over."""
-        server = self._pools.server_of(self.number) if self._relayed is not None else None
+        server = self._pools.server_of(self.number) if self._is_relaying else None
         if server is not None and server.address is not None and server.key is not None:
             self._left_at = Cancellable(server.address, server.key)
         return super().terminate(why)
 
     # Its life
 
-    def _cancellable(self, established: Established) -> Cancellable | None:
-        return self._left_at
+    @property
+    def left_work(self) -> Cancellable | None:
+        """Where its server is at something that nobody waits for any more, when it is over; None if that is nowhere."""
+        return self._left_at if self._leaves_work else None
 
     def _relay(self, established: Established) -> None:
         login = self._login
         assert isinstance(login, PooledLogin)
-        pool = login.pool
+        client, pool = self._client, login.pool
+        assert client is not None
         assert pool is not None
         self.pool, self._key, self._engine = pool, established.key_told, self._pools.engine
         try:
             self._pools.engine.add(
-                self.number, pool.handle, self._client, self, watch=established.watch, client_rest=established.client_rest
+                self.number, pool.handle, client, self, watch=established.watch, client_rest=established.client_rest
             )
         except OSError:
             self._why = refusal.too_many_clients()
             self._end = (self._why.message, self._why.kind)
-            self._over.set_result(None)
             return
         self._begins(established)
         self._pools.enter(self.number, self, self._key)
@@ -142,7 +144,7 @@ class PooledSession(Session):
     # The end
 
     def _say_farewell(self, because: Refusal | None) -> None:
-        if self._relayed is None:
+        if not self._is_relaying:
             return
         server = self._pools.server_of(self.number)
         facts = self._engine.halt(self.number)
@@ -152,9 +154,10 @@ class PooledSession(Session):
 
     def _drop(self, *, keeps_server: bool = False) -> None:
         del keeps_server  # the engine knows whether another client may have it
-        self._relayed, self._facts = None, self._engine.halt(self.number)
+        self._is_relaying, self._facts = False, self._engine.halt(self.number)
         self._engine.drop(self.number, last_words(self._why, self._facts) if self._why is not None else b"")
 
-    def _close(self, established: Established | None) -> None:
-        super()._close(established)
-        self._pools.leave(self.number, self._key)
+    def _leave_everything(self) -> None:
+        if not self._is_over:
+            self._pools.leave(self.number, self._key)
+        super()._leave_everything()

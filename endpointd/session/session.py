@@ -1,8 +1,13 @@
-"""One client, from its first byte to its last: a login, then a relay that is watched over. A session is one task."""
+"""One client, from its first byte to its last: a login, then a relay that is watched over.
+
+The login is a task.  A relay is none, since it mostly waits: it goes on by what the engine tells and what others ask, and keeps
+of its login no more than it needs, because there are thousands that say nothing.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import assert_never
 
 from daemonkit.logs import get_logger
@@ -14,8 +19,8 @@ from endpointd.relay.facts import Doing, Facts
 from endpointd.relay.relaxed import CLIENT_MIN_MESSAGES, SYNCHRONOUS_COMMIT, Relaxed
 from endpointd.routing.eviction import Eviction, When
 from endpointd.routing.table import Backend, Door
+from endpointd.servers.warmpool import ServerSession
 from endpointd.session.cancelkeys import Cancellable
-from endpointd.session.cancelling import cancel_at_server
 from endpointd.session.disconnections import Disconnection
 from endpointd.session.farewell import farewell, last_words
 from endpointd.session.login import Established, Login
@@ -25,6 +30,7 @@ from endpointd.wire.link import Link
 from endpointd.wire.looseend import LooseEnd
 from endpointd.wire.tls import Facts as Encryption
 from pgwire.errors import ProtocolError
+from pgwire.messages import BackendKey
 from pgwire.startup import StartupMessage
 
 BEFORE_FAREWELL_S = 0.05
@@ -42,10 +48,53 @@ NEW_SESSION_S = 0.1
 class Session:
     """A client's session."""
 
+    __slots__ = (
+        "_backend",
+        "_cancellable",
+        "_client",
+        "_encrypted",
+        "_end",
+        "_engine",
+        "_facts",
+        "_had_relay",
+        "_is_at_safe_point",
+        "_is_over",
+        "_is_relaying",
+        "_is_shown_out",
+        "_key_told",
+        "_leaves",
+        "_leaves_work",
+        "_login",
+        "_loop",
+        "_on_over",
+        "_peer",
+        "_relaxed",
+        "_relaying_since",
+        "_server_session",
+        "_shared",
+        "_startup",
+        "_stop",
+        "_why",
+        "door",
+        "number",
+        "opened_at",
+    )
+
     def __init__(
-        self, number: int, door: Door, client: Link, shared: Shared, *, unwelcome: Refusal | None, guest: Guest
+        self,
+        number: int,
+        door: Door,
+        client: Link,
+        shared: Shared,
+        on_over: Callable[[Session], None],
+        *,
+        unwelcome: Refusal | None,
+        guest: Guest,
     ) -> None:
-        """*unwelcome*: a session that will be refused as soon as it has said what it wants."""
+        """*on_over* is called once, when nothing is left of it.
+
+        *unwelcome*: a session that will be refused as soon as it has said what it wants.
+        """
         self.number = number
         self.door = door
         self._login: Login | None = self._new_login(client, shared, unwelcome, guest)
@@ -53,14 +102,19 @@ class Session:
         self._startup: StartupMessage | None = None
         self._encrypted: Encryption | None = None
         self._backend: Backend | None = None
-        self._client = client
+        self._client: Link | None = client
+        """Until the engine has it."""
         self._shared = shared
         self._engine: SessionEngine = shared.engine
+        self._on_over = on_over
         self._loop = asyncio.get_running_loop()
         self._peer = client.peer
         self.opened_at = self._loop.time()
-        self._relayed: Established | None = None
-        """What the relay is made of, while there is one."""
+        self._is_relaying = False
+        self._cancellable: Cancellable | None = None
+        self._key_told: BackendKey | None = None
+        self._server_session: ServerSession | None = None
+        """What of its server another client may have."""
         self._facts: Facts | None = None
         """Of the relay, when it is over."""
         self._relaxed = Relaxed.NONE
@@ -68,8 +122,7 @@ class Session:
         """What the client was told at the end of the relay."""
         self._end = ("the client went away", "client_left")
         """In words and in one word why the relay ended."""
-        self._over: asyncio.Future[None] = self._loop.create_future()
-        """Done when the relay has ended; an Event of asyncio's takes four times the memory."""
+        self._is_over = False
         self._relaying_since = self.opened_at
         self._leaves: Refusal | None = None
         """Why it will end at a safe point, once its login and a new session's moment are over."""
@@ -110,18 +163,18 @@ class Session:
     @property
     def facts(self) -> Facts | None:
         """What is known of its relay, once there is one."""
-        return self._engine.facts(self.number) if self._relayed is not None else self._facts
+        return self._engine.facts(self.number) if self._is_relaying else self._facts
 
     @property
     def backend_pid(self) -> int | None:
         """The process of its server, while there is a relay to it."""
-        at = self._relayed.cancellable if self._relayed is not None else None
+        at = self._cancellable if self._is_relaying else None
         return at.key.pid if at is not None else None
 
     @property
     def waits(self) -> str | None:
         """Why it is held, paused or about to be ended, for people; None if it is not."""
-        if self._relayed is None:
+        if not self._is_relaying:
             return self._login.waits if self._login is not None else None
         if self._leaves is not None or self._stop is not None:
             why = self._stop or self._leaves
@@ -188,12 +241,12 @@ class Session:
 
     def pause(self) -> None:
         """Let the client wait: see Evictable. A login goes on; whether its session has to wait is asked when it begins."""
-        if self._relayed is not None and self._leaves is None:
+        if self._is_relaying and self._leaves is None:
             self._engine.pause(self.number)
 
     def resume(self) -> None:
         """Let the client go on: see Evictable."""
-        if self._relayed is not None and self._stop is None:
+        if self._is_relaying and self._stop is None:
             self._is_at_safe_point = False
             self._engine.resume(self.number)
 
@@ -201,7 +254,7 @@ class Session:
         """End at the next safe point; a login ends now, and so does a stream, which has none and is taken up elsewhere."""
         if self._login is not None:
             self._login.stop(why)
-        elif self._relayed is not None and self._engine.facts(self.number).is_streaming:
+        elif self._is_relaying and self._engine.facts(self.number).is_streaming:
             self._say_farewell(why)
         else:
             self._end_when_safe(why)
@@ -219,40 +272,42 @@ class Session:
         else:
             self._say_farewell(why)
 
+    @property
+    def left_work(self) -> Cancellable | None:
+        """Where its server is at something that nobody waits for any more, when it is over; None if that is nowhere."""
+        return self._cancellable if self._leaves_work else None
+
     def terminate(self, why: Refusal) -> bool:
         """End now, and have the server stop what it is busy with. Return False for a session that is over."""
-        if self._over.done() or self.state == "closed":
+        if self._is_over or self.state == "closed":
             return False
-        self._leaves_work = self._relayed is not None and self._engine.facts(self.number).doing is Doing.BUSY
+        self._leaves_work = self._is_relaying and self._engine.facts(self.number).doing is Doing.BUSY
         self.end(why)
         return True
 
     # Its life
 
     async def run(self) -> None:
-        """Serve the client until it or its server is gone."""
+        """Serve the client's login: until its relay goes on by itself, or it is over."""
         established: Established | None = None
         try:
             assert self._login is not None
             established = await self._login.run()
             if established is not None:
                 self._relay(established)
-                await self._over
-                left_at = self._cancellable(established)
-                if self._leaves_work and left_at is not None:
-                    await cancel_at_server(self._shared, left_at)
         except Exception:
             # The one broad except, around one unit of work: a fault of ours ends one session and is seen.
             metrics.BUGS.inc()
             get_logger().exception("session failed", session=self.number, endpoint=self.door)
             self._why = refusal.internal_error()
             self._end = (self._why.message, self._why.kind)
+            if self._is_relaying:
+                self._drop()
         finally:
-            self._close(established)
-
-    def _cancellable(self, established: Established) -> Cancellable | None:
-        """Return where its server works on, when it has ended."""
-        return established.cancellable
+            if not self._had_relay:
+                self._close_ends(established)
+            if not self._is_relaying:
+                self._leave_everything()
 
     def _relay(self, established: Established) -> None:
         board, engine = self._shared.board, self._shared.engine
@@ -260,22 +315,22 @@ class Session:
             # The table changed in the very moment of the login's end.
             self._why = refusal.primary_changed()
             self._end = (self._why.message, self._why.kind)
-            self._over.set_result(None)
             return
         if established.cancellable is not None and established.key_told is not None:
+            self._cancellable, self._key_told = established.cancellable, established.key_told
             self._shared.keys.add(established.key_told, self.number, established.cancellable)
-        self._begins(established)
+        client = self._begins(established)
         assert established.server is not None
         engine.add(
             self.number,
-            self._client,
+            client,
             established.server,
             self._told,
             watch=established.watch,
             server_rest=established.server_rest,
             client_rest=established.client_rest,
         )
-        if self._relayed is None:
+        if not self._is_relaying:
             return
         if established.session is not None and self._shared.keeper is not None:
             self._shared.keeper.keep_server(self.number)
@@ -284,16 +339,20 @@ class Session:
         elif board.must_wait(self.number):
             engine.pause(self.number)
 
-    def _begins(self, established: Established) -> None:
-        """The login is over."""
+    def _begins(self, established: Established) -> Link:
+        """The login is over. Return the client's end, which is an engine's from now on."""
         metrics.SESSIONS_OPENED.labels(self.door, established.backend.node).inc()
         metrics.LOGIN_SECONDS.labels(self.door).observe(self._loop.time() - self.opened_at)
-        assert self._login is not None
-        self._startup, self._encrypted, self._backend = self._login.startup, self._login.encrypted, established.backend
-        self._relayed, self._had_relay, self._login = established, True, None
+        client, login = self._client, self._login
+        assert client is not None
+        assert login is not None
+        self._startup, self._encrypted, self._backend = login.startup, login.encrypted, established.backend
+        self._server_session = established.session
+        self._is_relaying, self._had_relay, self._login, self._client = True, True, None, None
         self._relaying_since = self._loop.time()
         if established.watch is not None:
             self._note_relaxed(established.watch)
+        return client
 
     def _told(self, happening: Happening) -> None:
         match happening:
@@ -347,7 +406,7 @@ class Session:
             self._end_when_safe(why)
 
     def _end_when_safe(self, why: Refusal) -> None:
-        if self._relayed is None or self._stop is not None:
+        if not self._is_relaying or self._stop is not None:
             return
         self._stop = why
         if self._is_at_safe_point:
@@ -356,63 +415,66 @@ class Session:
             self._engine.pause(self.number)
 
     def _say_farewell(self, because: Refusal | None) -> None:
-        if self._relayed is None:
+        if not self._is_relaying:
             return
         facts = self._engine.halt(self.number)
-        self._end_relay(farewell(facts, is_writer=self._relayed.backend.is_writer, because=because))
+        is_writer = self._backend is not None and self._backend.is_writer
+        self._end_relay(farewell(facts, is_writer=is_writer, because=because))
 
     def _end_relay(self, why: Refusal | None, happening: Happening | None = None) -> None:
-        if self._relayed is None:
+        if not self._is_relaying:
             return
         self._why = why
         if why is not None:
             self._end = (why.message, why.kind)
         self._drop(keeps_server=happening is Happening.CLIENT_ENDED)
-        # At once, not when this task runs: a report may be waiting for the last of a lost writer's sessions.
-        self._shared.board.release(self.number)
-        if not self._over.done():  # it is, if the task was cancelled
-            self._over.set_result(None)
+        self._leave_everything()
 
     def _drop(self, *, keeps_server: bool = False) -> None:
-        relayed, shared = self._relayed, self._shared
-        self._relayed, self._facts = None, self._engine.halt(self.number)
-        server = self._server_for_others(relayed) if relayed is not None and keeps_server else None
+        shared = self._shared
+        self._is_relaying, self._facts = False, self._engine.halt(self.number)
+        server = self._server_for_others() if keeps_server else None
         self._engine.drop(self.number, last_words(self._why, self._facts) if self._why is not None else b"")
-        if server is not None and relayed is not None and relayed.session is not None:
-            shared.warm.offer(server, relayed.session)
+        if server is not None and self._server_session is not None:
+            shared.warm.offer(server, self._server_session)
 
-    def _server_for_others(self, relayed: Established) -> Link | LooseEnd | None:
+    def _server_for_others(self) -> Link | LooseEnd | None:
         """Return the server's end if another client may have it; nobody can cancel what runs there any more."""
         shared = self._shared
-        if relayed.session is None or shared.keeper is None or not shared.board.stands(self.number):
+        if self._server_session is None or shared.keeper is None or not shared.board.stands(self.number):
             return None
         was_cancelled = shared.keys.was_cancelled(self.number)
-        if relayed.key_told is not None:
-            shared.keys.remove(relayed.key_told, self.number)
+        self._forget_key()
         if was_cancelled or self._stop is not None or self._leaves is not None:
             return None
         return shared.keeper.take_server(self.number)
 
-    def _close(self, established: Established | None) -> None:
-        if self._relayed is not None:
-            self._drop()
-        elif not self._had_relay:
-            self._close_ends(established)
-        if established is not None and established.key_told is not None:
-            self._shared.keys.remove(established.key_told, self.number)
+    def _forget_key(self) -> None:
+        if self._key_told is not None:
+            self._shared.keys.remove(self._key_told, self.number)
+            self._key_told = None
+
+    def _leave_everything(self) -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        self._forget_key()
         self._shared.board.release(self.number)
         self._shared.places.give_back(self.number)
+        self._on_over(self)
 
     def _close_ends(self, established: Established | None) -> None:
         """Close what no engine was given."""
+        client = self._client
+        assert client is not None
         if established is not None and established.server is not None:
             established.server.close()
         if self._why is not None:
-            self._client.write(self._why.encode())
+            client.write(self._why.encode())
         if self._is_shown_out:
-            self._client.close()
+            client.close()
         else:
-            self._client.finish()
+            client.finish()
 
     def _note_relaxed(self, relaxed: Relaxed) -> None:
         """Count and log, once a session and setting, that it speaks of what weakens its commits."""
