@@ -314,6 +314,11 @@ def not_pooled(endpoint: str, what: str, instead: str) -> Refusal:
     )
 
 
+def role_changed() -> Refusal:
+    """The role's password is another one, and servers for a client of a pool cannot be opened by the former."""
+    return Refusal("role_changed", SqlState.ADMIN_SHUTDOWN, "terminating connection because the role has changed")
+
+
 def pool_refused(node: str, why: str, sqlstate: str | None) -> Refusal:
     """A server does not let a pool's clients in, for a reason that will not pass."""
     code = SqlState(sqlstate) if sqlstate in set(SqlState) else SqlState.INVALID_AUTHORIZATION

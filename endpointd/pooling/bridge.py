@@ -1,6 +1,6 @@
-"""Gives a connection that speaks TLS a descriptor that does not: a pair of sockets, one of which the native engine gets.
+"""Gives a connection to the native engine: itself, or where its TLS cannot move there, one of a pair of sockets.
 
-Costs two more copies and the event loop; a connection in plaintext is given away itself.
+What goes over the pair costs two more copies and the event loop.
 """
 
 from __future__ import annotations
@@ -8,24 +8,47 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import ssl
 from collections.abc import Callable
+from typing import cast
 
 from endpointd.wire.link import Link
 
+Take = Callable[[int, tuple[object, ssl.SSLContext] | None], int]
+"""Takes a descriptor, and OpenSSL's connection if there is one; returns a handle."""
 
-def descriptor_of(link: Link) -> tuple[int, Callable[[], None]]:
-    """Return a descriptor for what is said to and by *link*, and what is to be called when its owner has closed it.
 
-    What *link* has read already is the caller's. Raises OSError.
+def _secret_of(link: Link) -> tuple[object, ssl.SSLContext] | None:
+    """Return the connection of *link* as the _ssl module has it, if it speaks TLS."""
+    if link.channel is None:
+        return None
+    connection = link.channel.connection
+    return connection._sslobj, connection.context  # type: ignore[attr-defined]
+
+
+def give_away(link: Link, take: Take, *, can_tls: bool) -> tuple[int, Callable[[], None]]:
+    """Have *take* take the socket of *link*, or one end of a pair whose other end passes on what *link* says.
+
+    Returns what *take* returns, the handle, and what is to be called when the engine has closed it.  Raises what *take* raises.
+    What *link* has read already is the caller's.
     """
-    if link.channel is None and link.can_be_let_go:
+    if link.can_be_let_go and (link.channel is None or can_tls):
         descriptor = os.dup(link.descriptor)
-        return descriptor, link.let_go()
+        try:
+            handle = take(descriptor, _secret_of(link))
+        except OSError:  # perhaps this Python keeps its connections elsewhere
+            os.close(descriptor)
+            if link.channel is None:
+                raise
+        else:
+            return handle, link.let_go()
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     theirs.setblocking(False)
+    handle = take(theirs.fileno(), None)
+    theirs.detach()
     _Bridge(link, ours)
-    return theirs.detach(), lambda: None
+    return handle, lambda: None
 
 
 class _Bridge(asyncio.Protocol):
@@ -74,8 +97,7 @@ class _Bridge(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Pass on what came before."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = transport = cast("asyncio.Transport", transport)  # uvloop's is one by its methods alone
         if self._before:
             transport.write(bytes(self._before))
             self._before.clear()

@@ -6,6 +6,7 @@ business only while it has one.  Pools and servers are told of by their handles.
 
 from __future__ import annotations
 
+import _ssl
 import asyncio
 import contextlib
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from endpointd.pooling import statestatements
-from endpointd.pooling.bridge import descriptor_of
+from endpointd.pooling.bridge import give_away
 from endpointd.pooling.pins import FORGETS_STATEMENTS, Pin
 from endpointd.relay.engine import Happening
 from endpointd.relay.facts import Doing, Facts
@@ -96,6 +97,7 @@ class PoolEngine:
 
         self.core = _native.Pooler()
         self._not_watched = _native.NOT_WATCHED
+        self.can_tls = _native.use_openssl(getattr(_ssl, "__file__", None)) is None
         self.on_wants_server: Callable[[int, int], None] = lambda _pool, _count: None
         self.on_server_gone: Callable[[int], None] = lambda _server: None
         self._handles: dict[int, int] = {}
@@ -120,8 +122,9 @@ class PoolEngine:
     def add(self, token: int, pool: int, client: Link, teller: Teller, *, watch: Relaxed | None, client_rest: bytes) -> None:
         """Serve *client*, whose login is over, from *pool*. Raises OSError."""
         watched = self._not_watched if watch is None else watch.value
-        descriptor, gone = descriptor_of(client)
-        handle = self.core.add_client(pool, descriptor, watched, client_rest)
+        handle, gone = give_away(
+            client, lambda fd, tls: self.core.add_client(pool, fd, tls, watched, client_rest), can_tls=self.can_tls
+        )
         self._handles[token], self._tokens[handle] = handle, token
         self._tellers[handle], self._gone[handle] = teller, gone
 

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from daemonkit.logs import get_logger
-from endpointd import metrics
+from endpointd import metrics, refusal
 from endpointd.pooling.poolengine import PoolEngine, PoolFacts
 from endpointd.pooling.serverlogin import Secret
 from endpointd.pooling.serverpool import PooledServer, PoolKey, ServerPool
 from endpointd.refusal import Refusal
-from endpointd.routing.eviction import Eviction
+from endpointd.routing.eviction import Eviction, When
 from endpointd.routing.switchboard import Switchboard
 from endpointd.routing.table import Door
 from endpointd.servers.connector import Connector
@@ -93,12 +93,16 @@ class Pools:
         """Return the pool for a client whose login is *wish*, when a server has told what the client is to be told."""
         self.engine.listen()
         pool = self._pool(PoolKey(door.unpooled, wish), self.settings[door.name], secret)
+        until = self._loop.time() + self._board.limits.hold_s
         while not pool.is_known:
             told = pool.known()
             if not self._dialling[pool.handle]:
                 self._dial(pool)
             try:
-                why = await told
+                async with asyncio.timeout_at(until):
+                    why = await told
+            except TimeoutError:
+                return self._connector.refusal_of_nobody(pool.key.door)
             finally:
                 told.cancel()
             if why is not None:
@@ -159,7 +163,7 @@ class Pools:
 
     def _room(self, pool: ServerPool) -> int:
         """Return how many more servers the user may have at the database: all of its pools at one endpoint share the limit."""
-        used = sum(self.engine.pool_facts(each.handle).servers + self._dialling[each.handle] for each in self._siblings(pool))
+        used = sum(len(each.servers) + self._dialling[each.handle] for each in self._siblings(pool))
         return self._size(pool) - used
 
     def _size(self, pool: ServerPool) -> int:
@@ -193,12 +197,18 @@ class Pools:
         if not others:
             return
         richest = max(others, key=lambda each: len(each.servers))
-        if len(richest.servers) <= len(pool.servers) + 1 and self.engine.pool_facts(richest.handle).idle == 0:
+        if len(richest.servers) <= len(pool.servers) + 1 and not self._has_idle(richest):
             return
         retiring = next((each for each in richest.servers.values() if not each.is_retiring), None)
         if retiring is not None:
             retiring.is_retiring = True
             self.engine.core.retire(retiring.handle)
+
+    def _has_idle(self, pool: ServerPool) -> bool:
+        try:
+            return self.engine.pool_facts(pool.handle).idle > 0
+        except KeyError:
+            return False
 
     def _dial(self, pool: ServerPool) -> None:
         self._dialling[pool.handle] += 1
@@ -215,6 +225,8 @@ class Pools:
                 self.engine.core.dial_failed(pool.handle)
         finally:
             self._dialling[pool.handle] -= 1
+        if pool.is_awaited and not self._dialling[pool.handle]:
+            self._dial(pool)
 
     def added(self, pool: ServerPool, server: PooledServer) -> None:
         """See Owner."""
@@ -293,10 +305,13 @@ class Pools:
                 self.engine.core.set_pool(pool.handle, *_limits(self.settings[pool.key.door.pooled.name]))
 
     def keep_only(self, is_welcome: Callable[[Wish], bool]) -> None:
-        """Open no more servers by what a role's former secret was, and close those that nobody has."""
+        """Open no more servers by what a role's former secret was, and end who would need one, at their safe points."""
         for pool in tuple(self._by_handle.values()):
             if not pool.closed and not is_welcome(pool.key.wish):
                 self._forget(pool)
+                for number, client in tuple(self._clients.items()):
+                    if client.pool is pool:
+                        client.evict(Eviction(number, refusal.role_changed(), When.SAFE_POINT))
 
     def _forget(self, pool: ServerPool) -> None:
         pool.close()

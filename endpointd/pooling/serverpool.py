@@ -10,7 +10,7 @@ from typing import Protocol
 
 from daemonkit.logs import get_logger
 from endpointd import metrics, refusal
-from endpointd.pooling.bridge import descriptor_of
+from endpointd.pooling.bridge import give_away
 from endpointd.pooling.poolengine import PoolEngine
 from endpointd.pooling.serverlogin import Admitted, Denied, Secret, log_in
 from endpointd.refusal import Refusal
@@ -142,6 +142,11 @@ class ServerPool:
         """Whether a server has said what clients are to be told."""
         return self.backend is not None
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits until it is known."""
+        return not self.is_known and not self.closed and any(not each.done() for each in self._joining)
+
     def known(self) -> asyncio.Future[Refusal | None]:
         """Return what is done when it is known, or with why it will not be."""
         told: asyncio.Future[Refusal | None] = self._loop.create_future()
@@ -229,8 +234,12 @@ class ServerPool:
         link, server.link = server.link, None
         self._connector.login_finished(server.number)
         try:
-            descriptor, _ = descriptor_of(link)
-            server.handle = self.engine.core.add_server(self.handle, descriptor, self._board.must_wait(server.number))
+            must_wait = self._board.must_wait(server.number)
+            server.handle, _ = give_away(
+                link,
+                lambda fd, tls: self.engine.core.add_server(self.handle, fd, tls, must_wait),
+                can_tls=self.engine.can_tls,
+            )
         except (OSError, KeyError):
             link.abort()
             return False

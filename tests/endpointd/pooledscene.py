@@ -74,7 +74,7 @@ def places(cluster: Cluster, **changes: object):
 
 @contextlib.asynccontextmanager
 async def scene(
-    directory: Path, *, pool: str = "pool_size = 5", limits: str = "", more: str = "", nodes: int = 1
+    directory: Path, *, pool: str = "pool_size = 5", limits: str = "", more: str = "", in_proxy: str = "", nodes: int = 1
 ) -> AsyncIterator[Scene]:
     known = encode_verifiers([(Scope.FEED, TOKEN)])
     writer_port, reader_port = free_port(), free_port()
@@ -94,7 +94,9 @@ async def scene(
         await cluster.sql(writer, "create database shop owner ann")
         async with (
             feed_server(places(cluster)) as feed,
-            proxy(directory / "p", [feed.port], rules=RULES, limits=limits, more=f"{pooled}\n{more}") as running,
+            proxy(
+                directory / "p", [feed.port], rules=RULES, limits=limits, more=f"{pooled}\n{more}", in_proxy=in_proxy
+            ) as running,
         ):
             await running.wait_for_health(status="serving")
             yield Scene(cluster, feed, running, writer_port, reader_port)

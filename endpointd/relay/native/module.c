@@ -88,7 +88,7 @@ static long basic_size(PyObject *object)
  *
  * No interface of Python's gives it away.  It stands in that object behind one reference and before the context; and since the
  * context is known, whether it stands there is known too, before anything is done with it. */
-static bool connection_of(PyObject *tls, SSL **ssl)
+bool connection_of(PyObject *tls, SSL **ssl)
 {
     PyObject *object, *context;
     if (tls == Py_None)

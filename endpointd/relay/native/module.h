@@ -9,8 +9,12 @@
 #include <stdlib.h>
 
 #include "safepoint.h"
+#include "tls.h"
 
 extern PyType_Spec safepoint_spec;
+
+/* Find the connection of a pair of ssl's own objects, None: there is none.  False: an exception is set. */
+bool connection_of(PyObject *tls, SSL **ssl);
 
 static inline PyObject *flag(bool is_so)
 {

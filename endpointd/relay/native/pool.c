@@ -1,9 +1,6 @@
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 
-#include "loop.h"
 #include "pooler.h"
 
 enum { LINGER_SERVER_MS = 1000 };
@@ -125,20 +122,13 @@ void pool_server_serve(PoolServer *server)
     }
     end_flush(end);
     Pooler *pooler = server->pool->pooler;
-    while (end->can_read && !server->is_dead && !end_is_closed(end)) {
-        ssize_t len = recv(end->fd, pooler->buffer, sizeof pooler->buffer, MSG_DONTWAIT);
-        if (len < 0 && errno == EINTR)
-            continue;
-        if (len > 0) {
-            end->can_read = len == sizeof pooler->buffer || end->hangs_up;
-            unasked(server, pooler->buffer, (size_t)len);
-        } else if (len < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
-            end->can_read = false;
-        } else {
-            end->can_read = false;
-            end->has_ended = true;
+    while (end->can_read && server->client == NULL && !server->is_dead && !end_is_closed(end)) {
+        uint8_t *data;
+        size_t len = pooler_receive(pooler, end, &data);
+        if (len > 0)
+            unasked(server, data, len);
+        if (end->has_ended && server->client == NULL)
             die(server);
-        }
     }
     if (server->client == NULL)
         free_up(server);

@@ -1,9 +1,6 @@
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 
-#include "loop.h"
 #include "poolmessages.h"
 
 enum {
@@ -164,27 +161,6 @@ static bool wants_server(const PoolClient *client)
     return server != NULL && !client->is_stopped && client->party.end.out_len == 0 && !end_is_closed(&server->party.end);
 }
 
-/* Receive; 0: there is nothing now, and *end->has_ended* says whether there ever will be. */
-static size_t receive(Pooler *pooler, End *end)
-{
-    for (;;) {
-        ssize_t len = recv(end->fd, pooler->buffer, sizeof pooler->buffer, MSG_DONTWAIT);
-        if (len < 0 && errno == EINTR)
-            continue;
-        if (len > 0) {
-            /* Less than there was room for was all there was, unless the end stands behind it. */
-            end->can_read = len == sizeof pooler->buffer || end->hangs_up || end->is_broken;
-            return (size_t)len;
-        }
-        end->can_read = false;
-        if (len == 0 || (errno != EAGAIN && errno != EWOULDBLOCK) || end->is_broken)
-            end->has_ended = true;
-        if (len < 0 && end->has_ended)
-            end->is_broken = true;
-        return 0;
-    }
-}
-
 static void client_ended(PoolClient *client)
 {
     End *end = &client->party.end;
@@ -201,10 +177,12 @@ static void read_client(PoolClient *client)
 {
     End *end = &client->party.end;
     for (int reads = 0; reads < READS_PER_TURN && end->can_read && wants_client(client); reads++) {
-        size_t len = receive(client->pool->pooler, end);
+        uint8_t *data;
+        bool had_ended = end->has_ended;
+        size_t len = pooler_receive(client->pool->pooler, end, &data);
         if (len > 0 && !end->is_finishing)
-            from_client(client, client->pool->pooler->buffer, len);
-        else if (len == 0 && end->has_ended)
+            from_client(client, data, len);
+        if (end->has_ended && !had_ended)
             client_ended(client);
     }
 }
@@ -213,13 +191,14 @@ static void read_server(PoolClient *client)
 {
     for (int reads = 0; reads < READS_PER_TURN && wants_server(client) && client->server->party.end.can_read; reads++) {
         End *end = &client->server->party.end;
-        size_t len = receive(client->pool->pooler, end);
+        uint8_t *data;
+        size_t len = pooler_receive(client->pool->pooler, end, &data);
         if (len > 0) {
-            pool_client_from_server(client, client->pool->pooler->buffer, len);
+            pool_client_from_server(client, data, len);
             pool_client_look(client);
-        } else if (end->has_ended) {
-            pool_client_stop(client, NEWS_SERVER_ENDED);
         }
+        if (end->has_ended && client->server != NULL && &client->server->party.end == end)
+            pool_client_stop(client, NEWS_SERVER_ENDED);
     }
 }
 
@@ -260,6 +239,15 @@ void pool_client_halt(PoolClient *client)
 {
     client->is_stopped = true;
     pool_stop_waiting(client);
+}
+
+void pool_client_cancel_waiting(PoolClient *client)
+{
+    if (!client->is_waiting || client->is_stopped)
+        return;
+    pool_stop_waiting(client);
+    client->is_cancelled = true;
+    pooler_ready(client->pool->pooler, &client->party);
 }
 
 int64_t pool_client_waited_ms(const PoolClient *client)

@@ -6,9 +6,8 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
-
-#include "loop.h"
 
 enum {
     EVENTS_MAX = 256,
@@ -140,20 +139,26 @@ bool pooler_watch(Pooler *pooler, Party *party)
 static bool start_thread(Pooler *pooler);
 
 /* Return a party of *size* bytes that has a place and, if it has a descriptor, is watched. */
-static Party *add_party(Pooler *pooler, size_t size, int kind, int fd)
+static Party *add_party(Pooler *pooler, size_t size, int kind, Socket socket)
 {
     Party *party = calloc(1, size);
     if (party == NULL || !make_place(pooler) || !start_thread(pooler)) {
         free(party);
         return NULL;
     }
-    end_init(&party->end, NULL, fd);
+    end_init(&party->end, NULL, socket.fd);
     party->kind = kind;
-    if (fd >= 0 && !pooler_watch(pooler, party)) {
+    Tls *tls = socket.ssl != NULL ? tls_prepare(&pooler->sealed) : NULL;
+    if ((socket.ssl != NULL && tls == NULL) || (socket.fd >= 0 && !pooler_watch(pooler, party))) {
         int why = errno;
+        tls_free(tls);
         free(party);
         errno = why;
         return NULL;
+    }
+    if (tls != NULL) { /* last, because it cannot be taken back */
+        party->end.tls = tls;
+        tls_take(tls, socket.ssl);
     }
     enter_party(pooler, party);
     return party;
@@ -161,19 +166,19 @@ static Party *add_party(Pooler *pooler, size_t size, int kind, int fd)
 
 uint64_t pooler_add_pool(Pooler *pooler)
 {
-    Pool *pool = (Pool *)add_party(pooler, sizeof *pool, PARTY_POOL, -1);
+    Pool *pool = (Pool *)add_party(pooler, sizeof *pool, PARTY_POOL, (Socket){.fd = -1});
     if (pool == NULL)
         return 0;
     pool->pooler = pooler;
     return pool->party.handle;
 }
 
-uint64_t pooler_add_client(Pooler *pooler, Pool *pool, int fd, int watch, Slice rest)
+uint64_t pooler_add_client(Pooler *pooler, Pool *pool, Socket socket, int watch, Slice rest)
 {
     uint8_t *in = NULL;
     if (rest.len > 0 && (in = malloc(rest.len)) == NULL)
         return 0;
-    PoolClient *client = (PoolClient *)add_party(pooler, sizeof *client, PARTY_CLIENT, fd);
+    PoolClient *client = (PoolClient *)add_party(pooler, sizeof *client, PARTY_CLIENT, socket);
     if (client == NULL) {
         free(in);
         return 0;
@@ -192,9 +197,9 @@ uint64_t pooler_add_client(Pooler *pooler, Pool *pool, int fd, int watch, Slice 
     return client->party.handle;
 }
 
-uint64_t pooler_add_server(Pooler *pooler, Pool *pool, int fd, bool is_paused)
+uint64_t pooler_add_server(Pooler *pooler, Pool *pool, Socket socket, bool is_paused)
 {
-    PoolServer *server = (PoolServer *)add_party(pooler, sizeof *server, PARTY_SERVER, fd);
+    PoolServer *server = (PoolServer *)add_party(pooler, sizeof *server, PARTY_SERVER, socket);
     if (server == NULL)
         return 0;
     server->pool = pool;
@@ -296,6 +301,52 @@ uint32_t pooler_take_news(Pooler *pooler, uint64_t *handle, uint64_t *number, Te
             return news;
     }
     unpoke(pooler->news_fd);
+    return 0;
+}
+
+/* Receiving */
+
+static size_t decrypt(Pooler *pooler, End *end, size_t len, uint8_t **data)
+{
+    TlsState state = end_open(end, pooler->buffer, len, &pooler->plain);
+    *data = pooler->plain.bytes;
+    if (state != TLS_GOES_ON) {
+        end->can_read = true; /* so that it is asked once more, and the end is told */
+        end->has_ended = true;
+        end->is_broken = end->is_broken || state == TLS_BROKEN;
+    }
+    return pooler->plain.len;
+}
+
+size_t pooler_receive(Pooler *pooler, End *end, uint8_t **data)
+{
+    *data = pooler->buffer;
+    while (!end->has_ended || end->tls == NULL) {
+        ssize_t len = recv(end->fd, pooler->buffer, sizeof pooler->buffer, MSG_DONTWAIT);
+        if (len < 0 && errno == EINTR)
+            continue;
+        if (len > 0) {
+            /* Less than there was room for was all there was, unless the end stands behind it. */
+            end->can_read = len == sizeof pooler->buffer || end->hangs_up || end->is_broken;
+            if (end->tls == NULL)
+                return (size_t)len;
+            size_t plain = decrypt(pooler, end, (size_t)len, data);
+            if (plain > 0)
+                return plain;
+            if (end->can_read)
+                continue;
+            return 0;
+        }
+        end->can_read = false;
+        bool is_nothing_now = len < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
+        if (!is_nothing_now || end->is_broken)
+            end->has_ended = true;
+        /* TLS that ends without its own goodbye: anybody on the way could have made that end. */
+        if (end->has_ended && (len < 0 || end->tls != NULL))
+            end->is_broken = true;
+        return 0;
+    }
+    end->can_read = false;
     return 0;
 }
 
@@ -499,6 +550,8 @@ void pooler_close(Pooler *pooler)
         if (descriptors[i] >= 0)
             close(descriptors[i]);
     frames_free(&pooler->frames);
+    buffer_free(&pooler->sealed);
+    buffer_free(&pooler->plain);
     statements_free(&pooler->statements);
     verdicts_free(&pooler->verdicts);
     free(pooler->parties);

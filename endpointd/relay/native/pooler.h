@@ -9,8 +9,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "end.h"
-#include "pair.h"
+#include "loop.h"
 #include "safepoint.h"
 #include "statements.h"
 #include "suspect.h"
@@ -153,6 +152,8 @@ struct PoolClient {
     bool is_asking; /* what of its statement */
     bool may_redefine; /* it has discarded its statements, or tried to */
     bool needs_more;   /* in holds a part of a message */
+    bool is_cancelled; /* while it waited: what it has said, up to the next answer, is refused */
+    bool was_answer;   /* what is left of the message that is refused ends that */
     bool is_mid_message;
     bool is_pausing;
     bool is_paused;
@@ -194,6 +195,8 @@ struct Pooler {
     int parts_len;
     size_t arena_len;
     End *to;
+    Buffer sealed; /* by TLS, of whoever says something */
+    Buffer plain;
     uint8_t arena[POOL_ARENA_BYTES];
     uint8_t buffer[POOL_READ_BYTES];
 };
@@ -209,8 +212,8 @@ void pooler_leave(Pooler *pooler);
 
 /* Each returns 0 and errno if it cannot be done: then the descriptor is the caller's still. */
 uint64_t pooler_add_pool(Pooler *pooler);
-uint64_t pooler_add_client(Pooler *pooler, Pool *pool, int fd, int watch, Slice rest);
-uint64_t pooler_add_server(Pooler *pooler, Pool *pool, int fd, bool is_paused);
+uint64_t pooler_add_client(Pooler *pooler, Pool *pool, Socket socket, int watch, Slice rest);
+uint64_t pooler_add_server(Pooler *pooler, Pool *pool, Socket socket, bool is_paused);
 Party *pooler_find(const Pooler *pooler, uint64_t handle);
 
 /* Take one thing that the owner is to be told; 0 if there is none.  *text* is the owner's to free. */
@@ -220,6 +223,10 @@ void pooler_tell(Pooler *pooler, Party *party, uint32_t news);
 void pooler_ready(Pooler *pooler, Party *party);
 void pooler_bury(Pooler *pooler, Party *party);
 bool pooler_watch(Pooler *pooler, Party *party);
+
+/* Receive in plaintext what is there now, valid until the next time.  Nothing: *end->has_ended* says whether there ever will be
+ * more, and *end->is_broken* whether that end is none. */
+size_t pooler_receive(Pooler *pooler, End *end, uint8_t **data);
 
 /* What is to be sent to an end, in as few calls as may be.  The bytes of *emit* must stay until the next flush. */
 void emit_begin(Pooler *pooler, End *to);
@@ -266,6 +273,8 @@ void pool_client_drop(PoolClient *client, Slice farewell);
 void pool_client_give_up(PoolClient *client);
 void pool_client_settle(PoolClient *client);
 void pool_client_free(PoolClient *client);
+/* Refuse what it waits for a server with; nothing if it does not wait. */
+void pool_client_cancel_waiting(PoolClient *client);
 Facts pool_client_facts(const PoolClient *client);
 /* The statement that it asks about; empty if it asks no more. */
 Slice pool_client_question(const PoolClient *client);

@@ -410,13 +410,66 @@ static Taking take_message(PoolClient *client, const Message *message)
     return pass_on(client, message);
 }
 
+/* What was cancelled while it waited */
+
+static const uint8_t CANCELLED[] = "SERROR\0VERROR\0C57014\0Mcanceling statement due to user request\0"
+                                   "FendpointdRpool_client_cancel_waiting\0";
+
+static void answer_cancelled(PoolClient *client)
+{
+    static const uint8_t ready[] = {'Z', 0, 0, 0, 5, 'I'};
+    Pooler *pooler = client->pool->pooler;
+    client->is_cancelled = false;
+    emit_begin(pooler, &client->party.end);
+    emit_header(pooler, 'E', sizeof CANCELLED);
+    emit_copy(pooler, CANCELLED, sizeof CANCELLED);
+    emit_copy(pooler, ready, sizeof ready);
+    emit_flush(pooler);
+}
+
+/* Drop messages up to the one that a ReadyForQuery answers, and give that. */
+static size_t refuse_messages(PoolClient *client, const uint8_t *data, size_t len)
+{
+    size_t pos = 0;
+    while (client->is_cancelled && pos < len) {
+        if (client->skip == 0) {
+            if (len - pos < HEADER_BYTES) {
+                client->needs_more = true;
+                return pos;
+            }
+            const uint8_t *at = data + pos;
+            client->skip = ((uint64_t)at[1] << 24 | (uint64_t)at[2] << 16 | (uint64_t)at[3] << 8 | at[4]) + 1;
+            client->was_answer = at[0] == 'Q' || at[0] == 'F' || at[0] == 'S' || at[0] == 'X';
+            if (client->skip < HEADER_BYTES || at[0] == 'X') {
+                client->skip = 0;
+                answer_cancelled(client); /* what is no message, or says goodbye, is looked at as ever */
+                return pos;
+            }
+        }
+        size_t passed = client->skip < len - pos ? (size_t)client->skip : len - pos;
+        client->skip -= passed;
+        pos += passed;
+        if (client->skip == 0 && client->was_answer)
+            answer_cancelled(client);
+    }
+    return pos;
+}
+
+static size_t pass_messages(PoolClient *client, const uint8_t *data, size_t len);
+
 size_t take_messages(PoolClient *client, const uint8_t *data, size_t len)
+{
+    client->needs_more = false;
+    size_t refused = refuse_messages(client, data, len);
+    return refused + (client->is_cancelled ? 0 : pass_messages(client, data + refused, len - refused));
+}
+
+static size_t pass_messages(PoolClient *client, const uint8_t *data, size_t len)
 {
     Pooler *pooler = client->pool->pooler;
     size_t pos = 0;
     bool is_broken = false;
     emit_begin(pooler, client->server != NULL ? &client->server->party.end : NULL);
-    client->needs_more = false;
     while (pos < len && !client->is_stopped && !client->point.client_terminated) {
         if (client->skip > 0) {
             size_t passed = client->skip < len - pos ? (size_t)client->skip : len - pos;

@@ -186,13 +186,19 @@ static PyObject *pooler_pool_facts(PoolerObject *self, PyObject *args)
 static PyObject *pooler_add_client_(PoolerObject *self, PyObject *args)
 {
     unsigned long long handle;
-    int fd, watch;
+    int watch;
+    Socket socket = {0};
+    PyObject *tls;
     Py_buffer rest;
-    if (!PyArg_ParseTuple(args, "Kiiy*", &handle, &fd, &watch, &rest))
+    if (!PyArg_ParseTuple(args, "KiOiy*", &handle, &socket.fd, &tls, &watch, &rest))
         return NULL;
+    if (!connection_of(tls, &socket.ssl)) {
+        PyBuffer_Release(&rest);
+        return NULL;
+    }
     PyThreadState *state = enter(self->pooler);
     Pool *pool = find(self, handle, PARTY_POOL);
-    uint64_t client = pool != NULL ? pooler_add_client(self->pooler, pool, fd, watch, slice_of(&rest)) : 0;
+    uint64_t client = pool != NULL ? pooler_add_client(self->pooler, pool, socket, watch, slice_of(&rest)) : 0;
     int why = errno;
     leave(self->pooler, state);
     PyBuffer_Release(&rest);
@@ -202,12 +208,14 @@ static PyObject *pooler_add_client_(PoolerObject *self, PyObject *args)
 static PyObject *pooler_add_server_(PoolerObject *self, PyObject *args)
 {
     unsigned long long handle;
-    int fd, is_paused;
-    if (!PyArg_ParseTuple(args, "Kip", &handle, &fd, &is_paused))
+    int is_paused;
+    Socket socket = {0};
+    PyObject *tls;
+    if (!PyArg_ParseTuple(args, "KiOp", &handle, &socket.fd, &tls, &is_paused) || !connection_of(tls, &socket.ssl))
         return NULL;
     PyThreadState *state = enter(self->pooler);
     Pool *pool = find(self, handle, PARTY_POOL);
-    uint64_t server = pool != NULL ? pooler_add_server(self->pooler, pool, fd, is_paused != 0) : 0;
+    uint64_t server = pool != NULL ? pooler_add_server(self->pooler, pool, socket, is_paused != 0) : 0;
     int why = errno;
     leave(self->pooler, state);
     return pool != NULL ? handle_or_error(server, why) : nobody();
@@ -375,7 +383,7 @@ static PyObject *pooler_drop(PoolerObject *self, PyObject *args)
 }
 
 /* A cancel request for a client is about to be sent: return the server that has what it is for, which nobody else is given
- * until cancel_ended; 0 if there is nothing to cancel. */
+ * until cancel_ended; 0 if it has none: what it waits with is refused. */
 static PyObject *pooler_cancel_begins(PoolerObject *self, PyObject *args)
 {
     unsigned long long handle, server = 0;
@@ -387,6 +395,8 @@ static PyObject *pooler_cancel_begins(PoolerObject *self, PyObject *args)
         safepoint_cancel_begins(&client->point);
         pool_server_cancel_begins(client->server);
         server = client->server->party.handle;
+    } else if (client != NULL && !client->is_dropped) {
+        pool_client_cancel_waiting(client);
     }
     leave(self->pooler, state);
     return PyLong_FromUnsignedLongLong(server);
