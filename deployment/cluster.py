@@ -10,8 +10,11 @@ import msgspec
 
 from cluster_manager.settings import MAX_LAG_MS, FailoverSettings, MaxLagMs, Tier, WantedDurability
 from daemonkit.logs import LogSettings
-from endpointd.settings import ClientAddress, LimitSettings, Rules, WarmSettings
+from endpointd.settings import ClientAddress, LimitSettings, PoolCount, PoolMin, Rules, WaitSeconds, WarmSettings
 from pgtopology.node import DNS_ZONE, Address, Label
+
+POOLED_PORT_OFFSET = 2
+"""From an endpoint's port to that of the pooled one that has its servers."""
 
 
 class PostgresSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -27,6 +30,18 @@ class Door(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     rules: Rules = ()
     client_address: ClientAddress = "none"
+
+
+class PooledDoor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A pooled endpoint; the proxy's settings explain it."""
+
+    rules: Rules = ()
+    pool_size: PoolCount = 20
+    pool_min: PoolMin = 0
+    query_wait_timeout_s: WaitSeconds = 120.0
+    server_idle_timeout_s: WaitSeconds = 600.0
+    server_lifetime_s: WaitSeconds = 3600.0
+    prepared_statements_max: PoolCount = 200
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +77,10 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     reader: Address
     writer_door: Door = Door()
     reader_door: Door = Door()
+    pooled_writer: PooledDoor | None = None
+    """Two ports above the writer endpoint, if there is to be one."""
+    pooled_reader: PooledDoor | None = None
+    """Two ports above the reader endpoint."""
     proxy_port: int
     """Of every proxy's health and metrics."""
     postgres: PostgresSettings = PostgresSettings()

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from cluster_manager import settings as manager
-from deployment.cluster import Cluster, Node
+from deployment.cluster import POOLED_PORT_OFFSET, Cluster, Door, Node, PooledDoor
 from deployment.files import CACHE, JOURNAL, NODES_TOKEN, ROLE_SECRETS, STORE, VERIFIERS
 from endpointd import settings as proxy
 from endpointd.rules import Method, read_rules, vouched_logins
@@ -60,15 +60,20 @@ def noded_settings(
     )
 
 
+def _doors(cluster: Cluster) -> tuple[Door | PooledDoor, ...]:
+    pooled = (cluster.pooled_writer, cluster.pooled_reader)
+    return (cluster.writer_door, cluster.reader_door, *(door for door in pooled if door is not None))
+
+
 def vouched_for(cluster: Cluster) -> tuple[str, ...]:
     """Return whom proxies vouch for by the endpoints' rules, each as databases and users. Raises RuleError."""
-    doors = (cluster.writer_door, cluster.reader_door)
+    doors = _doors(cluster)
     return tuple(dict.fromkeys(login for door in doors for login in vouched_logins(read_rules(door.rules))))
 
 
 def asks_for_certificates(cluster: Cluster) -> bool:
     """Return whether any endpoint has a rule that asks clients for one. Raises RuleError."""
-    doors = (cluster.writer_door, cluster.reader_door)
+    doors = _doors(cluster)
     return any(rule.method is Method.CERT for door in doors for rule in read_rules(door.rules))
 
 
@@ -143,6 +148,8 @@ def proxy_settings(
             client_address=cluster.reader_door.client_address,
             fallback_to_writer=cluster.fallback_to_writer,
         ),
+        pooled_writer=_pooled(cluster.pooled_writer, machine, cluster.writer.port),
+        pooled_reader=_pooled(cluster.pooled_reader, machine, cluster.reader.port),
         tls=tls or proxy.TlsSettings(),
         servers=servers or proxy.ServersSettings(),
         limits=cluster.limits,
@@ -150,3 +157,11 @@ def proxy_settings(
         http=proxy.HttpSettings(host=machine.listen, port=cluster.proxy_port, verifiers_file=machine.secrets / VERIFIERS),
         logs=cluster.logs,
     )
+
+
+def _pooled(door: PooledDoor | None, machine: Machine, ordinary_port: int) -> proxy.PooledSettings | None:
+    """Return the settings of a pooled endpoint, whose port follows from that of the ordinary one."""
+    if door is None:
+        return None
+    chosen = msgspec.structs.asdict(door)
+    return proxy.PooledSettings(host=machine.listen, port=ordinary_port + POOLED_PORT_OFFSET, **chosen)

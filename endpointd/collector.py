@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from endpointd.auth.rolefeed import RoleFeed
+from endpointd.pooling.pools import Pools
 from endpointd.routing.feed import Feed
 from endpointd.routing.switchboard import Switchboard
 from endpointd.servers.warm import WarmServers
@@ -30,6 +31,7 @@ class ProxyCollector(Collector):
         rolefeed: RoleFeed,
         colleagues: Colleagues,
         warm: WarmServers,
+        pools: Pools | None,
         now: Callable[[], float],
     ) -> None:
         self._registry = registry
@@ -38,6 +40,7 @@ class ProxyCollector(Collector):
         self._rolefeed = rolefeed
         self._colleagues = colleagues
         self._warm = warm
+        self._pools = pools
         self._now = now
 
     def collect(self) -> Iterable[Metric]:
@@ -85,6 +88,7 @@ class ProxyCollector(Collector):
             age,
             draining,
             kept,
+            *self._pool_families(),
             GaugeMetricFamily(
                 "endpointd_roles", "Roles that clients' passwords are checked against.", value=self._rolefeed.roles.count
             ),
@@ -101,3 +105,31 @@ class ProxyCollector(Collector):
             ),
             GaugeMetricFamily("endpointd_writer_vouched_seconds", "How long the writer may still be served.", value=vouched_s),
         )
+
+    def _pool_families(self) -> Iterable[Metric]:
+        if self._pools is None:
+            return
+        clients = GaugeMetricFamily(
+            "endpointd_pool_clients", "Sessions of pooled endpoints; waiting: for a server.", labels=["endpoint", "state"]
+        )
+        servers = GaugeMetricFamily("endpointd_pool_servers", "Servers of pools.", labels=["endpoint", "state"])
+        waits = CounterMetricFamily(
+            "endpointd_pool_waits", "How often a session was given a server that it had waited for.", labels=["endpoint"]
+        )
+        waited = CounterMetricFamily("endpointd_pool_waited_seconds", "How long these waited together.", labels=["endpoint"])
+        prepared = CounterMetricFamily(
+            "endpointd_pool_statements_prepared", "Statements that were prepared at a server.", labels=["endpoint"]
+        )
+        evicted = CounterMetricFamily(
+            "endpointd_pool_statements_evicted", "Statements that made room for others at a server.", labels=["endpoint"]
+        )
+        for endpoint, facts in self._pools.totals().items():
+            clients.add_metric([endpoint, "waiting"], facts.waiting)
+            clients.add_metric([endpoint, "other"], facts.clients - facts.waiting)
+            servers.add_metric([endpoint, "idle"], facts.idle)
+            servers.add_metric([endpoint, "busy"], facts.servers - facts.idle)
+            waits.add_metric([endpoint], facts.waits)
+            waited.add_metric([endpoint], facts.waited_ms / 1000)
+            prepared.add_metric([endpoint], facts.parses)
+            evicted.add_metric([endpoint], facts.evicted)
+        yield from (clients, servers, waits, waited, prepared, evicted)

@@ -177,7 +177,9 @@ class Service:
     def collector(self) -> ProxyCollector:
         """Return what tells GET /metrics of it."""
         clock = asyncio.get_running_loop().time
-        return ProxyCollector(self.registry, self.board, self.feeds, self.rolefeed, self.colleagues, self.warm, clock)
+        return ProxyCollector(
+            self.registry, self.board, self.feeds, self.rolefeed, self.colleagues, self.warm, self.pools, clock
+        )
 
     def standing(self) -> Standing:
         """Return how it stands."""

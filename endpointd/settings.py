@@ -28,6 +28,7 @@ SOCKET_PATH_BYTES_MAX = 107 - len(".4194304")
 """Of sockaddr_un's 108 bytes the last is zero; processes that do not serve listen at a name with their pid behind it."""
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 PoolCount = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
+PoolMin = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
 WaitSeconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
 ClientAddress = Literal["none", "application_name"]
 KeepaliveSeconds = Annotated[int, msgspec.Meta(ge=0, le=32_767)]
@@ -104,7 +105,7 @@ class PooledSettings(EndpointSettings, frozen=True, kw_only=True, forbid_unknown
 
     pool_size: PoolCount = 20
     """Servers of one user at one database, at most."""
-    pool_min: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 0
+    pool_min: PoolMin = 0
     """Of these, of one login, that are not closed for having nothing to do."""
     query_wait_timeout_s: WaitSeconds = 120.0
     """A client that has waited for a server for so long is refused."""

@@ -13,11 +13,14 @@ from msgspec.structs import replace
 from bench.ourproxy import running_proxy
 from bench.peers import haproxy, pgbouncer
 from bench.proxy.columns import Column
-from endpointd.settings import ProxySettings, Settings
+from endpointd.relay.choice import why_not_native
+from endpointd.settings import PooledSettings, ProxySettings, Settings
 from testkit.cluster import ROOT, Cluster
+from testkit.ports import free_port
 
 DIRECT = "direct"
 OURS = "endpointd"
+POOLED = "endpointd pooled"
 SESSION, TRANSACTION, HAPROXY = "PgBouncer session", "PgBouncer transaction", "HAProxy"
 PEERS = (SESSION, TRANSACTION, HAPROXY)
 TRANSACTION_SERVERS = 32
@@ -54,15 +57,19 @@ def open_ways(
         trees = [(OURS, ROOT), *([("other tree", against)] if against is not None else [])]
         for title, tree in trees:
             for engine in engines:
+                pooled = free_port() if tree is ROOT and engine == engines[-1] and why_not_native() is None else None
 
-                def change(settings: Settings, engine: str = engine) -> Settings:
+                def change(settings: Settings, engine: str = engine, pooled: int | None = pooled) -> Settings:
                     limits = replace(settings.limits, sessions_max=clients_max)
                     which = replace(settings.proxy, engine=typing.cast("typing.Any", engine))
-                    return replace(settings, limits=limits, proxy=which)
+                    pool = PooledSettings(port=pooled, pool_size=TRANSACTION_SERVERS) if pooled is not None else None
+                    return replace(settings, limits=limits, proxy=which, pooled_writer=pool)
 
                 name = title if len(engines) == 1 else f"{title} {engine}"
                 found = stack.enter_context(running_proxy(cluster, folder / name.replace(" ", "-"), tree, change=change))
                 ways.append(Way(name, found.port, found.pid, True))
+                if pooled is not None:
+                    ways.append(Way(POOLED, pooled, found.pid, True))
         for title, mode, servers in ((SESSION, "session", None), (TRANSACTION, "transaction", TRANSACTION_SERVERS)):
             peer = stack.enter_context(
                 pgbouncer(

@@ -13,7 +13,7 @@ import msgspec
 from cluster_manager.settings import MAX_LAG_MS, FailoverSettings, MaxLagMs
 from daemonkit.exits import WrongUsage
 from daemonkit.logs import LogSettings
-from deployment.cluster import Door, PostgresSettings
+from deployment.cluster import Door, PooledDoor, PostgresSettings
 from deployment.local.plan import BASE_PORT_MAX, PROXIES_MAX
 from endpointd.settings import DrainSeconds, Rules, ServersSettings, WarmSettings, Workers
 from pgtopology.node import NODES_MAX
@@ -67,6 +67,8 @@ class Preferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     warm: WarmSettings = WarmSettings()
     writer: WriterPreferences = WriterPreferences()
     reader: ReaderPreferences = ReaderPreferences()
+    pooled_writer: PooledDoor | None = None
+    pooled_reader: PooledDoor | None = None
     logs: LogSettings = LogSettings()
 
 

@@ -16,7 +16,7 @@ from daemonkit.logs import LogSettings
 from daemonkit.principals import Scope
 from daemonkit.settings import read_path
 from daemonkit.toml import to_toml
-from deployment.cluster import Cluster, Door, Node
+from deployment.cluster import Cluster, Door, Node, PooledDoor
 from deployment.local.layout import Layout
 from deployment.local.plan import HOST, MANAGER_PROGRAM, PROXY_PROGRAM, SOURCE, SUPERVISOR_PROGRAM, Plan, PlannedProxy
 from deployment.local.preferences import Preferences
@@ -61,6 +61,8 @@ def describe(plan: Plan, preferences: Preferences) -> Cluster:
         failover=preferences.failover,
         writer_door=_door(preferences.writer),
         reader_door=_door(preferences.reader),
+        pooled_writer=preferences.pooled_writer,
+        pooled_reader=preferences.pooled_reader,
         max_lag_ms=preferences.reader.max_lag_ms,
         warm=preferences.warm,
         logs=preferences.logs,
@@ -162,6 +164,9 @@ def preferences_in_force(layout: Layout, plan: Plan) -> Preferences:
     for door in ("writer", "reader"):
         doors = {key: value for key, value in proxy.get(door, {}).items() if key in ("rules", "client_address")}
         in_force[door] = {**_reader_in_force(manager), **doors} if door == "reader" else doors
+    for door in ("pooled_writer", "pooled_reader"):
+        if door in proxy:
+            in_force[door] = {key: value for key, value in proxy[door].items() if key in PooledDoor.__struct_fields__}
     in_force["servers"] = proxy.get("servers", {})
     in_force["warm"] = proxy.get("warm", {})
     in_force["proxy"] = {key: value for key, value in proxy.get("proxy", {}).items() if key in ("workers", "drain_timeout_s")}

@@ -8,13 +8,14 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import sys
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from daemonkit.exits import Failure, WrongUsage
 from deployment.local.layout import Layout
-from deployment.local.plan import DATABASE, HOST, USER, Plan, PlannedProxy
+from deployment.local.plan import DATABASE, HOST, PROXY_PROGRAM, USER, Plan, PlannedProxy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,9 +50,19 @@ class Door:
 
 
 def doors(layout: Layout, plan: Plan) -> dict[str, Door]:
-    """Return every door of the cluster by its name: writer, reader and the nodes."""
+    """Return every door of the cluster by its name: writer, reader, the nodes, and pooled endpoints if there are any."""
     ports = {"writer": plan.writer_port, "reader": plan.reader_port} | {node.name: node.port for node in plan.nodes}
+    ports |= _pooled(layout)
     return {name: Door(name=name, host=HOST, port=port, passfile=layout.passfile) for name, port in ports.items()}
+
+
+def _pooled(layout: Layout) -> dict[str, int]:
+    """Return the ports of the pooled endpoints that the first proxy was told to open."""
+    try:
+        tables = tomllib.loads(layout.settings_file(PROXY_PROGRAM).read_text())
+    except (OSError, ValueError):
+        return {}
+    return {table.replace("_", "-"): tables[table]["port"] for table in ("pooled_writer", "pooled_reader") if table in tables}
 
 
 def find_proxy(plan: Plan, name: str) -> PlannedProxy:
@@ -79,11 +90,11 @@ def find_door(layout: Layout, plan: Plan, name: str, *, tls: bool = False, proxy
         raise WrongUsage(f'there is no endpoint or node "{name}"', hint=f"known are {', '.join(known)}")
     if not tls:
         return known[name]
-    if name not in ("writer", "reader"):
+    if name.removeprefix("pooled-") not in ("writer", "reader"):
         raise WrongUsage(f'"{name}" is a node, which has no certificate of the cluster', hint="--tls is for writer and reader")
     if not layout.trusted.exists():
         raise Failure(f"no certificates in {layout.tls}", hint="`endpointctl certs renew` makes them")
-    host = f"{name}.{plan.cluster}.{plan.zone}"
+    host = f"{name.removeprefix('pooled-')}.{plan.cluster}.{plan.zone}"
     return dataclasses.replace(known[name], host=host, address=HOST, authorities=layout.trusted)
 
 

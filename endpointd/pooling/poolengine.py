@@ -86,6 +86,10 @@ class PoolFacts:
     parses: int
     evicted: int
 
+    def plus(self, other: PoolFacts) -> PoolFacts:
+        """Return both together."""
+        return PoolFacts(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
+
 
 class PoolEngine:
     """Gives servers to sessions. The seam of engines, less what only a pair has."""

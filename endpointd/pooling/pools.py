@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from daemonkit.logs import get_logger
@@ -78,6 +79,8 @@ class Pools:
         self._pools: dict[PoolKey, ServerPool] = {}
         self._by_handle: dict[int, ServerPool] = {}
         self._servers: dict[int, tuple[ServerPool, PooledServer]] = {}
+        self._counted: dict[str, PoolFacts] = {}
+        """What pools had counted that are forgotten."""
         self._clients: dict[int, Client] = {}
         """By number."""
         self._keys: dict[BackendKey, int] = {}
@@ -127,6 +130,12 @@ class Pools:
         pool.idle_since = self._loop.time()
         return pool
 
+    def _count(self, pool: ServerPool, facts: PoolFacts) -> None:
+        """Keep what a pool has counted that is about to be forgotten."""
+        name = pool.key.door.pooled.name
+        before = self._counted.get(name, PoolFacts(*(0,) * 9))
+        self._counted[name] = before.plus(replace(facts, clients=0, waiting=0, servers=0, idle=0, dialled=0))
+
     def enter(self, number: int, client: Client, key: BackendKey | None) -> None:
         """*client* is served from now on, and can be cancelled by *key*."""
         self._clients[number] = client
@@ -153,11 +162,14 @@ class Pools:
         except KeyError:
             return None
 
-    def facts(self) -> Iterator[tuple[PoolKey, PoolFacts]]:
-        """Yield how each pool stands."""
+    def totals(self) -> dict[str, PoolFacts]:
+        """Return how the pools of each endpoint stand together; what those had counted that are forgotten is in it."""
+        found = dict.fromkeys(self.settings, PoolFacts(*(0,) * 9)) | self._counted
         for pool in self._by_handle.values():
+            name = pool.key.door.pooled.name
             with contextlib.suppress(KeyError):
-                yield pool.key, self.engine.pool_facts(pool.handle)
+                found[name] = found[name].plus(self.engine.pool_facts(pool.handle))
+        return found
 
     # Servers
 
@@ -331,7 +343,10 @@ class Pools:
             facts = self.engine.pool_facts(pool.handle)
         except KeyError:
             del self._by_handle[pool.handle]
+            if pool.counted is not None:
+                self._count(pool, pool.counted)
             return
+        pool.counted = facts
         if facts.clients or facts.servers or self._dialling[pool.handle]:
             pool.idle_since = now
             self._serve(pool)

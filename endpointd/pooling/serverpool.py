@@ -11,7 +11,7 @@ from typing import Protocol
 from daemonkit.logs import get_logger
 from endpointd import metrics, refusal
 from endpointd.pooling.bridge import give_away
-from endpointd.pooling.poolengine import PoolEngine
+from endpointd.pooling.poolengine import PoolEngine, PoolFacts
 from endpointd.pooling.serverlogin import Admitted, Denied, Secret, log_in
 from endpointd.refusal import Refusal
 from endpointd.routing.eviction import Eviction, When
@@ -128,6 +128,8 @@ class ServerPool:
         """Who said it."""
         self.closed = False
         self.idle_since = 0.0
+        self.counted: PoolFacts | None = None
+        """As of the last look."""
         self._board = board
         self._connector = connector
         self._owner = owner

@@ -86,6 +86,20 @@ def test_the_rules_for_failovers_reach_the_manager_and_are_its_own_by_default(la
     assert manager.failover == FailoverSettings(soft_interval_s=0, hold_after=5, hold_s=1.5)
 
 
+def test_pooled_endpoints_are_two_ports_above_the_others_and_stay_when_asked_for_once(layout: Layout, tmp_path: Path) -> None:
+    chosen = tmp_path / "p.toml"
+    chosen.write_text('[pooled_writer]\npool_size = 7\nrules = ["host all all all scram-sha-256"]\n[pooled_reader]\n')
+    preferences = load_preferences(chosen)
+    _write(layout, preferences)
+    proxy = read_settings(layout.settings_file("endpointd"))
+    assert {name: (each.port, each.pool_size) for name, each in proxy.pooled.items()} == {
+        "pooled-writer": (6434, 7),
+        "pooled-reader": (6435, 20),
+    }
+    plan = make_plan(node_count=3, base_port=6400, pg_bin="/bin")
+    assert preferences_in_force(layout, plan) == preferences
+
+
 def test_preferences_written_to_a_file_are_the_same(tmp_path: Path) -> None:
     chosen = Preferences(
         postgres=PostgresSettings(settings={"a.b": 'x"y'}, hba=("host all all ::1/128 trust",)),

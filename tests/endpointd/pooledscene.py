@@ -39,9 +39,9 @@ class Scene:
         rows = await self.cluster.sql(self.writer, statement)
         return str(rows[0][0]) if rows else ""
 
-    async def come(self, *, port: int | None = None, **options: object) -> Connection:
+    async def come(self, **options: object) -> Connection:
         given = {"user": "ann", "password": PASSWORD, "dbname": "shop", **options}
-        return await connect(port or self.writer_port, **given)
+        return await connect(self.writer_port, **given)
 
     async def sessions(self) -> list[tuple[str, str | None]]:
         """Return state and waits of the pooled sessions."""
