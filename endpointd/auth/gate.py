@@ -28,10 +28,6 @@ VOUCHES_FOR_S = 5.0
 noded that answers does so each second; one that is silent is given up after 2.5 s, and the others are asked then."""
 
 
-HOLDS_FOR_S = 2.5
-"""How old what is known of roles may be when a client is given a session that another one has logged in to."""
-
-
 def fresh_nonce() -> str:
     """Return a nonce that was never used before."""
     return b64encode(secrets.token_bytes(NONCE_BYTES)).decode("ascii")
@@ -75,7 +71,7 @@ class Gate:
     @property
     def has_heard_roles(self) -> bool:
         """Whether a node has told lately which roles there are: what is proven by them holds without a server's word then."""
-        return self._loop.time() - self._rolefeed.heard_at <= HOLDS_FOR_S
+        return self._loop.time() - self._rolefeed.heard_at <= VOUCHES_FOR_S
 
     async def secret(self, user: str, address: str, deadline: float) -> Secret | None:
         """Return what the proof of *user* is checked against; None if at *deadline* of the loop's clock no role is known."""

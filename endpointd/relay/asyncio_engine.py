@@ -41,9 +41,10 @@ class AsyncioEngine:
         watch: Relaxed | None = None,
         server_rest: bytes = b"",
         client_rest: bytes = b"",
+        keeps_server: bool = False,
     ) -> None:
         """See the seam."""
-        pair = Pair(client, server, SafePoint(watch), tell)
+        pair = Pair(client, server, SafePoint(watch), tell, keeps_server=keeps_server)
         self._pairs[token] = pair
         pair.start(server_rest, client_rest)
 
@@ -84,10 +85,6 @@ class AsyncioEngine:
         """See the seam."""
         return self._pairs[token].facts()
 
-    def keep_server(self, token: int) -> None:
-        """See the seam."""
-        self._pairs[token].keeps_server = True
-
     def take_server(self, token: int) -> Link | None:
         """See the seam."""
         return self._pairs[token].take_server()
@@ -102,6 +99,7 @@ class Pair:
         "_goodbye_is_known",
         "_is_pausing",
         "_is_stopped",
+        "_keeps_server",
         "_server",
         "_server_is_taken",
         "_tail",
@@ -109,11 +107,18 @@ class Pair:
         "_to_client_bytes",
         "_to_server_bytes",
         "is_paused",
-        "keeps_server",
         "point",
     )
 
-    def __init__(self, client: Link, server: Link, point: SafePoint, tell: Callable[[Happening], None]) -> None:
+    def __init__(
+        self,
+        client: Link,
+        server: Link,
+        point: SafePoint,
+        tell: Callable[[Happening], None],
+        *,
+        keeps_server: bool = False,
+    ) -> None:
         self._client = client
         self._server = server
         self.point = point
@@ -125,7 +130,7 @@ class Pair:
         self._is_pausing = False
         self.is_paused = False
         self._is_stopped = False
-        self.keeps_server = False
+        self._keeps_server = keeps_server
         self._goodbye_is_known = False
         """The server was told that the client says no more."""
         self._server_is_taken = False
@@ -171,7 +176,7 @@ class Pair:
     def take_server(self) -> Link | None:
         point, server = self.point, self._server
         is_clean = point.doing is Doing.IDLE and not self._tail and not server.unsent and not server.has_ended
-        if not self.keeps_server or not self._is_stopped or self._goodbye_is_known or not is_clean:
+        if not self._keeps_server or not self._is_stopped or self._goodbye_is_known or not is_clean:
             return None
         self._server_is_taken = True
         return server
@@ -198,7 +203,7 @@ class Pair:
     # The two directions
 
     def from_client(self, data: memoryview) -> None:
-        leaves_server = self.keeps_server and data == TERMINATE and self.point.doing is Doing.IDLE
+        leaves_server = self._keeps_server and data == TERMINATE and self.point.doing is Doing.IDLE
         try:
             relaxed = self.point.client_sent(data)
         except ProtocolError:

@@ -100,12 +100,15 @@ class Engine(SessionEngine, Protocol):
         watch: Relaxed | None = None,
         server_rest: bytes = b"",
         client_rest: bytes = b"",
+        keeps_server: bool = False,
     ) -> None:
         """Move bytes between *client* and *server*, which are the engine's from now on.
 
         The login is over: the server has said that it is ready, and the client has said nothing that it has to answer.  The
         rests were read and not moved yet.  *watch* is None unless the client's statements can commit; else it is what it is
         known to have relaxed already.  *tell* may be called within this and every other call, and may call back.
+        *keeps_server*: the server is not told of a client that says goodbye when it is idle, if the engine can give it back
+        (KeepingEngine).
         """
         ...
 
@@ -121,10 +124,6 @@ class Engine(SessionEngine, Protocol):
 @runtime_checkable
 class KeepingEngine(Engine, Protocol):
     """An engine that can give a server's end back when the client has left, for another client."""
-
-    def keep_server(self, token: int) -> None:
-        """Do not tell the server that the client says goodbye, if it is idle then."""
-        ...
 
     def take_server(self, token: int) -> Link | LooseEnd | None:
         """Return the server's end of a pair that has told CLIENT_ENDED, which is the caller's again; None if it has to go.

@@ -71,19 +71,31 @@ class NativeEngine:
         watch: Relaxed | None = None,
         server_rest: bytes = b"",
         client_rest: bytes = b"",
+        keeps_server: bool = False,
     ) -> None:
         """See the seam."""
         if not self._is_listened_to:
             self._is_listened_to = True
             asyncio.get_running_loop().add_reader(self._core.fileno(), self._tell_news)
-        handle = self._take(client, server, watch, server_rest, client_rest)
+        handle = self._take(client, server, watch, keeps_server, server_rest, client_rest)
         if handle is None:
-            self._others.add(token, client, server, tell, watch=watch, server_rest=server_rest, client_rest=client_rest)
+            self._others.add(
+                token,
+                client,
+                server,
+                tell,
+                watch=watch,
+                server_rest=server_rest,
+                client_rest=client_rest,
+                keeps_server=keeps_server,
+            )
             return
         self._pairs[token] = self._ends[handle] = _Pair(handle, tell, client.let_go(), server.channel)
         server.let_go()
 
-    def _take(self, client: Link, server: Link, watch: Relaxed | None, server_rest: bytes, client_rest: bytes) -> int | None:
+    def _take(
+        self, client: Link, server: Link, watch: Relaxed | None, keeps_server: bool, server_rest: bytes, client_rest: bytes
+    ) -> int | None:
         """Return the handle of a new pair that has descriptors of its own; None if that cannot be."""
         if not self._can_take(client) or not self._can_take(server):
             return None
@@ -93,7 +105,14 @@ class NativeEngine:
             descriptors += [os.dup(server.descriptor)]
             watched = _native.NOT_WATCHED if watch is None else watch.value
             return self._core.add(
-                descriptors[0], _secret(client), descriptors[1], _secret(server), watched, server_rest, client_rest
+                descriptors[0],
+                _secret(client),
+                descriptors[1],
+                _secret(server),
+                watched,
+                keeps_server,
+                server_rest,
+                client_rest,
             )
         except OSError:  # there are no descriptors left, or no memory; or this Python keeps its connections elsewhere
             for each in descriptors:
@@ -164,14 +183,6 @@ class NativeEngine:
         """See the seam."""
         pair = self._pairs.get(token)
         return self._others.facts(token) if pair is None else _facts(*self._core.facts(pair.handle))
-
-    def keep_server(self, token: int) -> None:
-        """See the seam."""
-        pair = self._pairs.get(token)
-        if pair is None:
-            self._others.keep_server(token)
-        else:
-            self._core.keep_server(pair.handle)
 
     def take_server(self, token: int) -> Link | LooseEnd | None:
         """See the seam."""

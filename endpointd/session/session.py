@@ -329,11 +329,10 @@ class Session:
             watch=established.watch,
             server_rest=established.server_rest,
             client_rest=established.client_rest,
+            keeps_server=established.session is not None,
         )
         if not self._is_relaying:
             return
-        if established.session is not None and self._shared.keeper is not None:
-            self._shared.keeper.keep_server(self.number)
         if self._leaves is not None:
             self._leave(self._leaves)
         elif board.must_wait(self.number):

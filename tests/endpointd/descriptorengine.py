@@ -52,6 +52,7 @@ class DescriptorEngine:
         watch: Relaxed | None = None,
         server_rest: bytes = b"",
         client_rest: bytes = b"",
+        keeps_server: bool = False,
     ) -> None:
         """See the seam."""
         loop = asyncio.get_running_loop()

@@ -189,7 +189,12 @@ async def connected() -> tuple[Link, Peer]:
 
 @asynccontextmanager
 async def bench(
-    engine: Engine, *, server_rest: bytes = b"", client_rest: bytes = b"", watch: Relaxed | None = None
+    engine: Engine,
+    *,
+    server_rest: bytes = b"",
+    client_rest: bytes = b"",
+    watch: Relaxed | None = None,
+    keeps_server: bool = False,
 ) -> AsyncIterator[Bench]:
     encrypts = speaks_tls(engine)
     client_link, client = await (encrypted() if encrypts else connected())
@@ -203,6 +208,7 @@ async def bench(
         watch=watch,
         server_rest=server_rest,
         client_rest=client_rest,
+        keeps_server=keeps_server,
     )
     if engine.name.startswith("native"):
         assert made.facts.engine == "native", "the pair was left to the event loop"

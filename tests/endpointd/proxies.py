@@ -130,6 +130,7 @@ async def proxy(
     name: str = "proxy-1",
     at_writer: str = "",
     in_proxy: str = "",
+    engine: str = "asyncio",
 ) -> AsyncIterator[Proxy]:
     """Run a proxy that follows the feeds at *feed_ports*; *more* is put at the end of its settings.
 
@@ -145,7 +146,7 @@ async def proxy(
     config.write_text(f"""
 [proxy]
 name = "{name}"
-engine = "asyncio"
+engine = "{engine}"
 cache = "{directory / "topology.json"}"
 {in_proxy}
 [feed]

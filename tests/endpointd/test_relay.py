@@ -481,8 +481,7 @@ async def link_of(end: Link | LooseEnd | None) -> Link:
 
 async def test_the_server_of_a_client_that_leaves_idle_is_given_back_and_hears_nothing_of_it(keeping: KeepingEngine) -> None:
     for leave in (lambda b: b.client.send(TERMINATE), lambda b: b.client.say_no_more()):
-        async with bench(keeping) as b:
-            keeping.keep_server(TOKEN)
+        async with bench(keeping, keeps_server=True) as b:
             await b.ask("select 1")
             await b.answer_with(ready_for_query("I"))
             await leave(b)
@@ -523,8 +522,7 @@ async def test_a_client_that_leaves_otherwise_takes_its_server_along(keeping: Ke
         return TERMINATE[2:]
 
     for leave in (in_a_transaction, busy, without_an_answer_to_wait_for, in_pieces):
-        async with bench(keeping) as b:
-            keeping.keep_server(TOKEN)
+        async with bench(keeping, keeps_server=True) as b:
             hears = await leave(b)
             assert await b.server.receive(len(hears)) == hears
             await b.client.say_no_more()

@@ -104,7 +104,9 @@ async def scene(directory: Path, *, warm: str = "", limits: str = "", nodes: int
         await cluster.sql(writer, "create database shop owner ann")
         async with (
             feed_server(places(cluster)) as feed,
-            proxy(directory / "p", [feed.port], rules=RULES, limits=limits, more=f"[warm]\nenabled = true\n{warm}") as running,
+            proxy(
+                directory / "p", [feed.port], rules=RULES, limits=limits, more=f"[warm]\nenabled = true\n{warm}", engine="auto"
+            ) as running,
         ):
             await running.wait_for_health(status="serving")
             yield Scene(cluster, feed, running)

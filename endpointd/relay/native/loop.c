@@ -125,7 +125,8 @@ static bool take_sockets(Engine *engine, Pair *pair, Socket client, Socket serve
 
 static bool start_thread(Engine *engine);
 
-uint64_t engine_add(Engine *engine, Socket client, Socket server, int watch, Slice server_rest, Slice client_rest)
+uint64_t engine_add(Engine *engine, Socket client, Socket server, int watch, bool keeps_server, Slice server_rest,
+                    Slice client_rest)
 {
     Pair *pair = calloc(1, sizeof *pair);
     if (pair == NULL || !make_place(engine) || !start_thread(engine)) {
@@ -133,6 +134,7 @@ uint64_t engine_add(Engine *engine, Socket client, Socket server, int watch, Sli
         return 0;
     }
     pair->engine = engine;
+    pair->keeps_server = keeps_server;
     safepoint_init(&pair->point, watch);
     if (!take_sockets(engine, pair, client, server)) {
         int why = errno;

@@ -64,7 +64,8 @@ typedef struct {
 
 /* Move bytes between two sockets, which are the engine's from then on.  0 and errno if that cannot be done: then they are the
  * caller's still. */
-uint64_t engine_add(Engine *engine, Socket client, Socket server, int watch, Slice server_rest, Slice client_rest);
+uint64_t engine_add(Engine *engine, Socket client, Socket server, int watch, bool keeps_server, Slice server_rest,
+                    Slice client_rest);
 
 /* NULL if nothing is left of it. */
 Pair *engine_find(const Engine *engine, uint64_t handle);

@@ -115,10 +115,11 @@ bool connection_of(PyObject *tls, SSL **ssl)
 static PyObject *core_add(CoreObject *self, PyObject *args)
 {
     Socket client = {0}, server = {0};
-    int watch;
+    int watch, keeps_server;
     Py_buffer server_rest, client_rest;
     PyObject *client_tls, *server_tls;
-    if (!PyArg_ParseTuple(args, "iOiOiy*y*", &client.fd, &client_tls, &server.fd, &server_tls, &watch, &server_rest, &client_rest))
+    if (!PyArg_ParseTuple(args, "iOiOipy*y*", &client.fd, &client_tls, &server.fd, &server_tls, &watch, &keeps_server, &server_rest,
+                          &client_rest))
         return NULL;
     if (!connection_of(client_tls, &client.ssl) || !connection_of(server_tls, &server.ssl)) {
         PyBuffer_Release(&server_rest);
@@ -126,7 +127,8 @@ static PyObject *core_add(CoreObject *self, PyObject *args)
         return NULL;
     }
     PyThreadState *state = enter(self->engine);
-    uint64_t handle = engine_add(self->engine, client, server, watch, slice_of(&server_rest), slice_of(&client_rest));
+    uint64_t handle =
+        engine_add(self->engine, client, server, watch, keeps_server, slice_of(&server_rest), slice_of(&client_rest));
     int why = errno;
     leave(self->engine, state);
     PyBuffer_Release(&server_rest);
@@ -182,11 +184,6 @@ static PyObject *core_resume(CoreObject *self, PyObject *args)
 static PyObject *core_close_server(CoreObject *self, PyObject *args)
 {
     return with_pair(self, args, pair_close_server);
-}
-
-static PyObject *core_keep_server(CoreObject *self, PyObject *args)
-{
-    return with_pair(self, args, pair_keep_server);
 }
 
 /* The server's descriptor, which is the caller's from then on; or None. */
@@ -309,7 +306,6 @@ static PyMethodDef core_methods[] = {
     {"pause", (PyCFunction)(void (*)(void))core_pause, METH_VARARGS, NULL},
     {"resume", (PyCFunction)(void (*)(void))core_resume, METH_VARARGS, NULL},
     {"close_server", (PyCFunction)(void (*)(void))core_close_server, METH_VARARGS, NULL},
-    {"keep_server", (PyCFunction)(void (*)(void))core_keep_server, METH_VARARGS, NULL},
     {"take_server", (PyCFunction)(void (*)(void))core_take_server, METH_VARARGS, NULL},
     {"cancel_begins", (PyCFunction)(void (*)(void))core_cancel_begins, METH_VARARGS, NULL},
     {"cancel_ended", (PyCFunction)(void (*)(void))core_cancel_ended, METH_VARARGS, NULL},

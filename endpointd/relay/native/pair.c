@@ -369,11 +369,6 @@ void pair_give_up(End *end)
     pair_settle(end->pair);
 }
 
-void pair_keep_server(Pair *pair)
-{
-    pair->keeps_server = true;
-}
-
 int pair_take_server(Pair *pair)
 {
     End *server = &pair->server;

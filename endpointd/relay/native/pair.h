@@ -68,7 +68,6 @@ void pair_resume(Pair *pair);
 void pair_halt(Pair *pair);
 void pair_drop(Pair *pair, Slice farewell);
 void pair_close_server(Pair *pair);
-void pair_keep_server(Pair *pair);
 int pair_take_server(Pair *pair); /* -1 if it has to go */
 Facts pair_facts(const Pair *pair);
 
