@@ -9,6 +9,7 @@ has proved itself is counted apart and never gives way to strangers.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from dataclasses import dataclass
 
@@ -128,6 +129,7 @@ class Admission:
         self._by_address.setdefault(address, {})[guest] = None
 
 
+@functools.lru_cache(maxsize=1024)
 def address_group(host: str) -> str:
     """Return the address that *host* counts as: an IPv6 customer has a /64, and IPv4 written as IPv6 is IPv4."""
     try:

@@ -8,6 +8,7 @@ are read, not when somebody comes.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from collections.abc import Callable, Sequence
@@ -253,10 +254,15 @@ def read_networks(texts: Sequence[str]) -> tuple[Network, ...]:
 
 def is_inside(address: str, networks: Sequence[Network]) -> bool:
     """Return whether *address*, as a socket tells it, is in one of *networks*. IPv4 written as IPv6 is IPv4."""
+    given = _address(address) if networks else None
+    return given is not None and any(given in network for network in networks)
+
+
+@functools.lru_cache(maxsize=1024)
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        given = ipaddress.ip_address(address.partition("%")[0])
+        given = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
-        return False
-    if isinstance(given, ipaddress.IPv6Address) and given.ipv4_mapped is not None:
-        given = given.ipv4_mapped
-    return any(given in network for network in networks)
+        return None
+    mapped = given.ipv4_mapped if isinstance(given, ipaddress.IPv6Address) else None
+    return mapped or given

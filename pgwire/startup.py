@@ -210,6 +210,8 @@ def negotiate(message: StartupMessage, *, options_known: frozenset[str] = frozen
 
 
 def _cut(name: str) -> str:
+    if len(name) * 4 <= NAME_BYTES_MAX:  # no character takes more bytes than that
+        return name
     return name.encode("utf-8", "surrogateescape")[:NAME_BYTES_MAX].decode("utf-8", "surrogateescape")
 
 

@@ -7,6 +7,7 @@ looked up by the session's search_path, which its role may have chosen.
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass, field
 
@@ -67,8 +68,8 @@ class Answer:
     """What a server said to all questions."""
 
     rows: tuple[tuple[bytes | None, ...], ...]
-    reported: dict[bytes, bytes]
-    """Parameters that have changed since they were reported last, by their names."""
+    reported: tuple[tuple[bytes, bytes], ...]
+    """Names and values of parameters that have changed since they were reported last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ class Listening:
         self._missing = questions
         self._data = bytearray()
         self._rows: list[tuple[bytes | None, ...]] = []
-        self._reported: dict[bytes, bytes] = {}
+        self._reported: list[tuple[bytes, bytes]] = []
 
     def read(self, data: bytes | memoryview) -> Answer | None:
         """Return everything when it is there, None until then. Raises ProtocolError for an error and for what is no answer."""
@@ -102,7 +103,7 @@ class Listening:
             return None
         if self._data:
             raise ProtocolError("a server said more than it was asked")
-        return Answer(tuple(self._rows), self._reported)
+        return Answer(tuple(self._rows), tuple(self._reported))
 
     def _take(self, kind: int, payload: bytes) -> None:
         if kind == Backend.READY_FOR_QUERY:
@@ -113,15 +114,22 @@ class Listening:
             self._rows.append(_fields(payload))
         elif kind == Backend.PARAMETER_STATUS:
             name, value, *_ = *payload.split(b"\0"), b""
-            self._reported[name] = value
+            self._reported.append((name, value))
         elif kind not in _MEANINGLESS:
             raise ProtocolError("a server cannot answer")
+
+
+@functools.lru_cache(maxsize=128)
+def read_whole(questions: int, data: bytes) -> Answer | None:
+    """Return the answer if *data* is all of it, as it mostly is, and mostly the same; None if not. Raises ProtocolError."""
+    return Listening(questions).read(data)
 
 
 _ROW_DESCRIPTION = ord("T")
 _MEANINGLESS = frozenset({_ROW_DESCRIPTION, Backend.COMMAND_COMPLETE, Backend.NOTICE_RESPONSE, Backend.NOTIFICATION_RESPONSE})
 
 
+@functools.lru_cache(maxsize=128)
 def state_of(answer: Answer, *, user: str, database: str, needs_valid: bool) -> State | None:
     """Return what the session is like, if a login of *user* to *database* would end in one like it; None if not.
 
@@ -136,6 +144,13 @@ def state_of(answer: Answer, *, user: str, database: str, needs_valid: bool) -> 
     if settings is not None and b"role=" in settings:
         return None  # RESET ALL leaves the role alone
     return State(settings, tuple(value for value in values if value is not None))
+
+
+@functools.lru_cache(maxsize=128)
+def as_reported(names: tuple[str, ...], values: tuple[bytes, ...]) -> bytes:
+    """Return the messages by which a server reports parameters."""
+    pairs = zip(names, values, strict=True)
+    return b"".join(message(Backend.PARAMETER_STATUS, name.encode("ascii") + b"\0" + value + b"\0") for name, value in pairs)
 
 
 def is_wanted_by_others(answer: Answer) -> bool:

@@ -21,8 +21,6 @@ from endpointd.settings import WarmSettings
 from endpointd.wire.link import DISCARD, Link
 from endpointd.wire.looseend import LooseEnd
 from pgwire.errors import ProtocolError
-from pgwire.messages import Backend as Kind
-from pgwire.messages import message
 
 RESET_S = 2.0
 """DISCARD ALL drops temporary tables, of which there may be many."""
@@ -31,6 +29,8 @@ CHECK_S = 0.5
 TICK_S = 1.0
 """How often it is looked who is overdue, and whether others want a database for themselves: PostgreSQL waits 5 s for its users
 to leave, then DROP DATABASE fails."""
+ARRIVING_MAX = 256
+"""Sockets that no link was made of yet."""
 FULL_S = 5.0
 """For so long nothing is kept at a server that had no connection left."""
 
@@ -54,14 +54,16 @@ class _Kept:
         self.link = link
         self.session = session
         self.state: State | None = None
-        self.parameters: dict[bytes, bytes] = {}
+        self.values: tuple[bytes, ...] = ()
+        """Of the parameters, as the server has reported them last."""
+        self._questions = 0
         self._listening: Listening | None = None
         self._told: Callable[[Answer | None], None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
 
     def ask(self, words: bytes, questions: int, timeout_s: float, told: Callable[[Answer | None], None]) -> None:
         """Say *words*; *told* is called once, with the answer, or None if there is none that can be used."""
-        self._listening, self._told = Listening(questions), told
+        self._questions, self._listening, self._told = questions, None, told
         self._deadline = asyncio.get_running_loop().call_later(timeout_s, self._tell, None)
         self.link.write(words)
 
@@ -70,8 +72,10 @@ class _Kept:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-        if answer is not None:
-            self.parameters.update({name: value for name, value in answer.reported.items() if name in self.parameters})
+        if answer is not None and answer.reported and self.values:
+            changed = {name.decode("ascii", "replace"): value for name, value in answer.reported}
+            former = zip(self.session.names, self.values, strict=True)
+            self.values = tuple(changed.get(name, value) for name, value in former)
         if told is not None:
             told(answer)
         else:
@@ -80,15 +84,23 @@ class _Kept:
     def received(self, data: memoryview) -> None:
         """Take what the server says; unasked it has nothing to say that would not have it closed."""
         answer: Answer | None = None
-        if self._listening is not None:
+        if self._told is not None:
             try:
-                answer = self._listening.read(data)
+                answer = self._read(bytes(data))
             except ProtocolError:
                 self._tell(None)
                 return
             if answer is None:
                 return
         self._tell(answer)
+
+    def _read(self, data: bytes) -> Answer | None:
+        if self._listening is None:
+            answer = upkeep.read_whole(self._questions, data)
+            if answer is not None:
+                return answer
+            self._listening = Listening(self._questions)
+        return self._listening.read(data)
 
     def ended(self) -> None:
         """The server has closed it."""
@@ -118,11 +130,6 @@ class _Kept:
             return None
         return state
 
-    @property
-    def reported(self) -> bytes:
-        """The parameters, as messages."""
-        return b"".join(message(Kind.PARAMETER_STATUS, name + b"\0" + value + b"\0") for name, value in self.parameters.items())
-
 
 class WarmServers:
     """One for the process."""
@@ -135,7 +142,6 @@ class WarmServers:
         self._kept: dict[int, _Kept] = {}
         self._tokens = itertools.count(1)
         self._arriving: asyncio.Queue[tuple[LooseEnd, ServerSession]] = asyncio.Queue()
-        """No more than may be kept."""
         self._is_closed = False
 
     def __len__(self) -> int:
@@ -159,7 +165,7 @@ class WarmServers:
                 self._enter(end, session)
             else:
                 _say_goodbye(end)
-        elif is_wanted and self._arriving.qsize() < self.settings.idle_max:
+        elif is_wanted and self._arriving.qsize() < ARRIVING_MAX:
             self._arriving.put_nowait((end, session))
         else:
             end.close(upkeep.GOODBYE)
@@ -191,8 +197,7 @@ class WarmServers:
             self.discard(kept, "reset_failed" if answer is None else "unfit")
             return
         kept.state = State(state.settings)
-        names = (name.encode("ascii") for name in kept.session.names)
-        kept.parameters = dict(zip(names, state.parameters, strict=True))
+        kept.values = state.parameters
         self._pool.ready(kept.token)
 
     def has(self, key: WarmKey) -> bool:
@@ -220,7 +225,7 @@ class WarmServers:
                     metrics.WARM_DISCARDED.labels("unfit").inc()
                     _say_goodbye(link)
             if is_fit:
-                return Warm(link, kept.session, kept.reported)
+                return Warm(link, kept.session, upkeep.as_reported(kept.session.names, kept.values))
         return None
 
     # Who has to go

@@ -198,7 +198,7 @@ def test_answers_are_whole_when_the_last_question_is_answered(size: int) -> None
     listening = Listening(2)
     heard = [listening.read(ANSWERS[pos : pos + size]) for pos in range(0, len(ANSWERS), size)]
     assert heard[:-1] == [None] * (len(heard) - 1)
-    assert heard[-1] == Answer((ROW,), {b"TimeZone": b"UTC"})
+    assert heard[-1] == Answer((ROW,), ((b"TimeZone", b"UTC"),))
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_what_is_no_answer_ends_it(said: bytes) -> None:
 
 
 def judged(*fields: bytes | None, needs_valid: bool = True) -> State | None:
-    return state_of(Answer((fields,), {}), user="ann", database="shop", needs_valid=needs_valid)
+    return state_of(Answer((fields,), ()), user="ann", database="shop", needs_valid=needs_valid)
 
 
 def test_a_session_is_fit_when_a_login_would_end_in_one_like_it() -> None:
@@ -233,13 +233,13 @@ def test_a_session_is_fit_when_a_login_would_end_in_one_like_it() -> None:
     assert judged(b"t", b"t", *ROW[2:4], b"{role=other}") is None
     assert judged(*ROW, None) is None, "a parameter is not there"
     assert judged(*ROW[:4]) is None
-    assert state_of(Answer((), {}), user="ann", database="shop", needs_valid=True) is None
+    assert state_of(Answer((), ()), user="ann", database="shop", needs_valid=True) is None
 
 
 def test_only_a_clear_no_says_that_nobody_wants_the_database() -> None:
-    assert not is_wanted_by_others(Answer(((b"f",),), {}))
-    assert is_wanted_by_others(Answer(((b"t",),), {}))
-    assert is_wanted_by_others(Answer((), {}))
+    assert not is_wanted_by_others(Answer(((b"f",),), ()))
+    assert is_wanted_by_others(Answer(((b"t",),), ()))
+    assert is_wanted_by_others(Answer((), ()))
 
 
 def test_only_names_can_be_asked_for() -> None:
