@@ -74,6 +74,7 @@ def view_of(session: Session, now: float) -> SessionView:
         user=shown(startup.user) if startup is not None else None,
         database=shown(startup.database) if startup is not None else None,
         application_name=shown(startup.get("application_name") or "") if startup is not None else None,
+        is_reused=session.is_reused,
         tls=session.tls_version,
         engine=facts.engine if facts is not None else None,
         waits=session.waits,

@@ -95,6 +95,7 @@ class Service:
             tls=tls,
             warm=self.warm,
         )
+        self.connector.unix_socket = settings.servers.unix_socket
         self.registry = SessionRegistry(first=first_session, step=processes)
         self.roster = Roster(settings.proxy.name, self.registry)
         self.pools = self._make_pools(group) if settings.pooled else None
@@ -216,6 +217,7 @@ class Service:
         if self.pools is not None:
             self.pools.take_up(pooled_of_process(new, self._processes))
         self.connector.fallback_to_writer = new.reader.fallback_to_writer
+        self.connector.unix_socket = new.servers.unix_socket
         self.gate.rules, self.gate.user_maps = rules_of(new), user_maps_of(new)
         self.gate.tell_address = endpoints_telling_addresses(new)
         self.board.notify()

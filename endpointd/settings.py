@@ -154,6 +154,9 @@ class ServersSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     certificate: Path | None = None
     """The proxy's own in PEM, for servers that ask; with source, for those only that are spoken to from there."""
     key: Path | None = None
+    unix_socket: str | None = None
+    """The directory of servers' Unix sockets, in which {node} is the name of a node: who has proven itself to us is logged in
+    there if there is such a socket. auto: as `up` has laid it out, in its settings alone. None: over TCP."""
     source: str | None = None
     """An address of this machine from which the proxy logs in for clients whom it vouches for by its certificate, and nobody
     speaks to servers otherwise: they let in by that certificate alone who comes from there."""
@@ -273,6 +276,9 @@ def complaints(settings: Settings) -> Iterator[str]:
     takeover = settings.proxy.takeover
     if takeover is not None and not (takeover.is_absolute() and len(os.fsencode(takeover)) <= SOCKET_PATH_BYTES_MAX):
         yield f"[proxy], takeover: it is an absolute path of at most {SOCKET_PATH_BYTES_MAX} bytes"
+    unix_socket = settings.servers.unix_socket
+    if unix_socket is not None and not Path(unix_socket).is_absolute():
+        yield "[servers], unix_socket: it is an absolute path, in which {node} may stand for the node's name"
     if settings.proxy.workers != 1 and takeover is None:
         yield "[proxy], workers: more than one need takeover, the socket beside which they meet"
 

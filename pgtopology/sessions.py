@@ -67,6 +67,8 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True):
     database: str | None
     application_name: str | None
     """As the client asked for it; it may have changed it since."""
+    is_reused: bool | None = None
+    """Whether its server's session has had another client before; None until the login is over."""
     tls: str | None = None
     """The version that the client speaks; None: plaintext."""
     engine: str | None = None

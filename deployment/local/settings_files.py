@@ -140,6 +140,8 @@ def _servers(plan: Plan, layout: Layout, chosen: ServersSettings, *, vouches: bo
     if vouches and plan.has_tls and chosen.tls in ("off", "verify") and chosen.certificate is None:
         pair = layout.proxy_pair
         chosen = msgspec.structs.replace(chosen, tls="verify", certificate=pair, key=pair, source=chosen.source or SOURCE)
+    if chosen.unix_socket == "auto":
+        chosen = msgspec.structs.replace(chosen, unix_socket=str(layout.sockets / "{node}"))
     is_ours = chosen.tls == "verify" and chosen.ca is None
     return msgspec.structs.replace(chosen, ca=layout.trusted) if is_ours else chosen
 

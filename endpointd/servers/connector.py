@@ -96,6 +96,8 @@ class Connector:
         self._draw = draw
         self._tls = tls
         self._warm = warm
+        self.unix_socket: str | None = None
+        """See [servers] of the settings."""
         self._loop = asyncio.get_running_loop()
         self._failing: dict[str, _Failing] = {}
         self._held = Admission(_hold_budget(board))
@@ -129,6 +131,7 @@ class Connector:
         end: Ender = lambda _why: None,
         vouches: bool = False,
         wish: Wish | None = None,
+        is_proven: bool = False,
     ) -> Found | Refusal:
         """Return a server for the session *number* and a connection to it, or why there is none.
 
@@ -136,7 +139,7 @@ class Connector:
         *is_patient*.  The session holds what it got until `release`, and its place among the logins until `login_over`;
         *failed* is a server that it got before and gives back, because it does not serve.  *address* is the client's; *end*
         ends the session if others need its place.  *vouches*: our own certificate is to stand for the client.  *wish*: a
-        connection will do that was logged in as it says.
+        connection will do that was logged in as it says.  *is_proven*: we log in by what its proof gave away.
         """
         self._enders[number] = end
         has_server = False
@@ -151,6 +154,7 @@ class Connector:
                 address=address,
                 vouches=vouches,
                 wish=wish,
+                is_proven=is_proven,
             )
             has_server = isinstance(found, Found)
             return found
@@ -170,6 +174,7 @@ class Connector:
         address: str,
         vouches: bool,
         wish: Wish | None,
+        is_proven: bool,
     ) -> Found | Refusal:
         self._board.release(number)
         if failed is not None:
@@ -183,7 +188,7 @@ class Connector:
                     return Found(backend, warm.link, warm)
                 is_crowded = backend is not None and not self._may_log_in(number, backend, address)
                 if backend is not None and not is_crowded:
-                    link = await self._dial(number, holder, backend, vouches=vouches)
+                    link = await self._dial(number, holder, backend, vouches=vouches, is_proven=is_proven)
                     if isinstance(link, Link):
                         return Found(backend, link)
                     self._give_place_back(number)
@@ -349,7 +354,9 @@ class Connector:
         self.answered(backend)
         return warm
 
-    async def _dial(self, number: int, holder: Evictable, backend: Backend, *, vouches: bool) -> Link | DialFailure | None:
+    async def _dial(
+        self, number: int, holder: Evictable, backend: Backend, *, vouches: bool, is_proven: bool
+    ) -> Link | DialFailure | None:
         """Assign *backend* to the session and connect to it; None if that failed or has become wrong meanwhile.
 
         EXHAUSTED and SOURCE are returned: they are not the server's failure.
@@ -363,7 +370,8 @@ class Connector:
         outcome: Link | DialFailure | None = None
         try:
             with metrics.DIAL_SECONDS.labels(backend.node).time():
-                outcome = await dial(backend.address, attempt.deadline, self._tls, vouches=vouches)
+                path = self._unix_socket_of(backend) if is_proven else None
+                outcome = await dial(backend.address, attempt.deadline, self._tls, vouches=vouches, unix_socket=path)
         finally:
             if not isinstance(outcome, Link):
                 board.release(number)
@@ -387,6 +395,12 @@ class Connector:
             board.record_answer(backend.node, answers=False)
             self._fail(backend, refusal.unreachable(backend.node))
         return None
+
+    def _unix_socket_of(self, backend: Backend) -> str | None:
+        """Return where *backend* would listen on this machine."""
+        if self.unix_socket is None:
+            return None
+        return f"{self.unix_socket.replace('{node}', backend.node)}/.s.PGSQL.{backend.address.port}"
 
     def _fail(self, backend: Backend, why: Refusal) -> None:
         self._failing[backend.node] = _Failing(self._loop.time() + _retry_s(backend), why)

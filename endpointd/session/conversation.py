@@ -174,6 +174,11 @@ class Conversation:
         return self._client_has_heard
 
     @property
+    def is_proven(self) -> bool:
+        """Whether the client has proven itself to us."""
+        return self._proven is not None
+
+    @property
     def is_vouched_for(self) -> bool:
         """Whether servers are to be shown our own certificate, and who comes with it."""
         return self._vouched is not None

@@ -172,6 +172,11 @@ class Session:
         return at.key.pid if at is not None else None
 
     @property
+    def is_reused(self) -> bool | None:
+        """Whether its server's session has had another client before; None while there is no relay to it."""
+        return self._relayed.is_reused if self._relayed is not None else None
+
+    @property
     def waits(self) -> str | None:
         """Why it is held, paused or about to be ended, for people; None if it is not."""
         if not self._is_relaying:

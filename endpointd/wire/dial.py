@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 from enum import StrEnum
 
@@ -31,11 +32,17 @@ class DialFailure(StrEnum):
 
 
 async def dial(
-    address: Address, deadline: asyncio.Timeout, tls: TlsKeeper | None = None, *, vouches: bool = False
+    address: Address,
+    deadline: asyncio.Timeout,
+    tls: TlsKeeper | None = None,
+    *,
+    vouches: bool = False,
+    unix_socket: str | None = None,
 ) -> Link | DialFailure:
     """Return a connection to *address*, which speaks TLS if *tls* says so, or why there is none.
 
-    Whoever holds *deadline* may bring it forward.  *vouches*: our own certificate is to stand for a client.
+    Whoever holds *deadline* may bring it forward.  *vouches*: our own certificate is to stand for a client.  *unix_socket*: if
+    there is a socket at this path, that is connected to instead, without TLS, which PostgreSQL does not speak there.
     """
     servers = tls.servers if tls is not None else None
     source = (servers.source, 0) if vouches and servers is not None and servers.source is not None else None
@@ -43,7 +50,12 @@ async def dial(
     failure: DialFailure | None = DialFailure.TIMEOUT
     try:
         async with deadline:
-            _, link = await asyncio.get_running_loop().create_connection(Link, address.host, address.port, local_addr=source)
+            link = await _dial_unix(unix_socket) if unix_socket is not None else None
+            if link is not None:
+                tls = None
+            else:
+                loop = asyncio.get_running_loop()
+                _, link = await loop.create_connection(Link, address.host, address.port, local_addr=source)
             if is_reserved(link.descriptor, FOR_OWN_WORK):
                 failure = DialFailure.EXHAUSTED
             else:
@@ -63,6 +75,14 @@ async def dial(
         return failure
     assert link is not None
     return link
+
+
+async def _dial_unix(path: str) -> Link | None:
+    """Return a connection to the Unix socket at *path*; None if there is none. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        _, link = await asyncio.get_running_loop().create_unix_connection(Link, path)
+        return link
+    return None
 
 
 async def _encrypt(link: Link, address: Address, keeper: TlsKeeper, *, vouches: bool) -> DialFailure | None:

@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import psycopg
@@ -91,7 +91,9 @@ async def until(ask: Callable[[], object], wanted: object) -> None:
 
 
 @contextlib.asynccontextmanager
-async def scene(directory: Path, *, warm: str = "", limits: str = "", nodes: int = 1) -> AsyncIterator[Scene]:
+async def scene(
+    directory: Path, *, warm: str = "", limits: str = "", nodes: int = 1, rules: Sequence[str] = RULES, by_socket: bool = False
+) -> AsyncIterator[Scene]:
     known = encode_verifiers([(Scope.FEED, TOKEN)])
     async with running_members(nodes, verifiers=known) as cluster:
         await cluster.found()
@@ -102,11 +104,15 @@ async def scene(directory: Path, *, warm: str = "", limits: str = "", nodes: int
             await cluster.streaming(other)
         await cluster.sql(writer, f"create role ann login password '{PASSWORD}'")
         await cluster.sql(writer, "create database shop owner ann")
+        more = f"[warm]\nenabled = true\n{warm}"
+        if by_socket:
+            by_name = writer.sockets.parent / "u"
+            by_name.mkdir()
+            (by_name / "n1").symlink_to(writer.sockets)
+            more += f'\n[servers]\nunix_socket = "{by_name}/{{node}}"\n'
         async with (
             feed_server(places(cluster)) as feed,
-            proxy(
-                directory / "p", [feed.port], rules=RULES, limits=limits, more=f"[warm]\nenabled = true\n{warm}", engine="auto"
-            ) as running,
+            proxy(directory / "p", [feed.port], rules=rules, limits=limits, more=more, engine="auto") as running,
         ):
             await running.wait_for_health(status="serving")
             yield Scene(cluster, feed, running)
