@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from endpointd import metrics
-from endpointd.routing.table import Table
+from endpointd.routing.table import EMPTY, Table
 from endpointd.servers import upkeep
 from endpointd.servers.upkeep import Answer, Listening, State
 from endpointd.servers.warmpool import ServerSession, WarmKey, WarmPool
@@ -141,7 +141,9 @@ class WarmServers:
         self._pool = WarmPool()
         self._kept: dict[int, _Kept] = {}
         self._tokens = itertools.count(1)
-        self._arriving: asyncio.Queue[tuple[LooseEnd, ServerSession]] = asyncio.Queue()
+        self._arriving: asyncio.Queue[tuple[LooseEnd, ServerSession, Table]] = asyncio.Queue()
+        """With the table that held when they came."""
+        self._table = EMPTY
         self._is_closed = False
 
     def __len__(self) -> int:
@@ -166,19 +168,21 @@ class WarmServers:
             else:
                 _say_goodbye(end)
         elif is_wanted and self._arriving.qsize() < ARRIVING_MAX:
-            self._arriving.put_nowait((end, session))
+            self._arriving.put_nowait((end, session, self._table))
         else:
             end.close(upkeep.GOODBYE)
 
     async def _let_in(self) -> None:
         """Make links of the ends that were offered, for ever."""
         while True:
-            end, session = await self._arriving.get()
+            end, session, table = await self._arriving.get()
             if self._is_closed:
                 end.close(upkeep.GOODBYE)
                 continue
             with contextlib.suppress(OSError):
                 self.offer(await end.link(), session)
+            if table is not self._table:
+                self.go_by(self._table)
 
     def _enter(self, link: Link, session: ServerSession) -> None:
         now = self._loop.time()
@@ -246,6 +250,7 @@ class WarmServers:
 
     def go_by(self, table: Table) -> None:
         """Keep nothing at whom *table* does not stand for as before."""
+        self._table = table
         self._discard(self._pool.unfit(table), "evicted")
 
     def keep_only(self, is_welcome: Callable[[ServerSession], bool]) -> None:
