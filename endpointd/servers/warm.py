@@ -22,10 +22,11 @@ from endpointd.wire.link import DISCARD, Link
 from endpointd.wire.looseend import LooseEnd
 from pgwire.errors import ProtocolError
 
-RESET_S = 2.0
+RESET_S = 5.0
 """DISCARD ALL drops temporary tables, of which there may be many."""
-CHECK_S = 0.5
+CHECK_S = 2.0
 """A server that needs longer to say whether a kept session is still right is asked for a new one instead."""
+LOOK_S = 5.0
 TICK_S = 1.0
 """How often it is looked who is overdue, and whether others want a database for themselves: PostgreSQL waits 5 s for its users
 to leave, then DROP DATABASE fails."""
@@ -304,7 +305,7 @@ class WarmServers:
                 self._pool.ready(kept.token)
 
         self._pool.ready(kept.token, is_ready=False)
-        kept.ask(upkeep.LOOK, 1, CHECK_S, told)
+        kept.ask(upkeep.LOOK, 1, LOOK_S, told)
 
 
 def _say_goodbye(link: Link) -> None:
