@@ -83,8 +83,6 @@ class Established:
     client_rest: bytes
     session: ServerSession | None = None
     """What another client may have when this one has left."""
-    is_reused: bool = False
-    """Whether another client has had it before."""
 
 
 class Login:
@@ -234,8 +232,7 @@ class Login:
         server_rest, client_rest = relay.server_rest + inbox.hand_over(), relay.client_rest + self._client_inbox.hand_over()
         cancellable = Cancellable(backend.address, relay.key) if relay.key is not None else None
         key_told, session = relay.key_told or relay.key, self._session(relay)
-        is_reused = self._warm is not None
-        return Established(server, backend, cancellable, key_told, self._watch, server_rest, client_rest, session, is_reused)
+        return Established(server, backend, cancellable, key_told, self._watch, server_rest, client_rest, session)
 
     def _session(self, relay: Relay) -> ServerSession | None:
         if self._warm is not None:

@@ -174,7 +174,9 @@ class Session:
     @property
     def is_reused(self) -> bool | None:
         """Whether its server's session has had another client before; None while there is no relay to it."""
-        return self._relayed.is_reused if self._relayed is not None else None
+        if not self._is_relaying:
+            return None
+        return self._server_session is not None and self._server_session.began_at < self.opened_at
 
     @property
     def waits(self) -> str | None:

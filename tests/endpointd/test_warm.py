@@ -170,6 +170,7 @@ async def test_nothing_of_a_session_is_left_for_the_next(one: Scene) -> None:
     await one.until_kept(1)
     second = await one.come()
     assert await value(second, PID) == pid
+    assert (await one.proxy.sessions()).sessions[-1].is_reused
     assert {name: second.info.parameter_status(name) for name in REPORTED} == fresh
     for statement in (
         "select count(*) from pg_class where relname = 't'",
