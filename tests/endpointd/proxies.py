@@ -130,7 +130,7 @@ async def proxy(
     name: str = "proxy-1",
     at_writer: str = "",
     in_proxy: str = "",
-    engine: str = "asyncio",
+    engine: str = "auto",
 ) -> AsyncIterator[Proxy]:
     """Run a proxy that follows the feeds at *feed_ports*; *more* is put at the end of its settings.
 

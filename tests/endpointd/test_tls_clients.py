@@ -18,6 +18,7 @@ import psycopg
 import psycopg2
 import pytest
 
+from endpointd.relay.choice import why_not_native
 from endpointd.wire.tls import client_context
 from pgwire import startup
 from pgwire.messages import query
@@ -93,6 +94,7 @@ async def test_libpq_in_every_mode(servers: Servers, tmp_path: Path) -> None:
                     assert await value(connection, "select 42") == "42"
                     [view] = [view for view in (await running.sessions()).sessions if view.user == "scram"]
                     assert (view.tls is not None) is is_encrypted, options
+                    assert view.engine == ("native" if why_not_native() is None else "asyncio"), options
         for refused, why in (
             (verified(directory, "wrong.crt"), "certificate verify failed"),
             ({**verified(directory), "host": "other.example"}, "does not match host name"),

@@ -21,6 +21,7 @@ typedef struct bio_method_st BIO_METHOD;
 #define OPENSSL_FUNCTIONS(FUNCTION)                                                                                             \
     FUNCTION(int, SSL_read, (SSL *, void *, int))                                                                              \
     FUNCTION(int, SSL_write, (SSL *, const void *, int))                                                                       \
+    FUNCTION(int, SSL_pending, (const SSL *))                                                                                  \
     FUNCTION(int, SSL_get_error, (const SSL *, int))                                                                           \
     FUNCTION(int, SSL_shutdown, (SSL *))                                                                                       \
     FUNCTION(int, SSL_up_ref, (SSL *))                                                                                         \
@@ -243,6 +244,8 @@ TlsState tls_open(Tls *tls, const uint8_t *chunk, size_t len, Buffer *plain, str
         int count = openssl.SSL_read(tls->ssl, plain->bytes + plain->len, RECORD_BYTES_MAX);
         if (count > 0) {
             plain->len += (size_t)count;
+            if (tls->in_len == 0 && openssl.SSL_pending(tls->ssl) == 0)
+                break; /* it would only be asked to say that there is no more */
             continue;
         }
         int error = openssl.SSL_get_error(tls->ssl, count);
