@@ -122,6 +122,7 @@ def proxy_settings(
     tls: proxy.TlsSettings | None = None,
     servers: proxy.ServersSettings | None = None,
     takeover: Path | None = None,
+    engine: proxy.WantedEngine = "auto",
     workers: proxy.Workers = 1,
     drain_timeout_s: float | None = None,
 ) -> proxy.Settings:
@@ -131,7 +132,12 @@ def proxy_settings(
     """
     return proxy.Settings(
         proxy=proxy.ProxySettings(
-            name=name, cache=machine.data / CACHE, takeover=takeover, workers=workers, drain_timeout_s=drain_timeout_s
+            name=name,
+            cache=machine.data / CACHE,
+            engine=engine,
+            takeover=takeover,
+            workers=workers,
+            drain_timeout_s=drain_timeout_s,
         ),
         feed=proxy.FeedSettings(urls=(f"http://{cluster.manager}",), token_file=feed_token),
         nodeds=proxy.NodedSettings(token_file=feed_token),

@@ -15,7 +15,7 @@ from daemonkit.exits import WrongUsage
 from daemonkit.logs import LogSettings
 from deployment.cluster import Door, PooledDoor, PostgresSettings
 from deployment.local.plan import BASE_PORT_MAX, PROXIES_MAX
-from endpointd.settings import DrainSeconds, Rules, ServersSettings, WarmSettings, Workers
+from endpointd.settings import DrainSeconds, Rules, ServersSettings, WantedEngine, WarmSettings, Workers
 from pgtopology.node import NODES_MAX
 
 
@@ -51,6 +51,7 @@ class TlsPreferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 class ProxyPreferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Given to the proxy, whose settings explain it."""
 
+    engine: WantedEngine = "auto"
     workers: Workers = 1
     drain_timeout_s: DrainSeconds | None = None
 

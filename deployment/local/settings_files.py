@@ -115,6 +115,7 @@ def proxy_of(plan: Plan, proxy: PlannedProxy, layout: Layout, preferences: Prefe
         ),
         servers=_servers(plan, layout, preferences.servers, vouches=vouches),
         takeover=layout.takeover_socket(proxy.number),
+        engine=preferences.proxy.engine,
         workers=preferences.proxy.workers,
         drain_timeout_s=preferences.proxy.drain_timeout_s,
     )
@@ -171,7 +172,9 @@ def preferences_in_force(layout: Layout, plan: Plan) -> Preferences:
             in_force[door] = {key: value for key, value in proxy[door].items() if key in PooledDoor.__struct_fields__}
     in_force["servers"] = proxy.get("servers", {})
     in_force["warm"] = proxy.get("warm", {})
-    in_force["proxy"] = {key: value for key, value in proxy.get("proxy", {}).items() if key in ("workers", "drain_timeout_s")}
+    in_force["proxy"] = {
+        key: value for key, value in proxy.get("proxy", {}).items() if key in ("engine", "workers", "drain_timeout_s")
+    }
     for node in plan.nodes:
         found = _tables(layout.settings_file(node.name))
         if found:

@@ -111,6 +111,7 @@ class PooledSession(Session):
             self._why = refusal.too_many_clients()
             self._end = (self._why.message, self._why.kind)
             return
+        self._client = None
         self._begins(established)
         self._pools.enter(self.number, self, self._key)
         if self._leaves is not None:

@@ -309,10 +309,11 @@ class Session:
             self._why = refusal.internal_error()
             self._end = (self._why.message, self._why.kind)
             if self._is_relaying:
-                self._drop()
+                self._is_relaying = False
+                self._engine.drop(self.number, self._why.encode())
         finally:
-            if not self._had_relay:
-                self._close_ends(established)
+            if self._client is not None:
+                self._close_ends(self._client, established)
             if not self._is_relaying:
                 self._leave_everything()
 
@@ -326,11 +327,12 @@ class Session:
         if established.cancellable is not None and established.key_told is not None:
             self._cancellable, self._key_told = established.cancellable, established.key_told
             self._shared.keys.add(established.key_told, self.number, established.cancellable)
-        client = self._begins(established)
+        self._begins(established)
+        assert self._client is not None
         assert established.server is not None
         engine.add(
             self.number,
-            client,
+            self._client,
             established.server,
             self._told,
             watch=established.watch,
@@ -338,6 +340,7 @@ class Session:
             client_rest=established.client_rest,
             keeps_server=established.session is not None,
         )
+        self._client = None
         if not self._is_relaying:
             return
         if self._leaves is not None:
@@ -345,20 +348,18 @@ class Session:
         elif board.must_wait(self.number):
             engine.pause(self.number)
 
-    def _begins(self, established: Established) -> Link:
-        """The login is over. Return the client's end, which is an engine's from now on."""
+    def _begins(self, established: Established) -> None:
+        """The login is over."""
         metrics.SESSIONS_OPENED.labels(self.door, established.backend.node).inc()
         metrics.LOGIN_SECONDS.labels(self.door).observe(self._loop.time() - self.opened_at)
-        client, login = self._client, self._login
-        assert client is not None
+        login = self._login
         assert login is not None
         self._startup, self._encrypted, self._backend = login.startup, login.encrypted, established.backend
         self._server_session = established.session
-        self._is_relaying, self._had_relay, self._login, self._client = True, True, None, None
+        self._is_relaying, self._had_relay, self._login = True, True, None
         self._relaying_since = self._loop.time()
         if established.watch is not None:
             self._note_relaxed(established.watch)
-        return client
 
     def _told(self, happening: Happening) -> None:
         match happening:
@@ -469,10 +470,8 @@ class Session:
         self._shared.places.give_back(self.number)
         self._on_over(self)
 
-    def _close_ends(self, established: Established | None) -> None:
+    def _close_ends(self, client: Link, established: Established | None) -> None:
         """Close what no engine was given."""
-        client = self._client
-        assert client is not None
         if established is not None and established.server is not None:
             established.server.close()
         if self._why is not None:

@@ -156,9 +156,13 @@ def test_what_cannot_be_made_is_told_and_can_be_taken_back(stand: tuple[Cluster,
         assert f"port {port} for PostgreSQL of n2 is held" in str(change.waits_for)
         assert change.next_try is not None
         assert json.loads(cluster.ctl("status", "--json", check=False).stdout)["node_changes"][0]["next_try"]
-        shown = " ".join(cluster.ctl("status", check=False).stdout.split())
-        assert "n2 is being added: provision, TCP port" in shown
-        assert "`endpointctl node remove n2` takes it back" in shown
+
+        def is_shown(_status: Status) -> bool:
+            """While it is tried once more there is nothing that it waits for."""
+            shown = " ".join(cluster.ctl("status", check=False).stdout.split())
+            return "n2 is being added: provision, TCP port" in shown and "`endpointctl node remove n2` takes it back" in shown
+
+        cluster.wait(is_shown, "the reason in words", timeout_s=60)
 
         elsewhere = cluster.ctl("node", "add", "n2", "--zone", "elsewhere", check=False)
         assert (elsewhere.returncode, "is being added already, in zone" in elsewhere.stderr) == (1, True), elsewhere.stderr

@@ -344,7 +344,7 @@ def test_an_operator_may_give_a_slot_up_that_nobody_copies(publisher: Cluster) -
     if major(publisher) < SYNCHRONISES:
         pytest.skip("PostgreSQL carries no logical slot over before 17")
     make_unread_slot(publisher, "unread", "test_decoding")
-    before = publisher.status()
+    before = publisher.wait(lambda status: any(slot.name == "unread" for slot in status.slots), "the slot known to the manager")
     assert publisher.ctl("switchover", "--no-wait", check=False).returncode == 1
     publisher.ctl("switchover", "--allow-slot-loss")
     assert publisher.status().writer != before.writer

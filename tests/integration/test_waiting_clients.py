@@ -102,7 +102,7 @@ def test_two_hundred_impatient_clients_lock_nobody_out(make_cluster: Callable[[]
     door = before.endpoints.writer
     dsn = f"postgresql://app:app@{door.host}:{door.port}/postgres"
     with Impatient(dsn) as clients:
-        cluster.wait(lambda _: clients.acknowledged > CLIENTS, "writing")
+        cluster.wait(lambda _: clients.acknowledged > CLIENTS, "writing", timeout_s=90.0)
         with without_standbys(cluster, writer) as bring_back:
             stuck = cluster.wait(lambda status: status.state == "stuck", "stuck", timeout_s=60.0)
             assert not stuck.survives.server_crash

@@ -139,7 +139,7 @@ class Member:
         async with self.client() as client:
             return decode(await client.get("/status", timeout_s=5), Observation)
 
-    async def until(self, condition: Callable[[Observation], object], timeout_s: float = 20) -> Observation:
+    async def until(self, condition: Callable[[Observation], object], timeout_s: float = 60) -> Observation:
         """Return the first observation that fulfils *condition*."""
         latest: Observation | None = None
         try:
