@@ -191,7 +191,7 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class WarmSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[warm]: server connections that are kept for the next client when theirs has left (servers/warm.py)."""
 
-    enabled: bool = False
+    enabled: bool = True
     idle_min: IdleCount = 4
     """Of one login (server, user, database, startup packet) so many are kept for all of their lifetime."""
     idle_max: IdleCount = 16
