@@ -285,7 +285,7 @@ class WarmServers:
                 self._discard(tuple(self._kept), "disabled")
             for token, reason in self._pool.overdue(self._loop.time(), self.settings).items():
                 self.discard(self._kept[token], reason)
-            for token in self._pool.watchers():
+            for token in self._pool.watchers(self._loop.time() - TICK_S):
                 self._look(self._kept[token])
 
     def _look(self, kept: _Kept) -> None:

@@ -198,11 +198,11 @@ class WarmPool:
         """*node* has no connection left for those who need one: keep none of them there *until* then."""
         self._full_until[node] = until
 
-    def watchers(self) -> tuple[int, ...]:
-        """Return one of each server and database, who can look whether that is wanted by others."""
+    def watchers(self, idle_since: float) -> tuple[int, ...]:
+        """Return one of each server and database, who can look whether that is wanted by others; idle that long or longer."""
         found: dict[tuple[Backend, str], int] = {}
         for token, each in self._residents.items():
-            if each.is_ready:
+            if each.is_ready and each.idle_since <= idle_since:
                 found.setdefault((each.session.key.backend, each.session.key.wish.database), token)
         return tuple(found.values())
 

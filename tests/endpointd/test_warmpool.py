@@ -144,9 +144,10 @@ def test_what_the_table_does_not_stand_for_any_more_is_unfit() -> None:
 
 def test_one_of_each_server_and_database_looks_whether_others_want_it() -> None:
     made = pool(session(), session(other(packet=b"p")), session(other(database="store")), session(backend=READER))
-    assert sorted(made.watchers()) == [1, 3, 4]
+    assert sorted(made.watchers(0.0)) == [1, 3, 4]
+    assert not made.watchers(-1.0)
     made.ready(1, is_ready=False)
-    assert sorted(made.watchers()) == [2, 3, 4]
+    assert sorted(made.watchers(0.0)) == [2, 3, 4]
 
 
 def test_a_verifier_is_known_again_and_no_other_one() -> None:
