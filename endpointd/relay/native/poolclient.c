@@ -43,7 +43,8 @@ void pool_client_look(PoolClient *client)
         server = NULL;
     }
     bool is_leaving = client->point.client_terminated || (client->party.end.has_ended && has_said_all(client));
-    if (is_leaving && (server == NULL || doing != DOING_BUSY) && !client->is_waiting && !client->is_asking) {
+    bool is_awaited = server != NULL && doing == DOING_BUSY && client->point.outstanding.len > 0 && !client->point.copying_in;
+    if (is_leaving && !is_awaited && !client->is_waiting && !client->is_asking) {
         pool_client_stop(client, NEWS_CLIENT_ENDED);
     } else if (client->is_pausing && !client->is_paused) {
         if (client->point.is_streaming) {
@@ -109,7 +110,7 @@ static void from_client(PoolClient *client, const uint8_t *data, size_t len)
 static bool can_go_on(const PoolClient *client)
 {
     return client->in_len > 0 && !client->needs_more && !client->is_waiting && !client->is_asking && !client->is_stopped &&
-           !client->is_paused && !client->point.client_terminated &&
+           !client->is_paused && !client->point.client_terminated && !(client->needs_answers && client->expected.risky > 0) &&
            (client->server == NULL || client->server->party.end.out_len == 0);
 }
 

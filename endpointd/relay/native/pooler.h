@@ -110,8 +110,10 @@ typedef struct {
     uint8_t kind;
     bool is_swallowed; /* the client does not know that it was asked for */
     bool is_flipped;   /* a Close that stands for the client's Parse */
+    bool is_risky;     /* the end of answers that names depend on */
     uint32_t serial;   /* of a Parse of the client's */
     Statement *statement;
+    NamedStatement *closed; /* by the client; it is there again if the server does not come to it */
 } Expected;
 
 typedef struct {
@@ -119,6 +121,8 @@ typedef struct {
     uint32_t begin;
     uint32_t len;
     uint32_t cap;
+    uint32_t risky;   /* ends of answers, still to come, that names depend on */
+    bool is_risky;    /* what was said since the last Sync is such */
 } ExpectedAnswers;
 
 struct PoolClient {
@@ -141,6 +145,7 @@ struct PoolClient {
     uint32_t unnamed_serial;
     uint32_t serial;
     bool has_unnamed;
+    bool unnamed_is_new; /* it was prepared since the last Sync */
     uint64_t to_server_bytes;
     uint64_t to_client_bytes;
     uint64_t transactions; /* how often it was given a server */
@@ -151,6 +156,10 @@ struct PoolClient {
     bool is_waiting;
     bool is_asking; /* what of its statement */
     bool may_redefine; /* it has discarded its statements, or tried to */
+    bool is_open;       /* it has said something of the extended protocol since its last Sync */
+    bool is_skipped;    /* and that failed: the server does nothing before the next Sync */
+    bool drops;         /* what is skipped is given to nobody */
+    bool needs_answers; /* what it says next depends on what became of what it said before the last Sync */
     bool needs_more;   /* in holds a part of a message */
     bool is_cancelled; /* while it waited: what it has said, up to the next answer, is refused */
     bool was_answer;   /* what is left of the message that is refused ends that */

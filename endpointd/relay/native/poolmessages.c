@@ -228,6 +228,14 @@ static bool keep_unnamed(PoolClient *client, Slice body)
     return true;
 }
 
+/* Whether what becomes of the names in a message depends on answers that are still to come: of statements that were prepared or
+ * closed before the last Sync, which may not have been. */
+static bool must_wait_for_answers(PoolClient *client)
+{
+    client->needs_answers = client->expected.risky > 0;
+    return client->needs_answers;
+}
+
 static Taking parse_unnamed(PoolClient *client, const Message *message, Slice body)
 {
     if (!keep_unnamed(client, body)) {
@@ -235,6 +243,7 @@ static Taking parse_unnamed(PoolClient *client, const Message *message, Slice bo
         return WAITS;
     }
     client->unnamed_serial = ++client->serial;
+    client->unnamed_is_new = true;
     client->server->unnamed_of = client->party.handle;
     client->server->unnamed_serial = client->unnamed_serial;
     expect_one(client, (Expected){.kind = '1', .serial = client->serial});
@@ -280,8 +289,9 @@ static Taking parse(PoolClient *client, const Message *message)
     if (!is_whole(message))
         return INCOMPLETE;
     Slice rest = payload_of(message), name = slice_string(&rest), body = rest, text = slice_string(&rest);
-    if (!admit(client, text))
+    if ((name.len > 0 && must_wait_for_answers(client)) || !admit(client, text))
         return WAITS;
+    client->is_open = true;
     return name.len == 0 ? parse_unnamed(client, message, body) : parse_named(client, name, body);
 }
 
@@ -293,6 +303,8 @@ static Taking rename_in(PoolClient *client, const Message *message, Slice before
     uint8_t ours[SERVER_NAME_BYTES_MAX];
     const uint8_t *new_name = NOBODY;
     size_t new_len = sizeof NOBODY;
+    if (!(name.len == 0 && client->unnamed_is_new) && must_wait_for_answers(client))
+        return WAITS;
     if (name.len > 0) {
         NamedStatement *named = names_find(&client->names, name);
         if (named == NULL) { /* the server says so */
@@ -337,6 +349,7 @@ static Taking bind(PoolClient *client, const Message *message)
         return INCOMPLETE;
     if (!attach(client))
         return WAITS;
+    client->is_open = true;
     if (!is_there) { /* what it is the server may say */
         expect_one(client, (Expected){.kind = '2'});
         return pass_on(client, message);
@@ -357,12 +370,14 @@ static Taking of_statement_or_portal(PoolClient *client, const Message *message)
     }
     if (!attach(client))
         return WAITS;
+    client->is_open = true;
     Slice rest = payload_of(message), before = {rest.at, rest.len > 0 ? 1 : 0};
     bool is_close = message->kind == 'C', is_statement = rest.len > 1 && rest.at[0] == 'S';
-    if (is_close)
-        expect_one(client, (Expected){.kind = '3'});
-    if (!is_statement)
+    if (!is_statement) {
+        if (is_close)
+            expect_one(client, (Expected){.kind = '3'});
         return pass_on(client, message);
+    }
     rest.at++;
     rest.len--;
     Slice name = slice_string(&rest);
@@ -371,17 +386,31 @@ static Taking of_statement_or_portal(PoolClient *client, const Message *message)
     if (name.len == 0) {
         client->has_unnamed = false;
         client->server->unnamed_of = 0;
+        expect_one(client, (Expected){.kind = '3'});
         return pass_on(client, message);
     }
+    if (must_wait_for_answers(client))
+        return WAITS;
     NamedStatement *named = names_find(&client->names, name);
     if (named != NULL)
-        names_forget(&client->names, named);
+        names_take(&client->names, named);
+    expect_one(client, (Expected){.kind = '3', .closed = named});
     emit_close(client->pool->pooler, NOBODY, sizeof NOBODY);
     return TAKEN;
 }
 
+/* A message that the server would do nothing with. */
+static Taking drop(PoolClient *client, const Message *message)
+{
+    client->skip = message->total - message->here;
+    client->drops = client->skip > 0;
+    return SWALLOWED;
+}
+
 static Taking take_message(PoolClient *client, const Message *message)
 {
+    if (client->is_skipped && strchr("PBDCEHQF", message->kind) != NULL && message->kind != 0)
+        return drop(client, message);
     switch (message->kind) {
     case 'Q':
         return query(client, message);
@@ -405,6 +434,7 @@ static Taking take_message(PoolClient *client, const Message *message)
     }
     if (!attach(client))
         return WAITS;
+    client->is_open = client->is_open || message->kind == 'E';
     if (message->kind == 'S' || message->kind == 'F')
         expect_one(client, (Expected){.kind = 'Z'});
     return pass_on(client, message);
@@ -459,7 +489,7 @@ static size_t pass_messages(PoolClient *client, const uint8_t *data, size_t len)
 
 size_t take_messages(PoolClient *client, const uint8_t *data, size_t len)
 {
-    client->needs_more = false;
+    client->needs_more = client->needs_answers = false;
     size_t refused = refuse_messages(client, data, len);
     return refused + (client->is_cancelled ? 0 : pass_messages(client, data + refused, len - refused));
 }
@@ -473,8 +503,10 @@ static size_t pass_messages(PoolClient *client, const uint8_t *data, size_t len)
     while (pos < len && !client->is_stopped && !client->point.client_terminated) {
         if (client->skip > 0) {
             size_t passed = client->skip < len - pos ? (size_t)client->skip : len - pos;
-            emit(pooler, data + pos, passed);
+            if (!client->drops)
+                emit(pooler, data + pos, passed);
             client->skip -= passed;
+            client->drops = client->drops && client->skip > 0;
             pos += passed;
             continue;
         }

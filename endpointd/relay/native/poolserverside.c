@@ -26,6 +26,13 @@ bool expect(PoolClient *client, Expected answer)
     }
     if (answer.statement != NULL)
         statement_hold(answer.statement);
+    if (answer.kind == 'Z') {
+        answer.is_risky = expected->is_risky;
+        expected->risky += answer.is_risky;
+        expected->is_risky = client->unnamed_is_new = client->is_open = client->is_skipped = false;
+    } else if (answer.kind == '1' || answer.closed != NULL || answer.is_swallowed || answer.is_flipped) {
+        expected->is_risky = true;
+    }
     expected->at[expected->begin + expected->len++] = answer;
     return true;
 }
@@ -33,6 +40,7 @@ bool expect(PoolClient *client, Expected answer)
 static Expected pop(ExpectedAnswers *expected)
 {
     Expected first = expected->at[expected->begin++];
+    expected->risky -= first.is_risky;
     if (--expected->len == 0)
         expected->begin = 0;
     return first;
@@ -43,6 +51,9 @@ static void let_go(Expected *answer)
     if (answer->statement != NULL)
         statement_release(answer->statement);
     answer->statement = NULL;
+    if (answer->closed != NULL)
+        named_free(answer->closed);
+    answer->closed = NULL;
 }
 
 void expected_clear(PoolClient *client)
@@ -51,34 +62,46 @@ void expected_clear(PoolClient *client)
         Expected answer = pop(&client->expected);
         let_go(&answer);
     }
+    client->expected.is_risky = client->is_open = client->is_skipped = false;
     if (client->expected.cap > 16) {
         free(client->expected.at);
         client->expected = (ExpectedAnswers){0};
     }
 }
 
+static void undo_one(PoolClient *client, Expected *answer)
+{
+    PoolServer *server = client->server;
+    if (answer->kind == '1' && answer->statement == NULL)
+        server->unnamed_of = 0;
+    else if (answer->kind == '1')
+        prepared_remove(&server->prepared, answer->statement);
+    else if (answer->kind == '3' && answer->is_swallowed)
+        server->forgets = true; /* it was to be closed, and is not */
+    if (answer->serial != 0) {
+        names_undo(&client->names, answer->serial);
+        if (answer->serial == client->unnamed_serial)
+            client->has_unnamed = false;
+    }
+    if (answer->closed != NULL)
+        names_put_back(&client->names, answer->closed);
+    answer->closed = NULL;
+}
+
 /* The server does nothing of what stands before the next Sync. */
 static void undo(PoolClient *client, Slice report)
 {
     ExpectedAnswers *expected = &client->expected;
-    PoolServer *server = client->server;
-    for (bool is_first = true; expected->len > 0 && expected->at[expected->begin].kind != 'Z'; is_first = false) {
+    uint32_t count = 0;
+    while (count < expected->len && expected->at[expected->begin + count].kind != 'Z')
+        count++;
+    client->is_skipped = client->is_open && count == expected->len;
+    for (uint32_t i = count; i > 0; i--) /* what was said last is undone first */
+        undo_one(client, &expected->at[expected->begin + i - 1]);
+    for (uint32_t i = 0; i < count; i++) {
         Expected answer = pop(expected);
-        if (answer.kind == '2' && is_first && answer.statement != NULL && slice_has(report, "RevalidateCachedQuery"))
+        if (answer.kind == '2' && i == 0 && answer.statement != NULL && slice_has(report, "RevalidateCachedQuery"))
             statement_is_stale(answer.statement);
-        if (answer.kind == '1' || answer.is_flipped) {
-            if (answer.statement != NULL && !answer.is_flipped)
-                prepared_remove(&server->prepared, answer.statement);
-            else if (answer.kind == '1')
-                server->unnamed_of = 0;
-            if (answer.serial != 0) {
-                names_undo(&client->names, answer.serial);
-                if (answer.serial == client->unnamed_serial)
-                    client->has_unnamed = false;
-            }
-        } else if (answer.kind == '3' && answer.is_swallowed) {
-            server->forgets = true; /* it was to be closed, and is not */
-        }
         let_go(&answer);
     }
 }
@@ -172,7 +195,7 @@ void pool_client_from_server(PoolClient *client, uint8_t *data, size_t len)
     int64_t whole = point->server.boundary, from = -(int64_t)client->tail_len;
     int64_t until = unconfirmed != CONFIRMED ? unconfirmed : whole;
     emit_begin(pooler, &client->party.end);
-    for (size_t i = 0; i < frames->len && client->expected.len > 0; i++) {
+    for (size_t i = 0; i < frames->len && (client->expected.len > 0 || client->is_open); i++) {
         const Frame *frame = &frames->at[i];
         int64_t in_tail = (int64_t)client->tail_len + frame->begin;
         uint8_t *first = frame->begin >= 0 ? data + frame->begin : in_tail >= 0 ? client->tail + in_tail : NULL;

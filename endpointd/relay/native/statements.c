@@ -87,11 +87,22 @@ bool names_set(Names *names, Slice name, Statement *statement, uint32_t serial)
     return true;
 }
 
-void names_forget(Names *names, NamedStatement *named)
+void named_free(NamedStatement *named)
 {
-    map_remove(&names->map, &named->node);
     statement_release(named->statement);
     free(named);
+}
+
+void names_take(Names *names, NamedStatement *named)
+{
+    map_remove(&names->map, &named->node);
+}
+
+void names_put_back(Names *names, NamedStatement *named)
+{
+    Slice name = {named->name, named->node.key_len};
+    if (names_find(names, name) != NULL || !map_add(&names->map, &named->node, name))
+        named_free(named);
 }
 
 void names_undo(Names *names, uint32_t serial)
@@ -99,7 +110,8 @@ void names_undo(Names *names, uint32_t serial)
     for (uint32_t i = 0; i < names->map.cap; i++)
         for (MapNode *node = names->map.buckets[i]; node != NULL; node = node->next)
             if (((NamedStatement *)node)->serial == serial) {
-                names_forget(names, (NamedStatement *)node);
+                names_take(names, (NamedStatement *)node);
+                named_free((NamedStatement *)node);
                 return;
             }
 }
@@ -107,10 +119,8 @@ void names_undo(Names *names, uint32_t serial)
 void names_free(Names *names)
 {
     uint32_t from = 0;
-    for (NamedStatement *named; (named = (NamedStatement *)map_take_any(&names->map, &from)) != NULL;) {
-        statement_release(named->statement);
-        free(named);
-    }
+    for (NamedStatement *named; (named = (NamedStatement *)map_take_any(&names->map, &from)) != NULL;)
+        named_free(named);
     map_free(&names->map);
 }
 

@@ -56,7 +56,10 @@ NamedStatement *names_find(const Names *names, Slice name);
 
 /* Have *name* stand for *statement*, which is held from now on.  False: there is no memory, or there are too many. */
 bool names_set(Names *names, Slice name, Statement *statement, uint32_t serial);
-void names_forget(Names *names, NamedStatement *named);
+/* Take one out, which is the caller's then: to be put back, if there is none of its name by then, or freed. */
+void names_take(Names *names, NamedStatement *named);
+void names_put_back(Names *names, NamedStatement *named);
+void named_free(NamedStatement *named);
 /* The Parse with this *serial* failed. */
 void names_undo(Names *names, uint32_t serial);
 void names_free(Names *names);
