@@ -621,7 +621,7 @@ def test_wait_is_done_when_the_state_is_there(manager: Manager) -> None:
 
 def test_wait_in_vain_is_three(manager: Manager, capsys: pytest.CaptureFixture[str]) -> None:
     manager.status = make_status(state="stuck")
-    assert main(["wait", "--state", "healthy", "--timeout", "0.3"]) == ExitCode.UNFINISHED
+    assert main(["wait", "--state", "healthy", "--timeout", "3"]) == ExitCode.UNFINISHED
     assert "stuck" in complaint(capsys)
 
 

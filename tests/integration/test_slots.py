@@ -394,6 +394,7 @@ def test_an_archive_that_takes_nothing_holds_no_switchover_up_for_long(cluster: 
         before = cluster.status()
         receiver.send_signal(signal.SIGSTOP)
         switch_segments(cluster, 2)
+        cluster.wait_healthy()
         cluster.ctl("switchover", "--drain-timeout", "60", timeout_s=150.0)
         after = cluster.status()
         assert after.writer != before.writer, "the old writer did not stop, and was promoted again"

@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,8 @@ def test_processes_of_a_directory_are_found_by_where_they_work(tmp_path: Path) -
             assert proctable.is_alive(process.pid)
             assert proctable.stat_of(process.pid) is not None
             # It has not named itself as PostgreSQL's processes do, so it might become a receiver.
+            while not proctable.title(process.pid):
+                time.sleep(0.001)  # it has begun its program, and has no command line yet
             assert process.pid in processes.possible_receivers(os.getpid())
             assert process.pid not in processes.receivers(os.getpid())
         finally:
