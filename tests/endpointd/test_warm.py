@@ -148,28 +148,33 @@ async def test_the_next_client_gets_the_same_backend_and_nobody_else_does(one: S
 async def test_nothing_of_a_session_is_left_for_the_next(one: Scene) -> None:
     await one.sql("create role other")
     await one.sql("grant other to ann")
-    first = await one.come()
-    fresh = {name: first.info.parameter_status(name) for name in REPORTED}
-    pid = await value(first, PID)
-    for statement in (
-        "create temp table t (i int)",
-        "set timezone = 'Asia/Tokyo'",
-        "set datestyle = 'German'",
-        "set statement_timeout = '7s'",
-        "set application_name = 'mine'",
-        "set client_encoding = 'LATIN1'",
-        "select pg_advisory_lock(1)",
-        "listen news",
-        "prepare p as select 1",
-        "declare c cursor with hold for select 1",
-        "set role other",
-        "create temp sequence s; select nextval('s')",
-    ):
-        await first.execute(statement.encode())
-    await first.close()
-    await one.until_kept(1)
-    second = await one.come()
-    assert await value(second, PID) == pid
+    for _ in range(10):
+        first = await one.come()
+        fresh = {name: first.info.parameter_status(name) for name in REPORTED}
+        pid = await value(first, PID)
+        for statement in (
+            "create temp table t (i int)",
+            "set timezone = 'Asia/Tokyo'",
+            "set datestyle = 'German'",
+            "set statement_timeout = '7s'",
+            "set application_name = 'mine'",
+            "set client_encoding = 'LATIN1'",
+            "select pg_advisory_lock(1)",
+            "listen news",
+            "prepare p as select 1",
+            "declare c cursor with hold for select 1",
+            "set role other",
+            "create temp sequence s; select nextval('s')",
+        ):
+            await first.execute(statement.encode())
+        await first.close()
+        await one.until_kept(1)
+        second = await one.come()
+        if await value(second, PID) == pid:
+            break
+        await second.close()  # a server that is too busy to be asked is given up for a new one
+    else:
+        pytest.fail("no connection was ever given to a second client")
     assert (await one.proxy.sessions()).sessions[-1].is_reused
     assert {name: second.info.parameter_status(name) for name in REPORTED} == fresh
     for statement in (
