@@ -78,13 +78,14 @@ class Gate:
         feed, now = self._rolefeed, self._loop.time()
         if not feed.roles.is_known:
             return feed.roles.find(user) if await feed.wait_until_known(deadline) else None
-        secret = feed.roles.find(user)
-        # Of somebody familiar whom no proof would help the role was dropped, and may have been made anew a moment ago.
-        if not self._familiar.knows(address, user, now) or secret.doom is not None:
-            patience = max(now + LOOK_S, feed.heard_at + ANSWERS_WITHIN_S)
-            await feed.refresh(min(deadline, patience), since=secret.version)
+        if self._familiar.knows(address, user, now):
             secret = feed.roles.find(user)
-        return secret
+            if secret.doom is None:
+                return secret
+            # The role was dropped, and may have been made anew a moment ago.
+        patience = max(now + LOOK_S, feed.heard_at + ANSWERS_WITHIN_S)
+        await feed.refresh(min(deadline, patience), since=feed.roles.version)
+        return feed.roles.find(user)
 
     async def vouches_for(self, user: str, deadline: float) -> bool | None:
         """Return whether *user* may come in by our word; None if at *deadline* nobody has told the roles for VOUCHES_FOR_S."""

@@ -8,22 +8,14 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import ssl
 from collections.abc import Callable
 from typing import cast
 
+from endpointd.relay.nativeseam import Secret, can_be_taken, secret_of
 from endpointd.wire.link import Link
 
-Take = Callable[[int, tuple[object, ssl.SSLContext] | None], int]
+Take = Callable[[int, Secret], int]
 """Takes a descriptor, and OpenSSL's connection if there is one; returns a handle."""
-
-
-def _secret_of(link: Link) -> tuple[object, ssl.SSLContext] | None:
-    """Return the connection of *link* as the _ssl module has it, if it speaks TLS."""
-    if link.channel is None:
-        return None
-    connection = link.channel.connection
-    return connection._sslobj, connection.context  # type: ignore[attr-defined]
 
 
 def give_away(link: Link, take: Take, *, can_tls: bool) -> tuple[int, Callable[[], None]]:
@@ -32,10 +24,10 @@ def give_away(link: Link, take: Take, *, can_tls: bool) -> tuple[int, Callable[[
     Returns what *take* returns, the handle, and what is to be called when the engine has closed it.  Raises what *take* raises.
     What *link* has read already is the caller's.
     """
-    if link.can_be_let_go and (link.channel is None or can_tls):
+    if can_be_taken(link, can_tls=can_tls):
         descriptor = os.dup(link.descriptor)
         try:
-            handle = take(descriptor, _secret_of(link))
+            handle = take(descriptor, secret_of(link))
         except OSError:  # perhaps this Python keeps its connections elsewhere
             os.close(descriptor)
             if link.channel is None:

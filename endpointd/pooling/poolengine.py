@@ -6,7 +6,6 @@ business only while it has one.  Pools and servers are told of by their handles.
 
 from __future__ import annotations
 
-import _ssl
 import asyncio
 import contextlib
 from collections.abc import Callable
@@ -18,25 +17,13 @@ from endpointd.pooling import statestatements
 from endpointd.pooling.bridge import give_away
 from endpointd.pooling.pins import FORGETS_STATEMENTS, Pin
 from endpointd.relay.engine import Happening
-from endpointd.relay.facts import Doing, Facts
-from endpointd.relay.relaxed import Relaxed, relaxed_by
+from endpointd.relay.facts import Facts
+from endpointd.relay.nativeseam import GONE, HAPPENINGS, NEWS_PER_TURN, TEXT, can_go_on_with_tls, facts_of, look_through
+from endpointd.relay.relaxed import Relaxed
 from endpointd.wire.link import Link
 
-NEWS_PER_TURN = 1000
-
-_TEXT, _GONE, _QUESTION, _PINNED = 1 << 0, 1 << 8, 1 << 9, 1 << 10
-_WAITED, _LIMIT, _SERVER_GONE, _WANTS_SERVER = 1 << 11, 1 << 12, 1 << 13, 1 << 14
-_HAPPENINGS = {
-    1 << 1: Happening.STREAMING,
-    1 << 2: Happening.PAUSED,
-    1 << 3: Happening.CLIENT_ENDED,
-    1 << 4: Happening.CLIENT_NOT_UNDERSTOOD,
-    1 << 5: Happening.SERVER_ENDED,
-    1 << 6: Happening.COMMIT_UNCONFIRMED,
-    1 << 7: Happening.COMMIT_IN_DOUBT,
-}
-"""As native/pair.h and native/pooler.h have them."""
-_DOINGS = (Doing.IDLE, Doing.IN_TRANSACTION, Doing.BUSY)
+_QUESTION, _PINNED, _WAITED, _LIMIT, _SERVER_GONE, _WANTS_SERVER = (1 << bit for bit in range(9, 15))
+"""As native/pooler.h has them."""
 
 
 class PoolHappening(StrEnum):
@@ -101,7 +88,7 @@ class PoolEngine:
 
         self.core = _native.Pooler()
         self._not_watched = _native.NOT_WATCHED
-        self.can_tls = _native.use_openssl(getattr(_ssl, "__file__", None)) is None
+        self.can_tls = can_go_on_with_tls()
         self.on_wants_server: Callable[[int, int], None] = lambda _pool, _count: None
         self.on_server_gone: Callable[[int], None] = lambda _server: None
         self._handles: dict[int, int] = {}
@@ -168,11 +155,11 @@ class PoolEngine:
 
     def halt(self, token: int) -> Facts:
         """See Engine."""
-        return _facts(*self.core.halt(self._handles[token]))
+        return facts_of(PoolEngine.name, *self.core.halt(self._handles[token]))
 
     def facts(self, token: int) -> Facts:
         """See Engine."""
-        return _facts(*self.core.facts(self._handles[token]))
+        return facts_of(PoolEngine.name, *self.core.facts(self._handles[token]))
 
     def drop(self, token: int, farewell: bytes = b"") -> None:
         """See Engine. The server, if it has one, goes back to the pool or is closed."""
@@ -209,7 +196,7 @@ class PoolEngine:
                 self.on_wants_server(handle, number)
             elif what == _SERVER_GONE:
                 self.on_server_gone(handle)
-            elif what == _GONE:
+            elif what == GONE:
                 gone = self._tellers.pop(handle)
                 assert callable(gone)
                 gone()
@@ -223,7 +210,7 @@ class PoolEngine:
             verdict = statestatements.judge(text or b"")
             with contextlib.suppress(KeyError):
                 self.core.judged(handle, text or b"", verdict)
-        elif what == _TEXT:
+        elif what == TEXT:
             self._look_through(handle, text or b"")
         elif what == _PINNED:
             pin = Pin.of(number & ~FORGETS_STATEMENTS)
@@ -234,43 +221,10 @@ class PoolEngine:
         elif what == _LIMIT:
             teller.happened(PoolHappening.LIMIT)
         else:
-            teller.happened(_HAPPENINGS[what])
+            teller.happened(HAPPENINGS[what])
 
     def _look_through(self, handle: int, statement: bytes) -> None:
-        found = relaxed_by(statement)
-        if found is Relaxed.NONE:
-            return
-        new = Relaxed(self.core.relaxes(handle, found.value))
         teller = self._tellers[handle]
         assert not callable(teller)
-        if Relaxed.COMMITS in new:
-            teller.happened(Happening.COMMITS_RELAXED)
-        if Relaxed.WARNINGS in new:
-            teller.happened(Happening.WARNINGS_HIDDEN)
-
-
-def _facts(
-    to_server_bytes: int,
-    to_client_bytes: int,
-    held_bytes: int,
-    doing: int,
-    is_awaited: bool,
-    is_streaming: bool,
-    may_have_committed: bool,
-    client_terminated: bool,
-    client_has_ended: bool,
-    server_said_goodbye: bool,
-) -> Facts:
-    return Facts(
-        engine=PoolEngine.name,
-        to_server_bytes=to_server_bytes,
-        to_client_bytes=to_client_bytes,
-        held_bytes=held_bytes,
-        doing=_DOINGS[doing],
-        is_awaited=is_awaited,
-        is_streaming=is_streaming,
-        may_have_committed=may_have_committed,
-        client_terminated=client_terminated,
-        client_has_ended=client_has_ended,
-        server_said_goodbye=server_said_goodbye,
-    )
+        for happening in look_through(self.core, handle, statement):
+            teller.happened(happening)

@@ -18,15 +18,13 @@ from endpointd.refusal import Refusal
 from endpointd.routing.eviction import Eviction, When
 from endpointd.routing.switchboard import Switchboard
 from endpointd.routing.table import Door
+from endpointd.servers.cancelrequest import CANCELS_MAX, carry_cancel
 from endpointd.servers.connector import Connector
 from endpointd.servers.warmpool import Wish
 from endpointd.settings import PooledSettings
-from endpointd.wire.dial import dial
 from endpointd.wire.keeper import TlsKeeper
-from endpointd.wire.link import Inbox, Link
 from pgtopology.cancels import CARRY_S
 from pgwire.messages import BackendKey
-from pgwire.startup import encode_cancel
 
 TICK_S = 1.0
 FORGOTTEN_AFTER_S = 60.0
@@ -88,7 +86,7 @@ class Pools:
         """Servers that a pool wants and that its login has no room for yet."""
         self._dialling: Counter[int] = Counter()
         self._dials = asyncio.Semaphore(DIALS_MAX)
-        self._cancels = asyncio.Semaphore(64)
+        self._cancels = asyncio.Semaphore(CANCELS_MAX)
 
     # Coming in
 
@@ -285,26 +283,12 @@ class Pools:
             if server is not None and server.key is not None and server.address is not None:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(CARRY_S), self._cancels:
-                        is_over = await self._carry(server)
+                        limits = self._board.limits
+                        await carry_cancel(server.address, server.key, self._tls, dial_timeout_s=limits.dial_timeout_s)
+                        is_over = True
         finally:
             if handle:
                 self.engine.cancel_ended(number, handle, is_over=is_over)
-        return True
-
-    async def _carry(self, server: PooledServer) -> bool:
-        """Give a server a cancel request; return whether it was taken: then the server has closed the connection."""
-        assert server.address is not None
-        assert server.key is not None
-        link = await dial(server.address, asyncio.timeout(self._board.limits.dial_timeout_s), self._tls)
-        if not isinstance(link, Link):
-            return True  # it was not sent
-        closed = asyncio.Event()
-        link.receiver = Inbox(link, closed.set)
-        link.write(encode_cancel(server.key))
-        try:
-            await closed.wait()
-        finally:
-            link.close()
         return True
 
     # Its life

@@ -7,15 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from endpointd.auth.gate import fresh_nonce
-from endpointd.servers.serverlogin import OtherMethod, ServerLogin, VouchedLogin
+from endpointd.servers.serverlogin import LOGIN_BYTES_MAX, OtherMethod, ServerLogin, VouchedLogin
 from endpointd.wire.link import Inbox, Link
 from pgwire.errors import WireError
 from pgwire.framing import read_message
 from pgwire.messages import Backend as Kind
 from pgwire.messages import BackendKey, Report, decode_authentication, decode_backend_key, decode_report, message
 from pgwire.scram import Verifier
-
-LOGIN_BYTES_MAX = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)

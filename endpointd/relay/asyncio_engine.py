@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from endpointd.relay.engine import Happening
+from endpointd.relay.engine import Happening, happenings_of
 from endpointd.relay.facts import Doing, Facts
 from endpointd.relay.relaxed import Relaxed
 from endpointd.relay.safepoint import SafePoint
@@ -210,7 +210,8 @@ class Pair:
             self._stop(Happening.CLIENT_NOT_UNDERSTOOD)
             return
         if relaxed is not None:
-            self._tell_relaxed(relaxed)
+            for happening in happenings_of(relaxed):
+                self._tell(happening)
         if leaves_server:
             self._stop(Happening.CLIENT_ENDED)
             return
@@ -292,12 +293,6 @@ class Pair:
             self._client.resume_reading()
         else:
             self._client.pause_reading()
-
-    def _tell_relaxed(self, relaxed: Relaxed) -> None:
-        if Relaxed.COMMITS in relaxed:
-            self._tell(Happening.COMMITS_RELAXED)
-        if Relaxed.WARNINGS in relaxed:
-            self._tell(Happening.WARNINGS_HIDDEN)
 
     def _pause_if_safe(self) -> None:
         if self.is_paused:

@@ -47,6 +47,12 @@ class Happening(StrEnum):
     """A client that is watched spoke of a client_min_messages that hides warnings, for the first time."""
 
 
+def happenings_of(relaxed: Relaxed) -> tuple[Happening, ...]:
+    """Return what an owner is told of what its client has *relaxed*."""
+    told = ((Relaxed.COMMITS, Happening.COMMITS_RELAXED), (Relaxed.WARNINGS, Happening.WARNINGS_HIDDEN))
+    return tuple(happening for each, happening in told if each in relaxed)
+
+
 class SessionEngine(Protocol):
     """What the owner of a session asks of whatever moves its bytes."""
 

@@ -11,39 +11,30 @@ shares no library with anybody.
 
 from __future__ import annotations
 
-import _ssl
 import asyncio
 import os
 import socket
-import ssl
 from collections.abc import Callable
 
 from endpointd.relay import _native
 from endpointd.relay.asyncio_engine import AsyncioEngine
 from endpointd.relay.engine import Happening
-from endpointd.relay.facts import Doing, Facts
-from endpointd.relay.relaxed import Relaxed, relaxed_by
+from endpointd.relay.facts import Facts
+from endpointd.relay.nativeseam import (
+    GONE,
+    HAPPENINGS,
+    NEWS_PER_TURN,
+    TEXT,
+    can_be_taken,
+    can_go_on_with_tls,
+    facts_of,
+    look_through,
+    secret_of,
+)
+from endpointd.relay.relaxed import Relaxed
 from endpointd.wire.link import Link
 from endpointd.wire.looseend import LooseEnd
 from endpointd.wire.tls import Channel
-
-NEWS_PER_TURN = 1000
-"""What is told in one turn of the event loop at most."""
-
-_TEXT = 1 << 0
-_GONE = 1 << 8
-_HAPPENINGS = {
-    1 << 1: Happening.STREAMING,
-    1 << 2: Happening.PAUSED,
-    1 << 3: Happening.CLIENT_ENDED,
-    1 << 4: Happening.CLIENT_NOT_UNDERSTOOD,
-    1 << 5: Happening.SERVER_ENDED,
-    1 << 6: Happening.COMMIT_UNCONFIRMED,
-    1 << 7: Happening.COMMIT_IN_DOUBT,
-}
-"""As native/pair.h has them."""
-
-_DOINGS = (Doing.IDLE, Doing.IN_TRANSACTION, Doing.BUSY)
 
 
 class NativeEngine:
@@ -53,7 +44,7 @@ class NativeEngine:
 
     def __init__(self) -> None:
         self._core = _native.Core()
-        self._can_tls = _native.use_openssl(getattr(_ssl, "__file__", None)) is None
+        self._can_tls = can_go_on_with_tls()
         self._others = AsyncioEngine()
         self._pairs: dict[int, _Pair] = {}
         """By token, from `add` to `drop`."""
@@ -97,7 +88,7 @@ class NativeEngine:
         self, client: Link, server: Link, watch: Relaxed | None, keeps_server: bool, server_rest: bytes, client_rest: bytes
     ) -> int | None:
         """Return the handle of a new pair that has descriptors of its own; None if that cannot be."""
-        if not self._can_take(client) or not self._can_take(server):
+        if not all(can_be_taken(link, can_tls=self._can_tls) for link in (client, server)):
             return None
         descriptors: list[int] = []
         try:
@@ -106,9 +97,9 @@ class NativeEngine:
             watched = _native.NOT_WATCHED if watch is None else watch.value
             return self._core.add(
                 descriptors[0],
-                _secret(client),
+                secret_of(client),
                 descriptors[1],
-                _secret(server),
+                secret_of(server),
                 watched,
                 keeps_server,
                 server_rest,
@@ -118,9 +109,6 @@ class NativeEngine:
             for each in descriptors:
                 os.close(each)
             return None
-
-    def _can_take(self, link: Link) -> bool:
-        return link.can_be_let_go and (link.channel is None or self._can_tls)
 
     def pause(self, token: int) -> None:
         """See the seam."""
@@ -168,7 +156,7 @@ class NativeEngine:
     def halt(self, token: int) -> Facts:
         """See the seam."""
         pair = self._pairs.get(token)
-        return self._others.halt(token) if pair is None else _facts(*self._core.halt(pair.handle))
+        return self._others.halt(token) if pair is None else facts_of(NativeEngine.name, *self._core.halt(pair.handle))
 
     def drop(self, token: int, farewell: bytes = b"") -> None:
         """See the seam."""
@@ -182,7 +170,7 @@ class NativeEngine:
     def facts(self, token: int) -> Facts:
         """See the seam."""
         pair = self._pairs.get(token)
-        return self._others.facts(token) if pair is None else _facts(*self._core.facts(pair.handle))
+        return self._others.facts(token) if pair is None else facts_of(NativeEngine.name, *self._core.facts(pair.handle))
 
     def take_server(self, token: int) -> Link | LooseEnd | None:
         """See the seam."""
@@ -200,25 +188,19 @@ class NativeEngine:
                 return
             handle, what, text = news
             end = self._ends.get(handle)
-            if what == _GONE:
+            if what == GONE:
                 del self._ends[handle]
                 assert callable(end)
                 end()
             elif isinstance(end, _Pair):
-                if what == _TEXT:
+                if what == TEXT:
                     self._look_through(end, text or b"")
                 else:
-                    end.tell(_HAPPENINGS[what])
+                    end.tell(HAPPENINGS[what])
 
     def _look_through(self, pair: _Pair, statement: bytes) -> None:
-        found = relaxed_by(statement)
-        if found is Relaxed.NONE:
-            return
-        new = Relaxed(self._core.relaxes(pair.handle, found.value))
-        if Relaxed.COMMITS in new:
-            pair.tell(Happening.COMMITS_RELAXED)
-        if Relaxed.WARNINGS in new:
-            pair.tell(Happening.WARNINGS_HIDDEN)
+        for happening in look_through(self._core, pair.handle, statement):
+            pair.tell(happening)
 
 
 class _Pair:
@@ -234,38 +216,3 @@ class _Pair:
         self.gone = gone
         self.channel = channel
         """The server's, by whose connection the thread speaks until it gives that back."""
-
-
-def _secret(link: Link) -> tuple[object, ssl.SSLContext] | None:
-    """Return the connection of *link* as the _ssl module has it, if it speaks TLS."""
-    if link.channel is None:
-        return None
-    connection = link.channel.connection
-    return connection._sslobj, connection.context  # type: ignore[attr-defined]
-
-
-def _facts(
-    to_server_bytes: int,
-    to_client_bytes: int,
-    held_bytes: int,
-    doing: int,
-    is_awaited: bool,
-    is_streaming: bool,
-    may_have_committed: bool,
-    client_terminated: bool,
-    client_has_ended: bool,
-    server_said_goodbye: bool,
-) -> Facts:
-    return Facts(
-        engine=NativeEngine.name,
-        to_server_bytes=to_server_bytes,
-        to_client_bytes=to_client_bytes,
-        held_bytes=held_bytes,
-        doing=_DOINGS[doing],
-        is_awaited=is_awaited,
-        is_streaming=is_streaming,
-        may_have_committed=may_have_committed,
-        client_terminated=client_terminated,
-        client_has_ended=client_has_ended,
-        server_said_goodbye=server_said_goodbye,
-    )

@@ -13,6 +13,9 @@ from pgwire.errors import ProtocolError
 from pgwire.messages import Authentication, AuthenticationKind, sasl_initial_response, sasl_response
 from pgwire.scram import MECHANISM, MECHANISM_PLUS, ScramClient, Verifier, keys_for
 
+LOGIN_BYTES_MAX = 1 << 16
+"""Of a server's words that are kept back, and of one of its messages in a login. A hundred reported parameters fit."""
+
 
 @dataclass(frozen=True, slots=True)
 class OtherMethod(Exception):  # noqa: N818 - the name says what happened

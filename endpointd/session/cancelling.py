@@ -6,15 +6,14 @@ import asyncio
 import contextlib
 
 from endpointd import metrics
+from endpointd.servers.cancelrequest import carry_cancel
 from endpointd.session.cancelkeys import Cancellable
 from endpointd.session.longkeys import is_long
 from endpointd.session.shared import Shared
-from endpointd.wire.dial import dial
-from endpointd.wire.link import Inbox, Link
 from pgtopology.cancels import CARRY_S
 from pgwire.errors import WireError
 from pgwire.messages import BackendKey
-from pgwire.startup import CancelRequest, decode_first_packet, encode_cancel
+from pgwire.startup import CancelRequest, decode_first_packet
 
 
 async def cancel(shared: Shared, key: BackendKey, packet: bytes) -> None:
@@ -68,14 +67,4 @@ async def cancel_at_server(shared: Shared, at: Cancellable) -> None:
 
 
 async def _carry(shared: Shared, at: Cancellable) -> None:
-    """Give a cancel request to a server, and wait until it has closed: the client may rely on that order."""
-    link = await dial(at.address, asyncio.timeout(shared.board.limits.dial_timeout_s), shared.tls)
-    if not isinstance(link, Link):
-        return
-    closed = asyncio.Event()
-    link.receiver = Inbox(link, closed.set)
-    link.write(encode_cancel(at.key))
-    try:
-        await closed.wait()
-    finally:
-        link.close()
+    await carry_cancel(at.address, at.key, shared.tls, dial_timeout_s=shared.board.limits.dial_timeout_s)

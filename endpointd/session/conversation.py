@@ -33,7 +33,7 @@ from endpointd import refusal
 from endpointd.auth.exchange import Exchange, Proven
 from endpointd.refusal import Refusal
 from endpointd.routing.table import Backend
-from endpointd.servers.serverlogin import OtherMethod, ServerLogin, VouchedLogin
+from endpointd.servers.serverlogin import LOGIN_BYTES_MAX, OtherMethod, ServerLogin, VouchedLogin
 from endpointd.servers.warmpool import Wish, fingerprint
 from endpointd.session.clientaddress import with_address
 from endpointd.session.commands import (
@@ -65,7 +65,7 @@ from endpointd.session.opening import Opening
 from endpointd.session.quota import Place
 from endpointd.session.startupsettings import may_be_shared
 from endpointd.session.state import WITHOUT_SERVER, State
-from endpointd.session.welcome import LOGIN_BYTES_MAX, Welcome
+from endpointd.session.welcome import Welcome
 from endpointd.wire.tls import Facts
 from pgwire.errors import AuthenticationError, NotAPacketError, OtherSecret, ProtocolError, ScramViolation, WireError
 from pgwire.framing import read_message

@@ -11,6 +11,7 @@ from endpointd.auth.gate import Gate
 from endpointd.pooling.pools import Pools
 from endpointd.relay.engine import Engine, KeepingEngine
 from endpointd.routing.switchboard import Switchboard
+from endpointd.servers.cancelrequest import CANCELS_MAX
 from endpointd.servers.connector import Connector
 from endpointd.servers.warm import WarmServers
 from endpointd.session.cancelkeys import CancelKeys
@@ -19,9 +20,6 @@ from endpointd.session.quota import Places
 from endpointd.wire.keeper import TlsKeeper
 from pgtopology.cancels import PROXY_ID_BYTES
 from pgwire.messages import BackendKey
-
-CANCELS_MAX = 64
-"""On their way to servers at once: a storm of them must not take the servers' connections. The others wait their turn."""
 
 
 async def nobody_else(_key: BackendKey, _packet: bytes) -> bool:

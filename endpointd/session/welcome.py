@@ -5,14 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
+from endpointd.servers.serverlogin import LOGIN_BYTES_MAX
 from endpointd.session.longkeys import MINOR
 from pgwire.framing import HEADER_BYTES, LENGTH_BYTES, read_message
 from pgwire.messages import Backend as Kind
 from pgwire.messages import BackendKey, backend_key_data, message
 from pgwire.startup import MINOR_KNOWN
-
-LOGIN_BYTES_MAX = 1 << 16
-"""Of a server's words that are kept back, and of one of its messages in a login. A hundred reported parameters fit."""
 
 _PARAMETER_STATUS = bytes((Kind.PARAMETER_STATUS,))
 _IN_HOT_STANDBY = b"in_hot_standby\0"

@@ -11,8 +11,9 @@ import psycopg
 import pytest
 import pytest_asyncio
 
-from tests.endpointd.pooledscene import PASSWORD, PID, Scene, scene, until
+from tests.endpointd.pooledscene import Scene, scene
 from tests.endpointd.servers import bin_dir
+from tests.endpointd.shop import PASSWORD, PID, until
 from tests.endpointd.test_failover import sqlstate_of, value
 
 pytestmark = [pytest.mark.integration, pytest.mark.versions]

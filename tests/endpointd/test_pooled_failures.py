@@ -11,8 +11,9 @@ import pytest
 
 from pgtopology.document import TransitionKind
 from tests.certificates import NAME
-from tests.endpointd.pooledscene import PASSWORD, PID, Scene, places, scene, until
+from tests.endpointd.pooledscene import Scene, scene
 from tests.endpointd.proxies import successor
+from tests.endpointd.shop import PASSWORD, PID, places, until
 from tests.endpointd.test_failover import sqlstate_of, value
 from tests.endpointd.test_tls_clients import files, tables
 

@@ -16,7 +16,8 @@ from pgtopology.document import Durability
 from testkit.feedserver import feed_server
 from tests.endpointd.conftest import Duo, Servers, Stage
 from tests.endpointd.proxies import proxy
-from tests.endpointd.test_failover import Connection, connect, standing
+from tests.endpointd.test_failover import connect, standing
+from tests.endpointd.test_workers import until_asleep
 
 
 @pytest.mark.parametrize(
@@ -167,7 +168,7 @@ async def test_a_client_that_hides_warnings_can_still_cancel_what_is_no_commit(s
     await session.execute("set client_min_messages = error")
     for _ in range(3):
         sleeping = asyncio.create_task(session.execute("select pg_sleep(30)"))
-        await asleep(watcher, session.info.backend_pid)  # a server that has not begun yet takes no notice
+        await until_asleep(session, watcher)  # a server that has not begun yet takes no notice
         await session.cancel_safe()
         with pytest.raises(psycopg.errors.QueryCanceled):
             await sleeping
@@ -175,10 +176,3 @@ async def test_a_client_that_hides_warnings_can_still_cancel_what_is_no_commit(s
     await session.execute("select 1")
     await session.close()
     await watcher.close()
-
-
-async def asleep(watcher: Connection, pid: int) -> None:
-    query = f"select count(*) from pg_stat_activity where pid = {pid} and wait_event = 'PgSleep'"
-    async with asyncio.timeout(30):
-        while await (await watcher.execute(query.encode())).fetchone() != (1,):
-            await asyncio.sleep(0.01)

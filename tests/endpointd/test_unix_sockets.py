@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from endpointd.settings import complaints, read_settings
+from tests.endpointd.shop import PASSWORD
 from tests.endpointd.test_failover import value
-from tests.endpointd.test_warm import PASSWORD, scene
+from tests.endpointd.test_warm import scene
 
 pytestmark = [pytest.mark.integration, pytest.mark.versions]
 

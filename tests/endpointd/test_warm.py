@@ -7,25 +7,20 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import psycopg
 import pytest
 import pytest_asyncio
 
-from daemonkit.principals import Scope, encode_verifiers
-from pgtopology.node import Role
-from testkit.feedserver import TOKEN, FeedServer, document, feed_server, member
+from testkit.feedserver import FeedServer, feed_server
 from tests.endpointd.proxies import Proxy, proxy
+from tests.endpointd.shop import PASSWORD, PID, RULES, places, shop, until
 from tests.endpointd.test_failover import Connection, connect, value
-from tests.noded.members import Cluster, Member, running_members
+from tests.noded.members import Cluster, Member
 
 pytestmark = [pytest.mark.integration, pytest.mark.versions]
-
-RULES = ("host all all 127.0.0.1/32 scram-sha-256",)
-PASSWORD = "correct horse"
-PID = "select pg_backend_pid()"
 
 
 class Scene:
@@ -80,30 +75,12 @@ class Scene:
         await until(lambda: self.sql(f"select count(*) from pg_stat_activity where pid = {pid}"), "0")
 
 
-async def until(ask: Callable[[], object], wanted: object) -> None:
-    found: object = None
-    try:
-        async with asyncio.timeout(20):
-            while (found := await ask()) != wanted:  # type: ignore[misc]
-                await asyncio.sleep(0.02)
-    except TimeoutError:
-        raise AssertionError(f"{found!r} is not {wanted!r}") from None
-
-
 @contextlib.asynccontextmanager
 async def scene(
     directory: Path, *, warm: str = "", limits: str = "", nodes: int = 1, rules: Sequence[str] = RULES, by_socket: bool = False
 ) -> AsyncIterator[Scene]:
-    known = encode_verifiers([(Scope.FEED, TOKEN)])
-    async with running_members(nodes, verifiers=known) as cluster:
-        await cluster.found()
+    async with shop(nodes) as cluster:
         writer = cluster.members[0]
-        for other in cluster.members[1:]:
-            await cluster.clone(other, writer)
-            await cluster.follow(other, writer)
-            await cluster.streaming(other)
-        await cluster.sql(writer, f"create role ann login password '{PASSWORD}'")
-        await cluster.sql(writer, "create database shop owner ann")
         more = f"[warm]\nenabled = true\n{warm}"
         if by_socket:
             by_name = writer.sockets.parent / "u"
@@ -116,16 +93,6 @@ async def scene(
         ):
             await running.wait_for_health(status="serving")
             yield Scene(cluster, feed, running)
-
-
-def places(cluster: Cluster, **changes: object):
-    return document(
-        *(
-            member(f"n{n}", one.pg_port, role=Role.PRIMARY if n == 1 else Role.STANDBY, noded_port=one.http_port)
-            for n, one in enumerate(cluster.members, 1)
-        ),
-        **{"writer": "n1", **changes},  # type: ignore[arg-type]
-    )
 
 
 @pytest_asyncio.fixture

@@ -15,6 +15,7 @@ from endpointd.relay.relaxed import Relaxed
 from endpointd.relay.safepoint import SafePoint
 from endpointd.routing.table import Backend
 from endpointd.rules import RuleError, Visit, decide, read_rules
+from endpointd.servers.serverlogin import LOGIN_BYTES_MAX
 from endpointd.session.commands import (
     Cancel,
     ClientSent,
@@ -33,7 +34,7 @@ from endpointd.session.commands import (
     ToServer,
     UpgradeTls,
 )
-from endpointd.session.conversation import ANSWER_BYTES_MAX, LOGIN_BYTES_MAX, Conversation
+from endpointd.session.conversation import ANSWER_BYTES_MAX, Conversation
 from endpointd.wire.tls import Channel, Failure, Role, client_context
 from pgtopology.node import Address, NodeName
 from pgwire import messages as m
