@@ -40,10 +40,10 @@ void deadlines_remove(End *end)
     end->among = NULL;
 }
 
-void end_init(End *end, Pair *pair, int fd)
+void end_init(End *end, Party *party, int fd)
 {
     memset(end, 0, sizeof *end);
-    end->pair = pair;
+    end->party = party;
     end->fd = fd;
     end->epoll_fd = -1;
 }

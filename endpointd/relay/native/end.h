@@ -1,4 +1,4 @@
-/* One end of a pair: a non-blocking socket, and what it was sent and has not taken yet.  The twin of wire/link.py (Link). */
+/* One end of a connection: a non-blocking socket, and what it was sent and has not taken yet.  The twin of wire/link.py (Link). */
 #ifndef ENDPOINTD_END_H
 #define ENDPOINTD_END_H
 
@@ -9,12 +9,12 @@
 
 #include "tls.h"
 
-typedef struct Pair Pair;
+typedef struct Party Party;
 typedef struct End End;
 typedef struct Deadlines Deadlines;
 
 struct End {
-    Pair *pair;
+    Party *party; /* whose it is */
     Tls *tls;     /* if it is spoken */
     uint8_t *out; /* parked: what the kernel did not take */
     uint32_t out_begin;
@@ -45,7 +45,13 @@ struct Deadlines {
 void deadlines_add(Deadlines *list, End *end, int64_t deadline_ms);
 void deadlines_remove(End *end);
 
-void end_init(End *end, Pair *pair, int fd);
+/* What an end is made of: a non-blocking descriptor, and OpenSSL's connection if TLS is spoken. */
+typedef struct {
+    int fd;
+    SSL *ssl;
+} Socket;
+
+void end_init(End *end, Party *party, int fd);
 
 /* Send, or park what is not taken.  Of an end that is broken or has said all this is nothing.  False: it broke. */
 bool end_write(End *end, const struct iovec *parts, int count);

@@ -6,7 +6,7 @@
 
 #include <errno.h>
 
-#include "loop.h"
+#include "engine.h"
 #include "poolmodule.h"
 
 static PyObject *facts_tuple(const Facts *facts)
@@ -17,34 +17,12 @@ static PyObject *facts_tuple(const Facts *facts)
                          flag(facts->client_terminated), flag(facts->client_has_ended), flag(facts->server_said_goodbye));
 }
 
-static Slice slice_of(const Py_buffer *buffer)
-{
-    return (Slice){buffer->buf, (size_t)buffer->len};
-}
-
 /* The engine */
 
 typedef struct {
     PyObject_HEAD
     Engine *engine;
 } CoreObject;
-
-/* The engine's thread may have the mutex for as long as it moves one pair's bytes: nobody waits for it with the GIL. */
-static PyThreadState *enter(Engine *engine)
-{
-    if (engine_try_enter(engine))
-        return NULL;
-    PyThreadState *state = PyEval_SaveThread();
-    engine_enter(engine);
-    return state;
-}
-
-static void leave(Engine *engine, PyThreadState *state)
-{
-    engine_leave(engine);
-    if (state != NULL)
-        PyEval_RestoreThread(state);
-}
 
 static int core_init(CoreObject *self, PyObject *args, PyObject *Py_UNUSED(kwargs))
 {
@@ -72,7 +50,7 @@ static void core_dealloc(CoreObject *self)
 
 static PyObject *core_fileno(CoreObject *self, PyObject *Py_UNUSED(args))
 {
-    return PyLong_FromLong(self->engine->news_fd);
+    return PyLong_FromLong(self->engine->reactor.news_fd);
 }
 
 /* How large the objects of an object's type are; -1 and an exception if that is not known. */
@@ -126,11 +104,11 @@ static PyObject *core_add(CoreObject *self, PyObject *args)
         PyBuffer_Release(&client_rest);
         return NULL;
     }
-    PyThreadState *state = enter(self->engine);
+    PyThreadState *state = enter(&self->engine->reactor);
     uint64_t handle =
         engine_add(self->engine, client, server, watch, keeps_server, slice_of(&server_rest), slice_of(&client_rest));
     int why = errno;
-    leave(self->engine, state);
+    leave(&self->engine->reactor, state);
     PyBuffer_Release(&server_rest);
     PyBuffer_Release(&client_rest);
     if (handle != 0)
@@ -151,11 +129,11 @@ static PyObject *with_pair(CoreObject *self, PyObject *args, void (*act)(Pair *p
     unsigned long long handle;
     if (!PyArg_ParseTuple(args, "K", &handle))
         return NULL;
-    PyThreadState *state = enter(self->engine);
+    PyThreadState *state = enter(&self->engine->reactor);
     Pair *pair = engine_find(self->engine, handle);
     if (pair != NULL)
         act(pair);
-    leave(self->engine, state);
+    leave(&self->engine->reactor, state);
     if (pair == NULL)
         return no_such_pair();
     Py_RETURN_NONE;
@@ -193,11 +171,11 @@ static PyObject *core_take_server(CoreObject *self, PyObject *args)
     int fd = -1;
     if (!PyArg_ParseTuple(args, "K", &handle))
         return NULL;
-    PyThreadState *state = enter(self->engine);
+    PyThreadState *state = enter(&self->engine->reactor);
     Pair *pair = engine_find(self->engine, handle);
     if (pair != NULL)
         fd = pair_take_server(pair);
-    leave(self->engine, state);
+    leave(&self->engine->reactor, state);
     if (fd < 0)
         Py_RETURN_NONE;
     return PyLong_FromLong(fd);
@@ -219,13 +197,13 @@ static PyObject *facts_of(CoreObject *self, PyObject *args, bool halts)
     Facts facts = {0};
     if (!PyArg_ParseTuple(args, "K", &handle))
         return NULL;
-    PyThreadState *state = enter(self->engine);
+    PyThreadState *state = enter(&self->engine->reactor);
     Pair *pair = engine_find(self->engine, handle);
     if (pair != NULL && halts)
         pair_halt(pair);
     if (pair != NULL)
         facts = pair_facts(pair);
-    leave(self->engine, state);
+    leave(&self->engine->reactor, state);
     return pair != NULL ? facts_tuple(&facts) : no_such_pair();
 }
 
@@ -245,11 +223,11 @@ static PyObject *core_drop(CoreObject *self, PyObject *args)
     Py_buffer farewell;
     if (!PyArg_ParseTuple(args, "Ky*", &handle, &farewell))
         return NULL;
-    PyThreadState *state = enter(self->engine);
+    PyThreadState *state = enter(&self->engine->reactor);
     Pair *pair = engine_find(self->engine, handle);
     if (pair != NULL && !pair->is_dropped)
         pair_drop(pair, slice_of(&farewell));
-    leave(self->engine, state);
+    leave(&self->engine->reactor, state);
     PyBuffer_Release(&farewell);
     Py_RETURN_NONE;
 }
@@ -260,11 +238,11 @@ static PyObject *core_relaxes(CoreObject *self, PyObject *args)
     unsigned relaxed, new = 0;
     if (!PyArg_ParseTuple(args, "KI", &handle, &relaxed))
         return NULL;
-    PyThreadState *state = enter(self->engine);
+    PyThreadState *state = enter(&self->engine->reactor);
     Pair *pair = engine_find(self->engine, handle);
     if (pair != NULL)
         new = safepoint_relaxes(&pair->point, relaxed);
-    leave(self->engine, state);
+    leave(&self->engine->reactor, state);
     return PyLong_FromUnsignedLong(new);
 }
 
@@ -275,11 +253,11 @@ static PyObject *core_take_text(CoreObject *self, PyObject *args)
     Text *text = NULL;
     if (!PyArg_ParseTuple(args, "K", &handle))
         return NULL;
-    PyThreadState *state = enter(self->engine);
+    PyThreadState *state = enter(&self->engine->reactor);
     Pair *pair = engine_find(self->engine, handle);
     if (pair != NULL)
         text = safepoint_take_text(&pair->point);
-    leave(self->engine, state);
+    leave(&self->engine->reactor, state);
     if (text == NULL)
         Py_RETURN_NONE;
     return text_bytes(text);
@@ -288,11 +266,11 @@ static PyObject *core_take_text(CoreObject *self, PyObject *args)
 /* One thing that is to be told: handle, what, and the statement if that is it; or None. */
 static PyObject *core_next(CoreObject *self, PyObject *Py_UNUSED(args))
 {
-    uint64_t handle;
+    uint64_t handle, number;
     Text *text;
-    PyThreadState *state = enter(self->engine);
-    unsigned news = engine_take_news(self->engine, &handle, &text);
-    leave(self->engine, state);
+    PyThreadState *state = enter(&self->engine->reactor);
+    uint32_t news = reactor_take_news(&self->engine->reactor, &handle, &number, &text);
+    leave(&self->engine->reactor, state);
     if (news == 0)
         Py_RETURN_NONE;
     if (text == NULL)

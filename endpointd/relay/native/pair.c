@@ -5,22 +5,32 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include "loop.h"
-
-enum {
-    HELD_BYTES_MAX = 1 << 16, /* a longer message of the server's is passed on as it comes */
-    TEXTS_BYTES_MAX = 1 << 18, /* statements that nobody has looked at yet, beyond which the client is not read */
-    READS_PER_TURN = 8,
-    HEAR_OUT_MS = 1000, /* wire/link.py: HEAR_OUT_S, LINGER_S */
-    LINGER_MS = 5000,
-};
+#include "engine.h"
 
 /* What is told */
 
 static void tell(Pair *pair, unsigned news)
 {
     if (!pair->is_dropped || news == NEWS_GONE)
-        engine_tell(pair->engine, pair, news);
+        reactor_tell(&pair->engine->reactor, &pair->party, news);
+}
+
+static void ready(Pair *pair)
+{
+    reactor_ready(&pair->engine->reactor, &pair->party);
+}
+
+Telling tell_text(Reactor *reactor, Party *party, SafePoint *point, Text **text)
+{
+    *text = safepoint_take_text(point);
+    reactor_ready(reactor, party);
+    return *text == NULL ? NOTHING_TO_TELL : point->texts != NULL ? TOLD_IN_PART : TOLD;
+}
+
+Telling pair_tell(Reactor *reactor, Party *party, uint32_t news, uint64_t *number, Text **text)
+{
+    (void)number; /* none of them has one */
+    return news == NEWS_TEXT ? tell_text(reactor, party, &((Pair *)party)->point, text) : TOLD;
 }
 
 static void stop(Pair *pair, unsigned why)
@@ -86,37 +96,15 @@ static void client_ended(Pair *pair)
 static void write_to_client(Pair *pair, const uint8_t *data, size_t len)
 {
     struct iovec parts[] = {
-        {.iov_base = pair->tail, .iov_len = pair->tail_len},
+        {.iov_base = pair->tail.at, .iov_len = pair->tail.len},
         {.iov_base = (void *)data, .iov_len = len},
     };
-    pair->to_client_bytes += pair->tail_len + len;
+    pair->to_client_bytes += pair->tail.len + len;
     if (!end_write(&pair->client, parts, 2)) {
         pair->client.has_ended = true;
         stop(pair, NEWS_CLIENT_ENDED);
     }
-    free(pair->tail);
-    pair->tail = NULL;
-    pair->tail_len = pair->tail_cap = 0;
-}
-
-static bool hold_back(Pair *pair, const uint8_t *data, size_t len)
-{
-    size_t needed = pair->tail_len + len;
-    if (len == 0)
-        return true;
-    if (pair->tail == NULL || needed > pair->tail_cap) {
-        size_t cap = pair->tail_cap ? pair->tail_cap : 64;
-        while (cap < needed)
-            cap *= 2;
-        uint8_t *grown = realloc(pair->tail, cap);
-        if (grown == NULL)
-            return false;
-        pair->tail = grown;
-        pair->tail_cap = (uint32_t)cap;
-    }
-    memcpy(pair->tail + pair->tail_len, data, len);
-    pair->tail_len = (uint32_t)needed;
-    return true;
+    tail_free(&pair->tail);
 }
 
 static void pass_on_whole_messages(Pair *pair, const uint8_t *data, size_t len)
@@ -130,10 +118,10 @@ static void pass_on_whole_messages(Pair *pair, const uint8_t *data, size_t len)
         write_to_client(pair, data, len);
         return;
     }
-    if (pair->tail_len + (len - whole) + scanner->skip > HELD_BYTES_MAX) {
+    if (pair->tail.len + (len - whole) + scanner->skip > HELD_BYTES_MAX) {
         write_to_client(pair, data + whole, len - whole);
         pair->client_is_mid_message = true;
-    } else if (!hold_back(pair, data + whole, len - whole)) {
+    } else if (!tail_hold_back(&pair->tail, data + whole, len - whole)) {
         stop(pair, NEWS_SERVER_ENDED);
     }
 }
@@ -142,8 +130,8 @@ static void pass_on_whole_messages(Pair *pair, const uint8_t *data, size_t len)
 static void pass_on_until(Pair *pair, const uint8_t *data, int64_t place)
 {
     if (place < 0) {
-        int64_t left = (int64_t)pair->tail_len + place;
-        pair->tail_len = left > 0 ? (uint32_t)left : 0;
+        int64_t left = (int64_t)pair->tail.len + place;
+        pair->tail.len = left > 0 ? (uint32_t)left : 0;
         place = 0;
     }
     write_to_client(pair, data, (size_t)place);
@@ -263,20 +251,22 @@ static void read_some(Pair *pair, End *from)
     }
 }
 
-void pair_settle(Pair *pair)
+void pair_settle(Party *party)
 {
+    Pair *pair = (Pair *)party;
     if (!pair->is_dropped)
         return;
     if (end_is_closed(&pair->client) && !pair->is_gone) {
         pair->is_gone = true;
         tell(pair, NEWS_GONE);
     }
-    if (end_is_closed(&pair->client) && end_is_closed(&pair->server) && !pair->has_news && !pair->is_ready)
-        engine_bury(pair->engine, pair);
+    if (end_is_closed(&pair->client) && end_is_closed(&pair->server) && !party->has_news && !party->is_ready)
+        reactor_bury(&pair->engine->reactor, party);
 }
 
-void pair_serve(Pair *pair)
+void pair_serve(Party *party)
 {
+    Pair *pair = (Pair *)party;
     if (!end_flush(&pair->client)) {
         pair->client.has_ended = true;
         stop(pair, NEWS_CLIENT_ENDED);
@@ -287,8 +277,7 @@ void pair_serve(Pair *pair)
     if (pair->client.has_ended && pair->client.is_gone && !pair->client.is_broken && !pair->client.is_finishing)
         failed(pair, &pair->client); /* it had said that it says no more: that is not read any longer */
     if ((pair->client.can_read && wants(pair, &pair->client)) || (pair->server.can_read && wants(pair, &pair->server)))
-        engine_ready(pair->engine, pair);
-    pair_settle(pair);
+        ready(pair);
 }
 
 /* An owner's words */
@@ -312,8 +301,8 @@ void pair_pause(Pair *pair)
 void pair_resume(Pair *pair)
 {
     pair->is_pausing = pair->is_paused = false;
-    pair->news &= (uint16_t) ~(NEWS_PAUSED | NEWS_STREAMING);
-    engine_ready(pair->engine, pair);
+    pair->party.news &= ~(uint32_t)(NEWS_PAUSED | NEWS_STREAMING);
+    ready(pair);
 }
 
 void pair_halt(Pair *pair)
@@ -321,52 +310,23 @@ void pair_halt(Pair *pair)
     pair->is_stopped = true;
 }
 
-static void leave(Pair *pair, End *end)
-{
-    if (end->is_broken)
-        end_close_now(end);
-    end_close(end);
-    if (!end_is_closed(end))
-        deadlines_add(&pair->engine->lingering, end, engine_now_ms() + LINGER_MS);
-}
-
-static void finish(Pair *pair, End *end)
-{
-    if (end->has_ended || end->is_broken || end_is_closed(end)) {
-        leave(pair, end);
-        return;
-    }
-    end->is_finishing = true;
-    end_say_no_more(end);
-    deadlines_add(&pair->engine->heard_out, end, engine_now_ms() + HEAR_OUT_MS);
-}
-
 void pair_drop(Pair *pair, Slice farewell)
 {
     pair_halt(pair);
     if (farewell.len > 0 && !pair->client_is_mid_message)
         end_write(&pair->client, &(struct iovec){.iov_base = (void *)farewell.at, .iov_len = farewell.len}, 1);
-    finish(pair, &pair->client);
-    leave(pair, &pair->server);
+    reactor_let_finish(&pair->engine->reactor, &pair->client);
+    reactor_let_leave(&pair->engine->reactor, &pair->server);
     pair->is_dropped = true;
-    pair->news = 0;
+    pair->party.news = 0;
     safepoint_free(&pair->point);
-    engine_ready(pair->engine, pair);
+    ready(pair);
 }
 
 void pair_close_server(Pair *pair)
 {
     if (!pair->server.is_closing)
-        leave(pair, &pair->server);
-}
-
-void pair_give_up(End *end)
-{
-    if (end->is_closing)
-        end_close_now(end);
-    else
-        leave(end->pair, end);
-    pair_settle(end->pair);
+        reactor_let_leave(&pair->engine->reactor, &pair->server);
 }
 
 int pair_take_server(Pair *pair)
@@ -374,7 +334,7 @@ int pair_take_server(Pair *pair)
     End *server = &pair->server;
     bool is_open = !end_is_closed(server) && !server->has_ended && !server->is_broken && !server->is_closing &&
                    !server->says_no_more && !server->hangs_up;
-    bool is_clean = safepoint_doing(&pair->point) == DOING_IDLE && pair->tail_len == 0 && server->out_len == 0;
+    bool is_clean = safepoint_doing(&pair->point) == DOING_IDLE && pair->tail.len == 0 && server->out_len == 0;
     if (!pair->keeps_server || !pair->is_stopped || pair->is_dropped || pair->goodbye_is_known || !is_open || !is_clean)
         return -1;
     return end_give_away(server);
@@ -386,7 +346,7 @@ Facts pair_facts(const Pair *pair)
     return (Facts){
         .to_server_bytes = pair->to_server_bytes,
         .to_client_bytes = pair->to_client_bytes,
-        .held_bytes = (uint64_t)pair->tail_len + pair->client.out_len + pair->server.out_len,
+        .held_bytes = (uint64_t)pair->tail.len + pair->client.out_len + pair->server.out_len,
         .doing = safepoint_doing(point),
         .is_awaited = point->outstanding.len > 0,
         .is_streaming = point->is_streaming,
@@ -397,12 +357,12 @@ Facts pair_facts(const Pair *pair)
     };
 }
 
-void pair_free(Pair *pair)
+void pair_free(Party *party)
 {
+    Pair *pair = (Pair *)party;
     end_close_now(&pair->client);
     end_close_now(&pair->server);
-    free(pair->tail);
-    pair->tail = NULL;
+    tail_free(&pair->tail);
     safepoint_free(&pair->point);
     free(pair);
 }

@@ -2,8 +2,9 @@
 #ifndef ENDPOINTD_PAIR_H
 #define ENDPOINTD_PAIR_H
 
-#include "end.h"
+#include "reactor.h"
 #include "safepoint.h"
+#include "tail.h"
 
 typedef struct Engine Engine;
 
@@ -20,20 +21,15 @@ enum {
     NEWS_GONE = 1 << 8, /* nothing of the client's connection is left */
 };
 
-struct Pair {
+typedef struct {
+    Party party;
     Engine *engine;
     End client;
     End server;
     SafePoint point;
-    uint8_t *tail; /* the beginning of a message of the server's that is held back */
-    uint32_t tail_len;
-    uint32_t tail_cap;
+    Tail tail;
     uint64_t to_server_bytes;
     uint64_t to_client_bytes;
-    uint64_t handle;
-    uint16_t news;
-    bool has_news; /* stands in the engine's list of those who have */
-    bool is_ready; /* stands in the engine's list of those who can go on */
     bool client_is_mid_message;
     bool is_pausing;
     bool is_paused;
@@ -42,11 +38,7 @@ struct Pair {
     bool is_gone; /* NEWS_GONE was told */
     bool keeps_server;
     bool goodbye_is_known; /* the server was told that the client says no more */
-    bool is_buried;
-    Pair *next_news;
-    Pair *next_ready;
-    Pair *next_buried;
-};
+} Pair;
 
 typedef struct {
     uint64_t to_server_bytes;
@@ -71,16 +63,13 @@ void pair_close_server(Pair *pair);
 int pair_take_server(Pair *pair); /* -1 if it has to go */
 Facts pair_facts(const Pair *pair);
 
-/* Do what can be done now. */
-void pair_serve(Pair *pair);
+/* Tell of a statement that waits to be looked at; the party may have waited for that. */
+Telling tell_text(Reactor *reactor, Party *party, SafePoint *point, Text **text);
 
-/* Bury the pair if it is over and nobody has to be told any more. */
-void pair_settle(Pair *pair);
-
-/* An end that is leaving has had its time. */
-void pair_give_up(End *end);
-
-/* Free what a pair holds, and close its ends. */
-void pair_free(Pair *pair);
+/* See Trade. */
+void pair_serve(Party *party);
+Telling pair_tell(Reactor *reactor, Party *party, uint32_t news, uint64_t *number, Text **text);
+void pair_settle(Party *party);
+void pair_free(Party *party);
 
 #endif

@@ -50,17 +50,17 @@ static void die(PoolServer *server)
     leave_idle(server);
     server->is_dead = true;
     pool->servers--;
-    end_close(&server->party.end);
-    if (!end_is_closed(&server->party.end))
-        deadlines_add(&pool->pooler->lingering, &server->party.end, engine_now_ms() + LINGER_SERVER_MS);
-    pooler_tell(pool->pooler, &server->party, NEWS_SERVER_GONE);
-    pooler_ready(pool->pooler, &pool->party);
+    end_close(&server->end);
+    if (!end_is_closed(&server->end))
+        deadlines_add(&pool->pooler->reactor.lingering, &server->end, reactor_now_ms() + LINGER_SERVER_MS);
+    reactor_tell(&pool->pooler->reactor, &server->party, NEWS_SERVER_GONE);
+    reactor_ready(&pool->pooler->reactor, &pool->party);
 }
 
 /* Close it as a client would whose transaction is over. */
 static void say_goodbye(PoolServer *server)
 {
-    end_write(&server->party.end, &(struct iovec){(void *)TERMINATE_MESSAGE, sizeof TERMINATE_MESSAGE}, 1);
+    end_write(&server->end, &(struct iovec){(void *)TERMINATE_MESSAGE, sizeof TERMINATE_MESSAGE}, 1);
     die(server);
 }
 
@@ -79,7 +79,7 @@ static void free_up(PoolServer *server)
     if (server->is_dead || server->client != NULL || server->cancels > 0)
         return;
     bool is_old = pool->age_max_ms > 0 && pool->pooler->now_ms - server->since_ms > pool->age_max_ms;
-    if (server->party.end.is_broken || server->party.end.has_ended) {
+    if (server->end.is_broken || server->end.has_ended) {
         die(server);
     } else if (server->is_retired || pool->is_closed || is_old || pool->servers > pool->size_max) {
         say_goodbye(server);
@@ -88,7 +88,7 @@ static void free_up(PoolServer *server)
         server->was_cancelled = false;
         server->is_settling = true;
         scanner_init(&server->scanner, "", "Z");
-        end_write(&server->party.end, &(struct iovec){(void *)SYNC_MESSAGE, sizeof SYNC_MESSAGE}, 1);
+        end_write(&server->end, &(struct iovec){(void *)SYNC_MESSAGE, sizeof SYNC_MESSAGE}, 1);
     } else if (!server->is_settling && !server->is_paused && !server->is_idle) {
         enter_idle(server);
         if (pool->waiting_first != NULL)
@@ -115,7 +115,7 @@ static void unasked(PoolServer *server, const uint8_t *data, size_t len)
 
 void pool_server_serve(PoolServer *server)
 {
-    End *end = &server->party.end;
+    End *end = &server->end;
     if (server->client != NULL) {
         pool_client_serve(server->client);
         return;
@@ -153,7 +153,7 @@ void pool_server_pause(PoolServer *server, bool is_paused)
 {
     server->is_paused = is_paused;
     if (server->client != NULL)
-        pooler_ready(server->pool->pooler, &server->client->party);
+        reactor_ready(&server->pool->pooler->reactor, &server->client->party);
     else if (is_paused)
         leave_idle(server);
     else
@@ -172,14 +172,14 @@ void pool_server_cancel_ended(PoolServer *server, bool is_over)
     if (!is_over)
         server->is_retired = true; /* it may be felt at any time */
     if (server->client != NULL)
-        pooler_ready(server->pool->pooler, &server->client->party);
+        reactor_ready(&server->pool->pooler->reactor, &server->client->party);
     else
         free_up(server);
 }
 
 void pool_server_free(PoolServer *server)
 {
-    end_close_now(&server->party.end);
+    end_close_now(&server->end);
     prepared_free(&server->prepared);
     scanner_free(&server->scanner);
     free(server);
@@ -191,7 +191,7 @@ static void enqueue(PoolClient *client)
 {
     Pool *pool = client->pool;
     client->is_waiting = true;
-    client->waiting_since_ms = engine_now_ms();
+    client->waiting_since_ms = reactor_now_ms();
     client->next = NULL;
     client->previous = pool->waiting_last;
     if (pool->waiting_last != NULL)
@@ -228,7 +228,7 @@ static void ask_for_servers(Pool *pool)
         pool->asked++;
     }
     if (pool->asked > before)
-        pooler_tell(pool->pooler, &pool->party, NEWS_WANTS_SERVER);
+        reactor_tell(&pool->pooler->reactor, &pool->party, NEWS_WANTS_SERVER);
 }
 
 bool pool_attach(PoolClient *client)
@@ -252,14 +252,14 @@ void pool_serve(Pool *pool)
     while (pool->waiting_first != NULL && pool->idle_first != NULL) {
         PoolClient *client = pool->waiting_first;
         pool->counts.waits++;
-        pool->counts.waited_ms += (uint64_t)(engine_now_ms() - client->waiting_since_ms);
+        pool->counts.waited_ms += (uint64_t)(reactor_now_ms() - client->waiting_since_ms);
         pool_stop_waiting(client);
         give(pool->idle_first, client);
-        pooler_ready(pool->pooler, &client->party);
+        reactor_ready(&pool->pooler->reactor, &client->party);
     }
     ask_for_servers(pool);
     if (pool->is_closed && pool->clients == 0 && pool->servers == 0 && !pool->party.has_news && !pool->party.is_ready)
-        pooler_bury(pool->pooler, &pool->party);
+        reactor_bury(&pool->pooler->reactor, &pool->party);
 }
 
 static PoolServer *take_server(PoolClient *client)
@@ -280,7 +280,7 @@ void pool_abandon(PoolClient *client)
 {
     bool is_idle = safepoint_doing(&client->point) != DOING_BUSY;
     PoolServer *server = take_server(client);
-    if (is_idle && !server->party.end.has_ended)
+    if (is_idle && !server->end.has_ended)
         say_goodbye(server);
     else
         die(server);
@@ -290,7 +290,7 @@ void pool_dial_failed(Pool *pool)
 {
     if (pool->dialled > 0)
         pool->dialled--;
-    pooler_ready(pool->pooler, &pool->party);
+    reactor_ready(&pool->pooler->reactor, &pool->party);
 }
 
 void pool_tick(Pool *pool, int64_t now_ms)
@@ -313,5 +313,5 @@ void pool_close(Pool *pool)
     pool->is_closed = true;
     while (pool->idle_first != NULL)
         say_goodbye(pool->idle_first);
-    pooler_ready(pool->pooler, &pool->party);
+    reactor_ready(&pool->pooler->reactor, &pool->party);
 }

@@ -3,17 +3,10 @@
 
 #include "poolmessages.h"
 
-enum {
-    TEXTS_BYTES_MAX = 1 << 18, /* statements that nobody has looked at yet, beyond which the client is not read */
-    READS_PER_TURN = 8,
-    HEAR_OUT_MS = 1000,
-    LINGER_MS = 5000,
-};
-
 static void tell(PoolClient *client, uint32_t news)
 {
     if (!client->is_dropped || news == NEWS_GONE)
-        pooler_tell(client->pool->pooler, &client->party, news);
+        reactor_tell(&client->pool->pooler->reactor, &client->party, news);
 }
 
 void pool_client_stop(PoolClient *client, uint32_t why)
@@ -37,12 +30,12 @@ void pool_client_look(PoolClient *client)
         return;
     Doing doing = safepoint_doing(&client->point);
     PoolServer *server = client->server;
-    if (server != NULL && doing == DOING_IDLE && client->pinned == 0 && server->cancels == 0 && client->tail_len == 0 &&
+    if (server != NULL && doing == DOING_IDLE && client->pinned == 0 && server->cancels == 0 && client->tail.len == 0 &&
         !client->is_mid_message) {
         pool_detach(client);
         server = NULL;
     }
-    bool is_leaving = client->point.client_terminated || (client->party.end.has_ended && has_said_all(client));
+    bool is_leaving = client->point.client_terminated || (client->end.has_ended && has_said_all(client));
     bool is_awaited = server != NULL && doing == DOING_BUSY && client->point.outstanding.len > 0 && !client->point.copying_in;
     if (is_leaving && !is_awaited && !client->is_waiting && !client->is_asking) {
         pool_client_stop(client, NEWS_CLIENT_ENDED);
@@ -111,7 +104,7 @@ static bool can_go_on(const PoolClient *client)
 {
     return client->in_len > 0 && !client->needs_more && !client->is_waiting && !client->is_asking && !client->is_stopped &&
            !client->is_paused && !client->point.client_terminated && !(client->needs_answers && client->expected.risky > 0) &&
-           (client->server == NULL || client->server->party.end.out_len == 0);
+           (client->server == NULL || client->server->end.out_len == 0);
 }
 
 void pool_client_go_on(PoolClient *client)
@@ -140,7 +133,7 @@ Slice pool_client_question(const PoolClient *client)
 
 static bool wants_client(const PoolClient *client)
 {
-    const End *end = &client->party.end;
+    const End *end = &client->end;
     const PoolServer *server = client->server;
     if (end_is_closed(end) || end->has_ended || end->is_closing)
         return false;
@@ -153,18 +146,18 @@ static bool wants_client(const PoolClient *client)
         return true;
     if (server->is_paused && safepoint_doing(&client->point) == DOING_IDLE)
         return false;
-    return server->party.end.out_len == 0;
+    return server->end.out_len == 0;
 }
 
 static bool wants_server(const PoolClient *client)
 {
     const PoolServer *server = client->server;
-    return server != NULL && !client->is_stopped && client->party.end.out_len == 0 && !end_is_closed(&server->party.end);
+    return server != NULL && !client->is_stopped && client->end.out_len == 0 && !end_is_closed(&server->end);
 }
 
 static void client_ended(PoolClient *client)
 {
-    End *end = &client->party.end;
+    End *end = &client->end;
     if (end->is_finishing) {
         end_close(end);
         return;
@@ -176,7 +169,7 @@ static void client_ended(PoolClient *client)
 
 static void read_client(PoolClient *client)
 {
-    End *end = &client->party.end;
+    End *end = &client->end;
     for (int reads = 0; reads < READS_PER_TURN && end->can_read && wants_client(client); reads++) {
         uint8_t *data;
         bool had_ended = end->has_ended;
@@ -190,35 +183,35 @@ static void read_client(PoolClient *client)
 
 static void read_server(PoolClient *client)
 {
-    for (int reads = 0; reads < READS_PER_TURN && wants_server(client) && client->server->party.end.can_read; reads++) {
-        End *end = &client->server->party.end;
+    for (int reads = 0; reads < READS_PER_TURN && wants_server(client) && client->server->end.can_read; reads++) {
+        End *end = &client->server->end;
         uint8_t *data;
         size_t len = pooler_receive(client->pool->pooler, end, &data);
         if (len > 0) {
             pool_client_from_server(client, data, len);
             pool_client_look(client);
         }
-        if (end->has_ended && client->server != NULL && &client->server->party.end == end)
+        if (end->has_ended && client->server != NULL && &client->server->end == end)
             pool_client_stop(client, NEWS_SERVER_ENDED);
     }
 }
 
 void pool_client_serve(PoolClient *client)
 {
-    if (!end_flush(&client->party.end)) {
-        client->party.end.has_ended = true;
+    if (!end_flush(&client->end)) {
+        client->end.has_ended = true;
         pool_client_stop(client, NEWS_CLIENT_ENDED);
     }
     if (client->server != NULL)
-        end_flush(&client->server->party.end);
+        end_flush(&client->server->end);
     pool_client_go_on(client);
     read_client(client);
     read_server(client);
     pool_client_look(client);
-    bool can_read = (client->party.end.can_read && wants_client(client)) || can_go_on(client) ||
-                    (wants_server(client) && client->server->party.end.can_read);
+    bool can_read = (client->end.can_read && wants_client(client)) || can_go_on(client) ||
+                    (wants_server(client) && client->server->end.can_read);
     if (can_read)
-        pooler_ready(client->pool->pooler, &client->party);
+        reactor_ready(&client->pool->pooler->reactor, &client->party);
 }
 
 /* An owner's words */
@@ -233,7 +226,7 @@ void pool_client_resume(PoolClient *client)
 {
     client->is_pausing = client->is_paused = false;
     client->party.news &= ~(uint32_t)(NEWS_PAUSED | NEWS_STREAMING);
-    pooler_ready(client->pool->pooler, &client->party);
+    reactor_ready(&client->pool->pooler->reactor, &client->party);
 }
 
 void pool_client_halt(PoolClient *client)
@@ -248,34 +241,12 @@ void pool_client_cancel_waiting(PoolClient *client)
         return;
     pool_stop_waiting(client);
     client->is_cancelled = true;
-    pooler_ready(client->pool->pooler, &client->party);
+    reactor_ready(&client->pool->pooler->reactor, &client->party);
 }
 
 int64_t pool_client_waited_ms(const PoolClient *client)
 {
-    return engine_now_ms() - client->waiting_since_ms;
-}
-
-static void leave(PoolClient *client)
-{
-    End *end = &client->party.end;
-    if (end->is_broken)
-        end_close_now(end);
-    end_close(end);
-    if (!end_is_closed(end))
-        deadlines_add(&client->pool->pooler->lingering, end, engine_now_ms() + LINGER_MS);
-}
-
-static void finish(PoolClient *client)
-{
-    End *end = &client->party.end;
-    if (end->has_ended || end->is_broken || end_is_closed(end)) {
-        leave(client);
-        return;
-    }
-    end->is_finishing = true;
-    end_say_no_more(end);
-    deadlines_add(&client->pool->pooler->heard_out, end, engine_now_ms() + HEAR_OUT_MS);
+    return reactor_now_ms() - client->waiting_since_ms;
 }
 
 void pool_client_close_server(PoolClient *client)
@@ -289,8 +260,8 @@ static void release_server(PoolClient *client)
     const PoolServer *server = client->server;
     if (server == NULL)
         return;
-    bool is_clean = client->pinned == 0 && safepoint_doing(&client->point) == DOING_IDLE && client->tail_len == 0 &&
-                    !client->is_mid_message && server->party.end.out_len == 0;
+    bool is_clean = client->pinned == 0 && safepoint_doing(&client->point) == DOING_IDLE && client->tail.len == 0 &&
+                    !client->is_mid_message && server->end.out_len == 0;
     if (is_clean)
         pool_detach(client);
     else
@@ -301,36 +272,28 @@ void pool_client_drop(PoolClient *client, Slice farewell)
 {
     pool_client_halt(client);
     if (farewell.len > 0 && !client->is_mid_message)
-        end_write(&client->party.end, &(struct iovec){(void *)farewell.at, farewell.len}, 1);
+        end_write(&client->end, &(struct iovec){(void *)farewell.at, farewell.len}, 1);
     release_server(client);
-    finish(client);
+    reactor_let_finish(&client->pool->pooler->reactor, &client->end);
     client->is_dropped = true;
     client->is_asking = false;
     client->party.news = 0;
     client->pool->clients--;
     safepoint_free(&client->point);
-    pooler_ready(client->pool->pooler, &client->party);
-    pooler_ready(client->pool->pooler, &client->pool->party);
-}
-
-void pool_client_give_up(PoolClient *client)
-{
-    if (client->party.end.is_closing)
-        end_close_now(&client->party.end);
-    else
-        leave(client);
+    reactor_ready(&client->pool->pooler->reactor, &client->party);
+    reactor_ready(&client->pool->pooler->reactor, &client->pool->party);
 }
 
 void pool_client_settle(PoolClient *client)
 {
-    if (!client->is_dropped || !end_is_closed(&client->party.end))
+    if (!client->is_dropped || !end_is_closed(&client->end))
         return;
     if (!client->is_gone) {
         client->is_gone = true;
         tell(client, NEWS_GONE);
     }
     if (!client->party.has_news && !client->party.is_ready)
-        pooler_bury(client->pool->pooler, &client->party);
+        reactor_bury(&client->pool->pooler->reactor, &client->party);
 }
 
 Facts pool_client_facts(const PoolClient *client)
@@ -340,26 +303,26 @@ Facts pool_client_facts(const PoolClient *client)
     return (Facts){
         .to_server_bytes = client->to_server_bytes,
         .to_client_bytes = client->to_client_bytes,
-        .held_bytes = (uint64_t)client->tail_len + client->in_len + client->party.end.out_len,
+        .held_bytes = (uint64_t)client->tail.len + client->in_len + client->end.out_len,
         .doing = client->server != NULL ? safepoint_doing(point) : DOING_IDLE,
         .is_awaited = point->outstanding.len > 0 || waits,
         .is_streaming = point->is_streaming,
         .may_have_committed = client->server != NULL && safepoint_may_have_committed(point),
         .client_terminated = point->client_terminated,
-        .client_has_ended = client->party.end.has_ended,
+        .client_has_ended = client->end.has_ended,
         .server_said_goodbye = point->server_said_goodbye,
     };
 }
 
 void pool_client_free(PoolClient *client)
 {
-    end_close_now(&client->party.end);
+    end_close_now(&client->end);
     expected_clear(client);
     free(client->expected.at);
     names_free(&client->names);
     free(client->unnamed);
     free(client->in);
-    free(client->tail);
+    tail_free(&client->tail);
     safepoint_free(&client->point);
     free(client);
 }

@@ -1,16 +1,12 @@
-/* Transaction pooling: many clients take turns at few servers.  A thread of its own, beside that of the relay engine (loop.h).
+/* Transaction pooling: many clients take turns at few servers.  A thread of its own (reactor.h), beside that of the relay engine.
  *
  * A client has a server from the first message of a transaction until everything is answered and no transaction is open; one
- * that leaves state in its session has it from then on (it is pinned).  One mutex guards everything, as in loop.h.
+ * that leaves state in its session has it from then on (it is pinned).
  */
 #ifndef ENDPOINTD_POOLER_H
 #define ENDPOINTD_POOLER_H
 
-#include <pthread.h>
-#include <stdatomic.h>
-
-#include "loop.h"
-#include "safepoint.h"
+#include "pair.h"
 #include "statements.h"
 #include "suspect.h"
 
@@ -38,20 +34,8 @@ typedef struct Pool Pool;
 typedef struct PoolServer PoolServer;
 typedef struct PoolClient PoolClient;
 
-/* Whatever has a handle. */
-typedef struct Party Party;
-struct Party {
-    End end; /* first: epoll tells of it */
-    enum { PARTY_POOL, PARTY_SERVER, PARTY_CLIENT } kind;
-    uint64_t handle;
-    uint32_t news;
-    bool has_news;
-    bool is_ready;
-    bool is_buried;
-    Party *next_news;
-    Party *next_ready;
-    Party *next_buried;
-};
+/* The kinds of parties. */
+enum { PARTY_POOL, PARTY_SERVER, PARTY_CLIENT };
 
 typedef struct {
     uint64_t waits;   /* how often a client had to wait for a server */
@@ -85,6 +69,7 @@ struct Pool {
 
 struct PoolServer {
     Party party;
+    End end;
     Pool *pool;
     PoolClient *client;
     PoolServer *next; /* idle ones */
@@ -127,6 +112,7 @@ typedef struct {
 
 struct PoolClient {
     Party party;
+    End end;
     Pool *pool;
     PoolServer *server;
     SafePoint point;
@@ -134,9 +120,7 @@ struct PoolClient {
     size_t in_len;
     size_t in_cap;
     uint64_t skip; /* bytes of its message that are passed on as they come */
-    uint8_t *tail; /* the beginning of a message of the server's that is held back */
-    uint32_t tail_len;
-    uint32_t tail_cap;
+    Tail tail;
     Names names;
     ExpectedAnswers expected;
     uint8_t *unnamed; /* the body of the Parse of its unnamed statement */
@@ -172,29 +156,7 @@ struct PoolClient {
 };
 
 struct Pooler {
-    pthread_mutex_t mutex;
-    pthread_cond_t owner_left;
-    atomic_int owners_waiting;
-    pthread_t thread;
-    bool is_running;
-    bool is_closing;
-    bool is_asleep;
-    int epoll_fd;
-    int wake_fd;
-    int news_fd;
-    Party **parties; /* by the lower half of their handles */
-    uint32_t parties_len;
-    uint32_t parties_cap;
-    uint32_t *free_places;
-    uint32_t free_len;
-    uint32_t generation;
-    Party *news_first;
-    Party *news_last;
-    Party *ready_first;
-    Party *ready_last;
-    Party *buried;
-    Deadlines heard_out;
-    Deadlines lingering;
+    Reactor reactor;
     int64_t now_ms; /* as of the last look */
     int64_t tick_at_ms;
     Frames frames;
@@ -213,25 +175,13 @@ struct Pooler {
 /* Returns NULL and errno. */
 Pooler *pooler_open(void);
 void pooler_close(Pooler *pooler);
-bool pooler_try_enter(Pooler *pooler);
-void pooler_enter(Pooler *pooler);
-void pooler_leave(Pooler *pooler);
 
-/* The rest: between enter and leave. */
+/* The rest: between reactor_enter and reactor_leave. */
 
 /* Each returns 0 and errno if it cannot be done: then the descriptor is the caller's still. */
 uint64_t pooler_add_pool(Pooler *pooler);
 uint64_t pooler_add_client(Pooler *pooler, Pool *pool, Socket socket, int watch, Slice rest);
 uint64_t pooler_add_server(Pooler *pooler, Pool *pool, Socket socket, bool is_paused);
-Party *pooler_find(const Pooler *pooler, uint64_t handle);
-
-/* Take one thing that the owner is to be told; 0 if there is none.  *text* is the owner's to free. */
-uint32_t pooler_take_news(Pooler *pooler, uint64_t *handle, uint64_t *number, Text **text);
-
-void pooler_tell(Pooler *pooler, Party *party, uint32_t news);
-void pooler_ready(Pooler *pooler, Party *party);
-void pooler_bury(Pooler *pooler, Party *party);
-bool pooler_watch(Pooler *pooler, Party *party);
 
 /* Receive in plaintext what is there now, valid until the next time.  Nothing: *end->has_ended* says whether there ever will be
  * more, and *end->is_broken* whether that end is none. */
@@ -279,7 +229,6 @@ void pool_client_resume(PoolClient *client);
 /* Close the server of one that is paused. */
 void pool_client_close_server(PoolClient *client);
 void pool_client_drop(PoolClient *client, Slice farewell);
-void pool_client_give_up(PoolClient *client);
 void pool_client_settle(PoolClient *client);
 void pool_client_free(PoolClient *client);
 /* Refuse what it waits for a server with; nothing if it does not wait. */

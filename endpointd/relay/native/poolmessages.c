@@ -131,7 +131,7 @@ static void pin(PoolClient *client, uint8_t why)
     if (client->pinned != 0 || why == 0)
         return;
     client->pinned = why;
-    pooler_tell(client->pool->pooler, &client->party, NEWS_PINNED);
+    reactor_tell(&client->pool->pooler->reactor, &client->party, NEWS_PINNED);
 }
 
 /* False: somebody has to say first what *text* does. */
@@ -147,7 +147,7 @@ static bool judge(PoolClient *client, Slice text, Verdict *verdict)
     if (verdicts_find(&client->pool->pooler->verdicts, text, verdict))
         return true;
     client->is_asking = true;
-    pooler_tell(client->pool->pooler, &client->party, NEWS_QUESTION);
+    reactor_tell(&client->pool->pooler->reactor, &client->party, NEWS_QUESTION);
     return false;
 }
 
@@ -157,7 +157,7 @@ static bool attach(PoolClient *client)
     if (!pool_attach(client))
         return false;
     if (!was_attached)
-        emit_begin(client->pool->pooler, &client->server->party.end);
+        emit_begin(client->pool->pooler, &client->server->end);
     return true;
 }
 
@@ -450,7 +450,7 @@ static void answer_cancelled(PoolClient *client)
     static const uint8_t ready[] = {'Z', 0, 0, 0, 5, 'I'};
     Pooler *pooler = client->pool->pooler;
     client->is_cancelled = false;
-    emit_begin(pooler, &client->party.end);
+    emit_begin(pooler, &client->end);
     emit_header(pooler, 'E', sizeof CANCELLED);
     emit_copy(pooler, CANCELLED, sizeof CANCELLED);
     emit_copy(pooler, ready, sizeof ready);
@@ -499,7 +499,7 @@ static size_t pass_messages(PoolClient *client, const uint8_t *data, size_t len)
     Pooler *pooler = client->pool->pooler;
     size_t pos = 0;
     bool is_broken = false;
-    emit_begin(pooler, client->server != NULL ? &client->server->party.end : NULL);
+    emit_begin(pooler, client->server != NULL ? &client->server->end : NULL);
     while (pos < len && !client->is_stopped && !client->point.client_terminated) {
         if (client->skip > 0) {
             size_t passed = client->skip < len - pos ? (size_t)client->skip : len - pos;
@@ -534,7 +534,7 @@ static size_t pass_messages(PoolClient *client, const uint8_t *data, size_t len)
         if (safepoint_client_sent(&client->point, data, pos, &pooler->frames) != SCAN_OK)
             is_broken = true;
         if (client->point.texts != NULL)
-            pooler_tell(pooler, &client->party, NEWS_TEXT);
+            reactor_tell(&pooler->reactor, &client->party, NEWS_TEXT);
         client->to_server_bytes += pos;
         if (client->server != NULL)
             emit_flush(pooler); /* if that breaks its end is told when it was read to the end */

@@ -13,27 +13,6 @@ typedef struct {
     Pooler *pooler;
 } PoolerObject;
 
-static PyThreadState *enter(Pooler *pooler)
-{
-    if (pooler_try_enter(pooler))
-        return NULL;
-    PyThreadState *state = PyEval_SaveThread();
-    pooler_enter(pooler);
-    return state;
-}
-
-static void leave(Pooler *pooler, PyThreadState *state)
-{
-    pooler_leave(pooler);
-    if (state != NULL)
-        PyEval_RestoreThread(state);
-}
-
-static Slice slice_of(const Py_buffer *buffer)
-{
-    return (Slice){buffer->buf, (size_t)buffer->len};
-}
-
 static int pooler_init(PoolerObject *self, PyObject *args, PyObject *Py_UNUSED(kwargs))
 {
     if (!PyArg_ParseTuple(args, "") || self->pooler != NULL)
@@ -60,14 +39,14 @@ static void pooler_dealloc(PoolerObject *self)
 
 static PyObject *pooler_fileno(PoolerObject *self, PyObject *Py_UNUSED(args))
 {
-    return PyLong_FromLong(self->pooler->news_fd);
+    return PyLong_FromLong(self->pooler->reactor.news_fd);
 }
 
 /* Finding */
 
 static void *find(PoolerObject *self, unsigned long long handle, int kind)
 {
-    Party *party = pooler_find(self->pooler, handle);
+    Party *party = reactor_find(&self->pooler->reactor, handle);
     return party != NULL && (int)party->kind == kind ? party : NULL;
 }
 
@@ -106,7 +85,7 @@ static PyObject *set_pool(PoolerObject *self, unsigned long long handle, PyObjec
     Py_DECREF(rest);
     if (!is_read)
         return NULL;
-    PyThreadState *state = enter(self->pooler);
+    PyThreadState *state = enter(&self->pooler->reactor);
     Pool *pool = find(self, handle, PARTY_POOL);
     if (pool != NULL) {
         pool->size_max = size_max;
@@ -115,18 +94,18 @@ static PyObject *set_pool(PoolerObject *self, unsigned long long handle, PyObjec
         pool->wait_max_ms = wait_max_ms;
         pool->idle_max_ms = idle_max_ms;
         pool->age_max_ms = age_max_ms;
-        pooler_ready(self->pooler, &pool->party);
+        reactor_ready(&self->pooler->reactor, &pool->party);
     }
-    leave(self->pooler, state);
+    leave(&self->pooler->reactor, state);
     return pool != NULL ? PyLong_FromUnsignedLongLong(handle) : nobody();
 }
 
 static PyObject *pooler_add_pool_(PoolerObject *self, PyObject *args)
 {
-    PyThreadState *state = enter(self->pooler);
+    PyThreadState *state = enter(&self->pooler->reactor);
     uint64_t handle = pooler_add_pool(self->pooler);
     int why = errno;
-    leave(self->pooler, state);
+    leave(&self->pooler->reactor, state);
     return handle != 0 ? set_pool(self, handle, args, 0) : handle_or_error(0, why);
 }
 
@@ -144,11 +123,11 @@ static PyObject *with_pool(PoolerObject *self, PyObject *args, void (*act)(Pool 
     unsigned long long handle;
     if (!PyArg_ParseTuple(args, "K", &handle))
         return NULL;
-    PyThreadState *state = enter(self->pooler);
+    PyThreadState *state = enter(&self->pooler->reactor);
     Pool *pool = find(self, handle, PARTY_POOL);
     if (pool != NULL)
         act(pool);
-    leave(self->pooler, state);
+    leave(&self->pooler->reactor, state);
     return done(pool != NULL);
 }
 
@@ -168,11 +147,11 @@ static PyObject *pooler_pool_facts(PoolerObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "K", &handle))
         return NULL;
     Pool found = {0};
-    PyThreadState *state = enter(self->pooler);
+    PyThreadState *state = enter(&self->pooler->reactor);
     Pool *pool = find(self, handle, PARTY_POOL);
     if (pool != NULL)
         found = *pool;
-    leave(self->pooler, state);
+    leave(&self->pooler->reactor, state);
     if (pool == NULL)
         return nobody();
     const PoolCounts *counts = &found.counts;
@@ -196,11 +175,11 @@ static PyObject *pooler_add_client_(PoolerObject *self, PyObject *args)
         PyBuffer_Release(&rest);
         return NULL;
     }
-    PyThreadState *state = enter(self->pooler);
+    PyThreadState *state = enter(&self->pooler->reactor);
     Pool *pool = find(self, handle, PARTY_POOL);
     uint64_t client = pool != NULL ? pooler_add_client(self->pooler, pool, socket, watch, slice_of(&rest)) : 0;
     int why = errno;
-    leave(self->pooler, state);
+    leave(&self->pooler->reactor, state);
     PyBuffer_Release(&rest);
     return pool != NULL ? handle_or_error(client, why) : nobody();
 }
@@ -213,11 +192,11 @@ static PyObject *pooler_add_server_(PoolerObject *self, PyObject *args)
     PyObject *tls;
     if (!PyArg_ParseTuple(args, "KiOp", &handle, &socket.fd, &tls, &is_paused) || !connection_of(tls, &socket.ssl))
         return NULL;
-    PyThreadState *state = enter(self->pooler);
+    PyThreadState *state = enter(&self->pooler->reactor);
     Pool *pool = find(self, handle, PARTY_POOL);
     uint64_t server = pool != NULL ? pooler_add_server(self->pooler, pool, socket, is_paused != 0) : 0;
     int why = errno;
-    leave(self->pooler, state);
+    leave(&self->pooler->reactor, state);
     return pool != NULL ? handle_or_error(server, why) : nobody();
 }
 
@@ -228,11 +207,11 @@ static PyObject *with_server(PoolerObject *self, PyObject *args, void (*act)(Poo
     unsigned long long handle;
     if (!PyArg_ParseTuple(args, "K", &handle))
         return NULL;
-    PyThreadState *state = enter(self->pooler);
+    PyThreadState *state = enter(&self->pooler->reactor);
     PoolServer *server = find(self, handle, PARTY_SERVER);
     if (server != NULL)
         act(server);
-    leave(self->pooler, state);
+    leave(&self->pooler->reactor, state);
     Py_RETURN_NONE; /* one that is over is no error */
 }
 
@@ -273,13 +252,13 @@ static PyObject *pooler_client_of(PoolerObject *self, PyObject *args)
     int pinned = 0;
     if (!PyArg_ParseTuple(args, "K", &handle))
         return NULL;
-    PyThreadState *state = enter(self->pooler);
+    PyThreadState *state = enter(&self->pooler->reactor);
     const PoolServer *server = find(self, handle, PARTY_SERVER);
     if (server != NULL && server->client != NULL) {
         client = server->client->party.handle;
         pinned = server->client->pinned;
     }
-    leave(self->pooler, state);
+    leave(&self->pooler->reactor, state);
     if (client == 0)
         Py_RETURN_NONE;
     return Py_BuildValue("(Ki)", client, pinned);
@@ -292,11 +271,11 @@ static PyObject *with_client(PoolerObject *self, PyObject *args, void (*act)(Poo
     unsigned long long handle;
     if (!PyArg_ParseTuple(args, "K", &handle))
         return NULL;
-    PyThreadState *state = enter(self->pooler);
+    PyThreadState *state = enter(&self->pooler->reactor);
     PoolClient *client = find(self, handle, PARTY_CLIENT);
     if (client != NULL)
         act(client);
-    leave(self->pooler, state);
+    leave(&self->pooler->reactor, state);
     return done(client != NULL);
 }
 
@@ -321,13 +300,13 @@ static PyObject *facts_of(PoolerObject *self, PyObject *args, bool halts)
     Facts facts = {0};
     if (!PyArg_ParseTuple(args, "K", &handle))
         return NULL;
-    PyThreadState *state = enter(self->pooler);
+    PyThreadState *state = enter(&self->pooler->reactor);
     PoolClient *client = find(self, handle, PARTY_CLIENT);
     if (client != NULL && halts)
         pool_client_halt(client);
     if (client != NULL)
         facts = pool_client_facts(client);
-    leave(self->pooler, state);
+    leave(&self->pooler->reactor, state);
     if (client == NULL)
         return nobody();
     return Py_BuildValue("(KKKiNNNNNN)", (unsigned long long)facts.to_server_bytes, (unsigned long long)facts.to_client_bytes,
@@ -355,7 +334,7 @@ static PyObject *pooler_standing(PoolerObject *self, PyObject *args)
     int pinned = 0;
     if (!PyArg_ParseTuple(args, "K", &handle))
         return NULL;
-    PyThreadState *state = enter(self->pooler);
+    PyThreadState *state = enter(&self->pooler->reactor);
     const PoolClient *client = find(self, handle, PARTY_CLIENT);
     if (client != NULL) {
         server = client->server != NULL ? client->server->party.handle : 0;
@@ -363,7 +342,7 @@ static PyObject *pooler_standing(PoolerObject *self, PyObject *args)
         transactions = client->transactions;
         waited_ms = client->is_waiting ? pool_client_waited_ms(client) : -1;
     }
-    leave(self->pooler, state);
+    leave(&self->pooler->reactor, state);
     return client != NULL ? Py_BuildValue("(KiLK)", server, pinned, waited_ms, transactions) : nobody();
 }
 
@@ -373,11 +352,11 @@ static PyObject *pooler_drop(PoolerObject *self, PyObject *args)
     Py_buffer farewell;
     if (!PyArg_ParseTuple(args, "Ky*", &handle, &farewell))
         return NULL;
-    PyThreadState *state = enter(self->pooler);
+    PyThreadState *state = enter(&self->pooler->reactor);
     PoolClient *client = find(self, handle, PARTY_CLIENT);
     if (client != NULL && !client->is_dropped)
         pool_client_drop(client, slice_of(&farewell));
-    leave(self->pooler, state);
+    leave(&self->pooler->reactor, state);
     PyBuffer_Release(&farewell);
     Py_RETURN_NONE;
 }
@@ -389,7 +368,7 @@ static PyObject *pooler_cancel_begins(PoolerObject *self, PyObject *args)
     unsigned long long handle, server = 0;
     if (!PyArg_ParseTuple(args, "K", &handle))
         return NULL;
-    PyThreadState *state = enter(self->pooler);
+    PyThreadState *state = enter(&self->pooler->reactor);
     PoolClient *client = find(self, handle, PARTY_CLIENT);
     if (client != NULL && !client->is_dropped && client->server != NULL) {
         safepoint_cancel_begins(&client->point);
@@ -398,7 +377,7 @@ static PyObject *pooler_cancel_begins(PoolerObject *self, PyObject *args)
     } else if (client != NULL && !client->is_dropped) {
         pool_client_cancel_waiting(client);
     }
-    leave(self->pooler, state);
+    leave(&self->pooler->reactor, state);
     return PyLong_FromUnsignedLongLong(server);
 }
 
@@ -408,14 +387,14 @@ static PyObject *pooler_cancel_ended(PoolerObject *self, PyObject *args)
     int is_over;
     if (!PyArg_ParseTuple(args, "KKp", &handle, &server_handle, &is_over))
         return NULL;
-    PyThreadState *state = enter(self->pooler);
+    PyThreadState *state = enter(&self->pooler->reactor);
     PoolClient *client = find(self, handle, PARTY_CLIENT);
     PoolServer *server = find(self, server_handle, PARTY_SERVER);
     if (client != NULL && !client->is_dropped)
         safepoint_cancel_ended(&client->point);
     if (server != NULL)
         pool_server_cancel_ended(server, is_over != 0);
-    leave(self->pooler, state);
+    leave(&self->pooler->reactor, state);
     Py_RETURN_NONE;
 }
 
@@ -425,11 +404,11 @@ static PyObject *pooler_relaxes(PoolerObject *self, PyObject *args)
     unsigned relaxed, new = 0;
     if (!PyArg_ParseTuple(args, "KI", &handle, &relaxed))
         return NULL;
-    PyThreadState *state = enter(self->pooler);
+    PyThreadState *state = enter(&self->pooler->reactor);
     PoolClient *client = find(self, handle, PARTY_CLIENT);
     if (client != NULL)
         new = safepoint_relaxes(&client->point, relaxed);
-    leave(self->pooler, state);
+    leave(&self->pooler->reactor, state);
     return PyLong_FromUnsignedLong(new);
 }
 
@@ -439,11 +418,11 @@ static PyObject *pooler_take_text(PoolerObject *self, PyObject *args)
     Text *text = NULL;
     if (!PyArg_ParseTuple(args, "K", &handle))
         return NULL;
-    PyThreadState *state = enter(self->pooler);
+    PyThreadState *state = enter(&self->pooler->reactor);
     PoolClient *client = find(self, handle, PARTY_CLIENT);
     if (client != NULL)
         text = safepoint_take_text(&client->point);
-    leave(self->pooler, state);
+    leave(&self->pooler->reactor, state);
     if (text == NULL)
         Py_RETURN_NONE;
     return text_bytes(text);
@@ -457,14 +436,14 @@ static PyObject *pooler_judged(PoolerObject *self, PyObject *args)
     unsigned char verdict;
     if (!PyArg_ParseTuple(args, "Ky*b", &handle, &text, &verdict))
         return NULL;
-    PyThreadState *state = enter(self->pooler);
+    PyThreadState *state = enter(&self->pooler->reactor);
     PoolClient *client = find(self, handle, PARTY_CLIENT);
     verdicts_add(&self->pooler->verdicts, slice_of(&text), verdict);
     if (client != NULL && client->is_asking) {
         client->is_asking = false;
-        pooler_ready(self->pooler, &client->party);
+        reactor_ready(&self->pooler->reactor, &client->party);
     }
-    leave(self->pooler, state);
+    leave(&self->pooler->reactor, state);
     PyBuffer_Release(&text);
     Py_RETURN_NONE;
 }
@@ -474,9 +453,9 @@ static PyObject *pooler_next(PoolerObject *self, PyObject *Py_UNUSED(args))
 {
     uint64_t handle, number;
     Text *text;
-    PyThreadState *state = enter(self->pooler);
-    uint32_t news = pooler_take_news(self->pooler, &handle, &number, &text);
-    leave(self->pooler, state);
+    PyThreadState *state = enter(&self->pooler->reactor);
+    uint32_t news = reactor_take_news(&self->pooler->reactor, &handle, &number, &text);
+    leave(&self->pooler->reactor, state);
     if (news == 0)
         Py_RETURN_NONE;
     if (text == NULL)

@@ -4,8 +4,6 @@
 
 #include "pooler.h"
 
-enum { HELD_BYTES_MAX = 1 << 16 };
-
 /* Expected answers */
 
 bool expect(PoolClient *client, Expected answer)
@@ -137,7 +135,7 @@ static void pass(PoolClient *client, const uint8_t *data, int64_t from, int64_t 
     Pooler *pooler = client->pool->pooler;
     if (from < 0 && to > from) {
         int64_t until = to < 0 ? to : 0;
-        emit(pooler, client->tail + client->tail_len + from, (size_t)(until - from));
+        emit(pooler, client->tail.at + client->tail.len + from, (size_t)(until - from));
         client->to_client_bytes += (uint64_t)(until - from);
         from = until;
     }
@@ -150,36 +148,9 @@ static void pass(PoolClient *client, const uint8_t *data, int64_t from, int64_t 
 static void flush(PoolClient *client)
 {
     if (!emit_flush(client->pool->pooler)) {
-        client->party.end.has_ended = true;
+        client->end.has_ended = true;
         pool_client_stop(client, NEWS_CLIENT_ENDED);
     }
-}
-
-static void forget_tail(PoolClient *client)
-{
-    free(client->tail);
-    client->tail = NULL;
-    client->tail_len = client->tail_cap = 0;
-}
-
-static bool hold_back(PoolClient *client, const uint8_t *data, size_t len)
-{
-    size_t needed = client->tail_len + len;
-    if (len == 0)
-        return true;
-    if (client->tail == NULL || needed > client->tail_cap) {
-        size_t cap = client->tail_cap ? client->tail_cap : 64;
-        while (cap < needed)
-            cap *= 2;
-        uint8_t *grown = realloc(client->tail, cap);
-        if (grown == NULL)
-            return false;
-        client->tail = grown;
-        client->tail_cap = (uint32_t)cap;
-    }
-    memcpy(client->tail + client->tail_len, data, len);
-    client->tail_len = (uint32_t)needed;
-    return true;
 }
 
 void pool_client_from_server(PoolClient *client, uint8_t *data, size_t len)
@@ -192,13 +163,13 @@ void pool_client_from_server(PoolClient *client, uint8_t *data, size_t len)
         pool_client_stop(client, NEWS_SERVER_ENDED);
         return;
     }
-    int64_t whole = point->server.boundary, from = -(int64_t)client->tail_len;
+    int64_t whole = point->server.boundary, from = -(int64_t)client->tail.len;
     int64_t until = unconfirmed != CONFIRMED ? unconfirmed : whole;
-    emit_begin(pooler, &client->party.end);
+    emit_begin(pooler, &client->end);
     for (size_t i = 0; i < frames->len && (client->expected.len > 0 || client->is_open); i++) {
         const Frame *frame = &frames->at[i];
-        int64_t in_tail = (int64_t)client->tail_len + frame->begin;
-        uint8_t *first = frame->begin >= 0 ? data + frame->begin : in_tail >= 0 ? client->tail + in_tail : NULL;
+        int64_t in_tail = (int64_t)client->tail.len + frame->begin;
+        uint8_t *first = frame->begin >= 0 ? data + frame->begin : in_tail >= 0 ? client->tail.at + in_tail : NULL;
         bool swallowed;
         answered(client, frame, first, &swallowed);
         if (swallowed && frame->end <= until) {
@@ -212,7 +183,7 @@ void pool_client_from_server(PoolClient *client, uint8_t *data, size_t len)
         pool_client_stop(client, point->is_in_doubt ? NEWS_COMMIT_IN_DOUBT : NEWS_COMMIT_UNCONFIRMED);
         return;
     }
-    bool is_too_long = (uint64_t)((int64_t)len - whole) + client->tail_len + point->server.skip > HELD_BYTES_MAX;
+    bool is_too_long = (uint64_t)((int64_t)len - whole) + client->tail.len + point->server.skip > HELD_BYTES_MAX;
     bool goes_on = whole == 0 && (client->is_mid_message || is_too_long);
     if (whole > 0) {
         client->is_mid_message = false;
@@ -222,14 +193,14 @@ void pool_client_from_server(PoolClient *client, uint8_t *data, size_t len)
         pass(client, data, from, (int64_t)len);
         client->is_mid_message = true;
         flush(client);
-        forget_tail(client);
+        tail_free(&client->tail);
         return;
     }
     if (whole > 0) {
         pass(client, data, from, whole);
         flush(client);
-        forget_tail(client);
+        tail_free(&client->tail);
     }
-    if (!hold_back(client, data + whole, (size_t)((int64_t)len - whole)))
+    if (!tail_hold_back(&client->tail, data + whole, (size_t)((int64_t)len - whole)))
         pool_client_stop(client, NEWS_SERVER_ENDED);
 }

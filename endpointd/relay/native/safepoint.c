@@ -137,6 +137,18 @@ unsigned safepoint_relaxes(SafePoint *point, unsigned relaxed)
     return new;
 }
 
+Text *text_of(Slice statement)
+{
+    Text *text = malloc(sizeof *text + statement.len);
+    if (text == NULL)
+        return NULL;
+    text->next = NULL;
+    text->len = statement.len;
+    if (statement.len > 0)
+        memcpy(text->bytes, statement.at, statement.len);
+    return text;
+}
+
 Text *safepoint_take_text(SafePoint *point)
 {
     Text *first = point->texts;
@@ -154,12 +166,9 @@ static bool look_through(SafePoint *point, Slice statement)
 {
     if ((speaks_of(statement) & ~(unsigned)point->relaxed) == 0)
         return true;
-    Text *text = malloc(sizeof *text + statement.len);
+    Text *text = text_of(statement);
     if (text == NULL)
         return false;
-    text->next = NULL;
-    text->len = statement.len;
-    memcpy(text->bytes, statement.at, statement.len);
     if (point->texts == NULL)
         point->texts = text;
     else

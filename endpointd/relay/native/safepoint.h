@@ -26,6 +26,8 @@ struct Text {
     uint8_t bytes[];
 };
 
+enum { TEXTS_BYTES_MAX = 1 << 18 }; /* that nobody has looked at yet, beyond which a client is not read */
+
 typedef enum { DOING_IDLE, DOING_IN_TRANSACTION, DOING_BUSY } Doing;
 
 typedef struct {
@@ -67,6 +69,9 @@ unsigned safepoint_relaxes(SafePoint *point, unsigned relaxed);
 
 /* Take the oldest statement that is to be looked at, which is the caller's to free; NULL if there is none. */
 Text *safepoint_take_text(SafePoint *point);
+
+/* A text with these bytes; NULL: there is no memory. */
+Text *text_of(Slice statement);
 
 ScanResult safepoint_client_sent(SafePoint *point, const uint8_t *chunk, size_t len, Frames *scratch);
 
