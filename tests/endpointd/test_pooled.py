@@ -16,7 +16,7 @@ from tests.endpointd.servers import bin_dir
 from tests.endpointd.shop import PASSWORD, PID, until
 from tests.endpointd.test_failover import sqlstate_of, value
 
-pytestmark = [pytest.mark.integration, pytest.mark.versions]
+pytestmark = pytest.mark.integration
 
 
 @pytest_asyncio.fixture
@@ -38,6 +38,7 @@ async def pgbench(one: Scene, *arguments: str) -> str:
     return said
 
 
+@pytest.mark.versions
 async def test_a_session_has_a_server_for_a_transaction(one: Scene) -> None:
     first, second = await one.come(), await one.come()
     pid = await value(first, PID)
@@ -132,6 +133,7 @@ async def keeps_its_zone(one: Scene, zone: str | None) -> None:
     await connection.close()
 
 
+@pytest.mark.versions
 async def test_prepared_statements_go_with_their_client(one: Scene) -> None:
     clients = [await one.come(prepare_threshold=0) for _ in range(8)]
     pids: set[str] = set()
@@ -157,6 +159,7 @@ async def test_prepared_statements_go_with_their_client(one: Scene) -> None:
         await each.close()
 
 
+@pytest.mark.versions
 async def test_a_cancel_request_hits_its_own_client_alone(tmp_path: Path) -> None:
     async with scene(tmp_path, pool="pool_size = 3") as one:
         clients = [await one.come() for _ in range(8)]

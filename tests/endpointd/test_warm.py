@@ -20,7 +20,7 @@ from tests.endpointd.shop import PASSWORD, PID, RULES, places, shop, until
 from tests.endpointd.test_failover import Connection, connect, value
 from tests.noded.members import Cluster, Member
 
-pytestmark = [pytest.mark.integration, pytest.mark.versions]
+pytestmark = pytest.mark.integration
 
 
 class Scene:
@@ -101,6 +101,7 @@ async def one(tmp_path: Path) -> AsyncIterator[Scene]:
         yield made
 
 
+@pytest.mark.versions
 async def test_the_next_client_gets_the_same_backend_and_nobody_else_does(one: Scene) -> None:
     first = await one.visit()
     assert await one.visit() == first
@@ -112,6 +113,7 @@ async def test_the_next_client_gets_the_same_backend_and_nobody_else_does(one: S
     assert await one.proxy.metric("endpointd_server_connections_total", node="n1", origin="reused") == 2
 
 
+@pytest.mark.versions
 async def test_nothing_of_a_session_is_left_for_the_next(one: Scene) -> None:
     await one.sql("create role other")
     await one.sql("grant other to ann")
@@ -191,6 +193,7 @@ async def refused(one: Scene, **options: object) -> str:
     return str(caught.value)
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -226,6 +229,7 @@ async def test_what_a_role_or_a_database_begins_with_now_counts(one: Scene, chan
     await connection.close()
 
 
+@pytest.mark.versions
 async def test_a_server_that_was_reloaded_reports_what_it_has_become(one: Scene) -> None:
     pid = await one.visit()
     first = await one.sql("show timezone")
@@ -325,6 +329,7 @@ async def test_one_that_does_not_answer_is_not_given_out(one: Scene) -> None:
         os.kill(int(pid), signal.SIGCONT)
 
 
+@pytest.mark.versions
 async def test_cancel_requests_reach_their_own_client_and_no_later_one(one: Scene) -> None:
     first = await one.come()
     pid = await value(first, PID)
