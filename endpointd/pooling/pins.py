@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 
@@ -46,5 +47,22 @@ class Pin(StrEnum):
 _PINS = tuple(Pin)
 _NUMBERS = {pin: number for number, pin in enumerate(_PINS, 1)}
 
+OUTLASTS_DISCARD = frozenset({Pin.LONG_STATEMENT, Pin.LOAD, Pin.RANDOM_SEED, Pin.EXTENSION_STATE, Pin.DO_BLOCK, Pin.NOT_PARSED})
+"""What DISCARD ALL does not undo, or nobody knows whether it does."""
+
 FORGETS_STATEMENTS = 0x80
 """In a verdict, beside a reason's number: what was prepared at the server may be gone (native/suspect.h)."""
+OUTLASTS = 0x40
+"""In a verdict: the session keeps its server also after DISCARD ALL."""
+
+
+def verdict_of(pins: Iterable[Pin], *, forgets: bool) -> int:
+    """Return the verdict over a statement that pins for *pins*, of which the first one counts as the reason.
+
+    *forgets*: it makes the server forget what is prepared.
+    """
+    found = tuple(pins)
+    verdict = found[0].number if found else 0
+    if not OUTLASTS_DISCARD.isdisjoint(found):
+        verdict |= OUTLASTS
+    return verdict | (FORGETS_STATEMENTS if forgets else 0)

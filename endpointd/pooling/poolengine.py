@@ -15,7 +15,7 @@ from typing import Protocol
 
 from endpointd.pooling import statestatements
 from endpointd.pooling.bridge import give_away
-from endpointd.pooling.pins import FORGETS_STATEMENTS, Pin
+from endpointd.pooling.pins import Pin
 from endpointd.relay.engine import Happening
 from endpointd.relay.facts import Facts
 from endpointd.relay.nativeseam import GONE, HAPPENINGS, NEWS_PER_TURN, TEXT, can_go_on_with_tls, facts_of, look_through
@@ -213,7 +213,7 @@ class PoolEngine:
         elif what == TEXT:
             self._look_through(handle, text or b"")
         elif what == _PINNED:
-            pin = Pin.of(number & ~FORGETS_STATEMENTS)
+            pin = Pin.of(number)
             assert pin is not None
             teller.pinned(pin)
         elif what == _WAITED:

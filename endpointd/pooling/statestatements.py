@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from endpointd.pooling.pins import FORGETS_STATEMENTS, Pin
+from endpointd.pooling.pins import Pin, verdict_of
 
 try:
     from pglast.parser import parse_sql_json  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType, reportMissingImports]
@@ -27,19 +27,13 @@ _RESETS = frozenset({"VAR_RESET", "VAR_RESET_ALL", "VAR_SET_DEFAULT"})
 
 
 def judge(statement: bytes) -> int:
-    """Return the number of the reason to pin a session that says *statement*, or 0; and FORGETS_STATEMENTS."""
+    """Return the verdict over a session that says *statement*: 0, or as `verdict_of` has it."""
     try:
         stmts = _parse(statement)
     except Exception:
-        return Pin.NOT_PARSED.number | FORGETS_STATEMENTS
-    verdict = 0
-    for each in stmts:
-        found, forgets = _judge(each)
-        if found is not None and not verdict & ~FORGETS_STATEMENTS:
-            verdict |= found.number
-        if forgets:
-            verdict |= FORGETS_STATEMENTS
-    return verdict
+        return verdict_of([Pin.NOT_PARSED], forgets=True)
+    found = [_judge(each) for each in stmts]
+    return verdict_of((pin for pins, _ in found for pin in pins), forgets=any(forgets for _, forgets in found))
 
 
 def _parse(statement: bytes) -> list[dict[str, Any]]:
@@ -49,37 +43,37 @@ def _parse(statement: bytes) -> list[dict[str, Any]]:
     return [each.get("stmt", {}) for each in parsed.get("stmts", ())]
 
 
-def _judge(stmt: dict[str, Any]) -> tuple[Pin | None, bool]:
-    """Return why one statement pins, if it does, and whether it makes the server forget what is prepared."""
+def _judge(stmt: dict[str, Any]) -> tuple[tuple[Pin, ...], bool]:
+    """Return all for which one statement pins, and whether it makes the server forget what is prepared."""
     for kind, node in stmt.items():
         match kind:
             case "VariableSetStmt":
                 return _of_setting(node), False
             case "DiscardStmt":
-                return None, node.get("target") == "DISCARD_ALL"
+                return (), node.get("target") == "DISCARD_ALL"
             case "DeallocateStmt":
                 is_all = "name" not in node
-                return (None if is_all else Pin.SQL_PREPARE), True
+                return () if is_all else (Pin.SQL_PREPARE,), True
             case "ListenStmt":
-                return Pin.LISTEN, False
+                return (Pin.LISTEN,), False
             case "PrepareStmt":
-                return Pin.SQL_PREPARE, False
+                return (Pin.SQL_PREPARE,), False
             case "LoadStmt":
-                return Pin.LOAD, False
+                return (Pin.LOAD,), False
             case "DoStmt":
-                return Pin.DO_BLOCK, False
+                return (Pin.DO_BLOCK,), False
             case "DeclareCursorStmt" if node.get("options", 0) & _HOLD:
-                return Pin.HELD_CURSOR, False
+                return (Pin.HELD_CURSOR,), False
             case _:
                 pass
-    return next(_of_parts(stmt), None), False
+    return tuple(_of_parts(stmt)), False
 
 
-def _of_setting(node: dict[str, Any]) -> Pin | None:
+def _of_setting(node: dict[str, Any]) -> tuple[Pin, ...]:
     name = node.get("name", "")
     if node.get("is_local") or node.get("kind") in _RESETS or name in _OF_TRANSACTION or name in _OF_TRANSACTION_BY_NAME:
-        return None
-    return Pin.SETTING
+        return ()
+    return (Pin.SETTING,)
 
 
 def _of_parts(node: Any) -> Iterator[Pin]:

@@ -71,6 +71,9 @@ class SafePoint:
 def is_suspicious(statement: bytes, /) -> bool:
     """Return whether a statement has words that somebody who knows the grammar has to look at."""
 
+def forgets(statement: bytes, /) -> tuple[int, bytes]:
+    """Return 1 and the name for DEALLOCATE, 2 for DEALLOCATE ALL, 3 for DISCARD ALL; 0 for what is not plainly one of these."""
+
 class Pooler:
     """Transaction pooling, and its thread: see native/pooler.h. A handle is never used again."""
 

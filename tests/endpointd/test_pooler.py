@@ -58,25 +58,15 @@ class Backend:
                 self._portal = None if self.status == b"I" else self._portal
                 return self._ready()
             case b"P":
-                name, text = payload.split(b"\0")[:2]
-                if name == b"":
-                    self._statements.pop(b"", None)
-                if text.startswith(b"bad"):
-                    return self._fail(b"42601")
-                if name in self._statements:
-                    return self._fail(b"42P05")
-                self._statements[name] = text
-                return message(b"1")
+                return self._parse(*payload.split(b"\0")[:2])
             case b"B":
-                _, name = payload.split(b"\0")[:2]
-                if name not in self._statements:
-                    return self._fail(b"26000")
-                self._portal = self._statements[name]
-                return message(b"2")
+                return self._bind(payload.split(b"\0")[1])
             case b"D":
                 name = payload[1:-1]
                 if payload[:1] == b"S" and name not in self._statements:
                     return self._fail(b"26000")
+                if payload[:1] == b"S" and self._refuses(self._statements[name]):
+                    return self._fail(b"25P02")
                 return message(b"t", b"\0\0") + message(b"n")
             case b"E":
                 if self._portal is None:
@@ -88,7 +78,34 @@ class Backend:
             case _:
                 return b""
 
+    def _parse(self, name: bytes, text: bytes) -> bytes:
+        if name == b"":
+            self._statements.pop(b"", None)
+        if text.startswith(b"bad"):
+            return self._fail(b"42601")
+        if self._refuses(text):
+            return self._fail(b"25P02")
+        if name in self._statements:
+            return self._fail(b"42P05")
+        self._statements[name] = text
+        return message(b"1")
+
+    def _bind(self, name: bytes) -> bytes:
+        if name not in self._statements:
+            return self._fail(b"26000")
+        if self._refuses(self._statements[name]):
+            return self._fail(b"25P02")
+        self._portal = self._statements[name]
+        return message(b"2")
+
+    def _refuses(self, text: bytes) -> bool:
+        return self.status == b"E" and text != b"commit"
+
     def _run(self, text: bytes, *, is_simple: bool) -> bytes:
+        if self._refuses(text):
+            return self._fail(b"25P02", skips=not is_simple)
+        if text.split()[0] in (b"deallocate", b"DISCARD", b"UNLISTEN"):
+            return self._forget(text.split(), skips=not is_simple)
         if text == b"begin":
             self.status = b"T" if self.status == b"I" else self.status
         elif text == b"commit":
@@ -96,6 +113,25 @@ class Backend:
         elif text == b"fail":
             return self._fail(b"22012", skips=not is_simple)
         return message(b"D", b"\0\1" + len(text).to_bytes(4, "big") + text) + message(b"C", b"OK\0")
+
+    def _forget(self, words: Sequence[bytes], *, skips: bool) -> bytes:
+        unnamed = {name: text for name, text in self._statements.items() if name == b""}
+        match words:
+            case [b"deallocate", b"all"]:
+                self._statements = unnamed
+                return message(b"C", b"DEALLOCATE ALL\0")
+            case [b"deallocate", name]:
+                if name not in self._statements:
+                    return self._fail(b"26000", skips=skips)
+                del self._statements[name]
+                return message(b"C", b"DEALLOCATE\0")
+            case [b"DISCARD", _]:
+                if self.status != b"I":
+                    return self._fail(b"25001", skips=skips)
+                self._statements = unnamed
+                return message(b"C", b"DISCARD ALL\0")
+            case _:
+                return message(b"C", b"UNLISTEN\0")
 
     def _fail(self, sqlstate: bytes, *, skips: bool = True) -> bytes:
         self._skips = skips
@@ -111,7 +147,10 @@ def batch(parts: Sequence[bytes]) -> bytes:
 
 
 NAMES = st.sampled_from([b"", b"a", b"b", b"a long name of a statement"])
-TEXTS = st.sampled_from([b"select 1", b"select 2", b"bad", b"fail", b"begin", b"commit", b"update t set a = 1", b"x" * 3000])
+FORGETTING = [b"deallocate a", b"deallocate b", b"deallocate all", b"DISCARD ALL"]
+TEXTS = st.sampled_from(
+    [b"select 1", b"select 2", b"bad", b"fail", b"begin", b"commit", b"update t set a = 1", b"x" * 3000, *FORGETTING]
+)
 KNOWN = st.sampled_from([b"a", b"b", b"a long name of a statement"])
 PARSE = st.tuples(KNOWN, TEXTS).map(lambda it: message(b"P", it[0] + b"\0" + it[1] + b"\0\0\0"))
 BIND = NAMES.map(lambda name: message(b"B", b"\0" + name + b"\0\0\0\0\0\0\0"))
@@ -119,7 +158,7 @@ DESCRIBE = NAMES.map(lambda name: message(b"D", b"S" + name + b"\0"))
 CLOSE = KNOWN.map(lambda name: message(b"C", b"S" + name + b"\0"))
 EXECUTE = st.just(message(b"E", b"\0\0\0\0\0"))
 RUN = NAMES.map(lambda name: message(b"B", b"\0" + name + b"\0\0\0\0\0\0\0") + message(b"E", b"\0\0\0\0\0"))
-QUERY = st.sampled_from([b"select 3", b"begin", b"commit", b"fail"]).map(lambda text: message(b"Q", text + b"\0"))
+QUERY = st.sampled_from([b"select 3", b"begin", b"commit", b"fail", *FORGETTING]).map(lambda text: message(b"Q", text + b"\0"))
 UNNAMED = TEXTS.map(lambda text: [message(b"P", b"\0" + text + b"\0\0\0")])
 """In front of a batch: what becomes of the last unnamed statement when another one is skipped is not followed."""
 PARTS = st.lists(st.one_of(PARSE, PARSE, BIND, RUN, RUN, DESCRIBE, CLOSE, EXECUTE), min_size=1, max_size=6)

@@ -352,6 +352,7 @@ static PyModuleDef_Slot module_slots[] = {
 
 static PyMethodDef module_methods[] = {
     {"is_suspicious", pooler_is_suspicious, METH_VARARGS, NULL},
+    {"forgets", pooler_forgets, METH_VARARGS, NULL},
     {"use_openssl", use_openssl, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

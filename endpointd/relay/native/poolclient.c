@@ -321,6 +321,7 @@ void pool_client_free(PoolClient *client)
     free(client->expected.at);
     names_free(&client->names);
     free(client->unnamed);
+    free(client->forgetting);
     free(client->in);
     tail_free(&client->tail);
     safepoint_free(&client->point);

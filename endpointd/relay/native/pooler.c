@@ -121,7 +121,7 @@ static Telling tell(Reactor *reactor, Party *party, uint32_t news, uint64_t *num
         *text = text_of(pool_client_question(client));
         return TOLD;
     case NEWS_PINNED:
-        *number = client->pinned;
+        *number = client->pin_told;
         return TOLD;
     default:
         *number = client->server != NULL ? client->server->party.handle : 0;

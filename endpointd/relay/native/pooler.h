@@ -90,15 +90,17 @@ struct PoolServer {
     bool is_dead;
 };
 
-/* An answer that is expected: of a Parse, Bind or Close, or the end of what a Query or Sync answers. */
+/* An answer that is expected: of a Parse, Bind or Close, the tag of a statement that forgets others, or the end of what a Query
+ * or Sync answers. */
 typedef struct {
     uint8_t kind;
     bool is_swallowed; /* the client does not know that it was asked for */
     bool is_flipped;   /* a Close that stands for the client's Parse */
     bool is_risky;     /* the end of answers that names depend on */
+    uint8_t forgets;   /* the tag that the client is to be given, or that ends what pins it: Forgetting */
     uint32_t serial;   /* of a Parse of the client's */
     Statement *statement;
-    NamedStatement *closed; /* by the client; it is there again if the server does not come to it */
+    NamedStatement *closed; /* by the client, a list; they are there again if the server does not come to it */
 } Expected;
 
 typedef struct {
@@ -136,7 +138,10 @@ struct PoolClient {
     PoolClient *next; /* waiting ones */
     PoolClient *previous;
     int64_t waiting_since_ms;
-    uint8_t pinned; /* why */
+    struct PoolForgetting *forgetting; /* poolforgets.h; NULL: nothing of that kind was said */
+    uint8_t pinned; /* why first */
+    uint8_t pin_told; /* what the owner is to be told of that */
+    bool outlasts_discard; /* it is pinned by something too that DISCARD ALL does not undo */
     bool is_waiting;
     bool is_asking; /* what of its statement */
     bool may_redefine; /* it has discarded its statements, or tried to */

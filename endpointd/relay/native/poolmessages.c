@@ -1,4 +1,4 @@
-#include "poolmessages.h"
+#include "poolforgets.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -6,35 +6,11 @@
 enum {
     STATEMENT_BYTES_MAX = 1 << 20, /* of a Query or Parse that is seen whole */
     ASKED_BYTES_MAX = 1 << 14,     /* a longer suspicious statement pins, whatever it says */
-    NAMES_BYTES_MAX = 1 << 12,     /* of a portal's name and a statement's */
 };
-
-typedef enum { TAKEN, INCOMPLETE, WAITS, SWALLOWED } Taking;
-
-/* A message, as far as it is there. */
-typedef struct {
-    uint8_t kind;
-    const uint8_t *at;
-    size_t here;
-    uint64_t total;
-} Message;
-
-/* No statement is called so. */
-static const uint8_t NOBODY[] = "pooled_none";
-
-static bool is_whole(const Message *message)
-{
-    return message->here == message->total;
-}
-
-static Slice payload_of(const Message *message)
-{
-    return (Slice){message->at + HEADER_BYTES, message->here - HEADER_BYTES};
-}
 
 /* Making messages */
 
-static void emit_header(Pooler *pooler, uint8_t kind, size_t payload_len)
+void emit_header(Pooler *pooler, uint8_t kind, size_t payload_len)
 {
     size_t length = payload_len + 4;
     uint8_t header[HEADER_BYTES] = {kind, (uint8_t)(length >> 24), (uint8_t)(length >> 16), (uint8_t)(length >> 8),
@@ -42,7 +18,7 @@ static void emit_header(Pooler *pooler, uint8_t kind, size_t payload_len)
     emit_copy(pooler, header, sizeof header);
 }
 
-static void emit_close(Pooler *pooler, const uint8_t *name, size_t name_len)
+void emit_close(Pooler *pooler, const uint8_t *name, size_t name_len)
 {
     emit_header(pooler, 'C', 1 + name_len);
     emit_copy(pooler, "S", 1);
@@ -61,7 +37,7 @@ static void out_of_memory(PoolClient *client)
     pool_client_stop(client, NEWS_LIMIT);
 }
 
-static void expect_one(PoolClient *client, Expected answer)
+void expect_one(PoolClient *client, Expected answer)
 {
     if (!expect(client, answer))
         out_of_memory(client);
@@ -69,11 +45,11 @@ static void expect_one(PoolClient *client, Expected answer)
 
 /* Statements */
 
-static void emit_close_of(PoolClient *client, const Statement *statement)
+static void emit_close_of(PoolClient *client, Statement *statement)
 {
     uint8_t name[SERVER_NAME_BYTES_MAX];
     emit_close(client->pool->pooler, name, statement_name(statement, name));
-    expect_one(client, (Expected){.kind = '3', .is_swallowed = true});
+    expect_one(client, (Expected){.kind = '3', .is_swallowed = true, .statement = statement});
 }
 
 /* Prepare a statement at the client's server, which lacks it.  *serial*: the client asked for it; else it is not told. */
@@ -126,11 +102,12 @@ static void forget_statements(PoolClient *client)
 
 /* What statements do to the session */
 
-static void pin(PoolClient *client, uint8_t why)
+static void pin(PoolClient *client, Verdict verdict)
 {
-    if (client->pinned != 0 || why == 0)
+    client->outlasts_discard = client->outlasts_discard || (verdict & OUTLASTS_DISCARD) != 0;
+    if (client->pinned != 0 || (verdict & REASON_MASK) == 0)
         return;
-    client->pinned = why;
+    client->pinned = client->pin_told = verdict & REASON_MASK;
     reactor_tell(&client->pool->pooler->reactor, &client->party, NEWS_PINNED);
 }
 
@@ -141,7 +118,7 @@ static bool judge(PoolClient *client, Slice text, Verdict *verdict)
     if (!is_suspicious(text))
         return true;
     if (text.len > ASKED_BYTES_MAX) {
-        *verdict = PINNED_LONG_STATEMENT | FORGETS_STATEMENTS;
+        *verdict = PINNED_LONG_STATEMENT | OUTLASTS_DISCARD | FORGETS_STATEMENTS;
         return true;
     }
     if (verdicts_find(&client->pool->pooler->verdicts, text, verdict))
@@ -151,7 +128,7 @@ static bool judge(PoolClient *client, Slice text, Verdict *verdict)
     return false;
 }
 
-static bool attach(PoolClient *client)
+bool attach(PoolClient *client)
 {
     bool was_attached = client->server != NULL;
     if (!pool_attach(client))
@@ -167,7 +144,7 @@ static bool admit(PoolClient *client, Slice text)
     Verdict verdict;
     if (!judge(client, text, &verdict) || !attach(client))
         return false;
-    pin(client, verdict & REASON_MASK);
+    pin(client, verdict);
     if (verdict & FORGETS_STATEMENTS)
         forget_statements(client);
     return true;
@@ -175,7 +152,7 @@ static bool admit(PoolClient *client, Slice text)
 
 /* Each kind of message */
 
-static Taking pass_on(PoolClient *client, const Message *message)
+Taking pass_on(PoolClient *client, const Message *message)
 {
     emit(client->pool->pooler, message->at, message->here);
     client->skip = message->total - message->here;
@@ -187,8 +164,16 @@ static bool is_too_long(PoolClient *client, const Message *message)
 {
     if (message->total <= STATEMENT_BYTES_MAX)
         return false;
-    pin(client, PINNED_LONG_STATEMENT);
+    pin(client, PINNED_LONG_STATEMENT | OUTLASTS_DISCARD);
     return true;
+}
+
+static Taking queried(PoolClient *client)
+{
+    client->has_unnamed = false;
+    client->server->unnamed_of = 0;
+    expect_one(client, (Expected){.kind = 'Z'});
+    return TAKEN;
 }
 
 static Taking query(PoolClient *client, const Message *message)
@@ -201,13 +186,15 @@ static Taking query(PoolClient *client, const Message *message)
     } else {
         if (!is_whole(message))
             return INCOMPLETE;
-        Slice text = payload_of(message);
-        if (!admit(client, slice_string(&text)))
+        Slice rest = payload_of(message), text = slice_string(&rest);
+        bool is_it;
+        Taking taking = query_forgets(client, message, text, &is_it);
+        if (is_it)
+            return taking == TAKEN ? queried(client) : taking;
+        if (!admit(client, text))
             return WAITS;
     }
-    client->has_unnamed = false;
-    client->server->unnamed_of = 0;
-    expect_one(client, (Expected){.kind = 'Z'});
+    (void)queried(client);
     return pass_on(client, message);
 }
 
@@ -228,17 +215,15 @@ static bool keep_unnamed(PoolClient *client, Slice body)
     return true;
 }
 
-/* Whether what becomes of the names in a message depends on answers that are still to come: of statements that were prepared or
- * closed before the last Sync, which may not have been. */
-static bool must_wait_for_answers(PoolClient *client)
+bool must_wait_for_answers(PoolClient *client)
 {
     client->needs_answers = client->expected.risky > 0;
     return client->needs_answers;
 }
 
-static Taking parse_unnamed(PoolClient *client, const Message *message, Slice body)
+static Taking parse_unnamed(PoolClient *client, const Message *message, Slice body, const Forgets *forgets)
 {
-    if (!keep_unnamed(client, body)) {
+    if (!keep_unnamed(client, body) || !unnamed_forgets(client, forgets)) {
         out_of_memory(client);
         return WAITS;
     }
@@ -247,10 +232,13 @@ static Taking parse_unnamed(PoolClient *client, const Message *message, Slice bo
     client->server->unnamed_of = client->party.handle;
     client->server->unnamed_serial = client->unnamed_serial;
     expect_one(client, (Expected){.kind = '1', .serial = client->serial});
-    return pass_on(client, message);
+    if (!forgets->is_replaced)
+        return pass_on(client, message);
+    emit_parse(client->pool->pooler, (const uint8_t *)"", 1, body);
+    return TAKEN;
 }
 
-static Taking parse_named(PoolClient *client, Slice name, Slice body)
+static Taking parse_named(PoolClient *client, Slice name, Slice body, const Forgets *forgets)
 {
     Pooler *pooler = client->pool->pooler;
     NamedStatement *named = names_find(&client->names, name);
@@ -262,14 +250,21 @@ static Taking parse_named(PoolClient *client, Slice name, Slice body)
         expect_one(client, (Expected){.kind = '1'});
         return TAKEN;
     }
-    Statement *statement = statement_intern(&pooler->statements, body);
+    Statement *statement = statement_intern(&pooler->statements, body, forgets);
     if (statement == NULL || !names_set(&client->names, name, statement, ++client->serial)) {
         if (statement != NULL)
             statement_release(statement);
         out_of_memory(client);
         return WAITS;
     }
-    if (prepared_use(&client->server->prepared, statement)) {
+    bool is_there = prepared_use(&client->server->prepared, statement);
+    if (is_there && (client->point.status == 'E' || client->point.outstanding.len > 0)) {
+        /* In a transaction that has failed nothing is prepared, and whether this one has only the server knows. */
+        emit_close_of(client, statement);
+        prepared_remove(&client->server->prepared, statement);
+        is_there = false;
+    }
+    if (is_there) {
         /* It is there.  What says so, in its turn, is the answer to a message that does nothing. */
         emit_close(pooler, NOBODY, sizeof NOBODY);
         expect_one(client, (Expected){.kind = '3', .is_flipped = true, .serial = client->serial});
@@ -288,11 +283,21 @@ static Taking parse(PoolClient *client, const Message *message)
     }
     if (!is_whole(message))
         return INCOMPLETE;
-    Slice rest = payload_of(message), name = slice_string(&rest), body = rest, text = slice_string(&rest);
-    if ((name.len > 0 && must_wait_for_answers(client)) || !admit(client, text))
+    Slice rest = payload_of(message), name = slice_string(&rest), body = rest, text = slice_string(&rest), sent;
+    Forgets forgets;
+    uint8_t replaced[REPLACED_BYTES_MAX];
+    if (name.len > 0 && must_wait_for_answers(client))
         return WAITS;
+    if (parse_forgets(client, name, body, &forgets, replaced, &sent)) {
+        if (must_wait_for_answers(client) || !attach(client))
+            return WAITS;
+    } else {
+        forgets = (Forgets){.what = FORGETS_NOTHING};
+        if (!admit(client, text))
+            return WAITS;
+    }
     client->is_open = true;
-    return name.len == 0 ? parse_unnamed(client, message, body) : parse_named(client, name, body);
+    return name.len == 0 ? parse_unnamed(client, message, sent, &forgets) : parse_named(client, name, sent, &forgets);
 }
 
 /* Name the statement as the server does, in a message that has *before* in front of the name; the rest is passed on as it is. */
@@ -356,7 +361,23 @@ static Taking bind(PoolClient *client, const Message *message)
     }
     portal.len = (size_t)(rest.at - portal.at);
     Slice name = slice_string(&rest);
-    return rename_in(client, message, portal, name, rest, true);
+    Taking taking = rename_in(client, message, portal, name, rest, true);
+    portal.len--;
+    if (taking == TAKEN && !bound_forgets(client, portal, name))
+        pool_client_stop(client, NEWS_LIMIT);
+    return taking;
+}
+
+static Taking execute(PoolClient *client, const Message *message)
+{
+    bool is_it;
+    Taking taking = execute_forgets(client, message, &is_it);
+    if (is_it)
+        return taking;
+    if (!attach(client))
+        return WAITS;
+    client->is_open = true;
+    return pass_on(client, message);
 }
 
 /* Describe and Close. */
@@ -421,6 +442,8 @@ static Taking take_message(PoolClient *client, const Message *message)
     case 'D':
     case 'C':
         return of_statement_or_portal(client, message);
+    case 'E':
+        return execute(client, message);
     case 'X':
         return is_whole(message) ? SWALLOWED : INCOMPLETE;
     case 'd':
@@ -434,7 +457,6 @@ static Taking take_message(PoolClient *client, const Message *message)
     }
     if (!attach(client))
         return WAITS;
-    client->is_open = client->is_open || message->kind == 'E';
     if (message->kind == 'S' || message->kind == 'F')
         expect_one(client, (Expected){.kind = 'Z'});
     return pass_on(client, message);

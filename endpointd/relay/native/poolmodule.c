@@ -518,3 +518,14 @@ PyObject *pooler_is_suspicious(PyObject *Py_UNUSED(module), PyObject *args)
     PyBuffer_Release(&text);
     return PyBool_FromLong(is_so);
 }
+
+PyObject *pooler_forgets(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    Py_buffer text;
+    if (!PyArg_ParseTuple(args, "y*", &text))
+        return NULL;
+    Forgets found = forgets_of(slice_of(&text));
+    PyBuffer_Release(&text);
+    return Py_BuildValue("(iy#)", (int)found.what, (const char *)found.name,
+                         (Py_ssize_t)(found.what == FORGETS_ONE ? found.len : 0));
+}

@@ -10,5 +10,7 @@ extern PyType_Spec pooler_spec;
 
 /* Whether a statement has words that have to be looked at: for tests, which compare it with the grammar. */
 PyObject *pooler_is_suspicious(PyObject *module, PyObject *args);
+/* What a statement forgets, and the name, for the same tests. */
+PyObject *pooler_forgets(PyObject *module, PyObject *args);
 
 #endif

@@ -50,7 +50,7 @@ static void let_go(Expected *answer)
         statement_release(answer->statement);
     answer->statement = NULL;
     if (answer->closed != NULL)
-        named_free(answer->closed);
+        named_free_all(answer->closed);
     answer->closed = NULL;
 }
 
@@ -74,7 +74,7 @@ static void undo_one(PoolClient *client, Expected *answer)
         server->unnamed_of = 0;
     else if (answer->kind == '1')
         prepared_remove(&server->prepared, answer->statement);
-    else if (answer->kind == '3' && answer->is_swallowed)
+    else if (answer->kind == '3' && answer->is_swallowed && answer->statement != NULL)
         server->forgets = true; /* it was to be closed, and is not */
     if (answer->serial != 0) {
         names_undo(&client->names, answer->serial);
@@ -82,7 +82,7 @@ static void undo_one(PoolClient *client, Expected *answer)
             client->has_unnamed = false;
     }
     if (answer->closed != NULL)
-        names_put_back(&client->names, answer->closed);
+        names_put_all_back(&client->names, answer->closed);
     answer->closed = NULL;
 }
 
@@ -104,27 +104,46 @@ static void undo(PoolClient *client, Slice report)
     }
 }
 
-/* What is to become of an answer.  *swallowed*: the client is not to have it. */
-static void answered(PoolClient *client, const Frame *frame, uint8_t *first_byte, bool *swallowed)
+/* DISCARD ALL was executed: what pinned the client is gone, unless that outlasts it.  The server is closed all the same. */
+static void unpin(PoolClient *client)
+{
+    if (client->pinned == 0 || client->outlasts_discard)
+        return;
+    client->pinned = 0;
+    client->server->is_retired = true;
+}
+
+/* What is to become of an answer.  *first*: its first byte, if that can be changed still. */
+typedef enum { PASSED, LEFT_OUT, DEALLOCATED_ONE, DEALLOCATED_ALL } Fate;
+
+static Fate answered(PoolClient *client, const Frame *frame, uint8_t *first_byte)
 {
     ExpectedAnswers *expected = &client->expected;
-    *swallowed = false;
+    Fate fate = PASSED;
     if (frame->kind == 'E') {
         undo(client, (Slice){frame->payload, frame->payload_len});
-        return;
+        return PASSED;
     }
-    if (frame->kind != 'Z' && frame->kind != '1' && frame->kind != '2' && frame->kind != '3')
-        return;
+    if (frame->kind == 'C' && !(expected->len > 0 && expected->at[expected->begin].kind == 'C'))
+        return PASSED;
+    if (frame->kind == 0 || strchr("ZC123", frame->kind) == NULL)
+        return PASSED;
     for (bool is_it = false; expected->len > 0 && !is_it;) {
         Expected answer = pop(expected);
         is_it = answer.kind == frame->kind;
         if (is_it) {
-            *swallowed = answer.is_swallowed;
+            if (answer.is_swallowed)
+                fate = LEFT_OUT;
             if (answer.is_flipped && first_byte != NULL)
                 *first_byte = '1';
+            if (answer.forgets == DISCARDS_ALL)
+                unpin(client);
+            else if (answer.forgets != FORGETS_NOTHING)
+                fate = answer.forgets == FORGETS_ALL ? DEALLOCATED_ALL : DEALLOCATED_ONE;
         }
         let_go(&answer);
     }
+    return fate;
 }
 
 /* Passing on */
@@ -143,6 +162,17 @@ static void pass(PoolClient *client, const uint8_t *data, int64_t from, int64_t 
         emit(pooler, data + from, (size_t)(to - from));
         client->to_client_bytes += (uint64_t)(to - from);
     }
+}
+
+/* Instead of an answer. */
+static void say(PoolClient *client, Fate fate)
+{
+    static const uint8_t one[] = "C\0\0\0\017DEALLOCATE", all[] = "C\0\0\0\023DEALLOCATE ALL";
+    if (fate == LEFT_OUT)
+        return;
+    size_t len = fate == DEALLOCATED_ALL ? sizeof all : sizeof one;
+    emit_copy(client->pool->pooler, fate == DEALLOCATED_ALL ? all : one, len);
+    client->to_client_bytes += len;
 }
 
 static void flush(PoolClient *client)
@@ -170,10 +200,10 @@ void pool_client_from_server(PoolClient *client, uint8_t *data, size_t len)
         const Frame *frame = &frames->at[i];
         int64_t in_tail = (int64_t)client->tail.len + frame->begin;
         uint8_t *first = frame->begin >= 0 ? data + frame->begin : in_tail >= 0 ? client->tail.at + in_tail : NULL;
-        bool swallowed;
-        answered(client, frame, first, &swallowed);
-        if (swallowed && frame->end <= until) {
+        Fate fate = answered(client, frame, first);
+        if (fate != PASSED && frame->end <= until) {
             pass(client, data, from, frame->begin);
+            say(client, fate);
             from = frame->end;
         }
     }

@@ -6,26 +6,52 @@
 
 /* Statements */
 
-Statement *statement_intern(Statements *statements, Slice body)
+static Statement *statement_new(Statements *statements, Slice body)
 {
+    Statement *made = malloc(sizeof *made + body.len);
+    if (made == NULL)
+        return NULL;
+    made->among = NULL;
+    made->forgets = NULL;
+    made->number = ++statements->last_number;
+    made->references = 1;
+    made->len = (uint32_t)body.len;
+    if (body.len > 0)
+        memcpy(made->body, body.at, body.len);
+    return made;
+}
+
+static Statement *statement_alone(Statements *statements, Slice body, const Forgets *forgets)
+{
+    Statement *made = statement_new(statements, body);
+    if (made == NULL)
+        return NULL;
+    made->forgets = malloc(sizeof *forgets);
+    if (made->forgets == NULL) {
+        free(made);
+        return NULL;
+    }
+    *made->forgets = *forgets;
+    return made;
+}
+
+Statement *statement_intern(Statements *statements, Slice body, const Forgets *forgets)
+{
+    if (forgets->what != FORGETS_NOTHING)
+        return statement_alone(statements, body, forgets);
     Statement *found = (Statement *)map_find(&statements->map, body);
     if (found != NULL) {
         found->references++;
         return found;
     }
-    found = malloc(sizeof *found + body.len);
+    found = statement_new(statements, body);
     if (found == NULL)
         return NULL;
-    found->among = statements;
-    found->number = ++statements->last_number;
-    found->references = 1;
-    found->len = (uint32_t)body.len;
-    if (body.len > 0)
-        memcpy(found->body, body.at, body.len);
     if (!map_add(&statements->map, &found->node, (Slice){found->body, body.len})) {
         free(found);
         return NULL;
     }
+    found->among = statements;
     return found;
 }
 
@@ -46,6 +72,7 @@ void statement_release(Statement *statement)
     if (--statement->references > 0)
         return;
     statement_is_stale(statement);
+    free(statement->forgets);
     free(statement);
 }
 
@@ -96,6 +123,7 @@ void named_free(NamedStatement *named)
 void names_take(Names *names, NamedStatement *named)
 {
     map_remove(&names->map, &named->node);
+    named->node.next = NULL;
 }
 
 void names_put_back(Names *names, NamedStatement *named)
@@ -103,6 +131,36 @@ void names_put_back(Names *names, NamedStatement *named)
     Slice name = {named->name, named->node.key_len};
     if (names_find(names, name) != NULL || !map_add(&names->map, &named->node, name))
         named_free(named);
+}
+
+NamedStatement *names_take_all(Names *names)
+{
+    NamedStatement *first = NULL;
+    uint32_t from = 0;
+    for (MapNode *node; (node = map_take_any(&names->map, &from)) != NULL; first = (NamedStatement *)node)
+        node->next = (MapNode *)first;
+    return first;
+}
+
+static NamedStatement *after(const NamedStatement *named)
+{
+    return (NamedStatement *)named->node.next;
+}
+
+void names_put_all_back(Names *names, NamedStatement *first)
+{
+    for (NamedStatement *next; first != NULL; first = next) {
+        next = after(first);
+        names_put_back(names, first);
+    }
+}
+
+void named_free_all(NamedStatement *first)
+{
+    for (NamedStatement *next; first != NULL; first = next) {
+        next = after(first);
+        named_free(first);
+    }
 }
 
 void names_undo(Names *names, uint32_t serial)

@@ -6,6 +6,7 @@
 #ifndef ENDPOINTD_STATEMENTS_H
 #define ENDPOINTD_STATEMENTS_H
 
+#include "forgets.h"
 #include "map.h"
 
 enum {
@@ -22,13 +23,14 @@ typedef struct {
     MapNode node;
     Statements *among; /* NULL: nobody else who prepares the same will share it */
     uint64_t number;
+    Forgets *forgets; /* what it does, if it is one of these; then nobody shares it */
     uint32_t references;
     uint32_t len;
     uint8_t body[];
 } Statement;
 
 /* Return the statement of a Parse's *body*, which the caller then holds; NULL if there is no memory. */
-Statement *statement_intern(Statements *statements, Slice body);
+Statement *statement_intern(Statements *statements, Slice body, const Forgets *forgets);
 void statement_hold(Statement *statement);
 void statement_release(Statement *statement);
 
@@ -60,6 +62,10 @@ bool names_set(Names *names, Slice name, Statement *statement, uint32_t serial);
 void names_take(Names *names, NamedStatement *named);
 void names_put_back(Names *names, NamedStatement *named);
 void named_free(NamedStatement *named);
+/* Take out all, which are a list by their nodes then; put all of a list back; free all of one. */
+NamedStatement *names_take_all(Names *names);
+void names_put_all_back(Names *names, NamedStatement *first);
+void named_free_all(NamedStatement *first);
 /* The Parse with this *serial* failed. */
 void names_undo(Names *names, uint32_t serial);
 void names_free(Names *names);

@@ -10,11 +10,12 @@
 /* Whether a statement has words that somebody who knows the grammar has to look at.  Never false for one that matters. */
 bool is_suspicious(Slice text);
 
-/* What was found: 0 or why the session is to be pinned, and FORGETS_STATEMENTS. */
+/* What was found: 0 or why the session is to be pinned, and what else is to be known of it. */
 typedef uint8_t Verdict;
 enum {
     FORGETS_STATEMENTS = 0x80, /* DISCARD ALL, DEALLOCATE: what is prepared at the server may be gone */
-    REASON_MASK = 0x7F,
+    OUTLASTS_DISCARD = 0x40,   /* it leaves something that DISCARD ALL does not undo */
+    REASON_MASK = 0x3F,
 };
 
 typedef struct {
