@@ -33,6 +33,18 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
+class _Present:
+    level = logging.INFO
+
+
+_present = _Present()
+
+
+def are_written(level: str) -> bool:
+    """Return whether lines of *level* are written now: what costs something to put into words may be left unsaid."""
+    return LEVELS[level] >= _present.level
+
+
 def configure_logs(*, program: str, level: str = "info", style: str = "console") -> None:
     """Send every log line of this process to standard error. Raises ValueError for an unknown *level* or *style*."""
     if level not in LEVELS:
@@ -57,6 +69,7 @@ def configure_logs(*, program: str, level: str = "info", style: str = "console")
         processors.append(
             structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0, exception_formatter=_plain_traceback)
         )
+    _present.level = LEVELS[level]
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),

@@ -126,6 +126,8 @@ class Reception:
         self._said_at = float("-inf")
         self._sweep: asyncio.TimerHandle | None = None
         self._log = get_logger(listener=name)
+        self._strangers_shown = CONNECTIONS.labels(name, "stranger")
+        self._known_shown = CONNECTIONS.labels(name, "known")
 
     @property
     def port(self) -> int:
@@ -336,8 +338,8 @@ class Reception:
         self._said_at = now
 
     def _count(self) -> None:
-        CONNECTIONS.labels(self._name, "stranger").set(self._admission.strangers)
-        CONNECTIONS.labels(self._name, "known").set(self._admission.known)
+        self._strangers_shown.set(self._admission.strangers)
+        self._known_shown.set(self._admission.known)
 
 
 async def bind(host: str, port: int) -> list[socket.socket]:

@@ -8,6 +8,7 @@ Formats" and "Start-up"; limits as in PostgreSQL's backend_startup.c.
 
 from __future__ import annotations
 
+import functools
 import struct
 import sys
 from dataclasses import dataclass
@@ -81,12 +82,12 @@ class StartupMessage:
     @property
     def user(self) -> str:
         """The role, as PostgreSQL cuts it; never empty in a decoded message."""
-        return _cut(self.get("user") or "")
+        return _names(self)[0]
 
     @property
     def database(self) -> str:
         """The database, as PostgreSQL cuts it; it is the user's name if none was given."""
-        return _cut(self.get("database") or self.user)
+        return _names(self)[1]
 
     @property
     def is_physical_replication(self) -> bool:
@@ -101,6 +102,13 @@ class StartupMessage:
     def options(self) -> tuple[str, ...]:
         """Names of the protocol options, those that begin with ``_pq_.``."""
         return tuple(name for name, _ in self.parameters if name.startswith("_pq_."))
+
+
+@functools.lru_cache(maxsize=256)
+def _names(message: StartupMessage) -> tuple[str, str]:
+    """Return role and database."""
+    user = _cut(message.get("user") or "")
+    return user, _cut(message.get("database") or user)
 
 
 FirstPacket = SslRequest | GssEncRequest | DirectTls | CancelRequest | StartupMessage
@@ -142,6 +150,12 @@ def decode_first_packet(packet: bytes) -> FirstPacket:
         return SslRequest() if code == SSL_CODE else GssEncRequest()
     if code >> 16 != 3:
         raise unsupported(code)
+    return _decode_startup(packet, code)
+
+
+@functools.lru_cache(maxsize=256)
+def _decode_startup(packet: bytes, code: int) -> StartupMessage:
+    """Return what a startup packet says; thousands of sessions begin with the same one. Raises ProtocolError."""
     return StartupMessage(code, _decode_parameters(packet[8:]))
 
 

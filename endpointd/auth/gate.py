@@ -73,16 +73,23 @@ class Gate:
         """Whether a node has told lately which roles there are: what is proven by them holds without a server's word then."""
         return self._loop.time() - self._rolefeed.heard_at <= VOUCHES_FOR_S
 
+    def secret_at_once(self, user: str, address: str) -> Secret | None:
+        """Return what the proof of *user* is checked against, if nothing has to be waited for: it is familiar, and can prove
+        itself. A role that was dropped may have been made anew a moment ago.
+        """
+        roles = self._rolefeed.roles
+        if not roles.is_known or not self._familiar.knows(address, user, self._loop.time()):
+            return None
+        return roles.find_known(user)
+
     async def secret(self, user: str, address: str, deadline: float) -> Secret | None:
         """Return what the proof of *user* is checked against; None if at *deadline* of the loop's clock no role is known."""
         feed, now = self._rolefeed, self._loop.time()
         if not feed.roles.is_known:
             return feed.roles.find(user) if await feed.wait_until_known(deadline) else None
-        if self._familiar.knows(address, user, now):
-            secret = feed.roles.find(user)
-            if secret.doom is None:
-                return secret
-            # The role was dropped, and may have been made anew a moment ago.
+        known = self.secret_at_once(user, address)
+        if known is not None:
+            return known
         patience = max(now + LOOK_S, feed.heard_at + ANSWERS_WITHIN_S)
         await feed.refresh(min(deadline, patience), since=feed.roles.version)
         return feed.roles.find(user)

@@ -52,11 +52,13 @@ LOOK = query(
 """Whether somebody wants this database for itself: to drop it, rename it or copy it."""
 
 
+@functools.lru_cache(maxsize=64)
 def can_be_asked_for(names: tuple[str, ...]) -> bool:
     """Return whether all *names* of parameters can be put into a question."""
     return all(_NAME.fullmatch(name) is not None for name in names)
 
 
+@functools.lru_cache(maxsize=64)
 def reset_and_ask(names: tuple[str, ...]) -> bytes:
     """Return what resets a session, and asks for what `ASK` does and for the parameters *names* as they are then."""
     values = "".join(f",\n pg_catalog.current_setting('{name}')" for name in names)
@@ -82,47 +84,35 @@ class State:
     """That were asked for, in that order."""
 
 
-class Listening:
-    """Reads the answers to so many questions."""
-
-    def __init__(self, questions: int) -> None:
-        self._missing = questions
-        self._data = bytearray()
-        self._rows: list[tuple[bytes | None, ...]] = []
-        self._reported: list[tuple[bytes, bytes]] = []
-
-    def read(self, data: bytes | memoryview) -> Answer | None:
-        """Return everything when it is there, None until then. Raises ProtocolError for an error and for what is no answer."""
-        self._data += data
-        pos = 0
-        while self._missing and (found := read_message(self._data, pos, bytes_max=ANSWER_BYTES_MAX)) is not None:
-            self._take(found.kind, found.payload)
-            pos = found.end
-        del self._data[:pos]
-        if self._missing:
-            return None
-        if self._data:
-            raise ProtocolError("a server said more than it was asked")
-        return Answer(tuple(self._rows), tuple(self._reported))
-
-    def _take(self, kind: int, payload: bytes) -> None:
-        if kind == Backend.READY_FOR_QUERY:
-            if payload != b"I":
-                raise ProtocolError("a session that was reset is in a transaction")
-            self._missing -= 1
-        elif kind == Backend.DATA_ROW:
-            self._rows.append(_fields(payload))
-        elif kind == Backend.PARAMETER_STATUS:
-            name, value, *_ = *payload.split(b"\0"), b""
-            self._reported.append((name, value))
-        elif kind not in _MEANINGLESS:
-            raise ProtocolError("a server cannot answer")
-
-
 @functools.lru_cache(maxsize=128)
-def read_whole(questions: int, data: bytes) -> Answer | None:
-    """Return the answer if *data* is all of it, as it mostly is, and mostly the same; None if not. Raises ProtocolError."""
-    return Listening(questions).read(data)
+def read_answer(questions: int, data: bytes) -> Answer | None:
+    """Return what a server has said to so many questions, None until *data* is all of it. Mostly it is the same as before.
+
+    Raises ProtocolError for an error and for what is no answer.
+    """
+    if len(data) > ANSWER_BYTES_MAX:
+        raise ProtocolError(f"an answer of more than {ANSWER_BYTES_MAX} bytes")
+    rows: list[tuple[bytes | None, ...]] = []
+    reported: list[tuple[bytes, bytes]] = []
+    missing, pos = questions, 0
+    while missing and (found := read_message(data, pos, bytes_max=ANSWER_BYTES_MAX)) is not None:
+        pos = found.end
+        if found.kind == Backend.READY_FOR_QUERY:
+            if found.payload != b"I":
+                raise ProtocolError("a session that was reset is in a transaction")
+            missing -= 1
+        elif found.kind == Backend.DATA_ROW:
+            rows.append(_fields(found.payload))
+        elif found.kind == Backend.PARAMETER_STATUS:
+            name, value, *_ = *found.payload.split(b"\0"), b""
+            reported.append((name, value))
+        elif found.kind not in _MEANINGLESS:
+            raise ProtocolError("a server cannot answer")
+    if missing:
+        return None
+    if pos < len(data):
+        raise ProtocolError("a server said more than it was asked")
+    return Answer(tuple(rows), tuple(reported))
 
 
 _ROW_DESCRIPTION = ord("T")

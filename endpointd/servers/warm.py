@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from endpointd import metrics
 from endpointd.routing.table import EMPTY, Table
 from endpointd.servers import upkeep
-from endpointd.servers.upkeep import Answer, Listening, State
+from endpointd.servers.upkeep import Answer, State
 from endpointd.servers.warmpool import ServerSession, WarmKey, WarmPool
 from endpointd.settings import WarmSettings
 from endpointd.wire.link import DISCARD, Link
@@ -58,18 +58,18 @@ class _Kept:
         self.values: tuple[bytes, ...] = ()
         """Of the parameters, as the server has reported them last."""
         self._questions = 0
-        self._listening: Listening | None = None
+        self._said = b""
         self._told: Callable[[Answer | None], None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
 
     def ask(self, words: bytes, questions: int, timeout_s: float, told: Callable[[Answer | None], None]) -> None:
         """Say *words*; *told* is called once, with the answer, or None if there is none that can be used."""
-        self._questions, self._listening, self._told = questions, None, told
+        self._questions, self._said, self._told = questions, b"", told
         self._deadline = asyncio.get_running_loop().call_later(timeout_s, self._tell, None)
         self.link.write(words)
 
     def _tell(self, answer: Answer | None) -> None:
-        told, self._told, self._listening = self._told, None, None
+        told, self._told, self._said = self._told, None, b""
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
@@ -96,12 +96,8 @@ class _Kept:
         self._tell(answer)
 
     def _read(self, data: bytes) -> Answer | None:
-        if self._listening is None:
-            answer = upkeep.read_whole(self._questions, data)
-            if answer is not None:
-                return answer
-            self._listening = Listening(self._questions)
-        return self._listening.read(data)
+        self._said += data
+        return upkeep.read_answer(self._questions, self._said)
 
     def ended(self) -> None:
         """The server has closed it."""
@@ -115,7 +111,7 @@ class _Kept:
 
     def let_go(self) -> Link:
         """Return the link to whoever has it from now on."""
-        self._told = self._listening = None
+        self._told = None
         if self._deadline is not None:
             self._deadline.cancel()
         self.link.receiver = DISCARD

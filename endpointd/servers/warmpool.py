@@ -7,16 +7,20 @@ Whoever left last is given out first, so that what is not needed grows old and g
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from endpointd.routing.eviction import Assignment, evictions
 from endpointd.routing.table import Backend, Table
 from pgtopology.epoch import Epoch
 from pgwire.messages import BackendKey
 from pgwire.scram import Verifier
+
+_Name = TypeVar("_Name", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,7 @@ class Wish:
         return not self.proof
 
 
+@functools.lru_cache(maxsize=256)
 def fingerprint(verifier: Verifier) -> bytes:
     """Return what *verifier* is known by; nothing follows from it."""
     text = b"%d %b %b %b" % (verifier.iterations, verifier.salt, verifier.stored_key, verifier.server_key)
@@ -109,7 +114,9 @@ class WarmPool:
 
     def __init__(self) -> None:
         self._residents: dict[int, _Resident] = {}
-        """Who came last is at the end."""
+        """Who came last is at the end, as in the two that follow."""
+        self._by_key: dict[WarmKey, dict[int, _Resident]] = {}
+        self._by_node: dict[str, dict[int, _Resident]] = {}
         self._full_until: dict[str, float] = {}
 
     def __len__(self) -> int:
@@ -127,17 +134,12 @@ class WarmPool:
 
     def enter(self, token: int, session: ServerSession, now: float, limits: WarmLimits) -> tuple[int, ...]:
         """Take *session* in, which nobody can have before it is `ready`; return who has to go for it."""
-        node = session.key.backend.node
-        self._residents[token] = _Resident(session, now)
-        leaving = self._beyond(limits.idle_max_per_login, lambda other: other.key == session.key)
-        return (*leaving, *self._beyond(limits.idle_max, lambda other: other.key.backend.node == node, without=leaving))
-
-    def _beyond(
-        self, most: int, is_meant: Callable[[ServerSession], bool], *, without: tuple[int, ...] = ()
-    ) -> tuple[int, ...]:
-        """Return who has to go if there are to be no more than *most* of those meant: who came first."""
-        found = [token for token, each in self._residents.items() if token not in without and is_meant(each.session)]
-        return tuple(found[: max(0, len(found) - most)])
+        key, resident = session.key, _Resident(session, now)
+        equals, neighbours = self._by_key.setdefault(key, {}), self._by_node.setdefault(key.backend.node, {})
+        self._residents[token] = equals[token] = neighbours[token] = resident
+        leaving = _first(equals, len(equals) - limits.idle_max_per_login)
+        others = len(neighbours) - len(leaving) - limits.idle_max
+        return (*leaving, *_first((each for each in neighbours if each not in leaving), others))
 
     def ready(self, token: int, *, is_ready: bool = True) -> None:
         """*token* can be given out, or cannot for a moment."""
@@ -145,20 +147,24 @@ class WarmPool:
 
     def has(self, key: WarmKey) -> bool:
         """Return whether there is one for *key*."""
-        return any(resident.is_ready and resident.session.key == key for resident in self._residents.values())
+        return any(resident.is_ready for resident in self._by_key.get(key, {}).values())
 
     def take(self, key: WarmKey, now: float, limits: WarmLimits) -> int | None:
         """Return who is to serve whoever would have come to a session of *key*, and forget it; None: nobody can."""
-        for token in reversed(self._residents):
-            resident = self._residents[token]
-            if resident.is_ready and resident.session.key == key and now - resident.session.began_at < limits.lifetime_s:
-                del self._residents[token]
+        for token, resident in reversed(self._by_key.get(key, {}).items()):
+            if resident.is_ready and now - resident.session.began_at < limits.lifetime_s:
+                self.leave(token)
                 return token
         return None
 
     def leave(self, token: int) -> None:
         """Forget *token*; nobody needs to have it."""
-        self._residents.pop(token, None)
+        resident = self._residents.pop(token, None)
+        if resident is None:
+            return
+        key = resident.session.key
+        _take_out(self._by_key, key, token)
+        _take_out(self._by_node, key.backend.node, token)
 
     # Who has to go
 
@@ -192,7 +198,7 @@ class WarmPool:
 
     def at(self, node: str) -> tuple[int, ...]:
         """Return whoever is at *node*."""
-        return tuple(token for token, each in self._residents.items() if each.session.key.backend.node == node)
+        return tuple(self._by_node.get(node, ()))
 
     def is_full(self, node: str, until: float) -> None:
         """*node* has no connection left for those who need one: keep none of them there *until* then."""
@@ -205,6 +211,17 @@ class WarmPool:
             if each.is_ready and each.idle_since <= idle_since:
                 found.setdefault((each.session.key.backend, each.session.key.wish.database), token)
         return tuple(found.values())
+
+
+def _first(tokens: Iterable[int], count: int) -> tuple[int, ...]:
+    return tuple(itertools.islice(tokens, max(0, count)))
+
+
+def _take_out(groups: dict[_Name, dict[int, _Resident]], name: _Name, token: int) -> None:
+    """Take *token* out of the group called *name*, which is forgotten with its last one."""
+    del groups[name][token]
+    if not groups[name]:
+        del groups[name]
 
 
 def _backends(table: Table) -> Iterator[Backend]:

@@ -65,7 +65,7 @@ from endpointd.session.opening import Opening
 from endpointd.session.quota import Place
 from endpointd.session.startupsettings import may_be_shared
 from endpointd.session.state import WITHOUT_SERVER, State
-from endpointd.session.welcome import Welcome
+from endpointd.session.welcome import IN_HOT_STANDBY, Welcome, hot_standby_in
 from endpointd.wire.tls import Facts
 from pgwire.errors import AuthenticationError, NotAPacketError, OtherSecret, ProtocolError, ScramViolation, WireError
 from pgwire.framing import read_message
@@ -96,6 +96,7 @@ SASL_BYTES_MAX = 1 << 10
 """Of a client's answer in SCRAM: PostgreSQL's PG_MAX_SASL_MESSAGE_LENGTH."""
 
 _OK = encode_authentication(Authentication(AuthenticationKind.OK))
+_READY = ready_for_query("I")
 
 _STARTING_OR_STOPPING = frozenset({SqlState.CANNOT_CONNECT_NOW, SqlState.ADMIN_SHUTDOWN, SqlState.CRASH_SHUTDOWN})
 
@@ -339,12 +340,13 @@ class Conversation:
         commands = self._settle((self._proven.final if self._proven is not None else b"") + _OK)
         if self.state is not State.SETTLING:
             return commands
-        self._is_used = True
-        commands = self._server_sent(reported)
-        if self.state is not State.SETTLING:
-            return commands
+        self._is_used = self._is_ready = True
+        if self._is_in_disguise(hot_standby_in(reported)):
+            return self._server_gone(None)
+        self._welcome.keep(reported)
         self._welcome.keep_key(cancel_key, self.startup.minor, was_told=True)
-        return commands + self._server_sent(ready_for_query("I"))
+        self._welcome.keep(_READY)
+        return self._begin_relay()
 
     def _server_sent(self, data: bytes) -> list[Command]:
         self._server += data
@@ -410,7 +412,8 @@ class Conversation:
             case Kind.ERROR_RESPONSE:
                 return self._server_refused(kind, payload)
             case Kind.PARAMETER_STATUS:
-                if self._is_in_disguise(payload):
+                name, value = decode_parameter_status(payload)
+                if name == IN_HOT_STANDBY and self._is_in_disguise(value):
                     return self._server_gone(None)
             case Kind.BACKEND_KEY_DATA:
                 assert self.startup is not None
@@ -475,11 +478,10 @@ class Conversation:
         self._forget()
         return [*told, Close(reason, "server_refused", report.sqlstate, server_is_full=is_full)]
 
-    def _is_in_disguise(self, payload: bytes) -> bool:
+    def _is_in_disguise(self, hot_standby: str | None) -> bool:
         """Return whether a server is not what it was taken for: the writer says it is a standby, or the reverse (S19)."""
         assert self._backend is not None
-        name, value = decode_parameter_status(payload)
-        return name == "in_hot_standby" and (value == "on") is self._backend.is_writer
+        return hot_standby is not None and (hot_standby == "on") is self._backend.is_writer
 
     def _server_gone(self, why: Refusal | None) -> list[Command]:
         if self.state in WITHOUT_SERVER:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from daemonkit.logs import get_logger
+from daemonkit.logs import are_written, get_logger
 from endpointd import metrics
 
 LINES_MAX = 5
@@ -50,6 +50,10 @@ class Disconnections:
     def __init__(self) -> None:
         self._lines: dict[tuple[str, str], int] = {}
         self._log = get_logger()
+
+    def ignores(self, kind: str, *, had_session: bool) -> bool:
+        """Return whether there is nothing to tell of an end of this *kind*, which is none of ours."""
+        return kind in ORDINARY and had_session and not are_written("debug")
 
     def note(self, ending: Disconnection) -> None:
         """Count it, and write its line if it gets one."""

@@ -38,29 +38,26 @@ class Identification:
         """Why no proof could have convinced: for the log alone, the client must not learn it."""
         return self._secret.doom if self._secret is not None else None
 
+    def ask_at_once(self, message: StartupMessage, encrypted: Facts | None) -> ProofWanted | None:
+        """Return what `ask` would, if that is a proof to us and nothing has to be waited for; else None."""
+        rule = self._rule(message, encrypted)
+        if rule is None or rule.method is not Method.SCRAM:
+            return None
+        secret = self._gate.secret_at_once(message.user, self._address)
+        return self._wanted(secret, encrypted) if secret is not None else None
+
     async def ask(
         self, message: StartupMessage, encrypted: Facts | None, deadline: float
     ) -> ProofWanted | LeftToServer | Vouched | Refused:
         """Return how the client proves who it is, by the endpoint's rules; *deadline* is when roles must be known."""
-        self._user = message.user
-        visit = Visit(
-            self._host,
-            is_encrypted=encrypted is not None,
-            database=message.database,
-            user=message.user,
-            is_physical_replication=message.is_physical_replication,
-        )
-        rule = self._gate.rule(self._endpoint, visit)
+        rule = self._rule(message, encrypted)
         match rule.method if rule is not None else None:
             case Method.RELAY:
                 return LeftToServer()
             case Method.SCRAM:
                 await self._wait_for_address()
-                self._secret = secret = await self._gate.secret(message.user, self._address, deadline)
-                if secret is None:
-                    return Refused(refusal.roles_unknown(self._endpoint))
-                binding = encrypted.binding if encrypted is not None else None
-                return ProofWanted(secret.verifier, fresh_nonce(), is_doomed=secret.doom is not None, binding=binding)
+                secret = await self._gate.secret(message.user, self._address, deadline)
+                return self._wanted(secret, encrypted) if secret is not None else Refused(refusal.roles_unknown(self._endpoint))
             case Method.CERT:
                 assert rule is not None
                 proven = self._by_certificate(rule, message.user, encrypted.certificate if encrypted is not None else None)
@@ -68,9 +65,28 @@ class Identification:
             case Method.TRUST:
                 return await self._vouch(Vouched(refusal.not_vouched_for(message.user)), deadline)
             case Method.REJECT | None as method:
+                visit = self._visit(message, encrypted)
                 return Refused(refusal.not_permitted(self._endpoint, str(visit), is_rejected=method is Method.REJECT))
             case method:
                 assert_never(method)
+
+    def _visit(self, message: StartupMessage, encrypted: Facts | None) -> Visit:
+        return Visit(
+            self._host,
+            is_encrypted=encrypted is not None,
+            database=message.database,
+            user=message.user,
+            is_physical_replication=message.is_physical_replication,
+        )
+
+    def _rule(self, message: StartupMessage, encrypted: Facts | None) -> Rule | None:
+        self._user = message.user
+        return self._gate.rule(self._endpoint, self._visit(message, encrypted))
+
+    def _wanted(self, secret: Secret, encrypted: Facts | None) -> ProofWanted:
+        self._secret = secret
+        binding = encrypted.binding if encrypted is not None else None
+        return ProofWanted(secret.verifier, fresh_nonce(), is_doomed=secret.doom is not None, binding=binding)
 
     @property
     def waits(self) -> str:

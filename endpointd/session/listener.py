@@ -66,6 +66,7 @@ class Listener:
         self.reception = Reception(door.name, self._budget(), self._welcome, self._counted_as, sorry=sorry)
         """Where its clients come in."""
         self._log = get_logger(endpoint=door.name)
+        self._accepted = metrics.CONNECTIONS.labels(door)
 
     @property
     def port(self) -> int:
@@ -128,7 +129,7 @@ class Listener:
         guest.is_shown_out_by(lambda _why: introduction.give_up())
 
     def _begin(self, link: Link, guest: Guest) -> Session:
-        metrics.CONNECTIONS.labels(self.door).inc()
+        self._accepted.inc()
         unwelcome = refusal.too_many_connections(self.door.name) if self._shared.places.is_full else None
         number = self._registry.next_number()
         kind = PooledSession if self.door.is_pooled else Session
@@ -142,7 +143,8 @@ class Listener:
 
     def _over(self, session: Session) -> None:
         self._registry.leave(session)
-        self._disconnections.note(session.disconnection)
+        if not self._disconnections.ignores(session.ended_as, had_session=session.had_relay):
+            self._disconnections.note(session.disconnection)
         left = session.left_work
         if left is not None:
             self._group.create_task(cancel_at_server(self._shared, left), name=f"cancel of session {session.number}")

@@ -129,7 +129,9 @@ class Login:
         self._client_inbox = Inbox(client, self._heard)
         self._server: Link | None = None
         self._server_inbox: Inbox | None = None
-        self._deadline: float | None = self._loop.time() + shared.board.limits.startup_timeout_s
+        self._alarm: asyncio.TimerHandle | None = None
+        self._is_late = False
+        self._give_time(shared.board.limits.startup_timeout_s)
         self._hold_until: float | None = None
         self._is_asked_who = False
         self._identification = Identification(shared.gate, door.name, host=client.host, address=guest.address)
@@ -221,6 +223,7 @@ class Login:
             self._shared.connector.login_over(self._number)
             if self._relay is None:
                 self._drop_server()
+            self._give_time(None)
 
     def _established(self) -> Established | None:
         relay, server, inbox, backend = self._relay, self._server, self._server_inbox, self.backend
@@ -279,17 +282,28 @@ class Login:
 
     async def _sleep(self) -> None:
         """Wait until there is something that only this task can do; what is heard meanwhile is handled where it is heard."""
+        if self._is_late:
+            self._handle(Stopped(refusal.startup_timeout()))
+            return
         self._is_asleep = True
         try:
-            async with asyncio.timeout_at(self._deadline):
-                await self._wake.wait()
-        except TimeoutError:
-            self._handle(Stopped(refusal.startup_timeout()))
+            await self._wake.wait()
         finally:
             self._is_asleep = False
         self._wake.clear()
         if self._fault is not None:
             raise self._fault
+
+    def _give_time(self, timeout_s: float | None) -> None:
+        """Let client and server have so long from now on for what they have to say; None: as long as it takes."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._is_late = False
+        self._alarm = self._loop.call_later(timeout_s, self._time_is_over) if timeout_s is not None else None
+
+    def _time_is_over(self) -> None:
+        self._is_late = True
+        self._poke()
 
     def _heard(self) -> None:
         """Take note that client or server said something, or left; handle it at once if nothing else is under way.
@@ -355,7 +369,7 @@ class Login:
                     self._identity.channel(is_direct=is_direct), self._tls_told, answer=answer, received=received
                 )
             case Identify():
-                self._is_asked_who = True
+                self._is_asked_who = not self._is_known_at_once()
             case ProofFailed():
                 self._drop_server()
                 self._failed = command
@@ -383,11 +397,21 @@ class Login:
 
     # Who the client is
 
+    def _is_known_at_once(self) -> bool:
+        """Ask who the client is, if the answer does not take a wait."""
+        assert self.startup is not None
+        answer = self._identification.ask_at_once(self.startup, self._conversation.encrypted)
+        if answer is None:
+            return False
+        self._give_time(self._shared.board.limits.login_timeout_s)
+        self._handle(answer)
+        return True
+
     async def _identify(self) -> None:
         self._is_asked_who = False
         assert self.startup is not None
         limits, now = self._shared.board.limits, self._loop.time()
-        self._deadline = now + limits.login_timeout_s
+        self._give_time(limits.login_timeout_s)
         try:
             # Brought forward when the client leaves or the daemon ends, which is the next event then.
             async with asyncio.timeout(None) as self._identifying:
@@ -473,7 +497,7 @@ class Login:
             return
         self._server_inbox = Inbox(self._server, self._heard)
         self._server.receiver = self._server_inbox
-        self._deadline = self._loop.time() + self._shared.board.limits.login_timeout_s
+        self._give_time(self._shared.board.limits.login_timeout_s)
         encrypted = self._server.encrypted
         binding = encrypted.binding if encrypted is not None else None
         if found.warm is not None:
@@ -525,7 +549,7 @@ class Login:
             self._server.abort()
         self._server = self._server_inbox = self.backend = self._key = self._warm = None
         self._evicted = None
-        self._deadline = None
+        self._give_time(None)
 
     async def _forward_cancel(self, request: Cancel) -> None:
         self.end = Close("cancel request", "cancel_request")

@@ -73,7 +73,7 @@ class PooledLogin(Login):
             return
         assert self.startup is not None
         self._watch = relaxed_at_startup(self.startup)
-        self._deadline = self._loop.time() + self._shared.board.limits.login_timeout_s
+        self._give_time(self._shared.board.limits.login_timeout_s)
         key = BackendKey(secrets.randbits(31), secrets.token_bytes(KEY_BYTES_MIN))
         self._handle(Connected(backend, reported=pool.reported, cancel_key=key))
 

@@ -203,6 +203,16 @@ class Session:
         return self._relaxed is not Relaxed.NONE
 
     @property
+    def ended_as(self) -> str:
+        """In one word how it ended, when it has."""
+        return self._end[1]
+
+    @property
+    def had_relay(self) -> bool:
+        """Whether its client has had a server."""
+        return self._had_relay
+
+    @property
     def disconnection(self) -> Disconnection:
         """How it ended, when it has."""
         startup, backend, login = self.startup, self.backend, self._login

@@ -6,6 +6,7 @@ pg_split_opts and process_postgres_switches.  Pure.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 from endpointd import refusal
@@ -17,6 +18,7 @@ _LETTERS_WITH_VALUE = frozenset("BCDcdfhkNprStvW-")
 """Of a backend's command line; -c and -- set parameters, the others do not matter here."""
 
 
+@functools.lru_cache(maxsize=256)
 def refused_at_startup(message: StartupMessage) -> Refusal | None:
     """Return why *message* may not begin a session on a writer that keeps the promise, or None."""
     for name, value in settings_asked_for(message):
@@ -32,11 +34,13 @@ _NOT_RESET = frozenset({"role", "session_authorization", "replication"})
 """`DISCARD ALL` does not bring back what a startup packet has made of the first two; the last makes another protocol of it."""
 
 
+@functools.lru_cache(maxsize=256)
 def may_be_shared(message: StartupMessage) -> bool:
     """Return whether a session that began with *message* can be made what it was then, when its client has left."""
     return not message.options and not any(name in _NOT_RESET for name, _ in settings_asked_for(message))
 
 
+@functools.lru_cache(maxsize=256)
 def relaxed_at_startup(message: StartupMessage) -> Relaxed:
     """Return what *message* asks for, wherever it may."""
     relaxed = Relaxed.NONE

@@ -9,10 +9,12 @@ from endpointd.servers.serverlogin import LOGIN_BYTES_MAX
 from endpointd.session.longkeys import MINOR
 from pgwire.framing import HEADER_BYTES, LENGTH_BYTES, read_message
 from pgwire.messages import Backend as Kind
-from pgwire.messages import BackendKey, backend_key_data, message
+from pgwire.messages import BackendKey, backend_key_data, decode_parameter_status, message
 from pgwire.startup import MINOR_KNOWN
 
 _PARAMETER_STATUS = bytes((Kind.PARAMETER_STATUS,))
+IN_HOT_STANDBY = "in_hot_standby"
+"""The parameter by which a server says whether it is a standby, since PostgreSQL 14."""
 _IN_HOT_STANDBY = b"in_hot_standby\0"
 _EVERYBODYS = frozenset({Kind.AUTHENTICATION, Kind.BACKEND_KEY_DATA, Kind.READY_FOR_QUERY})
 
@@ -21,6 +23,18 @@ _EVERYBODYS = frozenset({Kind.AUTHENTICATION, Kind.BACKEND_KEY_DATA, Kind.READY_
 def _shared_names(names: tuple[str, ...]) -> tuple[str, ...]:
     """Return an equal tuple, the same for all sessions."""
     return names
+
+
+@functools.lru_cache(maxsize=64)
+def hot_standby_in(reported: bytes) -> str | None:
+    """Return the value of in_hot_standby in whole messages by which a server *reported* parameters; None: it is not there."""
+    pos = 0
+    while (said := read_message(reported, pos, bytes_max=LOGIN_BYTES_MAX)) is not None:
+        name, value = decode_parameter_status(said.payload)
+        if name == IN_HOT_STANDBY:
+            return value
+        pos = said.end
+    return None
 
 
 class Welcome:

@@ -15,6 +15,9 @@ class Keepalive:
     count: int = 0
 
 
+_OPTIONS = tuple(getattr(socket, name, None) for name in ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT"))
+"""macOS calls the first one otherwise."""
+
 SERVERS_KEEPALIVE = Keepalive(idle_s=10, interval_s=3, count=3)
 """A silent server is given up after about 20 s. There is deliberately no TCP_USER_TIMEOUT: Linux applies it to a peer that is
 alive and merely does not read, and would cut off every client that pauses in the middle of a result, and every COPY that
@@ -27,13 +30,8 @@ def tune(sock: socket.socket | None, keepalive: Keepalive) -> None:
         return
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (
-        ("TCP_KEEPIDLE", keepalive.idle_s),
-        ("TCP_KEEPINTVL", keepalive.interval_s),
-        ("TCP_KEEPCNT", keepalive.count),
-    ):
-        option = getattr(socket, name, None)
-        if value and option is not None:  # macOS calls the first one otherwise
+    for option, value in zip(_OPTIONS, (keepalive.idle_s, keepalive.interval_s, keepalive.count), strict=True):
+        if value and option is not None:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 

@@ -105,6 +105,24 @@ async def test_who_is_familiar_and_whose_role_is_gone_is_looked_for_once_more() 
     assert (await again).is_doomed
 
 
+async def test_only_who_is_familiar_is_asked_at_once_and_by_the_password_of_the_moment() -> None:
+    roles = Roles(bytes(32))
+    told(roles, b"a salt")
+    door = gate(roles)
+    ann = make_startup("ann", "shop")
+    assert of(door).ask_at_once(ann, None) is None
+    door.succeeded("ann", "10.0.0.1")
+    assert of(door, "10.0.0.2").ask_at_once(ann, None) is None
+    for salt in (b"a salt", b"another salt"):
+        told(roles, salt)
+        for _ in range(2):
+            wanted = of(door).ask_at_once(ann, None)
+            assert wanted is not None
+            assert wanted.verifier.salt == salt
+    roles.put(make_credentials(bytes(32), 4096, []))
+    assert of(door).ask_at_once(ann, None) is None
+
+
 def trusting(heard_s_ago: float | None) -> tuple[Roles, Identification]:
     """Return one client whom a rule trusts, of a proxy that was told of the roles so long ago, or never."""
     roles = Roles(bytes(32))
