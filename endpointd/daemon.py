@@ -25,6 +25,7 @@ from endpointd import metrics
 from endpointd.admin import routes
 from endpointd.entrances import Entrances, ListenError, claim
 from endpointd.gathered import Gathered
+from endpointd.pooling.statestatements import why_no_grammar
 from endpointd.relay.choice import why_not_native
 from endpointd.routing.feed import document_cache
 from endpointd.routing.switchboard import Switchboard
@@ -56,8 +57,7 @@ def prepare(settings: Settings) -> TlsKeeper:
     if settings.proxy.engine == "native" and (why := why_not_native()) is not None:
         raise SettingsError(f"[proxy], engine: there is no native engine: {why}; or set it to auto or asyncio")
     if settings.pooled and (why := why_not_native()) is not None:
-        table = next(iter(settings.pooled)).replace("-", "_")
-        raise SettingsError(f"[{table}]: pooled endpoints need the native engine: {why}; or leave them out")
+        raise SettingsError(f"[{_first_pooled(settings)}]: pooled endpoints need the native engine: {why}; or leave them out")
     accepted_tokens(settings.http.token_file, settings.http.verifiers_file)
     for path in (settings.feed.token_file, settings.nodeds.token_file):
         read_secret(path)
@@ -76,8 +76,11 @@ def _require_source(source: str | None) -> None:
         raise CertificateError(f"[servers], source: {source} is no address of this machine: {error.strerror}") from error
 
 
-def check(settings: Settings) -> None:
-    """Raise SettingsError for all that would keep the proxy from serving, and for a certificate that has expired."""
+def check(settings: Settings) -> tuple[str, ...]:
+    """Return what keeps the proxy from serving well.
+
+    Raises SettingsError for all that would keep it from serving, and for a certificate that has expired.
+    """
     keeper, now = prepare(settings), dt.datetime.now(dt.UTC)
     for shown in (keeper.clients, keeper.servers):
         if shown is not None and (why := shown.complaint(now)) is not None:
@@ -87,6 +90,13 @@ def check(settings: Settings) -> None:
             require_private(settings.proxy.takeover)
         except OSError as error:
             raise SettingsError(f"[proxy], takeover: {settings.proxy.takeover}: {error.strerror}") from error
+    why = why_no_grammar() if settings.pooled else None
+    return (f"[{_first_pooled(settings)}]: {why}",) if why is not None else ()
+
+
+def _first_pooled(settings: Settings) -> str:
+    """Return the name of its table."""
+    return next(iter(settings.pooled)).replace("-", "_")
 
 
 async def serve(proxy: Running[Settings], tls: TlsKeeper) -> None:

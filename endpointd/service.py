@@ -23,7 +23,7 @@ from endpointd.auth.rolefeed import RoleFeed
 from endpointd.auth.roles import Roles
 from endpointd.collector import ProxyCollector
 from endpointd.pooling.pools import Pools
-from endpointd.pooling.statestatements import HAS_GRAMMAR
+from endpointd.pooling.statestatements import why_no_grammar
 from endpointd.relay.choice import make_engine
 from endpointd.relay.engine import KeepingEngine
 from endpointd.roster import Roster
@@ -156,11 +156,8 @@ class Service:
         gc.freeze()
 
     def _make_pools(self, group: asyncio.TaskGroup) -> Pools:
-        if not HAS_GRAMMAR:
-            get_logger().warning(
-                "pglast is not installed: every statement with a suspicious word has a pooled session keep its server",
-                hint="install endpointd with the extra sql",
-            )
+        if (why := why_no_grammar()) is not None:
+            get_logger().warning(why)
         return Pools(
             pooled_of_process(self._proxy.settings, self._processes),
             board=self.board,

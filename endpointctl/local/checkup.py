@@ -20,6 +20,8 @@ from deployment.local.plan import DEFAULT_BASE_PORT, Plan, make_plan
 from deployment.local.postmaster import postmaster_of
 from deployment.local.tls import show_certificates
 from endpointctl.local.machine import Finding, Grade, examine_machine
+from endpointctl.local.paste import pooled_ports
+from endpointd.pooling.statestatements import why_no_grammar
 from endpointd.relay.choice import why_not_native
 from supervisor.door import conflicts, conflicts_with_others, find_program, find_supervisor
 
@@ -33,6 +35,7 @@ def examine(layout: Layout) -> list[Finding]:
         return [*findings, Finding(subject="plan", grade=Grade.BAD, text=failure.line)]
     findings += _binaries(plan)
     findings.append(_ports(layout, plan))
+    findings += _pooled(layout)
     findings += _certificates(layout, plan) if plan is not None else []
     return findings + (_processes(layout, plan) if plan is not None else [])
 
@@ -61,6 +64,15 @@ def _engine() -> Finding:
         return Finding(subject="relay engine", grade=Grade.GOOD, text="native")
     text = f"the asyncio engine serves, which takes more of a processor: the native one is not there, {why}"
     return Finding(subject="relay engine", grade=Grade.NOTE, text=text)
+
+
+def _pooled(layout: Layout) -> list[Finding]:
+    """Return whether the pooled endpoints, if there are any, can judge statements."""
+    if not pooled_ports(layout):
+        return []
+    why = why_no_grammar()
+    grade = Grade.GOOD if why is None else Grade.NOTE
+    return [Finding(subject="pooled endpoints", grade=grade, text=why or "pglast judges statements")]
 
 
 def _certificates(layout: Layout, plan: Plan) -> list[Finding]:

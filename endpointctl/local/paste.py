@@ -52,11 +52,11 @@ class Door:
 def doors(layout: Layout, plan: Plan) -> dict[str, Door]:
     """Return every door of the cluster by its name: writer, reader, the nodes, and pooled endpoints if there are any."""
     ports = {"writer": plan.writer_port, "reader": plan.reader_port} | {node.name: node.port for node in plan.nodes}
-    ports |= _pooled(layout)
+    ports |= pooled_ports(layout)
     return {name: Door(name=name, host=HOST, port=port, passfile=layout.passfile) for name, port in ports.items()}
 
 
-def _pooled(layout: Layout) -> dict[str, int]:
+def pooled_ports(layout: Layout) -> dict[str, int]:
     """Return the ports of the pooled endpoints that the first proxy was told to open."""
     try:
         tables = tomllib.loads(layout.settings_file(PROXY_PROGRAM).read_text())

@@ -7,6 +7,7 @@ be seen.  Pure.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,13 +18,21 @@ try:
 except ImportError:
     parse_sql_json = None
 
-HAS_GRAMMAR = parse_sql_json is not None
-
 _HOLD = 0x20
 """CURSOR_OPT_HOLD."""
 _OF_TRANSACTION = frozenset({"TRANSACTION", "TRANSACTION SNAPSHOT"})
 _OF_TRANSACTION_BY_NAME = frozenset({"transaction_isolation", "transaction_read_only", "transaction_deferrable"})
 _RESETS = frozenset({"VAR_RESET", "VAR_RESET_ALL", "VAR_SET_DEFAULT"})
+
+
+def why_no_grammar() -> str | None:
+    """Return what is the matter, for people, if there is no grammar to judge statements by; None if there is one."""
+    if parse_sql_json is not None:
+        return None
+    return (
+        "pglast is not installed, so a pooled session keeps its server from the first statement on that is not harmless by its"
+        f" words alone; `{sys.executable} -m pip install 'pglast>=8'` installs it"
+    )
 
 
 def judge(statement: bytes) -> int:

@@ -12,12 +12,14 @@ from daemonkit.settings import SettingsError
 from deployment.local.layout import Layout
 from endpointctl.local.checkup import examine
 from endpointctl.local.machine import Grade
-from endpointd.daemon import prepare
+from endpointd.daemon import check, prepare
+from endpointd.pooling import statestatements
 from endpointd.relay.choice import make_engine, why_not_native
 from endpointd.settings import (
     FeedSettings,
     HttpSettings,
     NodedSettings,
+    PooledSettings,
     ProxySettings,
     ReaderSettings,
     Settings,
@@ -55,6 +57,42 @@ def test_doctor_says_what_it_takes_to_have_the_native_engine(tmp_path: Path) -> 
     (found,) = (finding for finding in examine(Layout(tmp_path)) if finding.subject == "relay engine")
     assert found.grade is Grade.NOTE
     assert "install a C compiler" in found.text
+
+
+def pooling(directory: Path) -> Settings:
+    """Settings that can be used, with a pooled endpoint."""
+    token = directory / "token"
+    token.write_text("secret")
+    token.chmod(0o600)
+    return Settings(
+        proxy=ProxySettings(name="proxy-1", cache=directory),
+        feed=FeedSettings(urls=("http://127.0.0.1:1",), token_file=token),
+        nodeds=NodedSettings(token_file=token),
+        http=HttpSettings(port=0, token_file=token),
+        writer=WriterSettings(port=0),
+        reader=ReaderSettings(port=0),
+        pooled_writer=PooledSettings(port=0),
+    )
+
+
+@pytest.mark.skipif(native is None, reason="the native engine was not built")
+def test_check_and_doctor_say_what_pooled_endpoints_lack_without_a_grammar(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout(tmp_path)
+    assert not [finding for finding in examine(layout) if finding.subject == "pooled endpoints"]
+    file = layout.settings_file("endpointd")
+    file.parent.mkdir(parents=True)
+    file.write_text("[pooled_writer]\nport = 6466\n")
+    assert check(pooling(tmp_path)) == ()
+    (found,) = (finding for finding in examine(layout) if finding.subject == "pooled endpoints")
+    assert found.grade is Grade.GOOD
+    monkeypatch.setattr(statestatements, "parse_sql_json", None)
+    (note,) = check(pooling(tmp_path))
+    assert note.startswith("[pooled_writer]: pglast is not installed")
+    assert f"{sys.executable} -m pip install 'pglast>=8'" in note
+    (found,) = (finding for finding in examine(layout) if finding.subject == "pooled endpoints")
+    assert (found.grade, found.text) == (Grade.NOTE, note.removeprefix("[pooled_writer]: "))
 
 
 @pytest.mark.usefixtures("unbuilt")
