@@ -252,7 +252,8 @@ class Reception:
                 self._make_room("")
                 self._rest(listening)
                 return
-            address = self._counted_as(str(cast("tuple[object, ...]", peer)[0]))
+            # Nobody has an address at a Unix socket: all who come by one are one company.
+            address = self._counted_as(str(cast("tuple[object, ...]", peer)[0]) if peer else "")
             if is_reserved(connection.fileno(), FOR_STRANGERS_LESS):
                 # One that is here already goes, and this one too: the next may find room.
                 self._turn_away(connection)

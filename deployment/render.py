@@ -125,6 +125,8 @@ def proxy_settings(
     engine: proxy.WantedEngine = "auto",
     workers: proxy.Workers = 1,
     drain_timeout_s: float | None = None,
+    unix_socket_directory: Path | None = None,
+    unix_socket_permissions: proxy.Permissions = "0777",
 ) -> proxy.Settings:
     """Return the settings of the proxy called *name*, which knows managers and nodeds by *feed_token* alone.
 
@@ -138,6 +140,8 @@ def proxy_settings(
             takeover=takeover,
             workers=workers,
             drain_timeout_s=drain_timeout_s,
+            unix_socket_directory=unix_socket_directory,
+            unix_socket_permissions=unix_socket_permissions,
         ),
         feed=proxy.FeedSettings(urls=(f"http://{cluster.manager}",), token_file=feed_token),
         nodeds=proxy.NodedSettings(token_file=feed_token),

@@ -23,7 +23,7 @@ from daemonkit.secrets import read_secret
 from daemonkit.settings import SettingsError, load_settings
 from endpointd import metrics
 from endpointd.admin import routes
-from endpointd.entrances import Entrances, ListenError, claim
+from endpointd.entrances import HTTP, Entrances, ListenError, claim, remove_unix_sockets
 from endpointd.gathered import Gathered
 from endpointd.pooling.statestatements import why_no_grammar
 from endpointd.relay.choice import why_not_native
@@ -142,11 +142,11 @@ async def _serve(
                 lambda: len(service.registry) + crew.sessions,
                 gathered.sessions,
             ),
-            sockets=sockets["HTTP"],
+            sockets=sockets[HTTP],
             metrics=gathered.metrics if processes > 1 else None,
         )
         keeping = group.create_task(cache.run())
-        doors = {purpose: some for purpose, some in sockets.items() if purpose != "HTTP"}
+        doors = {purpose: some for purpose, some in sockets.items() if purpose != HTTP}
         background = (*service.background(), incumbent.run(), service.colleagues.run(), crew.run(doors))
         tasks = [keeping, *(group.create_task(work) for work in background)]
 
@@ -177,12 +177,14 @@ async def _serve(
                 if predecessor is not None:
                     predecessor.let_go()
                 life.notify_ready()
-                if await _unless(life.stopping, incumbent.relieved.wait()):
+                if is_relieved := await _unless(life.stopping, incumbent.relieved.wait()):
                     keeping.cancel()  # the document's copy on disk is the successor's from now on
                     crew.drain()
                     service.call_draining(service.standing().pid)
                     await stack.aclose()
                     await _unless(life.stopping, _let_end(service, crew, settings.proxy.drain_timeout_s))
+                if not is_relieved:
+                    remove_unix_sockets(settings, doors)
                 service.close()
                 async with asyncio.TaskGroup() as ends:
                     ends.create_task(crew.end())

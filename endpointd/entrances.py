@@ -6,12 +6,17 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from daemonkit.reception import Reception, bind
+from daemonkit.unixsockets import bind_unix
 from endpointd.settings import Settings
 from endpointd.takeover.predecessor import Predecessor
 from endpointd.takeover.words import Place, Standing
 from endpointd.workers.crew import Crew
+
+HTTP = "HTTP"
+"""The purpose of the sockets that are no endpoint's."""
 
 
 class ListenError(Exception):
@@ -64,17 +69,54 @@ def places(settings: Settings) -> Iterator[tuple[str, Place]]:
     """Return where *settings* want to be listened, and for what."""
     for name, endpoint in settings.endpoints:
         yield f"endpoint {name}", Place(host=endpoint.host, port=endpoint.port)
-    yield "HTTP", Place(host=settings.http.host, port=settings.http.port)
+    yield HTTP, Place(host=settings.http.host, port=settings.http.port)
 
 
 async def claim(settings: Settings, predecessor: Predecessor | None) -> Mapping[str, list[socket.socket]]:
-    """Return, by purpose, sockets for all that *settings* want: what *predecessor* lends, else new ones. Raises ListenError."""
+    """Return, by purpose, sockets for all that *settings* want: what *predecessor* lends, else new ones. Raises ListenError.
+
+    A Unix socket of an endpoint stands behind those of its addresses.
+    """
     claimed: dict[str, list[socket.socket]] = {}
     for purpose, place in places(settings):
         lent = predecessor.take(place) if predecessor is not None else []
+        local = [each for each in lent if each.family == socket.AF_UNIX]
+        found = claimed[purpose] = [each for each in lent if each not in local]
         try:
-            claimed[purpose] = lent or await bind(place.host, place.port)
+            found += [] if lent else await bind(place.host, place.port)
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno is not None else str(error)
             raise ListenError(f"cannot listen on {place.host}:{place.port} for {purpose}: {reason}") from error
+        if purpose != HTTP:
+            found += _local(settings, int(found[0].getsockname()[1]), local, purpose)
     return claimed
+
+
+def _local(settings: Settings, port: int, lent: list[socket.socket], purpose: str) -> list[socket.socket]:
+    """Return the Unix socket that *settings* want beside *port*: what was *lent*, if that is there. Raises ListenError."""
+    wanted = unix_socket(settings, port)
+    kept = [each for each in lent if wanted is not None and Path(str(each.getsockname())).parent == wanted.parent]
+    for each in lent:
+        if each not in kept:
+            Path(str(each.getsockname())).with_suffix("").unlink(missing_ok=True)
+            each.close()
+    if wanted is None or kept:
+        return kept
+    try:
+        return [bind_unix(wanted, int(settings.proxy.unix_socket_permissions, 8))]
+    except OSError as error:
+        raise ListenError(f"{error.strerror} for {purpose}") from error
+
+
+def unix_socket(settings: Settings, port: int) -> Path | None:
+    """Return where an endpoint listens that is at *port*: as libpq looks for it in a directory; None if it does not."""
+    directory = settings.proxy.unix_socket_directory
+    return directory / f".s.PGSQL.{port}" if directory is not None else None
+
+
+def remove_unix_sockets(settings: Settings, sockets: Mapping[str, Sequence[socket.socket]]) -> None:
+    """Leave nothing at the paths of *sockets*, by purpose, at which nobody listens from now on."""
+    for purpose, some in sockets.items():
+        path = unix_socket(settings, int(some[0].getsockname()[1]))
+        if purpose != HTTP and path is not None:
+            path.unlink(missing_ok=True)

@@ -43,6 +43,8 @@ class Transport(StrEnum):
     ANY = "host"
     ENCRYPTED = "hostssl"
     PLAINTEXT = "hostnossl"
+    LOCAL = "local"
+    """Those at a Unix socket, and none of the others is for them."""
 
 
 class RuleError(ValueError):
@@ -64,12 +66,15 @@ class Visit:
     user: str
     is_physical_replication: bool = False
     """It asked for ``replication=true``: the word *replication* stands for those, and *all* does not."""
+    is_local: bool = False
+    """It came by a Unix socket, and has no address."""
 
     def __str__(self) -> str:
         database = "" if self.is_physical_replication else f', database "{shown(self.database)}"'
         encryption = "SSL encryption" if self.is_encrypted else "no encryption"
         what = "for replication from" if self.is_physical_replication else "from"
-        return f'{what} host "{self.address}", user "{shown(self.user)}"{database}, {encryption}'
+        host = "[local]" if self.is_local else self.address
+        return f'{what} host "{host}", user "{shown(self.user)}"{database}, {encryption}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +86,7 @@ class Rule:
     databases: Field
     users: Field
     networks: tuple[Network, ...] | None
-    """None: every address."""
+    """None: every address, or none at all."""
     method: Method
     user_map: str | None = None
     """By which a certificate's common name stands for users; None: it is the user's."""
@@ -91,6 +96,7 @@ class Rule:
         wants = {Transport.ENCRYPTED: True, Transport.PLAINTEXT: False}.get(self.transport, visit.is_encrypted)
         return (
             wants is visit.is_encrypted
+            and visit.is_local is (self.transport is Transport.LOCAL)
             and any(_is_database(token, visit) for token in self.databases)
             and any(matches(token, visit.user) for token in self.users)
             and (self.networks is None or is_inside(visit.address, self.networks))
@@ -121,7 +127,12 @@ def read_rules(lines: Sequence[str]) -> tuple[Rule, ...]:
     return tuple(found)
 
 
-DEFAULT_LINES = ("host all all all scram-sha-256", "host replication all all scram-sha-256")
+DEFAULT_LINES = (
+    "host all all all scram-sha-256",
+    "host replication all all scram-sha-256",
+    "local all all scram-sha-256",
+    "local replication all scram-sha-256",
+)
 """Where an endpoint has none of its own."""
 
 
@@ -136,13 +147,16 @@ def _read(line: str) -> Rule | None:
         raise RuleError("rules must be given one by one")
     if any(token.names_file for part in parts for token in part):
         raise RuleError("a rule reads no files")
-    if kind == "local":
-        raise RuleError("an endpoint has no Unix socket: the first word must be host, hostssl or hostnossl")
     if kind not in set(Transport):
-        raise RuleError(f'"{kind}" is no type of connection: host, hostssl or hostnossl is expected')
-    if len(parts) < 5:
-        raise RuleError("expected are type, databases, users, address and method")
-    networks, after = _networks(parts)
+        raise RuleError(f'"{kind}" is no type of connection: host, hostssl, hostnossl or local is expected')
+    if kind == Transport.LOCAL:
+        if len(parts) < 4:
+            raise RuleError("expected are local, databases, users and method")
+        networks, after = None, parts[3:]
+    else:
+        if len(parts) < 5:
+            raise RuleError("expected are type, databases, users, address and method")
+        networks, after = _networks(parts)
     for token in parts[1]:
         if not token.quoted and token.text in ("samerole", "samegroup"):
             raise RuleError(f'"{token.text}" is not known at an endpoint, which does not know who is a member of what')

@@ -17,15 +17,15 @@ import msgspec
 
 from daemonkit.logs import LogSettings
 from daemonkit.settings import SettingsError, load_settings
+from daemonkit.unixsockets import PATH_BYTES_MAX
 from endpointd.rules import DEFAULT_LINES, VOUCHED, Method, Rule, RuleError, read_networks, read_rules
 from endpointd.usermaps import UserMapError, UserMaps, read_user_maps
 from pgtopology.node import Label
 
-Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+PORT_MAX = 65_535
+Port = Annotated[int, msgspec.Meta(ge=0, le=PORT_MAX)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
 DrainSeconds = Annotated[float, msgspec.Meta(gt=0, le=30 * 86_400)]
-SOCKET_PATH_BYTES_MAX = 107 - len(".4194304")
-"""Of sockaddr_un's 108 bytes the last is zero; processes that do not serve listen at a name with their pid behind it."""
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 PoolCount = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
 PoolMin = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
@@ -38,6 +38,7 @@ WORKERS_MAX = 16
 AUTO_MAX = 8
 Workers = Annotated[int, msgspec.Meta(ge=1, le=WORKERS_MAX)] | Literal["auto"]
 WantedEngine = Literal["auto", "native", "asyncio"]
+Permissions = Annotated[str, msgspec.Meta(pattern="^0[0-7]{3}$")]
 Rules = Annotated[tuple[str, ...], msgspec.Meta(max_length=1000)]
 
 
@@ -55,6 +56,10 @@ class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Processes that serve together, the main one among them; auto: one for each processor that we may use, up to AUTO_MAX."""
     drain_timeout_s: DrainSeconds | None = None
     """How long the sessions of a process that was relieved may go on; None: until they end by themselves."""
+    unix_socket_directory: Path | None = None
+    """Where every endpoint listens too, at .s.PGSQL.PORT, for clients of this machine; None: nowhere."""
+    unix_socket_permissions: Permissions = "0777"
+    """Who may connect there, in octal: by the rules everybody proves who they are, so everybody, as PostgreSQL has it."""
 
 
 class FeedSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -274,8 +279,12 @@ def complaints(settings: Settings) -> Iterator[str]:
     yield from _missing_files(settings)
     yield from _cannot_vouch(settings, rules, maps)
     takeover = settings.proxy.takeover
-    if takeover is not None and not (takeover.is_absolute() and len(os.fsencode(takeover)) <= SOCKET_PATH_BYTES_MAX):
-        yield f"[proxy], takeover: it is an absolute path of at most {SOCKET_PATH_BYTES_MAX} bytes"
+    if takeover is not None and not (takeover.is_absolute() and len(os.fsencode(takeover)) <= PATH_BYTES_MAX):
+        yield f"[proxy], takeover: it is an absolute path of at most {PATH_BYTES_MAX} bytes"
+    directory = settings.proxy.unix_socket_directory
+    name_bytes = len(f"/.s.PGSQL.{PORT_MAX}")
+    if directory is not None and not (directory.is_absolute() and len(os.fsencode(directory)) + name_bytes <= PATH_BYTES_MAX):
+        yield f"[proxy], unix_socket_directory: it is an absolute path of at most {PATH_BYTES_MAX - name_bytes} bytes"
     unix_socket = settings.servers.unix_socket
     if unix_socket is not None and not Path(unix_socket).is_absolute():
         yield "[servers], unix_socket: it is an absolute path, in which {node} may stand for the node's name"

@@ -15,7 +15,7 @@ from daemonkit.exits import WrongUsage
 from daemonkit.logs import LogSettings
 from deployment.cluster import Door, PooledDoor, PostgresSettings
 from deployment.local.plan import BASE_PORT_MAX, PROXIES_MAX
-from endpointd.settings import DrainSeconds, Rules, ServersSettings, WantedEngine, WarmSettings, Workers
+from endpointd.settings import DrainSeconds, Permissions, Rules, ServersSettings, WantedEngine, WarmSettings, Workers
 from pgtopology.node import NODES_MAX
 
 
@@ -54,6 +54,8 @@ class ProxyPreferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     engine: WantedEngine = "auto"
     workers: Workers = 1
     drain_timeout_s: DrainSeconds | None = None
+    unix_socket_directory: Path | None = None
+    unix_socket_permissions: Permissions = "0777"
 
 
 class Preferences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -19,7 +19,7 @@ from daemonkit.toml import to_toml
 from deployment.cluster import Cluster, Door, Node, PooledDoor
 from deployment.local.layout import Layout
 from deployment.local.plan import HOST, MANAGER_PROGRAM, PROXY_PROGRAM, SOURCE, SUPERVISOR_PROGRAM, Plan, PlannedProxy
-from deployment.local.preferences import Preferences
+from deployment.local.preferences import Preferences, ProxyPreferences
 from deployment.render import (
     Machine,
     asks_for_certificates,
@@ -118,6 +118,8 @@ def proxy_of(plan: Plan, proxy: PlannedProxy, layout: Layout, preferences: Prefe
         engine=preferences.proxy.engine,
         workers=preferences.proxy.workers,
         drain_timeout_s=preferences.proxy.drain_timeout_s,
+        unix_socket_directory=preferences.proxy.unix_socket_directory,
+        unix_socket_permissions=preferences.proxy.unix_socket_permissions,
     )
 
 
@@ -173,7 +175,7 @@ def preferences_in_force(layout: Layout, plan: Plan) -> Preferences:
     in_force["servers"] = proxy.get("servers", {})
     in_force["warm"] = proxy.get("warm", {})
     in_force["proxy"] = {
-        key: value for key, value in proxy.get("proxy", {}).items() if key in ("engine", "workers", "drain_timeout_s")
+        key: value for key, value in proxy.get("proxy", {}).items() if key in ProxyPreferences.__struct_fields__
     }
     for node in plan.nodes:
         found = _tables(layout.settings_file(node.name))

@@ -20,11 +20,15 @@ from pgwire.x509 import read_certificate
 class Identification:
     """One client's, at one endpoint."""
 
-    def __init__(self, gate: Gate, endpoint: str, *, host: str, address: str) -> None:
-        """*host* is where the client is from; *address* what counts as its address when failures are counted."""
+    def __init__(self, gate: Gate, endpoint: str, *, host: str, address: str, is_local: bool = False) -> None:
+        """*host* is where the client is from; *address* what counts as its address when failures are counted.
+
+        *is_local*: it came by a Unix socket.
+        """
         self._gate = gate
         self._endpoint = endpoint
         self._host = host
+        self._is_local = is_local
         self._address = address
         self._loop = asyncio.get_running_loop()
         self._secret: Secret | None = None
@@ -77,6 +81,7 @@ class Identification:
             database=message.database,
             user=message.user,
             is_physical_replication=message.is_physical_replication,
+            is_local=self._is_local,
         )
 
     def _rule(self, message: StartupMessage, encrypted: Facts | None) -> Rule | None:

@@ -109,8 +109,8 @@ class Login:
             key_told=lambda key: shared.mint.issue(key.pid, secrets.token_bytes(SECRET_BYTES)),
             short_secret=lambda: secrets.token_bytes(KEY_BYTES_MIN),
             makes_room=lambda backend: shared.warm.make_room(backend.node),
-            offers_tls=self._identity is not None,
-            requires_tls=shared.tls.is_required,
+            offers_tls=self._identity is not None and not client.is_local,
+            requires_tls=shared.tls.is_required and not client.is_local,
             client_host=client.host,
             tells_address=door.name in shared.gate.tell_address,
         )
@@ -134,7 +134,9 @@ class Login:
         self._give_time(shared.board.limits.startup_timeout_s)
         self._hold_until: float | None = None
         self._is_asked_who = False
-        self._identification = Identification(shared.gate, door.name, host=client.host, address=guest.address)
+        self._identification = Identification(
+            shared.gate, door.name, host=client.host, address=guest.address, is_local=client.is_local
+        )
         self._failed: ProofFailed | None = None
         self._behind_until: float | None = None
         self._connect: Connect | None = None

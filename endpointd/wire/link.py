@@ -16,6 +16,7 @@ reading when it is full.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Protocol, cast
 
@@ -160,6 +161,8 @@ class Link(asyncio.BufferedProtocol):
         self._linger: asyncio.TimerHandle | None = None
         self._tls = channel
         self._on_tls: Callable[[Facts | Failure], None] | None = None
+        self.is_local = False
+        """Whether it is by a Unix socket, where nobody has an address."""
         self.is_writable = True
         self.read_bytes = READ_BYTES
         """What one read takes at most."""
@@ -192,7 +195,7 @@ class Link(asyncio.BufferedProtocol):
     @property
     def peer(self) -> str:
         """Who is at the other end, for people."""
-        return name_of(self._name)
+        return "[local]" if self.is_local else name_of(self._name)
 
     @property
     def host(self) -> str:
@@ -353,7 +356,9 @@ class Link(asyncio.BufferedProtocol):
         """Set the connection up."""
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=WRITE_BYTES_HIGH)
-        tune(self._transport.get_extra_info("socket"), self._keepalive)
+        sock: socket.socket | None = self._transport.get_extra_info("socket")
+        self.is_local = sock is not None and sock.family == socket.AF_UNIX
+        tune(sock, self._keepalive)
         if self._on_open is not None:
             self._on_open(self)
 

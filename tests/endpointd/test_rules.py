@@ -87,7 +87,8 @@ def test_whom_the_proxy_vouches_for_are_the_databases_and_users_of_the_rules() -
 @pytest.mark.parametrize(
     ("line", "why"),
     [
-        ("local all all scram-sha-256", "no Unix socket"),
+        ("local all scram-sha-256", "expected are local, databases, users and method"),
+        ("local all all all scram-sha-256", '"all" is no method'),
         ("hostgssenc all all all reject", "is no type of connection"),
         ("host all all all", "expected are type"),
         ("host all all all cert", "must be hostssl"),

@@ -77,7 +77,14 @@ class Scene:
 
 @contextlib.asynccontextmanager
 async def scene(
-    directory: Path, *, warm: str = "", limits: str = "", nodes: int = 1, rules: Sequence[str] = RULES, by_socket: bool = False
+    directory: Path,
+    *,
+    warm: str = "",
+    limits: str = "",
+    nodes: int = 1,
+    rules: Sequence[str] = RULES,
+    by_socket: bool = False,
+    in_proxy: str = "",
 ) -> AsyncIterator[Scene]:
     async with shop(nodes) as cluster:
         writer = cluster.members[0]
@@ -89,7 +96,9 @@ async def scene(
             more += f'\n[servers]\nunix_socket = "{by_name}/{{node}}"\n'
         async with (
             feed_server(places(cluster)) as feed,
-            proxy(directory / "p", [feed.port], rules=rules, limits=limits, more=more, engine="auto") as running,
+            proxy(
+                directory / "p", [feed.port], rules=rules, limits=limits, more=more, engine="auto", in_proxy=in_proxy
+            ) as running,
         ):
             await running.wait_for_health(status="serving")
             yield Scene(cluster, feed, running)

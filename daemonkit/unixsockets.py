@@ -1,0 +1,50 @@
+"""Listening at a path: takes the place of a socket that nobody listens at any more, and of nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+from pathlib import Path
+
+PATH_BYTES_MAX = 107 - len(".4194304")
+"""Of sockaddr_un's 108 bytes the last is zero; a socket is made at a name with our pid behind it."""
+
+
+def bind_unix(path: Path, mode: int) -> socket.socket:
+    """Return a socket that is bound at *path*, for whom *mode* lets connect. Raises OSError, with the path in it."""
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    # Nobody may connect before the mode is right, so it gets its name last.
+    aside = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        _require_free(path)
+        aside.unlink(missing_ok=True)
+        listening.bind(str(aside))
+        aside.chmod(mode)
+        aside.replace(path)
+    except OSError as error:
+        listening.close()
+        with contextlib.suppress(OSError):
+            aside.unlink()
+        raise OSError(error.errno, f"cannot listen at {path}: {error.strerror or error}") from error
+    return listening
+
+
+def _require_free(path: Path) -> None:
+    """Raise OSError if there is something at *path* that is not ours to replace."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise FileExistsError(errno.EEXIST, "something is there that is no socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as knocking:
+        try:
+            knocking.connect(str(path))
+        except ConnectionRefusedError:
+            return
+        except BlockingIOError:
+            pass  # its queue is full
+    raise OSError(errno.EADDRINUSE, "another program listens there")
