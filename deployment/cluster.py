@@ -13,9 +13,6 @@ from daemonkit.logs import LogSettings
 from endpointd.settings import ClientAddress, LimitSettings, PoolCount, PoolMin, Rules, WaitSeconds, WarmSettings
 from pgtopology.node import DNS_ZONE, Address, Label
 
-POOLED_PORT_OFFSET = 2
-"""From an endpoint's port to that of the pooled one that has its servers."""
-
 
 class PostgresSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What every node's PostgreSQL begins with, until the first `endpointctl config set` takes it over."""

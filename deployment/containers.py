@@ -17,8 +17,9 @@ from daemonkit.durable import write_durably
 from daemonkit.logs import LogSettings, Style
 from daemonkit.settings import SettingsError
 from deployment.certificates import AUTHORITY_DAYS
-from deployment.cluster import Cluster, Door, Node, PostgresSettings
+from deployment.cluster import Cluster, Door, Node, PooledDoor, PostgresSettings
 from deployment.keyring import Keyring, Leaf
+from deployment.ports import POOLED_PORT_OFFSET
 from deployment.render import Machine, manager_settings, noded_settings, proxy_settings
 from endpointd.settings import Count, LimitSettings, Seconds, ServersSettings, TlsSettings, WarmSettings
 from endpointd.settings import Settings as ProxySettings
@@ -119,6 +120,8 @@ class ClusterFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     warm: WarmSettings = WarmSettings()
     writer: Door = Door()
     reader: Door = Door()
+    pooled_writer: PooledDoor | None = None
+    pooled_reader: PooledDoor | None = None
     tls: TlsTable = TlsTable()
     servers: ServersTable = ServersTable()
     failover: FailoverSettings = FailoverSettings()
@@ -151,6 +154,8 @@ def describe(file: ClusterFile, environment: Mapping[str, str]) -> Cluster:
         reader=Address(PROXY, READER_PORT),
         writer_door=file.writer,
         reader_door=file.reader,
+        pooled_writer=file.pooled_writer,
+        pooled_reader=file.pooled_reader,
         proxy_port=PROXY_PORT,
         postgres=file.postgres,
         failover=file.failover,
@@ -217,9 +222,20 @@ def psql_command(cluster: Cluster, place: str, arguments: Sequence[str]) -> list
             address = cluster.writer
         case "reader":
             address = cluster.reader
+        case "pooled-writer" | "pooled-reader":
+            address = _pooled(cluster, place)
         case _:
             address = _node(cluster, place).postgres
     return ["psql", f"postgresql://{USER}@{address}/{USER}", *arguments]
+
+
+def _pooled(cluster: Cluster, name: str) -> Address:
+    """Return where clients reach a pooled endpoint. Raises SettingsError if there is none."""
+    is_writer = name == "pooled-writer"
+    if (cluster.pooled_writer if is_writer else cluster.pooled_reader) is None:
+        raise SettingsError(f"{CLUSTER_FILE}: there is no endpoint {name}; a table [{name.replace('-', '_')}] opens it")
+    ordinary = cluster.writer if is_writer else cluster.reader
+    return Address(ordinary.host, ordinary.port + POOLED_PORT_OFFSET)
 
 
 def _machine(data: Path) -> Machine:

@@ -10,8 +10,9 @@ from pathlib import Path
 import msgspec
 
 from cluster_manager import settings as manager
-from deployment.cluster import POOLED_PORT_OFFSET, Cluster, Door, Node, PooledDoor
+from deployment.cluster import Cluster, Door, Node, PooledDoor
 from deployment.files import CACHE, JOURNAL, NODES_TOKEN, ROLE_SECRETS, STORE, VERIFIERS
+from deployment.ports import POOLED_PORT_OFFSET
 from endpointd import settings as proxy
 from endpointd.rules import Method, read_rules, vouched_logins
 from noded import settings as noded

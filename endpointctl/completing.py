@@ -25,7 +25,7 @@ def nodes(context: typer.Context, incomplete: str) -> list[str]:
 
 def doors(context: typer.Context, incomplete: str) -> list[str]:
     """Return the endpoints' and nodes' names that begin with *incomplete*."""
-    return _beginning(incomplete, ["writer", "reader", *_nodes(context)])
+    return _beginning(incomplete, ["writer", "reader", "pooled-writer", "pooled-reader", *_nodes(context)])
 
 
 def proxies(context: typer.Context, incomplete: str) -> list[str]:
@@ -34,7 +34,7 @@ def proxies(context: typer.Context, incomplete: str) -> list[str]:
         count = int(_plan(context).get("proxy_count", 1))
     except (TypeError, ValueError):
         return []
-    return _beginning(incomplete, [f"proxy-{number}" for number in range(1, count + 1)])
+    return _beginning(incomplete, [f"proxy-{number}" for number in range(1, count + 1)] + ["all"] * (count > 1))
 
 
 def logs(context: typer.Context, incomplete: str) -> list[str]:

@@ -22,7 +22,12 @@ if TYPE_CHECKING:
     from deployment.local.plan import Plan
 
 DoorArgument = Annotated[
-    str, typer.Argument(metavar="writer|reader|NODE", help="An endpoint, or a node itself.", autocompletion=completing.doors)
+    str,
+    typer.Argument(
+        metavar="writer|reader|NODE",
+        help="An endpoint (pooled-writer and pooled-reader too), or a node itself.",
+        autocompletion=completing.doors,
+    ),
 ]
 
 
@@ -73,11 +78,13 @@ def dsn(
         typer.Option(
             "--proxy",
             metavar="NAME",
-            help="Of an endpoint, at this proxy, such as proxy-2 (proxy-1).",
+            help="Of an endpoint, at this proxy, such as proxy-2 (proxy-1); all: at each of them, one after the other.",
             autocompletion=completing.proxies,
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="As an object: uri, host, port, user, dbname, passfile.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="As an object: uri, host, port, places, user, dbname, passfile.")
+    ] = False,
 ) -> None:
     """Print the URI of an endpoint or a node."""
     import msgspec
@@ -103,6 +110,7 @@ def dsn(
         "uri": uri,
         "host": found.host,
         "port": found.port,
+        "places": [{"host": found.host, "port": port} for port in found.ports],
         "user": user,
         "dbname": database,
         "passfile": str(found.passfile) if user == USER else None,

@@ -246,8 +246,8 @@ def _proxy(proxy: ProxyStatus, *, several: bool) -> str:
     text = f"{proxy.name}: {proxy.sessions} sessions, routes by epoch {proxy.epoch}, {proxy.engine} engine"
     if len(proxy.pids) > 1:
         text += f", {len(proxy.pids)} processes"
-    if proxy.endpoints and several:
-        text += "".join(f", {one.name} {one.host}:{one.port}" for one in proxy.endpoints)
+    shown = (one for one in proxy.endpoints if several or one.name.startswith("pooled-"))
+    text += "".join(f", {one.name} {one.host}:{one.port}" for one in shown)
     if proxy.draining:
         text += ", draining: another process has taken over"
     if proxy.relaxed_sessions:

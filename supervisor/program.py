@@ -15,7 +15,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -38,7 +38,7 @@ from daemonkit.processes import (
 from daemonkit.proctable import boot_id
 from daemonkit.racing import first_of
 from deployment.local.layout import Layout
-from deployment.local.plan import PROXY_PROGRAMS, Plan
+from deployment.local.plan import PROXY_PROGRAMS, Plan, PortUse
 from deployment.local.postmaster import postmaster_of
 from pgtopology.supervision import ProgramReport, ProgramState
 from supervisor.commands import program_command
@@ -80,13 +80,13 @@ def own_pids(layout: Layout, plan: Plan) -> set[int]:
     return pids | {pid for pid in postmasters if pid is not None}
 
 
-def conflicts_with_others(layout: Layout, plan: Plan) -> list[Conflict]:
-    """Return the ports of the cluster that somebody else holds.
+def conflicts_with_others(layout: Layout, plan: Plan, more: Iterable[PortUse] = ()) -> list[Conflict]:
+    """Return the ports of the cluster, and of *more* of its, that somebody else holds.
 
     Our own processes are looked for after the ports, because a node may have started in between; a server's newborn child has
     its parent's sockets open for a moment.
     """
-    taken = conflicts(plan.ports)
+    taken = conflicts((*plan.ports, *more))
     own = own_pids(layout, plan) if taken else set[int]()
     return [conflict for conflict in taken if not _is_ours(conflict, own)]
 

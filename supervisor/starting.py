@@ -44,6 +44,7 @@ from deployment.local.plan import (
     NODE_COUNTS,
     SUPERVISOR_PROGRAM,
     Plan,
+    PortUse,
     make_plan,
 )
 from deployment.local.preferences import Preferences
@@ -96,7 +97,7 @@ async def start_cluster(layout: Layout, wishes: Wishes) -> Started:
     if state is DirectoryState.NEW:
         plan = _new_plan(layout, wishes)
         _require_rules(layout, plan, preferences)
-        _require_ports(conflicts(plan.ports))
+        _require_ports(conflicts((*plan.ports, *_pooled_ports(plan, preferences))))
         make_root(layout)
         descriptor = _lock_or_refuse(layout)
         make_files(layout, plan)
@@ -113,7 +114,7 @@ async def start_cluster(layout: Layout, wishes: Wishes) -> Started:
             return Started(plan=known, already_ran=True, waiting=_with_other_settings(layout, known, preferences))
         descriptor = free
         _require_no_leftover_proxy(layout, known, plan)
-        _require_ports(conflicts_with_others(layout, plan))
+        _require_ports(conflicts_with_others(layout, plan, _pooled_ports(plan, preferences)))
         make_directories(layout, plan)
         make_tokens(layout)
         if plan != known:
@@ -143,7 +144,8 @@ def _new_plan(layout: Layout, wishes: Wishes) -> Plan:
         base_port = DEFAULT_BASE_PORT
     if base_port == AUTO:
         try:
-            base_port = free_base_port(make_plan(node_count=count, base_port=0, pg_bin="", proxy_count=proxies).ports)
+            block = make_plan(node_count=count, base_port=0, pg_bin="", proxy_count=proxies)
+            base_port = free_base_port((*block.ports, *_pooled_ports(block, wishes.preferences)))
         except OSError as error:
             raise Failure(str(error), hint="name a block with --base-port") from error
     if not 1 <= base_port <= BASE_PORT_MAX:
@@ -254,6 +256,14 @@ def _require_same_major(layout: Layout, plan: Plan, pg_bin: Path) -> None:
                 f"the data of {node.name} was made by PostgreSQL {found}, and {pg_bin} holds version {major}",
                 hint=f"name the programs of PostgreSQL {found} with --pg-bin",
             )
+
+
+def _pooled_ports(plan: Plan, preferences: Preferences) -> tuple[PortUse, ...]:
+    """Return where the pooled endpoints that are wanted will listen."""
+    wanted = (preferences.pooled_writer, preferences.pooled_reader)
+    return tuple(
+        use for proxy in plan.proxies for use, door in zip(proxy.pooled_ports, wanted, strict=True) if door is not None
+    )
 
 
 def _require_ports(taken: list[Conflict]) -> None:

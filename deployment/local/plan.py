@@ -11,6 +11,7 @@ from typing import Annotated
 
 import msgspec
 
+from deployment.ports import POOLED_PORT_OFFSET
 from pgtopology.node import DNS_ZONE, NODES_MAX
 from pgtopology.supervision import PlannedNode
 
@@ -86,6 +87,15 @@ class PlannedProxy:
             PortUse(self.writer_port, f"the writer endpoint{of}"),
             PortUse(self.reader_port, f"the reader endpoint{of}"),
             PortUse(self.http_port, f"the health and metrics of {self.name}"),
+        )
+
+    @property
+    def pooled_ports(self) -> tuple[PortUse, PortUse]:
+        """What it listens on if it has a pooled writer and a pooled reader endpoint."""
+        of = f" of {self.name}" if self.number > 1 else ""
+        return (
+            PortUse(self.writer_port + POOLED_PORT_OFFSET, f"the pooled writer endpoint{of}"),
+            PortUse(self.reader_port + POOLED_PORT_OFFSET, f"the pooled reader endpoint{of}"),
         )
 
 
@@ -182,7 +192,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ports(self) -> tuple[PortUse, ...]:
-        """Every port that must be free before anything starts."""
+        """Every port that must be free before anything starts, but for those of pooled endpoints."""
         return (
             *(use for proxy in self.proxies for use in proxy.ports),
             PortUse(self.dns_port, "DNS"),

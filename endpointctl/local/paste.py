@@ -17,6 +17,9 @@ from daemonkit.exits import Failure, WrongUsage
 from deployment.local.layout import Layout
 from deployment.local.plan import DATABASE, HOST, PROXY_PROGRAM, USER, Plan, PlannedProxy
 
+_ENDPOINTS = ("writer", "reader")
+ALL_PROXIES = "all"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Door:
@@ -26,10 +29,17 @@ class Door:
     host: str
     port: int
     passfile: Path
+    more_ports: tuple[int, ...] = ()
+    """Of the same endpoint at other proxies."""
     address: str | None = None
     """Where *host* is, if that is a name."""
     authorities: Path | None = None
     """By which a client verifies whom it talks to; None: without TLS."""
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """Where it is, in the order in which a client is to try."""
+        return (self.port, *self.more_ports)
 
     def uri(
         self, *, user: str = USER, database: str = DATABASE, password: str | None = None, connect_timeout_s: int | None = None
@@ -39,14 +49,15 @@ class Door:
         if password is None and user == USER:
             options.append(f"passfile={quote(str(self.passfile), safe='/')}")
         if self.address is not None:
-            options.append(f"hostaddr={self.address}")
+            options.append(f"hostaddr={','.join([self.address] * len(self.ports))}")
         if self.authorities is not None:
             options.append(f"sslmode=verify-full&sslrootcert={quote(str(self.authorities), safe='/')}")
         if connect_timeout_s is not None:
             options.append(f"connect_timeout={connect_timeout_s}")
         who = quote(user, safe="") + (f":{quote(password, safe='')}" if password is not None else "")
         tail = f"?{'&'.join(options)}" if options else ""
-        return f"postgresql://{who}@{self.host}:{self.port}/{quote(database, safe='')}{tail}"
+        places = ",".join(f"{self.host}:{port}" for port in self.ports)
+        return f"postgresql://{who}@{places}/{quote(database, safe='')}{tail}"
 
 
 def doors(layout: Layout, plan: Plan) -> dict[str, Door]:
@@ -65,6 +76,17 @@ def pooled_ports(layout: Layout) -> dict[str, int]:
     return {table.replace("_", "-"): tables[table]["port"] for table in ("pooled_writer", "pooled_reader") if table in tables}
 
 
+def port_of(proxy: PlannedProxy, endpoint: str) -> int:
+    """Return the port of an endpoint, by its name, at *proxy*."""
+    pooled_writer, pooled_reader = proxy.pooled_ports
+    return {
+        "writer": proxy.writer_port,
+        "reader": proxy.reader_port,
+        "pooled-writer": pooled_writer.port,
+        "pooled-reader": pooled_reader.port,
+    }[endpoint]
+
+
 def find_proxy(plan: Plan, name: str) -> PlannedProxy:
     """Return the proxy called *name*. Raises WrongUsage."""
     found = next((proxy for proxy in plan.proxies if proxy.name == name), None)
@@ -75,23 +97,26 @@ def find_proxy(plan: Plan, name: str) -> PlannedProxy:
 
 
 def find_door(layout: Layout, plan: Plan, name: str, *, tls: bool = False, proxy: str | None = None) -> Door:
-    """Return the door called *name*, an endpoint at the *proxy* that is named or the first.
+    """Return the door called *name*, an endpoint at the *proxy* that is named, at all of them, or at the first.
 
     With *tls* as clients reach it that verify.  Raises WrongUsage, Failure.
     """
     known = doors(layout, plan)
-    if proxy is not None:
-        chosen = find_proxy(plan, proxy)
-        if name not in ("writer", "reader"):
-            raise WrongUsage(f'"{name}" is a node, which is reached without a proxy', hint="--proxy is for writer and reader")
-        port = chosen.writer_port if name == "writer" else chosen.reader_port
-        known[name] = dataclasses.replace(known[name], port=port)
+    chosen = plan.proxies if proxy == ALL_PROXIES else (find_proxy(plan, proxy),) if proxy is not None else ()
     if name not in known:
-        raise WrongUsage(f'there is no endpoint or node "{name}"', hint=f"known are {', '.join(known)}")
+        hint = f"known are {', '.join(known)}"
+        if name.removeprefix("pooled-") in _ENDPOINTS:
+            hint += f"; a table [{name.replace('-', '_')}] in the file of `up --config` opens this one at the next start"
+        raise WrongUsage(f'there is no endpoint or node "{name}"', hint=hint)
+    if chosen:
+        if name.removeprefix("pooled-") not in _ENDPOINTS:
+            raise WrongUsage(f'"{name}" is a node, which is reached without a proxy', hint="--proxy is for endpoints")
+        first, *others = (port_of(each, name) for each in chosen)
+        known[name] = dataclasses.replace(known[name], port=first, more_ports=tuple(others))
     if not tls:
         return known[name]
-    if name.removeprefix("pooled-") not in ("writer", "reader"):
-        raise WrongUsage(f'"{name}" is a node, which has no certificate of the cluster', hint="--tls is for writer and reader")
+    if name.removeprefix("pooled-") not in _ENDPOINTS:
+        raise WrongUsage(f'"{name}" is a node, which has no certificate of the cluster', hint="--tls is for endpoints")
     if not layout.trusted.exists():
         raise Failure(f"no certificates in {layout.tls}", hint="`endpointctl certs renew` makes them")
     host = f"{name.removeprefix('pooled-')}.{plan.cluster}.{plan.zone}"
@@ -107,13 +132,14 @@ def psql_path(plan: Plan) -> Path:
 def paste_lines(layout: Layout, plan: Plan, *, options: list[str]) -> list[str]:
     """Return the lines `up` prints when the cluster is usable; *options* name it for endpointctl, [] for the default one."""
     known = doors(layout, plan)
-    endpoints = ("writer", "reader")
+    endpoints = _ENDPOINTS
+    pooled = [name for name in known if name.startswith("pooled-")]
     return [
         *(f"  {shlex.join([*own_command(), 'psql', *options, name])}" for name in endpoints),
         *(f"  {shlex.join([str(psql_path(plan)), known[name].uri()])}" for name in endpoints),
-        *(f"  {name}: {known[name].uri()}" for name in endpoints),
+        *(f"  {name}: {known[name].uri()}" for name in (*endpoints, *pooled)),
         *(
-            f"  at {proxy.name}: writer {HOST}:{proxy.writer_port}, reader {HOST}:{proxy.reader_port}"
+            f"  at {proxy.name}: " + ", ".join(f"{name} {HOST}:{port_of(proxy, name)}" for name in (*endpoints, *pooled))
             for proxy in plan.proxies[1:]
         ),
         f"  DNS: dig @{HOST} -p {plan.dns_port} writer.{plan.cluster}.{plan.zone}",

@@ -41,7 +41,9 @@ class Stack:
         self.image = image
         self.secrets = folder / "secrets"
         self.config = folder / "compose.toml"
-        defaults = {"WRITER": 6432, "READER": 6433, "MANAGER": 6480, "DNS": 6453}
+        defaults = {
+            "WRITER": 6432, "READER": 6433, "POOLED_WRITER": 6434, "POOLED_READER": 6435, "MANAGER": 6480, "DNS": 6453,
+        }  # fmt: skip
         taken = list(defaults.values()) if engine.is_own else _free_ports(len(defaults))
         self.ports: dict[str, int] = dict(zip(defaults, taken, strict=True))
         self.env = {

@@ -118,7 +118,8 @@ def test_the_image_pins_what_the_project_needs() -> None:
     """A dependency added to the project must be added to the image's constraints too."""
     document = tomllib.loads((ROOT / "pyproject.toml").read_text())
     pinned = {line.partition("==")[0].lower() for line in (ROOT / "docker" / "constraints.txt").read_text().splitlines()}
-    wanted = document["project"]["dependencies"] + document["project"]["optional-dependencies"]["embedded"]
+    optional = document["project"]["optional-dependencies"]
+    wanted = document["project"]["dependencies"] + optional["embedded"] + optional["sql"]
     known = {name.replace("-", "_") for name in pinned}
     missing = [text for text in wanted if text.partition(">")[0].strip().lower().replace("-", "_") not in known]
     assert missing == []

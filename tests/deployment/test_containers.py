@@ -13,7 +13,7 @@ from daemonkit.logs import LogSettings
 from daemonkit.settings import SettingsError, load_settings
 from deployment import containers
 from deployment.certificates import KeyPair, names_of
-from deployment.cluster import Cluster, Door
+from deployment.cluster import Cluster, Door, PooledDoor
 from deployment.containers import ClusterFile, describe
 from deployment.keyring import read_pair
 from endpointd.settings import LimitSettings, complaints
@@ -112,6 +112,29 @@ def test_the_lines_of_containers_are_for_machines_unless_the_operator_wants_othe
     assert describe(msgspec.structs.replace(file, logs=said), NET).logs == LogSettings(level="debug", style="json")
     said = msgspec.convert({"style": "console"}, containers.ContainerLogs)
     assert describe(msgspec.structs.replace(file, logs=said), NET).logs == LogSettings()
+
+
+def test_pooled_endpoints_are_there_if_the_file_has_their_tables(file: ClusterFile, cluster: Cluster) -> None:
+    assert containers.of_proxy(cluster, "abc").pooled == {}
+    with pytest.raises(SettingsError, match=r"no endpoint pooled-writer; a table \[pooled_writer\] opens it"):
+        containers.psql_command(cluster, "pooled-writer", [])
+    wanted = msgspec.structs.replace(file, pooled_writer=PooledDoor(pool_size=7), pooled_reader=PooledDoor())
+    described = describe(wanted, NET)
+    found = {
+        name: (each.host, each.port, each.pool_size) for name, each in containers.of_proxy(described, "abc").pooled.items()
+    }
+    assert found == {"pooled-writer": (containers.EVERYWHERE, 6434, 7), "pooled-reader": (containers.EVERYWHERE, 6435, 20)}
+    assert containers.psql_command(described, "pooled-reader", []) == ["psql", "postgresql://postgres@proxy:6435/postgres"]
+
+
+def test_what_the_shipped_file_says_of_pooled_endpoints_can_be_used(tmp_path: Path) -> None:
+    shipped = containers.CLUSTER_FILE.name
+    text = (ROOT / "config" / shipped).read_text()
+    for line in ("[pooled_writer]", "rules = []", "pool_size = 20 ", "[pooled_reader]", "pool_size = 20\n"):
+        assert f"# {line}" in text
+        text = text.replace(f"# {line}", line, 1)
+    (tmp_path / shipped).write_text(text)
+    assert load_settings(tmp_path / shipped, ClusterFile).pooled_reader == PooledDoor()
 
 
 @pytest.mark.parametrize(

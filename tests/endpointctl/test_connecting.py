@@ -138,6 +138,35 @@ def test_dsn_takes_a_role_and_a_database(layout: Layout, capsys: pytest.CaptureF
     assert main(["dsn", "writer", "-U", "", *where]) == ExitCode.USAGE
 
 
+def test_dsn_of_pooled_endpoints_and_of_all_proxies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layout = Layout(tmp_path / "c")
+    make_root(layout)
+    make_files(layout, make_plan(node_count=3, base_port=6400, pg_bin="/bin", proxy_count=3))
+
+    def told(*words: str) -> str:
+        assert main(["dsn", *words, "-U", "app", "--data-dir", str(layout.root)]) == ExitCode.DONE
+        return capsys.readouterr().out.strip()
+
+    assert told("writer", "--proxy", "all") == "postgresql://app@127.0.0.1:6432,127.0.0.1:6436,127.0.0.1:6440/postgres"
+    assert main(["dsn", "pooled-writer", "--proxy", "proxy-2", "--data-dir", str(layout.root)]) == ExitCode.USAGE
+    assert "a table [pooled_writer] in the file of `up --config` opens this one" in capsys.readouterr().err
+    layout.settings_file("endpointd").parent.mkdir(parents=True, exist_ok=True)
+    layout.settings_file("endpointd").write_text("[pooled_writer]\nport = 6434\n[pooled_reader]\nport = 6435\n")
+    assert told("pooled-writer") == "postgresql://app@127.0.0.1:6434/postgres"
+    assert told("pooled-writer", "--proxy", "proxy-2") == "postgresql://app@127.0.0.1:6438/postgres"
+    assert told("pooled-reader", "--proxy", "all") == "postgresql://app@127.0.0.1:6435,127.0.0.1:6439,127.0.0.1:6443/postgres"
+    described = json.loads(told("pooled-reader", "--proxy", "all", "--json"))
+    assert (described["host"], described["port"]) == ("127.0.0.1", 6435)
+    assert described["places"] == [{"host": "127.0.0.1", "port": port} for port in (6435, 6439, 6443)]
+    layout.tls.mkdir(exist_ok=True)
+    layout.trusted.touch()
+    assert told("pooled-reader", "--proxy", "all", "--tls").startswith(
+        "postgresql://app@reader.local.endpointd.internal:6435,reader.local.endpointd.internal:6439,"
+        "reader.local.endpointd.internal:6443/postgres?hostaddr=127.0.0.1,127.0.0.1,127.0.0.1&sslmode=verify-full"
+    )
+    assert main(["dsn", "n1", "--proxy", "all", "--data-dir", str(layout.root)]) == ExitCode.USAGE
+
+
 def test_the_password_file_is_read_back_whatever_is_in_the_password(layout: Layout) -> None:
     layout.secret("superuser").write_text("N3w/p@ss:w%rd \\x\n")
     write_passfile(layout, make_plan(node_count=3, base_port=6400, pg_bin="/bin"))

@@ -210,6 +210,10 @@ def test_progress_tells_by_what_the_proxy_routes() -> None:
 def test_status_tells_where_each_of_several_proxies_is_and_how_many_processes_it_has() -> None:
     where = (ProxyEndpoint("writer", "h", 6436), ProxyEndpoint("reader", "h", 6437))
     first = ProxyStatus(name="proxy-1", epoch=Epoch(3), sessions=0, engine="asyncio", pids=(7,))
+    pooled = ProxyStatus(
+        name="p", epoch=Epoch(3), sessions=0, engine="native", endpoints=(*where, ProxyEndpoint("pooled-writer", "h", 6434))
+    )
+    assert "p: 0 sessions, routes by epoch 3, native engine, pooled-writer h:6434\n" in shown(make_status(proxies=(pooled,)))
     second = ProxyStatus(name="proxy-2", epoch=Epoch(3), sessions=4, engine="asyncio", pids=(8, 9), endpoints=where)
     text = shown(make_status(proxies=(first, second)))
     assert "proxy-1: 0 sessions, routes by epoch 3, asyncio engine\n" in text

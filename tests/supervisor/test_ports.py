@@ -10,8 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from daemonkit.exits import Failure
+from deployment.cluster import PooledDoor
+from deployment.local.layout import Layout
 from deployment.local.plan import PortUse, make_plan
+from deployment.local.preferences import Preferences
 from supervisor.ports import conflicts, find_holder, free_base_port, is_free
+from supervisor.starting import Wishes, start_cluster
+from tests.endpointd.servers import bin_dir
 
 
 @pytest.fixture(params=[socket.SOCK_STREAM, socket.SOCK_DGRAM], ids=["tcp", "udp"])
@@ -85,3 +91,16 @@ def test_a_free_block_is_given_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("random.shuffle", lambda _bases: None)
     uses = make_plan(node_count=3, base_port=0, pg_bin="").ports
     assert len({free_base_port(uses) for _ in range(3)}) == 3
+
+
+async def test_a_taken_port_of_a_pooled_endpoint_is_named_before_anything_starts(tmp_path: Path) -> None:
+    plan = make_plan(node_count=1, base_port=0, pg_bin="", proxy_count=2)
+    base = free_base_port((*plan.ports, *(use for proxy in plan.proxies for use in proxy.pooled_ports)))
+    layout = Layout(tmp_path / "c")
+    wishes = Wishes(
+        node_count=1, proxy_count=2, base_port=base, pg_bin=bin_dir(), preferences=Preferences(pooled_reader=PooledDoor())
+    )
+    with socket.create_server(("127.0.0.1", base + 39)), pytest.raises(Failure) as caught:
+        await start_cluster(layout, wishes)
+    assert str(caught.value).startswith(f"TCP port {base + 39} for the pooled reader endpoint of proxy-2 is held by")
+    assert not layout.root.exists()
