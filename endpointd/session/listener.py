@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from daemonkit.admission import Budget, address_group
 from daemonkit.logs import get_logger
-from daemonkit.reception import Guest, Reception, Why
+from daemonkit.reception import Guest, Reception
 from endpointd import metrics, refusal
 from endpointd.refusal import Refusal
 from endpointd.routing.table import Door
@@ -136,9 +136,7 @@ class Listener:
         session = kind(number, self.door, link, self._shared, self._over, unwelcome=unwelcome, guest=guest)
         self._registry.enter(session)
         self._group.create_task(session.run(), name=f"login of session {number}")
-        guest.is_shown_out_by(
-            lambda why: session.show_out(refusal.startup_timeout() if why is Why.LATE else refusal.too_many_clients())
-        )
+        guest.is_shown_out_by(session.show_out)
         return session
 
     def _over(self, session: Session) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import assert_never
 
 from daemonkit.logs import get_logger
-from daemonkit.reception import Guest
+from daemonkit.reception import Guest, Why
 from endpointd import metrics, refusal
 from endpointd.refusal import Refusal, shown
 from endpointd.relay.engine import Happening, SessionEngine
@@ -276,11 +276,11 @@ class Session:
         else:
             self._end_when_safe(why)
 
-    def show_out(self, why: Refusal) -> None:
+    def show_out(self, why: Why) -> None:
         """End a login now, and do not wait until the client has taken in why: its descriptor is wanted."""
         if self._login is not None:
             self._is_shown_out = True
-            self._login.stop(why)
+            self._login.stop(refusal.startup_timeout() if why is Why.LATE else refusal.too_many_clients())
 
     def end(self, why: Refusal) -> None:
         """End now."""
