@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from bench.ourproxy import running_proxy
 from bench.peers import haproxy, pgbouncer
 from bench.proxy.columns import Column
+from deployment.local.layout import Layout
 from endpointd.relay.choice import why_not_native
 from endpointd.settings import PooledSettings, ProxySettings, Settings
 from testkit.cluster import ROOT, Cluster
@@ -21,6 +22,7 @@ from testkit.ports import free_port
 DIRECT = "direct"
 OURS = "endpointd"
 POOLED = "endpointd pooled"
+TO_SOCKET, ALL_SOCKETS = "endpointd to a Unix socket", "endpointd, Unix sockets alone"
 SESSION, TRANSACTION, HAPROXY = "PgBouncer session", "PgBouncer transaction", "HAProxy"
 PEERS = (SESSION, TRANSACTION, HAPROXY)
 TRANSACTION_SERVERS = 32
@@ -38,6 +40,8 @@ class Way:
     pid: int | None
     """Of the proxy."""
     speaks_tls: bool
+    host: str = "127.0.0.1"
+    """Or the directory of a Unix socket."""
     keeps_statements: bool = True
     """Statements that are prepared in the protocol are still there in the next transaction."""
 
@@ -48,9 +52,20 @@ class Way:
 
 @contextlib.contextmanager
 def open_ways(
-    cluster: Cluster, folder: Path, *, users: str, clients_max: int, against: Path | None, engines: Sequence[str], tls: bool
+    cluster: Cluster,
+    folder: Path,
+    *,
+    users: str,
+    clients_max: int,
+    against: Path | None,
+    engines: Sequence[str],
+    tls: bool,
+    sockets: bool,
 ) -> Iterator[list[Way]]:
-    """Run every proxy there is in front of the only node of *cluster*; *tls*: its server speaks TLS."""
+    """Run every proxy there is in front of the only node of *cluster*; *tls*: its server speaks TLS.
+
+    *sockets*: also ours that finds the server by a Unix socket, and is found by one.
+    """
     port = cluster.wait_healthy().nodes[0].port
     with contextlib.ExitStack() as stack:
         ways = [Way(DIRECT, port, None, tls)]
@@ -70,6 +85,8 @@ def open_ways(
                 ways.append(Way(name, found.port, found.pid, True))
                 if pooled is not None:
                     ways.append(Way(POOLED, pooled, found.pid, True))
+        if sockets:
+            ways += stack.enter_context(_by_sockets(cluster, folder, clients_max, engines[0]))
         for title, mode, servers in ((SESSION, "session", None), (TRANSACTION, "transaction", TRANSACTION_SERVERS)):
             peer = stack.enter_context(
                 pgbouncer(
@@ -89,3 +106,23 @@ def open_ways(
         if peer is not None:
             ways.append(Way(HAPROXY, *peer, tls))
         yield ways
+
+
+@contextlib.contextmanager
+def _by_sockets(cluster: Cluster, folder: Path, clients_max: int, engine: str) -> Iterator[list[Way]]:
+    directory = folder / "sockets"
+    directory.mkdir()
+
+    def change(settings: Settings) -> Settings:
+        return replace(
+            settings,
+            limits=replace(settings.limits, sessions_max=clients_max),
+            proxy=replace(settings.proxy, engine=typing.cast("typing.Any", engine), unix_socket_directory=directory),
+            servers=replace(settings.servers, unix_socket=str(Layout(cluster.data_dir).sockets / "{node}")),
+        )
+
+    with running_proxy(cluster, folder / "by-sockets", ROOT, change=change) as found:
+        yield [
+            Way(TO_SOCKET, found.port, found.pid, True),
+            Way(ALL_SOCKETS, found.port, found.pid, False, host=str(directory)),
+        ]
