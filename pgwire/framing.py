@@ -76,6 +76,11 @@ class Scanner:
         return not self._skip and not self._head
 
     @property
+    def begun(self) -> int:
+        """How many bytes there are of a header that is not complete."""
+        return len(self._head)
+
+    @property
     def missing(self) -> int:
         """How many bytes are known to be missing from the message that has begun; 0 if its header is not complete."""
         return self._skip

@@ -61,6 +61,7 @@ class SafePoint:
         "_copying_in",
         "_is_watched",
         "_may_end_block",
+        "_only_flushed",
         "_outstanding",
         "_relaxed",
         "_server",
@@ -75,13 +76,15 @@ class SafePoint:
     def __init__(self, watch: Relaxed | None = None) -> None:
         """*watch* is None unless the client's statements can commit and are looked through; else what it relaxed before."""
         self._client = Scanner(
-            told=(*_ANSWERED, Frontend.COPY_DONE, Frontend.COPY_FAIL, Frontend.TERMINATE),
+            told=(*_ANSWERED, Frontend.COPY_DONE, Frontend.COPY_FAIL, Frontend.TERMINATE, Frontend.FLUSH),
             collected=(Frontend.QUERY, Frontend.PARSE) if watch is not None else (),
         )
         self._server = Scanner(
             told=(Backend.COPY_IN_RESPONSE, Backend.COPY_BOTH_RESPONSE),
             collected=(Backend.READY_FOR_QUERY, Backend.NOTICE_RESPONSE, Backend.ERROR_RESPONSE),
         )
+        self._only_flushed = False
+        """Since all that the client had begun was closed it has said nothing but Flush, for which there is nothing to flush."""
         self._outstanding = bytearray()
         self._copying_in = False
         self._unsynced = False
@@ -120,14 +123,18 @@ class SafePoint:
         Raises ProtocolError if it is no chain of messages.
         """
         new: Relaxed | None = None
-        for kind, _, _, payload in self._client.feed(chunk):
+        client = self._client
+        closed_until = -client.begun if self._is_closed and not client.missing else None
+        for kind, begin, end, payload in client.feed(chunk):
+            if kind in _CLOSING or (kind == Frontend.FLUSH and begin == closed_until):
+                closed_until = end
             if payload or kind == Frontend.SYNC:
                 relaxed = self._follow(kind, payload)
                 if relaxed is not None:
                     new = relaxed if new is None else new | relaxed
             if kind in _ANSWERED:
                 self._outstanding.append(kind)
-            elif kind in _PREPARING:
+            elif kind in _PREPARING or kind == Frontend.FLUSH:
                 pass
             elif kind == Frontend.TERMINATE:
                 self.client_terminated = True
@@ -139,7 +146,15 @@ class SafePoint:
                 else:
                     self._outstanding.clear()
                     self._unsynced = True
+        if client.boundary > 0:
+            self._only_flushed = client.last_kind == Frontend.FLUSH and closed_until == client.boundary
         return new
+
+    @property
+    def _is_closed(self) -> bool:
+        """Whether the client, by the kinds of what it said, has nothing unfinished."""
+        kind = self._client.last_kind
+        return kind in _CLOSING or (kind == Frontend.FLUSH and self._only_flushed)
 
     def server_sent(self, chunk: bytes | bytearray | memoryview) -> int | None:
         """Take in what the server sent.
@@ -252,7 +267,7 @@ class SafePoint:
             or self._unsynced
             or self._block.is_open
             or not self._client.at_boundary
-            or self._client.last_kind not in _CLOSING
+            or not self._is_closed
             or not self._server.at_boundary
         ):
             return Doing.BUSY

@@ -27,7 +27,7 @@ def frames(side: str, text: str) -> bytes:
         elif side == "s" and kind == "E":
             data += error_response("ERROR", "22P02", "no")
         else:
-            data += message(ord(kind), b"payload")
+            data += message(ord(kind), b"" if side == "c" and kind in "HS" else b"payload")
     return data
 
 
@@ -37,6 +37,9 @@ PLAYS: dict[str, list[Step]] = {
     "a failed transaction": [("c", "Q"), ("s", "EZE"), IN_TRANSACTION],
     "extended protocol": [("c", "PBDE"), BUSY, ("c", "S"), BUSY, ("s", "12TDC"), BUSY, ("s", "ZI"), IDLE],
     "work that is not synced yet": [("c", "PBDEH"), ("s", "12TDC"), BUSY, ("c", "S"), ("s", "ZI"), IDLE],
+    "a flush of nothing": [("c", "H"), IDLE, ("c", "PBESH"), BUSY, ("s", "12CZI"), IDLE, ("c", "HH"), IDLE],
+    "a flush behind a query": [("c", "QH"), BUSY, ("s", "CZI"), IDLE],
+    "a flush of something": [("c", "HPH"), ("s", "1"), BUSY, ("c", "H"), BUSY, ("c", "S"), ("s", "ZI"), IDLE],
     "a pipeline": [("c", "PBES" * 3), ("s", "12CZI"), BUSY, ("s", "12CZI"), BUSY, ("s", "12CZI"), IDLE],
     "an error in a pipeline": [("c", "PBESPBES"), ("s", "EZI"), BUSY, ("s", "12CZI"), IDLE],
     "a function call": [("c", "F"), BUSY, ("s", "VZI"), IDLE],

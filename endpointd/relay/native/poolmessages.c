@@ -446,6 +446,10 @@ static Taking take_message(PoolClient *client, const Message *message)
         return execute(client, message);
     case 'X':
         return is_whole(message) ? SWALLOWED : INCOMPLETE;
+    case 'H':
+        if (client->server == NULL && !client->is_open) /* there is nothing to flush, and no need of a server for it */
+            return is_whole(message) ? SWALLOWED : INCOMPLETE;
+        break;
     case 'd':
     case 'c':
     case 'f':

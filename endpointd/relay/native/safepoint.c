@@ -8,6 +8,7 @@ enum {
     QUERY = 'Q',
     FUNCTION_CALL = 'F',
     SYNC = 'S',
+    FLUSH = 'H',
     PARSE = 'P',
     BIND = 'B',
     EXECUTE = 'E',
@@ -85,7 +86,7 @@ static bool outstanding_first_is(Outstanding *queue, uint8_t kind)
 void safepoint_init(SafePoint *point, int watch)
 {
     memset(point, 0, sizeof *point);
-    scanner_init(&point->client, "QFScfX", watch != NOT_WATCHED ? "QP" : "");
+    scanner_init(&point->client, "QFScfXH", watch != NOT_WATCHED ? "QP" : "");
     scanner_init(&point->server, "GW", "ZNE");
     point->is_watched = watch != NOT_WATCHED;
     point->relaxed = watch != NOT_WATCHED ? (uint8_t)watch : 0;
@@ -225,13 +226,43 @@ static void copy_ended(SafePoint *point)
     }
 }
 
+/* Whether a client that stops behind a message of this kind has nothing unfinished, as far as its own direction tells. */
+static bool is_closing(uint8_t kind)
+{
+    switch (kind) {
+    case 0:
+    case QUERY:
+    case FUNCTION_CALL:
+    case SYNC:
+    case COPY_DATA:
+    case COPY_DONE:
+    case COPY_FAIL:
+    case TERMINATE:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Whether the client, by the kinds of what it said, has nothing unfinished.  A Flush where there is nothing to flush changes
+ * nothing. */
+static bool is_closed(const SafePoint *point)
+{
+    uint8_t kind = point->client.last_kind;
+    return is_closing(kind) || (kind == FLUSH && point->only_flushed);
+}
+
 ScanResult safepoint_client_sent(SafePoint *point, const uint8_t *chunk, size_t len, Frames *scratch)
 {
+    bool was_closed = is_closed(point) && point->client.skip == 0;
+    int64_t closed_until = was_closed ? -(int64_t)point->client.head_len : INT64_MIN;
     ScanResult result = scanner_feed(&point->client, chunk, len, scratch);
     if (result != SCAN_OK)
         return result;
     for (size_t i = 0; i < scratch->len; i++) {
         const Frame *frame = &scratch->at[i];
+        if (is_closing(frame->kind) || (frame->kind == FLUSH && frame->begin == closed_until))
+            closed_until = frame->end;
         if ((frame->payload_len > 0 || frame->kind == SYNC) && !follow(point, frame))
             return SCAN_NO_MEMORY;
         switch (frame->kind) {
@@ -244,6 +275,7 @@ ScanResult safepoint_client_sent(SafePoint *point, const uint8_t *chunk, size_t 
         case PARSE:
         case BIND:
         case EXECUTE:
+        case FLUSH:
             break;
         case TERMINATE:
             point->client_terminated = true;
@@ -253,6 +285,8 @@ ScanResult safepoint_client_sent(SafePoint *point, const uint8_t *chunk, size_t 
                 copy_ended(point);
         }
     }
+    if (point->client.boundary > 0)
+        point->only_flushed = point->client.last_kind == FLUSH && closed_until == point->client.boundary;
     return SCAN_OK;
 }
 
@@ -340,28 +374,10 @@ ScanResult safepoint_server_sent(SafePoint *point, const uint8_t *chunk, size_t 
     return SCAN_OK;
 }
 
-/* Whether a client that stops behind a message of this kind has nothing unfinished, as far as its own direction tells. */
-static bool is_closing(uint8_t kind)
-{
-    switch (kind) {
-    case 0:
-    case QUERY:
-    case FUNCTION_CALL:
-    case SYNC:
-    case COPY_DATA:
-    case COPY_DONE:
-    case COPY_FAIL:
-    case TERMINATE:
-        return true;
-    default:
-        return false;
-    }
-}
-
 Doing safepoint_doing(const SafePoint *point)
 {
     if (point->outstanding.len > 0 || point->copying_in || point->unsynced || point->block.is_open ||
-        !scanner_at_boundary(&point->client) || !is_closing(point->client.last_kind) || !scanner_at_boundary(&point->server))
+        !scanner_at_boundary(&point->client) || !is_closed(point) || !scanner_at_boundary(&point->server))
         return DOING_BUSY;
     if (point->status == 'I')
         return DOING_IDLE;

@@ -45,6 +45,7 @@ typedef struct {
     bool may_end_block;
     bool copying_in;
     bool unsynced;
+    bool only_flushed; /* since all that the client had begun was closed it has said nothing but Flush */
     bool is_in_doubt;
     bool is_streaming;
     bool client_terminated;
