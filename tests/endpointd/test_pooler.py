@@ -19,6 +19,10 @@ _native = pytest.importorskip("endpointd.relay._native", reason="there is no nat
 QUESTION, WANTS_SERVER, CLIENT_ENDED, GONE, SERVER_ENDED = 1 << 9, 1 << 14, 1 << 3, 1 << 8, 1 << 5
 
 
+FORGET = (b"deallocate", b"DISCARD", b"UNLISTEN")
+"""How statements begin that a portal runs once, and that is all."""
+
+
 def message(kind: bytes, payload: bytes = b"") -> bytes:
     return kind + (len(payload) + 4).to_bytes(4, "big") + payload
 
@@ -71,7 +75,10 @@ class Backend:
             case b"E":
                 if self._portal is None:
                     return self._fail(b"34000")
-                return self._run(self._portal, is_simple=False)
+                text = self._portal
+                if text.split()[0] in FORGET:
+                    self._portal = b"done"
+                return self._fail(b"55000") if text == b"done" else self._run(text, is_simple=False)
             case b"C":
                 self._statements.pop(payload[1:-1], None)
                 return message(b"3")
@@ -104,7 +111,7 @@ class Backend:
     def _run(self, text: bytes, *, is_simple: bool) -> bytes:
         if self._refuses(text):
             return self._fail(b"25P02", skips=not is_simple)
-        if text.split()[0] in (b"deallocate", b"DISCARD", b"UNLISTEN"):
+        if text.split()[0] in FORGET:
             return self._forget(text.split(), skips=not is_simple)
         if text == b"begin":
             self.status = b"T" if self.status == b"I" else self.status
