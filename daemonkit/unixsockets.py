@@ -9,10 +9,6 @@ import socket
 import stat
 from pathlib import Path
 
-PATH_BYTES_MAX = 107 - len(".4194304")
-"""Of sockaddr_un's 108 bytes the last is zero; a socket is made at a name with our pid behind it."""
-
-
 def bind_unix(path: Path, mode: int) -> socket.socket:
     """Return a socket that is bound at *path*, for whom *mode* lets connect. Raises OSError, with the path in it."""
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)

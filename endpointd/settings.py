@@ -17,12 +17,13 @@ import msgspec
 
 from daemonkit.logs import LogSettings
 from daemonkit.settings import SettingsError, load_settings
-from daemonkit.unixsockets import PATH_BYTES_MAX
 from endpointd.rules import DEFAULT_LINES, VOUCHED, Method, Rule, RuleError, read_networks, read_rules
 from endpointd.usermaps import UserMapError, UserMaps, read_user_maps
 from pgtopology.node import Label
 
 PORT_MAX = 65_535
+PATH_BYTES_MAX = 107 - len(".4194304")
+"""Of a Unix socket: of sockaddr_un's 108 bytes the last is zero, and there may be a pid behind the name."""
 Port = Annotated[int, msgspec.Meta(ge=0, le=PORT_MAX)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
 DrainSeconds = Annotated[float, msgspec.Meta(gt=0, le=30 * 86_400)]

@@ -33,8 +33,18 @@ SETTLES_S = 60.0
 """For what takes a second where nothing else runs."""
 
 
-def descriptors(pid: int) -> int:
-    return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+LISTEN = "0A"
+"""A state, as /proc/net/tcp has it."""
+
+
+def clients(pid: int, port: int) -> int:
+    """Return how many connections the process *pid* has accepted at *port*, and has still."""
+    own: set[str] = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # of a descriptor that was closed meanwhile
+            own.add(str(entry.readlink()))
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(1 for line in lines if line[1].endswith(f":{port:04X}") and line[3] != LISTEN and f"socket:[{line[9]}]" in own)
 
 
 def children(pid: int) -> list[int]:
@@ -83,11 +93,11 @@ class Scene:
 
     async def without(self, other: int, pid: int, act: Callable[[], Awaitable[T]]) -> T:
         """Do *act*, whose connection is accepted by the process *pid*, because *other* stands still until then."""
-        before = descriptors(pid)
+        before = clients(pid, self.proxy.writer_port)
         os.kill(other, signal.SIGSTOP)
         try:
             acting = asyncio.ensure_future(act())
-            await until(lambda: acting.done() or descriptors(pid) > before, "accepted")
+            await until(lambda: acting.done() or clients(pid, self.proxy.writer_port) > before, "accepted")
         finally:
             os.kill(other, signal.SIGCONT)
         return await acting

@@ -95,7 +95,6 @@ def test_a_crowd_on_every_server_keeps_no_writer_from_handing_over(make_cluster:
         assert second.writer is not None
         cluster.kill_postgres(second.writer)
         third = cluster.wait_for_epoch_after(second.epoch)
-        assert third.writer != second.writer
 
         # A session that noded holds is lost, and the crowd has its place: nothing is begun, now or when the crowd has left.
         assert third.writer is not None
