@@ -9,6 +9,7 @@ import socket
 import stat
 from pathlib import Path
 
+
 def bind_unix(path: Path, mode: int) -> socket.socket:
     """Return a socket that is bound at *path*, for whom *mode* lets connect. Raises OSError, with the path in it."""
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
