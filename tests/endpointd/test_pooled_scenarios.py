@@ -121,7 +121,9 @@ async def test_more_statements_than_a_server_may_keep(tmp_path: Path) -> None:
             for turn in range(100):
                 which = (turn * 7 + number) % 23
                 async with connection.pipeline():
-                    cursors = [await connection.execute(f"select {which + each} + %s::int", (turn,)) for each in range(3)]
+                    cursors = [
+                        await connection.execute(f"select {which + each} + %s::int".encode(), (turn,)) for each in range(3)
+                    ]
                     for each, cursor in enumerate(cursors):
                         assert await cursor.fetchone() == (which + each + turn,)
 
