@@ -297,8 +297,6 @@ async def test_a_role_or_database_with_a_limit_of_its_own_is_left_alone(one: Sce
 
 
 async def test_a_full_server_gets_its_connections_back(one: Scene) -> None:
-    await one.visit()
-    await one.visit(application_name="another")
     others: list[Connection] = []
 
     async def fill() -> None:
@@ -306,9 +304,15 @@ async def test_a_full_server_gets_its_connections_back(one: Scene) -> None:
             while True:
                 others.append(await connect(one.writer.pg_port, user="ann", password=PASSWORD, dbname="shop"))
 
-    await fill()
-    assert await one.kept() == 2
     async with asyncio.timeout(60):
+        while True:
+            await one.visit()
+            await one.visit(application_name="another")
+            await fill()
+            if await one.kept() == 2:
+                break
+            while others:  # the machine is so busy that a kept session did not answer in time: once more
+                await others.pop().close()
         # A connection of the node's own may have ended meanwhile: then there was room without those that are kept.
         while await one.discarded("server_full") == 0:
             await fill()
