@@ -6,6 +6,7 @@ The server is a real one with the lines that a noded writes, for whom its own st
 from __future__ import annotations
 
 import datetime as dt
+import json
 import socket
 import ssl
 import time
@@ -63,6 +64,7 @@ from pgtopology.credentials import Credentials, make_credentials
 from pgwire import messages as m
 from pgwire.startup import SSL_REQUEST, encode_startup, make_startup
 from testkit.feedserver import feed_server
+from testkit.ports import free_port
 from tests.certificates import authority, client, server
 from tests.endpointd.proxies import Proxy, proxy
 from tests.endpointd.servers import PASSWORD, Postgres
@@ -159,12 +161,12 @@ def trusted(postgres: Postgres) -> None:
 
 @asynccontextmanager
 async def vouching(
-    postgres: Postgres, tmp_path: Path, *, pair: str = "endpointd_proxy.pem", is_earlier: bool = False
+    postgres: Postgres, tmp_path: Path, *, pair: str = "endpointd_proxy.pem", is_earlier: bool = False, more: str = ""
 ) -> AsyncIterator[tuple[Proxy, Path]]:
     directory = mint(tmp_path / "tls")
     ca, own = directory / "ca.crt", directory / pair
     settings = tables(directory, more=f'client_ca = "{ca}"\n{MAPS}')
-    settings += f'[servers]\ntls = "verify"\nca = "{ca}"\ncertificate = "{own}"\nkey = "{own}"\nsource = "{SOURCE}"\n'
+    settings += f'[servers]\ntls = "verify"\nca = "{ca}"\ncertificate = "{own}"\nkey = "{own}"\nsource = "{SOURCE}"\n{more}\n'
     options: dict[str, Any] = {"more": settings, "rules": RULES, "limits": "hold_s = 2"}
     async with feed_server() as feed:
         feed.roles = told(postgres, is_earlier=is_earlier)
@@ -398,3 +400,31 @@ def test_rules_that_cannot_be_held_to_are_refused_with_the_reason(
     )
     found = list(complaints(settings))
     assert found == [] if why is None else why in " ".join(found)
+
+
+async def test_at_a_pooled_endpoint_too_and_each_login_has_servers_of_its_own(guarded: Postgres, tmp_path: Path) -> None:
+    """By a certificate, without a proof and by a password, to a server that speaks TLS."""
+    port = free_port()
+    rules = (*RULES[:-1], "host all scram 127.0.0.1/32 scram-sha-256")
+    pooled = f'[pooled_writer]\nhost = "127.0.0.1"\nport = {port}\npool_size = 1\nrules = {json.dumps(rules)}\n'
+    async with vouching(guarded, tmp_path, more=pooled) as (_, directory):
+        logins = (
+            {"user": "ann", "dbname": "shop", **with_certificate(directory, "ann@example")},
+            {"user": "svc_a", "dbname": "shop", "sslmode": "disable"},
+            {"user": "scram", "dbname": "shop", "password": PASSWORD, "sslmode": "disable"},
+        )
+        pids: set[str] = set()
+        for login in logins:
+            clients = [await connect(port, **login) for _ in range(3)]
+            found = {await value(each, "select pg_backend_pid()") for each in clients}
+            assert len(found) == 1, "they take turns at one server"
+            pids |= found
+            for each in clients:
+                assert await value(each, "select current_user") == login["user"]
+                assert await value(each, "select ssl from pg_stat_ssl where pid = pg_backend_pid()") == "True"
+                await each.close()
+        assert len(pids) == len(logins)
+        assert await refusal_of(port, user="might_run", dbname="shop", sslmode="disable")
+        assert "password authentication failed" in await refusal_of(
+            port, user="scram", dbname="shop", password="wrong", sslmode="disable"
+        )
