@@ -21,7 +21,7 @@ class Refusal:
 
     kind: str
     """A word for counting it; the same for every node and endpoint."""
-    sqlstate: SqlState
+    sqlstate: str
     message: str
     detail: str | None = None
     hint: str | None = None
@@ -321,8 +321,7 @@ def role_changed() -> Refusal:
 
 def pool_refused(node: str, why: str, sqlstate: str | None) -> Refusal:
     """A server does not let a pool's clients in, for a reason that will not pass."""
-    code = SqlState(sqlstate) if sqlstate in set(SqlState) else SqlState.INVALID_AUTHORIZATION
-    return Refusal("pool_refused", code, why, detail=f'Server "{node}" refused the login.')
+    return Refusal("pool_refused", sqlstate or SqlState.INVALID_AUTHORIZATION, why, detail=f'Server "{node}" refused the login.')
 
 
 def waited_too_long(endpoint: str, timeout_s: float) -> Refusal:

@@ -60,7 +60,9 @@ def main() -> int:
     parser.add_argument(
         "--suite", action="append", default=[], metavar="NAME", help="only this one; may be repeated; wildcards"
     )
-    parser.add_argument("--way", choices=list(Way), help="only this one: plaintext, TLS, or PgBouncer in the endpoint's place")
+    parser.add_argument(
+        "--way", choices=list(Way), help="this one: plaintext, TLS, PgBouncer in the endpoint's place, or pooled"
+    )
     parser.add_argument(
         "--pg-bin", type=Path, metavar="DIR", help="PostgreSQL's programs (bundled; with TLS, and for its own tests: a build)"
     )
@@ -169,7 +171,7 @@ def measure(suite: Suite, stand: Stand, way: Way, tools: Path | None, options: O
         took_s[side] = round(time.monotonic() - begun, 1)
     apart = unexplained(different(sides[Side.DIRECT], sides[Side.THROUGH]), suite.name, way, options.known)
     again: dict[str, dict[Side, list[str]]] = {test: {side: [] for side in Side} for test in apart}
-    if 0 < len(apart) <= AGAIN_MAX and way is not Way.PGBOUNCER:
+    if 0 < len(apart) <= AGAIN_MAX and not way.is_told_only:
         for number in range(1, options.repeats + 1):
             options.say(f"{suite.name}, {way}: {len(apart)} tests again, {number} of {options.repeats} ...")
             for side in Side:

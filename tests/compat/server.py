@@ -21,6 +21,13 @@ class Way(StrEnum):
     """On both sides: the server itself speaks TLS too."""
     PGBOUNCER = "pgbouncer"
     """Through PgBouncer in session mode instead of an endpoint, in plaintext: told beside, and never a failure."""
+    POOLED = "pooled"
+    """Through the pooled writer endpoint, in plaintext: no session has a server for itself, so this is told beside, too."""
+
+    @property
+    def is_told_only(self) -> bool:
+        """Whether what differs is nobody's to justify."""
+        return self in (Way.PGBOUNCER, Way.POOLED)
 
 
 @dataclass(frozen=True, slots=True)

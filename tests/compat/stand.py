@@ -14,7 +14,8 @@ import psycopg
 from psycopg import sql
 
 from deployment.certificates import new_authority, new_server
-from deployment.cluster import PostgresSettings
+from deployment.cluster import PooledDoor, PostgresSettings
+from deployment.local.preferences import Preferences
 from testkit.cluster import Cluster
 from tests.compat.pgbouncer import pgbouncer
 from tests.compat.server import Server, Side, Way
@@ -70,14 +71,16 @@ class Stand:
 def standing(data_dir: Path, way: Way, programs: Path | None) -> Iterator[Stand]:
     """Yield a cluster of three in *data_dir*, on PostgreSQL's *programs* (the bundled ones)."""
     options = () if programs is None else ("--pg-bin", str(programs))
-    cluster = Cluster(data_dir, options=options, postgres=PostgresSettings(settings=SETTINGS))
+    preferences = Preferences(pooled_writer=PooledDoor() if way is Way.POOLED else None)
+    cluster = Cluster(data_dir, options=options, postgres=PostgresSettings(settings=SETTINGS), preferences=preferences)
     between = contextlib.ExitStack()
     try:
         cluster.up()
         if way is Way.TLS:
             _encrypt(cluster)
         writer = cluster.writer().name
-        servers = {Side.DIRECT: _server(cluster.dsn(writer), way), Side.THROUGH: _server(cluster.dsn("writer"), way)}
+        endpoint = "pooled-writer" if way is Way.POOLED else "writer"
+        servers = {Side.DIRECT: _server(cluster.dsn(writer), way), Side.THROUGH: _server(cluster.dsn(endpoint), way)}
         if way is Way.PGBOUNCER:
             servers[Side.THROUGH] = between.enter_context(pgbouncer(servers[Side.DIRECT], data_dir.parent))
         with psycopg.connect(servers[Side.DIRECT].uri()) as session:

@@ -133,7 +133,7 @@ SUITES = (
     Suite(
         name="pg8000",
         about="pg8000's own tests, but for those that want a pg_hba.conf of their own",
-        ways=(Way.PLAIN, Way.PGBOUNCER),
+        ways=(Way.PLAIN, Way.PGBOUNCER, Way.POOLED),
         packages=(PG8000,),
         source="pg8000==1.31.6",
         keep=("test", "README.md"),

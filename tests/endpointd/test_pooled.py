@@ -6,7 +6,9 @@ import asyncio
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import asyncpg
 import psycopg
 import pytest
 import pytest_asyncio
@@ -254,3 +256,16 @@ async def test_a_wrong_password_is_a_wrong_password(one: Scene) -> None:
         await one.come(password="wrong")
     with pytest.raises(psycopg.OperationalError, match='database "nowhere" does not exist'):
         await one.come(dbname="nowhere")
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"database": "nowhere"}, asyncpg.InvalidCatalogNameError),
+        ({"server_settings": {"no_such_setting": "1"}}, asyncpg.UndefinedObjectError),
+    ],
+)
+async def test_whom_a_server_refuses_is_told_by_its_code(one: Scene, options: dict[str, Any], error: type[Exception]) -> None:
+    login = {"user": "ann", "password": PASSWORD, "database": "shop", **options}
+    with pytest.raises(error):
+        await asyncpg.connect(host="127.0.0.1", port=one.writer_port, **login)
