@@ -321,7 +321,8 @@ def role_changed() -> Refusal:
 
 def pool_refused(node: str, why: str, sqlstate: str | None) -> Refusal:
     """A server does not let a pool's clients in, for a reason that will not pass."""
-    return Refusal("pool_refused", sqlstate or SqlState.INVALID_AUTHORIZATION, why, detail=f'Server "{node}" refused the login.')
+    code = sqlstate or SqlState.INVALID_AUTHORIZATION
+    return Refusal("pool_refused", code, why, detail=f'Server "{node}" refused the login.')
 
 
 def waited_too_long(endpoint: str, timeout_s: float) -> Refusal:
