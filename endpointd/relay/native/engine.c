@@ -71,13 +71,7 @@ uint64_t engine_add(Engine *engine, Socket client, Socket server, int watch, boo
 
 Engine *engine_open(void)
 {
-    Engine *engine = calloc(1, sizeof *engine);
-    if (engine == NULL || reactor_open(&engine->reactor, &RELAY))
-        return engine;
-    int why = errno;
-    free(engine);
-    errno = why;
-    return NULL;
+    return reactor_new(sizeof(Engine), &RELAY);
 }
 
 void engine_close(Engine *engine)

@@ -104,7 +104,7 @@ static void write_to_client(Pair *pair, const uint8_t *data, size_t len)
         pair->client.has_ended = true;
         stop(pair, NEWS_CLIENT_ENDED);
     }
-    tail_free(&pair->tail);
+    bytes_free(&pair->tail);
 }
 
 static void pass_on_whole_messages(Pair *pair, const uint8_t *data, size_t len)
@@ -121,7 +121,7 @@ static void pass_on_whole_messages(Pair *pair, const uint8_t *data, size_t len)
     if (pair->tail.len + (len - whole) + scanner->skip > HELD_BYTES_MAX) {
         write_to_client(pair, data + whole, len - whole);
         pair->client_is_mid_message = true;
-    } else if (!tail_hold_back(&pair->tail, data + whole, len - whole)) {
+    } else if (!bytes_append(&pair->tail, data + whole, len - whole)) {
         stop(pair, NEWS_SERVER_ENDED);
     }
 }
@@ -362,7 +362,7 @@ void pair_free(Party *party)
     Pair *pair = (Pair *)party;
     end_close_now(&pair->client);
     end_close_now(&pair->server);
-    tail_free(&pair->tail);
+    bytes_free(&pair->tail);
     safepoint_free(&pair->point);
     free(pair);
 }

@@ -4,7 +4,6 @@
 
 #include "reactor.h"
 #include "safepoint.h"
-#include "tail.h"
 
 typedef struct Engine Engine;
 
@@ -27,7 +26,7 @@ typedef struct {
     End client;
     End server;
     SafePoint point;
-    Tail tail;
+    Bytes tail; /* the beginning of a message of the server's, so that last words can be put between two messages */
     uint64_t to_server_bytes;
     uint64_t to_client_bytes;
     bool client_is_mid_message;

@@ -21,7 +21,7 @@ void pool_client_stop(PoolClient *client, uint32_t why)
 /* Whether all that it has said was passed on, but for a message that will never be whole. */
 static bool has_said_all(const PoolClient *client)
 {
-    return client->in_len == 0 || client->needs_more;
+    return client->in.len == 0 || client->needs_more;
 }
 
 void pool_client_look(PoolClient *client)
@@ -52,47 +52,28 @@ void pool_client_look(PoolClient *client)
 
 /* What it says */
 
-static bool append(PoolClient *client, const uint8_t *data, size_t len)
-{
-    if (client->in_len + len > client->in_cap) {
-        size_t cap = client->in_cap ? client->in_cap * 2 : len;
-        while (cap < client->in_len + len)
-            cap *= 2;
-        uint8_t *grown = realloc(client->in, cap);
-        if (grown == NULL)
-            return false;
-        client->in = grown;
-        client->in_cap = cap;
-    }
-    memcpy(client->in + client->in_len, data, len);
-    client->in_len += len;
-    return true;
-}
-
 static void take_kept(PoolClient *client)
 {
-    size_t taken = take_messages(client, client->in, client->in_len);
-    client->in_len -= taken;
-    if (client->in_len == 0) {
-        free(client->in);
-        client->in = NULL;
-        client->in_cap = 0;
-    } else if (taken > 0) {
-        memmove(client->in, client->in + taken, client->in_len);
-    }
+    Bytes *in = &client->in;
+    size_t taken = take_messages(client, in->at, in->len);
+    in->len -= (uint32_t)taken;
+    if (in->len == 0)
+        bytes_free(in);
+    else if (taken > 0)
+        memmove(in->at, in->at + taken, in->len);
 }
 
 static void from_client(PoolClient *client, const uint8_t *data, size_t len)
 {
     bool is_kept = true;
-    if (client->in_len > 0) {
-        is_kept = append(client, data, len);
+    if (client->in.len > 0) {
+        is_kept = bytes_append(&client->in, data, len);
         if (is_kept)
             take_kept(client);
     } else {
         size_t taken = take_messages(client, data, len);
         if (taken < len)
-            is_kept = append(client, data + taken, len - taken);
+            is_kept = bytes_append(&client->in, data + taken, len - taken);
     }
     if (!is_kept)
         pool_client_stop(client, NEWS_LIMIT);
@@ -102,7 +83,7 @@ static void from_client(PoolClient *client, const uint8_t *data, size_t len)
 /* Whether what it said already can be passed on. */
 static bool can_go_on(const PoolClient *client)
 {
-    return client->in_len > 0 && !client->needs_more && !client->is_waiting && !client->is_asking && !client->is_stopped &&
+    return client->in.len > 0 && !client->needs_more && !client->is_waiting && !client->is_asking && !client->is_stopped &&
            !client->is_paused && !client->point.client_terminated && !(client->needs_answers && client->expected.risky > 0) &&
            (client->server == NULL || client->server->end.out_len == 0);
 }
@@ -117,9 +98,9 @@ void pool_client_go_on(PoolClient *client)
 
 Slice pool_client_question(const PoolClient *client)
 {
-    Slice rest = {client->in, client->in_len};
+    Slice rest = {client->in.at, client->in.len};
     if (!client->is_asking || rest.len < HEADER_BYTES)
-        return (Slice){client->in, 0};
+        return (Slice){client->in.at, 0};
     uint8_t kind = rest.at[0];
     uint32_t length = (uint32_t)rest.at[1] << 24 | (uint32_t)rest.at[2] << 16 | (uint32_t)rest.at[3] << 8 | rest.at[4];
     rest.at += HEADER_BYTES;
@@ -140,7 +121,7 @@ static bool wants_client(const PoolClient *client)
     if (end->is_finishing)
         return true;
     if (client->is_stopped || client->is_paused || client->is_waiting || client->is_asking || client->point.client_terminated ||
-        client->point.texts_bytes >= TEXTS_BYTES_MAX || (client->in_len > 0 && !client->needs_more))
+        client->point.texts_bytes >= TEXTS_BYTES_MAX || (client->in.len > 0 && !client->needs_more))
         return false;
     if (server == NULL)
         return true;
@@ -299,11 +280,11 @@ void pool_client_settle(PoolClient *client)
 Facts pool_client_facts(const PoolClient *client)
 {
     const SafePoint *point = &client->point;
-    bool waits = client->in_len > 0 && !client->needs_more;
+    bool waits = client->in.len > 0 && !client->needs_more;
     return (Facts){
         .to_server_bytes = client->to_server_bytes,
         .to_client_bytes = client->to_client_bytes,
-        .held_bytes = (uint64_t)client->tail.len + client->in_len + client->end.out_len,
+        .held_bytes = (uint64_t)client->tail.len + client->in.len + client->end.out_len,
         .doing = client->server != NULL ? safepoint_doing(point) : DOING_IDLE,
         .is_awaited = point->outstanding.len > 0 || waits,
         .is_streaming = point->is_streaming,
@@ -322,8 +303,8 @@ void pool_client_free(PoolClient *client)
     names_free(&client->names);
     free(client->unnamed);
     free(client->forgetting);
-    free(client->in);
-    tail_free(&client->tail);
+    bytes_free(&client->in);
+    bytes_free(&client->tail);
     safepoint_free(&client->point);
     free(client);
 }

@@ -65,23 +65,19 @@ uint64_t pooler_add_pool(Pooler *pooler)
 
 uint64_t pooler_add_client(Pooler *pooler, Pool *pool, Socket socket, int watch, Slice rest)
 {
-    uint8_t *in = NULL;
-    if (rest.len > 0 && (in = malloc(rest.len)) == NULL)
+    Bytes in = {0};
+    if (!bytes_append(&in, rest.at, rest.len))
         return 0;
     PoolClient *client = new_party(pooler, sizeof *client, PARTY_CLIENT);
     if (client == NULL || !let_in(pooler, &client->party, &client->end, socket)) {
-        free(in);
+        bytes_free(&in);
         return 0;
     }
     client->pool = pool;
     pool->clients++;
     safepoint_init(&client->point, watch);
     safepoint_tell_extended(&client->point);
-    if (in != NULL) {
-        memcpy(in, rest.at, rest.len);
-        client->in = in;
-        client->in_len = client->in_cap = rest.len;
-    }
+    client->in = in;
     client->end.can_read = true;
     reactor_ready(&pooler->reactor, &client->party);
     return client->party.handle;
@@ -272,13 +268,7 @@ static const Trade POOLING = {
 
 Pooler *pooler_open(void)
 {
-    Pooler *pooler = calloc(1, sizeof *pooler);
-    if (pooler == NULL || reactor_open(&pooler->reactor, &POOLING))
-        return pooler;
-    int why = errno;
-    free(pooler);
-    errno = why;
-    return NULL;
+    return reactor_new(sizeof(Pooler), &POOLING);
 }
 
 void pooler_close(Pooler *pooler)

@@ -118,11 +118,9 @@ struct PoolClient {
     Pool *pool;
     PoolServer *server;
     SafePoint point;
-    uint8_t *in; /* what it said and nobody has been given yet */
-    size_t in_len;
-    size_t in_cap;
+    Bytes in;      /* what it said and nobody has been given yet */
     uint64_t skip; /* bytes of its message that are passed on as they come */
-    Tail tail;
+    Bytes tail; /* see Pair */
     Names names;
     ExpectedAnswers expected;
     uint8_t *unnamed; /* the body of the Parse of its unnamed statement */

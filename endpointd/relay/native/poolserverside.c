@@ -223,14 +223,14 @@ void pool_client_from_server(PoolClient *client, uint8_t *data, size_t len)
         pass(client, data, from, (int64_t)len);
         client->is_mid_message = true;
         flush(client);
-        tail_free(&client->tail);
+        bytes_free(&client->tail);
         return;
     }
     if (whole > 0) {
         pass(client, data, from, whole);
         flush(client);
-        tail_free(&client->tail);
+        bytes_free(&client->tail);
     }
-    if (!tail_hold_back(&client->tail, data + whole, (size_t)((int64_t)len - whole)))
+    if (!bytes_append(&client->tail, data + whole, (size_t)((int64_t)len - whole)))
         pool_client_stop(client, NEWS_SERVER_ENDED);
 }

@@ -331,8 +331,11 @@ bool reactor_prepare(Reactor *reactor)
 
 /* Its life */
 
-bool reactor_open(Reactor *reactor, const Trade *trade)
+void *reactor_new(size_t size, const Trade *trade)
 {
+    Reactor *reactor = calloc(1, size);
+    if (reactor == NULL)
+        return NULL;
     reactor->trade = trade;
     pthread_mutex_init(&reactor->mutex, NULL);
     pthread_cond_init(&reactor->owner_left, NULL);
@@ -342,11 +345,12 @@ bool reactor_open(Reactor *reactor, const Trade *trade)
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
     if (reactor->epoll_fd >= 0 && reactor->wake_fd >= 0 && reactor->news_fd >= 0 &&
         epoll_ctl(reactor->epoll_fd, EPOLL_CTL_ADD, reactor->wake_fd, &event) == 0)
-        return true;
+        return reactor;
     int why = errno;
     reactor_close(reactor);
+    free(reactor);
     errno = why;
-    return false;
+    return NULL;
 }
 
 void reactor_close(Reactor *reactor)

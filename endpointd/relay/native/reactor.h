@@ -74,10 +74,13 @@ struct Reactor {
     Deadlines lingering;
 };
 
-enum { READS_PER_TURN = 8 }; /* of one end, before others have their turn */
+enum {
+    READS_PER_TURN = 8,        /* of one end, before others have their turn */
+    HELD_BYTES_MAX = 1 << 16, /* of a message of a server's; a longer one is passed on as it comes */
+};
 
-/* False and errno if that cannot be done. */
-bool reactor_open(Reactor *reactor, const Trade *trade);
+/* Make something of so many bytes whose first member is a reactor; all others are zero.  NULL and errno if that cannot be done. */
+void *reactor_new(size_t size, const Trade *trade);
 
 /* End the thread, free all parties and close everything. */
 void reactor_close(Reactor *reactor);

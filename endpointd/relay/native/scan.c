@@ -30,8 +30,7 @@ void scanner_init(Scanner *scanner, const char *told, const char *collected)
 
 void scanner_free(Scanner *scanner)
 {
-    free(scanner->part);
-    scanner->part = NULL;
+    bytes_free(&scanner->part);
 }
 
 void scanner_ask_for_told(Scanner *scanner, const char *kinds)
@@ -53,24 +52,9 @@ static uint32_t length_at(const uint8_t *header)
 /* Keep so much of a payload that comes in several chunks; what is beyond COLLECTED_BYTES_MAX is not kept. */
 static bool collect(Scanner *scanner, const uint8_t *data, uint64_t len)
 {
-    uint64_t room = COLLECTED_BYTES_MAX - scanner->part_len;
+    uint64_t room = COLLECTED_BYTES_MAX - scanner->part.len;
     uint32_t kept = (uint32_t)(len < room ? len : room);
-    uint32_t needed = scanner->part_len + kept;
-    if (kept == 0)
-        return true;
-    if (scanner->part == NULL || needed > scanner->part_cap) {
-        uint32_t cap = scanner->part_cap ? scanner->part_cap : 64;
-        while (cap < needed)
-            cap *= 2;
-        uint8_t *grown = realloc(scanner->part, cap);
-        if (grown == NULL)
-            return false;
-        scanner->part = grown;
-        scanner->part_cap = cap;
-    }
-    memcpy(scanner->part + scanner->part_len, data, kept);
-    scanner->part_len = needed;
-    return true;
+    return bytes_append(&scanner->part, data, kept);
 }
 
 static Frame *frame_add(Frames *found, uint8_t kind, int64_t begin, int64_t end)
@@ -97,11 +81,10 @@ static bool finish_part(Scanner *scanner, const uint8_t *chunk, uint64_t rest, F
     if (frame == NULL)
         return false;
     if (scanner->has_part) {
-        found->part = scanner->part;
-        frame->payload = scanner->part;
-        frame->payload_len = scanner->part_len;
-        scanner->part = NULL;
-        scanner->part_len = scanner->part_cap = 0;
+        found->part = scanner->part.at;
+        frame->payload = scanner->part.at;
+        frame->payload_len = scanner->part.len;
+        scanner->part = (Bytes){0};
         scanner->has_part = false;
     }
     return true;

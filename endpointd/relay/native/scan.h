@@ -6,9 +6,7 @@
 #ifndef ENDPOINTD_SCAN_H
 #define ENDPOINTD_SCAN_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "bytes.h"
 
 enum {
     HEADER_BYTES = 5,
@@ -51,9 +49,7 @@ typedef struct {
     KindSet collected;
     uint64_t skip;    /* bytes that the unfinished message lacks, if its header is known */
     uint32_t length;  /* of that message, as its header has it */
-    uint8_t *part;    /* what was collected of it */
-    uint32_t part_len;
-    uint32_t part_cap;
+    Bytes part;       /* what was collected of it */
     int64_t boundary; /* where in the last chunk its last complete message ended; 0 if none did */
     uint8_t head[HEADER_BYTES];
     uint8_t head_len;
