@@ -10,23 +10,41 @@ import stat
 from pathlib import Path
 
 
+def bind_at(path: Path, mode: int) -> socket.socket:
+    """Return a socket that is bound at *path*, instead of what is there, for whom *mode* lets connect. Raises OSError."""
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        path.unlink(missing_ok=True)
+        listening.bind(str(path))
+        path.chmod(mode)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
 def bind_unix(path: Path, mode: int) -> socket.socket:
     """Return a socket that is bound at *path*, for whom *mode* lets connect. Raises OSError, with the path in it."""
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     # Nobody may connect before the mode is right, so it gets its name last.
     aside = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         _require_free(path)
-        aside.unlink(missing_ok=True)
-        listening.bind(str(aside))
-        aside.chmod(mode)
-        aside.replace(path)
+        listening = bind_at(aside, mode)
+        try:
+            aside.replace(path)
+        except OSError:
+            listening.close()
+            raise
     except OSError as error:
-        listening.close()
         with contextlib.suppress(OSError):
             aside.unlink()
         raise OSError(error.errno, f"cannot listen at {path}: {error.strerror or error}") from error
     return listening
+
+
+def place_of(listening: socket.socket) -> Path:
+    """Return where a socket of `bind_unix` is found; the kernel knows the name that it was made under."""
+    return Path(str(listening.getsockname())).with_suffix("")
 
 
 def _require_free(path: Path) -> None:

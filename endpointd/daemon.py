@@ -184,7 +184,7 @@ async def _serve(
                     await stack.aclose()
                     await _unless(life.stopping, _let_end(service, crew, settings.proxy.drain_timeout_s))
                 if not is_relieved:
-                    remove_unix_sockets(settings, doors)
+                    remove_unix_sockets(each for some in doors.values() for each in some)
                 service.close()
                 async with asyncio.TaskGroup() as ends:
                     ends.create_task(crew.end())

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from daemonkit.reception import Reception, bind
-from daemonkit.unixsockets import bind_unix
+from daemonkit.unixsockets import bind_unix, place_of
 from endpointd.settings import Settings
 from endpointd.takeover.predecessor import Predecessor
 from endpointd.takeover.words import Place, Standing
@@ -94,11 +93,13 @@ async def claim(settings: Settings, predecessor: Predecessor | None) -> Mapping[
 
 def _local(settings: Settings, port: int, lent: list[socket.socket], purpose: str) -> list[socket.socket]:
     """Return the Unix socket that *settings* want beside *port*: what was *lent*, if that is there. Raises ListenError."""
-    wanted = unix_socket(settings, port)
-    kept = [each for each in lent if wanted is not None and Path(str(each.getsockname())).parent == wanted.parent]
+    directory = settings.proxy.unix_socket_directory
+    # Where libpq looks for it in a directory.
+    wanted = directory / f".s.PGSQL.{port}" if directory is not None else None
+    kept = [each for each in lent if place_of(each) == wanted]
     for each in lent:
         if each not in kept:
-            Path(str(each.getsockname())).with_suffix("").unlink(missing_ok=True)
+            place_of(each).unlink(missing_ok=True)
             each.close()
     if wanted is None or kept:
         return kept
@@ -108,15 +109,8 @@ def _local(settings: Settings, port: int, lent: list[socket.socket], purpose: st
         raise ListenError(f"{error.strerror} for {purpose}") from error
 
 
-def unix_socket(settings: Settings, port: int) -> Path | None:
-    """Return where an endpoint listens that is at *port*: as libpq looks for it in a directory; None if it does not."""
-    directory = settings.proxy.unix_socket_directory
-    return directory / f".s.PGSQL.{port}" if directory is not None else None
-
-
-def remove_unix_sockets(settings: Settings, sockets: Mapping[str, Sequence[socket.socket]]) -> None:
-    """Leave nothing at the paths of *sockets*, by purpose, at which nobody listens from now on."""
-    for purpose, some in sockets.items():
-        path = unix_socket(settings, int(some[0].getsockname()[1]))
-        if purpose != HTTP and path is not None:
-            path.unlink(missing_ok=True)
+def remove_unix_sockets(sockets: Iterable[socket.socket]) -> None:
+    """Leave nothing at the paths of *sockets*, at which nobody listens from now on."""
+    for each in sockets:
+        if each.family == socket.AF_UNIX:
+            place_of(each).unlink(missing_ok=True)

@@ -132,14 +132,13 @@ def psql_path(plan: Plan) -> Path:
 def paste_lines(layout: Layout, plan: Plan, *, options: list[str]) -> list[str]:
     """Return the lines `up` prints when the cluster is usable; *options* name it for endpointctl, [] for the default one."""
     known = doors(layout, plan)
-    endpoints = _ENDPOINTS
     pooled = [name for name in known if name.startswith("pooled-")]
     return [
-        *(f"  {shlex.join([*own_command(), 'psql', *options, name])}" for name in endpoints),
-        *(f"  {shlex.join([str(psql_path(plan)), known[name].uri()])}" for name in endpoints),
-        *(f"  {name}: {known[name].uri()}" for name in (*endpoints, *pooled)),
+        *(f"  {shlex.join([*own_command(), 'psql', *options, name])}" for name in _ENDPOINTS),
+        *(f"  {shlex.join([str(psql_path(plan)), known[name].uri()])}" for name in _ENDPOINTS),
+        *(f"  {name}: {known[name].uri()}" for name in (*_ENDPOINTS, *pooled)),
         *(
-            f"  at {proxy.name}: " + ", ".join(f"{name} {HOST}:{port_of(proxy, name)}" for name in (*endpoints, *pooled))
+            f"  at {proxy.name}: " + ", ".join(f"{name} {HOST}:{port_of(proxy, name)}" for name in (*_ENDPOINTS, *pooled))
             for proxy in plan.proxies[1:]
         ),
         f"  DNS: dig @{HOST} -p {plan.dns_port} writer.{plan.cluster}.{plan.zone}",

@@ -33,6 +33,8 @@ class Identification:
         self._loop = asyncio.get_running_loop()
         self._secret: Secret | None = None
         self._user = ""
+        self._visit: Visit | None = None
+        self._rule: Rule | None = None
         self._is_slowed = False
         self._vouched: Vouched | None = None
         self._is_vouching = False
@@ -44,7 +46,7 @@ class Identification:
 
     def ask_at_once(self, message: StartupMessage, encrypted: Facts | None) -> ProofWanted | None:
         """Return what `ask` would, if that is a proof to us and nothing has to be waited for; else None."""
-        rule = self._rule(message, encrypted)
+        rule = self._decide(message, encrypted)
         if rule is None or rule.method is not Method.SCRAM:
             return None
         secret = self._gate.secret_at_once(message.user, self._address)
@@ -54,7 +56,7 @@ class Identification:
         self, message: StartupMessage, encrypted: Facts | None, deadline: float
     ) -> ProofWanted | LeftToServer | Vouched | Refused:
         """Return how the client proves who it is, by the endpoint's rules; *deadline* is when roles must be known."""
-        rule = self._rule(message, encrypted)
+        rule = self._decide(message, encrypted)
         match rule.method if rule is not None else None:
             case Method.RELAY:
                 return LeftToServer()
@@ -69,13 +71,13 @@ class Identification:
             case Method.TRUST:
                 return await self._vouch(Vouched(refusal.not_vouched_for(message.user)), deadline)
             case Method.REJECT | None as method:
-                visit = self._visit(message, encrypted)
-                return Refused(refusal.not_permitted(self._endpoint, str(visit), is_rejected=method is Method.REJECT))
+                return Refused(refusal.not_permitted(self._endpoint, str(self._visit), is_rejected=method is Method.REJECT))
             case method:
                 assert_never(method)
 
-    def _visit(self, message: StartupMessage, encrypted: Facts | None) -> Visit:
-        return Visit(
+    def _decide(self, message: StartupMessage, encrypted: Facts | None) -> Rule | None:
+        """Return the rule for the client; there may be many, so it is looked for once."""
+        visit = Visit(
             self._host,
             is_encrypted=encrypted is not None,
             database=message.database,
@@ -83,10 +85,9 @@ class Identification:
             is_physical_replication=message.is_physical_replication,
             is_local=self._is_local,
         )
-
-    def _rule(self, message: StartupMessage, encrypted: Facts | None) -> Rule | None:
-        self._user = message.user
-        return self._gate.rule(self._endpoint, self._visit(message, encrypted))
+        if visit != self._visit:
+            self._user, self._visit, self._rule = message.user, visit, self._gate.rule(self._endpoint, visit)
+        return self._rule
 
     def _wanted(self, secret: Secret, encrypted: Facts | None) -> ProofWanted:
         self._secret = secret

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from daemonkit.logs import get_logger
+from daemonkit.unixsockets import bind_at
 from endpointd.takeover.channel import Channel, ChannelError
 from endpointd.takeover.colleagues import Colleagues, path_of
 from endpointd.takeover.predecessor import TakeoverError
@@ -104,11 +105,8 @@ class Incumbent:
     def _listen(self, path: Path) -> None:
         require_private(path)
         aside = path_of(path, os.getpid())
-        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        listening = bind_at(aside, 0o600)
         try:
-            aside.unlink(missing_ok=True)
-            listening.bind(str(aside))
-            aside.chmod(0o600)
             listening.listen(CONNECTIONS_MAX)
             aside.replace(self._place(path))
         except OSError:
