@@ -116,6 +116,9 @@ class ProxyCollector(Collector):
         waits = CounterMetricFamily(
             "endpointd_pool_waits", "How often a session was given a server that it had waited for.", labels=["endpoint"]
         )
+        longest = GaugeMetricFamily(
+            "endpointd_pool_longest_wait_seconds", "How long the first of those has waited that wait now.", labels=["endpoint"]
+        )
         waited = CounterMetricFamily("endpointd_pool_waited_seconds", "How long these waited together.", labels=["endpoint"])
         prepared = CounterMetricFamily(
             "endpointd_pool_statements_prepared", "Statements that were prepared at a server.", labels=["endpoint"]
@@ -129,7 +132,8 @@ class ProxyCollector(Collector):
             servers.add_metric([endpoint, "idle"], facts.idle)
             servers.add_metric([endpoint, "busy"], facts.servers - facts.idle)
             waits.add_metric([endpoint], facts.waits)
+            longest.add_metric([endpoint], facts.longest_wait_ms / 1000)
             waited.add_metric([endpoint], facts.waited_ms / 1000)
             prepared.add_metric([endpoint], facts.parses)
             evicted.add_metric([endpoint], facts.evicted)
-        yield from (clients, servers, waits, waited, prepared, evicted)
+        yield from (clients, servers, longest, waits, waited, prepared, evicted)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Protocol
 
@@ -68,6 +68,8 @@ class PoolFacts:
     servers: int
     idle: int
     dialled: int
+    longest_wait_ms: int
+    """Of those that wait at this moment."""
     waits: int
     waited_ms: int
     parses: int
@@ -75,7 +77,11 @@ class PoolFacts:
 
     def plus(self, other: PoolFacts) -> PoolFacts:
         """Return both together."""
-        return PoolFacts(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
+        both = PoolFacts(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
+        return replace(both, longest_wait_ms=max(self.longest_wait_ms, other.longest_wait_ms))
+
+
+NO_FACTS = PoolFacts(*(0,) * len(fields(PoolFacts)))
 
 
 class PoolEngine:

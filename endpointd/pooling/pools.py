@@ -11,7 +11,7 @@ from typing import Protocol
 
 from daemonkit.logs import get_logger
 from endpointd import metrics, refusal
-from endpointd.pooling.poolengine import PoolEngine, PoolFacts
+from endpointd.pooling.poolengine import NO_FACTS, PoolEngine, PoolFacts
 from endpointd.pooling.serverlogin import Secret
 from endpointd.pooling.serverpool import PooledServer, PoolKey, ServerPool
 from endpointd.refusal import Refusal
@@ -131,8 +131,8 @@ class Pools:
     def _count(self, pool: ServerPool, facts: PoolFacts) -> None:
         """Keep what a pool has counted that is about to be forgotten."""
         name = pool.key.door.pooled.name
-        before = self._counted.get(name, PoolFacts(*(0,) * 9))
-        self._counted[name] = before.plus(replace(facts, clients=0, waiting=0, servers=0, idle=0, dialled=0))
+        before = self._counted.get(name, NO_FACTS)
+        self._counted[name] = before.plus(replace(facts, clients=0, waiting=0, servers=0, idle=0, dialled=0, longest_wait_ms=0))
 
     def enter(self, number: int, client: Client, key: BackendKey | None) -> None:
         """*client* is served from now on, and can be cancelled by *key*."""
@@ -162,7 +162,7 @@ class Pools:
 
     def totals(self) -> dict[str, PoolFacts]:
         """Return how the pools of each endpoint stand together; what those had counted that are forgotten is in it."""
-        found = dict.fromkeys(self.settings, PoolFacts(*(0,) * 9)) | self._counted
+        found = dict.fromkeys(self.settings, NO_FACTS) | self._counted
         for pool in self._by_handle.values():
             name = pool.key.door.pooled.name
             with contextlib.suppress(KeyError):

@@ -23,6 +23,7 @@ _WORST: dict[str, Callable[[float, float], float]] = {
     "endpointd_feed_age_seconds": max,
     "endpointd_certificate_end_seconds": min,
     "endpointd_loop_lag_seconds": max,
+    "endpointd_pool_longest_wait_seconds": max,
     "endpointd_reloads": max,
     "process_start_time_seconds": min,
     "process_max_fds": min,

@@ -161,6 +161,47 @@ async def test_prepared_statements_go_with_their_client(one: Scene) -> None:
         await each.close()
 
 
+async def asks(one: Scene, statement: str) -> list[tuple[object, ...]]:
+    """Return the rows that a client which has just come, and prepares its statement, is given."""
+    client = await asyncpg.connect(host="127.0.0.1", port=one.writer_port, user="ann", password=PASSWORD, database="shop")
+    try:
+        return [tuple(row.values()) for row in await client.fetch(statement)]
+    finally:
+        await client.close()
+
+
+TAKES_A_COLUMN = [
+    ("table", "alter table plans add b int default 2"),
+    ("table", "begin; drop table plans; create table plans as select 1 as a, 2 as b; commit"),
+    ("view", "drop view plans; create view plans as select 1 as a, 2 as b"),
+]
+
+
+@pytest.mark.parametrize(("kind", "change"), TAKES_A_COLUMN, ids=["alter", "again", "view"])
+async def test_who_prepares_after_ddl_is_not_given_what_another_had_before(tmp_path: Path, kind: str, change: str) -> None:
+    async with scene(tmp_path, pool="pool_size = 1") as one:
+        client = await one.come()
+        await client.execute(f"create {kind} plans as select 1 as a".encode())
+        assert await asks(one, "select * from plans") == [(1,)]
+        await client.execute(change.encode())
+        assert await asks(one, "select * from plans") == [(1, 2)]
+        await client.close()
+
+
+async def test_nor_who_prepares_after_its_commit(tmp_path: Path) -> None:
+    """A function can be called while it is being replaced: the old one may be prepared after the change was made."""
+    async with scene(tmp_path, pool="pool_size = 2") as one:
+        changing = await one.come()
+        await changing.execute("create function plans() returns table (a int) language sql as 'select 1'")
+        await changing.execute("begin; drop function plans()")
+        await changing.execute("create function plans() returns table (a int, b int) language sql as 'select 1, 2'")
+        statement = "select pg_backend_pid(), p.* from plans() as p"
+        ((server, a),) = await asks(one, statement)
+        await changing.execute("commit; begin")
+        assert await asks(one, statement) == [(server, a, 2)]
+        await changing.close()
+
+
 @pytest.mark.versions
 async def test_a_cancel_request_hits_its_own_client_alone(tmp_path: Path) -> None:
     async with scene(tmp_path, pool="pool_size = 3") as one:
@@ -233,11 +274,17 @@ async def test_who_waits_is_served_in_turn(tmp_path: Path) -> None:
         for number in range(len(others)):
             tasks.append(asyncio.create_task(ask(number)))
             await until(lambda wanted=number + 1: waiting(one), number + 1)
+        await until(lambda: somebody_waits(one), wanted=True)
         await first.execute("commit")
         await asyncio.gather(*tasks)
+        await until(lambda: somebody_waits(one), wanted=False)
         assert served == list(range(len(others)))
         for each in (first, *others):
             await each.close()
+
+
+async def somebody_waits(one: Scene) -> bool:
+    return await one.proxy.metric("endpointd_pool_longest_wait_seconds", endpoint="pooled-writer") > 0
 
 
 async def waiting(one: Scene) -> int:

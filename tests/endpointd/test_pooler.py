@@ -119,6 +119,8 @@ class Backend:
             self.status = b"I"
         elif text == b"fail":
             return self._fail(b"22012", skips=not is_simple)
+        elif text == b"alter":
+            return message(b"C", b"ALTER TABLE\0")
         return message(b"D", b"\0\1" + len(text).to_bytes(4, "big") + text) + message(b"C", b"OK\0")
 
     def _forget(self, words: Sequence[bytes], *, skips: bool) -> bytes:
@@ -156,7 +158,7 @@ def batch(parts: Sequence[bytes]) -> bytes:
 NAMES = st.sampled_from([b"", b"a", b"b", b"a long name of a statement"])
 FORGETTING = [b"deallocate a", b"deallocate b", b"deallocate all", b"DISCARD ALL"]
 TEXTS = st.sampled_from(
-    [b"select 1", b"select 2", b"bad", b"fail", b"begin", b"commit", b"update t set a = 1", b"x" * 3000, *FORGETTING]
+    [b"select 1", b"select 2", b"bad", b"fail", b"begin", b"commit", b"update t set a = 1", b"alter", b"x" * 3000, *FORGETTING]
 )
 KNOWN = st.sampled_from([b"a", b"b", b"a long name of a statement"])
 PARSE = st.tuples(KNOWN, TEXTS).map(lambda it: message(b"P", it[0] + b"\0" + it[1] + b"\0\0\0"))

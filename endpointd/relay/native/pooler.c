@@ -76,7 +76,7 @@ uint64_t pooler_add_client(Pooler *pooler, Pool *pool, Socket socket, int watch,
     client->pool = pool;
     pool->clients++;
     safepoint_init(&client->point, watch);
-    safepoint_tell_extended(&client->point);
+    safepoint_tell_statements(&client->point);
     client->in = in;
     client->end.can_read = true;
     reactor_ready(&pooler->reactor, &client->party);

@@ -143,6 +143,7 @@ struct PoolClient {
     bool is_waiting;
     bool is_asking; /* what of its statement */
     bool may_redefine; /* it has discarded its statements, or tried to */
+    bool has_changed_schema; /* in the transaction that is open */
     bool is_open;       /* it has said something of the extended protocol since its last Sync */
     bool is_skipped;    /* and that failed: the server does nothing before the next Sync */
     bool drops;         /* what is skipped is given to nobody */

@@ -36,7 +36,6 @@ static NamedStatement *take_names(PoolClient *client, const Forgets *forgets)
 static void expect_forgetting(PoolClient *client, const Forgets *forgets)
 {
     PoolServer *server = client->server;
-    scanner_ask_for_told(&client->point.server, "C");
     if (!forgets->is_replaced && forgets->what != FORGETS_ONE) {
         prepared_free(&server->prepared);
         server->forgets = true;
@@ -173,8 +172,7 @@ Taking execute_forgets(PoolClient *client, const Message *message, bool *is_it)
     if (forgets.what == FORGETS_ONE && find(client, &forgets) == NULL) {
         /* In these words the server says that there is none; if there is no portal either it says that first. */
         Pooler *pooler = client->pool->pooler;
-        scanner_ask_for_told(&client->point.server, "C");
-        expect_one(client, (Expected){.kind = 'C', .is_swallowed = true});
+            expect_one(client, (Expected){.kind = 'C', .is_swallowed = true});
         emit(pooler, message->at, message->here);
         emit_header(pooler, 'D', 1 + (size_t)forgets.len + 1);
         emit_copy(pooler, "S", 1);

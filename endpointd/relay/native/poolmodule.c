@@ -149,13 +149,17 @@ static PyObject *pooler_pool_facts(PoolerObject *self, PyObject *args)
     Pool found = {0};
     PyThreadState *state = enter(&self->pooler->reactor);
     Pool *pool = find(self, handle, PARTY_POOL);
-    if (pool != NULL)
+    int64_t longest_wait_ms = 0;
+    if (pool != NULL) {
         found = *pool;
+        if (pool->waiting_first != NULL)
+            longest_wait_ms = pool_client_waited_ms(pool->waiting_first);
+    }
     leave(&self->pooler->reactor, state);
     if (pool == NULL)
         return nobody();
     const PoolCounts *counts = &found.counts;
-    return Py_BuildValue("(IIIIIKKKK)", found.clients, found.waiting, found.servers, found.idle, found.dialled,
+    return Py_BuildValue("(IIIIILKKKK)", found.clients, found.waiting, found.servers, found.idle, found.dialled, (long long)longest_wait_ms,
                          (unsigned long long)counts->waits, (unsigned long long)counts->waited_ms,
                          (unsigned long long)counts->parses, (unsigned long long)counts->evicted);
 }

@@ -113,6 +113,28 @@ static void unpin(PoolClient *client)
     client->server->is_retired = true;
 }
 
+static bool tells_of_change(Slice tag)
+{
+    return slice_begins(tag, "ALTER ") || slice_begins(tag, "CREATE ") || slice_begins(tag, "DROP ") ||
+           slice_begins(tag, "COMMIT PREPARED");
+}
+
+/* What was prepared before a change of the schema PostgreSQL refuses to execute if its result has other columns since ("cached plan
+ * must not change result type").  A client that prepares afterwards must not be given it.  Whoever prepares between the change
+ * and its commit, elsewhere, has the old one still; so this is done at both. */
+static void look_for_changes(PoolClient *client, const Frame *frame)
+{
+    if (frame->kind != 'C' && !(frame->kind == 'Z' && client->has_changed_schema))
+        return;
+    Slice payload = {frame->payload, frame->payload_len};
+    bool is_change = frame->kind == 'C' && tells_of_change(payload);
+    bool is_end = client->has_changed_schema && slice_begins(payload, frame->kind == 'C' ? "COMMIT" : "I");
+    if (!is_change && !is_end)
+        return;
+    statements_are_stale(&client->pool->pooler->statements);
+    client->has_changed_schema = is_change;
+}
+
 /* What is to become of an answer.  *first*: its first byte, if that can be changed still. */
 typedef enum { PASSED, LEFT_OUT, DEALLOCATED_ONE, DEALLOCATED_ALL } Fate;
 
@@ -198,6 +220,7 @@ void pool_client_from_server(PoolClient *client, uint8_t *data, size_t len)
     emit_begin(pooler, &client->end);
     for (size_t i = 0; i < frames->len && (client->expected.len > 0 || client->is_open); i++) {
         const Frame *frame = &frames->at[i];
+        look_for_changes(client, frame);
         int64_t in_tail = (int64_t)client->tail.len + frame->begin;
         uint8_t *first = frame->begin >= 0 ? data + frame->begin : in_tail >= 0 ? client->tail.at + in_tail : NULL;
         Fate fate = answered(client, frame, first);

@@ -94,9 +94,10 @@ void safepoint_init(SafePoint *point, int watch)
     point->status = 'I';
 }
 
-void safepoint_tell_extended(SafePoint *point)
+void safepoint_tell_statements(SafePoint *point)
 {
     scanner_ask_for_told(&point->server, "123");
+    scanner_ask_for_collected(&point->server, "C");
 }
 
 void safepoint_free(SafePoint *point)

@@ -59,8 +59,9 @@ typedef struct {
 void safepoint_init(SafePoint *point, int watch);
 void safepoint_free(SafePoint *point);
 
-/* Have ParseComplete, BindComplete and CloseComplete among the frames of what the server sent. */
-void safepoint_tell_extended(SafePoint *point);
+/* Have what becomes of statements among the frames of what the server sent: ParseComplete, BindComplete, CloseComplete, and
+ * CommandComplete with its tag. */
+void safepoint_tell_statements(SafePoint *point);
 
 void safepoint_cancel_begins(SafePoint *point);
 void safepoint_cancel_ended(SafePoint *point);

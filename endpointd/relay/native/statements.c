@@ -67,6 +67,13 @@ void statement_is_stale(Statement *statement)
     statement->among = NULL;
 }
 
+void statements_are_stale(Statements *statements)
+{
+    uint32_t from = 0;
+    for (Statement *statement; (statement = (Statement *)map_take_any(&statements->map, &from)) != NULL;)
+        statement->among = NULL;
+}
+
 void statement_release(Statement *statement)
 {
     if (--statement->references > 0)

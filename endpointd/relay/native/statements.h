@@ -37,6 +37,9 @@ void statement_release(Statement *statement);
 /* A server says that what it has of a statement is out of date: whoever prepares it from now on has it anew. */
 void statement_is_stale(Statement *statement);
 
+/* The schema has changed: that may be true of all there are. */
+void statements_are_stale(Statements *statements);
+
 /* Write what servers call it, and the zero byte behind; return how many bytes these are. */
 size_t statement_name(const Statement *statement, uint8_t name[SERVER_NAME_BYTES_MAX]);
 
