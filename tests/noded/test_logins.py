@@ -91,6 +91,8 @@ async def test_a_standby_that_lets_nobody_in_is_read_and_promoted_by_its_files()
 async def test_a_lock_on_roles_blinds_nobody_and_stops_no_heartbeat() -> None:
     async with running_members(2) as cluster:
         first, second = await pair(cluster)
+        for member in (first, second):
+            await has_opened_all(cluster, member)
         async with locked(cluster, first, "pg_authid", "pg_database", "pg_db_role_setting", "pg_auth_members"):
             before = await first.until(lambda o: o.login_problem is not None)
             assert before.heartbeat is not None
@@ -294,11 +296,21 @@ async def test_a_lasting_lock_counts_where_logins_of_ours_meet_it() -> None:
             await theirs.execute("ROLLBACK PREPARED 'everybodys'")
 
 
+async def has_opened_all(cluster: Cluster, member: Member) -> None:
+    """Wait until the noded of *member* has every session that a promotion needs."""
+    names = [f"endpointd {name}" for name in ("control", "observer", "heartbeat", "checkpoint")]
+    listed = ", ".join(f"'{name}'" for name in names)
+    asked = f"SELECT DISTINCT application_name AS name FROM pg_stat_activity WHERE application_name IN ({listed})"
+    async with asyncio.timeout(60):
+        while len(await cluster.sql(member, asked)) < len(names):
+            await asyncio.sleep(0.05)
+
+
 async def test_a_new_writer_lets_everybody_in_again_though_nobody_can_log_in() -> None:
     """The former one had no session left and could not; this one has what it opened as a standby."""
     async with running_members(2) as cluster:
         first, second = await pair(cluster)
-        await second.until(lambda o: o.login_problem is None)
+        await has_opened_all(cluster, second)
         async with session(cluster, first, synchronous_commit="on") as connection:
             await connection.execute("CREATE ROLE boss LOGIN SUPERUSER PASSWORD 'boss'")
             with contextlib.suppress(asyncpg.AdminShutdownError, asyncpg.ConnectionDoesNotExistError):
