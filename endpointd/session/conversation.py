@@ -100,8 +100,9 @@ _READY = ready_for_query("I")
 
 _STARTING_OR_STOPPING = frozenset({SqlState.CANNOT_CONNECT_NOW, SqlState.ADMIN_SHUTDOWN, SqlState.CRASH_SHUTDOWN})
 
-ROOMS_MADE_MAX = 3
-"""So often a login is tried again at a server that had no connection left, while connections are found that nobody has."""
+ROOM_TRIES_MAX = 10
+"""So often a login is tried again at a server that had no connection left, once connections that nobody had are closed there:
+the processes behind them take a moment to end."""
 
 _OWN_LIMITS = frozenset({"InitializeSessionUserId", "CheckMyDatabase"})
 """Where PostgreSQL finds a role's or a database's own CONNECTION LIMIT used up (field R): the server has room for others."""
@@ -137,7 +138,7 @@ class Conversation:
         self._admit = admit
         self._welcome = Welcome(key_told, short_secret)
         self._makes_room = makes_room
-        self._rooms_made = 0
+        self._room_tries = 0
         self._client_host = client_host
         self._tells_address = tells_address
         self._client = bytearray()
@@ -463,8 +464,8 @@ class Conversation:
             return self._server_gone(None)
         assert self._backend is not None
         is_crowded = report.sqlstate == SqlState.TOO_MANY_CONNECTIONS and not self._client_has_heard
-        if is_crowded and self._rooms_made < ROOMS_MADE_MAX and self._makes_room(self._backend):
-            self._rooms_made += 1
+        if is_crowded and self._room_tries < ROOM_TRIES_MAX and (self._makes_room(self._backend) or self._room_tries):
+            self._room_tries += 1
             return self._look_again(Connect(is_room_made=True))
         reason = f"the server refused the login: {report.message}"
         if self._vouched is not None and self.state is State.ANSWERING and report.sqlstate == SqlState.INVALID_AUTHORIZATION:

@@ -31,7 +31,7 @@ from endpointd.session.commands import (
     ToClient,
     ToServer,
 )
-from endpointd.session.conversation import Conversation
+from endpointd.session.conversation import ROOM_TRIES_MAX, Conversation
 from endpointd.session.quota import Place
 from endpointd.session.state import State
 from pgtopology.node import Address, NodeName
@@ -295,13 +295,13 @@ def test_only_who_proves_itself_to_us_may_have_another_clients_session() -> None
         assert login.conversation.wish is None
 
 
-def test_a_full_server_is_tried_again_while_connections_are_found_there_that_nobody_has() -> None:
+@pytest.mark.parametrize(("rooms", "tries"), [([], 0), ([True], ROOM_TRIES_MAX), ([True, False, True], ROOM_TRIES_MAX)])
+def test_a_full_server_is_tried_again_while_connections_end_there_that_nobody_had(rooms: list[bool], tries: int) -> None:
     full = m.error_response("FATAL", "53300", "sorry, too many clients already")
-    rooms = [True, True, False]
     login = Login()
-    login.conversation = Conversation(makes_room=lambda _backend: rooms.pop(0))
+    login.conversation = Conversation(makes_room=lambda _backend: bool(rooms and rooms.pop(0)))
     login.proven()
-    for _ in range(2):
+    for _ in range(tries):
         login.on(Connected(WRITER, "proxy-client-nonce"))
         assert login.on(ServerSent(full)) == [Connect(is_room_made=True)]
     login.on(Connected(WRITER, "proxy-client-nonce"))

@@ -24,7 +24,7 @@ from tests.endpointd.test_tls_clients import files
 from tests.endpointd.test_tls_servers import with_tls
 from tests.noded.members import Cluster, Member, running_members
 
-pytestmark = [pytest.mark.integration, pytest.mark.versions]
+pytestmark = pytest.mark.integration
 
 SOURCE = "127.0.0.2"
 RULES = ("host postgres svc_a 127.0.0.1/32 trust", "host all all 127.0.0.1/32 scram-sha-256")

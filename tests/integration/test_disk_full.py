@@ -169,7 +169,7 @@ def test_the_proxy_keeps_the_document_as_soon_as_there_is_room(mounts: None, mak
         assert verdict.is_clean, str(verdict)
 
 
-@pytest.mark.parametrize("of_writer", [True, False], ids=["writer", "standby"])
+@pytest.mark.parametrize("of_writer", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["writer", "standby"])
 def test_postgresql_whose_disk_is_full_gives_way_and_comes_back(
     mounts: None, make_cluster: MakeCluster, of_writer: bool
 ) -> None:

@@ -15,7 +15,7 @@ from psycopg.conninfo import make_conninfo
 
 from testkit.cluster import Cluster
 
-pytestmark = [pytest.mark.integration, pytest.mark.versions]
+pytestmark = pytest.mark.integration
 
 PASSWORD = "right"
 
@@ -127,6 +127,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.versions
 def test_who_is_refused_is_told_what_the_server_tells(door: Door) -> None:
     differences = {
         name: (direct, through)
@@ -136,6 +137,7 @@ def test_who_is_refused_is_told_what_the_server_tells(door: Door) -> None:
     assert differences == {}
 
 
+@pytest.mark.versions
 def test_a_client_gets_the_session_that_the_role_would_get_at_the_server(door: Door) -> None:
     words = {"user": "ann", "password": PASSWORD}
     ask = "SELECT current_user, session_user, current_setting('application_name'), current_setting('is_superuser')"
@@ -198,6 +200,7 @@ def test_a_replica_that_has_not_heard_of_a_new_password_is_waited_for(door: Door
         pass
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize(
     "words", [{"channel_binding": "require"}, {"channel_binding": "disable"}, {"sslnegotiation": "direct"}]
 )
@@ -228,6 +231,7 @@ def test_other_drivers_come_in(door: Door) -> None:
     assert asyncio.run(by_asyncpg()) == "ann"
 
 
+@pytest.mark.versions
 def test_nothing_by_which_one_could_log_in_is_on_a_disk_or_in_a_log(door: Door) -> None:
     with psycopg.connect(door.direct) as connection:
         row = connection.execute("SELECT rolpassword FROM pg_authid WHERE rolname = 'ann'").fetchone()

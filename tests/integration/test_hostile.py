@@ -24,9 +24,18 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
     made.close()
 
 
+SLOW = ("lock-pg_authid",)
+"""test_hostile_logins.py has it too, and is quicker."""
+FAST = [
+    pytest.param(thing, marks=[pytest.mark.slow] if thing.name in SLOW else [], id=thing.name)
+    for thing in things()
+    if thing.fast
+]
+
+
 @pytest.mark.hostile
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("thing", [thing for thing in things() if thing.fast], ids=lambda thing: thing.name)
+@pytest.mark.parametrize("thing", FAST)
 def test_the_writer_may_end_after_it(stand: Stand, thing: Thing) -> None:
     stand.open()
     if thing not in things(stand.major):

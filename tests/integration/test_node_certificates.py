@@ -23,8 +23,6 @@ from pgwire.startup import SSL_REQUEST
 from testkit.cluster import Cluster
 from tests.endpointd.test_tls_servers import with_tls
 
-pytestmark = pytest.mark.versions
-
 VERIFIED = Preferences(servers=ServersSettings(tls="verify"))
 ENCRYPTED = "select ssl from pg_stat_ssl where pid = pg_backend_pid()"
 
@@ -128,6 +126,7 @@ def test_nodes_are_certified_and_stay_so_while_everything_runs(make_cluster: Cal
         assert connection.execute(ENCRYPTED).fetchone() == (True,)
 
 
+@pytest.mark.versions
 def test_a_damaged_certificate_keeps_no_server_down_and_is_made_good(make_cluster: Callable[..., Cluster]) -> None:
     cluster = make_cluster(pg_bin=with_tls())
     cluster.up()

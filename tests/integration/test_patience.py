@@ -144,6 +144,7 @@ def test_a_session_whose_activity_is_not_tracked_is_waited_for_too(cluster: Clus
         connection.execute("COMMIT")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_dry_run_names_an_archiver_that_the_stop_would_wait_for(tmp_path: Path) -> None:
     settings = {"archive_mode": "on", "archive_command": "sleep 600"}

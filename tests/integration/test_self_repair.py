@@ -190,6 +190,7 @@ def test_what_was_damaged_while_there_was_no_supervisor_is_made_anew_by_up_or_na
     cluster.ctl("psql", "writer", "-c", "select 1")
 
 
+@pytest.mark.slow
 def test_a_wrong_token_is_undone_and_rotated_ones_stay(cluster: Cluster) -> None:
     layout = Layout(cluster.data_dir)
     before = layout.token.read_bytes()

@@ -207,6 +207,7 @@ def test_a_replica_can_be_made_anew_whatever_ends_other_senders_of_wal(cluster: 
         cluster.ctl("config", "set", "--reset", "wal_sender_timeout", "--wait")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_replica_that_cannot_start_with_its_settings_says_why_keeps_its_data_and_heals_by_a_reset(cluster: Cluster) -> None:
     """What the check sees is refused; here the machine has less afterwards than it had then."""

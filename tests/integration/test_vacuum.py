@@ -49,10 +49,15 @@ def left_by_a_standby(cluster: Cluster) -> None:
     cluster.ctl("node", "stop", name)
 
 
-@pytest.mark.versions
 @pytest.mark.parametrize(
     "change",
-    [switched_over, switched_there_and_back, restarted_one_after_another, killed_after_a_checkpoint, left_by_a_standby],
+    [
+        pytest.param(switched_over, marks=pytest.mark.versions),
+        switched_there_and_back,
+        pytest.param(restarted_one_after_another, marks=pytest.mark.versions),
+        pytest.param(killed_after_a_checkpoint, marks=pytest.mark.versions),
+        left_by_a_standby,
+    ],
     ids=lambda change: change.__name__,
 )
 def test_vacuum_removes_what_is_dead_after_a_role_change(cluster: Cluster, change: Callable[[Cluster], None]) -> None:
