@@ -110,7 +110,9 @@ class ProxyCollector(Collector):
         if self._pools is None:
             return
         clients = GaugeMetricFamily(
-            "endpointd_pool_clients", "Sessions of pooled endpoints; waiting: for a server.", labels=["endpoint", "state"]
+            "endpointd_pool_clients",
+            "Sessions of pooled endpoints; waiting: for a server; pinned: they keep theirs.",
+            labels=["endpoint", "state"],
         )
         servers = GaugeMetricFamily("endpointd_pool_servers", "Servers of pools.", labels=["endpoint", "state"])
         waits = CounterMetricFamily(
@@ -128,7 +130,8 @@ class ProxyCollector(Collector):
         )
         for endpoint, facts in self._pools.totals().items():
             clients.add_metric([endpoint, "waiting"], facts.waiting)
-            clients.add_metric([endpoint, "other"], facts.clients - facts.waiting)
+            clients.add_metric([endpoint, "pinned"], facts.pinned)
+            clients.add_metric([endpoint, "other"], facts.clients - facts.waiting - facts.pinned)
             servers.add_metric([endpoint, "idle"], facts.idle)
             servers.add_metric([endpoint, "busy"], facts.servers - facts.idle)
             waits.add_metric([endpoint], facts.waits)

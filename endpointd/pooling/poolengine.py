@@ -65,6 +65,8 @@ class PoolFacts:
 
     clients: int
     waiting: int
+    pinned: int
+    """Of the clients: they keep their servers."""
     servers: int
     idle: int
     dialled: int

@@ -132,7 +132,9 @@ class Pools:
         """Keep what a pool has counted that is about to be forgotten."""
         name = pool.key.door.pooled.name
         before = self._counted.get(name, NO_FACTS)
-        self._counted[name] = before.plus(replace(facts, clients=0, waiting=0, servers=0, idle=0, dialled=0, longest_wait_ms=0))
+        self._counted[name] = before.plus(
+            replace(facts, clients=0, waiting=0, pinned=0, servers=0, idle=0, dialled=0, longest_wait_ms=0)
+        )
 
     def enter(self, number: int, client: Client, key: BackendKey | None) -> None:
         """*client* is served from now on, and can be cancelled by *key*."""

@@ -84,14 +84,20 @@ async def test_what_a_session_keeps_keeps_its_server(one: Scene, statement: str,
     first, second = await one.come(), await one.come()
     await first.execute(statement.encode())
     assert ("relaying", f"it keeps its server: {reason}") in await one.sessions()
+    assert await pinned(one) == 1
     pid = await value(first, PID)
     assert await value(second, PID) != pid
     assert await value(first, PID) == pid
     assert await one.proxy.metric("endpointd_pool_pins_total", endpoint="pooled-writer", reason=reason) == 1
     await first.close()
+    await until(lambda: pinned(one), 0)
     # Nobody is given what it has left behind.
     await until(lambda: one.sql(f"select count(*) from pg_stat_activity where pid = {pid}"), "0")
     await second.close()
+
+
+async def pinned(one: Scene) -> float:
+    return await one.proxy.metric("endpointd_pool_clients", endpoint="pooled-writer", state="pinned")
 
 
 HARMLESS = [

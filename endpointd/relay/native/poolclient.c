@@ -260,6 +260,7 @@ void pool_client_drop(PoolClient *client, Slice farewell)
     client->is_asking = false;
     client->party.news = 0;
     client->pool->clients--;
+    client->pool->pinned -= client->pinned != 0;
     safepoint_free(&client->point);
     reactor_ready(&client->pool->pooler->reactor, &client->party);
     reactor_ready(&client->pool->pooler->reactor, &client->pool->party);

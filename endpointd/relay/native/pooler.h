@@ -55,6 +55,7 @@ struct Pool {
     uint32_t idle;
     uint32_t waiting;
     uint32_t clients;
+    uint32_t pinned; /* of these: they keep their servers */
     uint32_t dialled; /* asked for, and not there yet */
     uint32_t asked;   /* of these, what the owner has not been told of */
     uint32_t size_max;

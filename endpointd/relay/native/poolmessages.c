@@ -108,6 +108,7 @@ static void pin(PoolClient *client, Verdict verdict)
     if (client->pinned != 0 || (verdict & REASON_MASK) == 0)
         return;
     client->pinned = client->pin_told = verdict & REASON_MASK;
+    client->pool->pinned++;
     reactor_tell(&client->pool->pooler->reactor, &client->party, NEWS_PINNED);
 }
 

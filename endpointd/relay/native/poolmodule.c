@@ -159,7 +159,7 @@ static PyObject *pooler_pool_facts(PoolerObject *self, PyObject *args)
     if (pool == NULL)
         return nobody();
     const PoolCounts *counts = &found.counts;
-    return Py_BuildValue("(IIIIILKKKK)", found.clients, found.waiting, found.servers, found.idle, found.dialled, (long long)longest_wait_ms,
+    return Py_BuildValue("(IIIIIILKKKK)", found.clients, found.waiting, found.pinned, found.servers, found.idle, found.dialled, (long long)longest_wait_ms,
                          (unsigned long long)counts->waits, (unsigned long long)counts->waited_ms,
                          (unsigned long long)counts->parses, (unsigned long long)counts->evicted);
 }

@@ -110,6 +110,7 @@ static void unpin(PoolClient *client)
     if (client->pinned == 0 || client->outlasts_discard)
         return;
     client->pinned = 0;
+    client->pool->pinned--;
     client->server->is_retired = true;
 }
 
