@@ -5,7 +5,7 @@
 
 enum { LINGER_SERVER_MS = 1000 };
 
-static const uint8_t TERMINATE_MESSAGE[] = {'X', 0, 0, 0, 4};
+const uint8_t TERMINATE_MESSAGE[TERMINATE_BYTES] = {'X', 0, 0, 0, 4};
 static const uint8_t SYNC_MESSAGE[] = {'S', 0, 0, 0, 4};
 
 /* Servers */
@@ -32,7 +32,7 @@ static void enter_idle(PoolServer *server)
 {
     Pool *pool = server->pool;
     server->is_idle = true;
-    server->idle_since_ms = pool->pooler->now_ms;
+    server->idle_since_ms = reactor_now_ms();
     pool->idle++;
     server->next = pool->idle_first;
     if (pool->idle_first != NULL)
@@ -79,7 +79,7 @@ static void free_up(PoolServer *server)
     if (server->is_dead || server->client != NULL || server->cancels > 0)
         return;
     bool is_old = pool->age_max_ms > 0 && pool->pooler->now_ms - server->since_ms > pool->age_max_ms;
-    if (server->end.is_broken || server->end.has_ended) {
+    if (server->end.is_broken || server->end.has_ended || server->end.hangs_up) {
         die(server);
     } else if (server->is_retired || pool->is_closed || is_old || pool->servers > pool->size_max) {
         say_goodbye(server);
@@ -258,7 +258,11 @@ void pool_serve(Pool *pool)
         reactor_ready(&pool->pooler->reactor, &client->party);
     }
     ask_for_servers(pool);
-    if (pool->is_closed && pool->clients == 0 && pool->servers == 0 && !pool->party.has_news && !pool->party.is_ready)
+}
+
+void pool_settle(Pool *pool)
+{
+    if (pool->is_closed && pool->parties == 0 && !pool->party.has_news && !pool->party.is_ready)
         reactor_bury(&pool->pooler->reactor, &pool->party);
 }
 
@@ -273,7 +277,10 @@ static PoolServer *take_server(PoolClient *client)
 
 void pool_detach(PoolClient *client)
 {
-    free_up(take_server(client));
+    PoolServer *server = take_server(client);
+    if (server->end.can_read) /* nobody will be told of that again */
+        reactor_ready(&server->pool->pooler->reactor, &server->party);
+    free_up(server);
 }
 
 void pool_abandon(PoolClient *client)
@@ -290,6 +297,15 @@ void pool_dial_failed(Pool *pool)
 {
     if (pool->dialled > 0)
         pool->dialled--;
+    reactor_ready(&pool->pooler->reactor, &pool->party);
+}
+
+void pool_bury(Pool *pool, Party *party)
+{
+    if (party->is_buried)
+        return;
+    pool->parties--;
+    reactor_bury(&pool->pooler->reactor, party);
     reactor_ready(&pool->pooler->reactor, &pool->party);
 }
 

@@ -34,9 +34,16 @@ void pool_client_look(PoolClient *client)
         !client->is_mid_message) {
         pool_detach(client);
         server = NULL;
+    } else if (doing != DOING_BUSY && client->expected.len > 0) {
+        expected_clear(client); /* everything is answered */
     }
     bool is_leaving = client->point.client_terminated || (client->end.has_ended && has_said_all(client));
     bool is_awaited = server != NULL && doing == DOING_BUSY && client->point.outstanding.len > 0 && !client->point.copying_in;
+    if (is_leaving && is_awaited && !server->is_told_to_end) {
+        /* What it waits for may never come, as of a Query behind an error: a server that is told to end does all it can before. */
+        server->is_told_to_end = server->is_retired = true;
+        end_write(&server->end, &(struct iovec){(void *)TERMINATE_MESSAGE, sizeof TERMINATE_MESSAGE}, 1);
+    }
     if (is_leaving && !is_awaited && !client->is_waiting && !client->is_asking) {
         pool_client_stop(client, NEWS_CLIENT_ENDED);
     } else if (client->is_pausing && !client->is_paused) {
@@ -275,7 +282,7 @@ void pool_client_settle(PoolClient *client)
         tell(client, NEWS_GONE);
     }
     if (!client->party.has_news && !client->party.is_ready)
-        reactor_bury(&client->pool->pooler->reactor, &client->party);
+        pool_bury(client->pool, &client->party);
 }
 
 Facts pool_client_facts(const PoolClient *client)
@@ -285,7 +292,7 @@ Facts pool_client_facts(const PoolClient *client)
     return (Facts){
         .to_server_bytes = client->to_server_bytes,
         .to_client_bytes = client->to_client_bytes,
-        .held_bytes = (uint64_t)client->tail.len + client->in.len + client->end.out_len,
+        .held_bytes = (uint64_t)client->tail.len + client->in.len + client->end.out_len + client->unnamed_cap,
         .doing = client->server != NULL ? safepoint_doing(point) : DOING_IDLE,
         .is_awaited = point->outstanding.len > 0 || waits,
         .is_streaming = point->is_streaming,

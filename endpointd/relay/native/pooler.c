@@ -74,6 +74,7 @@ uint64_t pooler_add_client(Pooler *pooler, Pool *pool, Socket socket, int watch,
         return 0;
     }
     client->pool = pool;
+    pool->parties++;
     pool->clients++;
     safepoint_init(&client->point, watch);
     safepoint_tell_statements(&client->point);
@@ -89,6 +90,7 @@ uint64_t pooler_add_server(Pooler *pooler, Pool *pool, Socket socket, bool is_pa
     if (server == NULL || !let_in(pooler, &server->party, &server->end, socket))
         return 0;
     server->pool = pool;
+    pool->parties++;
     server->is_paused = is_paused;
     server->since_ms = server->idle_since_ms = reactor_now_ms();
     pool->servers++;
@@ -132,7 +134,9 @@ static void settle(Party *party)
     } else if (party->kind == PARTY_SERVER) {
         PoolServer *server = (PoolServer *)party;
         if (server->is_dead && !party->is_ready && !party->has_news && end_is_closed(&server->end))
-            reactor_bury(&server->pool->pooler->reactor, party);
+            pool_bury(server->pool, party);
+    } else {
+        pool_settle((Pool *)party);
     }
 }
 

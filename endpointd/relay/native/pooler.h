@@ -14,7 +14,10 @@ enum {
     POOL_READ_BYTES = 1 << 16,
     POOL_ARENA_BYTES = 1 << 15,
     POOL_PARTS_MAX = 64,
+    TERMINATE_BYTES = 5,
 };
+
+extern const uint8_t TERMINATE_MESSAGE[TERMINATE_BYTES];
 
 /* What the owner is to be told, beyond what pair.h has.  The first is told first. */
 enum {
@@ -54,6 +57,7 @@ struct Pool {
     uint32_t servers; /* all of them */
     uint32_t idle;
     uint32_t waiting;
+    uint32_t parties; /* clients and servers of which something is left: they know it */
     uint32_t clients;
     uint32_t pinned; /* of these: they keep their servers */
     uint32_t dialled; /* asked for, and not there yet */
@@ -88,6 +92,7 @@ struct PoolServer {
     bool was_cancelled;
     bool is_settling;  /* it was cancelled, and has not shown yet that this is over */
     bool forgets;      /* what it has of names is not certain */
+    bool is_told_to_end; /* when it has done what it was asked */
     bool is_dead;
 };
 
@@ -100,6 +105,7 @@ typedef struct {
     bool is_risky;     /* the end of answers that names depend on */
     uint8_t forgets;   /* the tag that the client is to be given, or that ends what pins it: Forgetting */
     uint32_t serial;   /* of a Parse of the client's */
+    uint32_t name_hash; /* of the name that this one gave */
     Statement *statement;
     NamedStatement *closed; /* by the client, a list; they are there again if the server does not come to it */
 } Expected;
@@ -109,6 +115,7 @@ typedef struct {
     uint32_t begin;
     uint32_t len;
     uint32_t cap;
+    uint32_t ends;    /* that are still to come */
     uint32_t risky;   /* ends of answers, still to come, that names depend on */
     bool is_risky;    /* what was said since the last Sync is such */
 } ExpectedAnswers;
@@ -140,18 +147,22 @@ struct PoolClient {
     struct PoolForgetting *forgetting; /* poolforgets.h; NULL: nothing of that kind was said */
     uint8_t pinned; /* why first */
     uint8_t pin_told; /* what the owner is to be told of that */
+    bool pins_since_discard; /* it has said something that pins since it last said DISCARD ALL */
+    bool unnamed_pins;       /* its unnamed statement does, whenever it is executed */
     bool outlasts_discard; /* it is pinned by something too that DISCARD ALL does not undo */
     bool is_waiting;
     bool is_asking; /* what of its statement */
     bool may_redefine; /* it has discarded its statements, or tried to */
     bool has_changed_schema; /* in the transaction that is open */
+    bool has_executed;  /* since its last Sync */
     bool is_open;       /* it has said something of the extended protocol since its last Sync */
     bool is_skipped;    /* and that failed: the server does nothing before the next Sync */
     bool drops;         /* what is skipped is given to nobody */
     bool needs_answers; /* what it says next depends on what became of what it said before the last Sync */
     bool needs_more;   /* in holds a part of a message */
     bool is_cancelled; /* while it waited: what it has said, up to the next answer, is refused */
-    bool was_answer;   /* what is left of the message that is refused ends that */
+    bool is_told_cancelled; /* and an answer is still to come, of what it said before a Flush */
+    uint8_t refused;   /* the kind of the message that is refused */
     bool is_mid_message;
     bool is_pausing;
     bool is_paused;
@@ -212,6 +223,10 @@ void pool_serve(Pool *pool);
 void pool_tick(Pool *pool, int64_t now_ms);
 void pool_close(Pool *pool);
 void pool_dial_failed(Pool *pool);
+/* Nothing is left of one of its clients or servers. */
+void pool_bury(Pool *pool, Party *party);
+/* Bury it, if it is closed and nothing is left of them. */
+void pool_settle(Pool *pool);
 void pool_server_serve(PoolServer *server);
 /* Close it; its client, if it has one, is told. */
 void pool_server_kill(PoolServer *server);
@@ -247,6 +262,8 @@ void pool_client_from_server(PoolClient *client, uint8_t *data, size_t len);
 
 /* Expected answers: poolserverside.c. */
 bool expect(PoolClient *client, Expected answer);
+/* The server has swallowed Syncs, as COPY does: nothing answers them. */
+void expected_swallowed(PoolClient *client);
 void expected_clear(PoolClient *client);
 
 #endif

@@ -8,9 +8,6 @@
 /* As DEALLOCATE it is allowed everywhere but in a failed transaction, and takes part in none. */
 static const char NOTHING_DONE[] = "UNLISTEN pooled_nothing";
 
-/* Statements of a pool are called so at servers. */
-static const char OURS[] = "pooled_";
-
 static Slice name_of(const Forgets *forgets)
 {
     return (Slice){forgets->name, forgets->len};
@@ -36,6 +33,8 @@ static NamedStatement *take_names(PoolClient *client, const Forgets *forgets)
 static void expect_forgetting(PoolClient *client, const Forgets *forgets)
 {
     PoolServer *server = client->server;
+    if (forgets->what == DISCARDS_ALL)
+        client->pins_since_discard = client->has_unnamed && client->unnamed_pins;
     if (!forgets->is_replaced && forgets->what != FORGETS_ONE) {
         prepared_free(&server->prepared);
         server->forgets = true;
@@ -69,6 +68,7 @@ Taking query_forgets(PoolClient *client, const Message *message, Slice text, boo
     forgets.is_replaced = is_known && (forgets.what == FORGETS_ONE || (forgets.what == FORGETS_ALL && client->pinned == 0));
     if (client->is_open)
         part_from_earlier(client);
+    client->has_unnamed = false;
     if (is_known) /* else the server says that there is none, or it is one of its own */
         expect_forgetting(client, &forgets);
     if (!forgets.is_replaced)
@@ -165,14 +165,14 @@ Taking execute_forgets(PoolClient *client, const Message *message, bool *is_it)
         return TAKEN;
     if (must_wait_for_answers(client) || !attach(client))
         return WAITS;
-    client->is_open = true;
+    client->is_open = client->has_executed = true;
     Forgets forgets = forgetting->bound;
     forgetting->bound.what = FORGETS_NOTHING;
     part_from_earlier(client);
     if (forgets.what == FORGETS_ONE && find(client, &forgets) == NULL) {
         /* In these words the server says that there is none; if there is no portal either it says that first. */
         Pooler *pooler = client->pool->pooler;
-            expect_one(client, (Expected){.kind = 'C', .is_swallowed = true});
+        expect_one(client, (Expected){.kind = 'C', .is_swallowed = true});
         emit(pooler, message->at, message->here);
         emit_header(pooler, 'D', 1 + (size_t)forgets.len + 1);
         emit_copy(pooler, "S", 1);

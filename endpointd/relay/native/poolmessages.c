@@ -52,8 +52,8 @@ static void emit_close_of(PoolClient *client, Statement *statement)
     expect_one(client, (Expected){.kind = '3', .is_swallowed = true, .statement = statement});
 }
 
-/* Prepare a statement at the client's server, which lacks it.  *serial*: the client asked for it; else it is not told. */
-static void prepare(PoolClient *client, Statement *statement, uint32_t serial)
+/* Prepare a statement at the client's server, which lacks it.  *named*: what the client asked for; NULL: it is not told. */
+static void prepare(PoolClient *client, Statement *statement, const NamedStatement *named)
 {
     PoolServer *server = client->server;
     Pool *pool = client->pool;
@@ -69,13 +69,18 @@ static void prepare(PoolClient *client, Statement *statement, uint32_t serial)
     pool->counts.parses++;
     if (!prepared_add(&server->prepared, statement))
         out_of_memory(client);
-    expect_one(client, (Expected){.kind = '1', .is_swallowed = serial == 0, .serial = serial, .statement = statement});
+    Expected answer = {.kind = '1', .is_swallowed = named == NULL, .statement = statement};
+    if (named != NULL) {
+        answer.serial = named->serial;
+        answer.name_hash = named->node.hash;
+    }
+    expect_one(client, answer);
 }
 
 static void need(PoolClient *client, Statement *statement)
 {
     if (!prepared_use(&client->server->prepared, statement))
-        prepare(client, statement, 0);
+        prepare(client, statement, NULL);
 }
 
 /* Have the server's unnamed statement be the client's. */
@@ -105,7 +110,10 @@ static void forget_statements(PoolClient *client)
 static void pin(PoolClient *client, Verdict verdict)
 {
     client->outlasts_discard = client->outlasts_discard || (verdict & OUTLASTS_DISCARD) != 0;
-    if (client->pinned != 0 || (verdict & REASON_MASK) == 0)
+    if ((verdict & REASON_MASK) == 0)
+        return;
+    client->pins_since_discard = true;
+    if (client->pinned != 0)
         return;
     client->pinned = client->pin_told = verdict & REASON_MASK;
     client->pool->pinned++;
@@ -140,12 +148,14 @@ bool attach(PoolClient *client)
 }
 
 /* Attach the client, and go by what was found of its statement; false: it waits. */
-static bool admit(PoolClient *client, Slice text)
+static bool admit(PoolClient *client, Slice text, bool is_unnamed)
 {
     Verdict verdict;
     if (!judge(client, text, &verdict) || !attach(client))
         return false;
     pin(client, verdict);
+    if (is_unnamed)
+        client->unnamed_pins = (verdict & REASON_MASK) != 0;
     if (verdict & FORGETS_STATEMENTS)
         forget_statements(client);
     return true;
@@ -192,7 +202,7 @@ static Taking query(PoolClient *client, const Message *message)
         Taking taking = query_forgets(client, message, text, &is_it);
         if (is_it)
             return taking == TAKEN ? queried(client) : taking;
-        if (!admit(client, text))
+        if (!admit(client, text, false))
             return WAITS;
     }
     (void)queried(client);
@@ -252,15 +262,16 @@ static Taking parse_named(PoolClient *client, Slice name, Slice body, const Forg
         return TAKEN;
     }
     Statement *statement = statement_intern(&pooler->statements, body, forgets);
-    if (statement == NULL || !names_set(&client->names, name, statement, ++client->serial)) {
+    if (statement == NULL || (named = names_set(&client->names, name, statement, ++client->serial)) == NULL) {
         if (statement != NULL)
             statement_release(statement);
         out_of_memory(client);
         return WAITS;
     }
     bool is_there = prepared_use(&client->server->prepared, statement);
-    if (is_there && (client->point.status == 'E' || client->point.outstanding.len > 0)) {
-        /* In a transaction that has failed nothing is prepared, and whether this one has only the server knows. */
+    if (is_there && (client->point.status == 'E' || client->expected.ends > 0 || client->has_executed)) {
+        /* In a transaction that has failed nothing is prepared, and whether this one has, or what is there is out of date by
+         * then, only the server knows. */
         emit_close_of(client, statement);
         prepared_remove(&client->server->prepared, statement);
         is_there = false;
@@ -268,9 +279,9 @@ static Taking parse_named(PoolClient *client, Slice name, Slice body, const Forg
     if (is_there) {
         /* It is there.  What says so, in its turn, is the answer to a message that does nothing. */
         emit_close(pooler, NOBODY, sizeof NOBODY);
-        expect_one(client, (Expected){.kind = '3', .is_flipped = true, .serial = client->serial});
+        expect_one(client, (Expected){.kind = '3', .is_flipped = true, .serial = client->serial, .name_hash = named->node.hash});
     } else {
-        prepare(client, statement, client->serial);
+        prepare(client, statement, named);
     }
     statement_release(statement);
     return TAKEN;
@@ -292,9 +303,10 @@ static Taking parse(PoolClient *client, const Message *message)
     if (parse_forgets(client, name, body, &forgets, replaced, &sent)) {
         if (must_wait_for_answers(client) || !attach(client))
             return WAITS;
+        client->unnamed_pins = client->unnamed_pins && name.len > 0;
     } else {
         forgets = (Forgets){.what = FORGETS_NOTHING};
-        if (!admit(client, text))
+        if (!admit(client, text, name.len == 0))
             return WAITS;
     }
     client->is_open = true;
@@ -313,15 +325,17 @@ static Taking rename_in(PoolClient *client, const Message *message, Slice before
         return WAITS;
     if (name.len > 0) {
         NamedStatement *named = names_find(&client->names, name);
-        if (named == NULL) { /* the server says so */
+        if (named == NULL && !slice_begins(name, OURS)) { /* the server says so */
             if (has_answer)
                 expect_one(client, (Expected){.kind = '2'});
             return pass_on(client, message);
         }
-        statement = named->statement;
-        need(client, statement);
-        new_len = statement_name(statement, ours);
-        new_name = ours;
+        if (named != NULL) {
+            statement = named->statement;
+            need(client, statement);
+            new_len = statement_name(statement, ours);
+            new_name = ours;
+        }
     } else if (client->has_unnamed) {
         need_unnamed(client);
         if (has_answer)
@@ -377,7 +391,7 @@ static Taking execute(PoolClient *client, const Message *message)
         return taking;
     if (!attach(client))
         return WAITS;
-    client->is_open = true;
+    client->is_open = client->has_executed = true;
     return pass_on(client, message);
 }
 
@@ -394,7 +408,7 @@ static Taking of_statement_or_portal(PoolClient *client, const Message *message)
         return WAITS;
     client->is_open = true;
     Slice rest = payload_of(message), before = {rest.at, rest.len > 0 ? 1 : 0};
-    bool is_close = message->kind == 'C', is_statement = rest.len > 1 && rest.at[0] == 'S';
+    bool is_close = message->kind == 'C', is_statement = rest.len > 1 && rest.at[0] == 'S' && has_zero(rest);
     if (!is_statement) {
         if (is_close)
             expect_one(client, (Expected){.kind = '3'});
@@ -449,13 +463,13 @@ static Taking take_message(PoolClient *client, const Message *message)
         return is_whole(message) ? SWALLOWED : INCOMPLETE;
     case 'H':
         if (client->server == NULL && !client->is_open) /* there is nothing to flush, and no need of a server for it */
-            return is_whole(message) ? SWALLOWED : INCOMPLETE;
+            return drop(client, message);
         break;
     case 'd':
     case 'c':
     case 'f':
         if (client->server == NULL) /* COPY has failed already: a server would ignore it too */
-            return is_whole(message) ? SWALLOWED : INCOMPLETE;
+            return drop(client, message);
         break;
     default:
         break;
@@ -472,15 +486,29 @@ static Taking take_message(PoolClient *client, const Message *message)
 static const uint8_t CANCELLED[] = "SERROR\0VERROR\0C57014\0Mcanceling statement due to user request\0"
                                    "FendpointdRpool_client_cancel_waiting\0";
 
+static void say_cancelled(PoolClient *client)
+{
+    Pooler *pooler = client->pool->pooler;
+    if (client->is_told_cancelled)
+        return;
+    client->is_told_cancelled = true;
+    emit_header(pooler, 'E', sizeof CANCELLED);
+    emit_copy(pooler, CANCELLED, sizeof CANCELLED);
+}
+
+/* The end of a message that is refused.  A Flush asks for what there is to say, and what ends it all may come only behind that. */
 static void answer_cancelled(PoolClient *client)
 {
     static const uint8_t ready[] = {'Z', 0, 0, 0, 5, 'I'};
     Pooler *pooler = client->pool->pooler;
-    client->is_cancelled = false;
+    if (client->refused == 0 || strchr("QFSXH", client->refused) == NULL)
+        return;
     emit_begin(pooler, &client->end);
-    emit_header(pooler, 'E', sizeof CANCELLED);
-    emit_copy(pooler, CANCELLED, sizeof CANCELLED);
-    emit_copy(pooler, ready, sizeof ready);
+    say_cancelled(client);
+    if (client->refused != 'H') {
+        client->is_cancelled = client->is_told_cancelled = false;
+        emit_copy(pooler, ready, sizeof ready);
+    }
     emit_flush(pooler);
 }
 
@@ -496,9 +524,10 @@ static size_t refuse_messages(PoolClient *client, const uint8_t *data, size_t le
             }
             const uint8_t *at = data + pos;
             client->skip = ((uint64_t)at[1] << 24 | (uint64_t)at[2] << 16 | (uint64_t)at[3] << 8 | at[4]) + 1;
-            client->was_answer = at[0] == 'Q' || at[0] == 'F' || at[0] == 'S' || at[0] == 'X';
+            client->refused = at[0];
             if (client->skip < HEADER_BYTES || at[0] == 'X') {
                 client->skip = 0;
+                client->refused = 'X';
                 answer_cancelled(client); /* what is no message, or says goodbye, is looked at as ever */
                 return pos;
             }
@@ -506,7 +535,7 @@ static size_t refuse_messages(PoolClient *client, const uint8_t *data, size_t le
         size_t passed = client->skip < len - pos ? (size_t)client->skip : len - pos;
         client->skip -= passed;
         pos += passed;
-        if (client->skip == 0 && client->was_answer)
+        if (client->skip == 0)
             answer_cancelled(client);
     }
     return pos;
@@ -543,7 +572,8 @@ static size_t pass_messages(PoolClient *client, const uint8_t *data, size_t len)
             break;
         }
         uint32_t length = (uint32_t)at[1] << 24 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 8 | at[4];
-        if (length < 4 || length > 0x7FFFFFFF) {
+        bool is_known = at[0] != 0 && strchr("QPBDCEHSFdcfX", at[0]) != NULL;
+        if (!is_known || length < 4 || length > 0x7FFFFFFF || (at[0] == 'X' && length > NAMES_BYTES_MAX)) {
             is_broken = true;
             break;
         }
@@ -560,6 +590,7 @@ static size_t pass_messages(PoolClient *client, const uint8_t *data, size_t len)
     if (pos > 0) {
         if (safepoint_client_sent(&client->point, data, pos, &pooler->frames) != SCAN_OK)
             is_broken = true;
+        expected_swallowed(client);
         if (client->point.texts != NULL)
             reactor_tell(&pooler->reactor, &client->party, NEWS_TEXT);
         client->to_server_bytes += pos;

@@ -22,6 +22,9 @@ typedef struct {
     uint64_t total;
 } Message;
 
+/* Statements of a pool are called so at servers. */
+static const char OURS[] = "pooled_";
+
 /* No statement is called so. */
 static const uint8_t NOBODY[] = "pooled_none";
 

@@ -10,7 +10,7 @@ bool expect(PoolClient *client, Expected answer)
 {
     ExpectedAnswers *expected = &client->expected;
     if (expected->begin + expected->len == expected->cap) {
-        if (expected->begin > 0) {
+        if (expected->begin > expected->cap / 2) {
             memmove(expected->at, expected->at + expected->begin, expected->len * sizeof *expected->at);
             expected->begin = 0;
         } else {
@@ -27,7 +27,8 @@ bool expect(PoolClient *client, Expected answer)
     if (answer.kind == 'Z') {
         answer.is_risky = expected->is_risky;
         expected->risky += answer.is_risky;
-        expected->is_risky = client->unnamed_is_new = client->is_open = client->is_skipped = false;
+        expected->ends++;
+        expected->is_risky = client->unnamed_is_new = client->is_open = client->has_executed = client->is_skipped = false;
     } else if (answer.kind == '1' || answer.closed != NULL || answer.is_swallowed || answer.is_flipped) {
         expected->is_risky = true;
     }
@@ -39,6 +40,7 @@ static Expected pop(ExpectedAnswers *expected)
 {
     Expected first = expected->at[expected->begin++];
     expected->risky -= first.is_risky;
+    expected->ends -= first.kind == 'Z';
     if (--expected->len == 0)
         expected->begin = 0;
     return first;
@@ -60,11 +62,33 @@ void expected_clear(PoolClient *client)
         Expected answer = pop(&client->expected);
         let_go(&answer);
     }
-    client->expected.is_risky = client->is_open = client->is_skipped = false;
+    client->expected.is_risky = client->is_open = client->has_executed = client->is_skipped = false;
     if (client->expected.cap > 16) {
         free(client->expected.at);
         client->expected = (ExpectedAnswers){0};
     }
+}
+
+void expected_swallowed(PoolClient *client)
+{
+    ExpectedAnswers *expected = &client->expected;
+    Expected *at = expected->at + expected->begin;
+    uint32_t left = client->point.swallowed, kept = 0;
+    bool keeps_first = client->point.swallowed_behind_first;
+    client->point.swallowed = 0;
+    if (left == 0 || expected->len == 0)
+        return;
+    for (uint32_t i = 0; i < expected->len; i++) {
+        if (at[i].kind == 'Z' && left > 0 && !keeps_first) {
+            left--;
+            expected->ends--;
+            expected->risky -= at[i].is_risky;
+            continue;
+        }
+        keeps_first = keeps_first && at[i].kind != 'Z';
+        at[kept++] = at[i];
+    }
+    expected->len = kept;
 }
 
 static void undo_one(PoolClient *client, Expected *answer)
@@ -77,7 +101,7 @@ static void undo_one(PoolClient *client, Expected *answer)
     else if (answer->kind == '3' && answer->is_swallowed && answer->statement != NULL)
         server->forgets = true; /* it was to be closed, and is not */
     if (answer->serial != 0) {
-        names_undo(&client->names, answer->serial);
+        names_undo(&client->names, answer->serial, answer->name_hash);
         if (answer->serial == client->unnamed_serial)
             client->has_unnamed = false;
     }
@@ -107,7 +131,7 @@ static void undo(PoolClient *client, Slice report)
 /* DISCARD ALL was executed: what pinned the client is gone, unless that outlasts it.  The server is closed all the same. */
 static void unpin(PoolClient *client)
 {
-    if (client->pinned == 0 || client->outlasts_discard)
+    if (client->pinned == 0 || client->outlasts_discard || client->pins_since_discard)
         return;
     client->pinned = 0;
     client->pool->pinned--;
@@ -145,6 +169,7 @@ static Fate answered(PoolClient *client, const Frame *frame, uint8_t *first_byte
     Fate fate = PASSED;
     if (frame->kind == 'E') {
         undo(client, (Slice){frame->payload, frame->payload_len});
+        expected_swallowed(client);
         return PASSED;
     }
     if (frame->kind == 'C' && !(expected->len > 0 && expected->at[expected->begin].kind == 'C'))
@@ -206,6 +231,15 @@ static void flush(PoolClient *client)
     }
 }
 
+/* Where the last ReadyForQuery among *frames* ends; if there is none, beyond all that can be there. */
+static int64_t end_of_answers(const Frames *frames)
+{
+    for (size_t i = frames->len; i > 0; i--)
+        if (frames->at[i - 1].kind == 'Z')
+            return frames->at[i - 1].end;
+    return INT64_MAX;
+}
+
 void pool_client_from_server(PoolClient *client, uint8_t *data, size_t len)
 {
     Pooler *pooler = client->pool->pooler;
@@ -231,10 +265,21 @@ void pool_client_from_server(PoolClient *client, uint8_t *data, size_t len)
             from = frame->end;
         }
     }
+    point->swallowed = 0;
     if (unconfirmed != CONFIRMED) {
         pass(client, data, from, until);
         flush(client);
         pool_client_stop(client, point->is_in_doubt ? NEWS_COMMIT_IN_DOUBT : NEWS_COMMIT_UNCONFIRMED);
+        return;
+    }
+    if (client->pinned == 0 && safepoint_doing(point) == DOING_IDLE && end_of_answers(frames) < whole) {
+        /* What the server says unasked is not for a client that has it no longer: it says why it ends, as a rule. */
+        whole = end_of_answers(frames);
+        client->server->is_retired = true;
+        pass(client, data, from, whole);
+        flush(client);
+        client->is_mid_message = false;
+        bytes_free(&client->tail);
         return;
     }
     bool is_too_long = (uint64_t)((int64_t)len - whole) + client->tail.len + point->server.skip > HELD_BYTES_MAX;

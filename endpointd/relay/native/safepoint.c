@@ -220,8 +220,12 @@ static void copy_ended(SafePoint *point)
     Outstanding *outstanding = &point->outstanding;
     point->copying_in = false;
     if (outstanding->len > 0 && !outstanding_first_is(outstanding, SYNC)) {
+        point->swallowed += outstanding->len - 1;
+        point->swallowed_behind_first = true;
         outstanding->len = 1;
     } else {
+        point->swallowed += outstanding->len;
+        point->swallowed_behind_first = false;
         outstanding_clear(outstanding);
         point->unsynced = true;
     }
@@ -323,6 +327,8 @@ static void failed(SafePoint *point, const Frame *frame)
     if (slice_is(report.sqlstate, QUERY_CANCELED))
         point->is_in_doubt = false; /* the request was felt */
     if (point->copying_in && outstanding_first_is(&point->outstanding, SYNC)) {
+        point->swallowed += point->outstanding.len;
+        point->swallowed_behind_first = false;
         outstanding_clear(&point->outstanding);
         point->unsynced = true;
     }

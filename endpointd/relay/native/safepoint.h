@@ -43,6 +43,8 @@ typedef struct {
     uint8_t relaxed;
     bool is_watched;
     bool may_end_block;
+    uint32_t swallowed; /* Syncs that nothing answers, and that whoever expects answers has not been told of */
+    bool swallowed_behind_first; /* which is answered */
     bool copying_in;
     bool unsynced;
     bool only_flushed; /* since all that the client had begun was closed it has said nothing but Flush */

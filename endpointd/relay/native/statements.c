@@ -100,17 +100,25 @@ NamedStatement *names_find(const Names *names, Slice name)
     return (NamedStatement *)map_find(&names->map, name);
 }
 
-bool names_set(Names *names, Slice name, Statement *statement, uint32_t serial)
+static uint64_t bytes_of(const Statement *statement, size_t name_len)
+{
+    return sizeof(NamedStatement) + name_len + statement->len;
+}
+
+NamedStatement *names_set(Names *names, Slice name, Statement *statement, uint32_t serial)
 {
     NamedStatement *named = names_find(names, name);
+    uint64_t bytes = names->bytes + bytes_of(statement, name.len) - (named != NULL ? bytes_of(named->statement, name.len) : 0);
+    if (bytes > BYTES_PER_CLIENT_MAX)
+        return NULL;
     if (named == NULL) {
         if (names->map.len >= NAMES_PER_CLIENT_MAX || (named = malloc(sizeof *named + name.len)) == NULL)
-            return false;
+            return NULL;
         if (name.len > 0)
             memcpy(named->name, name.at, name.len);
         if (!map_add(&names->map, &named->node, (Slice){named->name, name.len})) {
             free(named);
-            return false;
+            return NULL;
         }
     } else {
         statement_release(named->statement);
@@ -118,7 +126,8 @@ bool names_set(Names *names, Slice name, Statement *statement, uint32_t serial)
     statement_hold(statement);
     named->statement = statement;
     named->serial = serial;
-    return true;
+    names->bytes = bytes;
+    return named;
 }
 
 void named_free(NamedStatement *named)
@@ -130,6 +139,7 @@ void named_free(NamedStatement *named)
 void names_take(Names *names, NamedStatement *named)
 {
     map_remove(&names->map, &named->node);
+    names->bytes -= bytes_of(named->statement, named->node.key_len);
     named->node.next = NULL;
 }
 
@@ -138,6 +148,8 @@ void names_put_back(Names *names, NamedStatement *named)
     Slice name = {named->name, named->node.key_len};
     if (names_find(names, name) != NULL || !map_add(&names->map, &named->node, name))
         named_free(named);
+    else
+        names->bytes += bytes_of(named->statement, name.len);
 }
 
 NamedStatement *names_take_all(Names *names)
@@ -146,6 +158,7 @@ NamedStatement *names_take_all(Names *names)
     uint32_t from = 0;
     for (MapNode *node; (node = map_take_any(&names->map, &from)) != NULL; first = (NamedStatement *)node)
         node->next = (MapNode *)first;
+    names->bytes = 0;
     return first;
 }
 
@@ -170,15 +183,15 @@ void named_free_all(NamedStatement *first)
     }
 }
 
-void names_undo(Names *names, uint32_t serial)
+void names_undo(Names *names, uint32_t serial, uint32_t hash)
 {
-    for (uint32_t i = 0; i < names->map.cap; i++)
-        for (MapNode *node = names->map.buckets[i]; node != NULL; node = node->next)
-            if (((NamedStatement *)node)->serial == serial) {
-                names_take(names, (NamedStatement *)node);
-                named_free((NamedStatement *)node);
-                return;
-            }
+    MapNode *node = names->map.cap > 0 ? names->map.buckets[hash & (names->map.cap - 1)] : NULL;
+    while (node != NULL && ((NamedStatement *)node)->serial != serial)
+        node = node->next;
+    if (node == NULL)
+        return;
+    names_take(names, (NamedStatement *)node);
+    named_free((NamedStatement *)node);
 }
 
 void names_free(Names *names)

@@ -12,6 +12,7 @@
 enum {
     SERVER_NAME_BYTES_MAX = 32,
     NAMES_PER_CLIENT_MAX = 10000,
+    BYTES_PER_CLIENT_MAX = 1 << 26, /* of its names and statements */
 };
 
 typedef struct {
@@ -55,12 +56,13 @@ typedef struct {
 
 typedef struct {
     Map map;
+    uint64_t bytes; /* of the names, and of the statements, which others may share */
 } Names;
 
 NamedStatement *names_find(const Names *names, Slice name);
 
-/* Have *name* stand for *statement*, which is held from now on.  False: there is no memory, or there are too many. */
-bool names_set(Names *names, Slice name, Statement *statement, uint32_t serial);
+/* Have *name* stand for *statement*, which is held from now on.  NULL: there is no memory, or they are too many or too long. */
+NamedStatement *names_set(Names *names, Slice name, Statement *statement, uint32_t serial);
 /* Take one out, which is the caller's then: to be put back, if there is none of its name by then, or freed. */
 void names_take(Names *names, NamedStatement *named);
 void names_put_back(Names *names, NamedStatement *named);
@@ -69,8 +71,8 @@ void named_free(NamedStatement *named);
 NamedStatement *names_take_all(Names *names);
 void names_put_all_back(Names *names, NamedStatement *first);
 void named_free_all(NamedStatement *first);
-/* The Parse with this *serial* failed. */
-void names_undo(Names *names, uint32_t serial);
+/* The Parse with this *serial*, of a name with this hash, failed. */
+void names_undo(Names *names, uint32_t serial, uint32_t hash);
 void names_free(Names *names);
 
 /* What one server has. */
