@@ -126,7 +126,7 @@ sanitize-address sanitize-thread: $(TESTING)
 	  ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=8 TSAN_OPTIONS=halt_on_error=1:report_signal_unsafe=0; \
 	$(BIN)/python -m pytest -p tests.sanitized -p no:cacheprovider -q -k "native or both" $(ARGS) \
 	  tests/endpointd/test_relay.py tests/endpointd/test_relay_strain.py tests/endpointd/test_twins.py && \
-	$(BIN)/python -m pytest -p tests.sanitized -p no:cacheprovider -q tests/endpointd/test_pooler.py && \
+	$(BIN)/python -m pytest -p tests.sanitized -p no:cacheprovider -q tests/endpointd/test_pooler.py tests/endpointd/test_pooler_ends.py && \
 	$(BIN)/python -c "import tests.sanitized, tests.fuzz.__main__ as fuzz; raise SystemExit(fuzz.main())" --inputs $(SANITIZED_INPUTS) native
 
 coverage: $(TESTING)

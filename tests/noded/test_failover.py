@@ -162,11 +162,15 @@ async def test_slots_for_all_members_exist_on_writer_and_standby() -> None:
         assert [row["name"] for row in names] == [slot_of(copied)]
         expected = slot_of(await first.observe())
 
-        async with asyncio.timeout(60):
-            while True:
-                names = await cluster.sql(second, "SELECT slot_name::text AS name FROM pg_replication_slots")
-                if [row["name"] for row in names] == [expected]:
-                    break
+        found: list[str] = []
+        try:
+            async with asyncio.timeout(60):
+                while found != [expected]:
+                    await asyncio.sleep(0.05)
+                    names = await cluster.sql(second, "SELECT slot_name::text AS name FROM pg_replication_slots")
+                    found = [row["name"] for row in names]
+        except TimeoutError:
+            raise AssertionError(f"{found} is not {[expected]}: {await second.observe()}") from None
 
 
 async def test_clients_get_in_at_a_new_writer_that_a_pool_had_filled_while_it_was_a_replica() -> None:
