@@ -8,13 +8,34 @@ Over TLS it binds the exchange to the server's certificate where the server offe
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from pgwire.errors import ProtocolError
-from pgwire.messages import Authentication, AuthenticationKind, sasl_initial_response, sasl_response
+from pgwire.messages import Authentication, AuthenticationKind, Report, sasl_initial_response, sasl_response
 from pgwire.scram import MECHANISM, MECHANISM_PLUS, ScramClient, Verifier, keys_for
+from pgwire.sqlstate import SqlState
 
 LOGIN_BYTES_MAX = 1 << 16
 """Of a server's words that are kept back, and of one of its messages in a login. A hundred reported parameters fit."""
+
+
+class Limit(Enum):
+    """Whose number of connections is used up where a server refuses a login with 53300."""
+
+    SERVER = auto()
+    """It has none left for anybody."""
+    ROLE = auto()
+    DATABASE = auto()
+    """Its own CONNECTION LIMIT: the server has room for others."""
+
+
+_LIMITS = {"InitializeSessionUserId": Limit.ROLE, "CheckMyDatabase": Limit.DATABASE}
+"""Where PostgreSQL finds a limit used up that is not the server's (field R)."""
+
+
+def limit_of(report: Report) -> Limit | None:
+    """Return which limit a server names in *report*, if it names any."""
+    return _LIMITS.get(report.get("R") or "", Limit.SERVER) if report.sqlstate == SqlState.TOO_MANY_CONNECTIONS else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ from endpointd import refusal
 from endpointd.auth.exchange import Exchange, Proven
 from endpointd.refusal import Refusal
 from endpointd.routing.table import Backend
-from endpointd.servers.serverlogin import LOGIN_BYTES_MAX, OtherMethod, ServerLogin, VouchedLogin
+from endpointd.servers.serverlogin import LOGIN_BYTES_MAX, Limit, OtherMethod, ServerLogin, VouchedLogin, limit_of
 from endpointd.servers.warmpool import Wish, fingerprint
 from endpointd.session.clientaddress import with_address
 from endpointd.session.commands import (
@@ -103,9 +103,6 @@ _STARTING_OR_STOPPING = frozenset({SqlState.CANNOT_CONNECT_NOW, SqlState.ADMIN_S
 ROOM_TRIES_MAX = 10
 """So often a login is tried again at a server that had no connection left, once connections that nobody had are closed there:
 the processes behind them take a moment to end."""
-
-_OWN_LIMITS = frozenset({"InitializeSessionUserId", "CheckMyDatabase"})
-"""Where PostgreSQL finds a role's or a database's own CONNECTION LIMIT used up (field R): the server has room for others."""
 
 
 class Conversation:
@@ -463,7 +460,9 @@ class Conversation:
         if report.sqlstate in _STARTING_OR_STOPPING and not self._client_has_heard:
             return self._server_gone(None)
         assert self._backend is not None
-        is_crowded = report.sqlstate == SqlState.TOO_MANY_CONNECTIONS and not self._client_has_heard
+        # At a limit of their own roles and databases have no connections that are kept, and those of others make no room there.
+        is_full = limit_of(report) is Limit.SERVER
+        is_crowded = is_full and not self._client_has_heard
         if is_crowded and self._room_tries < ROOM_TRIES_MAX and (self._makes_room(self._backend) or self._room_tries):
             self._room_tries += 1
             return self._look_again(Connect(is_room_made=True))
@@ -474,7 +473,6 @@ class Conversation:
             return [ToClient(why.encode()), *self._close(reason, why.kind, why.sqlstate)]
         self._welcome.keep_message(kind, payload)
         self.state = State.CLOSED
-        is_full = report.sqlstate == SqlState.TOO_MANY_CONNECTIONS and report.get("R") not in _OWN_LIMITS
         told = self._tell()
         self._forget()
         return [*told, Close(reason, "server_refused", report.sqlstate, server_is_full=is_full)]

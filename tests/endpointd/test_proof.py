@@ -312,6 +312,23 @@ def test_a_full_server_is_tried_again_while_connections_end_there_that_nobody_ha
     assert close.server_is_full
 
 
+@pytest.mark.parametrize("routine", ["InitializeSessionUserId", "CheckMyDatabase"])
+def test_a_limit_of_its_own_costs_others_no_connections_and_is_told_at_once(routine: str) -> None:
+    fields = (*m.make_report("FATAL", "53300", "too many connections").fields, ("R", routine))
+    full = m.encode_report(m.Backend.ERROR_RESPONSE, m.Report(fields))
+    login = Login()
+    asked: list[Backend] = []
+    login.conversation = Conversation(makes_room=lambda backend: bool(asked.append(backend)) or True)
+    login.proven()
+    login.on(Connected(WRITER, "proxy-client-nonce"))
+    told, close = login.on(ServerSent(full))
+    assert isinstance(told, ToClient)
+    assert told.data == full
+    assert isinstance(close, Close)
+    assert not close.server_is_full
+    assert asked == []
+
+
 def test_another_server_takes_the_place_of_one_that_is_lost_at_any_moment_of_its_login() -> None:
     login = Login()
     login.proven()
