@@ -319,6 +319,16 @@ def role_changed() -> Refusal:
     return Refusal("role_changed", SqlState.ADMIN_SHUTDOWN, "terminating connection because the role has changed")
 
 
+def pool_closed(endpoint: str) -> Refusal:
+    """A client comes to a pool that has just been forgotten, because nobody has used it for a while."""
+    return Refusal(
+        "pool_closed",
+        SqlState.ADMIN_SHUTDOWN,
+        f'terminating connection because the servers of its login at endpoint "{endpoint}" have been given up',
+        hint="Connect again.",
+    )
+
+
 def pool_refused(node: str, why: str, sqlstate: str | None) -> Refusal:
     """A server does not let a pool's clients in, for a reason that will not pass."""
     code = sqlstate or SqlState.INVALID_AUTHORIZATION

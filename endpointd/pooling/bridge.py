@@ -32,12 +32,20 @@ def give_away(link: Link, take: Take, *, can_tls: bool) -> tuple[int, Callable[[
             os.close(descriptor)
             if link.channel is None:
                 raise
+        except BaseException:
+            os.close(descriptor)
+            raise
         else:
             return handle, link.let_go()
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     theirs.setblocking(False)
-    handle = take(theirs.fileno(), None)
+    try:
+        handle = take(theirs.fileno(), None)
+    except BaseException:
+        ours.close()
+        theirs.close()
+        raise
     theirs.detach()
     _Bridge(link, ours)
     return handle, lambda: None

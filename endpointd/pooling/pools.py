@@ -13,7 +13,7 @@ from daemonkit.logs import get_logger
 from endpointd import metrics, refusal
 from endpointd.pooling.poolengine import NO_FACTS, PoolEngine, PoolFacts
 from endpointd.pooling.serverlogin import Secret
-from endpointd.pooling.serverpool import PooledServer, PoolKey, ServerPool
+from endpointd.pooling.serverpool import Dialled, PooledServer, PoolKey, ServerPool
 from endpointd.refusal import Refusal
 from endpointd.routing.eviction import Eviction, When
 from endpointd.routing.switchboard import Switchboard
@@ -30,7 +30,10 @@ TICK_S = 1.0
 FORGOTTEN_AFTER_S = 60.0
 """A pool without clients and servers is forgotten after this time, and with it the key to its servers."""
 DIALS_MAX = 16
-"""Of a process, at once; each server has a limit of its own for logins."""
+"""At one endpoint of a process, at once; each server has a limit of its own for logins.  An endpoint whose servers cannot be
+reached, so that its dials last, takes none of another one's."""
+DIALS_OF_ONE_MAX = 8
+"""Of these, of one user and database: a login that takes a server long leaves room for others."""
 
 
 class Client(Protocol):
@@ -85,7 +88,7 @@ class Pools:
         self._wanted: Counter[int] = Counter()
         """Servers that a pool wants and that its login has no room for yet."""
         self._dialling: Counter[int] = Counter()
-        self._dials = asyncio.Semaphore(DIALS_MAX)
+        self._dials = {name: asyncio.Semaphore(DIALS_MAX) for name in settings}
         self._cancels = asyncio.Semaphore(CANCELS_MAX)
 
     # Coming in
@@ -97,8 +100,7 @@ class Pools:
         until = self._loop.time() + self._board.limits.hold_s
         while not pool.is_known:
             told = pool.known()
-            if not self._dialling[pool.handle]:
-                self._dial(pool)
+            self._serve(pool)
             try:
                 async with asyncio.timeout_at(until):
                     why = await told
@@ -108,6 +110,7 @@ class Pools:
                 told.cancel()
             if why is not None:
                 return why
+        pool.idle_since = self._loop.time()  # its client is about to come
         return pool
 
     def _pool(self, key: PoolKey, settings: PooledSettings, secret: Secret | None) -> ServerPool:
@@ -195,50 +198,108 @@ class Pools:
             self._wanted[handle] += count
             self._serve(pool)
 
-    def _serve(self, pool: ServerPool) -> None:
-        """Dial what *pool* wants, as far as there is room; if it has none at all, have another one give a server back."""
-        while self._wanted[pool.handle] > 0 and not pool.closed:
-            if self._room(pool) <= 0:
-                self._make_room(pool)
-                return
-            self._wanted[pool.handle] -= 1
-            self._dial(pool)
+    def _wants(self, pool: ServerPool) -> bool:
+        """Return whether *pool* is to have one more server: clients wait for it, or one that wants to come in."""
+        return not pool.closed and (self._wanted[pool.handle] > 0 or (pool.is_awaited and not self._dialling[pool.handle]))
 
-    def _make_room(self, pool: ServerPool) -> None:
-        others = [each for each in self._siblings(pool) if each is not pool and each.servers]
-        if not others:
-            return
-        richest = max(others, key=lambda each: len(each.servers))
-        if len(richest.servers) <= len(pool.servers) + 1 and not self._has_idle(richest):
-            return
-        retiring = next((each for each in richest.servers.values() if not each.is_retiring), None)
-        if retiring is not None:
-            retiring.is_retiring = True
-            self.engine.core.retire(retiring.handle)
-
-    def _has_idle(self, pool: ServerPool) -> bool:
-        try:
-            return self.engine.pool_facts(pool.handle).idle > 0
-        except KeyError:
+    def _may_try(self, pool: ServerPool) -> bool:
+        if pool.rest.is_failing and (self._dialling[pool.handle] or self._loop.time() < pool.rest.until):
             return False
+        return sum(self._dialling[each.handle] for each in self._siblings(pool)) < DIALS_OF_ONE_MAX
 
-    def _dial(self, pool: ServerPool) -> None:
-        self._dialling[pool.handle] += 1
-        self._group.create_task(self._dialled(pool), name=f"pool {pool.handle & 0xFFFFFFFF} dials")
+    def _serve(self, pool: ServerPool, *, is_overdue: bool = False) -> None:
+        """Dial what *pool* wants, as far as there is room; if it has none at all, have another one give a server back.
 
-    async def _dialled(self, pool: ServerPool) -> None:
+        Whoever is refused here is served again when a server has gone or a dial is over, and with each tick (*is_overdue*).
+        """
+        self._forgo(pool)
+        while self._wants(pool) and self._may_try(pool):
+            if self._room(pool) <= 0:
+                self._make_room(pool, is_overdue=is_overdue)
+                return
+            is_asked = self._wanted[pool.handle] > 0
+            if is_asked:
+                self._wanted[pool.handle] -= 1
+            self._dial(pool, is_asked=is_asked)
+
+    def _forgo(self, pool: ServerPool) -> None:
+        """Want no servers for clients that have been served since, or have gone: another pool would lose its own for them."""
+        if not self._wanted[pool.handle] or pool.closed:
+            return
         try:
-            async with self._dials:
-                await pool.dial()
+            facts = self.engine.pool_facts(pool.handle)
+        except KeyError:
+            self._wanted[pool.handle] = 0
+            return
+        # By the engine's own numbers: it asks again only if fewer are dialled than clients wait.
+        for _ in range(min(self._wanted[pool.handle], facts.dialled - facts.waiting)):
+            self._wanted[pool.handle] -= 1
+            self.engine.core.dial_failed(pool.handle)
+
+    def _serve_all(self, pool: ServerPool) -> None:
+        """There may be room again for *pool* and for those that share its number: first for those that have least."""
+        for each in sorted(self._siblings(pool), key=lambda each: len(each.servers) + self._dialling[each.handle]):
+            self._serve(each)
+
+    def _make_room(self, pool: ServerPool, *, is_overdue: bool) -> None:
+        """Have another pool give one server back: one that nobody has, or else the next that becomes free of whoever has more.
+
+        One that has a server may lose its last one too, to a pool that has none and is overdue.
+        """
+        siblings = self._siblings(pool)
+        leaving = [self._held_by(server) for each in siblings for server in each.servers.values() if server.is_retiring]
+        if None in leaving:
+            return  # there will be room in a moment
+        others = sorted((each for each in siblings if each is not pool), key=lambda each: len(each.servers), reverse=True)
+        staying = [server for each in others for server in each.servers.values() if not server.is_retiring]
+        idle = next((server for server in staying if self._held_by(server) is None), None)
+        if idle is not None:
+            idle.retire()
+            return
+        if any(held is not None and not held[1] for held in leaving):
+            return  # there will be when a transaction is over
+        few = len(pool.servers) + (0 if is_overdue and not pool.servers else 1)
+        busy = (server for each in others if len(each.servers) > few for server in each.servers.values())
+        for server in busy:
+            held = self._held_by(server)
+            if held is not None and not held[1] and not server.is_retiring:
+                server.retire()
+                return
+
+    def _held_by(self, server: PooledServer) -> tuple[int, int] | None:
+        """Return the client that has *server*, and whether it keeps it beyond its transaction."""
+        return self.engine.core.client_of(server.handle)
+
+    def _dial(self, pool: ServerPool, *, is_asked: bool) -> None:
+        self._dialling[pool.handle] += 1
+        dialled = self._dialled(pool, is_asked=is_asked)
+        self._group.create_task(dialled, name=f"pool {pool.handle & 0xFFFFFFFF} dials")
+
+    async def _dialled(self, pool: ServerPool, *, is_asked: bool) -> None:
+        """Have one more server; *is_asked*: the engine counts on it.
+
+        Room and place are given back as soon as it is clear that there is none, and the pool rests without them.
+        """
+        outcome = Dialled.FAILED
+        try:
+            async with self._dials[pool.key.door.pooled.name]:
+                outcome = await pool.dial()
         except Exception:  # a fault of ours costs one server and is seen
             metrics.BUGS.inc()
             get_logger().exception("a pool's server could not be dialled", user=pool.key.wish.user)
-            with contextlib.suppress(KeyError):
-                self.engine.core.dial_failed(pool.handle)
         finally:
             self._dialling[pool.handle] -= 1
-        if pool.is_awaited and not self._dialling[pool.handle]:
-            self._dial(pool)
+        if outcome is Dialled.ADDED:
+            pool.rest.succeeded()
+            self._serve_all(pool)
+            return
+        pool.rest.failed(self._loop.time(), is_at_limit=outcome is Dialled.AT_OWN_LIMIT)
+        self._serve_all(pool)
+        await asyncio.sleep(pool.rest.until - self._loop.time())
+        if is_asked:
+            with contextlib.suppress(KeyError):
+                self.engine.core.dial_failed(pool.handle)
+        self._serve_all(pool)
 
     def added(self, pool: ServerPool, server: PooledServer) -> None:
         """See Owner."""
@@ -250,8 +311,7 @@ class Pools:
             return
         pool, server = found
         pool.gone(server)
-        for each in self._siblings(pool):
-            self._serve(each)
+        self._serve_all(pool)
 
     def evict_client(self, client: int, eviction: Eviction) -> None:
         """See Owner."""
@@ -266,7 +326,7 @@ class Pools:
             if client.pool is pool and self.engine.is_waiting(number):
                 client.end(why)
         if not pool.servers:
-            self._forget(pool)
+            self._forget(pool, why)
 
     # Cancelling
 
@@ -306,15 +366,16 @@ class Pools:
         """Open no more servers by what a role's former secret was, and end who would need one, at their safe points."""
         for pool in tuple(self._by_handle.values()):
             if not pool.closed and not is_welcome(pool.key.wish):
-                self._forget(pool)
-                for number, client in tuple(self._clients.items()):
-                    if client.pool is pool:
-                        client.evict(Eviction(number, refusal.role_changed(), When.SAFE_POINT))
+                self._forget(pool, refusal.role_changed())
 
-    def _forget(self, pool: ServerPool) -> None:
-        pool.close()
+    def _forget(self, pool: ServerPool, why: Refusal) -> None:
+        """Have no more servers in *pool*, and end its clients, who would wait for one in vain, at their safe points."""
+        pool.close(why)
         if self._pools.get(pool.key) is pool:
             del self._pools[pool.key]
+        for number, client in tuple(self._clients.items()):
+            if client.pool is pool:
+                client.evict(Eviction(number, why, When.SAFE_POINT))
 
     async def run(self) -> None:
         """Forget pools that nobody needs, for ever."""
@@ -329,21 +390,22 @@ class Pools:
             facts = self.engine.pool_facts(pool.handle)
         except KeyError:
             del self._by_handle[pool.handle]
+            self._wanted.pop(pool.handle, None)
             if pool.counted is not None:
                 self._count(pool, pool.counted)
             return
         pool.counted = facts
-        if facts.clients or facts.servers or self._dialling[pool.handle]:
+        if facts.clients or facts.servers or self._dialling[pool.handle] or pool.is_awaited:
             pool.idle_since = now
-            self._serve(pool)
+            self._serve(pool, is_overdue=True)
         elif not pool.closed and now - pool.idle_since > FORGOTTEN_AFTER_S:
-            self._forget(pool)
+            self._forget(pool, refusal.pool_closed(pool.key.door.pooled.name))
 
     def close(self) -> None:
         """Have no servers any more; the sessions have ended."""
         for pool in self._by_handle.values():
             with contextlib.suppress(KeyError):
-                pool.close()
+                pool.close(refusal.shutting_down())
         self.engine.close()
 
 

@@ -6,26 +6,26 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Protocol
 
 from daemonkit.logs import get_logger
 from endpointd import metrics, refusal
 from endpointd.pooling.bridge import give_away
 from endpointd.pooling.poolengine import PoolEngine, PoolFacts
+from endpointd.pooling.rest import Rest
 from endpointd.pooling.serverlogin import Admitted, Denied, Secret, log_in
 from endpointd.refusal import Refusal
 from endpointd.routing.eviction import Eviction, When
 from endpointd.routing.switchboard import Switchboard
 from endpointd.routing.table import Backend, Door
 from endpointd.servers.connector import Connector
+from endpointd.servers.serverlogin import Limit, limit_of
 from endpointd.servers.warmpool import Wish
 from endpointd.wire.link import Link
 from pgtopology.node import Address
 from pgwire.messages import BackendKey
 from pgwire.sqlstate import SqlState
-
-RETRY_S = 0.25
-"""After a server that could not be had, before it is tried again."""
 
 _MAY_PASS = frozenset(
     {
@@ -36,6 +36,15 @@ _MAY_PASS = frozenset(
     }
 )
 """What a server says that another one, or the same one in a moment, does not say."""
+
+
+class Dialled(Enum):
+    """What became of a dial."""
+
+    ADDED = auto()
+    FAILED = auto()
+    AT_OWN_LIMIT = auto()
+    """The role or the database has as many sessions as it may: see Rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +99,11 @@ class PooledServer:
         elif self.link is not None:
             self.link.abort()
 
+    def retire(self) -> None:
+        """Be given back by its pool: at once, or when its client has done what it does."""
+        self.is_retiring = True
+        self._pool.engine.core.retire(self.handle)
+
     def pause(self) -> None:
         """Be given to nobody for the moment."""
         if self.handle:
@@ -126,7 +140,9 @@ class ServerPool:
         """What a server said of itself last, which clients are told."""
         self.backend: Backend | None = None
         """Who said it."""
-        self.closed = False
+        self.why_closed: Refusal | None = None
+        """What its clients are told, when it is closed."""
+        self.rest = Rest()
         self.idle_since = 0.0
         self.counted: PoolFacts | None = None
         """As of the last look."""
@@ -143,6 +159,11 @@ class ServerPool:
     def is_known(self) -> bool:
         """Whether a server has said what clients are to be told."""
         return self.backend is not None
+
+    @property
+    def closed(self) -> bool:
+        """Whether it will have no more servers."""
+        return self.why_closed is not None
 
     @property
     def is_awaited(self) -> bool:
@@ -170,7 +191,7 @@ class ServerPool:
         if eviction.when is When.NOW:
             self.engine.core.kill(server.handle)
             return
-        self.engine.core.retire(server.handle)
+        server.retire()
         if (held := self.engine.core.client_of(server.handle)) is not None and held[1]:
             self._owner.evict_client(held[0], eviction)
 
@@ -179,31 +200,31 @@ class ServerPool:
         self.servers.pop(server.handle, None)
         self._board.release(server.number)
 
-    def close(self) -> None:
-        """Let nobody have a server any more, and close those that nobody has."""
-        self.closed = True
+    def close(self, why: Refusal) -> None:
+        """Let nobody have a server any more, tell who waits to come in *why*, and close the servers that nobody has."""
+        self.why_closed = why
+        self._tell_joining(why)
         self.engine.core.close_pool(self.handle)
         for server in self.servers.values():
-            self.engine.core.retire(server.handle)
+            server.retire()
 
-    async def dial(self) -> None:
-        """Have one more server, or tell the engine that there is none."""
+    async def dial(self) -> Dialled:
+        """Have one more server, if there is one to be had."""
         server = PooledServer(self._next_number(), self)
-        is_added = False
+        outcome = Dialled.FAILED
         try:
-            is_added = await self._dial(server)
+            outcome = await self._dial(server)
         finally:
             self._connector.login_over(server.number)
-            if not is_added:
+            if outcome is not Dialled.ADDED:
                 self._board.release(server.number)
                 if server.link is not None:
                     server.link.abort()
-        if not is_added and not self.closed:
-            await asyncio.sleep(RETRY_S)
-            with contextlib.suppress(KeyError):
-                self.engine.core.dial_failed(self.handle)
+        return outcome
 
-    async def _dial(self, server: PooledServer) -> bool:
+    async def _dial(self, server: PooledServer) -> Dialled:
+        if self.closed:
+            return Dialled.FAILED
         limits = self._board.limits
         found = await self._connector.connect(
             server.number,
@@ -216,7 +237,7 @@ class ServerPool:
         )
         if isinstance(found, Refusal):
             self._tell_joining(found)
-            return False
+            return Dialled.FAILED
         server.backend, server.link = found.backend, found.link
         metrics.SERVER_CONNECTIONS.labels(found.backend.node, "dialled").inc()
         outcome: Admitted | Denied | None = None
@@ -226,10 +247,10 @@ class ServerPool:
                     found.link, self.key.wish.packet, self.secret, lambda: self._connector.answered(found.backend)
                 )
         if isinstance(outcome, Denied):
-            self._denied(found.backend, outcome)
-        if not isinstance(outcome, Admitted) or server.why is not None or self.closed or not self._board.stands(server.number):
-            return False
-        return self._admitted(server, outcome)
+            return self._denied(found.backend, outcome)
+        if outcome is None or server.why is not None or self.closed or not self._board.stands(server.number):
+            return Dialled.FAILED
+        return Dialled.ADDED if self._admitted(server, outcome) else Dialled.FAILED
 
     def _admitted(self, server: PooledServer, admitted: Admitted) -> bool:
         assert server.link is not None
@@ -252,16 +273,19 @@ class ServerPool:
         self._tell_joining(None)
         return True
 
-    def _denied(self, backend: Backend, denied: Denied) -> None:
+    def _denied(self, backend: Backend, denied: Denied) -> Dialled:
         sqlstate = denied.report.sqlstate if denied.report is not None else None
         get_logger().info(
             "a server refused a pool", node=backend.node, user=self.key.wish.user, reason=denied.why, sqlstate=sqlstate
         )
-        if sqlstate == SqlState.TOO_MANY_CONNECTIONS:
+        limit = limit_of(denied.report) if denied.report is not None else None
+        if limit is Limit.SERVER:
             self._connector.is_full(backend)
-        if sqlstate in _MAY_PASS:
-            return
-        self._owner.refuse_clients(self, refusal.pool_refused(backend.node, denied.why, sqlstate))
+        elif limit is not None:
+            return Dialled.AT_OWN_LIMIT
+        if sqlstate not in _MAY_PASS:
+            self._owner.refuse_clients(self, refusal.pool_refused(backend.node, denied.why, sqlstate))
+        return Dialled.FAILED
 
     def refuse(self, why: Refusal) -> None:
         """Tell who waits to come in that nobody does."""

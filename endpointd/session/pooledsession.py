@@ -103,13 +103,16 @@ class PooledSession(Session):
         assert client is not None
         assert pool is not None
         self.pool, self._key, self._engine = pool, established.key_told, self._pools.engine
-        try:
-            self._pools.engine.add(
-                self.number, pool.handle, client, self, watch=established.watch, client_rest=established.client_rest
-            )
-        except OSError:
-            self._why = refusal.too_many_clients()
-            self._end = (self._why.message, self._why.kind)
+        why = pool.why_closed  # perhaps between the client's login and now
+        if why is None:
+            try:
+                self._pools.engine.add(
+                    self.number, pool.handle, client, self, watch=established.watch, client_rest=established.client_rest
+                )
+            except OSError:
+                why = refusal.too_many_clients()
+        if why is not None:
+            self._why, self._end = why, (why.message, why.kind)
             return
         self._client = None
         self._begins(established)
