@@ -316,21 +316,25 @@ async def test_a_full_server_gets_its_connections_back(one: Scene) -> None:
             while True:
                 others.append(await connect(one.writer.pg_port, user="ann", password=PASSWORD, dbname="shop"))
 
+    is_in = False
     async with asyncio.timeout(60):
-        while True:
+        # Once more if a connection of the node's own ended meanwhile, so that there was room without those that are kept; or if
+        # these were gone, because the machine is so busy that they did not answer in time.
+        while await one.discarded("server_full") == 0:
+            while others:
+                await others.pop().close()
+            while int(await one.sql("select count(*) from pg_stat_activity where usename = 'ann'")) > 10:
+                await asyncio.sleep(0.05)
             await one.visit()
             await one.visit(application_name="another")
             await fill()
-            if await one.kept() == 2:
-                break
-            while others:  # the machine is so busy that a kept session did not answer in time: once more
-                await others.pop().close()
-        # A connection of the node's own may have ended meanwhile: then there was room without those that are kept.
-        while await one.discarded("server_full") == 0:
-            await fill()
-            others.append(await one.come(application_name=f"a third {len(others)}"))
-            await others[-1].execute("select 1")
-    assert await one.discarded("server_full") == 2
+            is_in = False
+            with contextlib.suppress(psycopg.OperationalError):
+                others.append(await one.come(application_name="a third"))
+                await others[-1].execute("select 1")
+                is_in = True
+    assert is_in
+    assert await one.discarded("server_full") in (1, 2)
     for each in others:
         await each.close()
 
