@@ -13,6 +13,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from pgwire.messages import SYNC, Backend, Frontend, error_response, message, query, ready_for_query
+
 _native = pytest.importorskip("endpointd.relay._native", reason="there is no native engine")
 
 QUESTION, WANTS_SERVER, NOT_UNDERSTOOD, LIMIT, GONE, SERVER_GONE = 1 << 9, 1 << 14, 1 << 4, 1 << 12, 1 << 8, 1 << 13
@@ -20,36 +22,20 @@ PINS = 2
 """A verdict: for whatever reason."""
 
 
-def message(kind: bytes, payload: bytes = b"") -> bytes:
-    return kind + (len(payload) + 4).to_bytes(4, "big") + payload
-
-
-def query(text: bytes) -> bytes:
-    return message(b"Q", text + b"\0")
-
-
 def parse(name: bytes, text: bytes) -> bytes:
-    return message(b"P", name + b"\0" + text + b"\0\0\0")
+    return message(Frontend.PARSE, name + b"\0" + text + b"\0\0\0")
 
 
 def bind(name: bytes) -> bytes:
-    return message(b"B", b"\0" + name + b"\0" + bytes(6))
+    return message(Frontend.BIND, b"\0" + name + b"\0" + bytes(6))
 
 
-EXECUTE, SYNC, FLUSH, TERMINATE = message(b"E", bytes(5)), message(b"S"), message(b"H"), message(b"X")
-DONE = {b"P": message(b"1"), b"B": message(b"2"), b"C": message(b"3")}
+EXECUTE, FLUSH, TERMINATE = message(Frontend.EXECUTE, bytes(5)), message(Frontend.FLUSH), message(Frontend.TERMINATE)
+DONE = {kind: message(answer) for kind, answer in zip(b"PBC", b"123", strict=True)}
 
 
 def tag(words: bytes) -> bytes:
-    return message(b"C", words + b"\0")
-
-
-def ready(status: bytes = b"I") -> bytes:
-    return message(b"Z", status)
-
-
-def error(sqlstate: bytes, severity: bytes = b"ERROR") -> bytes:
-    return message(b"E", b"S" + severity + b"\0V" + severity + b"\0C" + sqlstate + b"\0\0")
+    return message(Backend.COMMAND_COMPLETE, words + b"\0")
 
 
 def kinds(data: bytes) -> bytes:
@@ -152,9 +138,9 @@ def is_forgotten(stage: Stage) -> bool:
 
 def test_a_closed_pool_is_there_until_the_last_end_is_closed(stage: Stage) -> None:
     client, handle = stage.come()
-    stage.ask(client, query(b"select 1"), 1, tag(b"SELECT 1") + ready(), 2)
+    stage.ask(client, query("select 1"), 1, tag(b"SELECT 1") + ready_for_query("I"), 2)
     stage.core.close_pool(stage.pool)
-    stage.core.drop(handle, error(b"57P01", b"FATAL"))
+    stage.core.drop(handle, error_response("FATAL", "57P01", ""))
     assert kinds(stage.read(client, 1)) == b"E"
     assert not is_forgotten(stage), "its client has not closed its end"
     client.close()
@@ -163,26 +149,31 @@ def test_a_closed_pool_is_there_until_the_last_end_is_closed(stage: Stage) -> No
     stage.until(lambda: is_forgotten(stage))
 
 
-@pytest.mark.parametrize("behind", [query(b"set a = 1"), parse(b"s", b"set a = 1") + SYNC], ids=["Query", "Parse"])
+@pytest.mark.parametrize("behind", [query("set a = 1"), parse(b"s", b"set a = 1") + SYNC], ids=["Query", "Parse"])
 def test_a_setting_behind_discard_all_in_one_write_pins(stage: Stage, behind: bytes) -> None:
     client, handle = stage.come()
-    stage.ask(client, query(b"set a = 1"), 1, tag(b"SET") + ready(), 2)
+    stage.ask(client, query("set a = 1"), 1, tag(b"SET") + ready_for_query("I"), 2)
     assert stage.facts()["pinned"] == 1
-    answers = tag(b"DISCARD ALL") + ready() + (tag(b"SET") if behind[:1] == b"Q" else DONE[b"P"]) + ready()
-    stage.ask(client, query(b"discard all") + behind, 2 if behind[:1] == b"Q" else 3, answers, 4)
+    answers = (
+        tag(b"DISCARD ALL")
+        + ready_for_query("I")
+        + (tag(b"SET") if behind[:1] == b"Q" else DONE[ord("P")])
+        + ready_for_query("I")
+    )
+    stage.ask(client, query("discard all") + behind, 2 if behind[:1] == b"Q" else 3, answers, 4)
     assert stage.facts()["pinned"] == 1
     assert stage.core.standing(handle)[1] == PINS
 
 
 def test_a_setting_that_is_prepared_without_a_name_pins_though_discard_all_comes_first(stage: Stage) -> None:
     client, _ = stage.come()
-    stage.ask(client, parse(b"d", b"discard all") + SYNC, 2, DONE[b"P"] + ready(), 2)
-    stage.ask(client, parse(b"", b"set a = 1") + SYNC, 2, DONE[b"P"] + ready(), 2)
+    stage.ask(client, parse(b"d", b"discard all") + SYNC, 2, DONE[ord("P")] + ready_for_query("I"), 2)
+    stage.ask(client, parse(b"", b"set a = 1") + SYNC, 2, DONE[ord("P")] + ready_for_query("I"), 2)
     client.sendall(bind(b"d") + EXECUTE + SYNC)
     told = stage.read(stage.servers[0], 4)
-    answers = (
-        b"".join(tag(b"DISCARD ALL") if kind == ord("E") else DONE.get(bytes((kind,)), b"") for kind in kinds(told)) + ready()
-    )
+    answers = b"".join(
+        tag(b"DISCARD ALL") if kind == ord("E") else DONE.get(kind, b"") for kind in kinds(told)
+    ) + ready_for_query("I")
     stage.servers[0].sendall(answers)
     stage.read(client, 3)
     assert stage.facts()["pinned"] == 1
@@ -191,35 +182,51 @@ def test_a_setting_that_is_prepared_without_a_name_pins_though_discard_all_comes
 def test_discard_all_by_itself_ends_the_pin(stage: Stage) -> None:
     client, _ = stage.come()
     stage.ask(
-        client, parse(b"", b"set a = 1") + bind(b"") + EXECUTE + SYNC, 4, DONE[b"P"] + DONE[b"B"] + tag(b"SET") + ready(), 4
+        client,
+        parse(b"", b"set a = 1") + bind(b"") + EXECUTE + SYNC,
+        4,
+        DONE[ord("P")] + DONE[ord("B")] + tag(b"SET") + ready_for_query("I"),
+        4,
     )
-    stage.ask(client, query(b"discard all"), 1, tag(b"DISCARD ALL") + ready(), 2)
+    stage.ask(client, query("discard all"), 1, tag(b"DISCARD ALL") + ready_for_query("I"), 2)
     stage.until(lambda: stage.facts()["pinned"] == 0)
 
 
 def test_a_sync_that_copy_swallows_shifts_no_answer(stage: Stage) -> None:
     client, _ = stage.come()
     other, _ = stage.come()
-    stage.ask(client, query(b"begin"), 1, tag(b"BEGIN") + ready(b"T"), 2)
+    stage.ask(client, query("begin"), 1, tag(b"BEGIN") + ready_for_query("T"), 2)
     copy = parse(b"", b"copy t from stdin") + bind(b"") + EXECUTE + SYNC
-    stage.ask(client, copy, 4, DONE[b"P"] + DONE[b"B"] + message(b"G", b"\0\0\0"), 3)
-    data = message(b"d", b"1\n") + message(b"c") + SYNC
+    stage.ask(client, copy, 4, DONE[ord("P")] + DONE[ord("B")] + message(Backend.COPY_IN_RESPONSE, b"\0\0\0"), 3)
+    data = message(Frontend.COPY_DATA, b"1\n") + message(Frontend.COPY_DONE) + SYNC
     # What follows in the same write counts too.
-    answers = tag(b"COPY 1") + ready(b"T") + error(b"42P01") + ready(b"E")
+    answers = tag(b"COPY 1") + ready_for_query("T") + error_response("ERROR", "42P01", "") + ready_for_query("E")
     stage.ask(client, data + parse(b"st", b"select * from later") + SYNC, 5, answers, 4)
-    stage.ask(client, query(b"rollback"), 1, tag(b"ROLLBACK") + ready(), 2)
-    told = stage.ask(other, parse(b"mine", b"select * from later") + SYNC, 2, error(b"42P01") + ready(), 2)
+    stage.ask(client, query("rollback"), 1, tag(b"ROLLBACK") + ready_for_query("I"), 2)
+    told = stage.ask(
+        other, parse(b"mine", b"select * from later") + SYNC, 2, error_response("ERROR", "42P01", "") + ready_for_query("I"), 2
+    )
     assert kinds(told) == b"PS", "nobody has prepared it"
 
 
 @pytest.mark.parametrize(
     ("said", "heard", "answer", "count"),
     [
-        (parse(b"", b"bad") + query(b"select 1") + SYNC, 3, error(b"42601") + ready(), 2),
+        (parse(b"", b"bad") + query("select 1") + SYNC, 3, error_response("ERROR", "42601", "") + ready_for_query("I"), 2),
         (
-            parse(b"", b"copy t from stdin") + bind(b"") + EXECUTE + SYNC + message(b"d", b"1\n") + message(b"c") + SYNC,
+            parse(b"", b"copy t from stdin")
+            + bind(b"")
+            + EXECUTE
+            + SYNC
+            + message(Frontend.COPY_DATA, b"1\n")
+            + message(Frontend.COPY_DONE)
+            + SYNC,
             7,
-            DONE[b"P"] + DONE[b"B"] + message(b"G", b"\0\0\0") + tag(b"COPY 1") + ready(),
+            DONE[ord("P")]
+            + DONE[ord("B")]
+            + message(Backend.COPY_IN_RESPONSE, b"\0\0\0")
+            + tag(b"COPY 1")
+            + ready_for_query("I"),
             5,
         ),
     ],
@@ -237,10 +244,10 @@ def test_who_leaves_while_an_answer_seems_to_be_due_keeps_no_server(
 def test_a_server_that_has_closed_its_end_behind_an_answer_is_given_to_nobody(stage: Stage) -> None:
     for number in range(20):
         client, handle = stage.come()
-        client.sendall(query(b"select 1"))
+        client.sendall(query("select 1"))
         stage.until(lambda wanted=number + 1: len(stage.servers) == wanted)
         stage.read(stage.servers[-1], 1)
-        stage.servers[-1].sendall(tag(b"SELECT 1") + ready())
+        stage.servers[-1].sendall(tag(b"SELECT 1") + ready_for_query("I"))
         stage.servers[-1].close()
         assert kinds(stage.read(client, 2)) == b"CZ"
         stage.until(lambda: stage.facts()["servers"] == 0)
@@ -250,30 +257,30 @@ def test_a_server_that_has_closed_its_end_behind_an_answer_is_given_to_nobody(st
 
 def test_what_a_server_says_behind_the_last_answer_is_not_for_its_client(stage: Stage) -> None:
     client, _ = stage.come()
-    client.sendall(query(b"select 1"))
+    client.sendall(query("select 1"))
     stage.until(lambda: stage.servers)
     stage.read(stage.servers[0], 1)
-    stage.servers[0].sendall(tag(b"SELECT 1") + ready() + error(b"57P01", b"FATAL"))
+    stage.servers[0].sendall(tag(b"SELECT 1") + ready_for_query("I") + error_response("FATAL", "57P01", ""))
     assert kinds(stage.read(client, 2)) == b"CZ"
     assert stage.is_silent(client)
     stage.until(lambda: stage.facts()["servers"] == 0)
-    client.sendall(query(b"select 2"))
+    client.sendall(query("select 2"))
     stage.until(lambda: len(stage.servers) == 2)
-    assert stage.read(stage.servers[1], 1) == query(b"select 2")
+    assert stage.read(stage.servers[1], 1) == query("select 2")
 
 
 @pytest.mark.parametrize("kind", [b"\0", b"p", b"\xff"])
 def test_what_is_no_message_of_a_client_comes_to_no_server(stage: Stage, kind: bytes) -> None:
     client, _ = stage.come()
-    stage.ask(client, query(b"select 1"), 1, tag(b"SELECT 1") + ready(), 2)
-    client.sendall(message(kind))
+    stage.ask(client, query("select 1"), 1, tag(b"SELECT 1") + ready_for_query("I"), 2)
+    client.sendall(message(kind[0]))
     stage.until(lambda: stage.has(NOT_UNDERSTOOD))
     assert stage.is_silent(stage.servers[0])
 
 
 def test_a_cancelled_wait_is_told_to_who_said_flush_and_ended_by_its_sync(stage: Stage) -> None:
     first, _ = stage.come()
-    stage.ask(first, query(b"begin"), 1, tag(b"BEGIN") + ready(b"T"), 2)
+    stage.ask(first, query("begin"), 1, tag(b"BEGIN") + ready_for_query("T"), 2)
     second, handle = stage.come()
     second.sendall(parse(b"x", b"select 1") + FLUSH)
     stage.until(lambda: stage.facts()["waiting"] == 1)
@@ -281,20 +288,20 @@ def test_a_cancelled_wait_is_told_to_who_said_flush_and_ended_by_its_sync(stage:
     assert kinds(stage.read(second, 1)) == b"E"
     assert stage.is_silent(second)
     second.sendall(bind(b"x") + FLUSH + SYNC)
-    assert stage.read(second, 1) == ready()
-    stage.ask(first, query(b"commit"), 1, tag(b"COMMIT") + ready(), 2)
-    stage.ask(second, query(b"select 1"), 1, tag(b"SELECT 1") + ready(), 2)
+    assert stage.read(second, 1) == ready_for_query("I")
+    stage.ask(first, query("commit"), 1, tag(b"COMMIT") + ready_for_query("I"), 2)
+    stage.ask(second, query("select 1"), 1, tag(b"SELECT 1") + ready_for_query("I"), 2)
 
 
 @pytest.mark.parametrize(
     ("before", "heard"),
-    [(query(b"alter table t add c int"), 4), (parse(b"", b"x") + bind(b"") + EXECUTE, 6)],
+    [(query("alter table t add c int"), 4), (parse(b"", b"x") + bind(b"") + EXECUTE, 6)],
     ids=["Query", "Execute"],
 )
 def test_a_statement_behind_something_in_one_write_is_prepared_anew(stage: Stage, before: bytes, heard: int) -> None:
     client, _ = stage.come()
     other, _ = stage.come()
-    stage.ask(client, parse(b"a", b"select * from t") + SYNC, 2, DONE[b"P"] + ready(), 2)
+    stage.ask(client, parse(b"a", b"select * from t") + SYNC, 2, DONE[ord("P")] + ready_for_query("I"), 2)
     other.sendall(before + parse(b"b", b"select * from t") + SYNC)
     told = kinds(stage.read(stage.servers[0], heard))
     assert told[-3:] == b"CPS", "closed, and prepared by whoever executes what stands before"
@@ -303,9 +310,9 @@ def test_a_statement_behind_something_in_one_write_is_prepared_anew(stage: Stage
 def test_the_name_of_another_clients_statement_is_nobodys(stage: Stage) -> None:
     client, _ = stage.come()
     other, _ = stage.come()
-    told = stage.ask(client, parse(b"a", b"select 1") + SYNC, 2, DONE[b"P"] + ready(), 2)
+    told = stage.ask(client, parse(b"a", b"select 1") + SYNC, 2, DONE[ord("P")] + ready_for_query("I"), 2)
     name = told[5 : told.index(b"\0", 5)]
-    told = stage.ask(other, bind(name) + EXECUTE + SYNC, 3, error(b"26000") + ready(), 2)
+    told = stage.ask(other, bind(name) + EXECUTE + SYNC, 3, error_response("ERROR", "26000", "") + ready_for_query("I"), 2)
     assert name not in told
 
 

@@ -5,7 +5,7 @@
 
 enum { LINGER_SERVER_MS = 1000 };
 
-const uint8_t TERMINATE_MESSAGE[TERMINATE_BYTES] = {'X', 0, 0, 0, 4};
+static const uint8_t TERMINATE_MESSAGE[] = {'X', 0, 0, 0, 4};
 static const uint8_t SYNC_MESSAGE[] = {'S', 0, 0, 0, 4};
 
 /* Servers */
@@ -57,11 +57,24 @@ static void die(PoolServer *server)
     reactor_ready(&pool->pooler->reactor, &pool->party);
 }
 
+static void tell_to_end(PoolServer *server)
+{
+    end_write(&server->end, &(struct iovec){(void *)TERMINATE_MESSAGE, sizeof TERMINATE_MESSAGE}, 1);
+}
+
 /* Close it as a client would whose transaction is over. */
 static void say_goodbye(PoolServer *server)
 {
-    end_write(&server->end, &(struct iovec){(void *)TERMINATE_MESSAGE, sizeof TERMINATE_MESSAGE}, 1);
+    tell_to_end(server);
     die(server);
+}
+
+void pool_server_let_end(PoolServer *server)
+{
+    if (server->is_told_to_end)
+        return;
+    server->is_told_to_end = server->is_retired = true;
+    tell_to_end(server);
 }
 
 static void give(PoolServer *server, PoolClient *client)

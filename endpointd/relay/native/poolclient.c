@@ -39,11 +39,8 @@ void pool_client_look(PoolClient *client)
     }
     bool is_leaving = client->point.client_terminated || (client->end.has_ended && has_said_all(client));
     bool is_awaited = server != NULL && doing == DOING_BUSY && client->point.outstanding.len > 0 && !client->point.copying_in;
-    if (is_leaving && is_awaited && !server->is_told_to_end) {
-        /* What it waits for may never come, as of a Query behind an error: a server that is told to end does all it can before. */
-        server->is_told_to_end = server->is_retired = true;
-        end_write(&server->end, &(struct iovec){(void *)TERMINATE_MESSAGE, sizeof TERMINATE_MESSAGE}, 1);
-    }
+    if (is_leaving && is_awaited) /* perhaps in vain, as for what stands behind an error */
+        pool_server_let_end(server);
     if (is_leaving && !is_awaited && !client->is_waiting && !client->is_asking) {
         pool_client_stop(client, NEWS_CLIENT_ENDED);
     } else if (client->is_pausing && !client->is_paused) {

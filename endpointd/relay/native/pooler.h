@@ -14,10 +14,7 @@ enum {
     POOL_READ_BYTES = 1 << 16,
     POOL_ARENA_BYTES = 1 << 15,
     POOL_PARTS_MAX = 64,
-    TERMINATE_BYTES = 5,
 };
-
-extern const uint8_t TERMINATE_MESSAGE[TERMINATE_BYTES];
 
 /* What the owner is to be told, beyond what pair.h has.  The first is told first. */
 enum {
@@ -231,6 +228,8 @@ void pool_server_serve(PoolServer *server);
 /* Close it; its client, if it has one, is told. */
 void pool_server_kill(PoolServer *server);
 void pool_server_retire(PoolServer *server);
+/* Have it end when it has done what it was asked, whatever comes of that. */
+void pool_server_let_end(PoolServer *server);
 void pool_server_pause(PoolServer *server, bool is_paused);
 void pool_server_cancel_begins(PoolServer *server);
 void pool_server_cancel_ended(PoolServer *server, bool is_over);

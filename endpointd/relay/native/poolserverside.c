@@ -272,11 +272,11 @@ void pool_client_from_server(PoolClient *client, uint8_t *data, size_t len)
         pool_client_stop(client, point->is_in_doubt ? NEWS_COMMIT_IN_DOUBT : NEWS_COMMIT_UNCONFIRMED);
         return;
     }
-    if (client->pinned == 0 && safepoint_doing(point) == DOING_IDLE && end_of_answers(frames) < whole) {
+    int64_t answered_until = end_of_answers(frames);
+    if (client->pinned == 0 && safepoint_doing(point) == DOING_IDLE && answered_until < whole) {
         /* What the server says unasked is not for a client that has it no longer: it says why it ends, as a rule. */
-        whole = end_of_answers(frames);
         client->server->is_retired = true;
-        pass(client, data, from, whole);
+        pass(client, data, from, answered_until);
         flush(client);
         client->is_mid_message = false;
         bytes_free(&client->tail);
