@@ -53,8 +53,8 @@ from deployment.local.tls import make_certificates
 from pgtopology.desired import DesiredSettings
 from pgtopology.parameters import SettingRefused, check
 from pgtopology.supervision import Answer, Order
+from supervisor.assembly import LOCK_VARIABLE
 from supervisor.commands import program_command, program_environment
-from supervisor.daemon import LOCK_VARIABLE
 from supervisor.ports import Conflict, conflicts, free_base_port
 from supervisor.presence import supervisor_lives
 from supervisor.program import conflicts_with_others, find_program

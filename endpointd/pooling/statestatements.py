@@ -6,17 +6,13 @@ be seen.  Pure.
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from endpointd.pooling.pins import Pin, verdict_of
-
-try:
-    from pglast.parser import parse_sql_json  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType, reportMissingImports]
-except ImportError:
-    parse_sql_json = None
 
 _HOLD = 0x20
 """CURSOR_OPT_HOLD."""
@@ -25,9 +21,19 @@ _OF_TRANSACTION_BY_NAME = frozenset({"transaction_isolation", "transaction_read_
 _RESETS = frozenset({"VAR_RESET", "VAR_RESET_ALL", "VAR_SET_DEFAULT"})
 
 
+@functools.cache
+def grammar() -> Callable[[str], str] | None:
+    """Return what makes JSON of statements, None if it is not installed. A proxy without pooled endpoints never loads it."""
+    try:
+        from pglast.parser import parse_sql_json  # pyright: ignore
+    except ImportError:
+        return None
+    return parse_sql_json  # pyright: ignore
+
+
 def why_no_grammar() -> str | None:
     """Return what is the matter, for people, if there is no grammar to judge statements by; None if there is one."""
-    if parse_sql_json is not None:
+    if grammar() is not None:
         return None
     return (
         "pglast is not installed, so a pooled session keeps its server from the first statement on that is not harmless by its"
@@ -46,9 +52,10 @@ def judge(statement: bytes) -> int:
 
 
 def _parse(statement: bytes) -> list[dict[str, Any]]:
-    if parse_sql_json is None:
+    parse = grammar()
+    if parse is None:
         raise ValueError("there is no grammar")
-    parsed = json.loads(parse_sql_json(statement.decode("utf-8", "replace")))  # pyright: ignore[reportUnknownArgumentType]
+    parsed = json.loads(parse(statement.decode("utf-8", "replace")))
     return [each.get("stmt", {}) for each in parsed.get("stmts", ())]
 
 

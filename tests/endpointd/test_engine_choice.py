@@ -12,7 +12,7 @@ from daemonkit.settings import SettingsError
 from deployment.local.layout import Layout
 from endpointctl.local.checkup import examine
 from endpointctl.local.machine import Grade
-from endpointd.daemon import check, prepare
+from endpointd.assembly import check, prepare
 from endpointd.pooling import statestatements
 from endpointd.relay.choice import make_engine, why_not_native
 from endpointd.settings import (
@@ -87,7 +87,7 @@ def test_check_and_doctor_say_what_pooled_endpoints_lack_without_a_grammar(
     assert check(pooling(tmp_path)) == ()
     (found,) = (finding for finding in examine(layout) if finding.subject == "pooled endpoints")
     assert found.grade is Grade.GOOD
-    monkeypatch.setattr(statestatements, "parse_sql_json", None)
+    monkeypatch.setattr(statestatements, "grammar", lambda: None)
     (note,) = check(pooling(tmp_path))
     assert note.startswith("[pooled_writer]: pglast is not installed")
     assert f"{sys.executable} -m pip install 'pglast>=8'" in note
