@@ -1,8 +1,10 @@
 """What the proxy says to a server in a session that no client has, and what it makes of the answers. Pure.
 
-`DISCARD ALL` undoes what a client has done to its session.  What it does not undo, and what a login of the next client would
-have met, is asked for: by the rights of the role, since a server lets everybody read all of it but the secrets.  Nothing is
-looked up by the session's search_path, which its role may have chosen.
+`DISCARD ALL` undoes what a client has done to its session, back to what that began with: the settings of its role and database
+as they were at its login.  What they were is asked for right behind the login; and before the next client gets the session,
+whether a login would still end in one like it, and what its parameters are.  That is by the rights of the role, since a
+server lets everybody read all of it but the secrets.  Nothing is looked up by the session's search_path, which its role may
+have chosen.
 """
 
 from __future__ import annotations
@@ -32,16 +34,17 @@ _STATE = f"""SELECT
  COALESCE(r.rolvaliduntil {_MORE} pg_catalog.now(), true),
  pg_catalog.encode(pg_catalog.convert_to(r.rolname::pg_catalog.text, pg_catalog.getdatabaseencoding()), 'hex'),
  pg_catalog.encode(pg_catalog.convert_to(d.datname::pg_catalog.text, pg_catalog.getdatabaseencoding()), 'hex'),
- (SELECT pg_catalog.string_agg(s.setconfig::pg_catalog.text, ' ' ORDER BY s.setdatabase, s.setrole)
-  FROM pg_catalog.pg_db_role_setting s
+ ARRAY(SELECT s::pg_catalog.text FROM pg_catalog.pg_db_role_setting s
   WHERE (s.setdatabase {_IS} 0 OR s.setdatabase {_IS} d.oid) AND (s.setrole {_IS} 0 OR s.setrole {_IS} r.oid))"""  # noqa: S608 - of constants
 _FROM = f"""
 FROM pg_catalog.pg_roles r, pg_catalog.pg_database d
 WHERE r.rolname {_IS} session_user AND d.datname {_IS} pg_catalog.current_database()"""
 _COLUMNS = 5
 
+RESET = query("DISCARD ALL")
+
 ASK = query(_STATE + _FROM)
-"""Whether a login would end in a session like this one, now."""
+"""Whether a login would end in a session like this one, now, and with which settings it would begin."""
 
 LOOK = query(
     f"""SELECT EXISTS (SELECT FROM pg_catalog.pg_locks l, pg_catalog.pg_database d
@@ -59,64 +62,59 @@ def can_be_asked_for(names: tuple[str, ...]) -> bool:
 
 
 @functools.lru_cache(maxsize=64)
-def reset_and_ask(names: tuple[str, ...]) -> bytes:
-    """Return what resets a session, and asks for what `ASK` does and for the parameters *names* as they are then."""
+def ask_with(names: tuple[str, ...]) -> bytes:
+    """Return what asks for the same as `ASK`, and for the parameters *names* as they are."""
     values = "".join(f",\n pg_catalog.current_setting('{name}')" for name in names)
-    return query("DISCARD ALL") + query(_STATE + values + _FROM)
+    return query(_STATE + values + _FROM)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a server said to all questions."""
+    """What a server said to a question."""
 
     rows: tuple[tuple[bytes | None, ...], ...]
-    reported: tuple[tuple[bytes, bytes], ...]
-    """Names and values of parameters that have changed since they were reported last."""
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What a session is like that was reset."""
+    """What a session is like that begins now."""
 
-    settings: bytes | None
-    """Of the role and the database, for sessions that begin now."""
+    settings: bytes
+    """Of the role and the database, and which of them each belongs to."""
     parameters: tuple[bytes, ...] = field(default=())
     """That were asked for, in that order."""
 
 
 @functools.lru_cache(maxsize=128)
-def read_answer(questions: int, data: bytes) -> Answer | None:
-    """Return what a server has said to so many questions, None until *data* is all of it. Mostly it is the same as before.
+def read_answer(data: bytes) -> Answer | None:
+    """Return what a server has said to a question, None until *data* is all of it. Mostly it is the same as before.
 
     Raises ProtocolError for an error and for what is no answer.
     """
     if len(data) > ANSWER_BYTES_MAX:
         raise ProtocolError(f"an answer of more than {ANSWER_BYTES_MAX} bytes")
     rows: list[tuple[bytes | None, ...]] = []
-    reported: list[tuple[bytes, bytes]] = []
-    missing, pos = questions, 0
-    while missing and (found := read_message(data, pos, bytes_max=ANSWER_BYTES_MAX)) is not None:
+    pos = 0
+    while (found := read_message(data, pos, bytes_max=ANSWER_BYTES_MAX)) is not None:
         pos = found.end
         if found.kind == Backend.READY_FOR_QUERY:
             if found.payload != b"I":
                 raise ProtocolError("a session that was reset is in a transaction")
-            missing -= 1
-        elif found.kind == Backend.DATA_ROW:
+            if pos < len(data):
+                raise ProtocolError("a server said more than it was asked")
+            return Answer(tuple(rows))
+        if found.kind == Backend.DATA_ROW:
             rows.append(_fields(found.payload))
-        elif found.kind == Backend.PARAMETER_STATUS:
-            name, value, *_ = *found.payload.split(b"\0"), b""
-            reported.append((name, value))
         elif found.kind not in _MEANINGLESS:
             raise ProtocolError("a server cannot answer")
-    if missing:
-        return None
-    if pos < len(data):
-        raise ProtocolError("a server said more than it was asked")
-    return Answer(tuple(rows), tuple(reported))
+    return None
 
 
 _ROW_DESCRIPTION = ord("T")
-_MEANINGLESS = frozenset({_ROW_DESCRIPTION, Backend.COMMAND_COMPLETE, Backend.NOTICE_RESPONSE, Backend.NOTIFICATION_RESPONSE})
+_MEANINGLESS = frozenset({
+    _ROW_DESCRIPTION, Backend.COMMAND_COMPLETE, Backend.NOTICE_RESPONSE, Backend.NOTIFICATION_RESPONSE,
+    Backend.PARAMETER_STATUS,
+})  # fmt: skip
 
 
 @functools.lru_cache(maxsize=128)
@@ -129,9 +127,9 @@ def state_of(answer: Answer, *, user: str, database: str, needs_valid: bool) -> 
         return None
     may, is_valid, role, name, settings, *values = answer.rows[0]
     is_same = role == _hex(user) and name == _hex(database)
-    if may != b"t" or not is_same or (needs_valid and is_valid != b"t") or None in values:
+    if may != b"t" or not is_same or (needs_valid and is_valid != b"t") or settings is None or None in values:
         return None
-    if settings is not None and b"role=" in settings:
+    if b"role=" in settings:
         return None  # RESET ALL leaves the role alone
     return State(settings, tuple(value for value in values if value is not None))
 

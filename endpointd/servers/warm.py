@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from endpointd import metrics
 from endpointd.routing.table import EMPTY, Table
 from endpointd.servers import upkeep
-from endpointd.servers.upkeep import Answer, State
+from endpointd.servers.upkeep import Answer
 from endpointd.servers.warmpool import ServerSession, WarmKey, WarmPool
 from endpointd.settings import WarmSettings
 from endpointd.wire.link import DISCARD, Link
@@ -54,29 +54,21 @@ class _Kept:
         self.token = token
         self.link = link
         self.session = session
-        self.state: State | None = None
-        self.values: tuple[bytes, ...] = ()
-        """Of the parameters, as the server has reported them last."""
-        self._questions = 0
         self._said = b""
         self._told: Callable[[Answer | None], None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
 
-    def ask(self, words: bytes, questions: int, timeout_s: float, told: Callable[[Answer | None], None]) -> None:
-        """Say *words*; *told* is called once, with the answer, or None if there is none that can be used."""
-        self._questions, self._said, self._told = questions, b"", told
+    def ask(self, question: bytes, timeout_s: float, told: Callable[[Answer | None], None]) -> None:
+        """Ask *question*; *told* is called once, with the answer, or None if there is none that can be used."""
+        self._said, self._told = b"", told
         self._deadline = asyncio.get_running_loop().call_later(timeout_s, self._tell, None)
-        self.link.write(words)
+        self.link.write(question)
 
     def _tell(self, answer: Answer | None) -> None:
         told, self._told, self._said = self._told, None, b""
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-        if answer is not None and answer.reported and self.values:
-            changed = {name.decode("ascii", "replace"): value for name, value in answer.reported}
-            former = zip(self.session.names, self.values, strict=True)
-            self.values = tuple(changed.get(name, value) for name, value in former)
         if told is not None:
             told(answer)
         else:
@@ -97,7 +89,7 @@ class _Kept:
 
     def _read(self, data: bytes) -> Answer | None:
         self._said += data
-        return upkeep.read_answer(self._questions, self._said)
+        return upkeep.read_answer(self._said)
 
     def ended(self) -> None:
         """The server has closed it."""
@@ -117,15 +109,14 @@ class _Kept:
         self.link.receiver = DISCARD
         return self.link
 
-    def judge(self, answer: Answer | None, *, with_parameters: bool) -> State | None:
-        """Return the state of the session, if a client may have it."""
+    def judge(self, answer: Answer | None) -> tuple[bytes, ...] | None:
+        """Return the values of the session's parameters, if a client may have it: a login would end in one like it."""
         if answer is None:
             return None
-        wish = self.session.key.wish
+        wish, session = self.session.key.wish, self.session
         state = upkeep.state_of(answer, user=wish.user, database=wish.database, needs_valid=not wish.is_vouched)
-        if state is None or len(state.parameters) != (len(self.session.names) if with_parameters else 0):
-            return None
-        return state
+        is_fit = state is not None and state.settings == session.settings and len(state.parameters) == len(session.names)
+        return state.parameters if state is not None and is_fit else None
 
 
 class WarmServers:
@@ -189,17 +180,14 @@ class WarmServers:
         link.receiver = kept
         if kept.token in self._kept:  # it may have been told of its end at once
             link.resume_reading()
-            kept.ask(upkeep.reset_and_ask(session.names), 2, RESET_S, lambda answer: self._was_reset(kept, answer))
+            kept.ask(upkeep.RESET, RESET_S, lambda answer: self._was_reset(kept, answer))
         self._discard(leaving, "full")
 
     def _was_reset(self, kept: _Kept, answer: Answer | None) -> None:
-        state = kept.judge(answer, with_parameters=True)
-        if state is None:
-            self.discard(kept, "reset_failed" if answer is None else "unfit")
-            return
-        kept.state = State(state.settings)
-        kept.values = state.parameters
-        self._pool.ready(kept.token)
+        if answer is None:
+            self.discard(kept, "reset_failed")
+        else:
+            self._pool.ready(kept.token)
 
     def has(self, key: WarmKey) -> bool:
         """Return whether there is one for *key*."""
@@ -215,18 +203,17 @@ class WarmServers:
                 if not outcome.done():
                     outcome.set_result(answer)
 
-            kept.ask(upkeep.ASK, 1, CHECK_S, told)
-            is_fit = False
+            kept.ask(upkeep.ask_with(kept.session.names), CHECK_S, told)
+            values: tuple[bytes, ...] | None = None
             try:
-                answer = await outcome
-                is_fit = kept.judge(answer, with_parameters=False) == kept.state
+                values = kept.judge(await outcome)
             finally:
                 link = kept.let_go()
-                if not is_fit:
+                if values is None:
                     metrics.WARM_DISCARDED.labels("unfit").inc()
                     _say_goodbye(link)
-            if is_fit:
-                return Warm(link, kept.session, upkeep.as_reported(kept.session.names, kept.values))
+            if values is not None:
+                return Warm(link, kept.session, upkeep.as_reported(kept.session.names, values))
         return None
 
     # Who has to go
@@ -301,7 +288,7 @@ class WarmServers:
                 self._pool.ready(kept.token)
 
         self._pool.ready(kept.token, is_ready=False)
-        kept.ask(upkeep.LOOK, 1, LOOK_S, told)
+        kept.ask(upkeep.LOOK, LOOK_S, told)
 
 
 def _say_goodbye(link: Link) -> None:

@@ -66,6 +66,8 @@ class ServerSession:
     """Of the parameters that the server reported, in its order."""
     cancel_key: BackendKey
     began_at: float
+    settings: bytes
+    """Of its role and database, as it began with them."""
 
 
 class WarmLimits(Protocol):

@@ -212,6 +212,8 @@ class Relay:
     """What the client was told instead of *key*; None: that, since its protocol has no room for ours."""
     names: tuple[str, ...] | None = None
     """Of the parameters that the server reported to a login that another client may have after this one; None: none may."""
+    settings: bytes | None = None
+    """Of the role and the database, with which that login began; None with *names*."""
 
 
 @dataclass(frozen=True, slots=True)

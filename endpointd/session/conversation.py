@@ -35,6 +35,7 @@ from endpointd.refusal import Refusal
 from endpointd.routing.table import Backend
 from endpointd.servers.serverlogin import LOGIN_BYTES_MAX, Limit, OtherMethod, ServerLogin, VouchedLogin, limit_of
 from endpointd.servers.warmpool import Wish, fingerprint
+from endpointd.session.beginning import QUESTION, Beginning
 from endpointd.session.clientaddress import with_address
 from endpointd.session.commands import (
     ClientGone,
@@ -119,6 +120,7 @@ class Conversation:
         requires_tls: bool = False,
         client_host: str = "",
         tells_address: bool = False,
+        keeps_servers: bool = False,
     ) -> None:
         """*admit* is asked whether there is room for a client whom a server has just found to be who it says it is: if that is
         only ASKED, PlaceTaken or Refused come later.
@@ -129,6 +131,7 @@ class Conversation:
         that has none left, and returns whether there were any.
         *offers_tls*: whoever asks for TLS gets it; *requires_tls*: whoever does not is refused, in the name of *client_host*.
         *tells_address*: servers are given that as part of the application_name.
+        *keeps_servers*: another client may have the server's session when this one has left.
         """
         self.state = State.OPENING
         self._opening = Opening(offers_tls=offers_tls, requires_tls=requires_tls, client_host=client_host)
@@ -138,6 +141,7 @@ class Conversation:
         self._room_tries = 0
         self._client_host = client_host
         self._tells_address = tells_address
+        self._keeps_servers = keeps_servers
         self._client = bytearray()
         self._server = bytearray()
         self._asked: int | None = None
@@ -156,6 +160,10 @@ class Conversation:
         self._server_login: ServerLogin | VouchedLogin | None = None
         self._is_used = False
         """Whether the server's session has had another client."""
+        self._beginning: Beginning | None = None
+        """What is to be known of the server's session for the next client."""
+        self._names: tuple[str, ...] | None = None
+        """Of the parameters that the server has reported; None: the session is this client's alone."""
 
     @property
     def startup(self) -> StartupMessage | None:
@@ -377,9 +385,10 @@ class Conversation:
         if self._awaits_place:
             return []
         self.state = State.RELAYING
-        names = self._welcome.names() if not self._is_used and self.wish is not None and not self._client_has_heard else None
+        state = self._beginning.state if self._beginning is not None else None
+        names, settings = (self._names, state.settings) if state is not None else (None, None)
         key, key_told = self._welcome.key, self._welcome.key_told
-        commands = [*self._tell(), Relay(key, bytes(self._server), bytes(self._client), key_told, names)]
+        commands = [*self._tell(), Relay(key, bytes(self._server), bytes(self._client), key_told, names, settings)]
         self._forget()
         return commands
 
@@ -390,6 +399,11 @@ class Conversation:
         return self._begin_relay() if self._is_ready else []
 
     def _server_said(self, kind: int, payload: bytes) -> list[Command]:
+        beginning = self._beginning
+        if beginning is not None and beginning.takes(kind):
+            beginning.heard(kind, payload)
+            self._is_ready = beginning.is_over
+            return []
         match kind:
             case Kind.AUTHENTICATION if self._server_login is not None:
                 return self._log_in(self._server_login, decode_authentication(payload))
@@ -419,6 +433,9 @@ class Conversation:
                 return []
             case Kind.NEGOTIATE_PROTOCOL_VERSION:
                 self._welcome.servers_minor = decode_negotiation(payload)[0] & 0xFFFF
+            case Kind.READY_FOR_QUERY if beginning is not None:
+                beginning.is_asked = True
+                self._names = self._welcome.names() if not self._client_has_heard else None
             case Kind.READY_FOR_QUERY:
                 self._is_ready = True
             case _:
@@ -442,7 +459,12 @@ class Conversation:
         if not login.is_over:
             self.state = State.LOGGING_IN
             return [ToServer(answer)] if answer is not None else []
-        return self._settle((self._proven.final if self._proven is not None else b"") + _OK)
+        commands = self._settle((self._proven.final if self._proven is not None else b"") + _OK)
+        wish = self.wish if self._keeps_servers and self.state is State.SETTLING else None
+        if wish is None:
+            return commands
+        self._beginning = Beginning(user=wish.user, database=wish.database, needs_valid=not wish.is_vouched)
+        return [*commands, ToServer(QUESTION)]
 
     def _settle(self, consent: bytes) -> list[Command]:
         """The client is who it says: keep *consent* back for it, if there is room for one more."""
@@ -492,7 +514,7 @@ class Conversation:
         return self._look_again(Connect(failed))
 
     def _look_again(self, connect: Connect) -> list[Command]:
-        self._backend = self._server_login = None
+        self._backend = self._server_login = self._beginning = self._names = None
         self._awaits_place = self._is_ready = self._is_used = False
         self._server.clear()
         self._welcome.begin_anew()

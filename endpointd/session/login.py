@@ -113,6 +113,7 @@ class Login:
             requires_tls=shared.tls.is_required and not client.is_local,
             client_host=client.host,
             tells_address=door.name in shared.gate.tell_address,
+            keeps_servers=shared.warm.settings.enabled,
         )
         self.backend: Backend | None = None
         self.end = Close("the client went away", "client_left")
@@ -242,9 +243,12 @@ class Login:
     def _session(self, relay: Relay) -> ServerSession | None:
         if self._warm is not None:
             return self._warm.session
-        if self._key is None or relay.key is None or relay.names is None or not can_be_asked_for(relay.names):
+        if self._key is None or relay.key is None:
             return None
-        return ServerSession(self._key, relay.names, relay.key, self._loop.time())
+        if relay.names is None or relay.settings is None or not can_be_asked_for(relay.names):
+            metrics.WARM_DISCARDED.labels("unfit").inc()
+            return None
+        return ServerSession(self._key, relay.names, relay.key, self._loop.time(), relay.settings)
 
     # What happens
 

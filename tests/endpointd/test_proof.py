@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from endpointd import refusal
 from endpointd.routing.table import Backend
+from endpointd.session.beginning import QUESTION
 from endpointd.session.commands import (
     ClientSent,
     Close,
@@ -49,6 +50,17 @@ OK = m.encode_authentication(m.Authentication(m.AuthenticationKind.OK))
 KEY = m.BackendKey(77, b"four")
 READY = m.parameter_status("in_hot_standby", "off") + m.backend_key_data(KEY) + m.ready_for_query("I")
 FAILED = refusal.password_failed("u")
+
+
+def answered(*fields: bytes | None) -> bytes:
+    """Return what a server answers to the question behind a login."""
+    columns = b"".join((-1).to_bytes(4, signed=True) if each is None else len(each).to_bytes(4) + each for each in fields)
+    row = m.message(m.Backend.DATA_ROW, len(fields).to_bytes(2) + columns)
+    return row + m.message(m.Backend.COMMAND_COMPLETE, b"SELECT 1\0") + m.ready_for_query("I")
+
+
+ANSWER = answered(b"t", b"t", b"75", b"64", b"{work_mem=7MB}")
+BEGUN = b"{work_mem=7MB}"
 END_POINT = bytes(range(32))
 
 
@@ -72,8 +84,9 @@ class Login:
         client_binding: bytes | None = None,
         admit: Callable[[startup.StartupMessage], refusal.Refusal | Place] = lambda _: Place.TAKEN,
         first: bytes | None = None,
+        keeps_servers: bool = True,
     ) -> None:
-        self.conversation = Conversation(admit)
+        self.conversation = Conversation(admit, keeps_servers=keeps_servers)
         self.is_doomed = is_doomed
         self.binding = binding
         self.client = ScramClient(keys_of_password(password), "client-nonce", binding=client_binding)
@@ -100,8 +113,13 @@ class Login:
         assert isinstance(told, ToClient)
         return self.on(ClientSent(m.sasl_response(self.client.respond(told.data[9:]))))
 
-    def logged_in(self, backend: Backend = WRITER, *, verifier: Verifier = VERIFIER, rest: bytes = READY) -> list[Command]:
-        """Let a server with *verifier* be logged in to; return what follows from its last words."""
+    def logged_in(
+        self, backend: Backend = WRITER, *, verifier: Verifier = VERIFIER, rest: bytes = READY, answer: bytes = ANSWER
+    ) -> list[Command]:
+        """Let a server with *verifier* be logged in to; return what follows from its last words.
+
+        *answer*: to what it is asked behind the login, if that is over.
+        """
         assert self.on(Connected(backend, "proxy-client-nonce")) == [ToServer(self.hello)]
         server = ScramServer(verifier, "server-nonce")
         commands = self.on(ServerSent(m.sasl_offer(MECHANISM)))
@@ -116,6 +134,8 @@ class Login:
             else:
                 final, _ = server.verify(found.payload)
                 commands = self.on(ServerSent(scram(m.AuthenticationKind.SASL_FINAL, final) + OK + rest))
+                if commands and commands[0] == ToServer(QUESTION):
+                    return commands[1:] + (self.on(ServerSent(answer)) if answer else [])
         return commands
 
 
@@ -128,7 +148,7 @@ def test_no_server_is_asked_for_before_the_proof_and_the_client_hears_all_at_onc
     assert final is not None
     login.client.finish(final.payload[4:])
     assert told.data[final.end :] == OK + READY
-    assert relay == Relay(KEY, b"", names=("in_hot_standby",))
+    assert relay == Relay(KEY, b"", names=("in_hot_standby",), settings=BEGUN)
 
 
 def kept(root: object) -> Iterator[bytes]:
@@ -173,7 +193,7 @@ def test_what_the_client_says_on_its_own_is_kept_for_the_relay() -> None:
     assert isinstance(told, ToClient)
     eager = m.query("select 1")
     assert login.on(ClientSent(m.sasl_response(login.client.respond(told.data[9:])) + eager)) == [Connect()]
-    assert login.logged_in()[-1] == Relay(KEY, b"", eager, names=("in_hot_standby",))
+    assert login.logged_in()[-1] == Relay(KEY, b"", eager, names=("in_hot_standby",), settings=BEGUN)
 
 
 @pytest.mark.parametrize("login", [Login(password="wrong"), Login(is_doomed=True), Login(password="wrong", is_doomed=True)])
@@ -275,7 +295,7 @@ def test_a_session_that_another_client_has_had_waits_for_a_place_and_is_checked_
     login = Login()
     login.proven()
     assert login.on(Connected(READER, reported=REPORTED, cancel_key=KEY)) == [Connect(READER)], "it is no replica any more"
-    assert login.logged_in()[-1] == Relay(KEY, b"", names=("in_hot_standby",))
+    assert login.logged_in()[-1] == Relay(KEY, b"", names=("in_hot_standby",), settings=BEGUN)
 
 
 def test_only_who_proves_itself_to_us_may_have_another_clients_session() -> None:
@@ -387,7 +407,61 @@ def test_a_server_that_lets_the_proxy_in_without_a_proof_serves() -> None:
     login = Login()
     login.proven()
     login.on(Connected(WRITER, "n"))
-    assert isinstance(login.on(ServerSent(OK + READY))[-1], Relay)
+    assert login.on(ServerSent(OK + READY)) == [ToServer(QUESTION)]
+    assert isinstance(login.on(ServerSent(ANSWER))[-1], Relay)
+
+
+# What the server's session begins with
+
+
+@pytest.mark.parametrize(
+    ("answer", "names", "settings"),
+    [
+        (ANSWER, ("in_hot_standby",), BEGUN),
+        (answered(b"t", b"t", b"75", b"64", b"{}"), ("in_hot_standby",), b"{}"),
+        (answered(b"f", b"t", b"75", b"64", b"{}"), None, None),
+        (answered(b"t", b"t", b"75", b"64", b"{role=other}"), None, None),
+        (m.error_response("ERROR", "42501", "permission denied") + m.ready_for_query("I"), None, None),
+        (m.ready_for_query("I"), None, None),
+    ],
+)
+def test_who_may_have_the_session_next_is_asked_behind_the_login(
+    answer: bytes, names: tuple[str, ...] | None, settings: bytes | None
+) -> None:
+    whole, piecemeal = Login(), Login()
+    for login in (whole, piecemeal):
+        login.proven()
+    told, relay = whole.logged_in(answer=answer)
+    assert relay == Relay(KEY, b"", names=names, settings=settings)
+    assert isinstance(told, ToClient)
+    assert told.data.endswith(OK + READY), "the client hears nothing of it"
+    assert piecemeal.logged_in(answer=b"") == []
+    commands = [command for byte in answer for command in piecemeal.on(ServerSent(bytes([byte])))]
+    assert commands == [told, relay]
+
+
+def test_what_a_server_says_of_itself_meanwhile_is_the_clients() -> None:
+    login = Login()
+    login.proven()
+    word = m.parameter_status("TimeZone", "UTC")
+    told, relay = login.logged_in(answer=word + ANSWER)
+    assert isinstance(told, ToClient)
+    assert told.data.endswith(OK + READY + word)
+    assert relay == Relay(KEY, b"", names=("in_hot_standby",), settings=BEGUN)
+
+
+def test_a_server_that_ends_before_it_has_answered_is_left_for_another_one() -> None:
+    login = Login()
+    login.proven()
+    assert login.logged_in(answer=m.error_response("FATAL", "57P01", "terminating connection")) == []
+    assert login.on(ServerGone()) == [Connect(WRITER)]
+    assert login.logged_in()[-1] == Relay(KEY, b"", names=("in_hot_standby",), settings=BEGUN)
+
+
+def test_nobody_is_asked_where_no_session_is_kept() -> None:
+    login = Login(keeps_servers=False)
+    login.proven()
+    assert login.logged_in()[-1] == Relay(KEY, b"")
 
 
 @pytest.mark.parametrize(

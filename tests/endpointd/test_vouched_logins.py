@@ -342,7 +342,7 @@ def play(otherwise: refusal.Refusal) -> Play:
 
 def test_the_client_hears_of_a_server_when_it_is_ready() -> None:
     failed = refusal.certificate_failed("u")
-    begun = Relay(KEY, b"", names=("in_hot_standby",))
+    begun = Relay(KEY, b"")
     play(failed).on(ServerSent(OK)).on(ServerSent(ABOUT)).on(ServerSent(READY), ToClient(OK + ABOUT + READY), begun)
     play(failed).on(ServerGone(), Connect(WRITER)).on(Connected(WRITER), ToServer(HELLO)).on(ServerSent(OK))
 

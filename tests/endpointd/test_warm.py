@@ -240,6 +240,27 @@ async def test_what_a_role_or_a_database_begins_with_now_counts(one: Scene, chan
     await connection.close()
 
 
+@pytest.mark.parametrize(
+    ("change", "shown", "wanted"),
+    [
+        ("alter role ann set work_mem = '7MB'", "work_mem", "7MB"),
+        ("alter database shop set search_path = 'shop'", "search_path", "shop"),
+        ("alter role ann in database shop set timezone = 'Asia/Tokyo'", "timezone", "Asia/Tokyo"),
+    ],
+)
+async def test_what_was_altered_while_a_client_was_there_counts_for_the_next(
+    one: Scene, change: str, shown: str, wanted: str
+) -> None:
+    there = await one.come()
+    pid = await value(there, PID)
+    await one.sql(change)
+    await there.close()
+    connection = await one.come()
+    assert await value(connection, f"show {shown}") == wanted
+    assert await value(connection, PID) != pid
+    await connection.close()
+
+
 @pytest.mark.versions
 async def test_a_server_that_was_reloaded_reports_what_it_has_become(one: Scene) -> None:
     pid = await one.visit()
@@ -316,7 +337,7 @@ async def test_a_full_server_gets_its_connections_back(one: Scene) -> None:
             while True:
                 others.append(await connect(one.writer.pg_port, user="ann", password=PASSWORD, dbname="shop"))
 
-    is_in = False
+    is_in, kept = False, 0
     async with asyncio.timeout(60):
         # Once more if a connection of the node's own ended meanwhile, so that there was room without those that are kept; or if
         # these were gone, because the machine is so busy that they did not answer in time.
@@ -328,7 +349,7 @@ async def test_a_full_server_gets_its_connections_back(one: Scene) -> None:
             await one.visit()
             await one.visit(application_name="another")
             await fill()
-            if await one.kept() != 2:
+            if (kept := await one.kept()) < 2:  # more if the third came in after all: it is kept too
                 continue
             is_in = False
             with contextlib.suppress(psycopg.OperationalError):
@@ -336,7 +357,7 @@ async def test_a_full_server_gets_its_connections_back(one: Scene) -> None:
                 await others[-1].execute("select 1")
                 is_in = True
     assert is_in
-    assert await one.discarded("server_full") == 2
+    assert await one.discarded("server_full") == kept
     for each in others:
         await each.close()
 
