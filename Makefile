@@ -64,10 +64,11 @@ $(RUNTIME): pyproject.toml setup.py $(wildcard endpointd/relay/native/*.[ch]) | 
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[embedded,sql]'
 	@touch $@
 
-$(TESTING): pyproject.toml $(RUNTIME)
-	@echo "installing what the tests need into $(VENV) (a minute or more, and silent)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[embedded,test]'
-	@touch $@
+# All at once: what runs is among what the tests need.
+$(TESTING): pyproject.toml setup.py $(wildcard endpointd/relay/native/*.[ch]) | $(BIN)/python
+	@echo "installing into $(VENV), also what the tests need (a minute or more, and silent)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[embedded,sql,test]'
+	@touch $(RUNTIME) $@
 
 prepare-tests: $(TESTING)
 

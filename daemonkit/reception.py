@@ -105,8 +105,12 @@ class Reception:
         counted_as: Callable[[str], str] = address_group,
         *,
         sorry: bytes = b"",
+        at_first: Callable[[Guest, socket.socket, object], bool] = lambda _guest, _connection, _peer: False,
     ) -> None:
         """*name* stands in metrics and logs; *welcome* makes the protocol of a connection.
+
+        *at_first* may have a connection before that, with its peer's address; it returns whether it does.  `receive` takes it
+        back.
 
         *counted_as* is asked under what somebody from an address counts; *sorry* is said to whom there is no room for when the
         protocol does not stand yet.
@@ -116,6 +120,7 @@ class Reception:
         self._welcome = welcome
         self._counted_as = counted_as
         self._sorry = sorry
+        self._at_first = at_first
         self._numbers = itertools.count(1)
         self._guests: dict[int, Guest] = {}
         self._sockets: list[socket.socket] = []
@@ -126,8 +131,8 @@ class Reception:
         self._said_at = float("-inf")
         self._sweep: asyncio.TimerHandle | None = None
         self._log = get_logger(listener=name)
-        self._strangers_shown = CONNECTIONS.labels(name, "stranger")
-        self._known_shown = CONNECTIONS.labels(name, "known")
+        CONNECTIONS.labels(name, "stranger").set_function(lambda: self._admission.strangers)
+        CONNECTIONS.labels(name, "known").set_function(lambda: self._admission.known)
 
     @property
     def port(self) -> int:
@@ -216,7 +221,6 @@ class Reception:
         if guest.number not in self._guests:
             return False
         if self._admission.admit(guest.number):
-            self._count()
             return True
         self._note(Why.FULL, guest.address)
         return False
@@ -234,7 +238,6 @@ class Reception:
         """See Guest."""
         if self._guests.pop(guest.number, None) is not None:
             self._admission.leave(guest.number)
-            self._count()
 
     # What happens
 
@@ -264,17 +267,25 @@ class Reception:
             self._guests[guest.number] = guest
             for victim in self._admission.enter(guest.number, address, loop.time()):
                 self._show_out(victim, Why.CROWDED)
-            arriving = loop.create_task(self._connect(guest, connection), name=f"{self._name} connection {guest.number}")
-            self._arriving.add(arriving)
-            arriving.add_done_callback(self._arriving.discard)
-        self._count()
+            if not self._at_first(guest, connection, peer):
+                self.receive(guest, connection)
 
-    async def _connect(self, guest: Guest, connection: socket.socket) -> None:
+    def receive(
+        self, guest: Guest, connection: socket.socket, welcome: Callable[[Guest], asyncio.BaseProtocol] | None = None
+    ) -> None:
+        """Make the protocol of *connection*, by *welcome* if it is given."""
+        name = f"{self._name} connection {guest.number}"
+        connect = self._connect(guest, connection, welcome or self._welcome)
+        arriving = asyncio.get_running_loop().create_task(connect, name=name)
+        self._arriving.add(arriving)
+        arriving.add_done_callback(self._arriving.discard)
+
+    async def _connect(self, guest: Guest, connection: socket.socket, welcome: Callable[[Guest], asyncio.BaseProtocol]) -> None:
         if guest.number not in self._guests:  # shown out before it was in
             self._turn_away(connection)
             return
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: self._welcome(guest), connection)
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: welcome(guest), connection)
         except BaseException as error:
             connection.close()
             self.leave(guest)
@@ -310,7 +321,6 @@ class Reception:
         for guest in self._admission.overdue(loop.time()):
             self._show_out(guest, Why.LATE)
         self._say()
-        self._count()
         self._sweep = loop.call_later(SWEEP_S, self._look_round)
 
     def _show_out(self, number: int, why: Why, *, is_counted: bool = True) -> None:
@@ -337,10 +347,6 @@ class Reception:
         self._log.warning("connections are refused", count=self._unsaid.total(), reasons=reasons, strangers=self.strangers)
         self._unsaid.clear()
         self._said_at = now
-
-    def _count(self) -> None:
-        self._strangers_shown.set(self._admission.strangers)
-        self._known_shown.set(self._admission.known)
 
 
 async def bind(host: str, port: int) -> list[socket.socket]:

@@ -34,6 +34,11 @@ LOGIN_SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
 DIAL_FAILURES = Counter("endpointd_dial_failures", "Servers that could not be connected to.", ["node", "reason"])
+QUICK_LOGINS = Counter(
+    "endpointd_quick_logins",
+    "Logins of clients that were here before: as usual (begun), or the ordinary login took over (given_up).",
+    ["endpoint", "outcome"],
+)
 SERVER_CONNECTIONS = Counter(
     "endpointd_server_connections",
     "Connections to servers that clients were given, by whether they were dialled or kept from a client before (reused).",

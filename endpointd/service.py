@@ -263,6 +263,8 @@ class Service:
     async def drain(self) -> None:
         """End all sessions: at their safe points, then at once, and give their last words time to arrive."""
         self.warm.close()
+        for listener in self.listeners:
+            listener.drain(refusal.shutting_down())
         for session in self.registry:
             session.drain(refusal.shutting_down())
         if not await self.registry.wait_until_empty(DRAIN_S):

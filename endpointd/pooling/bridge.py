@@ -27,7 +27,7 @@ def give_away(link: Link, take: Take, *, can_tls: bool) -> tuple[int, Callable[[
     if can_be_taken(link, can_tls=can_tls):
         descriptor = os.dup(link.descriptor)
         try:
-            handle = take(descriptor, secret_of(link))
+            handle = take(descriptor, secret_of(link.channel))
         except OSError:  # perhaps this Python keeps its connections elsewhere
             os.close(descriptor)
             if link.channel is None:

@@ -28,13 +28,15 @@ class Core:
         server_tls: tuple[object, SSLContext] | None,
         watch: int,
         keeps_server: bool,
+        welcome: bytes,
         server_rest: bytes,
         client_rest: bytes,
         /,
     ) -> int:
-        """Return a handle; the descriptors are the engine's then, and so are the connections of _ssl, each with its context.
+        """Give the client *welcome* and return a handle; the descriptors are the engine's then, and so are the connections of
+        _ssl, each with its context.
 
-        Raises OSError, and they are the caller's still.
+        Raises OSError, and they are the caller's still, and nothing was said.
         """
     def pause(self, handle: int, /) -> None: ...
     def resume(self, handle: int, /) -> None: ...

@@ -16,6 +16,7 @@ from endpointd.relay.facts import Doing, Facts
 from endpointd.relay.relaxed import Relaxed
 from endpointd.relay.safepoint import SafePoint
 from endpointd.wire.link import Link
+from endpointd.wire.looseend import LooseEnd
 from pgwire.errors import ProtocolError
 from pgwire.messages import TERMINATE
 
@@ -85,7 +86,7 @@ class AsyncioEngine:
         """See the seam."""
         return self._pairs[token].facts()
 
-    def take_server(self, token: int) -> Link | None:
+    def take_server(self, token: int) -> LooseEnd | None:
         """See the seam."""
         return self._pairs[token].take_server()
 
@@ -173,13 +174,14 @@ class Pair:
         if not self._server_is_taken:
             self._server.close()
 
-    def take_server(self) -> Link | None:
+    def take_server(self) -> LooseEnd | None:
         point, server = self.point, self._server
         is_clean = point.doing is Doing.IDLE and not self._tail and not server.unsent and not server.has_ended
         if not self._keeps_server or not self._is_stopped or self._goodbye_is_known or not is_clean:
             return None
-        self._server_is_taken = True
-        return server
+        end = LooseEnd.of(server)
+        self._server_is_taken = end is not None
+        return end
 
     def close_server(self) -> None:
         self._server.close()

@@ -131,10 +131,34 @@ class Engine(SessionEngine, Protocol):
 class KeepingEngine(Engine, Protocol):
     """An engine that can give a server's end back when the client has left, for another client."""
 
-    def take_server(self, token: int) -> Link | LooseEnd | None:
+    def take_server(self, token: int) -> LooseEnd | None:
         """Return the server's end of a pair that has told CLIENT_ENDED, which is the caller's again; None if it has to go.
 
         It is given back only if the session is idle, nothing is on its way to the server, and the server does not know of any
         end.  `drop` then ends the client's side alone.
+        """
+        ...
+
+
+@runtime_checkable
+class BareEngine(KeepingEngine, Protocol):
+    """An engine that needs no links."""
+
+    def add_bare(
+        self,
+        token: int,
+        client: LooseEnd,
+        server: LooseEnd,
+        tell: Callable[[Happening], None],
+        gone: Callable[[], None],
+        *,
+        welcome: bytes,
+        watch: Relaxed | None = None,
+        client_rest: bytes = b"",
+    ) -> bool:
+        """Do what `add` does, with *keeps_server*, behind our own last words of the login, *welcome*.
+
+        *gone* is called when nothing of the client's connection is left.  False: it cannot, both are the caller's still, and
+        nothing was said.
         """
         ...

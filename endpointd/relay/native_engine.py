@@ -65,9 +65,7 @@ class NativeEngine:
         keeps_server: bool = False,
     ) -> None:
         """See the seam."""
-        if not self._is_listened_to:
-            self._is_listened_to = True
-            asyncio.get_running_loop().add_reader(self._core.fileno(), self._tell_news)
+        self._listen()
         handle = self._take(client, server, watch, keeps_server, server_rest, client_rest)
         if handle is None:
             self._others.add(
@@ -84,6 +82,41 @@ class NativeEngine:
         self._pairs[token] = self._ends[handle] = _Pair(handle, tell, client.let_go(), server.channel)
         server.let_go()
 
+    def add_bare(
+        self,
+        token: int,
+        client: LooseEnd,
+        server: LooseEnd,
+        tell: Callable[[Happening], None],
+        gone: Callable[[], None],
+        *,
+        welcome: bytes,
+        watch: Relaxed | None = None,
+        client_rest: bytes = b"",
+    ) -> bool:
+        """See the seam."""
+        self._listen()
+        channels = [end.channel for end in (client, server) if end.channel is not None]
+        if channels and not (self._can_tls and all(channel.can_be_let_go for channel in channels)):
+            return False
+        client.hush()
+        server.hush()
+        watched = _native.NOT_WATCHED if watch is None else watch.value
+        ends = (client.sock.fileno(), secret_of(client.channel), server.sock.fileno(), secret_of(server.channel))
+        try:
+            handle = self._core.add(*ends, watched, True, welcome, b"", client_rest)
+        except OSError:
+            return False
+        self._pairs[token] = self._ends[handle] = _Pair(handle, tell, gone, server.channel)
+        client.sock.detach()
+        server.sock.detach()
+        return True
+
+    def _listen(self) -> None:
+        if not self._is_listened_to:
+            self._is_listened_to = True
+            asyncio.get_running_loop().add_reader(self._core.fileno(), self._tell_news)
+
     def _take(
         self, client: Link, server: Link, watch: Relaxed | None, keeps_server: bool, server_rest: bytes, client_rest: bytes
     ) -> int | None:
@@ -97,11 +130,12 @@ class NativeEngine:
             watched = _native.NOT_WATCHED if watch is None else watch.value
             return self._core.add(
                 descriptors[0],
-                secret_of(client),
+                secret_of(client.channel),
                 descriptors[1],
-                secret_of(server),
+                secret_of(server.channel),
                 watched,
                 keeps_server,
+                b"",
                 server_rest,
                 client_rest,
             )
@@ -172,7 +206,7 @@ class NativeEngine:
         pair = self._pairs.get(token)
         return self._others.facts(token) if pair is None else facts_of(NativeEngine.name, *self._core.facts(pair.handle))
 
-    def take_server(self, token: int) -> Link | LooseEnd | None:
+    def take_server(self, token: int) -> LooseEnd | None:
         """See the seam."""
         pair = self._pairs.get(token)
         if pair is None:

@@ -10,6 +10,7 @@ from endpointd.relay.engine import Happening, happenings_of
 from endpointd.relay.facts import Doing, Facts
 from endpointd.relay.relaxed import Relaxed, relaxed_by
 from endpointd.wire.link import Link
+from endpointd.wire.tls import Channel
 
 NEWS_PER_TURN = 1000
 """What is told in one turn of the event loop at most."""
@@ -59,11 +60,11 @@ def can_be_taken(link: Link, *, can_tls: bool) -> bool:
     return link.can_be_let_go and (link.channel is None or can_tls)
 
 
-def secret_of(link: Link) -> Secret:
-    """Return what a thread goes on with of the TLS of *link*."""
-    if link.channel is None:
+def secret_of(channel: Channel | None) -> Secret:
+    """Return what a thread goes on with of the TLS of a connection that speaks by *channel*."""
+    if channel is None:
         return None
-    connection = link.channel.connection
+    connection = channel.connection
     return connection._sslobj, connection.context  # type: ignore[attr-defined]
 
 

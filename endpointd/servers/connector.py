@@ -184,8 +184,8 @@ class Connector:
         try:
             while True:
                 backend = self._choose(door, waited_for)
-                if backend is not None and wish is not None and (warm := await self._take_warm(number, holder, backend, wish)):
-                    return Found(backend, warm.link, warm)
+                if backend is not None and wish is not None and (kept := await self._take_warm(number, holder, backend, wish)):
+                    return kept
                 is_crowded = backend is not None and not self._may_log_in(number, backend, address)
                 if backend is not None and not is_crowded:
                     link = await self._dial(number, holder, backend, vouches=vouches, is_proven=is_proven)
@@ -218,6 +218,35 @@ class Connector:
                 self._held.leave(number)
                 metrics.HELD.labels(door).dec()
                 metrics.HOLD_SECONDS.labels(door).observe(self._loop.time() - held_since)
+
+    def expects_kept(self, door: Door, wish: Wish) -> bool:
+        """Return whether a connection is kept for *wish* at whoever *door* leads to, or will be in a moment."""
+        warm, epoch = self._warm, self._board.table.epoch
+        found = eligible(self._board.table, door, fallback_to_writer=self.fallback_to_writer)
+        return warm is not None and any(warm.expects(WarmKey(wish, backend, epoch)) for backend in found)
+
+    def take_kept(
+        self, number: int, holder: Evictable, door: Door, wish: Wish, told: Callable[[Backend, Warm | None], None]
+    ) -> bool:
+        """Give the session *number* a connection that is kept; False: there is none.
+
+        Else *told* is called with the outcome, a little later; with None the session has no server.
+        """
+        backend = self._choose(door)
+        key = WarmKey(wish, backend, self._board.table.epoch) if backend is not None else None
+        if self._warm is None or backend is None or key is None or not self._warm.has(key):
+            return False
+        self._board.assign(number, backend, holder)
+
+        def answered(warm: Warm | None) -> None:
+            if warm is None:
+                self._board.release(number)
+            else:
+                self.answered(backend)
+            told(backend, warm)
+
+        self._warm.take_soon(key, answered)
+        return True
 
     def answered(self, backend: Backend) -> None:
         """*backend* serves: it answered a startup packet. Whoever waits for it may try now."""
@@ -327,7 +356,7 @@ class Connector:
             return None
         return backend
 
-    async def _take_warm(self, number: int, holder: Evictable, backend: Backend, wish: Wish) -> Warm | None:
+    async def _take_warm(self, number: int, holder: Evictable, backend: Backend, wish: Wish) -> Found | None:
         """Assign *backend* to the session, if there is a connection to it that is logged in already and still right."""
         board = self._board
         key = WarmKey(wish, backend, board.table.epoch)
@@ -336,23 +365,24 @@ class Connector:
         deadline = asyncio.timeout(board.limits.dial_timeout_s)
         attempt = _Attempt(deadline)
         board.assign(number, backend, attempt)
-        warm: Warm | None = None
+        found: Found | None = None
         try:
             async with deadline:
                 warm = await self._warm.take(key)
-        except TimeoutError:
+                found = Found(backend, await warm.end.link(), warm) if warm is not None else None
+        except (TimeoutError, OSError):
             pass
         finally:
-            if warm is None or attempt.is_evicted:
+            if found is None or attempt.is_evicted:
                 board.release(number)
-        if warm is None:
+        if found is None:
             return None
         if attempt.is_evicted:
-            warm.link.abort()
+            found.link.abort()
             return None
         board.hand_over(number, holder)
         self.answered(backend)
-        return warm
+        return found
 
     async def _dial(
         self, number: int, holder: Evictable, backend: Backend, *, vouches: bool, is_proven: bool

@@ -7,18 +7,16 @@ as it should, or says something unasked, is closed, and whoever wanted it gets a
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from endpointd import metrics
-from endpointd.routing.table import EMPTY, Table
+from endpointd.routing.table import Table
 from endpointd.servers import upkeep
 from endpointd.servers.upkeep import Answer
 from endpointd.servers.warmpool import ServerSession, WarmKey, WarmPool
 from endpointd.settings import WarmSettings
-from endpointd.wire.link import DISCARD, Link
 from endpointd.wire.looseend import LooseEnd
 from pgwire.errors import ProtocolError
 
@@ -30,8 +28,6 @@ LOOK_S = 5.0
 TICK_S = 1.0
 """How often it is looked who is overdue, and whether others want a database for themselves: PostgreSQL waits 5 s for its users
 to leave, then DROP DATABASE fails."""
-ARRIVING_MAX = 256
-"""Sockets that no link was made of yet."""
 FULL_S = 5.0
 """For so long nothing is kept at a server that had no connection left."""
 
@@ -40,29 +36,31 @@ FULL_S = 5.0
 class Warm:
     """A server connection for a client."""
 
-    link: Link
+    end: LooseEnd
     session: ServerSession
     reported: bytes
     """The parameters, as the server would report them to a login now."""
 
 
 class _Kept:
-    """One connection, and what is known of it; the receiver of its link."""
+    """One connection, and what is known of it."""
 
-    def __init__(self, owner: WarmServers, token: int, link: Link, session: ServerSession) -> None:
+    def __init__(self, owner: WarmServers, token: int, end: LooseEnd, session: ServerSession) -> None:
         self._owner = owner
         self.token = token
-        self.link = link
+        self._end = end
         self.session = session
         self._said = b""
         self._told: Callable[[Answer | None], None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
+        end.hear(self._heard)
 
     def ask(self, question: bytes, timeout_s: float, told: Callable[[Answer | None], None]) -> None:
         """Ask *question*; *told* is called once, with the answer, or None if there is none that can be used."""
         self._said, self._told = b"", told
         self._deadline = asyncio.get_running_loop().call_later(timeout_s, self._tell, None)
-        self.link.write(question)
+        if not self._end.say(question):
+            self._tell(None)
 
     def _tell(self, answer: Answer | None) -> None:
         told, self._told, self._said = self._told, None, b""
@@ -74,12 +72,13 @@ class _Kept:
         else:
             self._owner.discard(self, "server_ended")
 
-    def received(self, data: memoryview) -> None:
+    def _heard(self, data: bytes | None) -> None:
         """Take what the server says; unasked it has nothing to say that would not have it closed."""
         answer: Answer | None = None
-        if self._told is not None:
+        if self._told is not None and data is not None:
+            self._said += data
             try:
-                answer = self._read(bytes(data))
+                answer = upkeep.read_answer(self._said)
             except ProtocolError:
                 self._tell(None)
                 return
@@ -87,27 +86,13 @@ class _Kept:
                 return
         self._tell(answer)
 
-    def _read(self, data: bytes) -> Answer | None:
-        self._said += data
-        return upkeep.read_answer(self._said)
-
-    def ended(self) -> None:
-        """The server has closed it."""
-        self._tell(None)
-
-    def broken(self) -> None:
-        """`ended` came before."""
-
-    def writable(self, is_writable: bool) -> None:
-        """What is said is short."""
-
-    def let_go(self) -> Link:
-        """Return the link to whoever has it from now on."""
+    def let_go(self) -> LooseEnd:
+        """Return the connection to whoever has it from now on."""
         self._told = None
         if self._deadline is not None:
             self._deadline.cancel()
-        self.link.receiver = DISCARD
-        return self.link
+        self._end.hush()
+        return self._end
 
     def judge(self, answer: Answer | None) -> tuple[bytes, ...] | None:
         """Return the values of the session's parameters, if a client may have it: a login would end in one like it."""
@@ -129,9 +114,6 @@ class WarmServers:
         self._pool = WarmPool()
         self._kept: dict[int, _Kept] = {}
         self._tokens = itertools.count(1)
-        self._arriving: asyncio.Queue[tuple[LooseEnd, ServerSession, Table]] = asyncio.Queue()
-        """With the table that held when they came."""
-        self._table = EMPTY
         self._is_closed = False
 
     def __len__(self) -> int:
@@ -147,40 +129,16 @@ class WarmServers:
 
     # In and out
 
-    def offer(self, end: Link | LooseEnd, session: ServerSession) -> None:
+    def offer(self, end: LooseEnd, session: ServerSession) -> None:
         """Have *end*, whose client has left clean, for the next one; it is closed if it is not worth that."""
-        is_wanted = not self._is_closed and self._pool.may_enter(session, self._loop.time(), self.settings)
-        if isinstance(end, Link):
-            if is_wanted:
-                self._enter(end, session)
-            else:
-                _say_goodbye(end)
-        elif is_wanted and self._arriving.qsize() < ARRIVING_MAX:
-            self._arriving.put_nowait((end, session, self._table))
-        else:
-            end.close(upkeep.GOODBYE)
-
-    async def _let_in(self) -> None:
-        """Make links of the ends that were offered, for ever."""
-        while True:
-            end, session, table = await self._arriving.get()
-            if self._is_closed:
-                end.close(upkeep.GOODBYE)
-                continue
-            with contextlib.suppress(OSError):
-                self.offer(await end.link(), session)
-            if table is not self._table:
-                self.go_by(self._table)
-
-    def _enter(self, link: Link, session: ServerSession) -> None:
         now = self._loop.time()
-        kept = _Kept(self, next(self._tokens), link, session)
+        if self._is_closed or not self._pool.may_enter(session, now, self.settings):
+            end.close(upkeep.GOODBYE)
+            return
+        kept = _Kept(self, next(self._tokens), end, session)
         self._kept[kept.token] = kept
         leaving = self._pool.enter(kept.token, session, now, self.settings)
-        link.receiver = kept
-        if kept.token in self._kept:  # it may have been told of its end at once
-            link.resume_reading()
-            kept.ask(upkeep.RESET, RESET_S, lambda answer: self._was_reset(kept, answer))
+        kept.ask(upkeep.RESET, RESET_S, lambda answer: self._was_reset(kept, answer))
         self._discard(leaving, "full")
 
     def _was_reset(self, kept: _Kept, answer: Answer | None) -> None:
@@ -193,28 +151,41 @@ class WarmServers:
         """Return whether there is one for *key*."""
         return self._pool.has(key)
 
+    def expects(self, key: WarmKey) -> bool:
+        """Return whether there is one for *key*, or will be when it is reset."""
+        return self._pool.expects(key)
+
     async def take(self, key: WarmKey) -> Warm | None:
         """Return a connection for whoever would have come to one of *key* by a login, which would succeed now; or None."""
-        while (token := self._pool.take(key, self._loop.time(), self.settings)) is not None:
-            kept = self._kept.pop(token)
-            outcome: asyncio.Future[Answer | None] = self._loop.create_future()
+        outcome: asyncio.Future[Warm | None] = self._loop.create_future()
 
-            def told(answer: Answer | None, outcome: asyncio.Future[Answer | None] = outcome) -> None:
-                if not outcome.done():
-                    outcome.set_result(answer)
+        def told(warm: Warm | None) -> None:
+            if not outcome.done():
+                outcome.set_result(warm)
+            elif warm is not None:
+                warm.end.close(upkeep.GOODBYE)
 
-            kept.ask(upkeep.ask_with(kept.session.names), CHECK_S, told)
-            values: tuple[bytes, ...] | None = None
-            try:
-                values = kept.judge(await outcome)
-            finally:
-                link = kept.let_go()
-                if values is None:
-                    metrics.WARM_DISCARDED.labels("unfit").inc()
-                    _say_goodbye(link)
+        self.take_soon(key, told)
+        return await outcome
+
+    def take_soon(self, key: WarmKey, told: Callable[[Warm | None], None]) -> None:
+        """Have *told* called with what `take` returns, once."""
+        token = self._pool.take(key, self._loop.time(), self.settings)
+        if token is None:
+            told(None)
+            return
+        kept = self._kept.pop(token)
+
+        def answered(answer: Answer | None) -> None:
+            values, end = kept.judge(answer), kept.let_go()
             if values is not None:
-                return Warm(link, kept.session, upkeep.as_reported(kept.session.names, values))
-        return None
+                told(Warm(end, kept.session, upkeep.as_reported(kept.session.names, values)))
+                return
+            metrics.WARM_DISCARDED.labels("unfit").inc()
+            end.close(upkeep.GOODBYE)
+            self.take_soon(key, told)
+
+        kept.ask(upkeep.ask_with(kept.session.names), CHECK_S, answered)
 
     # Who has to go
 
@@ -224,7 +195,7 @@ class WarmServers:
             return
         self._pool.leave(kept.token)
         metrics.WARM_DISCARDED.labels(reason).inc()
-        _say_goodbye(kept.let_go())
+        kept.let_go().close(upkeep.GOODBYE)
 
     def _discard(self, tokens: Iterable[int], reason: str) -> None:
         for token in tokens:
@@ -234,7 +205,6 @@ class WarmServers:
 
     def go_by(self, table: Table) -> None:
         """Keep nothing at whom *table* does not stand for as before."""
-        self._table = table
         self._discard(self._pool.unfit(table), "evicted")
 
     def keep_only(self, is_welcome: Callable[[ServerSession], bool]) -> None:
@@ -251,17 +221,10 @@ class WarmServers:
     def close(self) -> None:
         """Keep nothing any more."""
         self._is_closed = True
-        while not self._arriving.empty():
-            self._arriving.get_nowait()[0].close(upkeep.GOODBYE)
         self._discard(tuple(self._kept), "shutting_down")
 
     async def run(self) -> None:
         """Look after those that are kept, for ever."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._let_in())
-            group.create_task(self._look_after())
-
-    async def _look_after(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
             if not self.settings.enabled:
@@ -289,9 +252,3 @@ class WarmServers:
 
         self._pool.ready(kept.token, is_ready=False)
         kept.ask(upkeep.LOOK, LOOK_S, told)
-
-
-def _say_goodbye(link: Link) -> None:
-    link.receiver = DISCARD
-    link.write(upkeep.GOODBYE)
-    link.close()

@@ -11,7 +11,7 @@ import functools
 import hashlib
 import itertools
 from collections.abc import Hashable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from endpointd.routing.eviction import Assignment, evictions
@@ -33,6 +33,14 @@ class Wish:
     """What the client's proof was checked against, hashed; empty if our certificate vouches for it."""
     user: str
     database: str
+    _hash: int = field(init=False, repr=False, compare=False)
+    """Kept, because one is looked for several times in each login."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.packet, self.proof)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     @property
     def is_vouched(self) -> bool:
@@ -55,6 +63,13 @@ class WarmKey:
     backend: Backend
     epoch: Epoch
     """Of the table by which the server was given out."""
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.wish, self.backend.node, self.epoch)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +165,10 @@ class WarmPool:
     def has(self, key: WarmKey) -> bool:
         """Return whether there is one for *key*."""
         return any(resident.is_ready for resident in self._by_key.get(key, {}).values())
+
+    def expects(self, key: WarmKey) -> bool:
+        """Return whether there is one for *key*, or will be in a moment."""
+        return key in self._by_key
 
     def take(self, key: WarmKey, now: float, limits: WarmLimits) -> int | None:
         """Return who is to serve whoever would have come to a session of *key*, and forget it; None: nobody can."""

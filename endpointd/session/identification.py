@@ -20,10 +20,12 @@ from pgwire.x509 import read_certificate
 class Identification:
     """One client's, at one endpoint."""
 
-    def __init__(self, gate: Gate, endpoint: str, *, host: str, address: str, is_local: bool = False) -> None:
+    def __init__(
+        self, gate: Gate, endpoint: str, *, host: str, address: str, is_local: bool = False, nonce: str | None = None
+    ) -> None:
         """*host* is where the client is from; *address* what counts as its address when failures are counted.
 
-        *is_local*: it came by a Unix socket.
+        *is_local*: it came by a Unix socket.  *nonce*: with which it was challenged already.
         """
         self._gate = gate
         self._endpoint = endpoint
@@ -31,6 +33,7 @@ class Identification:
         self._is_local = is_local
         self._address = address
         self._loop = asyncio.get_running_loop()
+        self._nonce = nonce
         self._secret: Secret | None = None
         self._user = ""
         self._visit: Visit | None = None
@@ -92,7 +95,8 @@ class Identification:
     def _wanted(self, secret: Secret, encrypted: Facts | None) -> ProofWanted:
         self._secret = secret
         binding = encrypted.binding if encrypted is not None else None
-        return ProofWanted(secret.verifier, fresh_nonce(), is_doomed=secret.doom is not None, binding=binding)
+        nonce, self._nonce = self._nonce or fresh_nonce(), None
+        return ProofWanted(secret.verifier, nonce, is_doomed=secret.doom is not None, binding=binding)
 
     @property
     def waits(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from daemonkit.admission import Budget, address_group
 from daemonkit.logs import get_logger
@@ -22,7 +22,9 @@ from endpointd.session.cancelling import cancel_at_server
 from endpointd.session.disconnections import Disconnections
 from endpointd.session.introduction import Introduction
 from endpointd.session.pooledsession import PooledSession
+from endpointd.session.quicklogin import Desk, Peer
 from endpointd.session.registry import SessionRegistry
+from endpointd.session.replay import Replay
 from endpointd.session.session import Session
 from endpointd.session.shared import Shared
 from endpointd.settings import Settings
@@ -63,10 +65,13 @@ class Listener:
         self._unnamed = itertools.count(1)
         self._keepalive = _keepalive(settings)
         sorry = refusal.too_many_clients().encode()
-        self.reception = Reception(door.name, self._budget(), self._welcome, self._counted_as, sorry=sorry)
+        self.reception = Reception(
+            door.name, self._budget(), self._welcome, self._counted_as, sorry=sorry, at_first=self._at_first
+        )
         """Where its clients come in."""
         self._log = get_logger(endpoint=door.name)
         self._accepted = metrics.CONNECTIONS.labels(door)
+        self._desk = Desk(door, shared, self._seat, next_number=registry.next_number, begun=self._begun, over=self._over)
 
     @property
     def port(self) -> int:
@@ -82,6 +87,10 @@ class Listener:
     def close(self) -> None:
         """Accept nobody any more. The sessions go on."""
         self.reception.close()
+
+    def drain(self, why: Refusal) -> None:
+        """Refuse those who are no sessions yet."""
+        self._desk.refuse(why)
 
     def take_up(self, settings: Settings) -> None:
         """Go by *settings* for whoever comes from now on, and by the limits that hold now."""
@@ -105,8 +114,30 @@ class Listener:
         """Until a balancer has said whose a connection is, it is in nobody's company."""
         return f"{host} {next(self._unnamed)}" if is_inside(host, self._introduced_by) else address_group(host)
 
+    def _at_first(self, guest: Guest, connection: socket.socket, peer: object) -> bool:
+        """Have a client that was here before served on the short way; nobody else speaks for it there."""
+        match peer:
+            case (str(host), int(port), *_) if not is_inside(host, self._introduced_by):
+                return self._desk.take(guest, connection, (host, port), self._keepalive)
+            case _:
+                return False
+
+    def _begun(self, session: Session) -> None:
+        self._accepted.inc()
+        self._registry.enter(session)
+
+    def _seat(self, guest: Guest, connection: socket.socket, peer: Peer, replay: Replay) -> None:
+        def opened(link: Link) -> None:
+            link.speaks_for(*peer)
+            self._begin(link, guest, replay)
+
+        self.reception.receive(guest, connection, lambda guest: self._link(guest, opened))
+
     def _welcome(self, guest: Guest) -> Link:
-        link = Link(lambda link: self._opened(link, guest), self._keepalive)
+        return self._link(guest, lambda link: self._opened(link, guest))
+
+    def _link(self, guest: Guest, opened: Callable[[Link], None]) -> Link:
+        link = Link(opened, self._keepalive)
         link.on_closed(guest.leave)
         return link
 
@@ -128,12 +159,13 @@ class Listener:
         introduction = Introduction(link, self._shared.board.limits.startup_timeout_s, introduced)
         guest.is_shown_out_by(lambda _why: introduction.give_up())
 
-    def _begin(self, link: Link, guest: Guest) -> Session:
+    def _begin(self, link: Link, guest: Guest, replay: Replay | None = None) -> Session:
         self._accepted.inc()
         unwelcome = refusal.too_many_connections(self.door.name) if self._shared.places.is_full else None
         number = self._registry.next_number()
         kind = PooledSession if self.door.is_pooled else Session
-        session = kind(number, self.door, link, self._shared, self._over, unwelcome=unwelcome, guest=guest)
+        session = kind(number, self.door, self._shared, self._over, peer=link.peer)
+        session.attend(link, guest, unwelcome=unwelcome, replay=replay)
         self._registry.enter(session)
         self._group.create_task(session.run(), name=f"login of session {number}")
         guest.is_shown_out_by(session.show_out)

@@ -21,7 +21,7 @@ from endpointd.routing.switchboard import Evictable
 from endpointd.routing.table import Backend, Door
 from endpointd.servers.upkeep import can_be_asked_for
 from endpointd.servers.warm import Warm
-from endpointd.servers.warmpool import ServerSession, WarmKey
+from endpointd.servers.warmpool import ServerSession, WarmKey, Wish
 from endpointd.session.cancelkeys import Cancellable
 from endpointd.session.cancelling import cancel
 from endpointd.session.commands import (
@@ -53,12 +53,14 @@ from endpointd.session.entry import Entry
 from endpointd.session.identification import Identification
 from endpointd.session.longkeys import SECRET_BYTES
 from endpointd.session.quota import Place
+from endpointd.session.replay import Repeated, Replay
 from endpointd.session.shared import Shared
 from endpointd.session.startupsettings import relaxed_at_startup
+from endpointd.session.tickets import PACKET_BYTES_MAX
 from endpointd.wire.link import Inbox, Link
 from endpointd.wire.tls import Facts, Failure
 from pgwire.messages import KEY_BYTES_MIN, BackendKey
-from pgwire.startup import StartupMessage
+from pgwire.startup import StartupMessage, negotiate
 
 BEHIND_RETRY_S = 0.05
 ROOM_S = 0.1
@@ -98,10 +100,12 @@ class Login:
         *,
         unwelcome: Refusal | None,
         guest: Guest,
+        replay: Replay | None = None,
     ) -> None:
         """*owner* is whom the switchboard asks to end the session; *unwelcome* the answer to whatever the client will want.
 
-        *guest* is the client as the reception knows it: a stranger until it has said who it is.
+        *guest* is the client as the reception knows it: a stranger until it has said who it is.  *replay*: what it has said and
+        heard on the short way, which has led nowhere.
         """
         self._identity = shared.tls.clients
         self._conversation = Conversation(
@@ -136,8 +140,14 @@ class Login:
         self._hold_until: float | None = None
         self._is_asked_who = False
         self._identification = Identification(
-            shared.gate, door.name, host=client.host, address=guest.address, is_local=client.is_local
+            shared.gate,
+            door.name,
+            host=client.host,
+            address=guest.address,
+            is_local=client.is_local,
+            nonce=replay.nonce if replay is not None else None,
         )
+        self._repeated = Repeated(replay.told if replay is not None else ())
         self._failed: ProofFailed | None = None
         self._behind_until: float | None = None
         self._connect: Connect | None = None
@@ -159,6 +169,8 @@ class Login:
         self._is_asleep = False
         self._fault: Exception | None = None
         client.receiver = self._client_inbox
+        if replay is not None and replay.said:
+            self._client_inbox.received(memoryview(replay.said))
 
     @property
     def state(self) -> State:
@@ -248,7 +260,14 @@ class Login:
         if relay.names is None or relay.settings is None or not can_be_asked_for(relay.names):
             metrics.WARM_DISCARDED.labels("unfit").inc()
             return None
+        self._note_ticket(self._key.wish)
         return ServerSession(self._key, relay.names, relay.key, self._loop.time(), relay.settings)
+
+    def _note_ticket(self, wish: Wish) -> None:
+        """Remember a login that may be repeated on the short way."""
+        is_plain = self.encrypted is None and not self._client.is_local and not wish.is_vouched
+        if is_plain and self.startup is not None and negotiate(self.startup) is None and len(wish.packet) <= PACKET_BYTES_MAX:
+            self._shared.tickets.note(self._door, self._client.host, wish.packet, self.startup)
 
     # What happens
 
@@ -365,7 +384,7 @@ class Login:
     def _do(self, command: Command) -> None:
         match command:
             case ToClient(data):
-                self._client.write(data)
+                self._client.write(self._repeated.rest_of(data))
             case ToServer(data):
                 assert self._server is not None
                 self._server.write(data)

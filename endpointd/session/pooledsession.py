@@ -17,8 +17,8 @@ from endpointd.session.cancelkeys import Cancellable
 from endpointd.session.farewell import farewell, last_words
 from endpointd.session.login import Established, Login
 from endpointd.session.pooledlogin import PooledLogin
+from endpointd.session.replay import Replay
 from endpointd.session.session import Session
-from endpointd.session.shared import Shared
 from endpointd.session.state import State
 from endpointd.wire.link import Link
 from pgwire.messages import BackendKey
@@ -31,18 +31,16 @@ class PooledSession(Session):
     _key: BackendKey | None = None
     _left_at: Cancellable | None = None
 
-    def _new_login(self, client: Link, shared: Shared, unwelcome: Refusal | None, guest: Guest) -> Login:
-        login = PooledLogin(self.number, self.door, client, shared, self, unwelcome=unwelcome, guest=guest)
-        login.pools = self._pools_of(shared)
+    def _new_login(self, client: Link, guest: Guest, unwelcome: Refusal | None, replay: Replay | None) -> Login:
+        shared = self._shared
+        login = PooledLogin(self.number, self.door, client, shared, self, unwelcome=unwelcome, guest=guest, replay=replay)
+        login.pools = self._pools
         return login
-
-    def _pools_of(self, shared: Shared) -> Pools:
-        assert shared.pools is not None
-        return shared.pools
 
     @property
     def _pools(self) -> Pools:
-        return self._pools_of(self._shared)
+        assert self._shared.pools is not None
+        return self._shared.pools
 
     @property
     def _standing(self) -> Standing | None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import assert_never
 
 from daemonkit.logs import get_logger
 from daemonkit.reception import Guest, Why
 from endpointd import metrics, refusal
 from endpointd.refusal import Refusal, shown
-from endpointd.relay.engine import Happening, SessionEngine
+from endpointd.relay.engine import BareEngine, Happening, SessionEngine
 from endpointd.relay.facts import Doing, Facts
 from endpointd.relay.relaxed import CLIENT_MIN_MESSAGES, SYNCHRONOUS_COMMIT, Relaxed
 from endpointd.routing.eviction import Eviction, When
@@ -24,6 +25,7 @@ from endpointd.session.cancelkeys import Cancellable
 from endpointd.session.disconnections import Disconnection
 from endpointd.session.farewell import farewell, last_words
 from endpointd.session.login import Established, Login
+from endpointd.session.replay import Replay
 from endpointd.session.shared import Shared
 from endpointd.session.state import State
 from endpointd.wire.link import Link
@@ -43,6 +45,26 @@ nothing must not hold the handover up for as long as a transaction may."""
 
 NEW_SESSION_S = 0.1
 """A planned handover leaves a session alone for so long after its login: who connects to ask one thing gets the answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bare:
+    """A login that succeeded on bare sockets, with a server's session that was kept."""
+
+    client: LooseEnd
+    gone: Callable[[], None]
+    """To be called when nothing of its connection is left."""
+    server: LooseEnd
+    session: ServerSession
+    backend: Backend
+    startup: StartupMessage
+    key_told: BackendKey
+    """By which the client cancels."""
+    watch: Relaxed | None
+    """See Engine.add."""
+    welcome: bytes
+    """What the client is told before the relay begins."""
+    client_rest: bytes
 
 
 class Session:
@@ -84,32 +106,31 @@ class Session:
         self,
         number: int,
         door: Door,
-        client: Link,
         shared: Shared,
         on_over: Callable[[Session], None],
         *,
-        unwelcome: Refusal | None,
-        guest: Guest,
+        peer: str,
+        opened_at: float | None = None,
     ) -> None:
-        """*on_over* is called once, when nothing is left of it.
+        """*on_over* is called once, when nothing is left of it; *peer* is the client, for people.
 
-        *unwelcome*: a session that will be refused as soon as it has said what it wants.
+        Somebody calls `attend` and `run`, or `begin`, before anything else.
         """
         self.number = number
         self.door = door
-        self._login: Login | None = self._new_login(client, shared, unwelcome, guest)
+        self._login: Login | None = None
         """Until there is a relay: a session that lives for days does not keep what it took to begin."""
         self._startup: StartupMessage | None = None
         self._encrypted: Encryption | None = None
         self._backend: Backend | None = None
-        self._client: Link | None = client
+        self._client: Link | None = None
         """Until the engine has it."""
         self._shared = shared
         self._engine: SessionEngine = shared.engine
         self._on_over = on_over
         self._loop = asyncio.get_running_loop()
-        self._peer = client.peer
-        self.opened_at = self._loop.time()
+        self._peer = peer
+        self.opened_at = opened_at if opened_at is not None else self._loop.time()
         self._is_relaying = False
         self._cancellable: Cancellable | None = None
         self._key_told: BackendKey | None = None
@@ -134,8 +155,16 @@ class Session:
         self._leaves_work = False
         """Whether its server is left with something that nobody waits for any more."""
 
-    def _new_login(self, client: Link, shared: Shared, unwelcome: Refusal | None, guest: Guest) -> Login:
-        return Login(self.number, self.door, client, shared, self, unwelcome=unwelcome, guest=guest)
+    def attend(self, client: Link, guest: Guest, *, unwelcome: Refusal | None, replay: Replay | None = None) -> None:
+        """Have *client* log in.
+
+        *unwelcome*: a session that will be refused as soon as it has said what it wants.  *replay*: what was said before.
+        """
+        self._client = client
+        self._login = self._new_login(client, guest, unwelcome, replay)
+
+    def _new_login(self, client: Link, guest: Guest, unwelcome: Refusal | None, replay: Replay | None) -> Login:
+        return Login(self.number, self.door, client, self._shared, self, unwelcome=unwelcome, guest=guest, replay=replay)
 
     # What others ask
 
@@ -358,18 +387,45 @@ class Session:
         elif board.must_wait(self.number):
             engine.pause(self.number)
 
+    def begin(self, engine: BareEngine, bare: Bare) -> bool:
+        """Begin with the relay: *bare* has logged in already. False: it cannot, and the client has heard nothing of it."""
+        board, shared = self._shared.board, self._shared
+        if not board.stands(self.number) or not engine.add_bare(
+            self.number,
+            bare.client,
+            bare.server,
+            self._told,
+            bare.gone,
+            welcome=bare.welcome,
+            watch=bare.watch,
+            client_rest=bare.client_rest,
+        ):
+            return False
+        board.hand_over(self.number, self)
+        self._cancellable, self._key_told = Cancellable(bare.backend.address, bare.session.cancel_key), bare.key_told
+        shared.keys.add(bare.key_told, self.number, self._cancellable)
+        self._startup = bare.startup
+        self._stands(bare.backend, bare.session, bare.watch)
+        if board.must_wait(self.number):
+            engine.pause(self.number)
+        return True
+
     def _begins(self, established: Established) -> None:
         """The login is over."""
-        metrics.SESSIONS_OPENED.labels(self.door, established.backend.node).inc()
-        metrics.LOGIN_SECONDS.labels(self.door).observe(self._loop.time() - self.opened_at)
         login = self._login
         assert login is not None
-        self._startup, self._encrypted, self._backend = login.startup, login.encrypted, established.backend
-        self._server_session = established.session
-        self._is_relaying, self._had_relay, self._login = True, True, None
-        self._relaying_since = self._loop.time()
-        if established.watch is not None:
-            self._note_relaxed(established.watch)
+        self._startup, self._encrypted, self._login = login.startup, login.encrypted, None
+        self._stands(established.backend, established.session, established.watch)
+
+    def _stands(self, backend: Backend, session: ServerSession | None, watch: Relaxed | None) -> None:
+        now = self._loop.time()
+        metrics.SESSIONS_OPENED.labels(self.door, backend.node).inc()
+        metrics.LOGIN_SECONDS.labels(self.door).observe(now - self.opened_at)
+        self._backend, self._server_session = backend, session
+        self._is_relaying = self._had_relay = True
+        self._relaying_since = now
+        if watch is not None:
+            self._note_relaxed(watch)
 
     def _told(self, happening: Happening) -> None:
         match happening:
@@ -455,7 +511,7 @@ class Session:
         if server is not None and self._server_session is not None:
             shared.warm.offer(server, self._server_session)
 
-    def _server_for_others(self) -> Link | LooseEnd | None:
+    def _server_for_others(self) -> LooseEnd | None:
         """Return the server's end if another client may have it; nobody can cancel what runs there any more."""
         shared = self._shared
         if self._server_session is None or shared.keeper is None or not shared.board.stands(self.number):

@@ -17,6 +17,7 @@ from endpointd.servers.warm import WarmServers
 from endpointd.session.cancelkeys import CancelKeys
 from endpointd.session.longkeys import PROCESS_ID_BYTES, KeyMint, Origin
 from endpointd.session.quota import Places
+from endpointd.session.tickets import Tickets
 from endpointd.wire.keeper import TlsKeeper
 from pgtopology.cancels import PROXY_ID_BYTES
 from pgwire.messages import BackendKey
@@ -47,6 +48,7 @@ class Shared:
     """The engine, if it can give servers' ends back."""
     pools: Pools | None = None
     """Of the pooled endpoints, if there are any."""
+    tickets: Tickets = field(default_factory=Tickets)
     keys: CancelKeys = field(default_factory=CancelKeys)
     mint: KeyMint = field(default_factory=mint_of_nobody)
     cancel_elsewhere: Callable[[BackendKey, bytes], Awaitable[bool]] = nobody_else

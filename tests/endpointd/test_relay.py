@@ -473,10 +473,10 @@ def keeping(request: pytest.FixtureRequest) -> KeepingEngine:
     return made
 
 
-async def link_of(end: Link | LooseEnd | None) -> Link:
-    """Return the end that an engine has given back as one of ours."""
+async def link_of(end: LooseEnd | None) -> Link:
+    """Return a link of the end that an engine has given back."""
     assert end is not None
-    return end if isinstance(end, Link) else await end.link()
+    return await end.link()
 
 
 async def test_the_server_of_a_client_that_leaves_idle_is_given_back_and_hears_nothing_of_it(keeping: KeepingEngine) -> None:

@@ -44,8 +44,8 @@ static bool take_sockets(Engine *engine, Pair *pair, Socket client, Socket serve
     return true;
 }
 
-uint64_t engine_add(Engine *engine, Socket client, Socket server, int watch, bool keeps_server, Slice server_rest,
-                    Slice client_rest)
+uint64_t engine_add(Engine *engine, Socket client, Socket server, int watch, bool keeps_server, Slice welcome,
+                    Slice server_rest, Slice client_rest)
 {
     Pair *pair = calloc(1, sizeof *pair);
     if (pair == NULL || !reactor_prepare(&engine->reactor)) {
@@ -65,7 +65,7 @@ uint64_t engine_add(Engine *engine, Socket client, Socket server, int watch, boo
         return 0;
     }
     reactor_admit(&engine->reactor, &pair->party);
-    pair_start(pair, server_rest, client_rest);
+    pair_start(pair, welcome, server_rest, client_rest);
     return pair->party.handle;
 }
 

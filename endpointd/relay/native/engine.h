@@ -21,10 +21,10 @@ void engine_close(Engine *engine);
 
 /* The rest: between reactor_enter and reactor_leave. */
 
-/* Move bytes between two sockets, which are the engine's from then on.  0 and errno if that cannot be done: then they are the
- * caller's still. */
-uint64_t engine_add(Engine *engine, Socket client, Socket server, int watch, bool keeps_server, Slice server_rest,
-                    Slice client_rest);
+/* Give the client *welcome*, and move bytes between two sockets, which are the engine's from then on.  0 and errno if that cannot be
+ * done: then they are the caller's still, and nothing was said. */
+uint64_t engine_add(Engine *engine, Socket client, Socket server, int watch, bool keeps_server, Slice welcome,
+                    Slice server_rest, Slice client_rest);
 
 /* NULL if nothing is left of it. */
 static inline Pair *engine_find(const Engine *engine, uint64_t handle)

@@ -94,21 +94,23 @@ static PyObject *core_add(CoreObject *self, PyObject *args)
 {
     Socket client = {0}, server = {0};
     int watch, keeps_server;
-    Py_buffer server_rest, client_rest;
+    Py_buffer welcome, server_rest, client_rest;
     PyObject *client_tls, *server_tls;
-    if (!PyArg_ParseTuple(args, "iOiOipy*y*", &client.fd, &client_tls, &server.fd, &server_tls, &watch, &keeps_server, &server_rest,
-                          &client_rest))
+    if (!PyArg_ParseTuple(args, "iOiOipy*y*y*", &client.fd, &client_tls, &server.fd, &server_tls, &watch, &keeps_server, &welcome,
+                          &server_rest, &client_rest))
         return NULL;
     if (!connection_of(client_tls, &client.ssl) || !connection_of(server_tls, &server.ssl)) {
+        PyBuffer_Release(&welcome);
         PyBuffer_Release(&server_rest);
         PyBuffer_Release(&client_rest);
         return NULL;
     }
     PyThreadState *state = enter(&self->engine->reactor);
-    uint64_t handle =
-        engine_add(self->engine, client, server, watch, keeps_server, slice_of(&server_rest), slice_of(&client_rest));
+    uint64_t handle = engine_add(self->engine, client, server, watch, keeps_server, slice_of(&welcome), slice_of(&server_rest),
+                                 slice_of(&client_rest));
     int why = errno;
     leave(&self->engine->reactor, state);
+    PyBuffer_Release(&welcome);
     PyBuffer_Release(&server_rest);
     PyBuffer_Release(&client_rest);
     if (handle != 0)

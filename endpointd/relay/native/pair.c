@@ -282,8 +282,11 @@ void pair_serve(Party *party)
 
 /* An owner's words */
 
-void pair_start(Pair *pair, Slice server_rest, Slice client_rest)
+void pair_start(Pair *pair, Slice welcome, Slice server_rest, Slice client_rest)
 {
+    /* Our own words, of a login: they are none of what the session's state follows from.  If that breaks its end is read. */
+    if (welcome.len > 0)
+        end_write(&pair->client, &(struct iovec){.iov_base = (void *)welcome.at, .iov_len = welcome.len}, 1);
     if (server_rest.len > 0)
         from_server(pair, server_rest.at, server_rest.len);
     if (client_rest.len > 0 && !pair->is_stopped)

@@ -53,7 +53,7 @@ typedef struct {
 } Facts;
 
 /* An owner's words; see relay/engine.py. */
-void pair_start(Pair *pair, Slice server_rest, Slice client_rest);
+void pair_start(Pair *pair, Slice welcome, Slice server_rest, Slice client_rest);
 void pair_pause(Pair *pair);
 void pair_resume(Pair *pair);
 void pair_halt(Pair *pair);
