@@ -202,8 +202,6 @@ class Reception:
     def close(self) -> None:
         """Accept nobody any more. Whoever is in stays."""
         self.cede()
-        for task in self._arriving:
-            task.cancel()
         for timer in (*self._timers, *((self._sweep,) if self._sweep is not None else ())):
             timer.cancel()
         self._timers.clear()
@@ -278,7 +276,13 @@ class Reception:
         connect = self._connect(guest, connection, welcome or self._welcome)
         arriving = asyncio.get_running_loop().create_task(connect, name=name)
         self._arriving.add(arriving)
-        arriving.add_done_callback(self._arriving.discard)
+        arriving.add_done_callback(lambda task: self._arrived(task, guest, connection))
+
+    def _arrived(self, task: asyncio.Task[None], guest: Guest, connection: socket.socket) -> None:
+        self._arriving.discard(task)
+        if task.cancelled():  # perhaps before it began
+            connection.close()
+            self.leave(guest)
 
     async def _connect(self, guest: Guest, connection: socket.socket, welcome: Callable[[Guest], asyncio.BaseProtocol]) -> None:
         if guest.number not in self._guests:  # shown out before it was in

@@ -144,6 +144,11 @@ class KeepingEngine(Engine, Protocol):
 class BareEngine(KeepingEngine, Protocol):
     """An engine that needs no links."""
 
+    @property
+    def takes_tls(self) -> bool:
+        """Whether ends may speak TLS."""
+        ...
+
     def add_bare(
         self,
         token: int,

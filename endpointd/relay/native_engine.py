@@ -44,7 +44,7 @@ class NativeEngine:
 
     def __init__(self) -> None:
         self._core = _native.Core()
-        self._can_tls = can_go_on_with_tls()
+        self.takes_tls = can_go_on_with_tls()
         self._others = AsyncioEngine()
         self._pairs: dict[int, _Pair] = {}
         """By token, from `add` to `drop`."""
@@ -97,7 +97,7 @@ class NativeEngine:
         """See the seam."""
         self._listen()
         channels = [end.channel for end in (client, server) if end.channel is not None]
-        if channels and not (self._can_tls and all(channel.can_be_let_go for channel in channels)):
+        if channels and not (self.takes_tls and all(channel.can_be_let_go for channel in channels)):
             return False
         client.hush()
         server.hush()
@@ -121,7 +121,7 @@ class NativeEngine:
         self, client: Link, server: Link, watch: Relaxed | None, keeps_server: bool, server_rest: bytes, client_rest: bytes
     ) -> int | None:
         """Return the handle of a new pair that has descriptors of its own; None if that cannot be."""
-        if not all(can_be_taken(link, can_tls=self._can_tls) for link in (client, server)):
+        if not all(can_be_taken(link, can_tls=self.takes_tls) for link in (client, server)):
             return None
         descriptors: list[int] = []
         try:

@@ -226,11 +226,17 @@ class Connector:
         return warm is not None and any(warm.expects(WarmKey(wish, backend, epoch)) for backend in found)
 
     def take_kept(
-        self, number: int, holder: Evictable, door: Door, wish: Wish, told: Callable[[Backend, Warm | None], None]
+        self,
+        number: int,
+        holder: Evictable,
+        door: Door,
+        wish: Wish,
+        told: Callable[[Backend, Warm | None], None],
+        is_wanted: Callable[[], bool],
     ) -> bool:
         """Give the session *number* a connection that is kept; False: there is none.
 
-        Else *told* is called with the outcome, a little later; with None the session has no server.
+        Else *told* is called with the outcome, perhaps at once; with None the session has no server.  See `take_soon`.
         """
         backend = self._choose(door)
         key = WarmKey(wish, backend, self._board.table.epoch) if backend is not None else None
@@ -245,7 +251,7 @@ class Connector:
                 self.answered(backend)
             told(backend, warm)
 
-        self._warm.take_soon(key, answered)
+        self._warm.take_soon(key, answered, is_wanted)
         return True
 
     def answered(self, backend: Backend) -> None:

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from endpointd import metrics
-from endpointd.routing.table import Table
+from endpointd.routing.table import EMPTY, Table
 from endpointd.servers import upkeep
 from endpointd.servers.upkeep import Answer
-from endpointd.servers.warmpool import ServerSession, WarmKey, WarmPool
+from endpointd.servers.warmpool import ServerSession, WarmKey, WarmPool, fits
 from endpointd.settings import WarmSettings
 from endpointd.wire.looseend import LooseEnd
 from pgwire.errors import ProtocolError
@@ -114,6 +114,9 @@ class WarmServers:
         self._pool = WarmPool()
         self._kept: dict[int, _Kept] = {}
         self._tokens = itertools.count(1)
+        self._table = EMPTY
+        self._fitting: dict[WarmKey, bool] = {}
+        """What was found by that, of keys that were offered since."""
         self._is_closed = False
 
     def __len__(self) -> int:
@@ -132,7 +135,7 @@ class WarmServers:
     def offer(self, end: LooseEnd, session: ServerSession) -> None:
         """Have *end*, whose client has left clean, for the next one; it is closed if it is not worth that."""
         now = self._loop.time()
-        if self._is_closed or not self._pool.may_enter(session, now, self.settings):
+        if self._is_closed or not self._fits(session.key) or not self._pool.may_enter(session, now, self.settings):
             end.close(upkeep.GOODBYE)
             return
         kept = _Kept(self, next(self._tokens), end, session)
@@ -140,6 +143,13 @@ class WarmServers:
         leaving = self._pool.enter(kept.token, session, now, self.settings)
         kept.ask(upkeep.RESET, RESET_S, lambda answer: self._was_reset(kept, answer))
         self._discard(leaving, "full")
+
+    def _fits(self, key: WarmKey) -> bool:
+        """Return whether the table that holds now still stands for *key*: a client may have left in the moment of a change."""
+        found = self._fitting.get(key)
+        if found is None:
+            found = self._fitting[key] = fits(key, self._table)
+        return found
 
     def _was_reset(self, kept: _Kept, answer: Answer | None) -> None:
         if answer is None:
@@ -163,14 +173,16 @@ class WarmServers:
             if not outcome.done():
                 outcome.set_result(warm)
             elif warm is not None:
-                warm.end.close(upkeep.GOODBYE)
+                self.offer(warm.end, warm.session)
 
-        self.take_soon(key, told)
+        self.take_soon(key, told, lambda: not outcome.done())
         return await outcome
 
-    def take_soon(self, key: WarmKey, told: Callable[[Warm | None], None]) -> None:
-        """Have *told* called with what `take` returns, once."""
-        token = self._pool.take(key, self._loop.time(), self.settings)
+    def take_soon(
+        self, key: WarmKey, told: Callable[[Warm | None], None], is_wanted: Callable[[], bool] = lambda: True
+    ) -> None:
+        """Have *told* called with what `take` returns, once; no other connection is asked when it *is_wanted* no more."""
+        token = self._pool.take(key, self._loop.time(), self.settings) if is_wanted() else None
         if token is None:
             told(None)
             return
@@ -183,7 +195,7 @@ class WarmServers:
                 return
             metrics.WARM_DISCARDED.labels("unfit").inc()
             end.close(upkeep.GOODBYE)
-            self.take_soon(key, told)
+            self.take_soon(key, told, is_wanted)
 
         kept.ask(upkeep.ask_with(kept.session.names), CHECK_S, answered)
 
@@ -205,6 +217,8 @@ class WarmServers:
 
     def go_by(self, table: Table) -> None:
         """Keep nothing at whom *table* does not stand for as before."""
+        self._table = table
+        self._fitting.clear()
         self._discard(self._pool.unfit(table), "evicted")
 
     def keep_only(self, is_welcome: Callable[[ServerSession], bool]) -> None:

@@ -191,18 +191,7 @@ class WarmPool:
 
     def unfit(self, table: Table) -> tuple[int, ...]:
         """Return whose servers *table* does not stand for as they were given out: as of the sessions of clients."""
-        assigned = (
-            Assignment(token, each.session.key.backend, each.session.key.epoch) for token, each in self._residents.items()
-        )
-        gone = {eviction.session for eviction in evictions(table, assigned)}
-        addresses = {backend.node: backend.address for backend in _backends(table)}
-        return tuple(
-            token
-            for token, each in self._residents.items()
-            if token in gone
-            or each.session.key.epoch != table.epoch
-            or addresses.get(each.session.key.backend.node) != each.session.key.backend.address
-        )
+        return tuple(token for token, each in self._residents.items() if not fits(each.session.key, table))
 
     def overdue(self, now: float, limits: WarmLimits) -> dict[int, str]:
         """Return who has been kept for long enough, and why: for their age, or because so many are not needed."""
@@ -232,6 +221,13 @@ class WarmPool:
             if each.is_ready and each.idle_since <= idle_since:
                 found.setdefault((each.session.key.backend, each.session.key.wish.database), token)
         return tuple(found.values())
+
+
+def fits(key: WarmKey, table: Table) -> bool:
+    """Return whether *table* stands for the server of *key* as it was given out, as strictly as for clients or more."""
+    backend = key.backend
+    is_there = any(each.node == backend.node and each.address == backend.address for each in _backends(table))
+    return is_there and key.epoch == table.epoch and not evictions(table, (Assignment(0, backend, key.epoch),))
 
 
 def _first(tokens: Iterable[int], count: int) -> tuple[int, ...]:

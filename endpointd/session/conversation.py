@@ -216,6 +216,11 @@ class Conversation:
         """Whether it is the client's turn; else its bytes stay where they are."""
         return self.state in (State.OPENING, State.PROVING) or (self.state is State.AUTHENTICATING and self._asked is not None)
 
+    def is_encrypting(self) -> None:
+        """Begin where TLS has begun: Encrypted or NotEncrypted comes next."""
+        self._opening.is_encrypting()
+        self.state = self._opening.state
+
     def handle(self, event: Event) -> list[Command]:
         """Return what *event* calls for. The conversation is over after Relay or Close."""
         if self.state in (State.CLOSED, State.RELAYING):

@@ -11,6 +11,7 @@ from endpointd.auth.gate import Gate, fresh_nonce
 from endpointd.auth.roles import Doom, Secret
 from endpointd.rules import Method, Rule, Visit
 from endpointd.session.commands import LeftToServer, ProofFailed, ProofWanted, Refused, Vouched
+from endpointd.session.replay import Replay
 from endpointd.usermaps import may_be
 from endpointd.wire.tls import Facts
 from pgwire.startup import StartupMessage
@@ -21,11 +22,11 @@ class Identification:
     """One client's, at one endpoint."""
 
     def __init__(
-        self, gate: Gate, endpoint: str, *, host: str, address: str, is_local: bool = False, nonce: str | None = None
+        self, gate: Gate, endpoint: str, *, host: str, address: str, is_local: bool = False, replay: Replay | None = None
     ) -> None:
         """*host* is where the client is from; *address* what counts as its address when failures are counted.
 
-        *is_local*: it came by a Unix socket.  *nonce*: with which it was challenged already.
+        *is_local*: it came by a Unix socket.  *replay*: what it has said already.
         """
         self._gate = gate
         self._endpoint = endpoint
@@ -33,7 +34,8 @@ class Identification:
         self._is_local = is_local
         self._address = address
         self._loop = asyncio.get_running_loop()
-        self._nonce = nonce
+        self._nonce = replay.nonce if replay is not None else None
+        self._delay_s = replay.delay_s if replay is not None else None
         self._secret: Secret | None = None
         self._user = ""
         self._visit: Visit | None = None
@@ -111,7 +113,7 @@ class Identification:
 
     async def _wait_for_address(self) -> None:
         wait_s = self._gate.wait_s(self._user, self._address)
-        if wait_s > 0:
+        if wait_s > 0 and self._delay_s is None:
             self._is_slowed = True
             await asyncio.sleep(wait_s)
             self._is_slowed = False
@@ -145,7 +147,8 @@ class Identification:
     async def deny(self, failed: ProofFailed, wait_until: Callable[[float], Awaitable[None]]) -> Refused:
         """Return the answer when the client's address has waited for it; *wait_until* returns earlier if nobody wants it."""
         assert self._secret is not None
-        await wait_until(self._loop.time() + self._gate.failed(self._user, self._address))
+        delay_s = self._delay_s if self._delay_s is not None else self._gate.failed(self._user, self._address)
+        await wait_until(self._loop.time() + delay_s)
         return Refused(failed.refusal)
 
     def is_outdated(self) -> bool:

@@ -69,6 +69,8 @@ class Listener:
             door.name, self._budget(), self._welcome, self._counted_as, sorry=sorry, at_first=self._at_first
         )
         """Where its clients come in."""
+        self._leaves: Refusal | None = None
+        """Why nobody is served any more."""
         self._log = get_logger(endpoint=door.name)
         self._accepted = metrics.CONNECTIONS.labels(door)
         self._desk = Desk(door, shared, self._seat, next_number=registry.next_number, begun=self._begun, over=self._over)
@@ -89,7 +91,8 @@ class Listener:
         self.reception.close()
 
     def drain(self, why: Refusal) -> None:
-        """Refuse those who are no sessions yet."""
+        """Refuse those who are no sessions yet, also those who become one."""
+        self._leaves = why
         self._desk.refuse(why)
 
     def take_up(self, settings: Settings) -> None:
@@ -169,6 +172,8 @@ class Listener:
         self._registry.enter(session)
         self._group.create_task(session.run(), name=f"login of session {number}")
         guest.is_shown_out_by(session.show_out)
+        if self._leaves is not None:
+            session.drain(self._leaves)
         return session
 
     def _over(self, session: Session) -> None:

@@ -145,7 +145,7 @@ class Login:
             host=client.host,
             address=guest.address,
             is_local=client.is_local,
-            nonce=replay.nonce if replay is not None else None,
+            replay=replay,
         )
         self._repeated = Repeated(replay.told if replay is not None else ())
         self._failed: ProofFailed | None = None
@@ -169,7 +169,14 @@ class Login:
         self._is_asleep = False
         self._fault: Exception | None = None
         client.receiver = self._client_inbox
-        if replay is not None and replay.said:
+        if replay is not None:
+            self._go_on_from(replay)
+
+    def _go_on_from(self, replay: Replay) -> None:
+        if replay.channel is not None:
+            self._conversation.is_encrypting()
+            self._client.go_on_with_tls(replay.channel, self._tls_told)
+        if replay.said:
             self._client_inbox.received(memoryview(replay.said))
 
     @property
@@ -254,6 +261,7 @@ class Login:
 
     def _session(self, relay: Relay) -> ServerSession | None:
         if self._warm is not None:
+            self._note_ticket(self._warm.session.key.wish)
             return self._warm.session
         if self._key is None or relay.key is None:
             return None
@@ -265,9 +273,11 @@ class Login:
 
     def _note_ticket(self, wish: Wish) -> None:
         """Remember a login that may be repeated on the short way."""
-        is_plain = self.encrypted is None and not self._client.is_local and not wish.is_vouched
-        if is_plain and self.startup is not None and negotiate(self.startup) is None and len(wish.packet) <= PACKET_BYTES_MAX:
-            self._shared.tickets.note(self._door, self._client.host, wish.packet, self.startup)
+        startup, client = self.startup, self._client
+        is_usual = not client.is_local and not wish.is_vouched and len(wish.packet) <= PACKET_BYTES_MAX
+        if is_usual and startup is not None and negotiate(startup) is None:
+            encrypted = self.encrypted is not None
+            self._shared.tickets.note(self._door, client.host, wish.packet, startup, is_encrypted=encrypted)
 
     # What happens
 
@@ -384,7 +394,13 @@ class Login:
     def _do(self, command: Command) -> None:
         match command:
             case ToClient(data):
-                self._client.write(self._repeated.rest_of(data))
+                words = self._repeated.rest_of(data)
+                if self._repeated.is_other and self.state is State.PROVING and self.startup is not None:
+                    # The role's password was set anew since the client was challenged, and it has answered that.
+                    self._stopped = refusal.password_failed(self.startup.user)
+                    self._poke()
+                else:
+                    self._client.write(words)
             case ToServer(data):
                 assert self._server is not None
                 self._server.write(data)

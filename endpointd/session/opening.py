@@ -42,6 +42,11 @@ class Opening:
             commands += self._heard(packet, client)
         return commands
 
+    def is_encrypting(self) -> None:
+        """TLS has been asked for, and is begun."""
+        self._has_asked = True
+        self.state = State.ENCRYPTING
+
     def encrypted_with(self, facts: Facts) -> list[Command]:
         """TLS has been agreed on."""
         assert self.state is State.ENCRYPTING

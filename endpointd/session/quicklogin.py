@@ -38,16 +38,19 @@ from endpointd.session.welcome import Welcome, hot_standby_in
 from endpointd.wire.link import INBOX_BYTES
 from endpointd.wire.looseend import LooseEnd
 from endpointd.wire.sockets import Keepalive, name_of, tune
-from pgwire.errors import WireError
+from endpointd.wire.tls import Facts
+from pgwire.errors import AuthenticationError, ScramViolation, WireError
 from pgwire.framing import read_message
 from pgwire.messages import KEY_BYTES_MIN, Authentication, AuthenticationKind, encode_authentication, ready_for_query
-from pgwire.startup import GSSENC_REQUEST, REFUSED, SSL_REQUEST
+from pgwire.startup import ACCEPTED, GSSENC_REQUEST, REFUSED, SSL_REQUEST
 
 Peer = tuple[str, int]
 """The client's address and port."""
 
 QUICK_S = 0.2
-"""Whoever needs longer is looked after by an ordinary login."""
+"""Whoever needs longer for what he has to say is looked after by an ordinary login."""
+PROVEN_S = 5.0
+"""The same of who waits for us: a kept server that does not answer is given up after two seconds."""
 
 _OK = encode_authentication(Authentication(AuthenticationKind.OK))
 _READY = ready_for_query("I")
@@ -77,10 +80,7 @@ class Desk:
         self.next_number = next_number
         self.begun = begun
         self.over = over
-        self._loop = asyncio.get_running_loop()
-        self._underway: dict[QuickLogin, float] = {}
-        """And since when; the oldest first."""
-        self._sweep: asyncio.TimerHandle | None = None
+        self._underway: set[QuickLogin] = set()
 
     def __len__(self) -> int:
         return len(self._underway)
@@ -89,13 +89,13 @@ class Desk:
         """Serve the client at *sock*. False: nobody who was here before would be served so, and the socket is the caller's."""
         if self.engine is None or self.door.is_pooled or not len(self.shared.tickets) or not self.shared.warm.settings.enabled:
             return False
-        tune(sock, keepalive)
-        now = self._loop.time()
-        login = QuickLogin(self, self.engine, guest, sock, peer, now)
-        self._underway[login] = now
+        try:
+            tune(sock, keepalive)
+        except OSError:
+            return False  # it has ended already
+        login = QuickLogin(self, self.engine, guest, sock, peer)
+        self._underway.add(login)
         login.begin()
-        if self._sweep is None:
-            self._sweep = self._loop.call_later(QUICK_S, self._give_slow_ones_up)
         return True
 
     def refuse(self, why: Refusal) -> None:
@@ -105,37 +105,30 @@ class Desk:
 
     def ended(self, login: QuickLogin) -> None:
         """*login* is over, on this way."""
-        self._underway.pop(login, None)
-
-    def _give_slow_ones_up(self) -> None:
-        self._sweep = None
-        now = self._loop.time()
-        for each, since in list(self._underway.items()):
-            if now - since < QUICK_S:
-                self._sweep = self._loop.call_later(since + QUICK_S - now, self._give_slow_ones_up)
-                return
-            each.give_up()
+        self._underway.discard(login)
 
 
 class QuickLogin:
     """One client's (Evictable)."""
 
     __slots__ = (
-        "_declined", "_desk", "_end", "_engine", "_entry", "_exchange", "_guest", "_is_over", "_nonce", "_number",
-        "_opened_at", "_peer", "_pos", "_proven", "_said", "_server", "_ticket", "_told", "_wish",
+        "_alarm", "_answered", "_delay_s", "_desk", "_end", "_engine", "_entry", "_exchange", "_guest", "_is_over", "_loop",
+        "_nonce", "_number", "_opened_at", "_peer", "_pos", "_proven", "_said", "_server", "_ticket", "_told", "_wish",
     )  # fmt: skip
 
-    def __init__(self, desk: Desk, engine: BareEngine, guest: Guest, sock: socket.socket, peer: Peer, opened_at: float) -> None:
+    def __init__(self, desk: Desk, engine: BareEngine, guest: Guest, sock: socket.socket, peer: Peer) -> None:
         self._desk = desk
         self._engine = engine
         self._guest = guest
         self._peer = peer
-        self._opened_at = opened_at
+        self._loop = asyncio.get_running_loop()
+        self._opened_at = self._loop.time()
+        self._alarm: asyncio.TimerHandle | None = None
         self._end = LooseEnd(sock)
         self._said = b""
         self._pos = 0
         """Where in it stands what nobody has read yet."""
-        self._declined: tuple[bytes, ...] = ()
+        self._answered: tuple[bytes, ...] = ()
         self._told: list[bytes] = []
         self._ticket: Ticket | None = None
         self._wish: Wish | None = None
@@ -146,19 +139,25 @@ class QuickLogin:
         """Of the session, from the moment on at which it may have a server."""
         self._entry: Entry | None = None
         self._server: tuple[Backend, Warm] | None = None
+        self._delay_s: float | None = None
+        """See Replay."""
         self._is_over = False
 
     def begin(self) -> None:
         """Listen to the client, as long as it may stay."""
+        self._give_time(QUICK_S)
         self._end.hear(self._heard)
         self._guest.is_shown_out_by(lambda _why: self.give_up())
 
     # What the switchboard asks of it
 
     def evict(self, eviction: Eviction) -> None:
-        """The server that it has, or waits for, is none any more."""
+        """The server that it has, or waits for, is none any more.
+
+        Somebody goes through all sessions at this moment, and is not held up.
+        """
         del eviction
-        self.give_up()
+        self._loop.call_soon(self.give_up)
 
     def pause(self) -> None:
         """Whether the session has to wait is asked when it begins."""
@@ -167,6 +166,11 @@ class QuickLogin:
         """See pause."""
 
     # What the client says
+
+    def _give_time(self, timeout_s: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = self._loop.call_later(timeout_s, self.give_up)
 
     def _heard(self, data: bytes | None) -> None:
         if data is None:
@@ -190,15 +194,14 @@ class QuickLogin:
         """Ask the client for its proof, if it was here before. False: this is for an ordinary login."""
         shared, door, host = self._desk.shared, self._desk.door, self._peer[0]
         gate = shared.gate
-        if self._declines():
+        if self._answers_request():
             return True
-        ticket = shared.tickets.find(door, host, self._said)
-        if ticket is None or shared.tls.is_required or door.name in gate.tell_address:
+        encrypted = self._encrypted
+        ticket = shared.tickets.find(door, host, self._said, is_encrypted=encrypted is not None)
+        if ticket is None or (shared.tls.is_required and encrypted is None) or door.name in gate.tell_address:
             return False
         user, database = ticket.message.user, ticket.message.database
-        rule = gate.rule(
-            door.name, Visit(host, is_encrypted=False, database=database, user=user, is_physical_replication=False)
-        )
+        rule = gate.rule(door.name, Visit(host, is_encrypted=encrypted is not None, database=database, user=user))
         secret = gate.secret_at_once(user, self._guest.address) if rule is not None and rule.method is Method.SCRAM else None
         if secret is None or secret.doom is not None or not gate.has_heard_roles:
             return False
@@ -206,16 +209,26 @@ class QuickLogin:
         if not shared.connector.expects_kept(door, self._wish):
             return False
         self._ticket, self._nonce, self._pos = ticket, fresh_nonce(), len(ticket.packet)
-        self._exchange = Exchange(secret.verifier, self._nonce)
+        binding = encrypted.binding if encrypted is not None else None
+        self._exchange = Exchange(secret.verifier, self._nonce, binding=binding)
         return self._tell(self._exchange.opening)
 
-    def _declines(self) -> bool:
-        """Tell a client that would rather be encrypted that it cannot be, and forget that it has asked: once of each kind."""
-        asked = self._said
-        is_wanted = asked == GSSENC_REQUEST or (asked == SSL_REQUEST and self._desk.shared.tls.clients is None)
-        if not is_wanted or asked in self._declined or not self._end.say(REFUSED):
+    @property
+    def _encrypted(self) -> Facts | None:
+        """What TLS has agreed on with the client."""
+        return self._end.channel.facts if self._end.channel is not None else None
+
+    def _answers_request(self) -> bool:
+        """Answer a client that would rather be encrypted, and forget that it has asked: once each kind of request."""
+        asked, identity = self._said, self._desk.shared.tls.clients
+        if asked not in (SSL_REQUEST, GSSENC_REQUEST) or asked in self._answered or self._end.channel is not None:
             return False
-        self._declined += (asked,)
+        if asked == SSL_REQUEST and identity is not None:
+            if not self._engine.takes_tls or not self._end.start_tls(identity.channel(is_direct=False), ACCEPTED):
+                return False
+        elif not self._end.say(REFUSED):
+            return False
+        self._answered += (asked,)
         self._said = b""
         return True
 
@@ -228,7 +241,14 @@ class QuickLogin:
             and (said := read_message(self._said, self._pos, bytes_max=SASL_BYTES_MAX)) is not None
         ):
             self._pos = said.end
-            answer = exchange.answer(said.kind, said.payload)
+            try:
+                answer = exchange.answer(said.kind, said.payload)
+            except ScramViolation:
+                raise
+            except AuthenticationError:
+                # It counts here and now: whoever is behind it may be gone before the ordinary login has its turn.
+                self._delay_s = self._desk.shared.gate.failed(self._ticket_taken.message.user, self._guest.address)
+                return False
             if isinstance(answer, Asked):
                 if not self._tell(answer.message):
                     return False
@@ -238,32 +258,43 @@ class QuickLogin:
         return True
 
     def _tell(self, words: bytes) -> bool:
-        self._told.append(words)
-        return self._end.say(words)
+        """Say *words*. False: they could not be said, and since nobody knows how many were, it is over."""
+        if self._end.say(words):
+            self._told.append(words)
+            return True
+        if self._leaves():
+            self._end.close(b"")
+            self._guest.leave()
+        return False
+
+    @property
+    def _ticket_taken(self) -> Ticket:
+        assert self._ticket is not None
+        return self._ticket
 
     # Its server, and its place
 
     def _asks_for_server(self) -> bool:
-        desk, ticket, wish = self._desk, self._ticket, self._wish
-        assert ticket is not None
+        desk, ticket, wish = self._desk, self._ticket_taken, self._wish
         assert wish is not None
+        self._give_time(PROVEN_S)
         self._number = desk.next_number()
         self._entry = Entry(self._number, desk.door, desk.shared, self._guest, None)
         if desk.shared.places.is_full or self._entry.why_no_server(ticket.message) is not None:
             return False
-        return desk.shared.connector.take_kept(self._number, self, desk.door, wish, self._found)
+        return desk.shared.connector.take_kept(self._number, self, desk.door, wish, self._found, lambda: not self._is_over)
 
     def _found(self, backend: Backend, warm: Warm | None) -> None:
-        shared, ticket, number = self._desk.shared, self._ticket, self._number
+        shared, number = self._desk.shared, self._number
         if self._is_over:
             if warm is not None:
-                warm.end.close(GOODBYE)
+                shared.warm.offer(warm.end, warm.session)
             return
         if warm is None:
             self.give_up()
             return
         self._server = backend, warm
-        assert ticket is not None
+        ticket = self._ticket_taken
         assert number is not None
         assert self._entry is not None
         hot_standby = hot_standby_in(warm.reported)
@@ -272,9 +303,12 @@ class QuickLogin:
         if is_in_disguise or is_refused or not shared.board.stands(number):
             self.give_up(keeps_server=not is_in_disguise)
             return
-        place = shared.places.take(number, ticket.message.user, ticket.message.database, self._placed)
+        place = shared.places.take(number, ticket.message.user, ticket.message.database, self._told_place)
         if place is not Place.ASKED:
             self._placed(place)
+
+    def _told_place(self, place: Place) -> None:
+        self._loop.call_soon(self._placed, place)
 
     def _placed(self, place: Place) -> None:
         if self._is_over:
@@ -284,10 +318,9 @@ class QuickLogin:
 
     def _relays(self) -> bool:
         """Let the session begin. False: it cannot, and the client has heard nothing of it."""
-        desk, ticket, number, proven = self._desk, self._ticket, self._number, self._proven
+        desk, ticket, number, proven = self._desk, self._ticket_taken, self._number, self._proven
         shared = desk.shared
         assert self._server is not None
-        assert ticket is not None
         assert number is not None
         assert proven is not None
         backend, warm = self._server
@@ -305,6 +338,7 @@ class QuickLogin:
             session=warm.session,
             backend=backend,
             startup=ticket.message,
+            encrypted=self._encrypted,
             key_told=welcome.key_told or warm.session.cancel_key,
             watch=relaxed_at_startup(ticket.message) if backend.is_writer else None,
             welcome=welcome.take(),
@@ -314,12 +348,18 @@ class QuickLogin:
         if not session.begin(self._engine, bare):
             return False
         self._is_over = True
-        desk.ended(self)
-        metrics.QUICK_LOGINS.labels(desk.door, "begun").inc()
-        shared.gate.succeeded(ticket.message.user, self._guest.address)
-        metrics.SERVER_CONNECTIONS.labels(backend.node, "reused").inc()
-        self._guest.is_shown_out_by(session.show_out)
         desk.begun(session)
+        self._guest.is_shown_out_by(session.show_out)
+        desk.ended(self)
+        if self._alarm is not None:
+            self._alarm.cancel()
+        encrypted, packet = bare.encrypted is not None, ticket.packet
+        shared.tickets.note(desk.door, self._peer[0], packet, ticket.message, is_encrypted=encrypted)
+        shared.gate.succeeded(ticket.message.user, self._guest.address)
+        metrics.QUICK_LOGINS.labels(desk.door, "begun").inc()
+        if bare.encrypted is not None:
+            metrics.TLS_HANDSHAKES.labels(desk.door, bare.encrypted.version).inc()
+        metrics.SERVER_CONNECTIONS.labels(backend.node, "reused").inc()
         return True
 
     # The ordinary login's turn
@@ -329,13 +369,16 @@ class QuickLogin:
         if self._leaves(keeps_server=keeps_server):
             if self._exchange is not None:
                 metrics.QUICK_LOGINS.labels(self._desk.door, "given_up").inc()
-            self._desk.seat(self._guest, self._end.sock, self._peer, Replay(self._said, tuple(self._told), self._nonce))
+            self._desk.seat(self._guest, self._end.sock, self._peer, self._replay)
+
+    @property
+    def _replay(self) -> Replay:
+        return Replay(self._said, tuple(self._told), self._nonce, self._delay_s, self._end.channel)
 
     def refuse(self, why: Refusal) -> None:
         """End, and tell the client."""
         if self._leaves():
-            self._end.close(why.encode())
-            self._guest.leave()
+            self._end.finish(why.encode(), self._guest.leave)
 
     def _leaves(self, *, keeps_server: bool = True) -> bool:
         """Give back everything but the client. False: the login was over already."""
@@ -344,6 +387,8 @@ class QuickLogin:
         self._is_over = True
         shared, number = self._desk.shared, self._number
         self._desk.ended(self)
+        if self._alarm is not None:
+            self._alarm.cancel()
         self._end.hush()
         if number is not None:
             shared.places.give_back(number)

@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from endpointd.wire.tls import Channel
+
 
 @dataclass(frozen=True, slots=True)
 class Replay:
@@ -20,6 +22,10 @@ class Replay:
     """To the client, in order."""
     nonce: str | None = field(default=None, repr=False)
     """With which the client was challenged; None: it was not."""
+    delay_s: float | None = None
+    """For how long the answer to a wrong proof is to be held back, if that was counted already."""
+    channel: Channel | None = None
+    """How TLS is spoken with it, or about to be; both have said the rest by that."""
 
 
 class Repeated:
@@ -27,11 +33,14 @@ class Repeated:
 
     def __init__(self, told: Iterable[bytes] = ()) -> None:
         self._told = deque(told)
+        self.is_other = False
+        """Whether something else was to be said than what was said."""
 
     def rest_of(self, words: bytes) -> bytes:
         """Return what of *words* is new. Where they differ from what was said all are, from then on."""
         if self._told and words == self._told[0]:
             self._told.popleft()
             return b""
+        self.is_other |= len(self._told) > 0
         self._told.clear()
         return words

@@ -58,6 +58,8 @@ class Bare:
     session: ServerSession
     backend: Backend
     startup: StartupMessage
+    encrypted: Encryption | None
+    """What TLS has agreed on with the client."""
     key_told: BackendKey
     """By which the client cancels."""
     watch: Relaxed | None
@@ -404,7 +406,7 @@ class Session:
         board.hand_over(self.number, self)
         self._cancellable, self._key_told = Cancellable(bare.backend.address, bare.session.cancel_key), bare.key_told
         shared.keys.add(bare.key_told, self.number, self._cancellable)
-        self._startup = bare.startup
+        self._startup, self._encrypted = bare.startup, bare.encrypted
         self._stands(bare.backend, bare.session, bare.watch)
         if board.must_wait(self.number):
             engine.pause(self.number)

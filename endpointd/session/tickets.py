@@ -18,7 +18,7 @@ PACKET_BYTES_MAX = 1 << 10
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """A login that has succeeded, by the client's proof to us and without TLS, and whose server's session was kept."""
+    """A login that has succeeded, by the client's proof to us, and whose server's session was kept."""
 
     packet: bytes
     message: StartupMessage
@@ -28,20 +28,20 @@ class Tickets:
     """The latest of them."""
 
     def __init__(self) -> None:
-        self._tickets: dict[tuple[Door, str, bytes], Ticket] = {}
+        self._tickets: dict[tuple[Door, str, bool, bytes], Ticket] = {}
         """Who was noted last is at the end."""
 
     def __len__(self) -> int:
         return len(self._tickets)
 
-    def note(self, door: Door, host: str, packet: bytes, message: StartupMessage) -> None:
-        """Remember that a client at *host* has logged in at *door* with *packet*."""
-        name = door, host, packet
+    def note(self, door: Door, host: str, packet: bytes, message: StartupMessage, *, is_encrypted: bool) -> None:
+        """Remember that a client at *host* has logged in at *door* with *packet*; *is_encrypted*: by TLS."""
+        name = door, host, is_encrypted, packet
         self._tickets.pop(name, None)
         self._tickets[name] = Ticket(packet, message)
         if len(self._tickets) > TICKETS_MAX:
             del self._tickets[next(iter(self._tickets))]
 
-    def find(self, door: Door, host: str, said: bytes) -> Ticket | None:
+    def find(self, door: Door, host: str, said: bytes, *, is_encrypted: bool) -> Ticket | None:
         """Return the ticket of a client at *host* who begins at *door* with what is *said*, if that packet was here."""
-        return self._tickets.get((door, host, said[: int.from_bytes(said[:4])]))
+        return self._tickets.get((door, host, is_encrypted, said[: int.from_bytes(said[:4])]))

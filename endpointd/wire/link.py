@@ -249,6 +249,16 @@ class Link(asyncio.BufferedProtocol):
         for pos in range(0, len(received), NETWORK_BYTES_MAX):
             self._decrypt(channel, received[pos : pos + NETWORK_BYTES_MAX])
 
+    def go_on_with_tls(self, channel: Channel, told: Callable[[Facts | Failure], None]) -> None:
+        """Speak TLS by *channel*, which has begun already, on a link that has heard nothing yet. *told*: as in `start_tls`."""
+        assert self._tls is None
+        self._tls, self._on_tls = channel, told
+        self._tell_tls(channel)
+        if channel.failure is not None and channel.facts is not None:
+            self._break_off()
+        elif channel.ended:
+            self._end()
+
     def write(self, data: bytes | memoryview) -> None:
         """Send *data*, which must not change afterwards. On a link that is broken or closing this is nothing."""
         if self._may_say:

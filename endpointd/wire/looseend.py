@@ -11,7 +11,7 @@ import os
 import socket
 from collections.abc import Callable
 
-from endpointd.wire.link import Link
+from endpointd.wire.link import HEAR_OUT_S, Link
 from endpointd.wire.tls import Channel
 
 ANSWER_BYTES = 1 << 14
@@ -35,8 +35,13 @@ class LooseEnd:
         if not link.can_be_let_go:
             return None
         try:
-            sock = socket.socket(fileno=os.dup(link.descriptor))
-        except OSError:  # there are no descriptors left
+            descriptor = os.dup(link.descriptor)
+        except OSError:  # there are none left
+            return None
+        try:
+            sock = socket.socket(fileno=descriptor)
+        except OSError:
+            os.close(descriptor)
             return None
         channel = link.channel
         link.let_go()
@@ -70,10 +75,15 @@ class LooseEnd:
     def say(self, words: bytes) -> bool:
         """Say *words*. False: they cannot be said, or not all of them at once, and it is good for nothing any more."""
         data = words if self.channel is None else self.channel.send(words)
-        try:
-            return self.sock.send(data) == len(data)
-        except OSError:
-            return False
+        return len(data) > 0 and self._send(data)
+
+    def start_tls(self, channel: Channel, answer: bytes) -> bool:
+        """Say *answer*, and speak TLS behind it, as a server. False: see `say`.
+
+        Nothing can be said before what was agreed on is known, and nothing is told before.
+        """
+        self.channel = channel
+        return self._send(answer + channel.begin())
 
     def close(self, last_words: bytes) -> None:
         """Say *last_words*, if there is room for them, and close."""
@@ -84,26 +94,51 @@ class LooseEnd:
             self.sock.send(last_words)
         self.sock.close()
 
-    def _hear(self) -> None:
+    def _send(self, data: bytes) -> bool:
         try:
-            data = self.sock.recv(ANSWER_BYTES)
-        except (BlockingIOError, InterruptedError):
-            return
+            return self.sock.send(data) == len(data)
         except OSError:
-            data = b""
-        channel, told = self.channel, self._told
-        assert told is not None
-        if not data:
-            told(None)
-        elif channel is None:
-            told(data)
-        else:
+            return False
+
+    def finish(self, last_words: bytes, gone: Callable[[], None]) -> None:
+        """Say *last_words* and that no more will come, hear the peer out for HEAR_OUT_S at most, close, and call *gone*."""
+        if self.channel is not None:
+            last_words = self.channel.send(last_words) + self.channel.say_goodbye()
+        self._send(last_words)
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_WR)
+
+        def close() -> None:
+            deadline.cancel()
+            self.hush()
+            self.sock.close()
+            gone()
+
+        deadline = asyncio.get_running_loop().call_later(HEAR_OUT_S, close)
+        self.channel = None
+        self.hear(lambda data: close() if data is None else None)
+
+    def _hear(self) -> None:
+        """Take all there is: an event loop may not come again for what stands before a reset."""
+        while (told := self._told) is not None:
+            try:
+                data = self.sock.recv(ANSWER_BYTES)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                data = b""
+            channel = self.channel
+            if not data:
+                told(None)
+                return
+            if channel is None:
+                told(data)
+                continue
             plain, answer = channel.received(data)
             heard = bytes(plain)
-            if answer:
-                with contextlib.suppress(OSError):  # then the next read says so
-                    self.sock.send(answer)
-            if channel.failure is not None or channel.ended:
+            is_answered = not answer or self._send(answer)
+            if not is_answered or channel.failure is not None or channel.ended:
                 told(None)
-            elif heard:
+                return
+            if heard:
                 told(heard)

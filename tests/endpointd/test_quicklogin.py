@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,12 @@ import pytest
 import pytest_asyncio
 
 from endpointd.relay.choice import why_not_native
+from endpointd.session.quicklogin import QUICK_S
 from pgwire import messages as m
 from pgwire.framing import HEADER_BYTES, LENGTH_BYTES, Message, read_message
 from pgwire.scram import MECHANISM, ScramClient, keys_of_password
-from pgwire.startup import encode_cancel, encode_startup, make_startup
+from pgwire.startup import ACCEPTED, SSL_REQUEST, encode_cancel, encode_startup, make_startup
+from tests.certificates import server
 from tests.endpointd.shop import PASSWORD, PID, until
 from tests.endpointd.test_failover import value
 from tests.endpointd.test_warm import Scene, scene
@@ -30,10 +33,23 @@ pytestmark = [
 HELLO = encode_startup(make_startup("ann", "shop", application_name="quick"))
 
 
-@pytest_asyncio.fixture
-async def one(tmp_path: Path) -> AsyncIterator[Scene]:
-    async with scene(tmp_path) as made:
+@pytest_asyncio.fixture(params=["plaintext", "TLS"])
+async def one(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Scene]:
+    tables = ""
+    if request.param == "TLS":
+        pair = tmp_path / "pair.pem"
+        pair.write_text(server().pem)
+        pair.chmod(0o600)
+        tables = f'[tls]\nmode = "require"\ncertificate = "{pair}"\nkey = "{pair}"\n'
+    async with scene(tmp_path, warm=tables) as made:
+        made.speaks_tls = bool(tables)
         yield made
+
+
+def unverified() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 async def quick(one: Scene, outcome: str) -> int:
@@ -94,6 +110,10 @@ class Raw:
 async def raw(one: Scene, password: str = PASSWORD) -> AsyncIterator[Raw]:
     reader, writer = await asyncio.open_connection("127.0.0.1", one.proxy.writer_port)
     try:
+        if one.speaks_tls:
+            writer.write(SSL_REQUEST)
+            assert await reader.readexactly(1) == ACCEPTED
+            await writer.start_tls(unverified())
         yield Raw(reader, writer, password)
     finally:
         writer.close()
@@ -183,6 +203,7 @@ async def test_a_wrong_password_is_refused_as_ever(one: Scene) -> None:
     assert await one.kept() == 1
 
 
+@pytest.mark.parametrize("one", ["plaintext"], indirect=True)  # where a client can say that it says no more
 @pytest.mark.parametrize("what", ["garbage", "no answer to SCRAM", "a message that is too long", "an end"])
 async def test_what_is_no_proof_is_answered_as_in_an_ordinary_login(one: Scene, what: str) -> None:
     said = {
@@ -205,11 +226,42 @@ async def test_what_is_no_proof_is_answered_as_in_an_ordinary_login(one: Scene, 
     await one.proxy.wait_for_health(sessions=0)
 
 
-@pytest.mark.parametrize("sslmode", ["disable", "prefer"])
-async def test_who_would_rather_be_encrypted_takes_it_too(one: Scene, sslmode: str) -> None:
-    for _ in range(2):
+@pytest.mark.parametrize("sslmode", ["prefer", "allow"])
+async def test_who_would_rather_be_encrypted_or_rather_not_takes_it_too(one: Scene, sslmode: str) -> None:
+    for _ in range(10):
         await one.visit(sslmode=sslmode)
-    assert await quick(one, "begun") == 1
+        if await quick(one, "begun"):
+            break
+    else:
+        pytest.fail("nobody was ever served on the short way")
+    assert await quick(one, "given_up") == 0
+    handshakes = await one.proxy.metric("endpointd_tls_handshakes_total", endpoint="writer", version="TLSv1.3")
+    assert (handshakes > 1) is one.speaks_tls
+
+
+async def test_who_does_not_encrypt_where_it_must_is_refused_as_ever(one: Scene) -> None:
+    await log_in(one)
+    if not one.speaks_tls:
+        pytest.skip("nobody must")
+    reader, writer = await asyncio.open_connection("127.0.0.1", one.proxy.writer_port)
+    writer.write(HELLO)
+    assert m.decode_report((await Raw(reader, writer).hear()).payload).sqlstate == "28000"
+    writer.close()
+
+
+async def test_whose_handshake_takes_its_time_gets_in_too(one: Scene) -> None:
+    await log_in(one)
+    reader, writer = await asyncio.open_connection("127.0.0.1", one.proxy.writer_port)
+    if one.speaks_tls:
+        writer.write(SSL_REQUEST)
+        assert await reader.readexactly(1) == ACCEPTED
+    await asyncio.sleep(2 * QUICK_S)
+    if one.speaks_tls:
+        await writer.start_tls(unverified())
+    client = Raw(reader, writer)
+    client.writer.write(await client.challenged())
+    assert (await client.until_ready())[-1].payload == b"I"
+    writer.close()
 
 
 async def test_who_takes_its_time_gets_in_too(one: Scene) -> None:

@@ -31,6 +31,7 @@ class Scene:
         self.feed = feed
         self.proxy = running
         self.database = "shop"
+        self.speaks_tls = False
 
     @property
     def writer(self) -> Member:

@@ -11,7 +11,7 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,28 +150,35 @@ def promoted_behind_a_frozen_noded(cluster: Cluster) -> Lost:
 
 def noded_killed_in_a_copy(cluster: Cluster) -> Lost:
     name = _standby(cluster)
-    partial = Layout(cluster.data_dir).node(name) / "pgdata.partial"
-    with _made_anew(cluster, name):
-        _until(lambda: bool(_running("pg_basebackup", partial)), "a copy under way")
-        cluster.kill(name)
+    _in_a_copy(cluster, name, lambda _: cluster.kill(name))
     return Lost(name, time.monotonic())
 
 
 def killed_copy(cluster: Cluster) -> Lost:
     name = _standby(cluster)
-    partial = Layout(cluster.data_dir).node(name) / "pgdata.partial"
-    with _made_anew(cluster, name):
-        _until(lambda: bool(_kill_all(_running("pg_basebackup", partial))), "a copy to kill")
+    _in_a_copy(cluster, name, _kill_all)
     return Lost(name, time.monotonic())
 
 
-@contextlib.contextmanager
-def _made_anew(cluster: Cluster, name: str) -> Generator[None, None, None]:
-    """Ask for a new copy, and go on at once: on a busy machine the copy is over before the command is."""
-    with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(cluster.ctl, "node", "reinit", name, "--yes")
-        yield
-        asked.result()
+def _in_a_copy(cluster: Cluster, name: str, act: Callable[[list[int]], object]) -> None:
+    """Ask for a new copy of a node, and *act* on the processes that make it.
+
+    The copy may be over before the command is; on a busy machine, before anybody has looked: then another one is asked for.
+    """
+    partial = Layout(cluster.data_dir).node(name) / "pgdata.partial"
+    for _ in range(5):
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(cluster.ctl, "node", "reinit", name, "--yes")
+            deadline = time.monotonic() + 15.0
+            while not (copying := _running("pg_basebackup", partial)) and time.monotonic() < deadline:
+                time.sleep(0.001)
+            if copying:
+                act(copying)
+            asked.result()
+        if copying:
+            return
+        cluster.wait_healthy()
+    pytest.fail("no copy was met while it was made")
 
 
 def cut_off_wal(cluster: Cluster) -> Lost:
