@@ -394,13 +394,7 @@ class Login:
     def _do(self, command: Command) -> None:
         match command:
             case ToClient(data):
-                words = self._repeated.rest_of(data)
-                if self._repeated.is_other and self.state is State.PROVING and self.startup is not None:
-                    # The role's password was set anew since the client was challenged, and it has answered that.
-                    self._stopped = refusal.password_failed(self.startup.user)
-                    self._poke()
-                else:
-                    self._client.write(words)
+                self._client.write(self._repeated.rest_of(data))
             case ToServer(data):
                 assert self._server is not None
                 self._server.write(data)

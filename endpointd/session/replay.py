@@ -10,6 +10,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from endpointd.wire.tls import Channel
+from pgwire.framing import HEADER_BYTES
+from pgwire.messages import AuthenticationKind, Backend
+
+_CHALLENGE = bytes((Backend.AUTHENTICATION,))
+_CONTINUES = AuthenticationKind.SASL_CONTINUE.to_bytes(4)
+_AT = HEADER_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +39,15 @@ class Repeated:
 
     def __init__(self, told: Iterable[bytes] = ()) -> None:
         self._told = deque(told)
-        self.is_other = False
-        """Whether something else was to be said than what was said."""
 
     def rest_of(self, words: bytes) -> bytes:
-        """Return what of *words* is new. Where they differ from what was said all are, from then on."""
+        """Return what of *words* is new. Where they differ from what was said all are, from then on, but for a challenge.
+
+        It differs if the role's password was set anew since the client was challenged: it has answered, and not this one.
+        """
         if self._told and words == self._told[0]:
             self._told.popleft()
             return b""
-        self.is_other |= len(self._told) > 0
+        is_second = len(self._told) > 0 and words.startswith(_CHALLENGE) and words[_AT:].startswith(_CONTINUES)
         self._told.clear()
-        return words
+        return b"" if is_second else words

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from endpointd.routing.table import Door
 from endpointd.session.replay import Repeated
 from endpointd.session.tickets import TICKETS_MAX, Tickets
+from pgwire import messages as m
 from pgwire.startup import encode_startup, make_startup
 
 MESSAGE = make_startup("ann", "shop")
@@ -50,3 +51,14 @@ def test_what_was_said_is_not_said_again_and_what_differs_is() -> None:
     other = Repeated((b"offer", b"challenge"))
     assert [other.rest_of(words) for words in (b"offer", b"refused", b"challenge")] == [b"", b"refused", b"challenge"]
     assert Repeated().rest_of(b"offer") == b"offer"
+
+
+def test_a_challenge_is_given_once_also_if_the_role_has_another_password_since() -> None:
+    def challenge(data: bytes) -> bytes:
+        return m.encode_authentication(m.Authentication(m.AuthenticationKind.SASL_CONTINUE, data))
+
+    told = Repeated((b"offer", challenge(b"r=1,s=old,i=1")))
+    assert [told.rest_of(words) for words in (b"offer", challenge(b"r=1,s=new,i=1"), b"refused")] == [b"", b"", b"refused"]
+    assert Repeated((b"offer",)).rest_of(b"offer") == b""
+    first = Repeated((b"offer",))
+    assert [first.rest_of(words) for words in (b"offer", challenge(b"r=1"))] == [b"", challenge(b"r=1")]
