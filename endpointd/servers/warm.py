@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from endpointd import metrics
-from endpointd.routing.table import EMPTY, Table
+from endpointd.routing.table import EMPTY, Backend, Table
 from endpointd.servers import upkeep
 from endpointd.servers.upkeep import Answer
 from endpointd.servers.warmpool import ServerSession, WarmKey, WarmPool, fits
 from endpointd.settings import WarmSettings
 from endpointd.wire.looseend import LooseEnd
+from pgtopology.epoch import Epoch
 from pgwire.errors import ProtocolError
 
 RESET_S = 5.0
@@ -115,8 +116,8 @@ class WarmServers:
         self._kept: dict[int, _Kept] = {}
         self._tokens = itertools.count(1)
         self._table = EMPTY
-        self._fitting: dict[WarmKey, bool] = {}
-        """What was found by that, of keys that were offered since."""
+        self._fitting: dict[tuple[Backend, Epoch], bool] = {}
+        """What was found by that, of whoever sessions were offered of since."""
         self._is_closed = False
 
     def __len__(self) -> int:
@@ -146,9 +147,10 @@ class WarmServers:
 
     def _fits(self, key: WarmKey) -> bool:
         """Return whether the table that holds now still stands for *key*: a client may have left in the moment of a change."""
-        found = self._fitting.get(key)
+        place = key.backend, key.epoch
+        found = self._fitting.get(place)
         if found is None:
-            found = self._fitting[key] = fits(key, self._table)
+            found = self._fitting[place] = fits(*place, self._table)
         return found
 
     def _was_reset(self, kept: _Kept, answer: Answer | None) -> None:

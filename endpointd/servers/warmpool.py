@@ -191,7 +191,11 @@ class WarmPool:
 
     def unfit(self, table: Table) -> tuple[int, ...]:
         """Return whose servers *table* does not stand for as they were given out: as of the sessions of clients."""
-        return tuple(token for token, each in self._residents.items() if not fits(each.session.key, table))
+        return tuple(
+            token
+            for token, each in self._residents.items()
+            if not fits(each.session.key.backend, each.session.key.epoch, table)
+        )
 
     def overdue(self, now: float, limits: WarmLimits) -> dict[int, str]:
         """Return who has been kept for long enough, and why: for their age, or because so many are not needed."""
@@ -223,11 +227,10 @@ class WarmPool:
         return tuple(found.values())
 
 
-def fits(key: WarmKey, table: Table) -> bool:
-    """Return whether *table* stands for the server of *key* as it was given out, as strictly as for clients or more."""
-    backend = key.backend
+def fits(backend: Backend, epoch: Epoch, table: Table) -> bool:
+    """Return whether *table* stands for *backend* as it was given out in *epoch*, as strictly as for clients or more."""
     is_there = any(each.node == backend.node and each.address == backend.address for each in _backends(table))
-    return is_there and key.epoch == table.epoch and not evictions(table, (Assignment(0, backend, key.epoch),))
+    return is_there and epoch == table.epoch and not evictions(table, (Assignment(0, backend, epoch),))
 
 
 def _first(tokens: Iterable[int], count: int) -> tuple[int, ...]:

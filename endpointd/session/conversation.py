@@ -66,7 +66,7 @@ from endpointd.session.opening import Opening
 from endpointd.session.quota import Place
 from endpointd.session.startupsettings import may_be_shared
 from endpointd.session.state import WITHOUT_SERVER, State
-from endpointd.session.welcome import IN_HOT_STANDBY, Welcome, hot_standby_in
+from endpointd.session.welcome import IN_HOT_STANDBY, OK, Welcome, hot_standby_in, is_in_disguise
 from endpointd.wire.tls import Facts
 from pgwire.errors import AuthenticationError, NotAPacketError, OtherSecret, ProtocolError, ScramViolation, WireError
 from pgwire.framing import read_message
@@ -80,10 +80,8 @@ from pgwire.messages import (
     decode_negotiation,
     decode_parameter_status,
     decode_report,
-    encode_authentication,
     message,
     negotiate_protocol_version,
-    ready_for_query,
     without_binding,
 )
 from pgwire.messages import Backend as Kind
@@ -95,9 +93,6 @@ ANSWER_BYTES_MAX = (1 << 16) + 4
 
 SASL_BYTES_MAX = 1 << 10
 """Of a client's answer in SCRAM: PostgreSQL's PG_MAX_SASL_MESSAGE_LENGTH."""
-
-_OK = encode_authentication(Authentication(AuthenticationKind.OK))
-_READY = ready_for_query("I")
 
 _STARTING_OR_STOPPING = frozenset({SqlState.CANNOT_CONNECT_NOW, SqlState.ADMIN_SHUTDOWN, SqlState.CRASH_SHUTDOWN})
 
@@ -348,15 +343,14 @@ class Conversation:
     def _logged_in_already(self, reported: bytes, cancel_key: BackendKey) -> list[Command]:
         """The server has nothing more to say than what it *reported*: another client has had the session before."""
         assert self.startup is not None
-        commands = self._settle((self._proven.final if self._proven is not None else b"") + _OK)
+        commands = self._settle(self._consent)
         if self.state is not State.SETTLING:
             return commands
         self._is_used = self._is_ready = True
-        if self._is_in_disguise(hot_standby_in(reported)):
+        assert self._backend is not None
+        if is_in_disguise(self._backend, hot_standby_in(reported)):
             return self._server_gone(None)
-        self._welcome.keep(reported)
-        self._welcome.keep_key(cancel_key, self.startup.minor, was_told=True)
-        self._welcome.keep(_READY)
+        self._welcome.keep_login(reported, cancel_key, self.startup.minor)
         return self._begin_relay()
 
     def _server_sent(self, data: bytes) -> list[Command]:
@@ -430,7 +424,8 @@ class Conversation:
                 return self._server_refused(kind, payload)
             case Kind.PARAMETER_STATUS:
                 name, value = decode_parameter_status(payload)
-                if name == IN_HOT_STANDBY and self._is_in_disguise(value):
+                assert self._backend is not None
+                if name == IN_HOT_STANDBY and is_in_disguise(self._backend, value):
                     return self._server_gone(None)
             case Kind.BACKEND_KEY_DATA:
                 assert self.startup is not None
@@ -464,12 +459,17 @@ class Conversation:
         if not login.is_over:
             self.state = State.LOGGING_IN
             return [ToServer(answer)] if answer is not None else []
-        commands = self._settle((self._proven.final if self._proven is not None else b"") + _OK)
+        commands = self._settle(self._consent)
         wish = self.wish if self._keeps_servers and self.state is State.SETTLING else None
         if wish is None:
             return commands
         self._beginning = Beginning(user=wish.user, database=wish.database, needs_valid=not wish.is_vouched)
         return [*commands, ToServer(QUESTION)]
+
+    @property
+    def _consent(self) -> bytes:
+        """What the client is told when a server is content with what it has shown us."""
+        return (self._proven.final if self._proven is not None else b"") + OK
 
     def _settle(self, consent: bytes) -> list[Command]:
         """The client is who it says: keep *consent* back for it, if there is room for one more."""
@@ -503,11 +503,6 @@ class Conversation:
         told = self._tell()
         self._forget()
         return [*told, Close(reason, "server_refused", report.sqlstate, server_is_full=is_full)]
-
-    def _is_in_disguise(self, hot_standby: str | None) -> bool:
-        """Return whether a server is not what it was taken for: the writer says it is a standby, or the reverse (S19)."""
-        assert self._backend is not None
-        return hot_standby is not None and (hot_standby == "on") is self._backend.is_writer
 
     def _server_gone(self, why: Refusal | None) -> list[Command]:
         if self.state in WITHOUT_SERVER:

@@ -34,14 +34,14 @@ from endpointd.session.session import Bare, Session
 from endpointd.session.shared import Shared
 from endpointd.session.startupsettings import relaxed_at_startup
 from endpointd.session.tickets import Ticket
-from endpointd.session.welcome import Welcome, hot_standby_in
+from endpointd.session.welcome import OK, Welcome, hot_standby_in, is_in_disguise
 from endpointd.wire.link import INBOX_BYTES
 from endpointd.wire.looseend import LooseEnd
 from endpointd.wire.sockets import Keepalive, name_of, tune
 from endpointd.wire.tls import Facts
 from pgwire.errors import AuthenticationError, ScramViolation, WireError
 from pgwire.framing import read_message
-from pgwire.messages import KEY_BYTES_MIN, Authentication, AuthenticationKind, encode_authentication, ready_for_query
+from pgwire.messages import KEY_BYTES_MIN
 from pgwire.startup import ACCEPTED, GSSENC_REQUEST, REFUSED, SSL_REQUEST
 
 Peer = tuple[str, int]
@@ -51,9 +51,6 @@ QUICK_S = 0.2
 """Whoever needs longer for what he has to say is looked after by an ordinary login."""
 PROVEN_S = 5.0
 """The same of who waits for us: a kept server that does not answer is given up after two seconds."""
-
-_OK = encode_authentication(Authentication(AuthenticationKind.OK))
-_READY = ready_for_query("I")
 
 Seat = Callable[[Guest, socket.socket, Peer, Replay], None]
 """Has an ordinary login go on with a connection: the socket itself may not know any more who was there."""
@@ -81,9 +78,6 @@ class Desk:
         self.begun = begun
         self.over = over
         self._underway: set[QuickLogin] = set()
-
-    def __len__(self) -> int:
-        return len(self._underway)
 
     def take(self, guest: Guest, sock: socket.socket, peer: Peer, keepalive: Keepalive) -> bool:
         """Serve the client at *sock*. False: nobody who was here before would be served so, and the socket is the caller's."""
@@ -167,10 +161,11 @@ class QuickLogin:
 
     # What the client says
 
-    def _give_time(self, timeout_s: float) -> None:
+    def _give_time(self, timeout_s: float | None) -> None:
+        """Let it have so long from now on; None: as long as it takes."""
         if self._alarm is not None:
             self._alarm.cancel()
-        self._alarm = self._loop.call_later(timeout_s, self.give_up)
+        self._alarm = self._loop.call_later(timeout_s, self.give_up) if timeout_s is not None else None
 
     def _heard(self, data: bytes | None) -> None:
         if data is None:
@@ -297,11 +292,10 @@ class QuickLogin:
         ticket = self._ticket_taken
         assert number is not None
         assert self._entry is not None
-        hot_standby = hot_standby_in(warm.reported)
-        is_in_disguise = hot_standby is not None and (hot_standby == "on") is backend.is_writer  # S19
+        is_disguised = is_in_disguise(backend, hot_standby_in(warm.reported))
         is_refused = backend.is_writer and self._entry.why_no_writer(ticket.message) is not None
-        if is_in_disguise or is_refused or not shared.board.stands(number):
-            self.give_up(keeps_server=not is_in_disguise)
+        if is_disguised or is_refused or not shared.board.stands(number):
+            self.give_up(keeps_server=not is_disguised)
             return
         place = shared.places.take(number, ticket.message.user, ticket.message.database, self._told_place)
         if place is not Place.ASKED:
@@ -328,9 +322,8 @@ class QuickLogin:
             lambda key: shared.mint.issue(key.pid, secrets.token_bytes(SECRET_BYTES)),
             lambda: secrets.token_bytes(KEY_BYTES_MIN),
         )
-        welcome.keep(proven.final + _OK + warm.reported)
-        welcome.keep_key(warm.session.cancel_key, ticket.message.minor, was_told=True)
-        welcome.keep(_READY)
+        welcome.keep(proven.final + OK)
+        welcome.keep_login(warm.reported, warm.session.cancel_key, ticket.message.minor)
         bare = Bare(
             client=self._end,
             gone=self._guest.leave,
@@ -347,14 +340,9 @@ class QuickLogin:
         session = Session(number, desk.door, shared, desk.over, peer=name_of(self._peer), opened_at=self._opened_at)
         if not session.begin(self._engine, bare):
             return False
-        self._is_over = True
+        self._ends()
         desk.begun(session)
         self._guest.is_shown_out_by(session.show_out)
-        desk.ended(self)
-        if self._alarm is not None:
-            self._alarm.cancel()
-        encrypted, packet = bare.encrypted is not None, ticket.packet
-        shared.tickets.note(desk.door, self._peer[0], packet, ticket.message, is_encrypted=encrypted)
         shared.gate.succeeded(ticket.message.user, self._guest.address)
         metrics.QUICK_LOGINS.labels(desk.door, "begun").inc()
         if bare.encrypted is not None:
@@ -380,15 +368,18 @@ class QuickLogin:
         if self._leaves():
             self._end.finish(why.encode(), self._guest.leave)
 
+    def _ends(self) -> None:
+        """Nothing more is done here."""
+        self._is_over = True
+        self._desk.ended(self)
+        self._give_time(None)
+
     def _leaves(self, *, keeps_server: bool = True) -> bool:
         """Give back everything but the client. False: the login was over already."""
         if self._is_over:
             return False
-        self._is_over = True
         shared, number = self._desk.shared, self._number
-        self._desk.ended(self)
-        if self._alarm is not None:
-            self._alarm.cancel()
+        self._ends()
         self._end.hush()
         if number is not None:
             shared.places.give_back(number)

@@ -29,7 +29,7 @@ class Tickets:
 
     def __init__(self) -> None:
         self._tickets: dict[tuple[Door, str, bool, bytes], Ticket] = {}
-        """Who was noted last is at the end."""
+        """Who was noted or asked for last is at the end."""
 
     def __len__(self) -> int:
         return len(self._tickets)
@@ -44,4 +44,8 @@ class Tickets:
 
     def find(self, door: Door, host: str, said: bytes, *, is_encrypted: bool) -> Ticket | None:
         """Return the ticket of a client at *host* who begins at *door* with what is *said*, if that packet was here."""
-        return self._tickets.get((door, host, is_encrypted, said[: int.from_bytes(said[:4])]))
+        name = door, host, is_encrypted, said[: int.from_bytes(said[:4])]
+        ticket = self._tickets.pop(name, None)
+        if ticket is not None:
+            self._tickets[name] = ticket
+        return ticket

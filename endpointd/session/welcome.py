@@ -5,13 +5,25 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
+from endpointd.routing.table import Backend
 from endpointd.servers.serverlogin import LOGIN_BYTES_MAX
 from endpointd.session.longkeys import MINOR
 from pgwire.framing import HEADER_BYTES, LENGTH_BYTES, read_message
+from pgwire.messages import (
+    Authentication,
+    AuthenticationKind,
+    BackendKey,
+    backend_key_data,
+    decode_parameter_status,
+    encode_authentication,
+    message,
+    ready_for_query,
+)
 from pgwire.messages import Backend as Kind
-from pgwire.messages import BackendKey, backend_key_data, decode_parameter_status, message
 from pgwire.startup import MINOR_KNOWN
 
+OK = encode_authentication(Authentication(AuthenticationKind.OK))
+_READY = ready_for_query("I")
 _PARAMETER_STATUS = bytes((Kind.PARAMETER_STATUS,))
 IN_HOT_STANDBY = "in_hot_standby"
 """The parameter by which a server says whether it is a standby, since PostgreSQL 14."""
@@ -35,6 +47,11 @@ def hot_standby_in(reported: bytes) -> str | None:
             return value
         pos = said.end
     return None
+
+
+def is_in_disguise(backend: Backend, hot_standby: str | None) -> bool:
+    """Return whether a server is not what it was taken for: the writer says it is a standby, or the reverse (S19)."""
+    return hot_standby is not None and (hot_standby == "on") is backend.is_writer
 
 
 class Welcome:
@@ -81,6 +98,12 @@ class Welcome:
         if was_told and not is_long:
             self.key_told = BackendKey(key.pid, self._short_secret())
         self._kept_back += backend_key_data(self.key_told or key)
+
+    def keep_login(self, reported: bytes, key: BackendKey, minor: int) -> None:
+        """Keep back what is said, behind our consent, of a login that another client has had before: see `keep_key`."""
+        self.keep(reported)
+        self.keep_key(key, minor, was_told=True)
+        self.keep(_READY)
 
     def names(self) -> tuple[str, ...] | None:
         """Return which parameters are reported, in their order; None if there is something else that a client should know."""

@@ -21,13 +21,12 @@ ANSWER_BYTES = 1 << 14
 class LooseEnd:
     """Its socket, which does not block, and how it speaks TLS, if it does."""
 
-    __slots__ = ("_is_heard", "_told", "channel", "sock")
+    __slots__ = ("_told", "channel", "sock")
 
     def __init__(self, sock: socket.socket, channel: Channel | None = None) -> None:
         self.sock = sock
         self.channel = channel
         self._told: Callable[[bytes | None], None] | None = None
-        self._is_heard = False
 
     @classmethod
     def of(cls, link: Link) -> LooseEnd | None:
@@ -60,17 +59,15 @@ class LooseEnd:
 
     def hear(self, told: Callable[[bytes | None], None]) -> None:
         """Call *told* with what the peer says, and with None when it has ended or is not understood, until `hush`."""
-        self._told = told
-        if not self._is_heard:
-            self._is_heard = True
+        if self._told is None:
             asyncio.get_running_loop().add_reader(self.sock.fileno(), self._hear)
+        self._told = told
 
     def hush(self) -> None:
         """Leave what comes where it is."""
-        self._told = None
-        if self._is_heard:
-            self._is_heard = False
+        if self._told is not None:
             asyncio.get_running_loop().remove_reader(self.sock.fileno())
+        self._told = None
 
     def say(self, words: bytes) -> bool:
         """Say *words*. False: they cannot be said, or not all of them at once, and it is good for nothing any more."""
@@ -88,11 +85,12 @@ class LooseEnd:
     def close(self, last_words: bytes) -> None:
         """Say *last_words*, if there is room for them, and close."""
         self.hush()
-        if self.channel is not None:
-            last_words = self.channel.send(last_words) + self.channel.say_goodbye()
-        with contextlib.suppress(OSError):
-            self.sock.send(last_words)
+        self._send(self._ending(last_words))
         self.sock.close()
+
+    def _ending(self, last_words: bytes) -> bytes:
+        """Return *last_words* for the network, and what says in TLS that they are the last."""
+        return last_words if self.channel is None else self.channel.send(last_words) + self.channel.say_goodbye()
 
     def _send(self, data: bytes) -> bool:
         try:
@@ -102,9 +100,7 @@ class LooseEnd:
 
     def finish(self, last_words: bytes, gone: Callable[[], None]) -> None:
         """Say *last_words* and that no more will come, hear the peer out for HEAR_OUT_S at most, close, and call *gone*."""
-        if self.channel is not None:
-            last_words = self.channel.send(last_words) + self.channel.say_goodbye()
-        self._send(last_words)
+        self._send(self._ending(last_words))
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_WR)
 
